@@ -1,0 +1,578 @@
+"""The road from files to the library's image: laws, real formats, and hostile input."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import stat
+import struct
+import subprocess
+import sys
+import threading
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageCms, ImageFile
+
+from treering_verify import images
+from treering_verify.errors import ImageError, ModelError, TreeringError, UsageError
+from treering_verify.images import (
+    fit,
+    open_image,
+    printable,
+    read_bytes,
+    save_png,
+    to_pil,
+    to_tensor,
+    write_atomic,
+)
+
+
+def smooth(width: int = 48, height: int = 40) -> Image.Image:
+    """Return an RGB picture that codecs keep well, without symmetry."""
+    y, x = np.mgrid[0:height, 0:width]
+    pixels = np.stack([x * 255 / (width - 1), y * 255 / (height - 1), (x + y) * 255 / (width + height - 2)], axis=-1)
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
+def encoded(image: Image.Image, format_name: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format=format_name, **options)
+    return buffer.getvalue()
+
+
+def array(image: Image.Image) -> np.ndarray:
+    return np.asarray(image).astype(int)
+
+
+def png(width: int, height: int, depth: int, colour: int, rows: bytes, extra: bytes = b"") -> bytes:
+    """Build a PNG by hand; `extra` goes between header and pixels."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + extra + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def code_of(source: object) -> str:
+    with pytest.raises(ImageError) as caught:
+        open_image(source)  # type: ignore[arg-type]
+    assert caught.value.code in images.CODES
+    return caught.value.code
+
+
+# --- every mode, in a real format that carries it ---------------------------------------------------------------------
+
+GREY = smooth().convert("L")
+CASES = {
+    "1.png": (GREY.convert("1"), 0),
+    "L.png": (GREY, 0),
+    "L.pgm": (GREY, 0),
+    "LA.png": (Image.merge("LA", [GREY, Image.new("L", GREY.size, 255)]), 0),
+    "La.tiff": (Image.merge("LA", [GREY, Image.new("L", GREY.size, 255)]).convert("La"), 0),
+    "P.png": (smooth().quantize(64), 0),
+    "P.gif": (smooth().quantize(64), 0),
+    "PA.tiff": (smooth().quantize(64).convert("PA"), 0),
+    "RGB.png": (smooth(), 0),
+    "RGB.bmp": (smooth(), 0),
+    "RGB.ppm": (smooth(), 0),
+    "RGB.tiff": (smooth(), 0),
+    "RGB.jpg": (smooth(), 12),
+    "RGB.webp": (smooth(), 16),
+    "RGB.avif": (smooth(), 16),
+    "RGBA.png": (smooth().convert("RGBA"), 0),
+    "RGBA.webp": (smooth().convert("RGBA"), 16),
+    "RGBa.tiff": (smooth().convert("RGBa"), 0),
+    "RGBX.tiff": (smooth().convert("RGBX"), 0),
+    "CMYK.tiff": (smooth().convert("CMYK"), 1),
+    "CMYK.jpg": (smooth().convert("CMYK"), 12),
+    "YCbCr.tiff": (smooth().convert("YCbCr"), 3),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_mode_arrives_as_the_rgb_picture_it_shows(name: str, tmp_path: Path) -> None:
+    image, tolerance = CASES[name]
+    path = tmp_path / name
+    save = image.convert("RGBA") if name == "RGBa.tiff" else image.convert("LA") if name == "La.tiff" else image
+    save.save(path)
+    expected = image.convert("LA").convert("RGB") if image.mode == "La" else image.convert("RGBA").convert("RGB")
+    if image.mode in ("CMYK", "YCbCr", "PA"):
+        expected = image.convert("RGB")
+    for opened in (open_image(path), open_image(str(path)), open_image(path.read_bytes())):
+        assert opened.mode == "RGB"
+        assert np.abs(array(opened) - array(expected)).max() <= tolerance
+    assert np.abs(array(open_image(image)) - array(expected)).max() <= tolerance
+    assert array(open_image(opened)).tolist() == array(opened).tolist()
+
+
+@pytest.mark.parametrize("mode", ["HSV", "YCbCr", "RGBa", "La", "RGBX", "LAB"])
+def test_modes_that_files_rarely_carry_are_converted(mode: str) -> None:
+    if mode == "LAB":
+        to_lab = ImageCms.buildTransform(
+            ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB", ImageCms.Intent.PERCEPTUAL
+        )
+        muted = smooth().point(lambda v: 96 + v // 4)  # 8-bit LAB is coarse, and clips, at saturated colours
+        image, expected, tolerance = to_lab.apply(muted), muted, 4
+    elif mode == "La":
+        image, expected, tolerance = GREY.convert("LA").convert("La"), GREY.convert("RGB"), 0
+    else:
+        middle = smooth().convert("RGBA") if mode == "RGBa" else smooth()
+        image, expected, tolerance = middle.convert(mode), smooth(), 12
+    assert image.mode == mode
+    assert np.abs(array(open_image(image)) - array(expected)).max() <= tolerance
+
+
+def test_lab_tiff_files_are_colour_managed(tmp_path: Path) -> None:
+    Image.new("LAB", (16, 16), (255, 128, 128)).save(tmp_path / "white.tiff")
+    assert array(open_image(tmp_path / "white.tiff")).min() >= 253
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff", "pgm"])
+def test_sixteen_bit_greys_keep_their_order_and_are_not_clipped(suffix: str, tmp_path: Path) -> None:
+    values = np.linspace(0, 65535, 16 * 256).round().astype(np.uint16).reshape(16, 256)
+    Image.fromarray(values).save(tmp_path / f"grey.{suffix}")
+    grey = array(open_image(tmp_path / f"grey.{suffix}"))[..., 0]
+    assert (grey == np.rint(values / 257)).all()
+    assert (grey.min(), grey.max()) == (0, 255)
+    assert (np.diff(grey.ravel()) >= 0).all()
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I;16B", "I;16L", "I;16N", "I"])
+def test_every_spelling_of_sixteen_bits_is_scaled_alike(mode: str) -> None:
+    assert array(open_image(Image.new(mode, (8, 8), 0x8080))).tolist() == np.full((8, 8, 3), 128).tolist()
+
+
+def test_numbers_without_a_declared_range_are_stretched_in_order_and_nan_is_corrupt(tmp_path: Path) -> None:
+    ramp = np.arange(64, dtype=np.float32).reshape(8, 8)
+    for values, expected in (
+        (ramp / 63, np.rint(ramp / 63 * 255)),
+        (ramp, ramp),
+        (ramp * 1e6 - 5.0, np.rint(ramp / 63 * 255)),
+        (np.full((8, 8), -3.0, np.float32), np.zeros((8, 8))),
+    ):
+        Image.fromarray(values).save(tmp_path / "f.tiff")
+        assert (array(open_image(tmp_path / "f.tiff"))[..., 0] == expected).all()
+    assert (array(open_image(Image.fromarray((ramp * 1e6).astype(np.int32))))[..., 0] == np.rint(ramp / 63 * 255)).all()
+    assert code_of(Image.fromarray(np.full((8, 8), np.nan, np.float32))) == "corrupt"
+
+
+# --- alpha, orientation, colour, frames -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("alpha", "expected"), [(0, 255), (128, 177), (255, 100)])
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_alpha_is_composited_over_white(mode: str, alpha: int, expected: int, tmp_path: Path) -> None:
+    Image.new(mode, (9, 9), (100,) * (len(mode) - 1) + (alpha,)).save(tmp_path / "a.png")
+    assert (array(open_image(tmp_path / "a.png")) == expected).all()
+
+
+@pytest.mark.parametrize("suffix", ["png", "gif"])
+def test_transparent_palette_entries_show_white(suffix: str, tmp_path: Path) -> None:
+    image = Image.new("P", (16, 16), 1)
+    image.putpalette([255, 0, 0, 0, 0, 255])
+    image.paste(0, (0, 0, 8, 16))
+    image.save(tmp_path / f"p.{suffix}", transparency=0)
+    opened = open_image(tmp_path / f"p.{suffix}")
+    assert opened.getpixel((0, 0)) == (255, 255, 255)
+    assert opened.getpixel((12, 0)) == (0, 0, 255)
+
+
+def test_palette_with_partial_transparency_is_blended(tmp_path: Path) -> None:
+    image = Image.new("P", (16, 16), 0)
+    image.putpalette([0, 0, 0])
+    image.save(tmp_path / "p.png", transparency=bytes([128]))
+    assert (array(open_image(tmp_path / "p.png")) == 127).all()
+
+
+@pytest.mark.parametrize(("depth", "colour", "key"), [(8, 0, (7,)), (8, 2, (7, 7, 7)), (16, 0, (0x0707,))])
+def test_a_colour_key_is_transparent(depth: int, colour: int, key: tuple[int, ...]) -> None:
+    kind = ">B" if depth == 8 else ">H"
+    pixel = b"".join(struct.pack(kind, k) for k in key)
+    other = b"".join(struct.pack(kind, 2 * k) for k in key)
+    body = b"".join(struct.pack(">H", k) for k in key)
+    chunk = struct.pack(">I", len(body)) + b"tRNS" + body + struct.pack(">I", zlib.crc32(b"tRNS" + body))
+    opened = open_image(png(8, 8, depth, colour, (b"\0" + pixel * 4 + other * 4) * 8, chunk))
+    assert opened.getpixel((0, 0)) == (255, 255, 255)
+    assert opened.getpixel((7, 0)) == (14, 14, 14)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tiff"])
+def test_exif_orientation_is_applied_once(orientation: int, suffix: str, tmp_path: Path) -> None:
+    upright = array(smooth(48, 40))
+    stored = {  # how a camera in that orientation stores the upright scene, by numpy alone
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.swapaxes(0, 1),
+        6: np.rot90(upright, 1),
+        7: np.rot90(upright, 2).swapaxes(0, 1),
+        8: np.rot90(upright, -1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"turned.{suffix}"
+    Image.fromarray(np.ascontiguousarray(stored).astype(np.uint8)).save(path, exif=exif)
+    opened = open_image(path)
+    assert opened.size == (48, 40)
+    assert np.abs(array(opened) - upright).max() <= 24  # a wrong turn is off by 255 somewhere
+    assert array(open_image(opened)).tolist() == array(opened).tolist()
+
+
+def test_broken_exif_and_broken_profiles_are_ignored(tmp_path: Path) -> None:
+    data = encoded(smooth(), "PNG", exif=b"Exif\0\0II*\0garbage", icc_profile=b"no profile at all")
+    assert array(open_image(data)).tolist() == array(smooth()).tolist()
+
+
+def test_an_embedded_profile_is_converted_to_srgb() -> None:
+    # A matrix profile is sRGB's own with red's and blue's names swapped, so that the colours must trade places.
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    assert profile.count(b"rXYZ") == profile.count(b"bXYZ") == 1
+    swapped = profile.replace(b"rXYZ", b"tmpT").replace(b"bXYZ", b"rXYZ").replace(b"tmpT", b"bXYZ")
+    red = Image.new("RGB", (8, 8), (255, 0, 0))
+    opened = open_image(encoded(red, "PNG", icc_profile=swapped))
+    assert np.abs(array(opened) - [0, 0, 255]).max() <= 2
+    assert "icc_profile" not in opened.info
+    same = open_image(encoded(smooth(), "PNG", icc_profile=profile))
+    assert np.abs(array(same) - array(smooth())).max() <= 1
+    grey_with_colour_profile = open_image(encoded(GREY, "PNG", icc_profile=profile))
+    assert np.abs(array(grey_with_colour_profile) - array(GREY.convert("RGB"))).max() <= 1
+    foreign = open_image(encoded(smooth().convert("CMYK"), "TIFF", icc_profile=profile))
+    assert array(foreign).tolist() == array(smooth().convert("CMYK").convert("RGB")).tolist()
+
+
+@pytest.mark.parametrize("format_name", ["GIF", "WEBP", "PNG", "TIFF", "MPO"])
+def test_the_first_frame_of_an_animation_is_read(format_name: str) -> None:
+    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue", "lime")]
+    data = encoded(frames[0], format_name, save_all=True, append_images=frames[1:])
+    with Image.open(io.BytesIO(data)) as check:
+        assert getattr(check, "n_frames", 1) == 3
+    assert np.abs(array(open_image(data)) - [255, 0, 0]).max() <= 3
+
+
+def test_the_callers_image_is_left_as_it_is_and_never_returned() -> None:
+    image = smooth()
+    opened = open_image(image)
+    opened.paste("black", (0, 0, 48, 40))
+    assert array(image).tolist() == array(smooth()).tolist()
+
+
+# --- hostile files ----------------------------------------------------------------------------------------------------
+
+REAL = {
+    "png": ("PNG", {}),
+    "jpeg": ("JPEG", {}),
+    "jpeg progressive": ("JPEG", {"progressive": True}),
+    "webp": ("WEBP", {}),
+    "webp lossless": ("WEBP", {"lossless": True}),
+    "gif": ("GIF", {}),
+    "tiff": ("TIFF", {}),
+    "tiff lzw": ("TIFF", {"compression": "tiff_lzw"}),
+    "bmp": ("BMP", {}),
+    "ppm": ("PPM", {}),
+    "avif": ("AVIF", {}),
+}
+
+
+def textured() -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("kind", REAL)
+def test_a_truncated_file_decodes_fully_or_is_refused(kind: str) -> None:
+    format_name, options = REAL[kind]
+    data = encoded(textured(), format_name, **options)
+    whole = array(open_image(data))
+    refused = 0
+    for length in {*range(0, len(data), max(1, len(data) // 100)), *range(1, 40), *range(len(data) - 20, len(data))}:
+        try:
+            assert (array(open_image(data[:length])) == whole).all()
+        except ImageError as error:
+            assert error.code in ("empty", "not_an_image", "corrupt")
+            refused += 1
+    assert refused > 100
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is False
+
+
+@pytest.mark.parametrize("kind", REAL)
+def test_damaged_bytes_never_raise_anything_else(kind: str) -> None:
+    format_name, options = REAL[kind]
+    data = np.frombuffer(encoded(textured(), format_name, **options), np.uint8)
+    generator = np.random.default_rng(1)
+    for _ in range(60):
+        damaged = data.copy()
+        where = generator.integers(0, min(len(data), generator.choice([40, 200, len(data)])), 4)
+        damaged[where] = generator.integers(0, 256, 4)
+        try:
+            assert open_image(damaged.tobytes()).mode == "RGB"
+        except ImageError as error:
+            assert error.code in images.CODES
+
+
+def test_what_is_no_image_is_named_so() -> None:
+    generator = np.random.default_rng(2)
+    for length in (1, 2, 16, 1000):
+        assert code_of(b"\0" + generator.bytes(length)) == "not_an_image"
+    for byte in range(256):
+        assert code_of(bytes([byte])) in ("not_an_image", "corrupt")
+    assert code_of(b"Dear sir or madam,\n") == "not_an_image"
+    assert code_of(b"<svg xmlns='http://www.w3.org/2000/svg'/>") == "not_an_image"
+    assert code_of(b"\x89PNG\r\n\x1a\n") == "corrupt"
+    assert code_of(b"") == "empty"
+
+
+def test_formats_outside_the_list_are_refused(tmp_path: Path) -> None:
+    for suffix in ("ico", "tga", "pcx", "jp2", "eps"):
+        smooth().save(tmp_path / f"x.{suffix}")
+        assert code_of(tmp_path / f"x.{suffix}") == "not_an_image"
+
+
+def test_paths_without_an_image_file_are_refused_without_blocking(tmp_path: Path) -> None:
+    assert code_of(tmp_path / "nowhere.png") == "not_found"
+    assert code_of("with\0nul.png") == "not_found"
+    assert code_of(tmp_path) == "not_a_file"
+    assert code_of("/dev/zero") == "not_a_file"
+    os.mkfifo(tmp_path / "fifo.png")
+    worker = threading.Thread(target=lambda: codes.append(code_of(tmp_path / "fifo.png")), daemon=True)
+    codes: list[str] = []
+    worker.start()
+    worker.join(5)
+    assert codes == ["not_a_file"]
+    (tmp_path / "empty.png").touch()
+    assert code_of(tmp_path / "empty.png") == "empty"
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    assert code_of(tmp_path / "loop") == "not_readable"
+    smooth().save(tmp_path / "file.png")
+    assert code_of(tmp_path / "file.png" / "below") == "not_found"
+    (tmp_path / "link").symlink_to(tmp_path / "file.png")
+    assert open_image(tmp_path / "link").size == (48, 40)
+
+
+def test_a_file_over_the_size_limit_is_refused_by_its_size(tmp_path: Path) -> None:
+    path = tmp_path / "sparse.png"
+    path.touch()
+    os.truncate(path, images.MAX_BYTES + 1)
+    assert code_of(path) == "too_large_file"
+    with pytest.raises(ImageError):
+        read_bytes(path)
+
+
+def test_too_many_pixels_are_refused_from_the_header(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise AssertionError("decoded")
+
+    for side in (8001, 9400, 50_000):  # above our limit, Pillow's warning and Pillow's error
+        with monkeypatch.context() as patch, warnings.catch_warnings():
+            warnings.simplefilter("error")
+            patch.setattr(ImageFile.ImageFile, "load", fail)
+            assert code_of(png(side, side, 8, 2, b"")) == "too_many_pixels"
+
+
+def test_limits_are_inclusive(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encoded(smooth(48, 40), "PNG")
+    monkeypatch.setattr(images, "MAX_PIXELS", 48 * 40)
+    monkeypatch.setattr(images, "MAX_BYTES", len(data))
+    assert open_image(data).size == (48, 40)
+    monkeypatch.setattr(images, "MAX_PIXELS", 48 * 40 - 1)
+    assert code_of(data) == "too_many_pixels"
+    assert code_of(smooth(48, 40)) == "too_many_pixels"
+    monkeypatch.setattr(images, "MAX_BYTES", len(data) - 1)
+    assert code_of(data) == "too_large_file"
+    assert open_image(smooth(8, 8)).size == (8, 8)
+    assert code_of(smooth(7, 48)) == "too_small"
+
+
+def test_warnings_of_pillow_neither_surface_nor_change_the_callers_filters() -> None:
+    data = encoded(Image.new("P", (16, 16)), "PNG", transparency=bytes([1, 2]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        before = list(warnings.filters)
+        threads = [threading.Thread(target=lambda: [open_image(data) for _ in range(20)]) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert list(warnings.filters) == before
+
+
+def test_messages_hold_no_control_characters(tmp_path: Path) -> None:
+    path = tmp_path / "a\x1b[31m\u202egnp\n.png"
+    path.write_bytes(b"text")
+    with pytest.raises(ImageError) as caught:
+        open_image(path)
+    assert str(caught.value).isprintable()
+    assert caught.value.reason == images.CODES["not_an_image"]
+    assert printable("naïve 图像 🎉.png") == "naïve 图像 🎉.png"
+    assert printable("\x1b\u202e\udcff\x7f\u200b") == r"\x1b\u202e\udcff\x7f\u200b"
+    bad_bytes = os.fsencode(tmp_path) + b"/\xff.png"
+    assert code_of(os.fsdecode(bad_bytes)) == "not_found"
+
+
+def test_image_errors_survive_pickling() -> None:
+    error = pickle.loads(pickle.dumps(ImageError("empty", "the reason", "a.png")))
+    assert isinstance(error, TreeringError)
+    assert (error.code, error.reason, str(error)) == ("empty", "the reason", "a.png: the reason")
+
+
+def test_importing_the_module_imports_neither_torch_nor_pillow() -> None:
+    script = (
+        "import sys, treering_verify.images, treering_verify.attacks; "
+        "sys.exit(bool({'torch', 'PIL', 'numpy'} & set(sys.modules)))"
+    )
+    root = Path(images.__file__).parents[1]
+    assert subprocess.run([sys.executable, "-c", script], cwd=root, check=False).returncode == 0
+
+
+# --- tensors ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_round_trip_is_the_identity_on_all_values() -> None:
+    values = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    image = Image.fromarray(np.stack([values, values[::-1], values.T], axis=-1))
+    tensor = to_tensor(image)
+    assert tensor.shape == (1, 3, 16, 16)
+    assert tensor.dtype == torch.float32
+    assert (tensor.min().item(), tensor.max().item()) == (-1.0, 1.0)
+    assert torch.equal(tensor[0, 0].flatten(), torch.arange(256).float() / 127.5 - 1.0)
+    assert array(to_pil(tensor)).tolist() == array(image).tolist()
+    assert array(to_pil(tensor[0].double())).tolist() == array(image).tolist()
+    assert array(to_pil(tensor.half())).tolist() == array(image).tolist()
+
+
+def test_to_pil_clamps_and_rounds_half_to_even() -> None:
+    x = np.random.default_rng(0).normal(0, 1, (3, 16, 16)).astype(np.float32)
+    x[:, 0, :4] = [0.0, 2.0**-7, -40.0, 40.0]  # 127.5, a tie; 128.496; both ends
+    expected = np.rint((x.clip(-1, 1) + np.float32(1)) * np.float32(127.5)).astype(int)
+    assert expected[0, 0, :4].tolist() == [128, 128, 0, 255]
+    assert (array(to_pil(torch.from_numpy(x))) == expected.transpose(1, 2, 0)).all()
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 8, 8), (1, 1, 8, 8), (8, 8, 3), (8, 8)])
+def test_to_pil_names_the_shape_it_refuses(shape: tuple[int, ...]) -> None:
+    with pytest.raises(UsageError, match=r"\(1, 3, H, W\)"):
+        to_pil(torch.zeros(shape))
+
+
+def test_unusable_values_and_modes_are_refused() -> None:
+    for bad in (float("nan"), float("inf")):
+        with pytest.raises(ModelError, match="float32"):
+            to_pil(torch.full((3, 8, 8), bad))
+    with pytest.raises(UsageError, match="open_image"):
+        to_tensor(Image.new("L", (8, 8)))
+
+
+# --- fit --------------------------------------------------------------------------------------------------------------
+
+
+def test_fit_leaves_the_right_size_alone() -> None:
+    image = smooth(48, 40)
+    fitted, note = fit(image, (40, 48))
+    assert fitted is image
+    assert note == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "size", "note"),
+    [
+        ((64, 48), (24, 32), "resized 64x48 -> 32x24"),
+        ((16, 12), (24, 32), "resized 16x12 -> 32x24"),
+        ((683, 512), (384, 512), "resized 683x512 -> 512x384"),
+        ((64, 48), (24, 24), "cropped 64x48 -> 48x48, resized 48x48 -> 24x24"),
+        ((48, 64), (24, 24), "cropped 48x64 -> 48x48, resized 48x48 -> 24x24"),
+        ((64, 48), (48, 48), "cropped 64x48 -> 48x48"),
+        ((2000, 8), (32, 8), "cropped 2000x8 -> 2x8, resized 2x8 -> 8x32"),
+    ],
+)
+def test_fit_gives_the_size_and_says_how(given: tuple[int, int], size: tuple[int, int], note: str) -> None:
+    fitted, said = fit(smooth(*given), size)
+    assert fitted.size == size[::-1]
+    assert said == note
+
+
+def test_fit_crops_the_centre_and_averages_when_it_shrinks() -> None:
+    image = Image.new("RGB", (64, 32), "red")
+    image.paste("white", (16, 0, 48, 32))
+    assert array(fit(image, (32, 32))[0]).min() == 255
+    checks = Image.fromarray((np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)).convert("RGB")
+    assert np.abs(array(fit(checks, (8, 8))[0]) - 127.5).max() < 8
+    with pytest.raises(UsageError):
+        fit(image, (0, 8))
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+def test_png_and_its_metadata_are_read_back(tmp_path: Path) -> None:
+    path = tmp_path / "out.png"
+    save_png(smooth(), path, {"key": "abc", "prompt": "图 naïve"})
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        assert image.info == {"key": "abc", "prompt": "图 naïve"}
+    assert array(open_image(path)).tolist() == array(smooth()).tolist()
+    save_png(smooth(16, 16), path)
+    assert open_image(path).size == (16, 16)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("metadata", [{"": "x"}, {"k" * 80: "x"}, {"a\0b": "x"}, {"图": "x"}, {"key": "a\0b"}])
+def test_metadata_that_png_cannot_hold_is_refused(metadata: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="PNG metadata"):
+        save_png(smooth(), tmp_path / "x.png", metadata)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(
+    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "out.png"
+    path.write_bytes(b"old")
+
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="disk full"):
+        patch.setattr(os, step, fail)
+        save_png(smooth(), path)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(FileNotFoundError):
+        save_png(smooth(), tmp_path / "nowhere" / "out.png")
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_an_exclusive_write_never_replaces(links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_links(*_: object) -> None:
+        raise PermissionError("no hard links on this file system")
+
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
+    path = tmp_path / "key.json"
+    write_atomic(path, b"first", mode=0o600, exclusive=True)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    with pytest.raises(FileExistsError):
+        write_atomic(path, b"second", exclusive=True)
+    (tmp_path / "dangling").symlink_to(tmp_path / "target")
+    with pytest.raises(FileExistsError):
+        write_atomic(tmp_path / "dangling", b"second", exclusive=True)
+    assert path.read_bytes() == b"first"
+    assert {p.name for p in tmp_path.iterdir()} == {"key.json", "dangling"}
+
+
+def test_writing_follows_links_and_refuses_what_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    write_atomic(tmp_path / "link", b"data")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_bytes() == b"data"
+    os.mkfifo(tmp_path / "fifo")
+    for target in (tmp_path, tmp_path / "fifo"):
+        with pytest.raises(UsageError, match="regular file"):
+            write_atomic(target, b"data")

@@ -1,0 +1,43 @@
+"""The toolkit's exceptions: one family, whose messages say what to do next."""
+
+from __future__ import annotations
+
+
+class TreeringError(Exception):
+    """Anything the toolkit refuses or cannot do. The message is meant for the user and says what to do next."""
+
+
+class KeyFileError(TreeringError):
+    """A key file is missing, unreadable, malformed or of an unknown version."""
+
+
+class ModelError(TreeringError):
+    """A model cannot be loaded, does not fit the request, or gave unusable numbers."""
+
+
+class UsageError(TreeringError):
+    """An argument names something that does not exist or lies outside its range."""
+
+
+class ImageError(TreeringError):
+    """One image cannot be judged; a batch records it and goes on.
+
+    Parameters
+    ----------
+    code
+        Stable machine-readable cause, one of `treering_verify.images.CODES`.
+    reason
+        The cause in words, without the file's name (records carry the path in a field of its own).
+    source
+        Where the image came from, shown in front of the reason; already printable. Empty for in-memory images.
+    """
+
+    def __init__(self, code: str, reason: str, source: str = "") -> None:
+        super().__init__(code, reason, source)  # all three in args, so that the error survives pickling
+        self.code = code
+        self.reason = reason
+        self.source = source
+
+    def __str__(self) -> str:
+        """Return the message: the source, where there is one, and the reason."""
+        return f"{self.source}: {self.reason}" if self.source else self.reason

@@ -1,0 +1,515 @@
+"""The border between files and the library's image.
+
+Outside, an image is a file, its bytes, or a Pillow image in any mode. Inside, it is a (1, 3, H, W) float32 tensor in
+[-1, 1], sRGB. Everything crosses here, by one road (`open_image`, then `to_tensor`), so two commands never disagree on
+what a file shows. Files are untrusted: sizes are checked before pixels are decoded, only regular files are read, and
+whatever a decoder throws arrives as `ImageError`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+import secrets
+import stat
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from treering_verify.errors import ImageError, ModelError, UsageError
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+    from PIL import Image
+
+MAX_BYTES = 100 * 1024**2
+"""Largest file read, in bytes."""
+
+MAX_PIXELS = 64_000_000
+"""Largest width x height decoded, judged by the header."""
+
+MIN_SIDE = 8
+"""Smallest side accepted, in pixels: one cell of the usual latent."""
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
+"""Pillow's decoders that untrusted bytes may reach. JPEG includes MPO; PPM includes PBM, PGM, PNM and PFM."""
+
+CODES = {
+    "not_found": "there is no such file; check the path",
+    "not_readable": "the file cannot be read; check its permissions and its disk",
+    "not_a_file": "this is not a regular file; give the path of an image file",
+    "empty": "the file has no bytes; copy or download it again",
+    "too_large_file": f"the file is larger than {MAX_BYTES // 1024**2} MiB; save it smaller",
+    "too_many_pixels": f"the image has more than {MAX_PIXELS:,} pixels; scale it down",
+    "not_an_image": f"this is no image in a format that is read here ({', '.join(FORMATS)}); convert it",
+    "corrupt": "the image is damaged or cut short; copy or download it again",
+    "too_small": f"a side is shorter than {MIN_SIDE} pixels; too little is left to judge",
+}
+"""Every `ImageError.code`, with its meaning and what to do next."""
+
+
+def printable(text: str) -> str:
+    r"""Escape what a terminal or a log must not receive raw.
+
+    Control, bidirectional-override, other invisible and undecodable characters (file names hold all of them) become
+    ``\x1b``, ``\u202e``, ``\udcff``; letters of every script and plain spaces stay. The result always encodes to UTF-8.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """Read a regular file whole, once, so that hash and pixels come from the same bytes.
+
+    Never blocks on a FIFO and never reads a device: the file is opened without waiting and examined by its descriptor.
+
+    Returns
+    -------
+    bytes
+        Between 1 and `MAX_BYTES` bytes.
+
+    Raises
+    ------
+    ImageError
+        not_found, not_readable, not_a_file, empty or too_large_file.
+    """
+    name = printable(os.fspath(path))
+    try:
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
+        descriptor = os.open(path, flags)
+    except OSError as error:
+        codes = {errno.ENOENT: "not_found", errno.ENOTDIR: "not_found", errno.ENXIO: "not_a_file"}  # ENXIO: a socket
+        raise _refusal(codes.get(error.errno or 0, "not_readable"), name) from error
+    except ValueError as error:  # a NUL in the path: no file can have that name
+        raise _refusal("not_found", name) from error
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise _refusal("not_a_file", name)
+        if status.st_size > MAX_BYTES:
+            raise _refusal("too_large_file", name)
+        with open(descriptor, "rb", closefd=False) as file:
+            data = file.read(MAX_BYTES + 1)  # the file may be growing
+    except OSError as error:
+        raise _refusal("not_readable", name) from error
+    finally:
+        os.close(descriptor)
+    _check_bytes(data, name)
+    return data
+
+
+def open_image(source: str | Path | bytes | Image.Image) -> Image.Image:
+    """Decode an image to what a viewer shows: upright, opaque, 8-bit sRGB.
+
+    In this order:
+
+    1. The first frame of animations and multi-page files (of a Pillow image: the frame it stands at). A file cut short
+       is an error, never a half-grey picture.
+    2. The EXIF orientation is applied. EXIF that cannot be parsed counts as none.
+    3. Numbers wider than 8 bits are scaled, in order and never clipped. Modes I;16* and I within [0, 65535]: v / 257,
+       rounded. Mode F within [0, 1]: v * 255; within [0, 255]: v, both rounded. I and F beyond that declare no range,
+       so their own minimum and maximum become 0 and 255; NaN or infinity is corrupt. (Colour with 16 bits per channel
+       is reduced by Pillow itself, by the high byte: at most one level lower.)
+    4. An embedded ICC profile is converted to sRGB (perceptual intent). A profile that cannot be parsed, or that is
+       for other channels than the image has, is ignored: the pixels are still there to be judged. LAB is taken as D50;
+       CMYK without a profile is converted naively.
+    5. Alpha is composited over white, the page that most viewers, browsers and printers put behind an image. Dropping
+       alpha instead would judge colours hidden under transparent pixels, which nobody sees.
+
+    The result carries no metadata, so opening it again changes nothing.
+
+    Parameters
+    ----------
+    source
+        A path, a file's bytes, or a Pillow image in any mode (left as it is).
+
+    Returns
+    -------
+    PIL.Image.Image
+        A new image, mode RGB.
+
+    Raises
+    ------
+    ImageError
+        With a code of `CODES`. Sizes are refused from the header, before pixels are decoded.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    name, data = "", b""
+    if isinstance(source, bytes):
+        data = source
+        _check_bytes(data, name)
+    elif not isinstance(source, Image.Image):
+        name, data = printable(os.fspath(source)), read_bytes(source)
+    with _quiet_pillow():
+        try:
+            image = source if isinstance(source, Image.Image) else Image.open(io.BytesIO(data), formats=FORMATS)
+            if image.width * image.height > MAX_PIXELS:
+                raise _refusal("too_many_pixels", name)
+            if min(image.size) < MIN_SIDE:
+                raise _refusal("too_small", name)
+            return _decode(image)
+        except ImageError:
+            raise
+        except Image.DecompressionBombError as error:  # Pillow's own limit was lower, or reached first
+            raise _refusal("too_many_pixels", name) from error
+        except UnidentifiedImageError as error:
+            raise _refusal("corrupt" if _has_known_signature(data) else "not_an_image", name) from error
+        except Exception as error:  # decoders throw almost anything at damaged input; none of it may pass
+            detail = printable(f"{type(error).__name__}: {error}")[:200]
+            raise ImageError("corrupt", f"{CODES['corrupt']} ({detail})", name) from error
+
+
+def to_tensor(image: Image.Image) -> torch.Tensor:
+    """Convert an RGB image to the library's tensor, x = v / 127.5 - 1.
+
+    Returns
+    -------
+    torch.Tensor
+        (1, 3, H, W), float32, in [-1, 1], on the CPU.
+
+    Raises
+    ------
+    UsageError
+        If the image's mode is not RGB.
+    """
+    import numpy as np
+    import torch
+
+    if image.mode != "RGB":
+        raise UsageError(f"to_tensor needs an RGB image, got mode {image.mode}; pass it through open_image first")
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
+    return pixels.to(torch.float32).contiguous() / 127.5 - 1.0
+
+
+def to_pil(tensor: torch.Tensor) -> Image.Image:
+    """Convert the library's tensor to an RGB image, v = (clamp(x, -1, 1) + 1) * 127.5, rounded half to even.
+
+    The inverse of `to_tensor` on all 256 values.
+
+    Parameters
+    ----------
+    tensor
+        (1, 3, H, W) or (3, H, W), any floating dtype and device, nominally in [-1, 1].
+
+    Raises
+    ------
+    UsageError
+        If the shape is another.
+    ModelError
+        If a value is NaN or infinite, which a picture would hide.
+    """
+    import torch
+    from PIL import Image
+
+    shape = tuple(tensor.shape)
+    if tensor.ndim == 4 and shape[0] == 1:
+        tensor = tensor[0]
+    if tensor.ndim != 3 or tensor.shape[0] != 3:
+        raise UsageError(f"to_pil needs a tensor of shape (1, 3, H, W) or (3, H, W), got {shape}; pass one image")
+    x = tensor.detach().to("cpu", torch.float32)
+    if not bool(torch.isfinite(x).all()):
+        raise ModelError("the image holds NaN or infinite values; run the model's decoder in float32")
+    levels = ((x.clamp(-1.0, 1.0) + 1.0) * 127.5).round().to(torch.uint8)
+    return Image.fromarray(levels.permute(1, 2, 0).contiguous().numpy())
+
+
+def fit(image: Image.Image, size: tuple[int, int]) -> tuple[Image.Image, str]:
+    """Bring an image to a model's size: centre crop to the aspect ratio where it differs, then antialiased Lanczos.
+
+    Parameters
+    ----------
+    image
+        RGB image.
+    size
+        (height, width) in pixels.
+
+    Returns
+    -------
+    image : PIL.Image.Image
+        Of exactly that size; the very image given if it fits already.
+    note : str
+        What was done, for the record: "resized 1024x768 -> 512x384" (width x height), or "" for nothing.
+
+    Raises
+    ------
+    UsageError
+        If a side of `size` is below 1.
+    """
+    from PIL import Image
+
+    height, width = size
+    if height < 1 or width < 1:
+        raise UsageError(f"fit needs a (height, width) of at least (1, 1), got {size}")
+    if image.size == (width, height):
+        return image, ""
+    steps = []
+    # The largest box of the wanted aspect ratio, in whole pixels: less than one pixel off counts as the same ratio.
+    box = (
+        max(1, min(image.width, round(image.height * width / height))),
+        max(1, min(image.height, round(image.width * height / width))),
+    )
+    if box != image.size:
+        left, top = (image.width - box[0]) // 2, (image.height - box[1]) // 2
+        steps.append(f"cropped {image.width}x{image.height} -> {box[0]}x{box[1]}")
+        image = image.crop((left, top, left + box[0], top + box[1]))
+    if box != (width, height):
+        steps.append(f"resized {box[0]}x{box[1]} -> {width}x{height}")
+        image = image.resize((width, height), Image.Resampling.LANCZOS)
+    return image, ", ".join(steps)
+
+
+def save_png(image: Image.Image, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Save an image as PNG, atomically (see `write_atomic`).
+
+    Parameters
+    ----------
+    image
+        The image to save.
+    path
+        Where to; replaced if it exists.
+    metadata
+        Text chunks to store. Keys: 1 to 79 printable Latin-1 characters. Values: any text.
+
+    Raises
+    ------
+    UsageError
+        If a metadata key is not of that form, or as `write_atomic` raises it.
+    OSError
+        If the file cannot be written.
+    """
+    from PIL import PngImagePlugin
+
+    chunks = PngImagePlugin.PngInfo()
+    for key, value in (metadata or {}).items():
+        if not (1 <= len(key) <= 79 and key.isprintable() and max(key) <= "\xff"):
+            raise UsageError(f"PNG metadata keys are 1 to 79 printable Latin-1 characters, got {printable(key)!r}")
+        if "\0" in value:
+            raise UsageError(f"PNG metadata cannot hold a NUL character, as {key!r} does; remove it")
+        chunks.add_text(key, value)
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", pnginfo=chunks)
+    write_atomic(path, buffer.getvalue())
+
+
+def write_atomic(path: str | Path, data: bytes, mode: int = 0o644, exclusive: bool = False) -> None:
+    """Write a file so that its name never shows anything but the old or the whole new content, even after a crash.
+
+    The data goes to a temporary file in the same folder, is synced, and takes the name in one step; the temporary file
+    is removed on every failure. A symbolic link is followed, unless `exclusive`.
+
+    Parameters
+    ----------
+    path
+        The final name.
+    data
+        The whole content.
+    mode
+        Permission bits, less the process's umask, from the first byte on: 0o600 for secrets.
+    exclusive
+        Refuse an existing name instead of replacing it, without a gap between check and creation.
+
+    Raises
+    ------
+    FileExistsError
+        If `exclusive` and the name exists.
+    UsageError
+        If the name is a folder, device, FIFO or socket (renaming over /dev/null would destroy it).
+    OSError
+        If the file cannot be written.
+    """
+    target = Path(path) if exclusive else Path(os.path.realpath(path))
+    if not exclusive and target.exists() and not target.is_file():
+        raise UsageError(f"{printable(str(path))} is not a regular file; give the path of a file to write")
+    temporary = target.parent / f".{secrets.token_hex(8)}.tmp"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if exclusive:
+            _link(temporary, target)
+        else:
+            os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(target.parent)
+
+
+def _link(temporary: Path, target: Path) -> None:
+    """Give the finished temporary file the target's name, if nothing has it."""
+    try:
+        os.link(temporary, target)
+    except FileExistsError:
+        raise
+    except OSError:  # no hard links here (exFAT, some network shares): reserve the name, then fill it
+        os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        try:
+            os.replace(temporary, target)
+        except BaseException:
+            target.unlink()
+            raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the new name itself durable, where the system lets folders be synced."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _refusal(code: str, name: str) -> ImageError:
+    return ImageError(code, CODES[code], name)
+
+
+def _check_bytes(data: bytes, name: str) -> None:
+    if not data:
+        raise _refusal("empty", name)
+    if len(data) > MAX_BYTES:
+        raise _refusal("too_large_file", name)
+
+
+_quiet_lock = threading.Lock()
+_quiet_users = 0
+_quiet_filters: warnings.catch_warnings[None] | None = None
+
+
+@contextlib.contextmanager
+def _quiet_pillow() -> Iterator[None]:
+    """Silence Pillow's warnings about odd files, whatever the caller's filters: they are results here, not news.
+
+    `warnings.catch_warnings` alone is not safe when threads overlap (the last to leave would restore the filters of
+    another), so the first user in saves them and the last one out restores them.
+    """
+    global _quiet_users, _quiet_filters
+    with _quiet_lock:
+        if _quiet_users == 0:
+            _quiet_filters = warnings.catch_warnings()
+            _quiet_filters.__enter__()
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+        _quiet_users += 1
+    try:
+        yield
+    finally:
+        with _quiet_lock:
+            _quiet_users -= 1
+            if _quiet_users == 0 and _quiet_filters is not None:
+                _quiet_filters.__exit__(None, None, None)
+                _quiet_filters = None
+
+
+def _has_known_signature(data: bytes) -> bool:
+    """Tell a damaged image from something else, after Pillow has refused both with the same error."""
+    from PIL import Image
+
+    prefix = data[:16].ljust(16, b"\0")  # the checks index into it
+    checks = (Image.OPEN[format_name][1] for format_name in FORMATS)
+    return any(check is not None and check(prefix) is True for check in checks)
+
+
+def _decode(image: Image.Image) -> Image.Image:
+    """Take steps 1 to 5 of `open_image`; raises whatever the decoder raises."""
+    from PIL import Image
+
+    image.load()
+    colour, alpha = _split_alpha(image)
+    colour = _to_srgb(colour, image.info.get("icc_profile"))
+    canvas = Image.new("RGB", colour.size, "white")  # a new image: no profile, EXIF or transparency comes along
+    canvas.paste(colour, mask=alpha)
+    return _turn_upright(canvas, image)
+
+
+def _split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    """Reduce any mode to L, RGB or CMYK, and an alpha channel (L) where there is one."""
+    from PIL import Image, ImageCms
+
+    mode = image.mode
+    if mode in ("I", "F") or mode.startswith("I;16"):
+        return _wide_grey(image)
+    if mode == "LAB":  # Pillow converts LAB only by colour management
+        profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        return _transform(image, *profiles), None
+    if mode in ("1", "L", "LA", "La"):
+        reduced, with_alpha = "L", "LA"
+    else:
+        reduced, with_alpha = "RGB", "RGBA"
+    if image.has_transparency_data:  # alpha channels, palettes with alpha, and colour keys (tRNS)
+        *colours, alpha = image.convert(with_alpha).split()
+        return Image.merge(reduced, colours), alpha
+    return (image if mode == "CMYK" else image.convert(reduced)), None
+
+
+def _wide_grey(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    """Scale modes I;16*, I and F to L, as step 3 of `open_image` says; a colour key becomes alpha."""
+    import numpy as np
+    from PIL import Image
+
+    # Half the memory where 24 bits of mantissa round 16-bit numbers exactly; I and F may need the wider range.
+    dtype = np.float32 if image.mode.startswith("I;16") else np.float64
+    values: NDArray[np.floating] = np.asarray(image).astype(dtype)
+    if not np.isfinite(values).all():
+        raise ValueError("pixels are NaN or infinite")
+    low, high = values.min(), values.max()
+    declared = (1.0, 255.0) if image.mode == "F" else (65535.0,)
+    white = next((white for white in declared if low >= 0 and high <= white), None)
+    levels = values * (255.0 / white) if white else (values - low) / (high - low or 1.0) * 255.0
+    grey = Image.fromarray(np.rint(levels).astype(np.uint8))
+    key = image.info.get("transparency")
+    if not isinstance(key, int):
+        return grey, None
+    return grey, Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8))
+
+
+def _to_srgb(colour: Image.Image, profile_bytes: bytes | None) -> Image.Image:
+    """Convert L, RGB or CMYK to RGB, by the ICC profile if there is a usable one."""
+    from PIL import ImageCms
+
+    if profile_bytes:
+        with contextlib.suppress(Exception):  # profiles are untrusted too; a bad one is ignored, as documented
+            profile = ImageCms.ImageCmsProfile(io.BytesIO(profile_bytes))
+            channels = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}.get(profile.profile.xcolor_space.strip())
+            if (colour.mode, channels) == ("L", "RGB"):
+                colour = colour.convert("RGB")
+            if colour.mode == channels:
+                return _transform(colour, profile, ImageCms.createProfile("sRGB"))
+    return colour.convert("RGB")
+
+
+def _transform(image: Image.Image, source: object, target: object) -> Image.Image:
+    from PIL import ImageCms
+
+    transform = ImageCms.buildTransform(
+        source,  # type: ignore[arg-type]
+        target,  # type: ignore[arg-type]
+        image.mode,
+        "RGB",
+        ImageCms.Intent.PERCEPTUAL,
+    )
+    return transform.apply(image)
+
+
+def _turn_upright(canvas: Image.Image, original: Image.Image) -> Image.Image:
+    """Apply the original's EXIF orientation (Pillow has applied, and removed, a TIFF's own at loading)."""
+    from PIL import Image
+
+    turns = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_270,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_90,
+    }
+    turn = None
+    with contextlib.suppress(Exception):  # EXIF is untrusted too; what cannot be parsed is ignored, as documented
+        turn = turns.get(original.getexif().get(0x0112, 1))
+    return canvas if turn is None else canvas.transpose(turn)

@@ -1,0 +1,71 @@
+"""Find a model by name or folder and wrap it, without touching the network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from treering_verify.errors import ModelError
+from treering_verify.images import printable
+from treering_verify.models.class_conditional import ClassConditionalModel
+from treering_verify.models.protocol import LatentModel
+
+EMBEDDED = {"landscape": Path(__file__).with_name("landscape")}
+_PARTS = {"vae": "AutoencoderKL", "unet": "UNet2DModel", "scheduler": "DDIMScheduler"}
+
+
+def load_model(name: str | Path = "landscape") -> LatentModel:
+    """Load the embedded model, or a local folder in the diffusers layout with the same kinds of parts.
+
+    Parameters
+    ----------
+    name : str or Path
+        "landscape", or a folder that holds a model_index.json with an `AutoencoderKL`, a class-conditional
+        `UNet2DModel` and a `DDIMScheduler`, and, optionally, "classes": the names of its classes.
+
+    Returns
+    -------
+    LatentModel
+        Float32, frozen, in evaluation mode, on the CPU.
+
+    Raises
+    ------
+    ModelError
+        If there is no such model, its layout is not supported, or its files are damaged.
+    """
+    folder = EMBEDDED.get(str(name), Path(name))
+    shown = printable(str(name))
+    index_file = folder / "model_index.json"
+    if not index_file.is_file():
+        raise ModelError(
+            f"no model {shown!r}: use {', '.join(EMBEDDED)} or a local folder that holds a model_index.json"
+        )
+    try:
+        index = json.loads(index_file.read_text())
+        found = {part: index.get(part, [None, None])[1] for part in _PARTS}
+        if found != _PARTS:
+            raise ModelError(f"{shown}: this release reads models of {_PARTS}; model_index.json names {found}")
+        return _load_parts(shown, folder, index.get("classes"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"cannot load {shown}: {printable(str(error))}; fetch or export the folder again") from error
+
+
+def _load_parts(name: str, folder: Path, classes: list[str] | None) -> LatentModel:
+    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DModel
+    from diffusers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # silences an advice to install accelerate, which models of this size do not need
+    try:
+        vae, unet = (
+            kind.from_pretrained(folder, subfolder=part, use_safetensors=True, local_files_only=True)
+            .float()
+            .eval()
+            .requires_grad_(False)
+            for kind, part in ((AutoencoderKL, "vae"), (UNet2DModel, "unet"))
+        )
+        scheduler = DDIMScheduler.from_pretrained(folder, subfolder="scheduler", local_files_only=True)
+    finally:
+        logging.set_verbosity(verbosity)
+    names = classes or [f"class{i}" for i in range((unet.config.num_class_embeds or 1) - 1)]
+    return ClassConditionalModel(name, vae, unet, scheduler, names)

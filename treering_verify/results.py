@@ -1,0 +1,167 @@
+"""What the toolkit answers: frozen values, and the record that every format writes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+SCHEMA_VERSION = 1
+DETECTED, NO_EVIDENCE, INCONCLUSIVE = "detected", "no evidence", "inconclusive"
+
+
+@dataclass(frozen=True)
+class KeyEvidence:
+    """What one key found in one image.
+
+    Attributes
+    ----------
+    key, fingerprint : str
+        Name and public fingerprint of the key.
+    statistic : float
+        Cosine between the image's features and the key's numbers, in [-1, 1].
+    log10_pvalue : float
+        log10 of the exact p-value of this key alone.
+    log10_adjusted : float
+        The same after Holm's correction over all keys that were tried.
+    degrees_of_freedom : int
+    """
+
+    key: str
+    fingerprint: str
+    statistic: float
+    log10_pvalue: float
+    log10_adjusted: float
+    degrees_of_freedom: int
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer for one image.
+
+    Attributes
+    ----------
+    path : str
+        As it was given; "" for an image that came as an object.
+    status : {"ok", "error"}
+        Whether the image could be judged at all.
+    verdict : {"detected", "no evidence", "inconclusive"}
+        `no evidence` is never `authentic`.
+    code, reason : str
+        Why it is an error or inconclusive; "" otherwise.
+    alpha : float
+        False-positive rate that `detected` was held to, over all keys together.
+    evidence : tuple of KeyEvidence
+        Every key tried, strongest first; empty on errors.
+    note : str
+        What was done to the image first, such as resizing.
+    residual : float
+        |E(D(z)) - E(x)| / |E(x)| where the decoder inversion stopped; NaN on errors.
+    converged : bool
+        Whether the decoder inversion stopped because nothing was left to gain.
+    seconds : float
+        This image's share of the wall-clock time of its batch.
+    """
+
+    path: str
+    status: str
+    verdict: str
+    alpha: float
+    code: str = ""
+    reason: str = ""
+    evidence: tuple[KeyEvidence, ...] = ()
+    note: str = ""
+    residual: float = float("nan")
+    converged: bool = False
+    seconds: float = 0.0
+
+    @property
+    def best(self) -> KeyEvidence | None:
+        """The strongest key, or None if the image could not be judged."""
+        return self.evidence[0] if self.evidence else None
+
+    @property
+    def key(self) -> str:
+        """Name of the key that was detected, or ""."""
+        return self.evidence[0].key if self.verdict == DETECTED else ""
+
+    @property
+    def pvalue(self) -> float:
+        """Adjusted p-value of the strongest key, rounded up to 1e-307 where it is smaller still; 1 on errors."""
+        return 10.0 ** max(-307.0, self.evidence[0].log10_adjusted) if self.evidence else 1.0
+
+    def record(self) -> dict[str, Any]:
+        """Flat, JSON-ready form with a fixed set of fields (DESIGN section 5); None where nothing is known."""
+        best = self.best
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "path": self.path,
+            "status": self.status,
+            "code": self.code,
+            "reason": self.reason,
+            "verdict": self.verdict,
+            "key": self.key or None,
+            "fingerprint": best.fingerprint if best and self.verdict == DETECTED else None,
+            "pvalue": self.pvalue if best else None,
+            "log10_pvalue": best.log10_adjusted if best else None,
+            "statistic": best.statistic if best else None,
+            "alpha": self.alpha,
+            "keys_tried": len(self.evidence),
+            "note": self.note,
+            "residual": self.residual if best else None,
+            "converged": self.converged,
+            "seconds": round(self.seconds, 4),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Inversion:
+    """Solution of a decoder inversion.
+
+    Attributes
+    ----------
+    latent : (B, C, h, w) float32
+        Best iterate of each item.
+    residual : (B,) float
+        Its relative residual; never larger than the start's.
+    trace : (iterations + 1, B) float
+        Relative residual of every evaluated point; NaN once an item has stopped.
+    iterations : (B,) int
+        Steps that led to the returned iterate.
+    status : tuple of str
+        Per item: "tolerance", "stagnated", "overfit" (the next step would have fitted the attack), "budget" or
+        "diverged" (nothing better than the start was found).
+    """
+
+    latent: torch.Tensor
+    residual: torch.Tensor
+    trace: torch.Tensor
+    iterations: torch.Tensor
+    status: tuple[str, ...]
+
+    @property
+    def converged(self) -> tuple[bool, ...]:
+        """True where the method stopped by itself, False on "budget" and "diverged"."""
+        return tuple(s in ("tolerance", "stagnated", "overfit") for s in self.status)
+
+
+@dataclass(frozen=True, eq=False)
+class Generated:
+    """One generated image, its public description (the sidecar's content; no secret), and its latents.
+
+    Attributes
+    ----------
+    image : PIL.Image.Image
+    sidecar : dict
+        Model, key fingerprint, seed, class, steps, guidance, schema_version.
+    noise, latent : (C, h, w) float32
+        The initial noise, key written in, and the latent that was decoded: ground truth for benchmarks.
+    """
+
+    image: Image.Image
+    sidecar: dict[str, Any]
+    noise: torch.Tensor
+    latent: torch.Tensor
