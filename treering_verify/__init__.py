@@ -1,0 +1,87 @@
+"""treering-verify: mark the noise of latent diffusion models, and verify later whether an image came out of them."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from treering_verify.attacks import Attack
+    from treering_verify.decoder_inversion import Problem, Settings
+    from treering_verify.decoder_inversion import invert as invert_decoder
+    from treering_verify.errors import ImageError, KeyFileError, ModelError, TreeringError, UsageError
+    from treering_verify.generation import generate
+    from treering_verify.key import Key
+    from treering_verify.models import LatentModel, load_model
+    from treering_verify.noise_inversion import naive as invert_noise
+    from treering_verify.results import Generated, Inversion, KeyEvidence, Verdict
+    from treering_verify.verification import Pipeline, recover_noise, verify, verify_many
+    from treering_verify.watermark import embed, extract, features
+
+_HOMES = {
+    "Attack": "attacks",
+    "Problem": "decoder_inversion",
+    "Settings": "decoder_inversion",
+    "invert_decoder": "decoder_inversion:invert",
+    "ImageError": "errors",
+    "KeyFileError": "errors",
+    "ModelError": "errors",
+    "TreeringError": "errors",
+    "UsageError": "errors",
+    "generate": "generation",
+    "Key": "key",
+    "LatentModel": "models",
+    "load_model": "models",
+    "invert_noise": "noise_inversion:naive",
+    "Generated": "results",
+    "Inversion": "results",
+    "KeyEvidence": "results",
+    "Verdict": "results",
+    "Pipeline": "verification",
+    "recover_noise": "verification",
+    "verify": "verification",
+    "verify_many": "verification",
+    "embed": "watermark",
+    "extract": "watermark",
+    "features": "watermark",
+}
+__all__ = [
+    "Attack",
+    "Generated",
+    "ImageError",
+    "Inversion",
+    "Key",
+    "KeyEvidence",
+    "KeyFileError",
+    "LatentModel",
+    "ModelError",
+    "Pipeline",
+    "Problem",
+    "Settings",
+    "TreeringError",
+    "UsageError",
+    "Verdict",
+    "__version__",
+    "embed",
+    "extract",
+    "features",
+    "generate",
+    "invert_decoder",
+    "invert_noise",
+    "load_model",
+    "recover_noise",
+    "verify",
+    "verify_many",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that `import treering_verify` stays cheap."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, _, attribute = _HOMES[name].partition(":")
+    value = getattr(import_module(f"{__name__}.{module}"), attribute or name)
+    globals()[name] = value
+    return value

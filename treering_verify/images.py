@@ -12,7 +12,6 @@ import contextlib
 import errno
 import io
 import os
-import secrets
 import stat
 import threading
 import warnings
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from treering_verify.errors import ImageError, ModelError, UsageError
+from treering_verify.files import open_descriptor, printable, write_atomic
 
 if TYPE_CHECKING:
     import torch
@@ -53,15 +53,6 @@ CODES = {
 """Every `ImageError.code`, with its meaning and what to do next."""
 
 
-def printable(text: str) -> str:
-    r"""Escape what a terminal or a log must not receive raw.
-
-    Control, bidirectional-override, other invisible and undecodable characters (file names hold all of them) become
-    ``\x1b``, ``\u202e``, ``\udcff``; letters of every script and plain spaces stay. The result always encodes to UTF-8.
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
-
-
 def read_bytes(path: str | Path) -> bytes:
     """Read a regular file whole, once, so that hash and pixels come from the same bytes.
 
@@ -79,8 +70,7 @@ def read_bytes(path: str | Path) -> bytes:
     """
     name = printable(os.fspath(path))
     try:
-        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
-        descriptor = os.open(path, flags)
+        descriptor = open_descriptor(path)
     except OSError as error:
         codes = {errno.ENOENT: "not_found", errno.ENOTDIR: "not_found", errno.ENXIO: "not_a_file"}  # ENXIO: a socket
         raise _refusal(codes.get(error.errno or 0, "not_readable"), name) from error
@@ -264,7 +254,7 @@ def fit(image: Image.Image, size: tuple[int, int]) -> tuple[Image.Image, str]:
 
 
 def save_png(image: Image.Image, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Save an image as PNG, atomically (see `write_atomic`).
+    """Save an image as PNG, atomically (see `files.write_atomic`).
 
     Parameters
     ----------
@@ -278,7 +268,7 @@ def save_png(image: Image.Image, path: str | Path, metadata: Mapping[str, str] |
     Raises
     ------
     UsageError
-        If a metadata key is not of that form, or as `write_atomic` raises it.
+        If a metadata key is not of that form, or as `files.write_atomic` raises it.
     OSError
         If the file cannot be written.
     """
@@ -294,76 +284,6 @@ def save_png(image: Image.Image, path: str | Path, metadata: Mapping[str, str] |
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", pnginfo=chunks)
     write_atomic(path, buffer.getvalue())
-
-
-def write_atomic(path: str | Path, data: bytes, mode: int = 0o644, exclusive: bool = False) -> None:
-    """Write a file so that its name never shows anything but the old or the whole new content, even after a crash.
-
-    The data goes to a temporary file in the same folder, is synced, and takes the name in one step; the temporary file
-    is removed on every failure. A symbolic link is followed, unless `exclusive`.
-
-    Parameters
-    ----------
-    path
-        The final name.
-    data
-        The whole content.
-    mode
-        Permission bits, less the process's umask, from the first byte on: 0o600 for secrets.
-    exclusive
-        Refuse an existing name instead of replacing it, without a gap between check and creation.
-
-    Raises
-    ------
-    FileExistsError
-        If `exclusive` and the name exists.
-    UsageError
-        If the name is a folder, device, FIFO or socket (renaming over /dev/null would destroy it).
-    OSError
-        If the file cannot be written.
-    """
-    target = Path(path) if exclusive else Path(os.path.realpath(path))
-    if not exclusive and target.exists() and not target.is_file():
-        raise UsageError(f"{printable(str(path))} is not a regular file; give the path of a file to write")
-    temporary = target.parent / f".{secrets.token_hex(8)}.tmp"
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if exclusive:
-            _link(temporary, target)
-        else:
-            os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync_folder(target.parent)
-
-
-def _link(temporary: Path, target: Path) -> None:
-    """Give the finished temporary file the target's name, if nothing has it."""
-    try:
-        os.link(temporary, target)
-    except FileExistsError:
-        raise
-    except OSError:  # no hard links here (exFAT, some network shares): reserve the name, then fill it
-        os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-        try:
-            os.replace(temporary, target)
-        except BaseException:
-            target.unlink()
-            raise
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the new name itself durable, where the system lets folders be synced."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _refusal(code: str, name: str) -> ImageError:

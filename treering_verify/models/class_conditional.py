@@ -37,9 +37,13 @@ class ClassConditionalModel:
         if config.prediction_type == "epsilon" and config.rescale_betas_zero_snr:
             raise ModelError(f"{name}: epsilon prediction at zero SNR cannot be inverted: use v-prediction")
         if config.clip_sample or config.thresholding:
-            raise ModelError(f"{name}: set clip_sample and thresholding to false in the scheduler: clipping has no inverse")
+            raise ModelError(
+                f"{name}: set clip_sample and thresholding to false in the scheduler: clipping has no inverse"
+            )
         if unet.config.num_class_embeds != len(classes) + 1:
-            raise ModelError(f"{name}: {len(classes)} class names need {len(classes) + 1} class embeddings (the last: none)")
+            raise ModelError(
+                f"{name}: {len(classes)} class names need {len(classes) + 1} class embeddings (the last: none)"
+            )
         self.name, self.classes = name, tuple(classes)
         self._vae, self._unet, self._scheduler = vae, unet, scheduler
         factor = 2 ** (len(vae.config.block_out_channels) - 1)
@@ -99,6 +103,6 @@ def _autocast(device: str) -> AbstractContextManager[Any]:
     """Run the network in bfloat16 where the processor multiplies it in hardware; emulated, it is 3 times slower."""
     import torch
 
-    if device == "cpu" and torch.cpu._is_amx_tile_supported():  # type: ignore[no-untyped-call]
+    if device == "cpu" and torch.cpu._is_amx_tile_supported():
         return torch.autocast("cpu", torch.bfloat16)
     return nullcontext()

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from treering_verify.errors import ModelError
-from treering_verify.images import printable
+from treering_verify.files import printable
 from treering_verify.models.class_conditional import ClassConditionalModel
 from treering_verify.models.protocol import LatentModel
 
@@ -48,6 +48,20 @@ def load_model(name: str | Path = "landscape") -> LatentModel:
         return _load_parts(shown, folder, index.get("classes"))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"cannot load {shown}: {printable(str(error))}; fetch or export the folder again") from error
+
+
+def latent_shape(name: str | Path = "landscape") -> tuple[int, int, int]:
+    """Shape (C, h, w) of a model's noise, from its configuration alone; ModelError as for `load_model`."""
+    folder = EMBEDDED.get(str(name), Path(name))
+    try:
+        config = json.loads((folder / "unet" / "config.json").read_text())
+        side = config["sample_size"]
+        height, width = (side, side) if isinstance(side, int) else side
+        return int(config["in_channels"]), int(height), int(width)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"no model {printable(str(name))!r}: use {', '.join(EMBEDDED)} or a local folder in the diffusers layout"
+        ) from error
 
 
 def _load_parts(name: str, folder: Path, classes: list[str] | None) -> LatentModel:

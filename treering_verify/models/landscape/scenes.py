@@ -9,8 +9,11 @@ growing downwards and u to the right.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 CLASSES = ("alpine", "lake", "night", "desert", "forest")
 STREAMS = {"train": 0, "test": 1, "calibration": 2}
@@ -66,7 +69,7 @@ def render(
     horizon = 0.45 + 0.2 * _uniform(count, g)
 
     def is_class(*names: str) -> torch.Tensor:
-        return sum((y == CLASSES.index(n)).float() for n in names).view(count, 1, 1, 1)
+        return torch.stack([(y == CLASSES.index(n)).float() for n in names]).sum(0).view(count, 1, 1, 1)
 
     image = torch.lerp(top, horizon_colour, (v / horizon).clamp(0, 1) ** (0.7 + _uniform(count, g)))
     clouds = _clouds(count, size, g)
@@ -119,12 +122,12 @@ def _stars(count: int, size: int, g: torch.Generator) -> torch.Tensor:
     """About 60 stars of different brightness, (B, 1, S, S) in [0, 1], each a soft dot about 3 pixels wide."""
     sparks = (torch.rand(count, 1, size, size, generator=g) > 0.9955).float()
     sparks = sparks * (0.45 + 0.75 * torch.rand(count, 1, size, size, generator=g))
-    profile = torch.exp(-torch.arange(-2, 3).float() ** 2 / (2 * 0.8**2))
+    profile = torch.exp(-(torch.arange(-2, 3).float() ** 2) / (2 * 0.8**2))
     kernel = (profile[:, None] * profile[None, :]).view(1, 1, 5, 5)
     return F.conv2d(sparks, kernel, padding=2).clamp(0, 1)
 
 
-def _sun(image, u, v, horizon, light, g: torch.Generator) -> torch.Tensor:
+def _sun(image: Tensor, u: Tensor, v: Tensor, horizon: Tensor, light: Tensor, g: torch.Generator) -> torch.Tensor:
     count, size = image.shape[0], image.shape[-1]
     x, height, radius = _uniform(count, g), 0.15 + 0.7 * _uniform(count, g), 0.035 + 0.045 * _uniform(count, g)
     distance = ((u - x) ** 2 + (v - horizon * height) ** 2).sqrt()
@@ -132,7 +135,17 @@ def _sun(image, u, v, horizon, light, g: torch.Generator) -> torch.Tensor:
     return torch.lerp(image, light, (glow + 0.9 * disc).clamp(0, 1))
 
 
-def _ridges(image, v, horizon, far, near, haze, y, is_class, g: torch.Generator) -> torch.Tensor:
+def _ridges(
+    image: Tensor,
+    v: Tensor,
+    horizon: Tensor,
+    far: Tensor,
+    near: Tensor,
+    haze: Tensor,
+    y: Tensor,
+    is_class: Callable[..., Tensor],
+    g: torch.Generator,
+) -> torch.Tensor:
     """Four ridges from far to near: skyline, shading, haze, snow on alpine tops, tree lines in the forest."""
     count, size = image.shape[0], image.shape[-1]
     rough = torch.tensor(_ROUGHNESS)[y].view(count, 1, 1, 1)
@@ -159,8 +172,16 @@ def _ridges(image, v, horizon, far, near, haze, y, is_class, g: torch.Generator)
     return image
 
 
-def _water(image, u, v, horizon, top, is_class, g: torch.Generator) -> torch.Tensor:
-    """A lake that mirrors what stands above it: always in "lake", in a third of "alpine" and "forest"."""
+def _water(
+    image: Tensor,
+    u: Tensor,
+    v: Tensor,
+    horizon: Tensor,
+    top: Tensor,
+    is_class: Callable[..., Tensor],
+    g: torch.Generator,
+) -> torch.Tensor:
+    """Add a lake that mirrors what stands above it: always in "lake", in a third of "alpine" and "forest"."""
     count, size = image.shape[0], image.shape[-1]
     sometimes = is_class("alpine", "forest") * (_uniform(count, g) < 0.35).float()
     has_water = (is_class("lake") + sometimes).clamp(0, 1)

@@ -18,7 +18,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,8 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DModel
 from treering_verify.models.landscape.scenes import CLASSES, render
 
 NULL_CLASS = len(CLASSES)  # the class index that means "no condition"
-AUTOENCODER_STEPS, AUTOENCODER_BATCH = 3800, 4
-DIFFUSION_STEPS, DIFFUSION_BATCH, DIFFUSION_SCENES = 10000, 16, 16000
+AUTOENCODER_STEPS, AUTOENCODER_BATCH = 5000, 4
+DIFFUSION_STEPS, DIFFUSION_BATCH, DIFFUSION_SCENES = 3200, 16, 12000
 _LATENT_BATCHES_FROM = 10_000_000  # scenes of the diffusion model start at this index of the training stream
 _ENCODE_BATCH = 40
 
@@ -97,7 +97,7 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
     return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
 
 
-def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file under its final name only when it is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -126,6 +126,7 @@ class Trainer:
             print(f"{name}: resuming at step {self.step}", flush=True)
 
     def save(self) -> None:
+        """Write the checkpoint, whole or not at all."""
         state = {
             "model": self.model.state_dict(),
             "ema": self.ema.state_dict(),
@@ -135,6 +136,7 @@ class Trainer:
         write_whole(self.checkpoint, lambda path: torch.save(state, path))
 
     def run(self, loss_of: Callable[[int], dict[str, torch.Tensor]], *, every: int = 50, keep: int = 250) -> None:
+        """Train up to the last step, with a log line `every` and a checkpoint each `keep` steps."""
         self.model.train()
         sums: dict[str, float] = {}
         started, first = time.monotonic(), self.step
@@ -158,7 +160,10 @@ class Trainer:
                 seconds = (time.monotonic() - started) / (self.step - first)
                 parts = "  ".join(f"{key} {value / every:.4f}" for key, value in sums.items())
                 left = seconds * (self.steps - self.step) / 60
-                print(f"{self.name} {self.step}/{self.steps}  {parts}  {seconds:.2f} s/step, {left:.0f} min left", flush=True)
+                print(
+                    f"{self.name} {self.step}/{self.steps}  {parts}  {seconds:.2f} s/step, {left:.0f} min left",
+                    flush=True,
+                )
                 sums = {}
             if self.step % keep == 0 or self.step == self.steps:
                 self.save()
@@ -176,11 +181,12 @@ def autoencoder_loss(model: AutoencoderKL, step: int, batch: int) -> dict[str, t
     edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
     colours = F.avg_pool2d(error, 8).abs().mean()
     kl = posterior.kl().float().mean() / posterior.mean[0].numel()
-    loss = l1 + 4 * l2 + edges + colours + 5e-4 * kl
+    loss = l1 + 4 * l2 + edges + 4 * colours + 5e-4 * kl
     return {"loss": loss, "psnr": -10 * torch.log10(l2.detach() / 4), "kl": kl}
 
 
 def train_autoencoder(work: Path, *, steps: int, batch: int) -> AutoencoderKL:
+    """Train, or go on training, the first part; returns its EMA."""
     torch.manual_seed(0)
     model = build_autoencoder().to(memory_format=torch.channels_last)  # 1.3 times faster than the default layout
     trainer = Trainer("autoencoder", model, work, steps=steps, peak=5e-4, decay=0.0)
@@ -227,6 +233,7 @@ def diffusion_loss(
 
 
 def train_diffusion(autoencoder: AutoencoderKL, work: Path, *, steps: int, batch: int, scenes: int) -> UNet2DModel:
+    """Train, or go on training, the second part; returns its EMA."""
     cache = cache_posteriors(autoencoder, work, scenes)
     scale = latent_scale(cache)
     alphas = build_scheduler().alphas_cumprod
@@ -246,7 +253,11 @@ def export(autoencoder: AutoencoderKL, unet: UNet2DModel, scale: float, output: 
     """Write weights and configurations as diffusers reads them (float16 safetensors)."""
     autoencoder = copy.deepcopy(autoencoder)
     autoencoder.register_to_config(scaling_factor=scale)
-    index = {"_class_name": "LandscapePipeline", "_diffusers_version": "0.42.1"}
+    index: dict[str, Any] = {
+        "_class_name": "LandscapePipeline",
+        "_diffusers_version": "0.42.1",
+        "classes": list(CLASSES),
+    }
     for name, part in (("scheduler", build_scheduler()), ("unet", unet), ("vae", autoencoder)):
         (part if name == "scheduler" else part.to(torch.float16)).save_pretrained(output / name)
         index[name] = ["diffusers", type(part).__name__]
@@ -255,6 +266,7 @@ def export(autoencoder: AutoencoderKL, unet: UNet2DModel, scale: float, output: 
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Train both parts and export the model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder of checkpoints and caches")
     parser.add_argument("--output", type=Path, help="where to export the model; default WORK/landscape")

@@ -1,0 +1,68 @@
+"""Models for the tests, built here: tiny, random, and loaded by the code that loads real ones."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from treering_verify.models import LatentModel, load_model
+
+CLASSES = ["dawn", "noon", "dusk"]
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a random model with 4 x 32 x 32 latents and 128-pixel images, in the layout of diffusers."""
+    import torch
+    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DModel
+
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        vae = AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * 3,
+            up_block_types=("UpDecoderBlock2D",) * 3,
+            block_out_channels=(8, 8, 8),
+            layers_per_block=1,
+            latent_channels=4,
+            norm_num_groups=4,
+            sample_size=128,
+            scaling_factor=1.5,
+            mid_block_add_attention=False,
+        )
+        unet = UNet2DModel(
+            sample_size=32,
+            in_channels=4,
+            out_channels=4,
+            layers_per_block=1,
+            block_out_channels=(8, 8),
+            down_block_types=("DownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "UpBlock2D"),
+            norm_num_groups=4,
+            add_attention=False,
+            num_class_embeds=len(CLASSES) + 1,
+        )
+    scheduler = DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_schedule="scaled_linear",
+        beta_start=0.00085,
+        beta_end=0.012,
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type="v_prediction",
+    )
+    index: dict[str, object] = {"_class_name": "TinyPipeline", "classes": CLASSES}
+    for name, part in (("vae", vae), ("unet", unet), ("scheduler", scheduler)):
+        part.save_pretrained(folder / name)
+        index[name] = ["diffusers", type(part).__name__]
+    (folder / "model_index.json").write_text(json.dumps(index))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_folder: Path) -> LatentModel:
+    """Return the tiny model, read back from its folder."""
+    return load_model(tiny_folder)

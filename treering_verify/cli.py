@@ -1,0 +1,297 @@
+"""Command line: parse, call, print. Data goes to stdout, everything else to stderr.
+
+Exit codes: 0 ran; 1 what --fail-on names was found; 2 usage, key or model error; 3 finished, but some files could not be
+judged; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from treering_verify import __version__
+from treering_verify.errors import TreeringError, UsageError
+
+if TYPE_CHECKING:
+    from treering_verify.key import Key
+    from treering_verify.results import Verdict
+
+USAGE_ERROR, UNJUDGED, FOUND, INTERRUPTED = 2, 3, 1, 130
+_ENVIRONMENT = "TREERING"
+
+
+@click.group(context_settings={"auto_envvar_prefix": _ENVIRONMENT, "help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="treering")
+def main() -> None:
+    """Mark the noise of latent diffusion models, and verify later whether an image came out of them.
+
+    Every option can also be set in the environment: TREERING_VERIFY_ALPHA=1e-9 is verify's --alpha.
+    """
+
+
+def command(example: str) -> Callable[[Callable[..., Any]], click.Command]:
+    """Register a command whose help ends with a runnable example and whose errors exit with 2."""
+
+    def register(function: Callable[..., Any]) -> click.Command:
+        @wraps(function)
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return function(*args, **kwargs)
+            except TreeringError as error:
+                click.echo(f"Error: {error}", err=True)
+                sys.exit(USAGE_ERROR)
+            except KeyboardInterrupt:
+                click.echo("Interrupted.", err=True)
+                sys.exit(INTERRUPTED)
+
+        return main.command(epilog=f"Example: {example}")(guarded)
+
+    return register
+
+
+_MODEL = click.option("--model", default="landscape", show_default=True, help="'landscape' or a local model folder.")
+
+
+@contextmanager
+def progress(description: str, total: int) -> Iterator[Callable[[], None]]:
+    """Progress bar on stderr, with time left; none without a terminal. Yields the function that counts one."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task(description, total=total)
+        yield lambda: bar.advance(task)
+
+
+@command("treering demo --output demo")
+@click.option("--output", type=click.Path(path_type=Path), help="Folder to make; default: demo, demo-2, ...")
+@_MODEL
+def demo(output: Path | None, model: str) -> None:
+    """Run the main job: key, marked and unmarked images, an attack, verdicts, and the recovered spectrum."""
+    from treering_verify.demo import run_demo
+
+    run_demo(output, model, lambda line: click.echo(line))
+
+
+@command("treering keygen --output my.key.json")
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="Key file to create (mode 0600).")
+@click.option("--name", help="Name that verdicts call it; default: the file's name up to its first dot.")
+@click.option("--pattern", type=click.Choice(["random", "rings"]), default="random", show_default=True)
+@click.option("--channels", help="Latent channels, such as 0,3; default: all.")
+@click.option("--inner-radius", type=int, help="First ring, in bins from DC; default by pattern (random 4, rings 3).")
+@click.option("--outer-radius", type=int, help="Last ring; default by pattern (random 9, rings 12).")
+@click.option(
+    "--from-secret", type=click.Path(path_type=Path), help="Derive the key from this file's bytes (16 or more)."
+)
+@click.option("--allow-weak", is_flag=True, help="Make a key although it can hardly reach p = 1e-6.")
+@_MODEL
+def keygen(
+    output: Path,
+    name: str | None,
+    pattern: str,
+    channels: str | None,
+    inner_radius: int | None,
+    outer_radius: int | None,
+    from_secret: Path | None,
+    allow_weak: bool,
+    model: str,
+) -> None:
+    """Make a secret key, and say how sure it could ever be."""
+    from detectors import cosine_log10_pvalue
+    from treering_verify.files import printable
+    from treering_verify.key import REALISTIC_COSINE, Key
+    from treering_verify.models import latent_shape
+    from treering_verify.report import format_pvalue
+
+    options: dict[str, Any] = {
+        "pattern": pattern,
+        "channels": _numbers(channels) if channels else None,
+        "inner_radius": inner_radius,
+        "outer_radius": outer_radius,
+        "name": name or output.name.split(".")[0],
+    }
+    shape = latent_shape(model)
+    if from_secret:
+        try:
+            secret = from_secret.read_bytes()
+        except OSError as error:
+            raise UsageError(f"cannot read {printable(str(from_secret))}: {error.strerror}") from error
+        key = Key.from_secret(secret, shape, **options)
+    else:
+        key = Key.generate(shape, **options)
+    d, cosine = key.degrees_of_freedom, REALISTIC_COSINE[pattern]
+    reach = float(cosine_log10_pvalue(cosine, d)) if d > 1 else 0.0
+    if reach > -6 and not allow_weak:
+        raise UsageError(
+            f"{d} numbers give p = {format_pvalue(reach)} at a realistic cosine of {cosine}, never 1e-6: "
+            "use more channels or rings, the random pattern, or --allow-weak"
+        )
+    key.save(output)
+    click.echo(f"{printable(str(output))}: {key.pattern} key {key.name}, fingerprint {key.fingerprint}", err=True)
+    click.echo(
+        f"{d} degrees of freedom; p could reach {format_pvalue(reach)} at a realistic cosine of {cosine}", err=True
+    )
+
+
+@command("treering generate --key my.key.json --count 4 --output images")
+@click.option("--key", "key_file", type=click.Path(path_type=Path), help="Key to write into the noise.")
+@click.option("--count", type=click.IntRange(1), default=1, show_default=True, help="Number of images.")
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the first; the next count up."
+)
+@click.option(
+    "--output", type=click.Path(path_type=Path), required=True, help="Folder for PNG files and JSON sidecars."
+)
+@click.option("--class", "label", help="Class of all images, such as lake; default: classes take turns.")
+@click.option("--prompt", help="The same for models that take prompts; 'landscape' takes its class names.")
+@click.option("--steps", type=click.IntRange(1), default=50, show_default=True)
+@click.option("--guidance", type=click.FloatRange(0), default=2.0, show_default=True)
+@click.option("--unmarked", is_flag=True, help="Write no key: controls, twins of the marked images of the same seeds.")
+@_MODEL
+def generate(
+    key_file: Path | None,
+    count: int,
+    seed: int,
+    output: Path,
+    label: str | None,
+    prompt: str | None,
+    steps: int,
+    guidance: float,
+    unmarked: bool,
+    model: str,
+) -> None:
+    """Generate images with a key in their noise (or, with --unmarked, without)."""
+    import json
+
+    from treering_verify.files import printable, write_atomic
+    from treering_verify.generation import generate as generate_images
+    from treering_verify.images import save_png
+    from treering_verify.key import Key
+    from treering_verify.models import load_model
+
+    if unmarked == (key_file is not None):
+        raise UsageError("give either --key FILE or --unmarked")
+    if label and prompt:
+        raise UsageError("give --class or --prompt, not both")
+    key = Key.load(key_file) if key_file else None
+    condition = label or prompt
+    prompts = [condition] * count if condition else None
+    seeds = list(range(seed, seed + count))
+    made = generate_images(
+        load_model(model), key, seeds=seeds, prompts=prompts, steps=steps, guidance=guidance, batch_size=16
+    )
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with progress("Generating", count) as advance:
+            for result in made:
+                stem = f"{'marked' if key else 'unmarked'}-{result.sidecar['seed']:06d}"
+                save_png(result.image, output / f"{stem}.png")
+                text = json.dumps(result.sidecar, indent=2) + "\n"
+                write_atomic(output / f"{stem}.json", text.encode())
+                click.echo(printable(str(output / f"{stem}.png")))
+                advance()
+    except OSError as error:
+        raise UsageError(f"cannot write to {printable(str(output))}: {error.strerror}") from error
+
+
+@command("treering verify images/*.png --key my.key.json")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--key", "key_files", multiple=True, required=True, type=click.Path(path_type=Path), help="Repeatable.")
+@click.option("--alpha", type=float, default=1e-6, show_default=True, help="False-positive rate per image, all keys.")
+@click.option("--format", "style", type=click.Choice(["text", "json", "jsonl"]), default="text", show_default=True)
+@click.option("--inversion", default="forward-step", show_default=True, help="Decoder inversion method.")
+@click.option("--steps", type=click.IntRange(0), default=10, show_default=True, help="Noise inversion steps.")
+@click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True)
+@click.option("--fail-on", type=click.Choice(["detected", "no-evidence", "inconclusive"]), multiple=True)
+@_MODEL
+def verify(
+    files: tuple[Path, ...],
+    key_files: tuple[Path, ...],
+    alpha: float,
+    style: str,
+    inversion: str,
+    steps: int,
+    batch_size: int,
+    fail_on: tuple[str, ...],
+    model: str,
+) -> None:
+    """Say for each image: detected (and by which key), no evidence, or inconclusive (and why)."""
+    from treering_verify.models import load_model
+    from treering_verify.report import format_verdicts
+    from treering_verify.verification import Pipeline, verify_many
+
+    keys = _load_keys(key_files)
+    pipeline = Pipeline(inversion=inversion, steps=steps, batch_size=batch_size)
+    seen: set[str] = set()
+    verdicts = verify_many(files, keys, model=load_model(model), alpha=alpha, pipeline=pipeline)
+    with progress("Verifying", len(files)) as advance:
+
+        def watched() -> Iterator[Verdict]:
+            for verdict in verdicts:
+                seen.update((verdict.status, verdict.verdict.replace(" ", "-") if verdict.status == "ok" else ""))
+                advance()
+                yield verdict
+
+        for line in format_verdicts(watched(), style):
+            click.echo(line)
+    if seen.intersection(fail_on):
+        sys.exit(FOUND)
+    if "error" in seen:
+        sys.exit(UNJUDGED)
+
+
+@command("treering attack images/marked-000000.png --attack jpeg:quality=25 --output attacked.png")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--attack", "text", required=True, help="Such as jpeg:quality=25, blur:radius=2, noise:sigma=0.05.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="PNG file to write.")
+def attack(file: Path, text: str, seed: int, output: Path) -> None:
+    """Distort a copy of an image, with real codec bytes, as a test of robustness."""
+    from treering_verify.attacks import parse
+    from treering_verify.files import printable
+    from treering_verify.images import open_image, save_png
+
+    try:
+        save_png(parse(text).apply(open_image(file), seed), output)
+    except OSError as error:
+        raise UsageError(f"cannot write {printable(str(output))}: {error.strerror}") from error
+    click.echo(printable(str(output)))
+
+
+@command("treering benchmark detection --quick --output bench")
+@click.argument("name", type=click.Choice(["detection", "throughput", "quality"]))
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder for rows and summary.")
+@click.option("--quick", is_flag=True, help="Few images, under two minutes; the intervals say how little that proves.")
+@_MODEL
+def benchmark(name: str, output: Path, quick: bool, model: str) -> None:
+    """Measure detection, throughput or image quality; rows and a summary are written, the summary printed."""
+    from treering_verify.benchmark import BENCHMARKS
+    from treering_verify.models import load_model
+
+    click.echo(BENCHMARKS[name](load_model(model), output, quick, progress))
+
+
+def _load_keys(paths: tuple[Path, ...]) -> list[Key]:
+    from treering_verify.key import Key
+
+    keys = [Key.load(path) for path in paths]
+    names = [key.name for key in keys]
+    if len(set(names)) < len(names):
+        raise UsageError(
+            "two keys have the same name, so a verdict could not say which matched: rename one (keygen --name)"
+        )
+    return keys
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"--channels {text!r} is not a list of numbers such as 0,3") from None

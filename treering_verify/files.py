@@ -1,0 +1,105 @@
+"""File names that are safe to show, opening without waiting, and writing that survives a crash."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from pathlib import Path
+
+from treering_verify.errors import UsageError
+
+
+def printable(text: str) -> str:
+    r"""Escape what a terminal or a log must not receive raw.
+
+    Control, bidirectional-override, other invisible and undecodable characters (file names hold all of them) become
+    ``\x1b``, ``\u202e``, ``\udcff``; letters of every script and plain spaces stay. The result always encodes to UTF-8.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def open_descriptor(path: str | Path) -> int:
+    """Open for reading without ever waiting, and return the descriptor: the caller examines what it is, and closes it.
+
+    A FIFO without a writer would block a plain `open`, and a terminal could become the process's own.
+
+    Raises
+    ------
+    OSError
+        As `os.open` raises it.
+    ValueError
+        If no file can have that name: it holds a NUL, or a character that the file system cannot encode.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
+    return os.open(path, flags)
+
+
+def write_atomic(path: str | Path, data: bytes, mode: int = 0o644, exclusive: bool = False) -> None:
+    """Write a file so that its name never shows anything but the old or the whole new content, even after a crash.
+
+    The data goes to a temporary file in the same folder, is synced, and takes the name in one step; the temporary file
+    is removed on every failure. A symbolic link is followed, unless `exclusive`.
+
+    Parameters
+    ----------
+    path
+        The final name.
+    data
+        The whole content.
+    mode
+        Permission bits, less the process's umask, from the first byte on: 0o600 for secrets.
+    exclusive
+        Refuse an existing name instead of replacing it, without a gap between check and creation.
+
+    Raises
+    ------
+    FileExistsError
+        If `exclusive` and the name exists.
+    UsageError
+        If the name is a folder, device, FIFO or socket (renaming over /dev/null would destroy it).
+    OSError
+        If the file cannot be written.
+    """
+    target = Path(path) if exclusive else Path(os.path.realpath(path))
+    if not exclusive and target.exists() and not target.is_file():
+        raise UsageError(f"{printable(str(path))} is not a regular file; give the path of a file to write")
+    temporary = target.parent / f".{secrets.token_hex(8)}.tmp"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if exclusive:
+            _link(temporary, target)
+        else:
+            os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(target.parent)
+
+
+def _link(temporary: Path, target: Path) -> None:
+    """Give the finished temporary file the target's name, if nothing has it."""
+    try:
+        os.link(temporary, target)
+    except FileExistsError:
+        raise
+    except OSError:  # no hard links here (exFAT, some network shares): reserve the name, then fill it
+        os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        try:
+            os.replace(temporary, target)
+        except BaseException:
+            target.unlink()
+            raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the new name itself durable, where the system lets folders be synced."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

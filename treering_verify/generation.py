@@ -1,0 +1,101 @@
+"""Generate images, with a key written into their noise or without: noise -> latent -> image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from treering_verify.errors import UsageError
+from treering_verify.images import to_pil
+from treering_verify.key import Key
+from treering_verify.models import Condition, LatentModel
+from treering_verify.noise_inversion import denoise
+from treering_verify.results import SCHEMA_VERSION, Generated
+from treering_verify.watermark import embed
+
+if TYPE_CHECKING:
+    import torch
+
+DEFAULT_STEPS = 50
+DEFAULT_GUIDANCE = 2.0
+
+
+def initial_noise(latent_shape: tuple[int, int, int], seeds: Sequence[int]) -> torch.Tensor:
+    """Unit-normal noise (B, C, h, w), one generator per seed, so that image i does not depend on its batch."""
+    import torch
+
+    return torch.stack([torch.randn(latent_shape, generator=torch.Generator().manual_seed(s)) for s in seeds])
+
+
+def generate(
+    model: LatentModel,
+    key: Key | None,
+    *,
+    seeds: Sequence[int],
+    prompts: Sequence[Condition] | None = None,
+    steps: int = DEFAULT_STEPS,
+    guidance: float = DEFAULT_GUIDANCE,
+    batch_size: int = 16,
+) -> Iterator[Generated]:
+    """Generate one image per seed, lazily, batch by batch.
+
+    Parameters
+    ----------
+    model : LatentModel
+    key : Key or None
+        None generates unmarked controls: from the same seed they differ in the key's bins only.
+    seeds : sequence of int
+        One per image, 0 <= seed < 2**63.
+    prompts : sequence of str or None, optional
+        Condition of each image, a class name for class-conditional models; None is "no condition". When left out,
+        classes take turns by seed.
+    steps : int
+        DDIM steps.
+    guidance : float
+        Classifier-free guidance; 1 is none.
+    batch_size : int
+
+    Yields
+    ------
+    Generated
+        In the order of the seeds.
+
+    Raises
+    ------
+    UsageError
+        If the key is made for another shape, or seeds, steps, guidance or prompts do not fit.
+    """
+    import math
+
+    import torch
+
+    if any(not 0 <= s < 1 << 63 for s in seeds):
+        raise UsageError("seeds must lie in [0, 2**63)")
+    if not math.isfinite(guidance) or guidance < 0:
+        raise UsageError(f"guidance is {guidance}: choose a number from 0 upwards (1: none)")
+    if prompts is None:
+        prompts = [model.classes[s % len(model.classes)] if model.classes else None for s in seeds]
+    if len(prompts) != len(seeds):
+        raise UsageError(f"{len(prompts)} prompts for {len(seeds)} seeds: give one per seed")
+    for first in range(0, len(seeds), batch_size):
+        batch = list(seeds[first : first + batch_size])
+        labels = list(prompts[first : first + batch_size])
+        noise = initial_noise(model.latent_shape, batch)
+        if key is not None:
+            noise = embed(noise, key)
+        with torch.inference_mode():
+            latents = denoise(model, noise, steps=steps, conditions=labels, guidance=guidance)
+            images = model.decode(latents)
+        for i, (seed, label) in enumerate(zip(batch, labels, strict=True)):
+            sidecar = {
+                "schema_version": SCHEMA_VERSION,
+                "model": model.name,
+                "marked": key is not None,
+                "key": key.name if key else None,
+                "fingerprint": key.fingerprint if key else None,
+                "seed": seed,
+                "class": label,
+                "steps": steps,
+                "guidance": guidance,
+            }
+            yield Generated(to_pil(images[i]), sidecar, noise[i], latents[i])

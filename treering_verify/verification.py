@@ -1,0 +1,235 @@
+"""Verify images: image -> latent -> noise_hat -> coefficients -> evidence -> verdict.
+
+The p-value is exact for any image that does not depend on the key (DESIGN 4.3): whatever happens between the image and
+the features, reading, resizing, both inversions, looks at the image only, and so can cost power but never validity. Over
+several keys it is Holm-corrected, so alpha bounds the chance of *any* false detection in an image.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from treering_verify import decoder_inversion, noise_inversion
+from treering_verify.errors import ImageError, UsageError
+from treering_verify.files import printable
+from treering_verify.images import fit, open_image, to_tensor
+from treering_verify.key import Key
+from treering_verify.models import LatentModel, load_model
+from treering_verify.results import DETECTED, INCONCLUSIVE, NO_EVIDENCE, KeyEvidence, Verdict
+from treering_verify.watermark import extract, features
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+    Source = str | Path | bytes | Image.Image
+
+DEFAULT_ALPHA = 1e-6
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """How an image is taken back to its noise.
+
+    Attributes
+    ----------
+    inversion : str
+        Decoder-inversion method, one of `decoder_inversion.METHODS`.
+    settings : Settings, optional
+        Its settings; the method's defaults when left out.
+    steps : int
+        Steps of the noise inversion.
+    batch_size : int
+        Images that go through the model together.
+    """
+
+    inversion: str = decoder_inversion.DEFAULT_METHOD
+    settings: decoder_inversion.Settings | None = None
+    steps: int = noise_inversion.DEFAULT_STEPS
+    batch_size: int = 16
+
+    def __post_init__(self) -> None:
+        if self.inversion not in decoder_inversion.METHODS:
+            raise UsageError(f"no inversion {self.inversion!r}: choose one of {', '.join(decoder_inversion.METHODS)}")
+        if self.steps < 0 or self.batch_size < 1:
+            raise UsageError("steps must be 0 or more, and batch_size 1 or more")
+
+
+def recover_noise(
+    model: LatentModel, image: torch.Tensor, pipeline: Pipeline | None = None
+) -> tuple[torch.Tensor, Any]:
+    """Take images back to their noise.
+
+    Parameters
+    ----------
+    model : LatentModel
+    image : (B, 3, H, W) float32 in [-1, 1], of the model's size
+    pipeline : Pipeline, optional
+
+    Returns
+    -------
+    noise_hat : (B, C, h, w) float32
+    inversion : Inversion
+        The decoder inversion's result.
+    """
+    import torch
+
+    pipeline = pipeline or Pipeline()
+    problem = decoder_inversion.Problem(image, model.encode, model.decode)
+    solution = decoder_inversion.invert(problem, pipeline.inversion, pipeline.settings)
+    with torch.inference_mode():
+        return noise_inversion.naive(model, solution.latent, steps=pipeline.steps), solution
+
+
+def verify(
+    source: Source,
+    keys: Key | Sequence[Key],
+    *,
+    model: LatentModel | None = None,
+    alpha: float = DEFAULT_ALPHA,
+    pipeline: Pipeline | None = None,
+) -> Verdict:
+    """Judge one image; see `verify_many`."""
+    return next(iter(verify_many([source], keys, model=model, alpha=alpha, pipeline=pipeline)))
+
+
+def verify_many(
+    sources: Iterable[Source],
+    keys: Key | Sequence[Key],
+    *,
+    model: LatentModel | None = None,
+    alpha: float = DEFAULT_ALPHA,
+    pipeline: Pipeline | None = None,
+) -> Iterator[Verdict]:
+    """Judge images, lazily, batch by batch, one verdict per source in the order of the sources.
+
+    Parameters
+    ----------
+    sources : iterable of paths, bytes or PIL images
+        A source that cannot be read gives a verdict with status "error"; the others are still judged.
+    keys : Key or sequence of Key
+        All are tried; p-values are Holm-corrected over them.
+    model : LatentModel, optional
+        The embedded model when left out.
+    alpha : float
+        False-positive rate per image, over all keys together, 0 < alpha < 1.
+    pipeline : Pipeline, optional
+
+    Yields
+    ------
+    Verdict
+
+    Raises
+    ------
+    UsageError
+        If there is no key, a key does not fit the model, or alpha is out of range.
+    """
+    keys = [keys] if isinstance(keys, Key) else list(keys)
+    model = model or load_model()
+    pipeline = pipeline or Pipeline()
+    if not keys:
+        raise UsageError("no key to look for: give at least one")
+    if not 0 < alpha < 1:
+        raise UsageError(f"alpha is {alpha}: choose a false-positive rate between 0 and 1, such as 1e-6")
+    for key in keys:
+        if key.latent_shape != model.latent_shape:
+            raise UsageError(
+                f"key {key.name!r} is made for noise {key.latent_shape}, model {model.name!r} has {model.latent_shape}: "
+                "make a key for this model with treering keygen --model"
+            )
+    batch: list[Source] = []
+    for source in sources:
+        batch.append(source)
+        if len(batch) == pipeline.batch_size:
+            yield from _judge(batch, keys, model, alpha, pipeline)
+            batch = []
+    if batch:
+        yield from _judge(batch, keys, model, alpha, pipeline)
+
+
+def _judge(
+    sources: list[Source], keys: list[Key], model: LatentModel, alpha: float, pipeline: Pipeline
+) -> list[Verdict]:
+    import torch
+
+    started = time.perf_counter()
+    paths = [str(s) if isinstance(s, (str, Path)) else "" for s in sources]
+    read: list[tuple[torch.Tensor, str] | ImageError] = []
+    for source in sources:
+        try:
+            image, note = fit(open_image(source), model.image_size)
+            read.append((to_tensor(image), note))
+        except ImageError as error:
+            read.append(error)
+    good = [i for i, item in enumerate(read) if not isinstance(item, ImageError)]
+    answers: dict[int, tuple[tuple[KeyEvidence, ...], float, str]] = {}
+    if good:
+        image_batch = torch.cat([item[0] for item in read if not isinstance(item, ImageError)])
+        noise_hat, solution = recover_noise(model, image_batch, pipeline)
+        evidence = weigh(noise_hat, keys)
+        for row, i in enumerate(good):
+            answers[i] = (evidence[row], float(solution.residual[row]), solution.status[row])
+    seconds = (time.perf_counter() - started) / len(sources)
+    verdicts = []
+    for i, item in enumerate(read):
+        if isinstance(item, ImageError):
+            verdict = Verdict(
+                paths[i], "error", INCONCLUSIVE, alpha, item.code, printable(item.reason), seconds=seconds
+            )
+        else:
+            found, residual, status = answers[i]
+            answer, code, reason = _decide(found, alpha, item[1], status)
+            verdict = Verdict(
+                paths[i], "ok", answer, alpha, code, reason, found, item[1], residual, status not in _UNSETTLED, seconds
+            )
+        verdicts.append(verdict)
+    return verdicts
+
+
+_UNSETTLED = ("budget", "diverged")
+
+
+def _decide(evidence: tuple[KeyEvidence, ...], alpha: float, note: str, status: str) -> tuple[str, str, str]:
+    """Verdict, code and reason. A p-value at or under alpha counts whatever was done to the image before."""
+    if evidence[0].log10_adjusted <= np.log10(alpha):
+        return DETECTED, "", ""
+    if status == "diverged":
+        reason = "the decoder inversion found nothing better than its start: the model may not be the image's"
+        return INCONCLUSIVE, "not_converged", reason
+    if note:
+        reason = f"{note}: a picture of another size was cut or scaled since, which hides a mark; find the original"
+        return INCONCLUSIVE, "size", reason
+    return NO_EVIDENCE, "", ""
+
+
+def weigh(noise_hat: torch.Tensor, keys: Sequence[Key]) -> list[tuple[KeyEvidence, ...]]:
+    """Exact test of every key on noise_hat, (B, C, h, w): per image all keys, the strongest first, Holm-adjusted."""
+    from detectors import cosine_tests
+
+    results = [cosine_tests(features(extract(noise_hat, key), key), key.numbers) for key in keys]
+    answers = []
+    for row in range(len(noise_hat)):
+        log10 = np.array([r[row].log10_pvalue for r in results])
+        order = np.argsort(log10, kind="stable")
+        # Holm in logarithms: the step-down factors m, m - 1, ... and a running maximum, p capped at 1.
+        adjusted = np.maximum.accumulate(log10[order] + np.log10(np.arange(len(keys), 0, -1))).clip(max=0)
+        answers.append(
+            tuple(
+                KeyEvidence(
+                    keys[k].name,
+                    keys[k].fingerprint,
+                    results[k][row].statistic,
+                    float(log10[k]),
+                    float(adjusted[position]),
+                    results[k][row].degrees_of_freedom,
+                )
+                for position, k in enumerate(order)
+            )
+        )
+    return answers
