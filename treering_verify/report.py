@@ -79,7 +79,7 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 def save_spectrum_picture(
     path: Path, key: Key, true_noise: torch.Tensor, recovered: torch.Tensor, control: torch.Tensor
 ) -> None:
-    """Picture of the key's coefficients: as written, as recovered, and in an unmarked image.
+    """Picture of a spectrum as written and as recovered, and of the agreement with the key, bin by bin.
 
     Parameters
     ----------
@@ -96,27 +96,41 @@ def save_spectrum_picture(
 
     from treering_verify.spectrum import transform
 
-    channel = key.channels[0]
-    figure, axes = pyplot.subplots(1, 3, figsize=(9.6, 3.7), layout="constrained")
-    titles = ("written into the noise", "recovered from the PNG", "an unmarked image")
     height, width = key.latent_shape[1:]
     half = key.outer_radius + 2
+    window = (
+        slice(height // 2 - half, height // 2 + half + 1),
+        slice(width // 2 - half, width // 2 + half + 1),
+    )
+    channels = list(key.channels)
+    written, found, other = (
+        transform(noise[channels].double())[(slice(None), *window)].numpy()
+        for noise in (true_noise, recovered, control)
+    )
+
+    def agreement(spectrum: Any) -> Any:
+        """Mean over channels of Re(F conj K), each channel scaled to unit power: 0 on average for strangers."""
+        power = (abs(spectrum) ** 2).mean(axis=(1, 2), keepdims=True) ** 0.5
+        return (spectrum * written.conj() / power).real.mean(axis=0)
+
+    panels = (
+        ("written into the noise\n(real part, first channel)", written[0].real),
+        ("recovered from the PNG\n(real part, first channel)", found[0].real / (abs(found[0]) ** 2).mean() ** 0.5),
+        ("recovered x written\n(all channels)", agreement(found)),
+        ("unmarked twin x written\n(all channels)", agreement(other)),
+    )
+    figure, axes = pyplot.subplots(1, 4, figsize=(12.4, 3.9), layout="constrained")
     extent = (-half - 0.5, half + 0.5, half + 0.5, -half - 0.5)
-    for axis, title, noise in zip(axes, titles, (true_noise, recovered, control), strict=True):
-        whole = transform(noise[channel].double()).real.numpy()
-        window = whole[height // 2 - half : height // 2 + half + 1, width // 2 - half : width // 2 + half + 1]
-        scale = window.std()
-        shown = axis.imshow(window / scale, cmap="RdBu_r", vmin=-2.5, vmax=2.5, extent=extent)
+    for axis, (title, values) in zip(axes, panels, strict=True):
+        shown = axis.imshow(values, cmap="RdBu_r", vmin=-1.5, vmax=1.5, extent=extent)
         for radius in (key.inner_radius - 0.5, key.outer_radius + 0.5):
-            axis.add_patch(pyplot.Circle((0, 0), radius, fill=False, color="black", linewidth=0.8))
-        axis.set_title(title, fontsize=11)
+            axis.add_patch(pyplot.Circle((0, 0), radius, fill=False, color="black", linewidth=0.9))
+        axis.set_title(title, fontsize=10)
         axis.set_xticks([])
         axis.set_yticks([])
-    figure.colorbar(shown, ax=axes, shrink=0.8, label="real part / its deviation")
-    figure.suptitle(
-        f"Centre of the noise's spectrum, channel {channel}; the key lives between the circles", fontsize=11
-    )
+    figure.colorbar(shown, ax=axes, shrink=0.75)
+    figure.suptitle("Centre of the noise's spectrum: the key lives between the circles, red is agreement", fontsize=11)
     buffer = BytesIO()
-    figure.savefig(buffer, dpi=110, format="png", metadata={"Software": None})
+    figure.savefig(buffer, dpi=100, format="png", metadata={"Software": None})
     pyplot.close(figure)
     write_atomic(path, buffer.getvalue())

@@ -235,7 +235,12 @@ def test_what_is_no_readable_file_is_refused_without_blocking_or_leaking_a_descr
     os.mkfifo(tmp_path / "fifo", 0o600)
     (tmp_path / "folder").mkdir(mode=0o700)
     before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
-    for name, message in (("fifo", "regular file"), ("folder", "regular file"), ("none", "cannot read"), ("a\0b", "read")):
+    for name, message in (
+        ("fifo", "regular file"),
+        ("folder", "regular file"),
+        ("none", "cannot read"),
+        ("a\0b", "read"),
+    ):
         with pytest.raises(KeyFileError, match=message):
             Key.load(tmp_path / name)
     with pytest.raises(KeyFileError, match="regular file"):
@@ -261,7 +266,10 @@ def broken_files() -> dict[str, object]:
         "another type": change(type="certificate"),
         "a newer version": change(schema_version=2),
         "a version as text": change(schema_version="1"),
-        **{f"no {field}": without(field) for field in ("type", "name", "pattern", "channels", "numbers", "latent_shape")},
+        **{
+            f"no {field}": without(field)
+            for field in ("type", "name", "pattern", "channels", "numbers", "latent_shape")
+        },
         "a NaN": lambda content: json.dumps({**content, "numbers": [float("nan"), *content["numbers"][1:]]}),
         "an infinity": lambda content: json.dumps({**content, "numbers": [float("inf"), *content["numbers"][1:]]}),
         "an overflow": lambda content: json.dumps({**content, "numbers": [10**400, *content["numbers"][1:]]}),

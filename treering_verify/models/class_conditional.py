@@ -66,8 +66,9 @@ class ClassConditionalModel:
         """Return the scheduler's own grid, noisiest first; the last point is where the scheduler ends (alpha-bar_0)."""
         import copy
 
-        if not 1 <= steps <= self._scheduler.config.num_train_timesteps:
-            raise UsageError(f"steps is {steps}: choose 1 to {self._scheduler.config.num_train_timesteps}")
+        most = self._scheduler.config.num_train_timesteps - 1  # one less: an offset would lead past the schedule's end
+        if not 1 <= steps <= most:
+            raise UsageError(f"steps is {steps}: choose 1 to {most}")
         scheduler = copy.deepcopy(self._scheduler)
         scheduler.set_timesteps(steps)
         indices = [int(t) for t in scheduler.timesteps]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from treering_verify.errors import ModelError
 from treering_verify.files import printable
@@ -46,7 +47,7 @@ def load_model(name: str | Path = "landscape") -> LatentModel:
         if found != _PARTS:
             raise ModelError(f"{shown}: this release reads models of {_PARTS}; model_index.json names {found}")
         return _load_parts(shown, folder, index.get("classes"))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
         raise ModelError(f"cannot load {shown}: {printable(str(error))}; fetch or export the folder again") from error
 
 
@@ -72,14 +73,19 @@ def _load_parts(name: str, folder: Path, classes: list[str] | None) -> LatentMod
     logging.set_verbosity_error()  # silences an advice to install accelerate, which models of this size do not need
     try:
         vae, unet = (
-            kind.from_pretrained(folder, subfolder=part, use_safetensors=True, local_files_only=True)
-            .float()
-            .eval()
-            .requires_grad_(False)
-            for kind, part in ((AutoencoderKL, "vae"), (UNet2DModel, "unet"))
+            _load_network(kind, folder, part) for kind, part in ((AutoencoderKL, "vae"), (UNet2DModel, "unet"))
         )
         scheduler = DDIMScheduler.from_pretrained(folder, subfolder="scheduler", local_files_only=True)
     finally:
         logging.set_verbosity(verbosity)
     names = classes or [f"class{i}" for i in range((unet.config.num_class_embeds or 1) - 1)]
     return ClassConditionalModel(name, vae, unet, scheduler, names)
+
+
+def _load_network(kind: Any, folder: Path, part: str) -> Any:
+    network, report = kind.from_pretrained(
+        folder, subfolder=part, use_safetensors=True, local_files_only=True, output_loading_info=True
+    )
+    if report["missing_keys"] or report["unexpected_keys"]:  # diffusers would go on, with random numbers in their place
+        raise ValueError(f"the weights of {part} do not fit its config.json")
+    return network.float().eval().requires_grad_(False)

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+import treering_verify as tv
+
+SAMPLES = Path(__file__).parents[1] / "samples"
+
+
+def test_the_samples_give_the_verdicts_that_are_written_beside_them(tmp_path: Path) -> None:
+    key_file = tmp_path / "sample.key.json"
+    shutil.copyfile(SAMPLES / "sample.key.json", key_file)
+    key_file.chmod(0o600)
+    key = tv.Key.load(key_file)
+    expected = json.loads((SAMPLES / "expected.json").read_text())
+    assert len(expected) == 8
+    assert {p.name for p in SAMPLES.iterdir() if p.suffix in (".png", ".jpg")} - {"picture.png"} == set(expected)
+    for verdict in tv.verify_many([SAMPLES / name for name in expected], key):
+        want = expected[Path(verdict.path).name]
+        assert (verdict.verdict, verdict.key or None) == (want["verdict"], want["key"])
+        assert verdict.best is not None
+        assert verdict.best.log10_adjusted == pytest.approx(want["log10_pvalue"], rel=0.05, abs=0.3)
+
+
+def test_the_sample_key_is_the_one_that_its_script_derives() -> None:
+    content = json.loads((SAMPLES / "sample.key.json").read_text())
+    derived = tv.Key.generate(tuple(content["latent_shape"]), name="sample", seed=5 << 32)
+    assert content["numbers"] == derived.numbers.tolist()

@@ -1,0 +1,264 @@
+"""Who may import whom (DESIGN 3), read from the source, so that a violation fails here before it spreads."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+# Each unit may import units on later lines only. A unit is a module or a whole package; the longest match counts.
+LINES = (
+    ("treering_verify",),  # __init__: the lazy public API
+    ("treering_verify.__main__", "treering_verify.cli"),
+    ("treering_verify.demo",),
+    ("treering_verify.benchmark", "treering_verify.audit"),
+    ("treering_verify.report", "treering_verify.models.landscape.measure"),
+    (
+        "treering_verify.verification",
+        "treering_verify.generation",
+        "treering_verify.attacks",
+        "treering_verify.calibration",
+    ),
+    (
+        "treering_verify.watermark",
+        "treering_verify.legacy",
+        "treering_verify.decoder_inversion",
+        "treering_verify.noise_inversion",
+    ),
+    ("treering_verify.models",),
+    ("treering_verify.key", "treering_verify.results"),
+    ("treering_verify.images", "treering_verify.files", "treering_verify.spectrum", "treering_verify.errors"),
+    ("detectors",),
+)
+# Imports between units of one line, which are otherwise refused.
+WITHIN_A_LINE = {
+    ("treering_verify.__main__", "treering_verify.cli"),
+    ("treering_verify.images", "treering_verify.files"),
+    ("treering_verify.images", "treering_verify.errors"),
+    ("treering_verify.files", "treering_verify.errors"),
+}
+# The version and nothing else may be taken from the package's own front.
+FROM_THE_FRONT = {"__version__"}
+
+HEAVY = {"torch", "diffusers", "transformers", "matplotlib", "ray", "sklearn", "scipy", "PIL"}
+HEAVY_AT_THE_TOP = {  # run to train and measure the embedded model; no command imports them at its start
+    "treering_verify.models.landscape.train",
+    "treering_verify.models.landscape.scenes",
+    "treering_verify.models.landscape.measure",
+}
+NOT_IN_DETECTORS = {"torch", "PIL", "click", "treering_verify", "diffusers"}
+FILE_ACCESS = {
+    "open",
+    "read_text",
+    "read_bytes",
+    "write_text",
+    "write_bytes",
+    "fromfile",
+    "tofile",
+    "loadtxt",
+    "savetxt",
+}
+
+PLACE = {unit: line for line, units in enumerate(LINES) for unit in units}
+
+
+def modules() -> dict[str, str]:
+    """Return the source of every module of both packages, by its dotted name."""
+    found = {}
+    for package in ("treering_verify", "detectors"):
+        for path in (ROOT / package).rglob("*.py"):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path.read_text()
+    return found
+
+
+MODULES = modules()
+
+
+def unit_of(name: str) -> str | None:
+    """Return the unit that a module belongs to; `treering_verify` itself is the front, not a parent of all."""
+    parts = name.split(".")
+    prefixes = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
+    return next((p for p in prefixes if p in PLACE and (p != "treering_verify" or name == p)), None)
+
+
+def imported(source: str, module: str = "") -> Iterator[str]:
+    """Yield every name imported anywhere in a source, as absolute dotted names; `from a import b` gives a.b."""
+    for node in ast.walk(ast.parse(source)):
+        yield from names_of(node, module)
+
+
+def names_of(node: ast.AST, module: str = "") -> Iterator[str]:
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        base = node.module or ""
+        if node.level:  # the packages write absolute imports only; a relative one is resolved as in a plain module
+            base = ".".join([*module.split(".")[: -node.level], *([base] if base else [])])
+        yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def top_level(source: str) -> Iterator[ast.stmt]:
+    """Yield the statements that run when a module is imported: all but functions' bodies and TYPE_CHECKING blocks."""
+    waiting: list[ast.AST] = list(ast.parse(source).body)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            waiting += node.orelse
+            continue
+        if isinstance(node, ast.stmt):
+            yield node
+        waiting += ast.iter_child_nodes(node)
+
+
+def order_violations(module: str, source: str) -> list[str]:
+    """Return the imports of one module that do not go down."""
+    here = unit_of(module)
+    if here is None:
+        return [f"{module} has no place in the order: add it to LINES"]
+    found = []
+    for name in imported(source, module):
+        package, _, rest = name.partition(".")
+        if package not in ("treering_verify", "detectors") or (package == "treering_verify" and rest in FROM_THE_FRONT):
+            continue
+        # `from treering_verify.images import fit` gives treering_verify.images.fit: the module is the longest match.
+        there = unit_of(name)
+        if there is None:
+            found.append(f"{module} imports {name}, which has no place in the order")
+        elif there != here and PLACE[there] <= PLACE[here] and (here, there) not in WITHIN_A_LINE:
+            found.append(f"{module} imports {name}, which stands above or beside it")
+    return found
+
+
+def heavy_imports(source: str) -> list[str]:
+    return [name for node in top_level(source) for name in names_of(node) if name.split(".")[0] in HEAVY]
+
+
+def detector_violations(source: str) -> list[str]:
+    """Return what statistics must not do: know pixels, models and commands, transform, or touch files."""
+    found = [name for name in imported(source) if name.split(".")[0] in NOT_IN_DETECTORS or "fft" in name.lower()]
+    for node in ast.walk(ast.parse(source)):
+        name = node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
+        if name in FILE_ACCESS or "fft" in name.lower():
+            found.append(name)
+    return found
+
+
+# --- the packages as they are -----------------------------------------------------------------------------------------
+
+
+def test_the_walk_sees_both_packages() -> None:
+    assert {"treering_verify", "treering_verify.models.loading", "detectors.exact"} <= set(MODULES)
+    assert len(MODULES) > 15
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_imports_only_go_down(module: str) -> None:
+    assert order_violations(module, MODULES[module]) == []
+
+
+@pytest.mark.parametrize("module", sorted(m for m in MODULES if m.split(".")[0] == "detectors"))
+def test_detectors_know_numbers_only(module: str) -> None:
+    assert detector_violations(MODULES[module]) == []
+
+
+@pytest.mark.parametrize(
+    "module", sorted(m for m in MODULES if m.split(".")[0] == "treering_verify" and m not in HEAVY_AT_THE_TOP)
+)
+def test_nothing_heavy_is_imported_before_it_is_needed(module: str) -> None:
+    assert heavy_imports(MODULES[module]) == []
+
+
+def test_every_exemption_is_still_needed() -> None:
+    assert {m for m in HEAVY_AT_THE_TOP if m in MODULES and not heavy_imports(MODULES[m])} == set()
+    used = {(unit_of(m), unit_of(n)) for m, source in MODULES.items() for n in imported(source, m)}
+    assert used >= WITHIN_A_LINE
+
+
+# --- planted violations are caught ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("treering_verify.key", "from treering_verify.verification import verify"),
+        ("treering_verify.key", "import treering_verify.cli"),
+        ("treering_verify.key", "from treering_verify import watermark"),
+        ("treering_verify.key", "from treering_verify import verify"),
+        ("treering_verify.key", "import treering_verify"),
+        ("treering_verify.key", "from treering_verify.results import Verdict"),
+        ("treering_verify.key", "def f():\n    from treering_verify.models import load_model"),
+        ("treering_verify.key", "if TYPE_CHECKING:\n    from treering_verify.models.protocol import Timestep"),
+        ("treering_verify.key", "from .watermark import embed"),
+        ("treering_verify.key", "from . import watermark"),
+        ("treering_verify.models.loading", "from ..verification import verify"),
+        ("treering_verify.errors", "from treering_verify.images import CODES"),
+        ("treering_verify.legacy", "from treering_verify.watermark import embed"),
+        ("treering_verify.verification", "from treering_verify.generation import generate"),
+        ("treering_verify.models.loading", "from treering_verify.models.landscape.measure import report"),
+        ("detectors.exact", "from treering_verify.spectrum import transform"),
+        ("treering_verify.brand_new", "import json"),
+        ("treering_verify.cli", "from treering_verify.brand_new import x"),
+    ],
+)
+def test_an_import_that_does_not_go_down_is_caught(module: str, source: str) -> None:
+    assert order_violations(module, source) != []
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("treering_verify.verification", "from treering_verify.models import load_model\nfrom detectors import holm"),
+        ("treering_verify.images", "from treering_verify.files import printable"),
+        ("treering_verify.models.loading", "from treering_verify.models.protocol import LatentModel"),
+        ("treering_verify.cli", "from treering_verify import __version__"),
+        ("treering_verify.key", "import numpy as np\nfrom pathlib import Path"),
+    ],
+)
+def test_an_import_that_goes_down_is_allowed(module: str, source: str) -> None:
+    assert order_violations(module, source) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import torch",
+        "import torch.nn.functional as F",
+        "from diffusers import AutoencoderKL",
+        "try:\n    import ray\nexcept ImportError:\n    ray = None",
+        "class A:\n    import matplotlib",
+        "if True:\n    from sklearn import metrics",
+        "if TYPE_CHECKING:\n    pass\nelse:\n    import torch",
+    ],
+)
+def test_a_heavy_import_at_the_top_is_caught(source: str) -> None:
+    assert heavy_imports(source) != []
+
+
+def test_a_heavy_import_inside_a_function_or_for_types_is_allowed() -> None:
+    assert heavy_imports("def f():\n    import torch\nif TYPE_CHECKING:\n    import torch\nimport json") == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import torch",
+        "def f():\n    from PIL import Image",
+        "import click",
+        "from treering_verify.key import Key",
+        "import numpy as np\nnp.fft.fft2(x)",
+        "from numpy.fft import fft2",
+        "from scipy import fft",
+        "open('x')",
+        "Path('x').read_text()",
+        "np.loadtxt('x')",
+    ],
+)
+def test_a_detector_that_reaches_out_is_caught(source: str) -> None:
+    assert detector_violations(source) != []

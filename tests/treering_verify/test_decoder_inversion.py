@@ -1,0 +1,405 @@
+"""Decoder inversion on linear maps, where the answer and the speed of every method are known."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+
+from treering_verify.decoder_inversion import DEFAULTS, METHODS, Problem, Settings, invert, scheduled_step
+from treering_verify.models import LatentModel
+from treering_verify.results import Inversion
+
+SHAPE = (3, 8, 8)
+SIDE = math.prod(SHAPE)
+GRADIENT_FREE = ("forward-step", "inertial-km", "adam")
+ITERATIVE = (*GRADIENT_FREE, "gradient")
+NO_STOP = {"misfit_fall": 0.0, "misfit_explained": 0.0, "stagnation": -9.0, "tolerance": 0.0}
+
+
+def gaussian(*shape: int, seed: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def orthogonal(size: int, seed: int) -> torch.Tensor:
+    return torch.linalg.qr(gaussian(size, size, seed=seed))[0]
+
+
+def linear(matrix: torch.Tensor, shape: tuple[int, ...] = SHAPE) -> Callable[[torch.Tensor], torch.Tensor]:
+    return lambda x: (x.flatten(1) @ matrix.T).unflatten(1, shape)
+
+
+class Linear:
+    """D with singular values 0.5 to 2, and E = (1 + error) D^-1; counts the items that pass through each."""
+
+    def __init__(self, *, error: float = 0.3, batch: int = 3, sign: float = 1.0) -> None:
+        left, right = orthogonal(SIDE, seed=1), orthogonal(SIDE, seed=2)
+        self.decoder = left @ torch.diag(torch.logspace(-1, 1, SIDE, base=2, dtype=torch.float64)) @ right.T
+        perturbation = gaussian(SIDE, SIDE, seed=3) / SIDE**0.5 / 2  # of spectral norm about 1
+        self.encoder = sign * (torch.eye(SIDE, dtype=torch.float64) + error * perturbation) @ self.decoder.inverse()
+        self.truth = gaussian(batch, *SHAPE, seed=4)
+        self.image = linear(self.decoder)(self.truth)
+        self.encoded: list[int] = []
+        self.decoded: list[int] = []
+
+    def encode(self, image: torch.Tensor) -> torch.Tensor:
+        self.encoded.append(len(image))
+        return linear(self.encoder)(image)
+
+    def decode(self, latent: torch.Tensor) -> torch.Tensor:
+        self.decoded.append(len(latent))
+        return linear(self.decoder)(latent)
+
+    def problem(self, items: slice = slice(None)) -> Problem:
+        return Problem(self.image[items], self.encode, self.decode)
+
+    def error(self, result: Inversion, items: slice = slice(None)) -> torch.Tensor:
+        truth = self.truth[items]
+        return (result.latent - truth).flatten(1).norm(dim=1) / truth.flatten(1).norm(dim=1)
+
+
+def tuned(method: str, iterations: int = 60, **changes: object) -> Settings:
+    """Settings that suit the linear map, with every stop but the budget off."""
+    step = {"forward-step": 0.8, "inertial-km": 0.8, "adam": 0.1, "gradient": 0.1}[method]
+    return Settings(
+        **{  # type: ignore[arg-type]
+            "iterations": iterations,
+            "step": step,
+            "momentum": 0.2,
+            "scheduled": method in ("adam", "gradient"),
+            **NO_STOP,
+            **changes,
+        }
+    )
+
+
+def start_residual(case: Linear) -> torch.Tensor:
+    start = linear(case.encoder)(case.image)
+    again = linear(case.encoder)(linear(case.decoder)(start))
+    return (again - start).flatten(1).norm(dim=1) / start.flatten(1).norm(dim=1)
+
+
+# --- towards the truth ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "share"), [("forward-step", 1e-6), ("inertial-km", 1e-6), ("adam", 0.2), ("gradient", 0.2)]
+)
+def test_every_method_comes_much_nearer_to_the_truth_than_the_encoder(method: str, share: float) -> None:
+    case = Linear()
+    encoder = case.error(invert(case.problem(), "encoder"))
+    assert (encoder > 0.1).all()
+    assert (case.error(invert(case.problem(), method, tuned(method))) < share * encoder).all()
+
+
+@pytest.mark.parametrize("method", ITERATIVE)
+def test_more_steps_come_nearer(method: str) -> None:
+    case = Linear()
+    # Without a schedule, whose length depends on the budget.
+    errors = [case.error(invert(case.problem(), method, tuned(method, n, scheduled=False))).max() for n in (0, 5, 25)]
+    assert errors[0] > errors[1] > errors[2]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_default_settings_never_lose_to_the_encoder(method: str) -> None:
+    case = Linear()
+    encoder = case.error(invert(case.problem(), "encoder"))
+    error = case.error(invert(case.problem(), method))
+    assert (error <= encoder * (1 + 1e-12)).all()
+    if method in ("forward-step", "inertial-km", "gradient"):
+        assert (error < 0.5 * encoder).all()
+
+
+def test_the_default_settings_of_the_published_optimisers_use_their_whole_budget() -> None:
+    # Adam's step is far from lowering the misfit by a fifth: with the overfit stop on, it would never take one.
+    case = Linear()
+    for method in ("adam", "gradient"):
+        result = invert(case.problem(), method)
+        assert result.status == ("budget",) * 3
+        assert len(result.trace) == DEFAULTS[method].iterations + 1
+
+
+def test_forward_steps_are_the_published_formula() -> None:
+    case = Linear()
+    result = invert(case.problem(), "forward-step", tuned("forward-step", 7))
+    start = z = linear(case.encoder)(case.image)
+    for _ in range(7):
+        z = z - 0.8 * (linear(case.encoder)(linear(case.decoder)(z)) - start)
+    torch.testing.assert_close(result.latent, z, rtol=0, atol=1e-12)
+    assert result.iterations.tolist() == [7] * 3
+
+
+def test_inertial_steps_are_the_published_formula_and_without_inertia_forward_steps() -> None:
+    case = Linear()
+    start = z = previous = linear(case.encoder)(case.image)
+    for _ in range(7):
+        y = z + 0.2 * (z - previous)
+        previous, z = z, y - 0.8 * (linear(case.encoder)(linear(case.decoder)(y)) - start)
+    evaluated = z + 0.2 * (z - previous)
+    result = invert(case.problem(), "inertial-km", tuned("inertial-km", 7))
+    torch.testing.assert_close(result.latent, evaluated, rtol=0, atol=1e-12)
+    plain = invert(case.problem(), "forward-step", tuned("forward-step", 7))
+    still = invert(case.problem(), "inertial-km", tuned("inertial-km", 7, momentum=0.0))
+    torch.testing.assert_close(still.latent, plain.latent, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("scheduled", [True, False])
+def test_adam_is_the_optimiser_of_that_name_with_the_residual_for_a_gradient(scheduled: bool) -> None:
+    case = Linear()
+    settings = tuned("adam", 20, scheduled=scheduled)
+    result = invert(case.problem(), "adam", settings)
+    start = linear(case.encoder)(case.image)
+    z = start.clone().requires_grad_(True)
+    optimiser = torch.optim.Adam([z], lr=0.1)
+    for k in range(20):
+        optimiser.param_groups[0]["lr"] = scheduled_step(k, 20, 0.1) if scheduled else 0.1
+        z.grad = linear(case.encoder)(linear(case.decoder)(z.detach())) - start
+        optimiser.step()
+    torch.testing.assert_close(result.latent, z.detach(), rtol=0, atol=1e-9)
+
+
+# --- safeguards -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ITERATIVE)
+@pytest.mark.parametrize("step", [0.1, 1.0, 3.0, 100.0])
+def test_no_result_has_a_larger_residual_than_the_start(method: str, step: float) -> None:
+    case = Linear()
+    result = invert(case.problem(), method, tuned(method, 15, step=step))
+    started = result.trace[0]
+    if method != "gradient":
+        torch.testing.assert_close(started, start_residual(case), rtol=1e-9, atol=1e-12)
+    assert (result.residual <= started).all()
+
+
+@pytest.mark.parametrize("method", ["forward-step", "inertial-km"])
+def test_where_plain_steps_diverge_the_start_is_returned(method: str) -> None:
+    case = Linear(sign=-1.0)  # E(D(z)) is about -z, so r grows along every step
+    z = start = linear(case.encoder)(case.image)
+    for _ in range(10):
+        z = z - (linear(case.encoder)(linear(case.decoder)(z)) - start)
+    assert float(z.norm()) > 100 * float(start.norm())  # the plain iteration does diverge
+    result = invert(case.problem(), method, tuned(method, 10, step=1.0))
+    assert result.status == ("diverged",) * 3
+    assert result.converged == (False,) * 3
+    assert torch.equal(result.latent, start)
+    torch.testing.assert_close(result.residual, result.trace[0], rtol=0, atol=0)
+
+
+def test_numbers_that_are_not_finite_end_in_the_best_finite_iterate() -> None:
+    case = Linear()
+
+    def explode(latent: torch.Tensor) -> torch.Tensor:
+        case.decoded.append(len(latent))
+        image = linear(case.decoder)(latent)
+        return image * math.inf if len(case.decoded) == 3 else image
+
+    problem = Problem(case.image, case.encode, explode)
+    result = invert(problem, "forward-step", tuned("forward-step", 10))
+    assert result.latent.isfinite().all()
+    assert result.residual.tolist() == result.trace[1].tolist()
+    assert result.iterations.tolist() == [1] * 3
+    assert len(case.decoded) == 3
+
+
+@pytest.mark.parametrize("method", ITERATIVE)
+def test_the_best_of_the_trace_is_the_residual_that_is_returned(method: str) -> None:
+    case = Linear()
+    result = invert(case.problem(), method, tuned(method, 12, tolerance=0.01, stagnation=0.05))
+    trace = result.trace.nan_to_num(nan=math.inf)
+    assert torch.equal(trace.min(dim=0).values, result.residual)
+    assert torch.equal(trace.argmin(dim=0), result.iterations)
+
+
+def test_each_item_stops_by_itself_and_is_not_evaluated_again() -> None:
+    case = Linear(batch=4)
+    # Each is a tenth of the one before, while the encoder's constant part stays: their relative residuals differ.
+    case.image = linear(case.decoder)(torch.stack([case.truth[0] * 10.0**-i for i in range(4)]))
+
+    def offset(image: torch.Tensor) -> torch.Tensor:
+        case.encoded.append(len(image))
+        return linear(case.encoder)(image) + 0.01
+
+    result = invert(Problem(case.image, offset, case.decode), "forward-step", tuned("forward-step", 30, tolerance=1e-5))
+    evaluated = result.trace.isfinite()
+    counts = evaluated.sum(dim=0).tolist()
+    assert result.status == ("tolerance",) * 4
+    assert len(set(counts)) > 1
+    for i, count in enumerate(counts):  # finite up to its stop, NaN after it
+        assert evaluated[:count, i].all() and not evaluated[count:, i].any()
+        assert result.iterations[i] == count - 1
+    assert case.decoded == evaluated.sum(dim=1).tolist()
+    assert case.encoded == [4, *case.decoded]
+
+
+@pytest.mark.parametrize("method", ITERATIVE)
+def test_an_item_does_not_depend_on_its_batch(method: str) -> None:
+    case = Linear(batch=4)
+    case.image[1] += 2 * gaussian(*SHAPE, seed=9)
+    case.image[2] *= 1e-3
+    settings = replace(DEFAULTS[method], iterations=15)
+    together = invert(case.problem(), method, settings)
+    for i in range(4):
+        alone = invert(case.problem(slice(i, i + 1)), method, settings)
+        torch.testing.assert_close(alone.latent[0], together.latent[i], rtol=1e-9, atol=1e-9)
+        assert alone.status[0] == together.status[i]
+        assert alone.iterations[0] == together.iterations[i]
+        mine = together.trace[: len(alone.trace), i]
+        torch.testing.assert_close(alone.trace[:, 0], mine, rtol=1e-6, atol=1e-12, equal_nan=True)
+
+
+@pytest.mark.parametrize("method", GRADIENT_FREE)
+@pytest.mark.parametrize("iterations", [0, 1, 6])
+def test_n_steps_cost_at_most_n_plus_one_evaluations(method: str, iterations: int) -> None:
+    case = Linear()
+    result = invert(case.problem(), method, tuned(method, iterations))
+    assert case.decoded == [3] * (iterations + 1)
+    assert case.encoded == [3] * (iterations + 2)  # E(x) is the start
+    assert result.trace.shape == (iterations + 1, 3)
+    assert result.status == ("budget",) * 3
+    assert result.converged == (False,) * 3
+
+
+def test_the_encoder_costs_one_pass_and_claims_no_residual() -> None:
+    case = Linear()
+    result = invert(case.problem(), "encoder")
+    assert (case.encoded, case.decoded) == ([3], [])
+    assert torch.equal(result.latent, linear(case.encoder)(case.image))
+    assert result.residual.isnan().all() and result.trace.isnan().all()
+
+
+def test_tolerance_and_stagnation_end_the_iteration() -> None:
+    case = Linear()
+    reached = invert(case.problem(), "forward-step", tuned("forward-step", 40, tolerance=1e-3))
+    assert reached.status == ("tolerance",) * 3
+    assert (reached.residual <= 1e-3).all() and (reached.trace[-2].nan_to_num(nan=1.0) > 1e-3).all()
+    slow = invert(case.problem(), "forward-step", tuned("forward-step", 40, step=1e-3, stagnation=0.02))
+    assert slow.status == ("stagnated",) * 3
+    assert len(slow.trace) == 2
+    assert slow.converged == reached.converged == (True,) * 3
+
+
+# --- the overfit stop -------------------------------------------------------------------------------------------------
+
+
+class Attacked:
+    """A decoder with a narrow range, and images with noise that it cannot produce; E is a poor inverse.
+
+    D maps 48 numbers into 192. E reads the range by D's pseudo-inverse, shrunk, so that steps help on clean images, and
+    it reads the rest of the image too, amplified: that is how an attack enters the latent.
+    """
+
+    def __init__(self, noise: float, batch: int = 8) -> None:
+        columns = orthogonal(SIDE, seed=5)
+        self.decoder, outside = columns[:, :48], columns[:, 48:96]
+        scales = torch.linspace(0.25, 0.9, 48, dtype=torch.float64)
+        self.encoder = torch.diag(scales) @ (self.decoder.T + 0.5 * outside.T)
+        self.truth = gaussian(batch, 3, 4, 4, seed=6)
+        clean = linear(self.decoder)(self.truth)
+        disturbance = (gaussian(batch, SIDE - 48, seed=7) @ columns[:, 48:].T).unflatten(1, SHAPE)
+        self.image = clean + noise * disturbance
+
+    def solve(self, method: str, settings: Settings) -> Inversion:
+        return invert(Problem(self.image, linear(self.encoder, (3, 4, 4)), linear(self.decoder)), method, settings)
+
+    def error(self, result: Inversion) -> torch.Tensor:
+        return (result.latent - self.truth).flatten(1).norm(dim=1) / self.truth.flatten(1).norm(dim=1)
+
+
+@pytest.mark.parametrize("method", ["forward-step", "inertial-km"])
+def test_the_overfit_stop_keeps_the_attack_out_of_the_latent_and_lets_clean_images_through(method: str) -> None:
+    settings = replace(tuned(method, 25, step=1.0), misfit_fall=0.8, misfit_explained=0.5)
+    unstopped = tuned(method, 25, step=1.0)
+    clean = Attacked(0.0)
+    encoder = clean.error(clean.solve("encoder", settings))
+    assert (clean.error(clean.solve(method, settings)) < 0.3 * encoder).all()
+    for noise in (1.0, 2.0, 4.0):
+        case = Attacked(noise)
+        encoder = case.error(case.solve("encoder", settings))
+        stopped = case.solve(method, settings)
+        assert stopped.status == ("overfit",) * 8
+        assert stopped.converged == (True,) * 8
+        assert (case.error(stopped) <= 1.05 * encoder).all()
+        free = case.solve(method, unstopped)
+        assert "overfit" not in free.status
+        assert (free.residual < stopped.residual).all()  # the equation is solved better ...
+        if noise > 1:
+            assert (case.error(free) > 1.2 * encoder).all()  # ... and the latent is worse
+
+
+def test_a_step_that_the_overfit_stop_takes_back_is_shown_in_the_trace_and_not_returned() -> None:
+    case = Attacked(4.0)
+    result = case.solve("forward-step", replace(tuned("forward-step", 25, step=1.0), misfit_fall=0.8))
+    last = result.trace.isfinite().sum(dim=0) - 1
+    assert (result.iterations < last).all()
+    for i in range(8):
+        assert result.trace[result.iterations[i], i] == result.residual[i]
+
+
+# --- the gradient baseline --------------------------------------------------------------------------------------------
+
+
+def test_the_gradient_baseline_follows_the_analytic_gradient() -> None:
+    case = Linear()
+    result = invert(case.problem(), "gradient", tuned("gradient", 20, step=0.01, scheduled=False))
+    z = linear(case.encoder)(case.image).flatten(1).requires_grad_(True)
+    optimiser = torch.optim.Adam([z], lr=0.01)
+    for _ in range(20):
+        z.grad = 2 * (z.detach() @ case.decoder.T - case.image.flatten(1)) @ case.decoder
+        optimiser.step()
+    torch.testing.assert_close(result.latent.flatten(1), z.detach(), rtol=0, atol=1e-7)
+    relative = (linear(case.decoder)(result.latent) - case.image).flatten(1).norm(dim=1) / case.image.flatten(1).norm(
+        dim=1
+    )
+    torch.testing.assert_close(result.residual, relative, rtol=1e-5, atol=0)
+    assert len(case.encoded) == 1 and len(case.decoded) == 21
+
+
+def test_no_weight_receives_a_gradient_even_if_it_could() -> None:
+    case = Linear()
+    weight = case.decoder.clone().requires_grad_(True)
+    problem = Problem(case.image, case.encode, linear(weight))
+    for method in ITERATIVE:
+        result = invert(problem, method, tuned(method, 3))
+        assert weight.grad is None
+        assert not result.latent.requires_grad
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_real_networks_can_be_inverted_by_every_method(method: str, tiny_model: LatentModel) -> None:
+    latent = torch.randn(2, *tiny_model.latent_shape, generator=torch.Generator().manual_seed(8))
+    with torch.inference_mode():
+        image = tiny_model.decode(latent)
+    settings = replace(DEFAULTS[method], iterations=2)
+    result = invert(Problem(image, tiny_model.encode, tiny_model.decode), method, settings)
+    assert result.latent.shape == latent.shape and result.latent.isfinite().all()
+    if method != "encoder":
+        assert (result.residual <= result.trace[0]).all()
+
+
+# --- the schedule -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("iterations", [1, 2, 10, 50, 100, 300])
+def test_the_schedule_warms_up_falls_along_a_cosine_and_stays_after_four_fifths(iterations: int) -> None:
+    steps = [scheduled_step(i, iterations, 0.1) for i in range(iterations)]
+    length = min(iterations, 100)
+    warmup = max(1, length // 10)
+    assert steps[:warmup] == pytest.approx([0.1 * (i + 1) / warmup for i in range(warmup)])
+    assert max(steps) == pytest.approx(0.1)
+    end = max(int(0.8 * length), warmup)
+    assert all(later <= earlier for earlier, later in zip(steps[warmup:], steps[warmup + 1 :], strict=False))
+    assert len(set(steps[end:])) <= 1
+    assert min(steps) > 0
+    if iterations >= 100:
+        middle = (warmup + length) // 2
+        assert steps[middle] == pytest.approx(0.05)
+        assert steps[-1] == pytest.approx(0.1 * 0.5 * (1 + math.cos(math.pi * 70 / 90)))
+
+
+def test_an_unknown_method_is_a_key_error() -> None:
+    with pytest.raises(KeyError, match="newton"):
+        invert(Linear().problem(), "newton")
