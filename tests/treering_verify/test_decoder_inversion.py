@@ -339,6 +339,30 @@ def test_a_step_that_the_overfit_stop_takes_back_is_shown_in_the_trace_and_not_r
         assert result.trace[result.iterations[i], i] == result.residual[i]
 
 
+def test_the_overfit_stop_compares_each_step_with_the_one_before_and_with_the_start() -> None:
+    lasted = []
+    for noise in (0.1, 0.2, 0.4, 1.0):
+        case = Attacked(noise, batch=1)
+        case.encoder = (
+            case.decoder.T * 0.4
+        )  # reads no attack: the misfit falls to the attack's energy, and stalls there
+        misfits: list[float] = []
+
+        def decode(z: torch.Tensor, case: Attacked = case, misfits: list[float] = misfits) -> torch.Tensor:
+            image = linear(case.decoder)(z)
+            misfits.append(float((image - case.image).norm()))
+            return image
+
+        settings = replace(tuned("forward-step", 40, step=1.0), misfit_fall=0.9, misfit_explained=0.2)
+        result = invert(Problem(case.image, linear(case.encoder, (3, 4, 4)), decode), "forward-step", settings)
+        assert result.status == ("overfit",)
+        stalled = [k for k in range(1, len(misfits)) if misfits[k] > max(0.9 * misfits[k - 1], 0.2 * misfits[0])]
+        assert stalled == [len(misfits) - 1]  # the first step that stalls is the last one taken
+        assert result.iterations.tolist() == [len(misfits) - 2]
+        lasted.append(len(misfits))
+    assert lasted[0] > lasted[-1] and lasted[0] > 3
+
+
 # --- the gradient baseline --------------------------------------------------------------------------------------------
 
 
