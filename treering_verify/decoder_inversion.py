@@ -148,7 +148,7 @@ METHODS: dict[str, Callable[[Problem, Settings], Inversion]] = {
 DEFAULT_METHOD = "forward-step"
 DEFAULTS: dict[str, Settings] = {
     "encoder": Settings(iterations=0, step=0.0),
-    "forward-step": Settings(iterations=5, step=1.0),
+    "forward-step": Settings(iterations=3, step=1.0),  # 5 steps: 0.2 dB better, 1.6 times the time
     "inertial-km": Settings(iterations=5, step=1.0, momentum=0.3),
     # A step of Adam lowers the misfit by far less than a fifth: the overfit stop would end both at their first.
     "adam": Settings(

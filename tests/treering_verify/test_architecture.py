@@ -31,12 +31,19 @@ LINES = (
     ),
     ("treering_verify.models",),
     ("treering_verify.key", "treering_verify.results"),
-    ("treering_verify.images", "treering_verify.files", "treering_verify.spectrum", "treering_verify.errors"),
+    (
+        "treering_verify.images",
+        "treering_verify.colours",
+        "treering_verify.files",
+        "treering_verify.spectrum",
+        "treering_verify.errors",
+    ),
     ("detectors",),
 )
 # Imports between units of one line, which are otherwise refused.
 WITHIN_A_LINE = {
     ("treering_verify.__main__", "treering_verify.cli"),
+    ("treering_verify.images", "treering_verify.colours"),
     ("treering_verify.images", "treering_verify.files"),
     ("treering_verify.images", "treering_verify.errors"),
     ("treering_verify.files", "treering_verify.errors"),

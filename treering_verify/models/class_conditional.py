@@ -56,11 +56,17 @@ class ClassConditionalModel:
 
     def encode(self, image: torch.Tensor) -> torch.Tensor:
         """Image (B, 3, H, W) in [-1, 1] -> latent (B, C, h, w): mode of the posterior, shifted and scaled."""
-        return (self._vae.encode(image).latent_dist.mode() - self._shift) * self._scale
+        import torch
+
+        parts = [self._vae.encode(part).latent_dist.mode() for part in _cache_sized(image, self.image_size)]
+        return (torch.cat(parts) - self._shift) * self._scale
 
     def decode(self, latent: torch.Tensor) -> torch.Tensor:
         """Latent (B, C, h, w) -> image (B, 3, H, W), not clamped."""
-        return self._vae.decode(latent / self._scale + self._shift).sample
+        import torch
+
+        raw = latent / self._scale + self._shift
+        return torch.cat([self._vae.decode(part).sample for part in _cache_sized(raw, self.image_size)])
 
     def timesteps(self, steps: int) -> tuple[Timestep, ...]:
         """Return the scheduler's own grid, noisiest first; the last point is where the scheduler ends (alpha-bar_0)."""
@@ -98,6 +104,19 @@ class ClassConditionalModel:
         if condition not in self.classes:
             raise UsageError(f"model {self.name!r} has no class {condition!r}: choose one of {', '.join(self.classes)}")
         return self.classes.index(condition)
+
+
+_PIXELS_PER_PASS = 4 * 128 * 128
+
+
+def _cache_sized(batch: torch.Tensor, image_size: tuple[int, int]) -> tuple[torch.Tensor, ...]:
+    """Split an autoencoder's batch on a processor, whose activations at full resolution outgrow cache and allocator.
+
+    Measured on two cores, 128 x 128, seconds an image: decoder 0.029 four at a time, 0.053 sixteen at a time.
+    """
+    if batch.device.type != "cpu":
+        return (batch,)
+    return batch.split(max(1, _PIXELS_PER_PASS // (image_size[0] * image_size[1])))
 
 
 def _autocast(device: str) -> AbstractContextManager[Any]:

@@ -88,4 +88,7 @@ def _load_network(kind: Any, folder: Path, part: str) -> Any:
     )
     if report["missing_keys"] or report["unexpected_keys"]:  # diffusers would go on, with random numbers in their place
         raise ValueError(f"the weights of {part} do not fit its config.json")
-    return network.float().eval().requires_grad_(False)
+    import torch
+
+    # Channels last: on two cores the autoencoder is 1.5 to 2 times faster than in the default layout.
+    return network.float().eval().requires_grad_(False).to(memory_format=torch.channels_last)
