@@ -1,4 +1,4 @@
-"""Measure detection, throughput and image quality on a model; rows are written as JSON lines, summaries returned.
+"""Measure detection, inversion, throughput and image quality on a model; rows are written as JSON lines, summaries returned.
 
 Seeds below 2**32 are left to users; each benchmark draws from a range of its own, so no two share an image.
 """
@@ -10,6 +10,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 Progress = Callable[[str, int], Any]
-_DETECTION_SEEDS, _THROUGHPUT_SEEDS, _QUALITY_SEEDS = 1 << 32, 2 << 32, 3 << 32
+_DETECTION_SEEDS, _THROUGHPUT_SEEDS, _QUALITY_SEEDS, _INVERSION_SEEDS = 1 << 32, 2 << 32, 3 << 32, 8 << 32
 _CLEAN = "clean"
 # Pattern and annulus; the last two hold the lowest frequencies, which the defaults leave alone.
 _QUALITY_VARIANTS = (("random", 4, 9), ("random", 4, 12), ("rings", 3, 12), ("random", 1, 6), ("rings", 1, 8))
@@ -191,8 +192,74 @@ def quality(model: LatentModel, output: Path, quick: bool, progress: Progress) -
     return _finish("quality", output, rows, text, model, quick)
 
 
+def inversion(model: LatentModel, output: Path, quick: bool, progress: Progress) -> str:
+    """Compare decoder inversions on clean and attacked images: error of the latent, and p of the key behind it.
+
+    The error is NMSE in dB, 10 log10(|z - z_0|^2 / |z_0|^2), mean and 95 % interval (normal) over the images.
+    """
+    import torch
+
+    from treering_verify.decoder_inversion import DEFAULTS
+
+    count = 8 if quick else 48
+    forward = DEFAULTS["forward-step"]
+    unstopped = replace(forward, misfit_fall=0.0, misfit_explained=0.0, stagnation=float("-inf"))
+    variants = {
+        "encoder": Pipeline(inversion="encoder"),
+        "forward-step": Pipeline(inversion="forward-step"),
+        "forward-step, no stop": Pipeline(inversion="forward-step", settings=unstopped),
+        "forward-step, 8, no stop": Pipeline(inversion="forward-step", settings=replace(unstopped, iterations=8)),
+        "inertial-km": Pipeline(inversion="inertial-km"),
+    }
+    names = (_CLEAN, "jpeg:quality=90", "jpeg:quality=75", "jpeg:quality=50", "jpeg:quality=25", "noise:sigma=0.05")
+    key = Key.generate(model.latent_shape, seed=_INVERSION_SEEDS)
+    made = list(generate(model, key, seeds=range(_INVERSION_SEEDS, _INVERSION_SEEDS + count)))
+    truth = torch.stack([result.latent for result in made])
+    rows: list[dict[str, Any]] = []
+    lines = []
+    with progress("Inversions", len(names) * len(variants)) as advance:
+        for name in names:
+            images = [r.image if name == _CLEAN else attacks.parse(name).apply(r.image) for r in made]
+            pixels = torch.cat([to_tensor(image) for image in images])
+            for variant, pipeline in variants.items():
+                started = time.perf_counter()
+                noise_hat, solution = recover_noise(model, pixels, pipeline)
+                seconds = (time.perf_counter() - started) / count
+                error = (solution.latent - truth).flatten(1).norm(dim=1) / truth.flatten(1).norm(dim=1)
+                decibels = (20 * torch.log10(error)).tolist()
+                log10 = [evidence[0].log10_pvalue for evidence in weigh(noise_hat, [key])]
+                for i in range(count):
+                    rows.append(
+                        {
+                            "attack": name,
+                            "method": variant,
+                            "image": i,
+                            "nmse_db": decibels[i],
+                            "log10_pvalue": log10[i],
+                            "steps": int(solution.iterations[i]),
+                        }
+                    )
+                half = 1.96 * statistics.stdev(decibels) / count**0.5
+                steps = float(solution.iterations.float().mean())
+                lines.append(
+                    [
+                        name,
+                        variant,
+                        f"{statistics.fmean(decibels):.2f} +- {half:.2f}",
+                        f"{steps:.1f}",
+                        f"{statistics.median(log10):.1f}",
+                        f"{max(log10):.1f}",
+                        f"{seconds:.2f}",
+                    ]
+                )
+                advance()
+    header = ["attack", "method", "NMSE of z_0 (dB)", "steps kept", "median log10 p", "largest log10 p", "s / image"]
+    return _finish("inversion", output, rows, f"{table(header, lines)}\n{count} images", model, quick)
+
+
 BENCHMARKS: dict[str, Callable[[LatentModel, Path, bool, Progress], str]] = {
     "detection": detection,
+    "inversion": inversion,
     "throughput": throughput,
     "quality": quality,
 }

@@ -266,12 +266,12 @@ def attack(file: Path, text: str, seed: int, output: Path) -> None:
 
 
 @command("treering benchmark detection --quick --output bench")
-@click.argument("name", type=click.Choice(["detection", "throughput", "quality"]))
+@click.argument("name", type=click.Choice(["detection", "inversion", "throughput", "quality"]))
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder for rows and summary.")
 @click.option("--quick", is_flag=True, help="Few images, under two minutes; the intervals say how little that proves.")
 @_MODEL
 def benchmark(name: str, output: Path, quick: bool, model: str) -> None:
-    """Measure detection, throughput or image quality; rows and a summary are written, the summary printed."""
+    """Measure detection, inversion, throughput or image quality; rows and a summary are written, the summary printed."""
     from treering_verify.benchmark import BENCHMARKS
     from treering_verify.models import load_model
 

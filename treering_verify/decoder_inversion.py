@@ -51,7 +51,8 @@ class Settings:
         Overfit stop: a step must lower |D(z) - x| to at most this share of what it was ...
     misfit_explained : float
         ... unless |D(z) - x| is already at most this share of the start's. 0 for both switches the stop off; that is
-        what the published methods do.
+        what the published methods do. Both were chosen on 32 images of seeds 9 * 2**32 onwards under eleven attacks (no
+        attack lost more than 0.04 dB on average); `treering benchmark inversion` tests them on other seeds.
     """
 
     iterations: int
@@ -60,8 +61,8 @@ class Settings:
     scheduled: bool = False
     tolerance: float = 1e-3
     stagnation: float = 0.02
-    misfit_fall: float = 0.8
-    misfit_explained: float = 0.5
+    misfit_fall: float = 0.9
+    misfit_explained: float = 0.7
 
 
 @dataclass(frozen=True, eq=False)

@@ -115,7 +115,7 @@ def test_the_demo_makes_what_it_says(tmp_path: Path) -> None:
     assert run("demo", "--output", tmp_path / "demo").exit_code == 2
 
 
-@pytest.mark.parametrize("name", ["detection", "throughput", "quality"])
+@pytest.mark.parametrize("name", ["detection", "inversion", "throughput", "quality"])
 @pytest.mark.slow
 def test_every_benchmark_runs_in_its_quick_form(name: str, tmp_path: Path) -> None:
     result = run("benchmark", name, "--quick", "--output", tmp_path)
