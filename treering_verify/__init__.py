@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from treering_verify.generation import generate
     from treering_verify.key import Key
     from treering_verify.models import LatentModel, load_model
-    from treering_verify.noise_inversion import naive as invert_noise
+    from treering_verify.noise_inversion import invert as invert_noise
     from treering_verify.results import Generated, Inversion, KeyEvidence, Verdict
     from treering_verify.verification import Pipeline, recover_noise, verify, verify_many
     from treering_verify.watermark import embed, extract, features
@@ -34,7 +34,7 @@ _HOMES = {
     "Key": "key",
     "LatentModel": "models",
     "load_model": "models",
-    "invert_noise": "noise_inversion:naive",
+    "invert_noise": "noise_inversion:invert",
     "Generated": "results",
     "Inversion": "results",
     "KeyEvidence": "results",

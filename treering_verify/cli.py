@@ -207,6 +207,7 @@ def generate(
 @click.option("--alpha", type=float, default=1e-6, show_default=True, help="False-positive rate per image, all keys.")
 @click.option("--format", "style", type=click.Choice(["text", "json", "jsonl"]), default="text", show_default=True)
 @click.option("--inversion", default="forward-step", show_default=True, help="Decoder inversion method.")
+@click.option("--noise-inversion", default="naive", show_default=True, help="Noise inversion: naive, exact or heun.")
 @click.option("--steps", type=click.IntRange(0), default=10, show_default=True, help="Noise inversion steps.")
 @click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True)
 @click.option("--fail-on", type=click.Choice(["detected", "no-evidence", "inconclusive"]), multiple=True)
@@ -217,6 +218,7 @@ def verify(
     alpha: float,
     style: str,
     inversion: str,
+    noise_inversion: str,
     steps: int,
     batch_size: int,
     fail_on: tuple[str, ...],
@@ -228,7 +230,7 @@ def verify(
     from treering_verify.verification import Pipeline, verify_many
 
     keys = _load_keys(key_files)
-    pipeline = Pipeline(inversion=inversion, steps=steps, batch_size=batch_size)
+    pipeline = Pipeline(inversion=inversion, noise_method=noise_inversion, steps=steps, batch_size=batch_size)
     seen: set[str] = set()
     verdicts = verify_many(files, keys, model=load_model(model), alpha=alpha, pipeline=pipeline)
     with progress("Verifying", len(files)) as advance:

@@ -43,6 +43,8 @@ class Pipeline:
         Decoder-inversion method, one of `decoder_inversion.METHODS`.
     settings : Settings, optional
         Its settings; the method's defaults when left out.
+    noise_method : str
+        Noise-inversion method, one of `noise_inversion.METHODS`.
     steps : int
         Steps of the noise inversion.
     batch_size : int
@@ -51,12 +53,17 @@ class Pipeline:
 
     inversion: str = decoder_inversion.DEFAULT_METHOD
     settings: decoder_inversion.Settings | None = None
+    noise_method: str = noise_inversion.DEFAULT_METHOD
     steps: int = noise_inversion.DEFAULT_STEPS
     batch_size: int = 16
 
     def __post_init__(self) -> None:
         if self.inversion not in decoder_inversion.METHODS:
             raise UsageError(f"no inversion {self.inversion!r}: choose one of {', '.join(decoder_inversion.METHODS)}")
+        if self.noise_method not in noise_inversion.METHODS:
+            raise UsageError(
+                f"no noise inversion {self.noise_method!r}: choose one of {', '.join(noise_inversion.METHODS)}"
+            )
         if self.steps < 0 or self.batch_size < 1:
             raise UsageError("steps must be 0 or more, and batch_size 1 or more")
 
@@ -84,7 +91,8 @@ def recover_noise(
     problem = decoder_inversion.Problem(image, model.encode, model.decode)
     solution = decoder_inversion.invert(problem, pipeline.inversion, pipeline.settings)
     with torch.inference_mode():
-        return noise_inversion.naive(model, solution.latent, steps=pipeline.steps), solution
+        noise_hat = noise_inversion.invert(model, solution.latent, pipeline.noise_method, steps=pipeline.steps)
+    return noise_hat, solution
 
 
 def verify(

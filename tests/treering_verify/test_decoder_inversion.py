@@ -15,7 +15,7 @@ from treering_verify.results import Inversion
 
 SHAPE = (3, 8, 8)
 SIDE = math.prod(SHAPE)
-GRADIENT_FREE = ("forward-step", "inertial-km", "adam")
+GRADIENT_FREE = ("forward-step", "inertial-km", "adam", "anderson")
 ITERATIVE = (*GRADIENT_FREE, "gradient")
 NO_STOP = {"misfit_fall": 0.0, "misfit_explained": 0.0, "stagnation": -9.0, "tolerance": 0.0}
 
@@ -63,7 +63,7 @@ class Linear:
 
 def tuned(method: str, iterations: int = 60, **changes: object) -> Settings:
     """Settings that suit the linear map, with every stop but the budget off."""
-    step = {"forward-step": 0.8, "inertial-km": 0.8, "adam": 0.1, "gradient": 0.1}[method]
+    step = {"forward-step": 0.8, "inertial-km": 0.8, "adam": 0.1, "gradient": 0.1, "anderson": 0.8}[method]
     return Settings(
         **{  # type: ignore[arg-type]
             "iterations": iterations,
@@ -86,7 +86,8 @@ def start_residual(case: Linear) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    ("method", "share"), [("forward-step", 1e-6), ("inertial-km", 1e-6), ("adam", 0.2), ("gradient", 0.2)]
+    ("method", "share"),
+    [("forward-step", 1e-6), ("inertial-km", 1e-6), ("adam", 0.2), ("gradient", 0.2), ("anderson", 1e-6)],
 )
 def test_every_method_comes_much_nearer_to_the_truth_than_the_encoder(method: str, share: float) -> None:
     case = Linear()
@@ -361,6 +362,90 @@ def test_the_overfit_stop_compares_each_step_with_the_one_before_and_with_the_st
         assert result.iterations.tolist() == [len(misfits) - 2]
         lasted.append(len(misfits))
     assert lasted[0] > lasted[-1] and lasted[0] > 3
+
+
+# --- anderson ---------------------------------------------------------------------------------------------------------
+
+
+def test_anderson_needs_fewer_evaluations_than_forward_steps_for_the_same_residual() -> None:
+    case = Linear()
+    taken = {}
+    for method in ("forward-step", "anderson"):
+        result = invert(case.problem(), method, tuned(method, 60, step=0.3, tolerance=1e-6, memory=6))
+        assert result.status == ("tolerance",) * 3
+        taken[method] = int(result.iterations.max())
+    assert taken["anderson"] < 0.4 * taken["forward-step"]  # and what rho is hardly matters to it
+
+
+def test_anderson_with_a_memory_of_one_is_forward_step() -> None:
+    case = Linear()
+    plain = invert(case.problem(), "forward-step", tuned("forward-step", 7))
+    short = invert(case.problem(), "anderson", tuned("anderson", 7, memory=1))
+    torch.testing.assert_close(short.latent, plain.latent, rtol=0, atol=1e-9)
+
+
+def test_anderson_solves_a_problem_of_few_dimensions_in_as_many_steps() -> None:
+    # Three eigenvalues of E D: a Krylov space of three dimensions holds the answer (Walker and Ni 2011, theorem 2.2).
+    values = torch.tensor([0.4, 0.8, 1.3], dtype=torch.float64).repeat(SIDE // 3)
+    truth = gaussian(2, *SHAPE, seed=4)
+    problem = Problem(linear(torch.diag(values))(truth), lambda x: x, linear(torch.diag(values)))
+    result = invert(problem, "anderson", tuned("anderson", 6, step=1.0, memory=5))
+    assert (result.trace[4] < 1e-3 * result.trace[0]).all()
+    free = invert(problem, "forward-step", tuned("forward-step", 6, step=1.0))
+    assert (free.trace[4] > 1e-2 * free.trace[0]).all()
+
+
+def test_anderson_throws_its_history_away_when_the_residual_grows() -> None:
+    calls: list[torch.Tensor] = []
+
+    def encode(image: torch.Tensor) -> torch.Tensor:
+        # The third residual is made larger than the second (0 would be right), but not so that the driver gives up.
+        return image * (0.48 if len(calls) == 3 else 0.6)
+
+    def decode(z: torch.Tensor) -> torch.Tensor:
+        calls.append(z.clone())
+        return z
+
+    image = gaussian(1, *SHAPE, seed=4)
+    invert(Problem(image, encode, decode), "anderson", tuned("anderson", 3, step=1.0, memory=4))
+    third = calls[2]
+    torch.testing.assert_close(calls[3], third - (0.48 * third - 0.6 * image), rtol=1e-9, atol=1e-9)
+
+
+# --- gauss-newton -----------------------------------------------------------------------------------------------------
+
+
+def test_gauss_newton_finds_the_maximum_a_posteriori_of_a_linear_decoder() -> None:
+    case = Linear()
+    settings = Settings(iterations=1, step=0.3, inner=150, tolerance=0.0)
+    result = invert(case.problem(), "gauss-newton", settings)
+    centre = invert(case.problem(), "forward-step", replace(settings, iterations=3, step=1.0)).latent
+    misfit = linear(case.decoder)(centre) - case.image
+    level = 1 / 255  # half a grey level counts as explained
+    error = torch.nn.functional.softshrink(misfit, level)
+    error[(case.image >= 1) & (misfit > 0)] = 0
+    error[(case.image <= -1) & (misfit < 0)] = 0
+    for i in range(3):
+        mu = max(float(misfit[i].square().mean()), (2 / 255) ** 2 / 12) / 0.3**2
+        normal = case.decoder.T @ case.decoder + mu * torch.eye(SIDE, dtype=torch.float64)
+        step = -torch.linalg.solve(normal, case.decoder.T @ error[i].flatten())
+        expected = centre[i].flatten() + step
+        after = float(torch.linalg.norm(case.decoder @ expected - case.image[i].flatten()))
+        if after < float(misfit[i].norm()):  # where it is not, the safeguard keeps the start
+            torch.testing.assert_close(result.latent[i].flatten(), expected, rtol=0, atol=1e-6)
+    assert (case.error(result) < case.error(invert(case.problem(), "encoder"))).all()
+
+
+def test_gauss_newton_is_held_by_its_start_when_the_image_is_disturbed() -> None:
+    moved = []
+    for noise in (0.1, 4.0):
+        case = Attacked(noise)
+        settings = Settings(iterations=2, step=0.1, inner=20)
+        result = case.solve("gauss-newton", settings)
+        centre = case.solve("forward-step", replace(settings, iterations=3, step=1.0))
+        energy = case.image.flatten(1).norm(dim=1) / 192**0.5
+        moved.append(float(((result.latent - centre.latent).flatten(1).norm(dim=1) / energy).mean()))
+    assert moved[1] < 0.2 * moved[0]
 
 
 # --- the gradient baseline --------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from treering_verify.models import Condition, LatentModel, Timestep
-from treering_verify.noise_inversion import DEFAULT_STEPS, METHODS, denoise, naive
+from treering_verify.noise_inversion import DEFAULT_STEPS, METHODS, denoise, exact, heun, invert, naive
 
 DEVIATIONS = (0.3, 0.7, 1.5)  # of the data, per channel
 BETAS = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
@@ -92,10 +92,61 @@ def test_the_exact_flow_turns_unit_noise_into_the_data() -> None:
     assert latent.std(dim=(0, 2, 3)).tolist() == pytest.approx(DEVIATIONS, rel=0.04)
 
 
-def test_no_steps_return_the_latent() -> None:
+@pytest.mark.parametrize("method", METHODS)
+def test_no_steps_return_the_latent(method: str) -> None:
     model, latent = GaussianModel(), white()
-    assert torch.equal(naive(model, latent, steps=0), latent)
+    assert torch.equal(invert(model, latent, method, steps=0), latent)
     assert not model.asked
+
+
+def test_exact_inversion_undoes_the_steps_that_generated() -> None:
+    model, noise = GaussianModel(), white()
+    for steps in (4, 10, 50):
+        latent = denoise(model, noise, steps=steps, conditions=[None] * 2)
+        naively = relative(naive(model, latent, steps=steps) - noise, noise)
+        errors = [
+            relative(exact(model, latent, steps=steps, iterations=n, tolerance=0.0) - noise, noise)
+            for n in (0, 2, 8, 60)
+        ]
+        assert errors[0] == pytest.approx(naively, rel=1e-9)
+        assert all(later < earlier for earlier, later in pairwise(errors))
+        assert errors[-1] < 2e-3 < naively
+
+
+def test_exact_inversion_is_never_worse_than_naive_where_the_fixed_point_runs_away() -> None:
+    class Steep(GaussianModel):
+        """A network whose answer changes so fast with z that the plain fixed point diverges."""
+
+        def denoise(
+            self, z: torch.Tensor, at: Timestep, conditions: Sequence[Condition], guidance: float = 1.0
+        ) -> tuple[torch.Tensor, torch.Tensor]:
+            self.asked.append(at)
+            noise = -4.0 * z
+            return (z - (1 - at.alpha) ** 0.5 * noise) / at.alpha**0.5, noise
+
+    model, latent = Steep([600]), white()
+    start, end = model.timesteps(1)
+
+    def residual(z: torch.Tensor) -> torch.Tensor:
+        return (denoise(model, z, steps=1, conditions=[None] * 2) - latent).flatten(1).norm(dim=1)
+
+    naively = residual(naive(model, latent, steps=1))
+    plain = naive(model, latent, steps=1)
+    for _ in range(6):
+        plain = plain - (start.alpha / end.alpha) ** 0.5 * (
+            denoise(model, plain, steps=1, conditions=[None] * 2) - latent
+        )
+    assert (residual(plain) > 10 * naively).all()
+    assert (residual(exact(model, latent, steps=1, iterations=6)) < 0.9 * naively).all()
+
+
+def test_heun_tends_to_the_exact_flow_at_second_order() -> None:
+    model, noise = GaussianModel(), white()
+    latent = noise * model.flow(999, 0)
+    errors = [relative(heun(model, latent, steps=steps) - noise, noise) for steps in (50, 100, 200, 400)]
+    for earlier, later in pairwise(errors):
+        assert later / earlier == pytest.approx(0.25, abs=0.08)
+    assert relative(naive(model, latent, steps=200) - noise, noise) > 5 * errors[2]
 
 
 def test_an_item_does_not_depend_on_its_batch() -> None:

@@ -125,6 +125,8 @@ def test_bad_requests_say_what_to_do(landscape: LatentModel, keys: list[Key]) ->
         verify(image, Key.generate((4, 64, 64), seed=1), model=landscape)
     with pytest.raises(UsageError, match="forward-step"):
         Pipeline(inversion="magic")
+    with pytest.raises(UsageError, match="naive, exact, heun"):
+        Pipeline(noise_method="magic")
 
 
 def test_a_flat_image_is_judged_without_trouble(landscape: LatentModel, keys: list[Key]) -> None:
