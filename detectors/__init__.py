@@ -1,9 +1,10 @@
 """Statistics of watermark detection: numbers in, evidence out.
 
-`exact` holds the test that is exact on any image, `published` the baselines from the literature, `rates` the summary of
-many answers. Nothing here knows about pixels, models, spectra or files.
+`exact` holds the test that is exact on any image, `published` the baselines from the literature, `rates` and `estimates` the
+summary of many answers. Nothing here knows about pixels, models, spectra or files.
 """
 
+from detectors.estimates import Line, Mean, PairedTest, line, mcnemar, mean
 from detectors.evidence import Evidence
 from detectors.exact import (
     bonferroni,
@@ -22,6 +23,9 @@ from detectors.rates import ConfusionMatrix, Rate, Roc, clopper_pearson, confusi
 __all__ = [
     "ConfusionMatrix",
     "Evidence",
+    "Line",
+    "Mean",
+    "PairedTest",
     "Rate",
     "Roc",
     "bonferroni",
@@ -34,6 +38,9 @@ __all__ = [
     "gaussian_test",
     "gaussian_tests",
     "holm",
+    "line",
+    "mcnemar",
+    "mean",
     "nearest_key",
     "nearest_keys",
     "noncentral_chi_square_test",

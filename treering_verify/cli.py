@@ -268,16 +268,29 @@ def attack(file: Path, text: str, seed: int, output: Path) -> None:
 
 
 @command("treering benchmark detection --quick --output bench")
-@click.argument("name", type=click.Choice(["detection", "inversion", "throughput", "quality"]))
-@click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder for rows and summary.")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.option(
+    "--output", type=click.Path(path_type=Path), required=True, help="Folder for rows, summaries, report.html."
+)
 @click.option("--quick", is_flag=True, help="Few images, under two minutes; the intervals say how little that proves.")
+@click.option("--count", type=click.IntRange(2), help="Images, instead of the benchmark's own number.")
 @_MODEL
-def benchmark(name: str, output: Path, quick: bool, model: str) -> None:
-    """Measure detection, inversion, throughput or image quality; rows and a summary are written, the summary printed."""
-    from treering_verify.benchmark import BENCHMARKS
+def benchmark(names: tuple[str, ...], output: Path, quick: bool, count: int | None, model: str) -> None:
+    """Measure the toolkit: detection, inversion, throughput, quality, or all.
+
+    Prints a summary; writes NAME.parquet with a row per measurement, NAME.txt, and report.html with tables and figures of
+    everything that was measured into the same folder.
+    """
+    from treering_verify.benchmark import BENCHMARKS, Scope, run
     from treering_verify.models import load_model
 
-    click.echo(BENCHMARKS[name](load_model(model), output, quick, progress))
+    wanted = list(BENCHMARKS) if names == ("all",) else list(names)
+    for name in wanted:
+        if name not in BENCHMARKS:
+            raise UsageError(f"no benchmark {name!r}: choose from {', '.join(BENCHMARKS)}, or all")
+    loaded = load_model(model)
+    for name in wanted:
+        click.echo(run(name, loaded, output, Scope(progress, quick, count)))
 
 
 def _load_keys(paths: tuple[Path, ...]) -> list[Key]:

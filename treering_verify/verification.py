@@ -68,6 +68,11 @@ class Pipeline:
             raise UsageError("steps must be 0 or more, and batch_size 1 or more")
 
 
+def problem_of(model: LatentModel, image: torch.Tensor) -> decoder_inversion.Problem:
+    """Pose the decoder inversion of images (B, 3, H, W) under a model."""
+    return decoder_inversion.Problem(image, model.encode, model.decode)
+
+
 def recover_noise(
     model: LatentModel, image: torch.Tensor, pipeline: Pipeline | None = None
 ) -> tuple[torch.Tensor, Any]:
@@ -88,8 +93,7 @@ def recover_noise(
     import torch
 
     pipeline = pipeline or Pipeline()
-    problem = decoder_inversion.Problem(image, model.encode, model.decode)
-    solution = decoder_inversion.invert(problem, pipeline.inversion, pipeline.settings)
+    solution = decoder_inversion.invert(problem_of(model, image), pipeline.inversion, pipeline.settings)
     with torch.inference_mode():
         noise_hat = noise_inversion.invert(model, solution.latent, pipeline.noise_method, steps=pipeline.steps)
     return noise_hat, solution

@@ -30,7 +30,7 @@ LINES = (
         "treering_verify.noise_inversion",
     ),
     ("treering_verify.models",),
-    ("treering_verify.key", "treering_verify.results"),
+    ("treering_verify.key", "treering_verify.results", "treering_verify.findings"),
     (
         "treering_verify.images",
         "treering_verify.colours",
@@ -51,7 +51,7 @@ WITHIN_A_LINE = {
 # The version and nothing else may be taken from the package's own front.
 FROM_THE_FRONT = {"__version__"}
 
-HEAVY = {"torch", "diffusers", "transformers", "matplotlib", "ray", "sklearn", "scipy", "PIL"}
+HEAVY = {"torch", "diffusers", "transformers", "matplotlib", "ray", "sklearn", "scipy", "PIL", "pyarrow", "jinja2"}
 HEAVY_AT_THE_TOP = {  # run to train and measure the embedded model; no command imports them at its start
     "treering_verify.models.landscape.train",
     "treering_verify.models.landscape.scenes",

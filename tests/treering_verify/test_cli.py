@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
+from treering_verify.benchmark import BENCHMARKS
 from treering_verify.cli import main
 
 ROOT = Path(__file__).parents[2]
@@ -115,10 +116,16 @@ def test_the_demo_makes_what_it_says(tmp_path: Path) -> None:
     assert run("demo", "--output", tmp_path / "demo").exit_code == 2
 
 
-@pytest.mark.parametrize("name", ["detection", "inversion", "throughput", "quality"])
+@pytest.mark.parametrize("name", BENCHMARKS)
 @pytest.mark.slow
 def test_every_benchmark_runs_in_its_quick_form(name: str, tmp_path: Path) -> None:
     result = run("benchmark", name, "--quick", "--output", tmp_path)
     assert result.exit_code == 0, result.output
-    rows = [json.loads(line) for line in (tmp_path / f"{name}.jsonl").read_text().splitlines()]
-    assert rows and f"treering benchmark {name}" in result.stdout
+    assert f"repeat: treering benchmark {name} --quick" in result.stdout
+    assert (tmp_path / f"{name}.parquet").stat().st_size > 0
+
+
+def test_an_unknown_benchmark_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    result = run("benchmark", "pareto", "speed", "--output", tmp_path / "bench")
+    assert result.exit_code == 2 and "cocoercivity" in result.stderr
+    assert not (tmp_path / "bench").exists()

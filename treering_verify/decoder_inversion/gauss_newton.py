@@ -35,7 +35,8 @@ def gauss_newton(problem: Problem, settings: Settings) -> Inversion:
     """
     import torch
 
-    centre = forward_step(problem, replace(settings, iterations=_START_STEPS, step=1.0)).latent
+    unwatched = replace(problem, watch=None)
+    centre = forward_step(unwatched, replace(settings, iterations=_START_STEPS, step=1.0)).latent
     with torch.inference_mode():
         misfit = norm(problem.decode(centre) - problem.image).square() / problem.image[0].numel()
     ratio = (misfit.clamp_min(_ROUNDING) / settings.step**2).clone()

@@ -1,0 +1,204 @@
+"""Every benchmark in its quick form on a tiny model with real files, and the parts that its figures rest on."""
+
+from __future__ import annotations
+
+import json
+import math
+import multiprocessing
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from html import escape
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet
+import pytest
+import torch
+
+from detectors import Mean, Rate
+from treering_verify.benchmark import BENCHMARKS, Scope, run
+from treering_verify.benchmark.memory import peak_memory
+from treering_verify.benchmark.pareto import area_between
+from treering_verify.benchmark.paths import decibels, follow
+from treering_verify.benchmark.scope import SEEDS, truth
+from treering_verify.benchmark.variants import own, published
+from treering_verify.decoder_inversion import DEFAULTS, invert, unstopped
+from treering_verify.findings import Cloud, Curve, Curves, Figure, Findings, Matrix, Table
+from treering_verify.models import LatentModel, load_model
+from treering_verify.report import Provenance, draw_figure, format_cell, store_findings
+from treering_verify.verification import problem_of
+
+PROVENANCE = Provenance("treering benchmark x --output DIR", "tiny", "a machine", "some versions", "2026-01-01")
+
+
+@contextmanager
+def silent(what: str, total: int) -> Iterator[Callable[[], None]]:
+    """Progress that counts, and holds a benchmark to what it announced."""
+    done = 0
+
+    def advance() -> None:
+        nonlocal done
+        done += 1
+
+    yield advance
+    assert done == total, f"{what}: announced {total}, advanced {done}"
+
+
+@pytest.mark.parametrize("name", [n for n in BENCHMARKS if n != "throughput"])
+def test_every_benchmark_stores_rows_summary_and_report(name: str, tiny_folder: Path, tmp_path: Path) -> None:
+    model = load_model(tiny_folder)
+    summary = run(name, model, tmp_path, Scope(silent, quick=True, count=4))
+    rows = pyarrow.parquet.read_table(tmp_path / f"{name}.parquet")
+    assert rows.num_rows > 0
+    assert rows.schema.metadata[b"treering.repeat"].startswith(f"treering benchmark {name} --quick".encode())
+    assert (tmp_path / f"{name}.txt").read_text() == summary + "\n"
+    for word in ("hardware", "versions", "seeds", "images", "repeat", "model"):
+        assert f"\n{word}: " in summary
+    html = (tmp_path / "report.html").read_text()
+    for row in json.loads((tmp_path / f"{name}.section.json").read_text())["tables"]:
+        assert row["header"] and all(len(line) == len(row["header"]) for line in row["rows"])
+        assert f"<h3>{escape(row['title']).replace('&#x27;', '&#39;')}</h3>" in html
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+
+
+def test_no_two_benchmarks_share_a_seed() -> None:
+    starts = sorted(SEEDS.values())
+    assert all(b - a >= 1 << 32 for a, b in pairwise(starts))
+    assert starts[0] >= 1 << 32  # those below are the users'
+
+
+# --- paths ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_path_reports_what_each_budget_would_have_returned(tiny_model: LatentModel) -> None:
+    known = truth(tiny_model, None, range(5), steps=2)
+    pixels = known.pixels()
+    settings = replace(unstopped(DEFAULTS["forward-step"]), iterations=6)
+    path = follow(tiny_model, pixels, known.latent, "forward-step", settings, budgets=(0, 2, 6), batch=3)
+    assert path.error.shape == (7, 5) and path.seconds.shape == (7,)
+    assert (path.seconds.diff() > 0).all()
+    for n in (0, 2, 6):
+        alone = invert(problem_of(tiny_model, pixels), "forward-step", replace(settings, iterations=n)).latent
+        torch.testing.assert_close(path.latents[n], alone, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(path.error[n], decibels(alone, known.latent), rtol=1e-3, atol=1e-2)
+
+
+def test_a_path_that_stops_stays_where_it_is(tiny_model: LatentModel) -> None:
+    known = truth(tiny_model, None, range(4), steps=2)
+    settings = replace(DEFAULTS["forward-step"], iterations=20, stagnation=0.5)
+    path = follow(tiny_model, known.pixels(), known.latent, "forward-step", settings, batch=2)
+    final = torch.cat(
+        [invert(problem_of(tiny_model, p), "forward-step", settings).latent for p in known.pixels().split(2)]
+    )
+    assert len(path.error) < 21
+    torch.testing.assert_close(path.error[-1], decibels(final, known.latent), rtol=1e-4, atol=1e-3)
+
+
+def test_the_error_is_in_decibels_of_energy() -> None:
+    z = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert decibels(z * 0.9, z).tolist() == pytest.approx([-20.0, -20.0], abs=1e-4)
+
+
+def test_the_published_families_run_without_stops_and_to_every_budget() -> None:
+    for variant in [*published(100), *own(20)]:
+        assert max(variant.budgets) == max(1, variant.settings.iterations) or variant.method == "encoder"
+        if variant.family in ("gradient", "gradient-free"):
+            assert variant.settings.misfit_fall == 0 and variant.settings.stagnation == -math.inf
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+def test_peak_memory_sees_what_a_method_holds(tiny_folder: Path) -> None:
+    pixels = torch.zeros(1, 3, 128, 128)
+    encoder, forward, gradient = (
+        peak_memory(str(tiny_folder), pixels, method, DEFAULTS[method])
+        for method in ("encoder", "forward-step", "gradient")
+    )
+    image = 128 * 128 * 4 / 2**20  # of one channel
+    assert encoder.tensors > 8 * image  # at least one layer of eight channels at full resolution
+    assert forward.tensors < 2 * encoder.tensors + 16 * image
+    assert gradient.tensors > 2.5 * forward.tensors  # all activations at once
+    assert multiprocessing.active_children() == [] or all(not p.is_alive() for p in multiprocessing.active_children())
+
+
+# --- pareto -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_area_between_curves_is_the_mean_difference_over_log_time() -> None:
+    better, worse = [(1.0, -10.0), (10.0, -20.0)], [(1.0, -8.0), (10.0, -12.0), (100.0, -20.0)]
+    area, low, high = area_between(better, worse)
+    assert (low, high) == pytest.approx((1.0, 100.0))
+    assert area == pytest.approx((2 + 8) / 2, abs=0.02)  # 2 dB for one decade, 8 for the next
+    back, _, _ = area_between(worse, better)
+    assert back == pytest.approx(-area)
+
+
+def test_an_error_that_rises_again_counts_as_the_lowest_so_far() -> None:
+    area, _, _ = area_between([(1.0, -10.0), (2.0, -5.0), (100.0, -5.0)], [(1.0, -10.0), (100.0, -10.0)])
+    assert area == pytest.approx(0.0)
+
+
+# --- the report -------------------------------------------------------------------------------------------------------
+
+
+def example(**changes: Any) -> Findings:
+    values: dict[str, Any] = {
+        "name": "example",
+        "question": "Is <this> escaped & safe?",
+        "rows": ({"a": 1, "b": float("nan")}, {"a": 2, "b": 0.5}),
+        "tables": (Table("A table", ("method", "value"), (("x <y>", Rate(3, 4)), ("z", Mean(1.0, 0.25, 9)))),),
+        "figures": (
+            Figure(
+                "All kinds",
+                (
+                    Curves("c", "x", "y", (Curve("one", (1.0, 10.0), (0.0, 1.0), (0.1, 0.2)),), log_x=True),
+                    Cloud("d", "x", "y", (0.0, 1.0), (1.0, 0.0), (0.2, 0.4), "colour", (-1.0, 1.0)),
+                    Matrix("m", ("a", "b"), ((3, 1), (0, 4))),
+                ),
+            ),
+        ),
+    }
+    return Findings(**{**values, **changes})
+
+
+def test_the_report_holds_every_section_of_its_folder_and_escapes_text(tmp_path: Path) -> None:
+    store_findings(example(), PROVENANCE, tmp_path)
+    store_findings(example(name="second", figures=()), PROVENANCE, tmp_path)
+    html = (tmp_path / "report.html").read_text()
+    assert re.findall(r'<section id="(\w+)">', html) == ["example", "second"]
+    assert "Is &lt;this&gt; escaped &amp; safe?" in html and "x &lt;y&gt;" in html
+    assert "3/4 = 75.0 % [19.4, 99.4]" in html and "1.00 +- 0.25" in html
+    assert html.count("<svg") == 1
+    assert "<script" not in html and "http-equiv" not in html
+
+
+def test_rows_keep_their_types_and_have_no_nan(tmp_path: Path) -> None:
+    store_findings(example(), PROVENANCE, tmp_path)
+    table = pyarrow.parquet.read_table(tmp_path / "example.parquet")
+    assert table.to_pylist() == [{"a": 1, "b": None}, {"a": 2, "b": 0.5}]
+    assert table.schema.metadata[b"treering.model"] == b"tiny"
+
+
+def test_equal_figures_are_equal_files() -> None:
+    figure = example().figures[0]
+    assert draw_figure(figure) == draw_figure(figure)
+    assert draw_figure(figure).count("<svg") == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, ""),
+        (3, "3"),
+        (0.123456, "0.1235"),
+        (math.nan, "n/a"),
+        ("x", "x"),
+        (Rate(0, 2), "0/2 = 0.0 % [0.0, 84.2]"),
+    ],
+)
+def test_cells_are_written_as_people_read_them(value: Any, text: str) -> None:
+    assert format_cell(value) == text

@@ -1,0 +1,50 @@
+"""Measure what the toolkit does: each benchmark returns findings, which `run` stores as Parquet, text and HTML."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable
+from pathlib import Path
+
+from treering_verify.benchmark.ablation import ablation
+from treering_verify.benchmark.classification import classification
+from treering_verify.benchmark.cocoercivity import cocoercivity
+from treering_verify.benchmark.detection import detection
+from treering_verify.benchmark.inversion import inversion
+from treering_verify.benchmark.noise import noise
+from treering_verify.benchmark.pareto import pareto
+from treering_verify.benchmark.quality import quality
+from treering_verify.benchmark.scope import Scope, hardware, versions
+from treering_verify.benchmark.throughput import throughput
+from treering_verify.findings import Findings
+from treering_verify.models import LatentModel
+from treering_verify.report import Provenance, store_findings
+
+__all__ = ["BENCHMARKS", "Scope", "run"]
+
+BENCHMARKS: dict[str, Callable[[LatentModel, Scope], Findings]] = {
+    "detection": detection,
+    "inversion": inversion,
+    "ablation": ablation,
+    "cocoercivity": cocoercivity,
+    "pareto": pareto,
+    "noise": noise,
+    "classification": classification,
+    "throughput": throughput,
+    "quality": quality,
+}
+
+
+def run(name: str, model: LatentModel, output: Path, scope: Scope) -> str:
+    """Run one benchmark, store what it found in a folder, and return the summary."""
+    findings = BENCHMARKS[name](model, scope)
+    options = [" --quick" if scope.quick else "", f" --count {scope.count}" if scope.count else ""]
+    where = "" if model.name == "landscape" else f" --model {model.name}"
+    provenance = Provenance(
+        command=f"treering benchmark {name}{''.join(options)}{where} --output DIR",
+        model=model.name,
+        hardware=hardware(),
+        versions=versions(),
+        date=datetime.date.today().isoformat(),
+    )
+    return store_findings(findings, provenance, output)

@@ -1,0 +1,220 @@
+"""Which key marked the image? Closed and open sets, by decoder inversion, in the published geometry and in the right one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from detectors import confusion_matrix, mcnemar, nearest_keys
+from treering_verify import legacy
+from treering_verify.benchmark.memory import peak_memory
+from treering_verify.benchmark.published import CLASSIFICATION, SOURCE
+from treering_verify.benchmark.scope import CLEAN, SEEDS, Scope, distorted
+from treering_verify.decoder_inversion import DEFAULT_METHOD, DEFAULTS
+from treering_verify.findings import Cell, Figure, Findings, Matrix, Table
+from treering_verify.generation import DEFAULT_GUIDANCE, DEFAULT_STEPS, initial_noise
+from treering_verify.images import to_pil, to_tensor
+from treering_verify.key import Key
+from treering_verify.models import LatentModel
+from treering_verify.noise_inversion import denoise
+from treering_verify.report import format_pvalue
+from treering_verify.verification import DEFAULT_ALPHA, Pipeline, recover_noise, weigh
+from treering_verify.watermark import embed
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+NONE = "none"
+_BATCH = 16
+
+
+@dataclass(frozen=True, eq=False)
+class _Set:
+    """Images with the labels that they carry, and the rule that labels noise_hat."""
+
+    name: str
+    attack: str
+    images: list[Image.Image]
+    actual: list[str]
+    labels: list[str]
+    decide: Callable[[torch.Tensor], list[str]]
+
+
+def classification(model: LatentModel, scope: Scope) -> Findings:
+    """Classify the same images after every decoder inversion, and compare the methods image by image."""
+    methods = {
+        "encoder": Pipeline(inversion="encoder"),
+        "gradient": _published("gradient", scope.quick),
+        "gradient-free": _published("adam", scope.quick),
+        "ours": Pipeline(inversion=DEFAULT_METHOD),
+    }
+    each, first = scope.images(2, 30), SEEDS["classification"]
+    sets = [*_paper_sets(model, each, first), *_random_sets(model, scope, first)]
+    rows: list[dict[str, Any]] = []
+    lines: list[tuple[Cell, ...]] = []
+    tests: list[tuple[Cell, ...]] = []
+    figures = []
+    with scope.progress("Sets", len(sets) * len(methods)) as advance:
+        for chosen in sets:
+            pictures = distorted(chosen.images, chosen.attack)
+            right: dict[str, list[bool]] = {}
+            panels = []
+            for name, pipeline in methods.items():
+                called, seconds = _classify(model, pictures, chosen.decide, pipeline)
+                right[name] = [a == c for a, c in zip(chosen.actual, called, strict=True)]
+                rows += [
+                    {"set": chosen.name, "attack": chosen.attack, "method": name, "image": i, "actual": a, "called": c}
+                    for i, (a, c) in enumerate(zip(chosen.actual, called, strict=True))
+                ]
+                matrix = confusion_matrix(chosen.actual, called, labels=chosen.labels)
+                lines.append((chosen.name, chosen.attack, name, matrix.accuracy, f"{seconds:.2f}"))
+                counts = tuple(tuple(int(n) for n in row) for row in matrix.counts)
+                panels.append(Matrix(name, tuple(chosen.labels), counts))
+                advance()
+            figures.append(Figure(f"{chosen.name}, {chosen.attack}", tuple(panels)))
+            for a, b in combinations(methods, 2):
+                test = mcnemar(right[a], right[b])
+                verdict = "differ" if test.pvalue <= 0.05 else "no significant difference"
+                p = format_pvalue(float(np.log10(test.pvalue)))
+                tests.append((chosen.name, chosen.attack, a, b, test.only_first, test.only_second, p, verdict))
+    peaks = _peaks(model, sets[0].images[0], methods)
+    return Findings(
+        "classification",
+        "Which of several keys marked an image, or none? Every method sees the same images.",
+        tuple(rows),
+        (
+            Table(
+                "Accuracy",
+                ("set", "attack", "method", "right", "s / image"),
+                tuple(lines),
+                f"Intervals: Clopper-Pearson, 95 %. Open sets hold unmarked images too, and call '{NONE}' unless the "
+                f"Holm-adjusted p is at most {DEFAULT_ALPHA:g}. Published on 3 keys, off-centre disc ({SOURCE}, 100 "
+                f"iterations): {', '.join(f'{m} {n}/300' for m, n in CLASSIFICATION.items())}.",
+            ),
+            Table(
+                "Paired tests between methods (exact McNemar)",
+                ("set", "attack", "first", "second", "only first right", "only second right", "p", "at .05"),
+                tuple(tests),
+                "Not corrected for the number of lines.",
+            ),
+            Table(
+                "Peak memory of the decoder inversion, one image", ("method", "tensors (MiB)", "resident (MiB)"), peaks
+            ),
+        ),
+        tuple(figures),
+        seeds=f"{first} onwards",
+        count=", ".join(f"{s.name} {s.attack}: {len(s.images)}" for s in sets),
+    )
+
+
+def _published(method: str, quick: bool) -> Pipeline:
+    settings = DEFAULTS[method]
+    return Pipeline(inversion=method, settings=replace(settings, iterations=4) if quick else settings)
+
+
+def _paper_sets(model: LatentModel, each: int, first: int) -> list[_Set]:
+    """Images of the paper's three keys with its off-centre disc, and with the disc where it belongs."""
+    import torch
+
+    size = model.latent_shape[-1]
+    names = ["1", "2", "3"]
+    sets = []
+    for centred in (False, True):
+        noise = initial_noise(model.latent_shape, range(first, first + 3 * each))
+        labels = [i % 3 for i in range(3 * each)]
+        marked = torch.cat([legacy.write(n[None], c, centred=centred) for n, c in zip(noise, labels, strict=True)])
+
+        def decide(noise_hat: torch.Tensor, centred: bool = centred) -> list[str]:
+            found, _ = nearest_keys(legacy.read(noise_hat, centred=centred), legacy.patterns(size, centred=centred))
+            return [names[i] for i in found]
+
+        sets.append(
+            _Set(
+                f"3 keys of the paper, {'centred' if centred else 'off-centre'} disc",
+                CLEAN,
+                _render(model, marked),
+                [names[c] for c in labels],
+                names,
+                decide,
+            )
+        )
+    return sets
+
+
+def _random_sets(model: LatentModel, scope: Scope, first: int) -> list[_Set]:
+    """Images of 8 and of 64 random keys: closed set, and open set with unmarked images among them."""
+    import torch
+
+    sets = []
+    sizes = (8,) if scope.quick else (8, 64)
+    for many in sizes:
+        count = scope.count or (8 if scope.quick else 64)
+        keys = [Key.generate(model.latent_shape, name=str(i + 1), seed=first + i) for i in range(many)]
+        actual = [keys[i % many] for i in range(count)]
+        noise = initial_noise(model.latent_shape, range(first + (1 << 20), first + (1 << 20) + count))
+        marked = _render(model, torch.cat([embed(n[None], k) for n, k in zip(noise, actual, strict=True)]))
+        strangers = initial_noise(model.latent_shape, range(first + (2 << 20), first + (2 << 20) + count // 4))
+        unmarked = _render(model, strangers)
+
+        def closed(noise_hat: torch.Tensor, keys: list[Key] = keys) -> list[str]:
+            return [evidence[0].key for evidence in weigh(noise_hat, keys)]
+
+        def opened(noise_hat: torch.Tensor, keys: list[Key] = keys) -> list[str]:
+            limit = np.log10(DEFAULT_ALPHA)
+            return [e[0].key if e[0].log10_adjusted <= limit else NONE for e in weigh(noise_hat, keys)]
+
+        names, true = [key.name for key in keys], [key.name for key in actual]
+        for attack in (CLEAN, "jpeg:quality=10"):
+            sets.append(_Set(f"{many} random keys, closed set", attack, marked, true, names, closed))
+            everything, labels = [*marked, *unmarked], [*true, *[NONE] * len(unmarked)]
+            sets.append(_Set(f"{many} random keys, open set", attack, everything, labels, [*names, NONE], opened))
+    return sets
+
+
+def _render(model: LatentModel, noise: torch.Tensor) -> list[Image.Image]:
+    """Images of noise that is ready, classes taking turns."""
+    import torch
+
+    images = []
+    for start in range(0, len(noise), _BATCH):
+        part = noise[start : start + _BATCH]
+        labels = [model.classes[(start + i) % len(model.classes)] if model.classes else None for i in range(len(part))]
+        with torch.inference_mode():
+            latents = denoise(model, part, steps=DEFAULT_STEPS, conditions=labels, guidance=DEFAULT_GUIDANCE)
+            images += [to_pil(image) for image in model.decode(latents)]
+    return images
+
+
+def _classify(
+    model: LatentModel,
+    pictures: list[Image.Image],
+    decide: Callable[[torch.Tensor], list[str]],
+    pipeline: Pipeline,
+) -> tuple[list[str], float]:
+    """Labels, and seconds per image of both inversions."""
+    import torch
+
+    called: list[str] = []
+    seconds = 0.0
+    for start in range(0, len(pictures), _BATCH):
+        pixels = torch.cat([to_tensor(picture) for picture in pictures[start : start + _BATCH]])
+        begun = time.perf_counter()
+        noise_hat, _ = recover_noise(model, pixels, pipeline)
+        seconds += time.perf_counter() - begun
+        called += decide(noise_hat)
+    return called, seconds / len(pictures)
+
+
+def _peaks(model: LatentModel, picture: Image.Image, methods: dict[str, Pipeline]) -> tuple[tuple[Cell, ...], ...]:
+    lines = []
+    for name, pipeline in methods.items():
+        settings = pipeline.settings or DEFAULTS[pipeline.inversion]
+        peak = peak_memory(model.name, to_tensor(picture), pipeline.inversion, settings)
+        lines.append((name, f"{peak.tensors:.1f}", f"{peak.resident:.0f}"))
+    return tuple(lines)

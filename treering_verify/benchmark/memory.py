@@ -1,0 +1,100 @@
+"""Peak memory of a decoder inversion: the high-water mark of a fresh process that does nothing else."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+import weakref
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from treering_verify.decoder_inversion import Settings
+
+if TYPE_CHECKING:
+    import torch
+
+_STEPS = 6  # by then every method holds all that it ever holds (anderson: its whole memory)
+
+
+@dataclass(frozen=True)
+class Peak:
+    """Mebibytes above what the loaded model took: live tensors, and resident set (CUDA: both the allocator's maximum)."""
+
+    tensors: float
+    resident: float
+
+
+def peak_memory(model_name: str, pixels: torch.Tensor, method: str, settings: Settings) -> Peak:
+    """Invert one batch in a fresh process and return its high-water marks."""
+    # A server that has imported the libraries, and nothing more, forks the processes: each begins in a moment.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "diffusers", "treering_verify.decoder_inversion"])
+    few = replace(settings, iterations=min(settings.iterations, _STEPS))
+    with context.Pool(1) as pool:
+        return pool.apply(_measure, (model_name, pixels.numpy(), method, few))
+
+
+def _measure(model_name: str, pixels: Any, method: str, settings: Settings) -> Peak:
+    import torch
+
+    from treering_verify.decoder_inversion import invert
+    from treering_verify.models import load_model
+    from treering_verify.verification import problem_of
+
+    model = load_model(model_name)
+    problem = problem_of(model, torch.from_numpy(pixels))
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        invert(problem, method, settings)
+        peak = (torch.cuda.max_memory_allocated() - before) / 2**20
+        return Peak(peak, peak)
+    resident = _resident()
+    with _live_tensors() as live:
+        invert(problem, method, settings)
+    return Peak(live.peak / 2**20, _resident() - resident)
+
+
+def _resident() -> float:
+    """High-water mark of the resident set, in mebibytes."""
+    import resource
+
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def _live_tensors() -> Any:
+    """Context that counts the bytes of storages made inside it and still alive, and remembers the most."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
+
+    class Live(TorchDispatchMode):
+        """Sees the outputs of every operation; storages that several tensors share count once."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.now = self.peak = 0
+            self.known: set[int] = set()
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            import torch
+
+            outputs = func(*args, **(kwargs or {}))
+            for output in tree_leaves(outputs):
+                if isinstance(output, torch.Tensor):
+                    self.add(output.untyped_storage())
+            return outputs
+
+        def add(self, storage: Any) -> None:
+            address, size = storage.data_ptr(), storage.nbytes()
+            if address and address not in self.known:
+                self.known.add(address)
+                self.now += size
+                self.peak = max(self.peak, self.now)
+                weakref.finalize(storage, self.drop, address, size)
+
+        def drop(self, address: int, size: int) -> None:
+            self.known.discard(address)
+            self.now -= size
+
+    return Live()

@@ -1,0 +1,83 @@
+"""Error against time for all methods on clean images, and the area between the curves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors import mean
+from treering_verify.benchmark.paths import follow
+from treering_verify.benchmark.scope import SEEDS, Scope, truth
+from treering_verify.benchmark.variants import GRADIENT, GRADIENT_FREE, OURS, own, published
+from treering_verify.findings import Cell, Curve, Curves, Figure, Findings, Table
+from treering_verify.models import LatentModel
+
+
+def pareto(model: LatentModel, scope: Scope) -> Findings:
+    """Read error and time along every path, image by image, and compare the families' lower envelopes."""
+    count, first = scope.images(2, 32), SEEDS["pareto"]
+    known = truth(model, None, range(first, first + count))
+    pixels = known.pixels()
+    variants = [*published(8 if scope.quick else 50), *own(8 if scope.quick else 20)]
+    rows: list[dict[str, Any]] = []
+    points: dict[str, list[tuple[float, float]]] = {}
+    drawn: dict[str, list[tuple[float, float]]] = {}
+    follow(model, pixels[:1], known.latent[:1], "forward-step", variants[-3].settings, batch=1)  # warm-up
+    with scope.progress("Methods", len(variants)) as advance:
+        for variant in variants:
+            path = follow(model, pixels, known.latent, variant.method, variant.settings, batch=1)
+            # A scheduled run is one point: its earlier iterates belong to no shorter run.
+            chosen = [len(path.error) - 1] if variant.settings.scheduled else range(len(path.error))
+            for k in chosen:
+                seconds, error = float(path.seconds[k]), mean(path.error[k].tolist()).value
+                rows.append(
+                    {"method": variant.label, "family": variant.family, "k": k, "seconds": seconds, "nmse_db": error}
+                )
+                drawn.setdefault(variant.label, []).append((seconds, error))
+                points.setdefault(variant.family, []).append((seconds, error))
+            advance()
+    lines: list[tuple[Cell, ...]] = []
+    for better, worse in ((GRADIENT_FREE, GRADIENT), (OURS, GRADIENT), (OURS, GRADIENT_FREE)):
+        area, low, high = area_between(points[better], points[worse])
+        lines.append((better, worse, f"{area:+.2f} dB", f"{low:.2f} to {high:.2f} s"))
+    curves = tuple(
+        Curve(label, tuple(s for s, _ in line), tuple(e for _, e in line), dashed=len(line) == 1)
+        for label, line in drawn.items()
+    )
+    return Findings(
+        "pareto",
+        "Which error does each method reach in which time? One image at a time, every evaluated point of a path.",
+        tuple(rows),
+        (
+            Table(
+                "Area between the families' curves",
+                ("family", "against", "lower by", "over"),
+                tuple(lines),
+                "Mean difference of the best error reached by then, over the logarithm of time, where both have an answer.",
+            ),
+        ),
+        (Figure("Error against time", (Curves("clean images", "s / image", "NMSE (dB)", curves, log_x=True),)),),
+        seeds=f"{first} onwards",
+        count=str(count),
+    )
+
+
+def area_between(better: list[tuple[float, float]], worse: list[tuple[float, float]]) -> tuple[float, float, float]:
+    """Mean of worse - better over log time, each the lowest error reached by then; with the range of times covered.
+
+    Positive where `better` is lower. The range begins where both have an answer and ends at the slower one's last.
+    """
+    first = [min(s for s, _ in points) for points in (better, worse)]
+    last = [max(s for s, _ in points) for points in (better, worse)]
+    grid = np.geomspace(max(first), max(*last, max(first) * (1 + 1e-9)), 2000)
+    return float((_lowest(worse, grid) - _lowest(better, grid)).mean()), float(grid[0]), float(grid[-1])
+
+
+def _lowest(points: list[tuple[float, float]], grid: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Lowest error among the points not later than each time."""
+    ordered = sorted(points)
+    seconds = np.array([s for s, _ in ordered])
+    best = np.minimum.accumulate([e for _, e in ordered])
+    return np.asarray(best[np.searchsorted(seconds, grid * (1 + 1e-12), side="right") - 1])

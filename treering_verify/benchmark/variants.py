@@ -1,0 +1,59 @@
+"""The methods that benchmarks compare, by family, each with the budgets at which it is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from treering_verify.decoder_inversion import DEFAULTS, Settings, unstopped
+
+BASELINE, GRADIENT, GRADIENT_FREE, OURS = "baseline", "gradient", "gradient-free", "ours"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A method with settings; `budgets` are the iteration counts to report, the last one being the longest run."""
+
+    label: str
+    family: str
+    method: str
+    settings: Settings
+    budgets: tuple[int, ...]
+
+
+def _long(method: str, budgets: tuple[int, ...], label: str, family: str, **changes: float) -> Variant:
+    settings = unstopped(replace(DEFAULTS[method], iterations=budgets[-1], scheduled=False))
+    return Variant(label, family, method, replace(settings, **changes), budgets)  # type: ignore[arg-type]
+
+
+def _scheduled(method: str, label: str, family: str, budgets: tuple[int, ...]) -> list[Variant]:
+    """One run per budget: a schedule's length depends on it."""
+    return [
+        Variant(label, family, method, replace(DEFAULTS[method], iterations=n, scheduled=True), (n,)) for n in budgets
+    ]
+
+
+def published(longest: int) -> list[Variant]:
+    """Return both published families as they were published: no stop but the budget, up to `longest` iterations."""
+
+    def upto(*budgets: int) -> tuple[int, ...]:
+        return tuple(n for n in budgets if n <= longest) or (longest,)
+
+    few = upto(1, 2, 3, 5, 10, 20, 50)
+    return [
+        Variant("encoder", BASELINE, "encoder", DEFAULTS["encoder"], (0,)),
+        *_scheduled("gradient", "gradient .1 scheduled", GRADIENT, upto(20, 50, 100)),
+        _long("gradient", upto(20, 50, 100), "gradient .01 fixed", GRADIENT, step=0.01),
+        _long("forward-step", few, "forward-step", GRADIENT_FREE),
+        _long("inertial-km", few, "inertial-km", GRADIENT_FREE),
+        *_scheduled("adam", "adam .01 scheduled", GRADIENT_FREE, upto(20, 50, 100)),
+    ]
+
+
+def own(longest: int) -> list[Variant]:
+    """Return what this project adds, beginning with the default, which stops by itself."""
+    few = tuple(n for n in (3, 5, 10, 20) if n <= longest)
+    return [
+        Variant("forward-step (default)", OURS, "forward-step", DEFAULTS["forward-step"], (3,)),
+        _long("anderson", few, "anderson", OURS),
+        Variant("gauss-newton", OURS, "gauss-newton", DEFAULTS["gauss-newton"], (1, 2)),
+    ]

@@ -1,0 +1,30 @@
+"""The only formatter: verdicts and tables as text or JSON, pictures, and the HTML report of benchmarks."""
+
+from treering_verify.report.page import Provenance, store_findings, write_report
+from treering_verify.report.pictures import draw_figure, save_spectrum_picture
+from treering_verify.report.text import (
+    FORMATS,
+    format_cell,
+    format_pvalue,
+    format_table,
+    format_text,
+    format_verdicts,
+    table,
+    to_json,
+)
+
+__all__ = [
+    "FORMATS",
+    "Provenance",
+    "draw_figure",
+    "format_cell",
+    "format_pvalue",
+    "format_table",
+    "format_text",
+    "format_verdicts",
+    "save_spectrum_picture",
+    "store_findings",
+    "table",
+    "to_json",
+    "write_report",
+]

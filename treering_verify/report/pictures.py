@@ -1,0 +1,147 @@
+"""Pictures: the recovered spectrum as a PNG, and the figures of benchmarks as SVG."""
+
+from __future__ import annotations
+
+from io import BytesIO, StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from treering_verify.files import write_atomic
+from treering_verify.findings import Cloud, Curves, Figure, Matrix
+
+if TYPE_CHECKING:
+    import torch
+
+    from treering_verify.key import Key
+
+
+def save_spectrum_picture(
+    path: Path, key: Key, true_noise: torch.Tensor, recovered: torch.Tensor, control: torch.Tensor
+) -> None:
+    """Picture of a spectrum as written and as recovered, and of the agreement with the key, bin by bin.
+
+    Parameters
+    ----------
+    path : Path
+        PNG file to write.
+    key : Key
+    true_noise, recovered, control : (C, h, w)
+        Noise with the key, noise_hat of that image, noise_hat of an unmarked image.
+    """
+    pyplot = _pyplot()
+
+    from treering_verify.spectrum import transform
+
+    height, width = key.latent_shape[1:]
+    half = key.outer_radius + 2
+    window = (
+        slice(height // 2 - half, height // 2 + half + 1),
+        slice(width // 2 - half, width // 2 + half + 1),
+    )
+    channels = list(key.channels)
+    written, found, other = (
+        transform(noise[channels].double())[(slice(None), *window)].numpy()
+        for noise in (true_noise, recovered, control)
+    )
+
+    def agreement(spectrum: Any) -> Any:
+        """Mean over channels of Re(F conj K), each channel scaled to unit power: 0 on average for strangers."""
+        power = (abs(spectrum) ** 2).mean(axis=(1, 2), keepdims=True) ** 0.5
+        return (spectrum * written.conj() / power).real.mean(axis=0)
+
+    panels = (
+        ("written into the noise\n(real part, first channel)", written[0].real),
+        ("recovered from the PNG\n(real part, first channel)", found[0].real / (abs(found[0]) ** 2).mean() ** 0.5),
+        ("recovered x written\n(all channels)", agreement(found)),
+        ("unmarked twin x written\n(all channels)", agreement(other)),
+    )
+    figure, axes = pyplot.subplots(1, 4, figsize=(12.4, 3.9), layout="constrained")
+    extent = (-half - 0.5, half + 0.5, half + 0.5, -half - 0.5)
+    for axis, (title, values) in zip(axes, panels, strict=True):
+        shown = axis.imshow(values, cmap="RdBu_r", vmin=-1.5, vmax=1.5, extent=extent)
+        for radius in (key.inner_radius - 0.5, key.outer_radius + 0.5):
+            axis.add_patch(pyplot.Circle((0, 0), radius, fill=False, color="black", linewidth=0.9))
+        axis.set_title(title, fontsize=10)
+        axis.set_xticks([])
+        axis.set_yticks([])
+    figure.colorbar(shown, ax=axes, shrink=0.75)
+    figure.suptitle("Centre of the noise's spectrum: the key lives between the circles, red is agreement", fontsize=11)
+    buffer = BytesIO()
+    figure.savefig(buffer, dpi=100, format="png", metadata={"Software": None})
+    pyplot.close(figure)
+    write_atomic(path, buffer.getvalue())
+
+
+def draw_figure(figure: Figure) -> str:
+    """Draw the panels of a figure as one SVG document, without a date, so that equal figures are equal files."""
+    pyplot = _pyplot()
+    many = len(figure.panels)
+    sheet, axes = pyplot.subplots(
+        1, many, figsize=(5.6 * many if many > 1 else 7.5, 4.4), layout="constrained", squeeze=False
+    )
+    for axis, panel in zip(axes[0], figure.panels, strict=True):
+        axis.set_title(panel.title, fontsize=10)
+        if isinstance(panel, Curves):
+            _draw_curves(axis, panel)
+        elif isinstance(panel, Cloud):
+            _draw_cloud(sheet, axis, panel)
+        else:
+            _draw_matrix(axis, panel)
+    buffer = StringIO()
+    sheet.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    pyplot.close(sheet)
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _draw_curves(axis: Any, panel: Curves) -> None:
+    for curve in panel.curves:
+        (drawn,) = axis.plot(
+            curve.x, curve.y, "--" if curve.dashed else "-", marker=".", label=curve.label, linewidth=1.4
+        )
+        if curve.half_width:
+            bounds = list(zip(curve.y, curve.half_width, strict=True))
+            low, high = [y - h for y, h in bounds], [y + h for y, h in bounds]
+            axis.fill_between(curve.x, low, high, color=drawn.get_color(), alpha=0.15, linewidth=0)
+    if panel.log_x:
+        axis.set_xscale("log")
+    axis.set_xlabel(panel.x_label)
+    axis.set_ylabel(panel.y_label)
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+
+
+def _draw_cloud(sheet: Any, axis: Any, panel: Cloud) -> None:
+    points = axis.scatter(panel.x, panel.y, c=panel.colour, s=16, cmap="viridis")
+    sheet.colorbar(points, ax=axis, label=panel.colour_label)
+    if panel.line and panel.x:
+        ends = [min(panel.x), max(panel.x)]
+        axis.plot(ends, [panel.line[1] + panel.line[0] * x for x in ends], color="red", linewidth=1.4)
+    axis.set_xlabel(panel.x_label)
+    axis.set_ylabel(panel.y_label)
+
+
+def _draw_matrix(axis: Any, panel: Matrix) -> None:
+    shares = [[n / max(1, sum(row)) for n in row] for row in panel.counts]
+    axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    small = len(panel.counts) <= 12
+    for i, row in enumerate(panel.counts if small else ()):
+        for j, n in enumerate(row):
+            axis.text(
+                j, i, str(n), ha="center", va="center", color="white" if shares[i][j] > 0.5 else "black", fontsize=9
+            )
+    ticks = range(len(panel.labels)) if small else ()
+    axis.set_xticks(ticks, [panel.labels[i] for i in ticks])
+    axis.set_yticks(ticks, [panel.labels[i] for i in ticks])
+    axis.set_xlabel("called")
+    axis.set_ylabel("actual")
+
+
+def _pyplot() -> Any:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    matplotlib.rcParams["svg.hashsalt"] = "treering"  # ids that do not change from run to run
+    from matplotlib import pyplot
+
+    return pyplot

@@ -1,0 +1,85 @@
+"""Verdicts and tables as text, JSON or JSONL."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from treering_verify.files import printable
+from treering_verify.findings import Cell, Table
+from treering_verify.results import DETECTED, Verdict
+
+FORMATS = ("text", "json", "jsonl")
+
+
+def format_verdicts(verdicts: Iterable[Verdict], style: str) -> Iterator[str]:
+    """Yield the lines of a listing as verdicts come in; "json" is one array and so waits for the last.
+
+    Parameters
+    ----------
+    verdicts : iterable of Verdict
+    style : {"text", "json", "jsonl"}
+    """
+    if style == "json":
+        yield json.dumps([to_json(v.record()) for v in verdicts], indent=2)
+    elif style == "jsonl":
+        for verdict in verdicts:
+            yield json.dumps(to_json(verdict.record()))
+    else:
+        for verdict in verdicts:
+            yield format_text(verdict)
+
+
+def format_text(verdict: Verdict) -> str:
+    """One verdict as one line (and a second with the reason, if there is one), safe for a terminal."""
+    name = printable(verdict.path) or "(image)"
+    if verdict.best is None:
+        return f"{'error':13} {name}\n{'':13} {verdict.code}: {verdict.reason}"
+    key = f" key {verdict.key}" if verdict.verdict == DETECTED else ""
+    line = (
+        f"{verdict.verdict:13} {name}  p {format_pvalue(verdict.best.log10_adjusted)}{key}  ({verdict.seconds:.1f} s)"
+    )
+    return f"{line}\n{'':13} {verdict.code}: {verdict.reason}" if verdict.reason else line
+
+
+def format_pvalue(log10_pvalue: float) -> str:
+    """Write p as 0.37 or 2.1e-58, also where it is too small for a float."""
+    if log10_pvalue > -3:
+        return f"{10**log10_pvalue:.2g}"
+    exponent = math.floor(log10_pvalue)
+    return f"{10 ** (log10_pvalue - exponent):.1f}e{exponent:+03d}"
+
+
+def to_json(value: Any) -> Any:
+    """Replace NaN and infinities, which JSON does not have, by None."""
+    if isinstance(value, dict):
+        return {k: to_json(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_json(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """Plain-text table with aligned columns."""
+    widths = [max(len(line[i]) for line in [header, *rows]) for i in range(len(header))]
+    lines = [
+        "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in [header, *rows]
+    ]
+    return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])
+
+
+def format_table(content: Table) -> str:
+    """Title, aligned columns and note of a table of values."""
+    text = table(list(content.header), [[format_cell(cell) for cell in row] for row in content.rows])
+    return "\n".join(part for part in (content.title, text, content.note) if part)
+
+
+def format_cell(value: Cell) -> str:
+    """Write a value as a table shows it; nothing for None, four digits of a plain number."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.4g}" if math.isfinite(value) else "n/a"
+    return str(value)
