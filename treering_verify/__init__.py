@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from treering_verify.attacks import Attack
     from treering_verify.decoder_inversion import Problem, Settings
     from treering_verify.decoder_inversion import invert as invert_decoder
+    from treering_verify.editing import edit
     from treering_verify.errors import ImageError, KeyFileError, ModelError, TreeringError, UsageError
     from treering_verify.generation import generate
     from treering_verify.key import Key
@@ -25,6 +26,7 @@ _HOMES = {
     "Problem": "decoder_inversion",
     "Settings": "decoder_inversion",
     "invert_decoder": "decoder_inversion:invert",
+    "edit": "editing",
     "ImageError": "errors",
     "KeyFileError": "errors",
     "ModelError": "errors",
@@ -64,6 +66,7 @@ __all__ = [
     "UsageError",
     "Verdict",
     "__version__",
+    "edit",
     "embed",
     "extract",
     "features",

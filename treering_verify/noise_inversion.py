@@ -29,8 +29,21 @@ def denoise(
     """Run the ODE from noise to latent, both (B, C, h, w) float32, on the model's grid of `steps` steps."""
     z = noise
     for start, end in pairwise(model.timesteps(steps)):
-        z = _step(model, z, start, end, conditions, guidance)
+        z = step(model, z, start, end, conditions, guidance)
     return z
+
+
+def step(
+    model: LatentModel,
+    z: torch.Tensor,
+    start: Timestep,
+    end: Timestep,
+    conditions: Sequence[Condition],
+    guidance: float = 1.0,
+) -> torch.Tensor:
+    """One DDIM step from `start` to `end`, the network asked at `start`; (B, C, h, w) -> the same."""
+    clean, eps = model.denoise(z, start, conditions, guidance)
+    return end.alpha**0.5 * clean + (1 - end.alpha) ** 0.5 * eps
 
 
 def naive(
@@ -52,11 +65,18 @@ def naive(
     (B, C, h, w) float32
         noise_hat.
     """
+    return trajectory(model, latent, steps=steps, conditions=conditions)[-1]
+
+
+def trajectory(
+    model: LatentModel, latent: torch.Tensor, *, steps: int, conditions: Sequence[Condition] | None = None
+) -> list[torch.Tensor]:
+    """Every point that `naive` passes, the latent first and noise_hat last: steps + 1 tensors."""
     labels = conditions if conditions is not None else [None] * len(latent)
-    z = latent
+    points = [latent]
     for start, end in _upwards(model, steps):
-        z = _naive_step(model, z, start, end, labels)
-    return z
+        points.append(_naive_step(model, points[-1], start, end, labels))
+    return points
 
 
 def exact(
@@ -102,7 +122,7 @@ def exact(
         direction = torch.zeros_like(z_from)
         size = z_from.flatten(1).norm(dim=1)
         for k in range(iterations + 1):
-            residual = _step(model, point, end, start, labels) - z_from
+            residual = step(model, point, end, start, labels) - z_from
             norm = residual.flatten(1).norm(dim=1) / size
             better = norm < smallest
             best = torch.where(_wide(better, point), point, best)
@@ -161,24 +181,11 @@ def _upwards(model: LatentModel, steps: int) -> list[tuple[Timestep, Timestep]]:
     return list(pairwise(model.timesteps(steps)[::-1])) if steps else []
 
 
-def _step(
-    model: LatentModel,
-    z: torch.Tensor,
-    start: Timestep,
-    end: Timestep,
-    conditions: Sequence[Condition],
-    guidance: float = 1.0,
-) -> torch.Tensor:
-    """One DDIM step of the grid from `start` to `end`, the network asked at `start`."""
-    clean, eps = model.denoise(z, start, conditions, guidance)
-    return end.alpha**0.5 * clean + (1 - end.alpha) ** 0.5 * eps
-
-
 def _naive_step(
     model: LatentModel, z: torch.Tensor, start: Timestep, end: Timestep, conditions: Sequence[Condition]
 ) -> torch.Tensor:
     # z stands at `start`; the network is told the time of `end`, as it was when this step was generated.
-    return _step(model, z, Timestep(end.index, start.alpha), end, conditions)
+    return step(model, z, Timestep(end.index, start.alpha), end, conditions)
 
 
 def _spread(at: Timestep) -> float:

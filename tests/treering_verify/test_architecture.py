@@ -16,7 +16,7 @@ LINES = (
     ("treering_verify.__main__", "treering_verify.cli"),
     ("treering_verify.demo",),
     ("treering_verify.benchmark", "treering_verify.audit"),
-    ("treering_verify.report", "treering_verify.models.landscape.measure"),
+    ("treering_verify.report", "treering_verify.editing", "treering_verify.models.landscape.measure"),
     (
         "treering_verify.verification",
         "treering_verify.generation",

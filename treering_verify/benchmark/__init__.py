@@ -10,6 +10,7 @@ from treering_verify.benchmark.ablation import ablation
 from treering_verify.benchmark.classification import classification
 from treering_verify.benchmark.cocoercivity import cocoercivity
 from treering_verify.benchmark.detection import detection
+from treering_verify.benchmark.editing import editing
 from treering_verify.benchmark.inversion import inversion
 from treering_verify.benchmark.noise import noise
 from treering_verify.benchmark.pareto import pareto
@@ -30,6 +31,7 @@ BENCHMARKS: dict[str, Callable[[LatentModel, Scope], Findings]] = {
     "pareto": pareto,
     "noise": noise,
     "classification": classification,
+    "editing": editing,
     "throughput": throughput,
     "quality": quality,
 }

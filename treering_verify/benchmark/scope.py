@@ -32,6 +32,7 @@ SEEDS = {
             "inversion",
             "calibration",
             "noise",
+            "editing",
         )
     )
 }
