@@ -18,6 +18,8 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DModel
 
+    from treering_verify.models.refiner import Refiner
+
     folder = tmp_path_factory.mktemp("models") / "tiny"
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -44,6 +46,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             add_attention=False,
             num_class_embeds=len(CLASSES) + 1,
         )
+    Refiner(latent_channels=4, factor=4, width=8, blocks=1).save_pretrained(folder / "refiner")
     scheduler = DDIMScheduler(
         num_train_timesteps=1000,
         beta_schedule="scaled_linear",

@@ -132,8 +132,8 @@ class Inversion:
     iterations : (B,) int
         Steps that led to the returned iterate.
     status : tuple of str
-        Per item: "tolerance", "stagnated", "overfit" (the next step would have fitted the attack), "budget" or
-        "diverged" (nothing better than the start was found).
+        Per item: "tolerance", "stagnated", "refined" (learned steps, all taken), "overfit" (the next step would have
+        fitted the attack), "budget" or "diverged" (nothing better than the start was found).
     """
 
     latent: torch.Tensor
@@ -145,7 +145,7 @@ class Inversion:
     @property
     def converged(self) -> tuple[bool, ...]:
         """True where the method stopped by itself, False on "budget" and "diverged"."""
-        return tuple(s in ("tolerance", "stagnated", "overfit") for s in self.status)
+        return tuple(s in ("tolerance", "stagnated", "overfit", "refined") for s in self.status)
 
 
 @dataclass(frozen=True, eq=False)

@@ -70,7 +70,7 @@ class Pipeline:
 
 def problem_of(model: LatentModel, image: torch.Tensor) -> decoder_inversion.Problem:
     """Pose the decoder inversion of images (B, 3, H, W) under a model."""
-    return decoder_inversion.Problem(image, model.encode, model.decode)
+    return decoder_inversion.Problem(image, model.encode, model.decode, model.refine)
 
 
 def recover_noise(

@@ -16,7 +16,12 @@ LINES = (
     ("treering_verify.__main__", "treering_verify.cli"),
     ("treering_verify.demo",),
     ("treering_verify.benchmark", "treering_verify.audit"),
-    ("treering_verify.report", "treering_verify.editing", "treering_verify.models.landscape.measure"),
+    (
+        "treering_verify.report",
+        "treering_verify.editing",
+        "treering_verify.models.landscape.measure",
+        "treering_verify.models.landscape.train_refiner",
+    ),
     (
         "treering_verify.verification",
         "treering_verify.generation",
@@ -56,6 +61,8 @@ HEAVY_AT_THE_TOP = {  # run to train and measure the embedded model; no command 
     "treering_verify.models.landscape.train",
     "treering_verify.models.landscape.scenes",
     "treering_verify.models.landscape.measure",
+    "treering_verify.models.landscape.train_refiner",
+    "treering_verify.models.refiner",  # imported by loading, when a model is loaded
 }
 NOT_IN_DETECTORS = {"torch", "PIL", "click", "treering_verify", "diffusers"}
 FILE_ACCESS = {

@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from treering_verify.decoder_inversion import DEFAULTS, METHODS, Problem, Settings, invert, scheduled_step
+from treering_verify.errors import UsageError
 from treering_verify.models import LatentModel
 from treering_verify.results import Inversion
+from treering_verify.verification import problem_of
 
 SHAPE = (3, 8, 8)
 SIDE = math.prod(SHAPE)
@@ -54,7 +56,11 @@ class Linear:
         return linear(self.decoder)(latent)
 
     def problem(self, items: slice = slice(None)) -> Problem:
-        return Problem(self.image[items], self.encode, self.decode)
+        return Problem(self.image[items], self.encode, self.decode, self.refine)
+
+    def refine(self, start: torch.Tensor, z: torch.Tensor, residual: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
+        """Learned from this map: the Newton step of the residual, damped."""
+        return -0.9 * linear((self.encoder @ self.decoder).inverse())(residual)
 
     def error(self, result: Inversion, items: slice = slice(None)) -> torch.Tensor:
         truth = self.truth[items]
@@ -448,6 +454,53 @@ def test_gauss_newton_is_held_by_its_start_when_the_image_is_disturbed() -> None
     assert moved[1] < 0.2 * moved[0]
 
 
+# --- learned ----------------------------------------------------------------------------------------------------------
+
+
+def test_learned_steps_are_those_of_the_refiner_and_are_told_what_is_known() -> None:
+    case = Linear()
+    told: list[tuple[torch.Tensor, ...]] = []
+
+    def refine(*known: torch.Tensor) -> torch.Tensor:
+        told.append(known)
+        return case.refine(*known)
+
+    problem = replace(case.problem(), refine=refine)
+    result = invert(problem, "learned", Settings(iterations=2, step=1.0))
+    assert result.status == ("refined",) * 3 and result.converged == (True,) * 3
+    assert case.decoded == [3] * 3 and case.encoded == [3] * 4
+    assert (case.error(result) < 0.02).all()  # a tenth is left by each step
+    torch.testing.assert_close(result.residual, result.trace[-1], rtol=0, atol=0)
+    start = linear(case.encoder)(case.image)
+    for k, (first, z, residual, image, output) in enumerate(told):
+        torch.testing.assert_close(first, start)
+        torch.testing.assert_close(output, linear(case.decoder)(z))
+        torch.testing.assert_close(residual, linear(case.encoder)(output) - start)
+        assert image is problem.image and (k > 0 or torch.equal(z, start))
+
+
+def test_a_refiner_that_leads_astray_is_not_followed() -> None:
+    case = Linear()
+
+    def refine(start: torch.Tensor, z: torch.Tensor, residual: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
+        away = torch.ones_like(z)
+        away[1] = -residual[1]
+        away[2] = math.nan
+        return away
+
+    result = invert(replace(case.problem(), refine=refine), "learned", Settings(iterations=1, step=1.0))
+    assert result.status == ("diverged", "refined", "diverged")
+    assert result.iterations.tolist() == [0, 1, 0]
+    start = linear(case.encoder)(case.image)
+    assert torch.equal(result.latent[0], start[0]) and torch.equal(result.latent[2], start[2])
+    assert (result.residual <= result.trace[0]).all()
+
+
+def test_without_a_refiner_the_message_says_what_to_do() -> None:
+    with pytest.raises(UsageError, match="no refiner: choose another"):
+        invert(replace(Linear().problem(), refine=None), "learned")
+
+
 # --- the gradient baseline --------------------------------------------------------------------------------------------
 
 
@@ -483,9 +536,11 @@ def test_real_networks_can_be_inverted_by_every_method(method: str, tiny_model: 
     with torch.inference_mode():
         image = tiny_model.decode(latent)
     settings = replace(DEFAULTS[method], iterations=2)
-    result = invert(Problem(image, tiny_model.encode, tiny_model.decode), method, settings)
+    result = invert(problem_of(tiny_model, image), method, settings)
     assert result.latent.shape == latent.shape and result.latent.isfinite().all()
-    if method != "encoder":
+    if method == "learned":  # the latent behind the image, not the solution of E(D(z)) = E(x): guarded, not monotone
+        assert (result.residual <= 2 * result.trace[0]).all()
+    elif method != "encoder":
         assert (result.residual <= result.trace[0]).all()
 
 

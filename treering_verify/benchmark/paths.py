@@ -86,7 +86,7 @@ def _follow(problem: Problem, truth: torch.Tensor, method: str, settings: Settin
         points.append(current)
 
     started = _now()
-    watched = Problem(problem.image, problem.encode, problem.decode, problem.denoise, watch)
+    watched = Problem(problem.image, problem.encode, problem.decode, problem.refine, watch)
     result = invert(watched, method, settings)
     clock.append(_now())
     if not points:  # the encoder has no path

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from treering_verify.decoder_inversion.anderson import anderson
 from treering_verify.decoder_inversion.gauss_newton import gauss_newton
+from treering_verify.decoder_inversion.learned import learned
 from treering_verify.decoder_inversion.problem import Problem, Settings
 from treering_verify.decoder_inversion.published import (
     adam,
@@ -43,6 +44,7 @@ METHODS: dict[str, Callable[[Problem, Settings], Inversion]] = {
     "adam": adam,
     "anderson": anderson,
     "gauss-newton": gauss_newton,
+    "learned": learned,
 }
 DEFAULT_METHOD = "forward-step"
 
@@ -62,6 +64,7 @@ DEFAULTS: dict[str, Settings] = {
     "adam": replace(_ADAM, step=0.01),
     "anderson": Settings(iterations=5, step=1.0, memory=4),
     "gauss-newton": Settings(iterations=2, step=0.1, inner=6),
+    "learned": Settings(iterations=2, step=1.0),
 }
 
 

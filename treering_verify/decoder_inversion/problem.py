@@ -61,9 +61,8 @@ class Problem:
     image : (B, 3, H, W) float32 in [-1, 1]
     encode, decode : callables
         E: image -> latent, D: latent -> image, both batched. Linear maps do as well.
-    denoise : callable, optional
-        Prior: (latent (B, C, h, w), deviation (B,)) -> the expected latent, given one that is off by white noise of that
-        standard deviation. The diffusion model of the latents is one. Methods that need it say so.
+    refine : callable, optional
+        The model's refiner: (E(x), z, r(z), x, D(z)) -> estimate of z_0 - z.
     watch : callable, optional
         Called with (k, rows, points) for each evaluated point, before any stop: rows (b,) are the items still going,
         points (b, C, h, w). For measurements along the path.
@@ -72,5 +71,5 @@ class Problem:
     image: torch.Tensor
     encode: Callable[[torch.Tensor], torch.Tensor]
     decode: Callable[[torch.Tensor], torch.Tensor]
-    denoise: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
+    refine: Callable[..., torch.Tensor] | None = None
     watch: Callable[[int, torch.Tensor, torch.Tensor], None] | None = None

@@ -21,6 +21,8 @@ class ClassConditionalModel:
     name : str
     vae, unet, scheduler
         `AutoencoderKL`, `UNet2DModel` and `DDIMScheduler`. The first two must be frozen and in evaluation mode.
+    refiner : optional
+        A `Refiner` of this autoencoder, frozen and in evaluation mode.
     classes : sequence of str
         Names of the class indices 0 .. n - 1; index n is the null class.
 
@@ -30,7 +32,9 @@ class ClassConditionalModel:
         If the parts cannot be inverted or do not fit each other.
     """
 
-    def __init__(self, name: str, vae: Any, unet: Any, scheduler: Any, classes: Sequence[str]) -> None:
+    def __init__(
+        self, name: str, vae: Any, unet: Any, scheduler: Any, classes: Sequence[str], refiner: Any = None
+    ) -> None:
         config = scheduler.config
         if config.prediction_type not in ("epsilon", "v_prediction"):
             raise ModelError(f"{name}: prediction type {config.prediction_type!r} is not supported: use epsilon or v")
@@ -45,7 +49,7 @@ class ClassConditionalModel:
                 f"{name}: {len(classes)} class names need {len(classes) + 1} class embeddings (the last: none)"
             )
         self.name, self.classes = name, tuple(classes)
-        self._vae, self._unet, self._scheduler = vae, unet, scheduler
+        self._vae, self._unet, self._scheduler, self.refine = vae, unet, scheduler, refiner
         factor = 2 ** (len(vae.config.block_out_channels) - 1)
         side = unet.config.sample_size
         height, width = (side, side) if isinstance(side, int) else side

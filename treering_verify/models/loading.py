@@ -69,6 +69,8 @@ def _load_parts(name: str, folder: Path, classes: list[str] | None) -> LatentMod
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DModel
     from diffusers.utils import logging
 
+    from treering_verify.models.refiner import Refiner
+
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # silences an advice to install accelerate, which models of this size do not need
     try:
@@ -76,10 +78,11 @@ def _load_parts(name: str, folder: Path, classes: list[str] | None) -> LatentMod
             _load_network(kind, folder, part) for kind, part in ((AutoencoderKL, "vae"), (UNet2DModel, "unet"))
         )
         scheduler = DDIMScheduler.from_pretrained(folder, subfolder="scheduler", local_files_only=True)
+        refiner = _load_network(Refiner, folder, "refiner") if (folder / "refiner").is_dir() else None
     finally:
         logging.set_verbosity(verbosity)
     names = classes or [f"class{i}" for i in range((unet.config.num_class_embeds or 1) - 1)]
-    return ClassConditionalModel(name, vae, unet, scheduler, names)
+    return ClassConditionalModel(name, vae, unet, scheduler, names, refiner)
 
 
 def _load_network(kind: Any, folder: Path, part: str) -> Any:

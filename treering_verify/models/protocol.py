@@ -6,7 +6,7 @@ as the diffusion model sees it; noise like latent, unit normal.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -31,6 +31,7 @@ class LatentModel(Protocol):
     classes: tuple[str, ...]
     latent_shape: tuple[int, int, int]
     image_size: tuple[int, int]
+    refine: Callable[..., torch.Tensor] | None  # the refiner: (E(x), z, r(z), x, D(z)) -> estimate of z_0 - z
 
     def encode(self, image: torch.Tensor) -> torch.Tensor:
         """Mode of the encoder's posterior: image -> latent. Never a sample."""

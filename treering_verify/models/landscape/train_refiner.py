@@ -1,0 +1,138 @@
+"""Recipe of the refiner: `python -m treering_verify.models.landscape.train_refiner --work DIR`.
+
+Latents of training scenes are decoded, attacked and brought to 8 bits, as suspect images are; the refiner learns to say
+what a forward step leaves to be done, first at z = E(x), then also at the points that it reaches itself. The images'
+inputs are computed once per round and kept in memory (about 210 kB each in float16).
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from treering_verify.attacks import Attack
+from treering_verify.images import to_pil, to_tensor
+from treering_verify.models import LatentModel, load_model
+from treering_verify.models.landscape.scenes import render
+from treering_verify.models.landscape.train import Trainer
+from treering_verify.models.refiner import Refiner, features
+
+IMAGES, STEPS, BATCH = 4800, 1200, 32
+_FIRST = 20_000_000  # scenes of the refiner start at this index of the training stream
+_CHUNK = 16
+
+
+def draw_attack(generator: random.Random) -> Attack | None:
+    """Draw a distortion: none for a third of the images, a codec for another, the rest by chance."""
+    roll = generator.random()
+    if roll < 0.35:
+        return None
+    if roll < 0.65:
+        return Attack("jpeg", {"quality": generator.randint(10, 95)})
+    if roll < 0.72:
+        return Attack("webp", {"quality": generator.randint(10, 90)})
+    if roll < 0.82:
+        return Attack("noise", {"sigma": generator.uniform(0.01, 0.1)})
+    if roll < 0.90:
+        return Attack("blur", {"radius": generator.uniform(0.5, 3.0)})
+    if roll < 0.96:
+        return Attack("resize", {"share": generator.uniform(0.4, 0.9)})
+    return Attack("brightness", {"factor": generator.uniform(0.6, 1.5)})
+
+
+def images(model: LatentModel, count: int, first: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield chunks of (latents, attacked images) of training scenes."""
+    for chunk in range(count // _CHUNK):
+        index = _FIRST + first + chunk
+        with torch.inference_mode():
+            latent = model.encode(render(_CHUNK, stream="train", index=index)[0] * 2 - 1)
+            decoded = model.decode(latent)
+        generator = random.Random(index)
+        pictures = []
+        for i, picture in enumerate(decoded):
+            attack = draw_attack(generator)
+            image = to_pil(picture)
+            pictures.append(to_tensor(attack.apply(image, seed=index * _CHUNK + i) if attack else image))
+        yield latent, torch.cat(pictures)
+
+
+def examples(
+    model: LatentModel, refiner: Refiner, count: int, steps: int, first: int = 0
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Make inputs (n, F, h, w), targets (n, C, h, w) and image weights (n,) at z_0 .. z_steps of the refiner's own path.
+
+    The target is what a forward step leaves to be done, z_0 - (z - r(z)).
+    """
+    inputs, targets, sizes = [], [], []
+    with torch.inference_mode():
+        for latent, image in images(model, count, first):
+            z = start = model.encode(image)
+            for k in range(steps + 1):
+                output = model.decode(z)
+                residual = model.encode(output) - start
+                known = features(start, z, residual, image, output, refiner.config.factor)
+                inputs.append(known.half())
+                targets.append((latent - (z - residual)).half())
+                sizes.append(latent.flatten(1).pow(2).mean(1))
+                if k < steps:
+                    z = z - residual + refiner.correct(known)
+    return torch.cat(inputs).clone(), torch.cat(targets).clone(), torch.cat(sizes).clone()
+
+
+def train(
+    model: LatentModel, work: Path, *, count: int, steps: int, batch: int, width: int = 64, blocks: int = 6
+) -> Refiner:
+    """Train in two rounds, each with images of its own: at the start, then along the path. Returns the EMA."""
+    factor = model.image_size[0] // model.latent_shape[1]
+    torch.manual_seed(2)
+    refiner = Refiner(model.latent_shape[0], factor, width, blocks)
+    for number, share in ((0, 0.5), (1, 1.0)):
+        guide = copy.deepcopy(refiner)  # the round before, also when this one is resumed
+        trainer = Trainer(f"refiner-{number}", refiner, work, steps=int(steps * share), peak=1e-3, decay=0.01)
+        if trainer.step < trainer.steps:
+            data = examples(model, guide, count // (number + 1), number, number * count)
+            inputs, targets, sizes = data
+            print(f"refiner-{number}: {len(inputs)} examples", flush=True)
+
+            def loss_of(
+                step: int,
+                inputs: torch.Tensor = inputs,
+                targets: torch.Tensor = targets,
+                sizes: torch.Tensor = sizes,
+                refiner: Refiner = refiner,
+            ) -> dict[str, torch.Tensor]:
+                pick = torch.randint(0, len(inputs), (batch,), generator=torch.Generator().manual_seed(step))
+                error = refiner.correct(inputs[pick].float()) - targets[pick].float()
+                nmse = error.flatten(1).pow(2).mean(1) / sizes[pick]
+                # The logarithm, so that clean images, whose errors are small, count as much as attacked ones.
+                loss = torch.log(nmse + 1e-5).mean()
+                return {"loss": loss, "db": 10 * torch.log10(nmse.detach()).mean()}
+
+            trainer.run(loss_of)
+        refiner.load_state_dict(trainer.ema.state_dict())
+    return refiner.eval()
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Train the refiner and export it as float16 safetensors."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder of checkpoints")
+    parser.add_argument("--model", default="landscape", help="folder of the model that the refiner is for")
+    parser.add_argument("--output", type=Path, help="model folder to write refiner/ into; default WORK")
+    parser.add_argument("--images", type=int, default=IMAGES)
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    options = parser.parse_args(argv)
+    torch.set_num_threads(options.threads)
+    refiner = train(load_model(options.model), options.work, count=options.images, steps=options.steps, batch=BATCH)
+    refiner.half().save_pretrained((options.output or options.work) / "refiner")
+
+
+if __name__ == "__main__":
+    main()
