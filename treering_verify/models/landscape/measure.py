@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+
 import torch
 import torch.nn.functional as F
 
@@ -45,20 +47,52 @@ def sliced_wasserstein(
     return float((project(a) - project(b)).abs().mean())
 
 
+def colour_error(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Root mean square difference of the images' mean colours, in grey levels of 255; (N, 3, H, W) in [-1, 1]."""
+    return float((a - b).mean(dim=(2, 3)).pow(2).mean().sqrt()) * 127.5
+
+
+def star_contrast(decoded: torch.Tensor, scenes: torch.Tensor, threshold: float = 0.4) -> float:
+    """Share of the stars' contrast that is left: least-squares slope over the pixels that outshine their surroundings.
+
+    Surroundings are the 9 x 9 mean of the grey image; stars are pixels of `scenes` that exceed it by `threshold`. 1 keeps
+    them all, 0 none; NaN if there are none.
+    """
+
+    def contrast(images: torch.Tensor) -> torch.Tensor:
+        grey = images.mean(dim=1, keepdim=True)
+        return grey - F.avg_pool2d(grey, 9, stride=1, padding=4, count_include_pad=False)
+
+    true, found = contrast(scenes), contrast(decoded)
+    stars = true > threshold
+    return float((true * found)[stars].sum() / true[stars].square().sum())
+
+
 @torch.inference_mode()
-def main(count: int = 200) -> None:
-    """Print PSNR on held-out scenes, patch distance of samples, and the DDIM round-trip error."""
+def main(argv: list[str] | None = None) -> None:
+    """Print PSNR, colours and stars on held-out scenes, patch distance of samples, and the DDIM round-trip error."""
     from treering_verify.generation import initial_noise
     from treering_verify.models import load_model
     from treering_verify.noise_inversion import denoise, naive
 
-    model = load_model("landscape")
-    scenes = torch.cat([render(40, stream="test", index=i)[0] for i in range(count // 40)]) * 2 - 1
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="landscape", help="folder of other weights, before they are shipped")
+    parser.add_argument("--count", type=int, default=200, help="scenes and samples, a multiple of 40")
+    options = parser.parse_args(argv)
+    count = options.count
+    model = load_model(options.model)
+    rendered = [render(40, stream="test", index=i) for i in range(count // 40)]
+    scenes = torch.cat([image for image, _ in rendered]) * 2 - 1
     more = torch.cat([render(40, stream="test", index=1000 + i)[0] for i in range(count // 40)]) * 2 - 1
     decoded = torch.cat([model.decode(model.encode(part)).clamp(-1, 1) for part in scenes.split(20)])
     psnr = -10 * torch.log10(((decoded - scenes) / 2).pow(2).mean(dim=(1, 2, 3)))
     print(
         f"autoencoder PSNR on {count} test scenes: mean {psnr.mean():.2f} dB, 5th percentile {psnr.quantile(0.05):.2f}"
+    )
+    night = torch.cat([label for _, label in rendered]) == CLASSES.index("night")
+    print(f"error of an image's mean colour: {colour_error(decoded, scenes):.2f} grey levels (rms)")
+    print(
+        f"contrast of stars kept, {int(night.sum())} night scenes: {star_contrast(decoded[night], scenes[night]):.2f}"
     )
     noise = initial_noise(model.latent_shape, range(count))
     labels = [CLASSES[i % len(CLASSES)] for i in range(count)]
