@@ -26,13 +26,14 @@ SEEDS = {
             "throughput",
             "quality",
             "classification",
+            "samples",  # samples/make.py
             "ablation",
             "cocoercivity",
-            "pareto",
             "inversion",
-            "calibration",
+            "calibration",  # images on which settings were chosen
             "noise",
             "editing",
+            "pareto",
         )
     )
 }

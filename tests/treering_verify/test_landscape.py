@@ -1,0 +1,46 @@
+"""The shipped weights and the figures of their card: what they promise holds on scenes that training never saw."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from treering_verify.models import LatentModel, load_model
+from treering_verify.models.landscape.measure import colour_error, sliced_wasserstein, star_contrast
+from treering_verify.models.landscape.scenes import CLASSES, render
+
+
+@pytest.fixture(scope="module")
+def landscape() -> LatentModel:
+    return load_model("landscape")
+
+
+@pytest.fixture(scope="module")
+def scenes() -> tuple[torch.Tensor, torch.Tensor]:
+    batches = [render(40, stream="test", index=i) for i in range(5)]  # the 200 scenes of the model card
+    return torch.cat([images for images, _ in batches]) * 2 - 1, torch.cat([labels for _, labels in batches])
+
+
+def test_the_autoencoder_keeps_detail_colours_and_stars(
+    landscape: LatentModel, scenes: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    images, labels = scenes
+    with torch.inference_mode():
+        decoded = torch.cat([landscape.decode(landscape.encode(part)).clamp(-1, 1) for part in images.split(20)])
+    psnr = -10 * torch.log10(((decoded - images) / 2).pow(2).mean(dim=(1, 2, 3)))
+    assert float(psnr.mean()) > 30
+    assert colour_error(decoded, images) < 0.3 * colour_error(images.flip(0), images)  # of other scenes
+    night = labels == CLASSES.index("night")
+    assert star_contrast(decoded[night], images[night]) > 0.5
+
+
+def test_the_measures_know_what_they_measure(scenes: tuple[torch.Tensor, torch.Tensor]) -> None:
+    images, labels = scenes
+    night = images[labels == CLASSES.index("night")]
+    assert colour_error(images + 0.1, images) == pytest.approx(12.75, rel=1e-4)
+    assert star_contrast(night, night) == pytest.approx(1.0)
+    blurred = torch.nn.functional.avg_pool2d(night, 3, 1, 1, count_include_pad=False)
+    assert 0.2 < star_contrast(blurred, night) < 0.7
+    assert sliced_wasserstein(images, images, patches=2000) < 0.05 * sliced_wasserstein(
+        images, images + 1, patches=2000
+    )
