@@ -81,7 +81,10 @@ def test_a_path_reports_what_each_budget_would_have_returned(tiny_model: LatentM
     assert path.error.shape == (7, 5) and path.seconds.shape == (7,)
     assert (path.seconds.diff() > 0).all()
     for n in (0, 2, 6):
-        alone = invert(problem_of(tiny_model, pixels), "forward-step", replace(settings, iterations=n)).latent
+        # In the same batches: along six steps a random network amplifies what rounding differs between batch sizes.
+        few = replace(settings, iterations=n)
+        parts = [invert(problem_of(tiny_model, part), "forward-step", few).latent for part in pixels.split(3)]
+        alone = torch.cat(parts)
         torch.testing.assert_close(path.latents[n], alone, rtol=1e-3, atol=1e-4)
         torch.testing.assert_close(path.error[n], decibels(alone, known.latent), rtol=1e-3, atol=1e-2)
 
