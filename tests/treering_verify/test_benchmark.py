@@ -20,6 +20,7 @@ import torch
 
 from detectors import Mean, Rate
 from treering_verify.benchmark import BENCHMARKS, Scope, run
+from treering_verify.benchmark.baseline import released_gradient
 from treering_verify.benchmark.memory import peak_memory
 from treering_verify.benchmark.pareto import area_between
 from treering_verify.benchmark.paths import decibels, follow
@@ -126,6 +127,20 @@ def test_peak_memory_sees_what_a_method_holds(tiny_folder: Path) -> None:
     assert forward.tensors < 2 * encoder.tensors + 16 * image
     assert gradient.tensors > 2.5 * forward.tensors  # all activations at once
     assert multiprocessing.active_children() == [] or all(not p.is_alive() for p in multiprocessing.active_children())
+
+
+# --- the baseline as released -----------------------------------------------------------------------------------------
+
+
+def test_the_released_baseline_finds_the_same_latent_and_leaves_the_model_alone(tiny_model: LatentModel) -> None:
+    pixels = truth(tiny_model, None, [3], steps=2).pixels()
+    settings = replace(DEFAULTS["gradient"], iterations=6, step=0.05)
+    fair = invert(problem_of(tiny_model, pixels), "gradient", settings)
+    assert fair.iterations.tolist() == [6]  # the best iterate is the last, so both answer with the same point
+    released = released_gradient(tiny_model, pixels, 6, 0.05)
+    torch.testing.assert_close(released, fair.latent, rtol=1e-3, atol=1e-4)
+    parts = [part for part in vars(tiny_model).values() if isinstance(part, torch.nn.Module)]
+    assert parts and not any(p.requires_grad or p.grad is not None for part in parts for p in part.parameters())
 
 
 # --- pareto -----------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from treering_verify.benchmark.ablation import ablation
+from treering_verify.benchmark.baseline import baseline
 from treering_verify.benchmark.classification import classification
 from treering_verify.benchmark.cocoercivity import cocoercivity
 from treering_verify.benchmark.detection import detection
@@ -27,6 +28,7 @@ BENCHMARKS: dict[str, Callable[[LatentModel, Scope], Findings]] = {
     "detection": detection,
     "inversion": inversion,
     "ablation": ablation,
+    "baseline": baseline,
     "cocoercivity": cocoercivity,
     "pareto": pareto,
     "noise": noise,

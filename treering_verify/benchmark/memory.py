@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import sys
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -26,32 +27,46 @@ class Peak:
 
 def peak_memory(model_name: str, pixels: torch.Tensor, method: str, settings: Settings) -> Peak:
     """Invert one batch in a fresh process and return its high-water marks."""
+    few = replace(settings, iterations=min(settings.iterations, _STEPS))
+    return peak_of(_inversion, (model_name, pixels.numpy(), method, few))
+
+
+def peak_of(prepare: Callable[..., Callable[[], object]], arguments: tuple[Any, ...]) -> Peak:
+    """Call prepare(*arguments) in a fresh process, then what it returns, and measure the second call alone.
+
+    Both must be importable by name, and the arguments picklable.
+    """
     # A server that has imported the libraries, and nothing more, forks the processes: each begins in a moment.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", "diffusers", "treering_verify.decoder_inversion"])
-    few = replace(settings, iterations=min(settings.iterations, _STEPS))
     with context.Pool(1) as pool:
-        return pool.apply(_measure, (model_name, pixels.numpy(), method, few))
+        return pool.apply(_measure, (prepare, arguments))
 
 
-def _measure(model_name: str, pixels: Any, method: str, settings: Settings) -> Peak:
+def _inversion(model_name: str, pixels: Any, method: str, settings: Settings) -> Callable[[], object]:
     import torch
 
     from treering_verify.decoder_inversion import invert
     from treering_verify.models import load_model
     from treering_verify.verification import problem_of
 
-    model = load_model(model_name)
-    problem = problem_of(model, torch.from_numpy(pixels))
+    problem = problem_of(load_model(model_name), torch.from_numpy(pixels))
+    return lambda: invert(problem, method, settings)
+
+
+def _measure(prepare: Callable[..., Callable[[], object]], arguments: tuple[Any, ...]) -> Peak:
+    import torch
+
+    work = prepare(*arguments)
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        invert(problem, method, settings)
+        work()
         peak = (torch.cuda.max_memory_allocated() - before) / 2**20
         return Peak(peak, peak)
     resident = _resident()
     with _live_tensors() as live:
-        invert(problem, method, settings)
+        work()
     return Peak(live.peak / 2**20, _resident() - resident)
 
 

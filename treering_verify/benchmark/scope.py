@@ -34,6 +34,7 @@ SEEDS = {
             "noise",
             "editing",
             "pareto",
+            "baseline",
         )
     )
 }
