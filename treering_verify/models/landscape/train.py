@@ -30,7 +30,7 @@ from treering_verify.models.landscape.scenes import CLASSES, render
 
 NULL_CLASS = len(CLASSES)  # the class index that means "no condition"
 AUTOENCODER_STEPS, AUTOENCODER_BATCH = 5000, 4
-DIFFUSION_STEPS, DIFFUSION_BATCH, DIFFUSION_SCENES = 2400, 16, 12000
+DIFFUSION_STEPS, DIFFUSION_BATCH, DIFFUSION_SCENES = 7000, 16, 12000
 _LATENT_BATCHES_FROM = 10_000_000  # scenes of the diffusion model start at this index of the training stream
 _ENCODE_BATCH = 40
 
