@@ -1,0 +1,148 @@
+"""The loop that all iterative methods run in: best iterate, stops of each item, the overfit stop."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from linear_maps import ITERATIVE, Attacked, Linear, linear, start_residual, tuned
+
+from treering_verify.decoder_inversion import Problem, invert
+
+
+@pytest.mark.parametrize("method", ITERATIVE)
+@pytest.mark.parametrize("step", [0.1, 1.0, 3.0, 100.0])
+def test_no_result_has_a_larger_residual_than_the_start(method: str, step: float) -> None:
+    case = Linear()
+    result = invert(case.problem(), method, tuned(method, 15, step=step))
+    started = result.trace[0]
+    if method != "gradient":
+        torch.testing.assert_close(started, start_residual(case), rtol=1e-9, atol=1e-12)
+    assert (result.residual <= started).all()
+
+
+@pytest.mark.parametrize("method", ["forward-step", "inertial-km"])
+def test_where_plain_steps_diverge_the_start_is_returned(method: str) -> None:
+    case = Linear(sign=-1.0)  # E(D(z)) is about -z, so r grows along every step
+    z = start = linear(case.encoder)(case.image)
+    for _ in range(10):
+        z = z - (linear(case.encoder)(linear(case.decoder)(z)) - start)
+    assert float(z.norm()) > 100 * float(start.norm())  # the plain iteration does diverge
+    result = invert(case.problem(), method, tuned(method, 10, step=1.0))
+    assert result.status == ("diverged",) * 3
+    assert result.converged == (False,) * 3
+    assert torch.equal(result.latent, start)
+    torch.testing.assert_close(result.residual, result.trace[0], rtol=0, atol=0)
+
+
+def test_numbers_that_are_not_finite_end_in_the_best_finite_iterate() -> None:
+    case = Linear()
+
+    def explode(latent: torch.Tensor) -> torch.Tensor:
+        case.decoded.append(len(latent))
+        image = linear(case.decoder)(latent)
+        return image * math.inf if len(case.decoded) == 3 else image
+
+    problem = Problem(case.image, case.encode, explode)
+    result = invert(problem, "forward-step", tuned("forward-step", 10))
+    assert result.latent.isfinite().all()
+    assert result.residual.tolist() == result.trace[1].tolist()
+    assert result.iterations.tolist() == [1] * 3
+    assert len(case.decoded) == 3
+
+
+@pytest.mark.parametrize("method", ITERATIVE)
+def test_the_best_of_the_trace_is_the_residual_that_is_returned(method: str) -> None:
+    case = Linear()
+    result = invert(case.problem(), method, tuned(method, 12, tolerance=0.01, stagnation=0.05))
+    trace = result.trace.nan_to_num(nan=math.inf)
+    assert torch.equal(trace.min(dim=0).values, result.residual)
+    assert torch.equal(trace.argmin(dim=0), result.iterations)
+
+
+def test_each_item_stops_by_itself_and_is_not_evaluated_again() -> None:
+    case = Linear(batch=4)
+    # Each is a tenth of the one before, while the encoder's constant part stays: their relative residuals differ.
+    case.image = linear(case.decoder)(torch.stack([case.truth[0] * 10.0**-i for i in range(4)]))
+
+    def offset(image: torch.Tensor) -> torch.Tensor:
+        case.encoded.append(len(image))
+        return linear(case.encoder)(image) + 0.01
+
+    result = invert(Problem(case.image, offset, case.decode), "forward-step", tuned("forward-step", 30, tolerance=1e-5))
+    evaluated = result.trace.isfinite()
+    counts = evaluated.sum(dim=0).tolist()
+    assert result.status == ("tolerance",) * 4
+    assert len(set(counts)) > 1
+    for i, count in enumerate(counts):  # finite up to its stop, NaN after it
+        assert evaluated[:count, i].all() and not evaluated[count:, i].any()
+        assert result.iterations[i] == count - 1
+    assert case.decoded == evaluated.sum(dim=1).tolist()
+    assert case.encoded == [4, *case.decoded]
+
+
+def test_tolerance_and_stagnation_end_the_iteration() -> None:
+    case = Linear()
+    reached = invert(case.problem(), "forward-step", tuned("forward-step", 40, tolerance=1e-3))
+    assert reached.status == ("tolerance",) * 3
+    assert (reached.residual <= 1e-3).all() and (reached.trace[-2].nan_to_num(nan=1.0) > 1e-3).all()
+    slow = invert(case.problem(), "forward-step", tuned("forward-step", 40, step=1e-3, stagnation=0.02))
+    assert slow.status == ("stagnated",) * 3
+    assert len(slow.trace) == 2
+    assert slow.converged == reached.converged == (True,) * 3
+
+
+@pytest.mark.parametrize("method", ["forward-step", "inertial-km"])
+def test_the_overfit_stop_keeps_the_attack_out_of_the_latent_and_lets_clean_images_through(method: str) -> None:
+    settings = replace(tuned(method, 25, step=1.0), misfit_fall=0.8, misfit_explained=0.5)
+    unstopped = tuned(method, 25, step=1.0)
+    clean = Attacked(0.0)
+    encoder = clean.error(clean.solve("encoder", settings))
+    assert (clean.error(clean.solve(method, settings)) < 0.3 * encoder).all()
+    for noise in (1.0, 2.0, 4.0):
+        case = Attacked(noise)
+        encoder = case.error(case.solve("encoder", settings))
+        stopped = case.solve(method, settings)
+        assert stopped.status == ("overfit",) * 8
+        assert stopped.converged == (True,) * 8
+        assert (case.error(stopped) <= 1.05 * encoder).all()
+        free = case.solve(method, unstopped)
+        assert "overfit" not in free.status
+        assert (free.residual < stopped.residual).all()  # the equation is solved better ...
+        if noise > 1:
+            assert (case.error(free) > 1.2 * encoder).all()  # ... and the latent is worse
+
+
+def test_a_step_that_the_overfit_stop_takes_back_is_shown_in_the_trace_and_not_returned() -> None:
+    case = Attacked(4.0)
+    result = case.solve("forward-step", replace(tuned("forward-step", 25, step=1.0), misfit_fall=0.8))
+    last = result.trace.isfinite().sum(dim=0) - 1
+    assert (result.iterations < last).all()
+    for i in range(8):
+        assert result.trace[result.iterations[i], i] == result.residual[i]
+
+
+def test_the_overfit_stop_compares_each_step_with_the_one_before_and_with_the_start() -> None:
+    lasted = []
+    for noise in (0.1, 0.2, 0.4, 1.0):
+        case = Attacked(noise, batch=1)
+        case.encoder = (
+            case.decoder.T * 0.4
+        )  # reads no attack: the misfit falls to the attack's energy, and stalls there
+        misfits: list[float] = []
+
+        def decode(z: torch.Tensor, case: Attacked = case, misfits: list[float] = misfits) -> torch.Tensor:
+            image = linear(case.decoder)(z)
+            misfits.append(float((image - case.image).norm()))
+            return image
+
+        settings = replace(tuned("forward-step", 40, step=1.0), misfit_fall=0.9, misfit_explained=0.2)
+        result = invert(Problem(case.image, linear(case.encoder, (3, 4, 4)), decode), "forward-step", settings)
+        assert result.status == ("overfit",)
+        stalled = [k for k in range(1, len(misfits)) if misfits[k] > max(0.9 * misfits[k - 1], 0.2 * misfits[0])]
+        assert stalled == [len(misfits) - 1]  # the first step that stalls is the last one taken
+        assert result.iterations.tolist() == [len(misfits) - 2]
+        lasted.append(len(misfits))
+    assert lasted[0] > lasted[-1] and lasted[0] > 3
