@@ -1,8 +1,9 @@
 """Recipe of the refiner: `python -m treering_verify.models.landscape.train_refiner --work DIR`.
 
-Latents of training scenes are decoded, attacked and brought to 8 bits, as suspect images are; the refiner learns to say
-what a forward step leaves to be done, first at z = E(x), then also at the points that it reaches itself. The images'
-inputs are computed once per round and kept in memory (about 210 kB each in float16).
+Latents are decoded, attacked and brought to 8 bits, as suspect images are; the refiner learns to say what a forward step
+leaves to be done. First round: latents of training scenes, at z = E(x). Second round: latents that the diffusion part
+generates (every fourth batch: scenes), also at the points that the refiner reaches itself. The images' inputs are computed
+once per round and kept in memory (about 210 kB each in float16).
 """
 
 from __future__ import annotations
@@ -17,14 +18,18 @@ from pathlib import Path
 import torch
 
 from treering_verify.attacks import Attack
+from treering_verify.generation import initial_noise
 from treering_verify.images import to_pil, to_tensor
 from treering_verify.models import LatentModel, load_model
 from treering_verify.models.landscape.scenes import render
 from treering_verify.models.landscape.train import Trainer
 from treering_verify.models.refiner import Refiner, features
+from treering_verify.noise_inversion import denoise
 
 IMAGES, STEPS, BATCH = 4800, 1200, 32
 _FIRST = 20_000_000  # scenes of the refiner start at this index of the training stream
+_SEEDS = 11 << 32  # and of the generated latents, whose noise is N(0, I), as marked noise is over keys
+_STEPS = 20
 _CHUNK = 16
 
 
@@ -46,12 +51,27 @@ def draw_attack(generator: random.Random) -> Attack | None:
     return Attack("brightness", {"factor": generator.uniform(0.6, 1.5)})
 
 
-def images(model: LatentModel, count: int, first: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield chunks of (latents, attacked images) of training scenes."""
+def _scenes(model: LatentModel, index: int) -> torch.Tensor:
+    """Return latents of training scenes."""
+    return model.encode(render(_CHUNK, stream="train", index=index)[0] * 2 - 1)
+
+
+def _generated(model: LatentModel, index: int) -> torch.Tensor:
+    """Return latents that the model generates, all classes in turn, guidance 1 to 3."""
+    seeds = range(_SEEDS + index * _CHUNK, _SEEDS + (index + 1) * _CHUNK)
+    conditions = [model.classes[s % len(model.classes)] for s in seeds]
+    noise = initial_noise(model.latent_shape, seeds)
+    return denoise(model, noise, steps=_STEPS, conditions=conditions, guidance=float(1 + index % 3))
+
+
+def images(
+    model: LatentModel, count: int, first: int = 0, *, generated: bool = False
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield chunks of (latents, attacked images): of training scenes, or of the model's own latents and some scenes."""
     for chunk in range(count // _CHUNK):
         index = _FIRST + first + chunk
         with torch.inference_mode():
-            latent = model.encode(render(_CHUNK, stream="train", index=index)[0] * 2 - 1)
+            latent = _generated(model, index) if generated and chunk % 4 else _scenes(model, index)
             decoded = model.decode(latent)
         generator = random.Random(index)
         pictures = []
@@ -63,7 +83,7 @@ def images(model: LatentModel, count: int, first: int = 0) -> Iterator[tuple[tor
 
 
 def examples(
-    model: LatentModel, refiner: Refiner, count: int, steps: int, first: int = 0
+    model: LatentModel, refiner: Refiner, count: int, steps: int, first: int = 0, *, generated: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Make inputs (n, F, h, w), targets (n, C, h, w) and image weights (n,) at z_0 .. z_steps of the refiner's own path.
 
@@ -71,7 +91,7 @@ def examples(
     """
     inputs, targets, sizes = [], [], []
     with torch.inference_mode():
-        for latent, image in images(model, count, first):
+        for latent, image in images(model, count, first, generated=generated):
             z = start = model.encode(image)
             for k in range(steps + 1):
                 output = model.decode(z)
@@ -88,7 +108,7 @@ def examples(
 def train(
     model: LatentModel, work: Path, *, count: int, steps: int, batch: int, width: int = 64, blocks: int = 6
 ) -> Refiner:
-    """Train in two rounds, each with images of its own: at the start, then along the path. Returns the EMA."""
+    """Train in two rounds, each with images of its own: scenes, then the model's. Returns the EMA."""
     factor = model.image_size[0] // model.latent_shape[1]
     torch.manual_seed(2)
     refiner = Refiner(model.latent_shape[0], factor, width, blocks)
@@ -96,7 +116,7 @@ def train(
         guide = copy.deepcopy(refiner)  # the round before, also when this one is resumed
         trainer = Trainer(f"refiner-{number}", refiner, work, steps=int(steps * share), peak=1e-3, decay=0.01)
         if trainer.step < trainer.steps:
-            data = examples(model, guide, count // (number + 1), number, number * count)
+            data = examples(model, guide, count // (number + 1), number, number * count, generated=number > 0)
             inputs, targets, sizes = data
             print(f"refiner-{number}: {len(inputs)} examples", flush=True)
 
