@@ -39,10 +39,12 @@ def inversion(model: LatentModel, scope: Scope) -> Findings:
     key = Key.generate(model.latent_shape, seed=first)
     known = truth(model, key, range(first, first + count))
     clean = known.pixels()
-    variants = [*published(longest), *own(longest)]
+    refined = model.refine is not None
+    methods = [method for method in METHODS if refined or method != "learned"]
+    variants = [*published(longest), *own(longest, refined=refined)]
     attacks = ATTACKS[2:4] if scope.quick else ATTACKS
     rows: list[dict[str, Any]] = []
-    with scope.progress("Methods", len(variants) + len(attacks) * len(METHODS)) as advance:
+    with scope.progress("Methods", len(variants) + len(attacks) * len(methods)) as advance:
         lines: list[tuple[Cell, ...]] = []
         for variant in variants:
             path = follow(model, clean, known.latent, variant.method, variant.settings, budgets=variant.budgets)
@@ -54,7 +56,7 @@ def inversion(model: LatentModel, scope: Scope) -> Findings:
         attacked: list[tuple[Cell, ...]] = []
         for name in attacks:
             pixels = known.pixels(name)
-            for method in METHODS:
+            for method in methods:
                 path = follow(
                     model, pixels, known.latent, method, DEFAULTS[method], budgets=(DEFAULTS[method].iterations,)
                 )

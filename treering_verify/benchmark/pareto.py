@@ -11,6 +11,7 @@ from detectors import mean
 from treering_verify.benchmark.paths import follow
 from treering_verify.benchmark.scope import SEEDS, Scope, truth
 from treering_verify.benchmark.variants import GRADIENT, GRADIENT_FREE, OURS, own, published
+from treering_verify.decoder_inversion import DEFAULTS
 from treering_verify.findings import Cell, Curve, Curves, Figure, Findings, Table
 from treering_verify.models import LatentModel
 
@@ -20,16 +21,15 @@ def pareto(model: LatentModel, scope: Scope) -> Findings:
     count, first = scope.images(2, 32), SEEDS["pareto"]
     known = truth(model, None, range(first, first + count))
     pixels = known.pixels()
-    variants = [*published(8 if scope.quick else 50), *own(8 if scope.quick else 20)]
+    variants = [*published(8 if scope.quick else 50), *own(8 if scope.quick else 20, refined=model.refine is not None)]
     rows: list[dict[str, Any]] = []
     points: dict[str, list[tuple[float, float]]] = {}
     drawn: dict[str, list[tuple[float, float]]] = {}
-    follow(model, pixels[:1], known.latent[:1], "forward-step", variants[-3].settings, batch=1)  # warm-up
+    follow(model, pixels[:1], known.latent[:1], "forward-step", DEFAULTS["forward-step"], batch=1)  # warm-up
     with scope.progress("Methods", len(variants)) as advance:
         for variant in variants:
             path = follow(model, pixels, known.latent, variant.method, variant.settings, batch=1)
-            # A scheduled run is one point: its earlier iterates belong to no shorter run.
-            chosen = [len(path.error) - 1] if variant.settings.scheduled else range(len(path.error))
+            chosen = [len(path.error) - 1] if variant.one_point else range(len(path.error))
             for k in chosen:
                 seconds, error = float(path.seconds[k]), mean(path.error[k].tolist()).value
                 rows.append(

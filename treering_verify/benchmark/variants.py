@@ -19,6 +19,11 @@ class Variant:
     settings: Settings
     budgets: tuple[int, ...]
 
+    @property
+    def one_point(self) -> bool:
+        """Whether only the end of a run is a result: a schedule depends on its length, and learned steps all count."""
+        return self.settings.scheduled or self.method == "learned"
+
 
 def _long(method: str, budgets: tuple[int, ...], label: str, family: str, **changes: float) -> Variant:
     settings = unstopped(replace(DEFAULTS[method], iterations=budgets[-1], scheduled=False))
@@ -49,11 +54,13 @@ def published(longest: int) -> list[Variant]:
     ]
 
 
-def own(longest: int) -> list[Variant]:
-    """Return what this project adds, beginning with the default, which stops by itself."""
+def own(longest: int, *, refined: bool) -> list[Variant]:
+    """Return what this project adds, beginning with the default, which stops by itself; learned steps need a refiner."""
     few = tuple(n for n in (3, 5, 10, 20) if n <= longest)
+    learned = [Variant("learned", OURS, "learned", replace(DEFAULTS["learned"], iterations=n), (n,)) for n in (1, 2, 3)]
     return [
         Variant("forward-step (default)", OURS, "forward-step", DEFAULTS["forward-step"], (3,)),
         _long("anderson", few, "anderson", OURS),
         Variant("gauss-newton", OURS, "gauss-newton", DEFAULTS["gauss-newton"], (1, 2)),
+        *(learned if refined else []),
     ]
