@@ -5,9 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
+from treering_verify.attacks import Attack
+from treering_verify.benchmark.paths import decibels
+from treering_verify.decoder_inversion import invert
+from treering_verify.images import to_pil, to_tensor
 from treering_verify.models import LatentModel, load_model
 from treering_verify.models.landscape.measure import colour_error, sliced_wasserstein, star_contrast
 from treering_verify.models.landscape.scenes import CLASSES, render
+from treering_verify.verification import problem_of
 
 
 @pytest.fixture(scope="module")
@@ -44,3 +49,20 @@ def test_the_measures_know_what_they_measure(scenes: tuple[torch.Tensor, torch.T
     assert sliced_wasserstein(images, images, patches=2000) < 0.05 * sliced_wasserstein(
         images, images + 1, patches=2000
     )
+
+
+@pytest.mark.parametrize("quality", [None, 50, 25])
+def test_learned_steps_come_nearer_than_the_encoder_and_forward_steps(
+    landscape: LatentModel, scenes: tuple[torch.Tensor, torch.Tensor], quality: int | None
+) -> None:
+    with torch.inference_mode():
+        latents = landscape.encode(scenes[0][:8])
+        pictures = [to_pil(picture) for picture in landscape.decode(latents)]
+    if quality:
+        pictures = [Attack("jpeg", {"quality": quality}).apply(picture, seed=i) for i, picture in enumerate(pictures)]
+    problem = problem_of(landscape, torch.cat([to_tensor(picture) for picture in pictures]))
+    encoder, forward, learned = (
+        decibels(invert(problem, method).latent, latents).mean() for method in ("encoder", "forward-step", "learned")
+    )
+    assert learned < encoder - 1
+    assert learned < forward - 0.5

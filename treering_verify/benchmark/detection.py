@@ -21,7 +21,12 @@ from treering_verify.verification import recover_noise, weigh
 if TYPE_CHECKING:
     from PIL import Image
 
-_PLAN = (("random", (CLEAN, "jpeg:quality=75", "jpeg:quality=25"), 1e-6), ("rings", (CLEAN,), 1e-3))
+_RANDOM = (CLEAN, "jpeg:quality=75", "jpeg:quality=25")
+_PLAN: tuple[tuple[str, dict[str, Any], tuple[str, ...], float], ...] = (
+    ("random", {}, _RANDOM, 1e-6),
+    ("random 4-12", {"inner_radius": 4, "outer_radius": 12}, _RANDOM, 1e-6),
+    ("rings", {"pattern": "rings"}, (CLEAN,), 1e-3),
+)
 _BATCH = 16
 
 
@@ -30,13 +35,13 @@ def detection(model: LatentModel, scope: Scope) -> Findings:
     count, first = scope.images(8, 200), SEEDS["detection"]
     rows: list[dict[str, Any]] = []
     lines = []
-    with scope.progress("Images", 3 * count) as advance:
+    with scope.progress("Images", (1 + len(_PLAN)) * count) as advance:
         controls = []
         for result in generate(model, None, seeds=range(first, first + count)):
             controls.append(result.image)
             advance()
-        for pattern, names, alpha in _PLAN:
-            keys = [Key.generate(model.latent_shape, pattern=pattern, seed=first + i) for i in range(count)]
+        for label, options, names, alpha in _PLAN:
+            keys = [Key.generate(model.latent_shape, seed=first + i, **options) for i in range(count)]
             seeds = range(first + (1 << 20), first + (1 << 20) + count)
             marked = _generate(model, keys, seeds, advance)
             for name in names:
@@ -47,7 +52,7 @@ def detection(model: LatentModel, scope: Scope) -> Findings:
                     for i, (log10, cosine) in enumerate(found):
                         rows.append(
                             {
-                                "pattern": pattern,
+                                "pattern": label,
                                 "attack": name,
                                 "truth": truth,
                                 "image": i,
@@ -62,7 +67,7 @@ def detection(model: LatentModel, scope: Scope) -> Findings:
                 reach = float(np.quantile(scores["marked"], 0.95, method="higher"))
                 lines.append(
                     (
-                        pattern,
+                        label,
                         name,
                         f"{alpha:g}",
                         hits,

@@ -26,7 +26,7 @@ from treering_verify.models.landscape.train import Trainer
 from treering_verify.models.refiner import Refiner, features
 from treering_verify.noise_inversion import denoise
 
-IMAGES, STEPS, BATCH = 4800, 1200, 32
+IMAGES, STEPS, BATCH = 3200, 1200, 32  # the second round has half the images, the first half the steps
 _FIRST = 20_000_000  # scenes of the refiner start at this index of the training stream
 _SEEDS = 11 << 32  # and of the generated latents, whose noise is N(0, I), as marked noise is over keys
 _STEPS = 20
