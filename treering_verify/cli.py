@@ -206,7 +206,9 @@ def generate(
 @click.option("--key", "key_files", multiple=True, required=True, type=click.Path(path_type=Path), help="Repeatable.")
 @click.option("--alpha", type=float, default=1e-6, show_default=True, help="False-positive rate per image, all keys.")
 @click.option("--format", "style", type=click.Choice(["text", "json", "jsonl"]), default="text", show_default=True)
-@click.option("--inversion", default="forward-step", show_default=True, help="Decoder inversion method.")
+@click.option(
+    "--inversion", default="auto", show_default=True, help="Decoder inversion: auto (the model's best), or a method."
+)
 @click.option("--noise-inversion", default="naive", show_default=True, help="Noise inversion: naive, exact or heun.")
 @click.option("--steps", type=click.IntRange(0), default=10, show_default=True, help="Noise inversion steps.")
 @click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True)

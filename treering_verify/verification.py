@@ -40,7 +40,7 @@ class Pipeline:
     Attributes
     ----------
     inversion : str
-        Decoder-inversion method, one of `decoder_inversion.METHODS`.
+        Decoder-inversion method, one of `decoder_inversion.METHODS`, or "auto": the model's best.
     settings : Settings, optional
         Its settings; the method's defaults when left out.
     noise_method : str
@@ -51,15 +51,16 @@ class Pipeline:
         Images that go through the model together.
     """
 
-    inversion: str = decoder_inversion.DEFAULT_METHOD
+    inversion: str = decoder_inversion.AUTO
     settings: decoder_inversion.Settings | None = None
     noise_method: str = noise_inversion.DEFAULT_METHOD
     steps: int = noise_inversion.DEFAULT_STEPS
     batch_size: int = 16
 
     def __post_init__(self) -> None:
-        if self.inversion not in decoder_inversion.METHODS:
-            raise UsageError(f"no inversion {self.inversion!r}: choose one of {', '.join(decoder_inversion.METHODS)}")
+        methods = (decoder_inversion.AUTO, *decoder_inversion.METHODS)
+        if self.inversion not in methods:
+            raise UsageError(f"no inversion {self.inversion!r}: choose one of {', '.join(methods)}")
         if self.noise_method not in noise_inversion.METHODS:
             raise UsageError(
                 f"no noise inversion {self.noise_method!r}: choose one of {', '.join(noise_inversion.METHODS)}"

@@ -14,6 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet
 import pytest
 import torch
@@ -21,12 +22,16 @@ import torch
 from detectors import Mean, Rate
 from treering_verify.benchmark import BENCHMARKS, Scope, run
 from treering_verify.benchmark.baseline import released_gradient
+from treering_verify.benchmark.inversion import _attacked
+from treering_verify.benchmark.kept import fingerprint, kept
+from treering_verify.benchmark.laboratory import Clock, Laboratory
 from treering_verify.benchmark.memory import peak_memory
 from treering_verify.benchmark.pareto import area_between
+from treering_verify.benchmark.paths import Path as Followed
 from treering_verify.benchmark.paths import decibels, follow
 from treering_verify.benchmark.scope import SEEDS, truth
-from treering_verify.benchmark.variants import own, published
-from treering_verify.decoder_inversion import DEFAULTS, invert, unstopped
+from treering_verify.benchmark.variants import attacked, own, published
+from treering_verify.decoder_inversion import DEFAULTS, default_method, invert, unstopped
 from treering_verify.findings import Cloud, Curve, Curves, Figure, Findings, Matrix, Table
 from treering_verify.models import LatentModel, load_model
 from treering_verify.report import Provenance, draw_figure, format_cell, store_findings
@@ -220,3 +225,99 @@ def test_equal_figures_are_equal_files() -> None:
 )
 def test_cells_are_written_as_people_read_them(value: Any, text: str) -> None:
     assert format_cell(value) == text
+
+
+# --- the laboratory ---------------------------------------------------------------------------------------------------
+
+
+def test_what_was_kept_is_not_measured_again_and_another_question_is(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def measure(answer: float) -> Callable[[], dict[str, Any]]:
+        def work() -> dict[str, Any]:
+            asked.append(str(answer))
+            return {"numbers": np.array([answer, np.nan])}
+
+        return work
+
+    first = kept(tmp_path, "x", ("facts", 1), measure(1.0))
+    again = kept(tmp_path, "x", ("facts", 1), measure(2.0))
+    other = kept(tmp_path, "x", ("facts", 2), measure(3.0))
+    np.testing.assert_array_equal(first["numbers"], again["numbers"])
+    assert other["numbers"][0] == 3.0 and asked == ["1.0", "3.0"]
+    assert kept(None, "x", ("facts", 1), measure(4.0))["numbers"][0] == 4.0
+    assert len(list(tmp_path.iterdir())) == 2  # and nothing half-written
+
+
+def test_an_interrupted_benchmark_goes_on_where_it_was(tiny_folder: Path, tmp_path: Path) -> None:
+    scope = Scope(silent, quick=True, folder=tmp_path)
+    model = load_model(tiny_folder)
+    variant = attacked(3, refined=True)[2]
+    lab = Laboratory.open(model, scope, 3)
+    path = lab.path(variant)
+    passes = 0
+
+    class Counting:
+        def __getattr__(self, name: str) -> Any:
+            nonlocal passes
+            passes += name in ("encode", "decode", "denoise")
+            return getattr(model, name)
+
+    again = Laboratory.open(Counting(), scope, 3)  # type: ignore[arg-type]
+    # The same weights would give the same answer; a model without weights in sight is another one.
+    assert passes > 0 and again.weights != lab.weights
+    passes = 0
+    resumed = replace(again, weights=lab.weights, known=lab.known).path(variant)
+    assert passes == 0
+    assert torch.equal(resumed.error, path.error) and torch.equal(resumed.steps, path.steps)
+    assert all(torch.equal(resumed.latents[n], path.latents[n]) for n in variant.budgets)
+
+
+def test_other_weights_have_another_fingerprint(tiny_folder: Path) -> None:
+    a, b = load_model(tiny_folder), load_model(tiny_folder)
+    assert fingerprint(a) == fingerprint(b)
+    with torch.no_grad():
+        part = next(part for part in vars(b).values() if isinstance(part, torch.nn.Module))
+        next(part.parameters()).mul_(1.001)
+    assert fingerprint(a) != fingerprint(b)
+
+
+def test_a_clock_counts_steps_of_equal_cost_beyond_the_last_that_was_run() -> None:
+    clock = Clock((1.0, 3.0, 5.0))
+    assert [clock.at(k) for k in (0, 1, 2, 3, 10)] == [1.0, 3.0, 5.0, 7.0, 21.0]
+    assert Clock((0.5,)).at(7) == 0.5  # the encoder
+
+
+def test_the_default_is_among_the_methods_compared_exactly_once() -> None:
+    for refined in (True, False):
+        method = default_method(refined=refined)
+        for variants in (own(20, refined=refined), attacked(20, refined=refined)):
+            assert [(v.method, v.settings) for v in variants if v.is_default] == [(method, DEFAULTS[method])]
+            assert len({(v.label, v.budgets) for v in variants}) == len(variants)
+
+
+def test_differences_are_paired_and_images_that_end_above_their_start_are_counted(tiny_folder: Path) -> None:
+    lab = Laboratory.open(load_model(tiny_folder), Scope(silent, quick=True), 3)
+    variants = [v for v in attacked(3, refined=False) if v.method in ("encoder", "forward-step")]
+    start = torch.tensor([-10.0, -12.0, -14.0])
+    better, worse = start - 2.0, start + torch.tensor([0.05, 0.2, 0.3])
+    latents = {n: lab.known.latent for v in variants for n in v.budgets}
+    paths = {}
+    for variant in variants:
+        if variant.method == "encoder":
+            error = start[None]
+        elif variant.is_default:
+            error = torch.stack([start, better])
+        else:
+            error = torch.stack([start, better + 1.0, worse])
+        paths[variant] = Followed(error, torch.zeros(len(error)), latents, torch.ones(3))
+    lines = _attacked(lab, "jpeg:quality=50", paths, [])
+    by = {str(line[1]): line for line in lines}
+    assert by["encoder"][4].value == pytest.approx(0.0)
+    assert by["forward-step (default)"][4].value == pytest.approx(-2.0)  # lower than the start
+    assert by["forward-step (default)"][5].value == pytest.approx(
+        -1.0
+    )  # against -1 dB, the best reading of a published one
+    assert by["forward-step, no stop, best"][2] == "1.0"
+    assert str(by["forward-step, no stop"][6]).startswith("2/3")
+    assert str(by["forward-step (default)"][6]).startswith("0/3")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from treering_verify.benchmark.ablation import ablation
@@ -13,6 +14,7 @@ from treering_verify.benchmark.cocoercivity import cocoercivity
 from treering_verify.benchmark.detection import detection
 from treering_verify.benchmark.editing import editing
 from treering_verify.benchmark.inversion import inversion
+from treering_verify.benchmark.kept import FOLDER
 from treering_verify.benchmark.noise import noise
 from treering_verify.benchmark.pareto import pareto
 from treering_verify.benchmark.quality import quality
@@ -40,8 +42,8 @@ BENCHMARKS: dict[str, Callable[[LatentModel, Scope], Findings]] = {
 
 
 def run(name: str, model: LatentModel, output: Path, scope: Scope) -> str:
-    """Run one benchmark, store what it found in a folder, and return the summary."""
-    findings = BENCHMARKS[name](model, scope)
+    """Run one benchmark, store what it found in a folder, and return the summary; long measurements there are taken up."""
+    findings = BENCHMARKS[name](model, replace(scope, folder=output / FOLDER))
     options = [" --quick" if scope.quick else "", f" --count {scope.count}" if scope.count else ""]
     where = "" if model.name == "landscape" else f" --model {model.name}"
     provenance = Provenance(

@@ -15,7 +15,7 @@ from treering_verify import legacy
 from treering_verify.benchmark.memory import peak_memory
 from treering_verify.benchmark.published import CLASSIFICATION, SOURCE
 from treering_verify.benchmark.scope import CLEAN, SEEDS, Scope, distorted
-from treering_verify.decoder_inversion import DEFAULT_METHOD, DEFAULTS
+from treering_verify.decoder_inversion import DEFAULTS, default_method
 from treering_verify.findings import Cell, Figure, Findings, Matrix, Table
 from treering_verify.generation import DEFAULT_GUIDANCE, DEFAULT_STEPS, initial_noise
 from treering_verify.images import to_pil, to_tensor
@@ -52,7 +52,7 @@ def classification(model: LatentModel, scope: Scope) -> Findings:
         "encoder": Pipeline(inversion="encoder"),
         "gradient": _published("gradient", scope.quick),
         "gradient-free": _published("adam", scope.quick),
-        "ours": Pipeline(inversion=DEFAULT_METHOD),
+        "ours": Pipeline(inversion=default_method(refined=model.refine is not None)),
     }
     each, first = scope.images(2, 30), SEEDS["classification"]
     sets = [*_paper_sets(model, each, first), *_random_sets(model, scope, first)]

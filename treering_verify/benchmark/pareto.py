@@ -2,36 +2,37 @@
 
 from __future__ import annotations
 
+import statistics
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detectors import mean
-from treering_verify.benchmark.paths import follow
-from treering_verify.benchmark.scope import SEEDS, Scope, truth
-from treering_verify.benchmark.variants import GRADIENT, GRADIENT_FREE, OURS, own, published
-from treering_verify.decoder_inversion import DEFAULTS
+from treering_verify.benchmark.laboratory import Laboratory, seeds
+from treering_verify.benchmark.scope import Scope
+from treering_verify.benchmark.variants import GRADIENT, GRADIENT_FREE, OURS
 from treering_verify.findings import Cell, Curve, Curves, Figure, Findings, Table
 from treering_verify.models import LatentModel
 
 
 def pareto(model: LatentModel, scope: Scope) -> Findings:
-    """Read error and time along every path, image by image, and compare the families' lower envelopes."""
-    count, first = scope.images(2, 32), SEEDS["pareto"]
-    known = truth(model, None, range(first, first + count))
-    pixels = known.pixels()
-    variants = [*published(8 if scope.quick else 50), *own(8 if scope.quick else 20, refined=model.refine is not None)]
+    """Read the laboratory's errors against the time of one image at a time, and compare the families' lower envelopes."""
+    count, rounds = scope.images(4, 100), 2 if scope.quick else 5
+    lab = Laboratory.open(model, scope, count)
+    variants = lab.variants()
     rows: list[dict[str, Any]] = []
     points: dict[str, list[tuple[float, float]]] = {}
     drawn: dict[str, list[tuple[float, float]]] = {}
-    follow(model, pixels[:1], known.latent[:1], "forward-step", DEFAULTS["forward-step"], batch=1)  # warm-up
-    with scope.progress("Methods", len(variants)) as advance:
+    with scope.progress("Methods", len(variants) + 1) as advance:
+        clocks = lab.clock(variants, rounds, 1)
+        advance()
         for variant in variants:
-            path = follow(model, pixels, known.latent, variant.method, variant.settings, batch=1)
+            path = lab.path(variant)
             chosen = [len(path.error) - 1] if variant.one_point else range(len(path.error))
             for k in chosen:
-                seconds, error = float(path.seconds[k]), mean(path.error[k].tolist()).value
+                seconds = statistics.median(clock.at(k) for clock in clocks[variant.label])
+                error = mean(path.error[k].tolist()).value
                 rows.append(
                     {"method": variant.label, "family": variant.family, "k": k, "seconds": seconds, "nmse_db": error}
                 )
@@ -48,7 +49,7 @@ def pareto(model: LatentModel, scope: Scope) -> Findings:
     )
     return Findings(
         "pareto",
-        "Which error does each method reach in which time? One image at a time, every evaluated point of a path.",
+        "Which error does each method reach in which time? Mean error of all images, time of one image at a time.",
         tuple(rows),
         (
             Table(
@@ -59,7 +60,7 @@ def pareto(model: LatentModel, scope: Scope) -> Findings:
             ),
         ),
         (Figure("Error against time", (Curves("clean images", "s / image", "NMSE (dB)", curves, log_x=True),)),),
-        seeds=f"{first} onwards",
+        seeds=f"{seeds(count).start} onwards, one key",
         count=str(count),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from treering_verify import attacks
@@ -52,11 +53,14 @@ class Scope:
         Few images, under two minutes on two cores.
     count : int, optional
         Images, instead of the benchmark's own number.
+    folder : Path, optional
+        Where long measurements are kept, to go on after an interruption; None keeps nothing.
     """
 
     progress: Callable[[str, int], Any]
     quick: bool = False
     count: int | None = None
+    folder: Path | None = None
 
     def images(self, quick: int, full: int) -> int:
         """Return the number of images to use, given the benchmark's own for both forms."""

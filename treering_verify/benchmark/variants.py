@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from treering_verify.decoder_inversion import DEFAULTS, Settings, unstopped
+from treering_verify.decoder_inversion import DEFAULTS, Settings, default_method, unstopped
 
 BASELINE, GRADIENT, GRADIENT_FREE, OURS = "baseline", "gradient", "gradient-free", "ours"
 
@@ -18,6 +18,7 @@ class Variant:
     method: str
     settings: Settings
     budgets: tuple[int, ...]
+    is_default: bool = False
 
     @property
     def one_point(self) -> bool:
@@ -43,24 +44,54 @@ def published(longest: int) -> list[Variant]:
     def upto(*budgets: int) -> tuple[int, ...]:
         return tuple(n for n in budgets if n <= longest) or (longest,)
 
-    few = upto(1, 2, 3, 5, 10, 20, 50)
+    few = (1, 2, 3, 5, 10, 20)
     return [
         Variant("encoder", BASELINE, "encoder", DEFAULTS["encoder"], (0,)),
         *_scheduled("gradient", "gradient .1 scheduled", GRADIENT, upto(20, 50, 100)),
-        _long("gradient", upto(20, 50, 100), "gradient .01 fixed", GRADIENT, step=0.01),
-        _long("forward-step", few, "forward-step", GRADIENT_FREE),
-        _long("inertial-km", few, "inertial-km", GRADIENT_FREE),
-        *_scheduled("adam", "adam .01 scheduled", GRADIENT_FREE, upto(20, 50, 100)),
+        _long("gradient", upto(20, 50), "gradient .01 fixed", GRADIENT, step=0.01),
+        _long("forward-step", upto(*few, 50), "forward-step", GRADIENT_FREE),
+        _long("inertial-km", upto(*few), "inertial-km", GRADIENT_FREE),
+        *_scheduled("adam", "adam .01 scheduled", GRADIENT_FREE, upto(20, 50)),
     ]
+
+
+def default(*, refined: bool) -> Variant:
+    """Return what verification does when it is told nothing, stops included."""
+    method = default_method(refined=refined)
+    settings = DEFAULTS[method]
+    return Variant(f"{method} (default)", OURS, method, settings, (settings.iterations,), is_default=True)
 
 
 def own(longest: int, *, refined: bool) -> list[Variant]:
     """Return what this project adds, beginning with the default, which stops by itself; learned steps need a refiner."""
     few = tuple(n for n in (3, 5, 10, 20) if n <= longest)
-    learned = [Variant("learned", OURS, "learned", replace(DEFAULTS["learned"], iterations=n), (n,)) for n in (1, 2, 3)]
+    first = default(refined=refined)
     return [
-        Variant("forward-step (default)", OURS, "forward-step", DEFAULTS["forward-step"], (3,)),
+        first,
         _long("anderson", few, "anderson", OURS),
         Variant("gauss-newton", OURS, "gauss-newton", DEFAULTS["gauss-newton"], (1, 2)),
-        *(learned if refined else []),
+        *([v for v in _learned(1, 2, 3) if v.budgets != first.budgets] if refined else []),
     ]
+
+
+def attacked(longest: int, *, refined: bool) -> list[Variant]:
+    """Return the methods that are compared on attacked images: the published ones, with their smallest budgets, and ours."""
+    few = tuple(n for n in (3, 10) if n <= longest)
+    smallest = min(20, longest)
+    first = default(refined=refined)
+    stopped = [Variant(m, OURS, m, DEFAULTS[m], (DEFAULTS[m].iterations,)) for m in ("forward-step", "anderson")]
+    return [
+        Variant("encoder", BASELINE, "encoder", DEFAULTS["encoder"], (0,)),
+        *_scheduled("gradient", "gradient .1 scheduled", GRADIENT, (smallest,)),
+        _long("forward-step", few, "forward-step, no stop", GRADIENT_FREE),
+        _long("inertial-km", few, "inertial-km, no stop", GRADIENT_FREE),
+        *_scheduled("adam", "adam .01 scheduled", GRADIENT_FREE, (smallest,)),
+        first,
+        *(v for v in stopped if v.method != first.method),
+        Variant("gauss-newton", OURS, "gauss-newton", replace(DEFAULTS["gauss-newton"], iterations=1), (1,)),
+        *([v for v in _learned(1, 2, 3) if v.budgets != first.budgets] if refined else []),
+    ]
+
+
+def _learned(*budgets: int) -> list[Variant]:
+    return [Variant("learned", OURS, "learned", replace(DEFAULTS["learned"], iterations=n), (n,)) for n in budgets]

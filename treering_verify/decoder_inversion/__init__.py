@@ -26,11 +26,12 @@ from treering_verify.decoder_inversion.published import (
 from treering_verify.results import Inversion
 
 __all__ = [
+    "AUTO",
     "DEFAULTS",
-    "DEFAULT_METHOD",
     "METHODS",
     "Problem",
     "Settings",
+    "default_method",
     "invert",
     "scheduled_step",
     "unstopped",
@@ -46,7 +47,7 @@ METHODS: dict[str, Callable[[Problem, Settings], Inversion]] = {
     "gauss-newton": gauss_newton,
     "learned": learned,
 }
-DEFAULT_METHOD = "forward-step"
+AUTO = "auto"  # learned steps where the model brings a refiner, forward steps elsewhere
 
 
 def unstopped(settings: Settings) -> Settings:
@@ -64,16 +65,29 @@ DEFAULTS: dict[str, Settings] = {
     "adam": replace(_ADAM, step=0.01),
     "anderson": Settings(iterations=5, step=1.0, memory=4),
     "gauss-newton": Settings(iterations=2, step=0.1, inner=6),
-    "learned": Settings(iterations=2, step=1.0),
+    "learned": Settings(
+        iterations=1, step=1.0
+    ),  # a second step: 0.9 dB better on clean images, p worse on attacked ones
 }
 
 
-def invert(problem: Problem, method: str = DEFAULT_METHOD, settings: Settings | None = None) -> Inversion:
-    """Run a method by name with its default settings or others.
+def default_method(*, refined: bool) -> str:
+    """Name of the method that `auto` stands for, by whether the model has a refiner.
+
+    One learned step costs half of three forward steps and measured better in error and p-value, above all on attacked images
+    (`treering benchmark inversion`).
+    """
+    return "learned" if refined else "forward-step"
+
+
+def invert(problem: Problem, method: str = AUTO, settings: Settings | None = None) -> Inversion:
+    """Run a method by name with its default settings or others; "auto" chooses by `default_method`.
 
     Raises
     ------
     KeyError
         If there is no such method: see `METHODS`.
     """
+    if method == AUTO:
+        method = default_method(refined=problem.refine is not None)
     return METHODS[method](problem, settings or DEFAULTS[method])
