@@ -19,12 +19,12 @@ HERE = Path(__file__).parent
 
 def main(output: Path) -> None:
     model = tv.load_model("landscape")
-    image = Image.open(HERE / "unmarked-1.png").convert("RGB")
+    image = Image.open(HERE / "unmarked-0.png").convert("RGB")
     mask = Image.new("L", image.size)
-    ImageDraw.Draw(mask).ellipse((34, 10, 98, 66), fill=255)
+    ImageDraw.Draw(mask).ellipse((28, 4, 100, 76), fill=255)
     edits = {
-        method: tv.edit(model, image, mask, "night", pipeline=tv.Pipeline(inversion=method))
-        for method in ("encoder", "forward-step")
+        method: tv.edit(model, image, mask, "lake", strength=1.0, guidance=4.0, pipeline=tv.Pipeline(inversion=method))
+        for method in ("encoder", "learned")
     }
     sheet = Image.new("RGB", (4 * 132 - 4, 128), "white")
     for i, picture in enumerate((image, mask.convert("RGB"), *edits.values())):

@@ -212,6 +212,13 @@ def generate(
 @click.option("--noise-inversion", default="naive", show_default=True, help="Noise inversion: naive, exact or heun.")
 @click.option("--steps", type=click.IntRange(0), default=10, show_default=True, help="Noise inversion steps.")
 @click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True)
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    default="float32",
+    show_default=True,
+    help="Of the autoencoder; 16 bits pay where the device multiplies them.",
+)
 @click.option("--fail-on", type=click.Choice(["detected", "no-evidence", "inconclusive"]), multiple=True)
 @_MODEL
 def verify(
@@ -223,6 +230,7 @@ def verify(
     noise_inversion: str,
     steps: int,
     batch_size: int,
+    precision: str,
     fail_on: tuple[str, ...],
     model: str,
 ) -> None:
@@ -232,7 +240,9 @@ def verify(
     from treering_verify.verification import Pipeline, verify_many
 
     keys = _load_keys(key_files)
-    pipeline = Pipeline(inversion=inversion, noise_method=noise_inversion, steps=steps, batch_size=batch_size)
+    pipeline = Pipeline(
+        inversion=inversion, noise_method=noise_inversion, steps=steps, batch_size=batch_size, precision=precision
+    )
     seen: set[str] = set()
     verdicts = verify_many(files, keys, model=load_model(model), alpha=alpha, pipeline=pipeline)
     with progress("Verifying", len(files)) as advance:

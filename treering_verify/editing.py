@@ -110,7 +110,8 @@ def edit_latent(
     import torch
 
     pipeline = pipeline or Pipeline()
-    solution = decoder_inversion.invert(problem_of(model, image), pipeline.inversion, pipeline.settings)
+    problem = decoder_inversion.in_precision(problem_of(model, image), pipeline.precision)
+    solution = decoder_inversion.invert(problem, pipeline.inversion, pipeline.settings)
     with torch.inference_mode():
         climb = max(1, round(strength * steps))
         path = noise_inversion.trajectory(model, solution.latent, steps=steps)[: climb + 1]

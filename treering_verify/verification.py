@@ -49,6 +49,8 @@ class Pipeline:
         Steps of the noise inversion.
     batch_size : int
         Images that go through the model together.
+    precision : {"float32", "bfloat16", "float16"}
+        Of the autoencoder's passes in the decoder inversion; latents stay float32.
     """
 
     inversion: str = decoder_inversion.AUTO
@@ -56,6 +58,7 @@ class Pipeline:
     noise_method: str = noise_inversion.DEFAULT_METHOD
     steps: int = noise_inversion.DEFAULT_STEPS
     batch_size: int = 16
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         methods = (decoder_inversion.AUTO, *decoder_inversion.METHODS)
@@ -64,6 +67,10 @@ class Pipeline:
         if self.noise_method not in noise_inversion.METHODS:
             raise UsageError(
                 f"no noise inversion {self.noise_method!r}: choose one of {', '.join(noise_inversion.METHODS)}"
+            )
+        if self.precision not in decoder_inversion.PRECISIONS:
+            raise UsageError(
+                f"no precision {self.precision!r}: choose one of {', '.join(decoder_inversion.PRECISIONS)}"
             )
         if self.steps < 0 or self.batch_size < 1:
             raise UsageError("steps must be 0 or more, and batch_size 1 or more")
@@ -94,7 +101,8 @@ def recover_noise(
     import torch
 
     pipeline = pipeline or Pipeline()
-    solution = decoder_inversion.invert(problem_of(model, image), pipeline.inversion, pipeline.settings)
+    problem = decoder_inversion.in_precision(problem_of(model, image), pipeline.precision)
+    solution = decoder_inversion.invert(problem, pipeline.inversion, pipeline.settings)
     with torch.inference_mode():
         noise_hat = noise_inversion.invert(model, solution.latent, pipeline.noise_method, steps=pipeline.steps)
     return noise_hat, solution

@@ -8,7 +8,7 @@ import pytest
 import torch
 from linear_maps import GRADIENT_FREE, ITERATIVE, SHAPE, Linear, gaussian, linear, tuned
 
-from treering_verify.decoder_inversion import DEFAULTS, METHODS, Problem, invert
+from treering_verify.decoder_inversion import DEFAULTS, METHODS, Problem, in_precision, invert
 from treering_verify.models import LatentModel
 from treering_verify.verification import problem_of
 
@@ -105,3 +105,40 @@ def test_real_networks_can_be_inverted_by_every_method(method: str, tiny_model: 
 def test_an_unknown_method_is_a_key_error() -> None:
     with pytest.raises(KeyError, match="newton"):
         invert(Linear().problem(), "newton")
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS if m != "gauss-newton"])
+def test_sixteen_bits_round_the_networks_and_never_the_latent(method: str, tiny_model: LatentModel) -> None:
+    latent = torch.randn(2, *tiny_model.latent_shape, generator=torch.Generator().manual_seed(8))
+    with torch.inference_mode():
+        image = tiny_model.decode(latent)
+    settings = replace(DEFAULTS[method], iterations=1)
+    problem = problem_of(tiny_model, image)
+    whole = invert(problem, method, settings).latent
+    half = invert(in_precision(problem, "bfloat16"), method, settings).latent
+    assert half.dtype == torch.float32
+    difference = float((half - whole).norm() / whole.norm())
+    # Adam's first step is as long as its rate whatever the signal: where that is small, rounding can turn its sign.
+    assert 0 < difference < (0.2 if method in ("adam", "gradient") else 0.05)
+    assert in_precision(problem, "float32") is problem
+
+
+def test_a_pass_that_overflows_in_sixteen_bits_is_run_again_in_float32() -> None:
+    passes: list[bool] = []
+
+    def encode(image: torch.Tensor) -> torch.Tensor:
+        passes.append(torch.is_autocast_enabled("cpu"))
+        output = image[:, :, ::2, ::2].clone()
+        return output * float("inf") if passes[-1] else output
+
+    problem = in_precision(Problem(torch.ones(1, 3, 4, 4), encode, lambda z: z), "bfloat16")
+    assert torch.equal(problem.encode(torch.ones(1, 3, 4, 4)), torch.ones(1, 3, 2, 2))
+    assert passes == [True, False]
+
+
+def test_the_default_follows_the_refiner(tiny_model: LatentModel) -> None:
+    image = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    problem = problem_of(tiny_model, image)
+    assert torch.equal(invert(problem).latent, invert(problem, "learned").latent)
+    without = replace(problem, refine=None)
+    assert torch.equal(invert(without).latent, invert(without, "forward-step").latent)

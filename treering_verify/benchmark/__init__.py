@@ -13,10 +13,12 @@ from treering_verify.benchmark.classification import classification
 from treering_verify.benchmark.cocoercivity import cocoercivity
 from treering_verify.benchmark.detection import detection
 from treering_verify.benchmark.editing import editing
+from treering_verify.benchmark.heldout import heldout
 from treering_verify.benchmark.inversion import inversion
 from treering_verify.benchmark.kept import FOLDER
 from treering_verify.benchmark.noise import noise
 from treering_verify.benchmark.pareto import pareto
+from treering_verify.benchmark.precision import precision
 from treering_verify.benchmark.quality import quality
 from treering_verify.benchmark.scope import Scope, hardware, versions
 from treering_verify.benchmark.throughput import throughput
@@ -33,7 +35,9 @@ BENCHMARKS: dict[str, Callable[[LatentModel, Scope], Findings]] = {
     "baseline": baseline,
     "cocoercivity": cocoercivity,
     "pareto": pareto,
+    "heldout": heldout,
     "noise": noise,
+    "precision": precision,
     "classification": classification,
     "editing": editing,
     "throughput": throughput,

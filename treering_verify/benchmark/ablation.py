@@ -16,7 +16,7 @@ from treering_verify.models import LatentModel
 
 def ablation(model: LatentModel, scope: Scope) -> Findings:
     """Run every optimiser with fixed and scheduled steps; fixed ones are read along one run, scheduled ones run anew."""
-    count, first = scope.images(2, 100), SEEDS["ablation"]
+    count, first = scope.images(2, 32), SEEDS["ablation"]
     budgets = (5, 10) if scope.quick else (20, 30, 50, 100)
     known = truth(model, None, range(first, first + count))
     pixels = known.pixels()

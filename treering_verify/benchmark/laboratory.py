@@ -98,14 +98,8 @@ class Laboratory:
         )
 
     def evidence(self, latent: torch.Tensor) -> tuple[list[float], list[float]]:
-        """Judge latents (n, C, h, w) by the default noise inversion: log10 p and cosine of the key in each."""
-        import torch
-
-        found = []
-        for part in latent.split(_BATCH):
-            with torch.inference_mode():
-                found += weigh(noise_inversion.invert(self.model, part), [self.key])
-        return [e[0].log10_pvalue for e in found], [e[0].statistic for e in found]
+        """Judge latents (n, C, h, w) of the laboratory's images; see `judge`."""
+        return judge(self.model, self.key, latent)
 
     def clock(self, variants: list[Variant], rounds: int, batch: int) -> dict[str, list[Clock]]:
         """Time every method in turns, once a round, on `batch` clean images at a time; by label, a clock per round."""
@@ -144,6 +138,17 @@ class Clock:
         if k <= last or last == 0:
             return self.seconds[min(k, last)]
         return self.seconds[-1] + (k - last) * (self.seconds[-1] - self.seconds[0]) / last
+
+
+def judge(model: LatentModel, key: Key, latent: torch.Tensor) -> tuple[list[float], list[float]]:
+    """log10 p and cosine of the key in the noise behind each latent (n, C, h, w), by the default noise inversion."""
+    import torch
+
+    found = []
+    for part in latent.split(_BATCH):
+        with torch.inference_mode():
+            found += weigh(noise_inversion.invert(model, part), [key])
+    return [e[0].log10_pvalue for e in found], [e[0].statistic for e in found]
 
 
 def seeds(count: int) -> range:

@@ -25,10 +25,12 @@ class Peak:
     resident: float
 
 
-def peak_memory(model_name: str, pixels: torch.Tensor, method: str, settings: Settings) -> Peak:
+def peak_memory(
+    model_name: str, pixels: torch.Tensor, method: str, settings: Settings, precision: str = "float32"
+) -> Peak:
     """Invert one batch in a fresh process and return its high-water marks."""
     few = replace(settings, iterations=min(settings.iterations, _STEPS))
-    return peak_of(_inversion, (model_name, pixels.numpy(), method, few))
+    return peak_of(_inversion, (model_name, pixels.numpy(), method, few, precision))
 
 
 def peak_of(prepare: Callable[..., Callable[[], object]], arguments: tuple[Any, ...]) -> Peak:
@@ -43,14 +45,14 @@ def peak_of(prepare: Callable[..., Callable[[], object]], arguments: tuple[Any, 
         return pool.apply(_measure, (prepare, arguments))
 
 
-def _inversion(model_name: str, pixels: Any, method: str, settings: Settings) -> Callable[[], object]:
+def _inversion(model_name: str, pixels: Any, method: str, settings: Settings, precision: str) -> Callable[[], object]:
     import torch
 
-    from treering_verify.decoder_inversion import invert
+    from treering_verify.decoder_inversion import in_precision, invert
     from treering_verify.models import load_model
     from treering_verify.verification import problem_of
 
-    problem = problem_of(load_model(model_name), torch.from_numpy(pixels))
+    problem = in_precision(problem_of(load_model(model_name), torch.from_numpy(pixels)), precision)
     return lambda: invert(problem, method, settings)
 
 

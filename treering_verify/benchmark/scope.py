@@ -36,6 +36,8 @@ SEEDS = {
             "editing",
             "pareto",
             "baseline",
+            "precision",
+            "heldout",
         )
     )
 }

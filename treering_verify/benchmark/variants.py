@@ -88,7 +88,6 @@ def attacked(longest: int, *, refined: bool) -> list[Variant]:
         *_scheduled("adam", "adam .01 scheduled", GRADIENT_FREE, (smallest,)),
         first,
         *(v for v in stopped if v.method != first.method),
-        Variant("gauss-newton", OURS, "gauss-newton", replace(DEFAULTS["gauss-newton"], iterations=1), (1,)),
         *([v for v in _learned(1, 2, 3) if v.budgets != first.budgets] if refined else []),
     ]
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 from treering_verify.decoder_inversion.anderson import anderson
 from treering_verify.decoder_inversion.gauss_newton import gauss_newton
 from treering_verify.decoder_inversion.learned import learned
-from treering_verify.decoder_inversion.problem import Problem, Settings
+from treering_verify.decoder_inversion.problem import PRECISIONS, Problem, Settings, in_precision
 from treering_verify.decoder_inversion.published import (
     adam,
     encoder,
@@ -29,9 +29,11 @@ __all__ = [
     "AUTO",
     "DEFAULTS",
     "METHODS",
+    "PRECISIONS",
     "Problem",
     "Settings",
     "default_method",
+    "in_precision",
     "invert",
     "scheduled_step",
     "unstopped",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -75,3 +75,37 @@ class Problem:
     decode: Callable[[torch.Tensor], torch.Tensor]
     refine: Callable[..., torch.Tensor] | None = None
     watch: Callable[[int, torch.Tensor, torch.Tensor], None] | None = None
+
+
+PRECISIONS = ("float32", "bfloat16", "float16")
+
+
+def in_precision(problem: Problem, precision: str) -> Problem:
+    """Pose the same problem with the networks' passes in another precision; latents and residuals stay float32.
+
+    Sixteen bits round each pass (bfloat16 to about 3 digits), so the residual has a floor, which the stops for stagnation
+    find; they never add up in z, which is accumulated in float32 (Hong et al. 2024 do the same). A pass that overflows (the
+    float16 autoencoder of SDXL does) is run again in float32.
+
+    Parameters
+    ----------
+    problem : Problem
+        With callables that run under autocast; the image's device decides which.
+    precision : {"float32", "bfloat16", "float16"}
+    """
+    if precision == "float32":
+        return problem
+    device = problem.image.device.type
+
+    def lowered(run: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        def lower(*arrays: torch.Tensor) -> torch.Tensor:
+            import torch
+
+            with torch.autocast(device, getattr(torch, precision)):
+                output = run(*arrays).float()
+            return output if bool(output.isfinite().all()) else run(*arrays)
+
+        return lower
+
+    half: dict[str, Any] = {"encode": lowered(problem.encode), "decode": lowered(problem.decode)}
+    return replace(problem, refine=lowered(problem.refine) if problem.refine else None, **half)

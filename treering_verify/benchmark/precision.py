@@ -1,0 +1,94 @@
+"""Sixteen bits against thirty-two in the decoder inversion: error, evidence, time and memory on the same images."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import Any
+
+from detectors import mean
+from treering_verify.benchmark.laboratory import judge
+from treering_verify.benchmark.memory import peak_memory
+from treering_verify.benchmark.paths import decibels
+from treering_verify.benchmark.scope import SEEDS, Scope, truth
+from treering_verify.decoder_inversion import DEFAULTS, in_precision, invert
+from treering_verify.findings import Cell, Findings, Table
+from treering_verify.key import Key
+from treering_verify.models import LatentModel
+from treering_verify.verification import problem_of
+
+_METHODS = ("encoder", "forward-step", "anderson", "learned")
+_PRECISIONS = ("float32", "bfloat16")
+
+
+def precision(model: LatentModel, scope: Scope) -> Findings:
+    """Invert the same clean images in both precisions, in turns, and compare the results image by image."""
+    count, first = scope.images(2, 16), SEEDS["precision"]
+    key = Key.generate(model.latent_shape, seed=first)
+    known = truth(model, key, range(first, first + count))
+    pixels = known.pixels()
+    methods = [m for m in _METHODS if m != "learned" or model.refine is not None]
+    rows: list[dict[str, Any]] = []
+    lines: list[tuple[Cell, ...]] = []
+    with scope.progress("Methods", len(methods) * len(_PRECISIONS)) as advance:
+        for method in methods:
+            base: dict[str, list[float]] = {}
+            for kind in _PRECISIONS:
+                problem = in_precision(problem_of(model, pixels), kind)
+                invert(in_precision(problem_of(model, pixels[:1]), kind), method)  # warm-up
+                started = time.perf_counter()
+                latent = invert(problem, method).latent
+                seconds = (time.perf_counter() - started) / count
+                error = decibels(latent, known.latent).tolist()
+                log10, cosine = judge(model, key, latent)
+                base = base or {"error": error, "log10": log10}
+                peak = peak_memory(model.name, pixels[:1], method, DEFAULTS[method], kind)
+                rows += [
+                    {
+                        "method": method,
+                        "precision": kind,
+                        "image": i,
+                        "nmse_db": error[i],
+                        "log10_pvalue": log10[i],
+                        "cosine": cosine[i],
+                        "seconds": seconds,
+                    }
+                    for i in range(count)
+                ]
+                lines.append(
+                    (
+                        method,
+                        kind,
+                        mean(error),
+                        mean([a - b for a, b in zip(error, base["error"], strict=True)]),
+                        mean([a - b for a, b in zip(log10, base["log10"], strict=True)]),
+                        f"{statistics.fmean(cosine):.3f}",
+                        f"{seconds:.3f}",
+                        f"{peak.tensors:.1f}",
+                    )
+                )
+                advance()
+    return Findings(
+        "precision",
+        "What does the decoder inversion lose with the autoencoder in 16 bits, and what does it save?",
+        tuple(rows),
+        (
+            Table(
+                "Decoder inversion by precision, latents always float32",
+                (
+                    "method",
+                    "precision",
+                    "NMSE (dB)",
+                    "above float32 (dB)",
+                    "log10 p above float32",
+                    "cosine",
+                    "s / image",
+                    "peak tensors (MiB)",
+                ),
+                tuple(lines),
+                "Differences: paired by image, mean and 95 % interval. A processor without bfloat16 units emulates them.",
+            ),
+        ),
+        seeds=f"{first} onwards, one key",
+        count=str(count),
+    )
