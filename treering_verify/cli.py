@@ -288,10 +288,11 @@ def attack(file: Path, text: str, seed: int, output: Path) -> None:
 @click.option("--count", type=click.IntRange(2), help="Images, instead of the benchmark's own number.")
 @_MODEL
 def benchmark(names: tuple[str, ...], output: Path, quick: bool, count: int | None, model: str) -> None:
-    """Measure the toolkit: detection, inversion, throughput, quality, or all.
+    """Measure the toolkit: detection, inversion, throughput, quality and more, or all.
 
     Prints a summary; writes NAME.parquet with a row per measurement, NAME.txt, and report.html with tables and figures of
-    everything that was measured into the same folder.
+    everything that was measured into the same folder. What took long is kept in its folder "kept": an interrupted benchmark
+    goes on where it was, and one that asks the same question again does not measure it twice. Delete it to begin anew.
     """
     from treering_verify.benchmark import BENCHMARKS, Scope, run
     from treering_verify.models import load_model

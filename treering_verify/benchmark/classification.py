@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from detectors import confusion_matrix, mcnemar, nearest_keys
-from treering_verify import legacy
+from treering_verify import __version__, legacy
+from treering_verify.benchmark.kept import fingerprint, kept
 from treering_verify.benchmark.memory import peak_memory
 from treering_verify.benchmark.published import CLASSIFICATION, SOURCE
 from treering_verify.benchmark.scope import CLEAN, SEEDS, Scope, distorted
@@ -35,15 +36,22 @@ _BATCH = 16
 
 
 @dataclass(frozen=True, eq=False)
-class _Set:
-    """Images with the labels that they carry, and the rule that labels noise_hat."""
+class _Rule:
+    """A question about the first images of a group: the labels that they carry, and the rule that labels noise_hat."""
 
     name: str
-    attack: str
-    images: list[Image.Image]
     actual: list[str]
     labels: list[str]
     decide: Callable[[torch.Tensor], list[str]]
+
+
+@dataclass(frozen=True, eq=False)
+class _Group:
+    """Images that are taken back to their noise once, and the questions that are asked of it."""
+
+    attack: str
+    images: list[Image.Image]
+    rules: list[_Rule]
 
 
 def classification(model: LatentModel, scope: Scope) -> Findings:
@@ -55,35 +63,48 @@ def classification(model: LatentModel, scope: Scope) -> Findings:
         "ours": Pipeline(inversion=default_method(refined=model.refine is not None)),
     }
     each, first = scope.images(2, 30), SEEDS["classification"]
-    sets = [*_paper_sets(model, each, first), *_random_sets(model, scope, first)]
+    groups = [*_paper_groups(model, each, first), *_random_groups(model, scope, first)]
+    weights = fingerprint(model)
     rows: list[dict[str, Any]] = []
     lines: list[tuple[Cell, ...]] = []
     tests: list[tuple[Cell, ...]] = []
     figures = []
-    with scope.progress("Sets", len(sets) * len(methods)) as advance:
-        for chosen in sets:
-            pictures = distorted(chosen.images, chosen.attack)
-            right: dict[str, list[bool]] = {}
-            panels = []
+    with scope.progress("Groups", len(groups) * len(methods)) as advance:
+        for group in groups:
+            noise: dict[str, torch.Tensor] = {}
+            seconds: dict[str, float] = {}
             for name, pipeline in methods.items():
-                called, seconds = _classify(model, pictures, chosen.decide, pipeline)
-                right[name] = [a == c for a, c in zip(chosen.actual, called, strict=True)]
-                rows += [
-                    {"set": chosen.name, "attack": chosen.attack, "method": name, "image": i, "actual": a, "called": c}
-                    for i, (a, c) in enumerate(zip(chosen.actual, called, strict=True))
-                ]
-                matrix = confusion_matrix(chosen.actual, called, labels=chosen.labels)
-                lines.append((chosen.name, chosen.attack, name, matrix.accuracy, f"{seconds:.2f}"))
-                counts = tuple(tuple(int(n) for n in row) for row in matrix.counts)
-                panels.append(Matrix(name, tuple(chosen.labels), counts))
+                facts = (weights, __version__, group.rules[0].name, group.attack, len(group.images), pipeline)
+                noise[name], seconds[name] = _recover(model, group, pipeline, scope, (name, facts))
                 advance()
-            figures.append(Figure(f"{chosen.name}, {chosen.attack}", tuple(panels)))
-            for a, b in combinations(methods, 2):
-                test = mcnemar(right[a], right[b])
-                verdict = "differ" if test.pvalue <= 0.05 else "no significant difference"
-                p = format_pvalue(float(np.log10(test.pvalue)))
-                tests.append((chosen.name, chosen.attack, a, b, test.only_first, test.only_second, p, verdict))
-    peaks = _peaks(model, sets[0].images[0], methods)
+            for rule in group.rules:
+                right: dict[str, list[bool]] = {}
+                panels = []
+                for name in methods:
+                    called = rule.decide(noise[name][: len(rule.actual)])
+                    right[name] = [a == c for a, c in zip(rule.actual, called, strict=True)]
+                    rows += [
+                        {
+                            "set": rule.name,
+                            "attack": group.attack,
+                            "method": name,
+                            "image": i,
+                            "actual": a,
+                            "called": c,
+                        }
+                        for i, (a, c) in enumerate(zip(rule.actual, called, strict=True))
+                    ]
+                    matrix = confusion_matrix(rule.actual, called, labels=rule.labels)
+                    lines.append((rule.name, group.attack, name, matrix.accuracy, f"{seconds[name]:.2f}"))
+                    counts = tuple(tuple(int(n) for n in row) for row in matrix.counts)
+                    panels.append(Matrix(name, tuple(rule.labels), counts))
+                figures.append(Figure(f"{rule.name}, {group.attack}", tuple(panels)))
+                for a, b in combinations(methods, 2):
+                    test = mcnemar(right[a], right[b])
+                    verdict = "differ" if test.pvalue <= 0.05 else "no significant difference"
+                    p = format_pvalue(float(np.log10(test.pvalue)))
+                    tests.append((rule.name, group.attack, a, b, test.only_first, test.only_second, p, verdict))
+    peaks = _peaks(model, groups[0].images[0], methods)
     return Findings(
         "classification",
         "Which of several keys marked an image, or none? Every method sees the same images.",
@@ -109,7 +130,7 @@ def classification(model: LatentModel, scope: Scope) -> Findings:
         ),
         tuple(figures),
         seeds=f"{first} onwards",
-        count=", ".join(f"{s.name} {s.attack}: {len(s.images)}" for s in sets),
+        count=", ".join(f"{r.name} {g.attack}: {len(r.actual)}" for g in groups for r in g.rules),
     )
 
 
@@ -118,13 +139,13 @@ def _published(method: str, quick: bool) -> Pipeline:
     return Pipeline(inversion=method, settings=replace(settings, iterations=4) if quick else settings)
 
 
-def _paper_sets(model: LatentModel, each: int, first: int) -> list[_Set]:
+def _paper_groups(model: LatentModel, each: int, first: int) -> list[_Group]:
     """Images of the paper's three keys with its off-centre disc, and with the disc where it belongs."""
     import torch
 
     size = model.latent_shape[-1]
     names = ["1", "2", "3"]
-    sets = []
+    groups = []
     for centred in (False, True):
         noise = initial_noise(model.latent_shape, range(first, first + 3 * each))
         labels = [i % 3 for i in range(3 * each)]
@@ -134,24 +155,17 @@ def _paper_sets(model: LatentModel, each: int, first: int) -> list[_Set]:
             found, _ = nearest_keys(legacy.read(noise_hat, centred=centred), legacy.patterns(size, centred=centred))
             return [names[i] for i in found]
 
-        sets.append(
-            _Set(
-                f"3 keys of the paper, {'centred' if centred else 'off-centre'} disc",
-                CLEAN,
-                _render(model, marked),
-                [names[c] for c in labels],
-                names,
-                decide,
-            )
-        )
-    return sets
+        title = f"3 keys of the paper, {'centred' if centred else 'off-centre'} disc"
+        rule = _Rule(title, [names[c] for c in labels], names, decide)
+        groups.append(_Group(CLEAN, _render(model, marked), [rule]))
+    return groups
 
 
-def _random_sets(model: LatentModel, scope: Scope, first: int) -> list[_Set]:
+def _random_groups(model: LatentModel, scope: Scope, first: int) -> list[_Group]:
     """Images of 8 and of 64 random keys: closed set, and open set with unmarked images among them."""
     import torch
 
-    sets = []
+    groups = []
     sizes = (8,) if scope.quick else (8, 64)
     for many in sizes:
         count = scope.count or (8 if scope.quick else 64)
@@ -170,11 +184,12 @@ def _random_sets(model: LatentModel, scope: Scope, first: int) -> list[_Set]:
             return [e[0].key if e[0].log10_adjusted <= limit else NONE for e in weigh(noise_hat, keys)]
 
         names, true = [key.name for key in keys], [key.name for key in actual]
-        for attack in (CLEAN, "jpeg:quality=10"):
-            sets.append(_Set(f"{many} random keys, closed set", attack, marked, true, names, closed))
-            everything, labels = [*marked, *unmarked], [*true, *[NONE] * len(unmarked)]
-            sets.append(_Set(f"{many} random keys, open set", attack, everything, labels, [*names, NONE], opened))
-    return sets
+        rules = [
+            _Rule(f"{many} random keys, closed set", true, names, closed),
+            _Rule(f"{many} random keys, open set", [*true, *[NONE] * len(unmarked)], [*names, NONE], opened),
+        ]
+        groups += [_Group(attack, [*marked, *unmarked], rules) for attack in (CLEAN, "jpeg:quality=10")]
+    return groups
 
 
 def _render(model: LatentModel, noise: torch.Tensor) -> list[Image.Image]:
@@ -191,24 +206,26 @@ def _render(model: LatentModel, noise: torch.Tensor) -> list[Image.Image]:
     return images
 
 
-def _classify(
-    model: LatentModel,
-    pictures: list[Image.Image],
-    decide: Callable[[torch.Tensor], list[str]],
-    pipeline: Pipeline,
-) -> tuple[list[str], float]:
-    """Labels, and seconds per image of both inversions."""
+def _recover(
+    model: LatentModel, group: _Group, pipeline: Pipeline, scope: Scope, question: tuple[str, object]
+) -> tuple[torch.Tensor, float]:
+    """Noise_hat of a group's images, and seconds per image of both inversions."""
     import torch
 
-    called: list[str] = []
-    seconds = 0.0
-    for start in range(0, len(pictures), _BATCH):
-        pixels = torch.cat([to_tensor(picture) for picture in pictures[start : start + _BATCH]])
-        begun = time.perf_counter()
-        noise_hat, _ = recover_noise(model, pixels, pipeline)
-        seconds += time.perf_counter() - begun
-        called += decide(noise_hat)
-    return called, seconds / len(pictures)
+    def measure() -> dict[str, Any]:
+        pictures = distorted(group.images, group.attack)
+        found = []
+        seconds = 0.0
+        for start in range(0, len(pictures), _BATCH):
+            pixels = torch.cat([to_tensor(picture) for picture in pictures[start : start + _BATCH]])
+            begun = time.perf_counter()
+            found.append(recover_noise(model, pixels, pipeline)[0])
+            seconds += time.perf_counter() - begun
+        return {"noise": torch.cat(found).numpy(), "seconds": np.array(seconds / len(pictures))}
+
+    name, facts = question
+    arrays = kept(scope.folder, f"classification-{name}", facts, measure)
+    return torch.from_numpy(arrays["noise"]), float(arrays["seconds"])
 
 
 def _peaks(model: LatentModel, picture: Image.Image, methods: dict[str, Pipeline]) -> tuple[tuple[Cell, ...], ...]:

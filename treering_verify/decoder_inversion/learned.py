@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from treering_verify.decoder_inversion.driver import encode, norm
 from treering_verify.decoder_inversion.problem import Problem, Settings
 from treering_verify.errors import UsageError
 from treering_verify.results import Inversion
-
-if TYPE_CHECKING:
-    pass
 
 _WORST = 2.0
 
@@ -20,9 +15,10 @@ def learned(problem: Problem, settings: Settings) -> Inversion:
 
     Cost: one decoder, one encoder and one (small) refiner pass a step, and one evaluation more, which reports the residual
     and guards: an item whose residual ends at more than twice the start's, or not finite, goes back to the start
-    ("diverged"). The residual may grow a little all the same, and should where an image was attacked: E(D(z)) = E(x) is not
-    what is asked, but the latent behind x. Needs a model that has a refiner. On images that are not the model's its answer
-    means nothing, but the p-value stays exact, as it looks at the image only.
+    ("diverged"). The residual may grow below that, and does where an image was attacked: the equation E(D(z)) = E(x) then
+    asks for the attack too (docs/findings.md). Needs a model that has a refiner. Fails under attacks that its training did not
+    see. On images that are not the model's its answer means nothing, but the p-value stays exact, as it looks at the image
+    only.
 
     Raises
     ------
