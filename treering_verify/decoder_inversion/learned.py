@@ -16,9 +16,9 @@ def learned(problem: Problem, settings: Settings) -> Inversion:
     Cost: one decoder, one encoder and one (small) refiner pass a step, and one evaluation more, which reports the residual
     and guards: an item whose residual ends at more than twice the start's, or not finite, goes back to the start
     ("diverged"). The residual may grow below that, and does where an image was attacked: the equation E(D(z)) = E(x) then
-    asks for the attack too (docs/findings.md). Needs a model that has a refiner. Fails under attacks that its training did not
-    see. On images that are not the model's its answer means nothing, but the p-value stays exact, as it looks at the image
-    only.
+    asks for the attack too (docs/findings.md). Needs a model that has a refiner. Fails under attacks that its training
+    did not see. On images that are not the model's its answer means nothing, but the p-value stays exact, as it looks at
+    the image only.
 
     Raises
     ------
