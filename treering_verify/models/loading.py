@@ -12,7 +12,9 @@ from treering_verify.models.class_conditional import ClassConditionalModel
 from treering_verify.models.protocol import LatentModel
 
 _LANDSCAPE = Path(__file__).with_name("landscape")
-EMBEDDED = {"landscape": _LANDSCAPE}
+EMBEDDED = {"landscape": _LANDSCAPE, "landscape-tiny": _LANDSCAPE}
+# Subfolder and kind of the autoencoder that stands in for "vae"; the refiner belongs to the latter and is left out.
+_HELD_OUT = {"landscape-tiny": ("tiny", "AutoencoderTiny")}
 _KINDS = {"vae": ("AutoencoderKL", "AutoencoderTiny"), "unet": ("UNet2DModel",), "scheduler": ("DDIMScheduler",)}
 
 
@@ -22,7 +24,7 @@ def load_model(name: str | Path = "landscape") -> LatentModel:
     Parameters
     ----------
     name : str or Path
-        "landscape"; or a folder that holds
+        "landscape"; "landscape-tiny", the same with an autoencoder that no method was tuned on; or a folder that holds
         a model_index.json with an `AutoencoderKL` or `AutoencoderTiny`, a class-conditional `UNet2DModel` and a
         `DDIMScheduler`, and, optionally, "classes": the names of its classes.
 
@@ -49,7 +51,9 @@ def load_model(name: str | Path = "landscape") -> LatentModel:
         if any(found[part] not in kinds for part, kinds in _KINDS.items()):
             readable = {part: " or ".join(kinds) for part, kinds in _KINDS.items()}
             raise ModelError(f"{shown}: this release reads models of {readable}; model_index.json names {found}")
-        return _load_parts(shown, folder, ("vae", found["vae"]), index.get("classes"), refined=True)
+        held_out = _HELD_OUT.get(str(name))
+        autoencoder = held_out or ("vae", found["vae"])
+        return _load_parts(shown, folder, autoencoder, index.get("classes"), refined=held_out is None)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
         raise ModelError(f"cannot load {shown}: {printable(str(error))}; fetch or export the folder again") from error
 
