@@ -62,6 +62,7 @@ HEAVY_AT_THE_TOP = {  # run to train and measure the embedded model; no command 
     "treering_verify.models.landscape.scenes",
     "treering_verify.models.landscape.measure",
     "treering_verify.models.landscape.train_refiner",
+    "treering_verify.models.landscape.train_tiny",
     "treering_verify.models.refiner",  # imported by loading, when a model is loaded
 }
 NOT_IN_DETECTORS = {"torch", "PIL", "click", "treering_verify", "diffusers"}

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DModel
+from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, UNet2DModel
 
 from treering_verify.errors import ModelError, UsageError
 from treering_verify.models import LatentModel, latent_shape, load_model
@@ -23,6 +23,24 @@ from treering_verify.models.class_conditional import ClassConditionalModel
 def folder(tiny_folder: Path, tmp_path: Path) -> Path:
     """Return a copy that a test may damage."""
     return Path(shutil.copytree(tiny_folder, tmp_path / "model"))
+
+
+def give_tiny_autoencoder(folder: Path, decoder_stages: int = 3) -> AutoencoderTiny:
+    """Put an `AutoencoderTiny`, which knows no posterior, in the place of a folder's autoencoder; return it."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        vae = AutoencoderTiny(
+            encoder_block_out_channels=(8,) * 3,
+            decoder_block_out_channels=(12,) * decoder_stages,
+            num_encoder_blocks=(1, 1, 1),
+            num_decoder_blocks=(1,) * decoder_stages,
+            scaling_factor=1.5,
+            shift_factor=0.25,
+        )
+    shutil.rmtree(folder / "vae")
+    vae.save_pretrained(folder / "vae")
+    edit(folder / "model_index.json", vae=["diffusers", "AutoencoderTiny"])
+    return vae.eval().requires_grad_(False)
 
 
 def parts(folder: Path) -> dict[str, object]:
@@ -66,6 +84,23 @@ def test_classes_without_names_are_numbered(folder: Path) -> None:
     del index["classes"]
     (folder / "model_index.json").write_text(json.dumps(index))
     assert load_model(folder).classes == ("class0", "class1", "class2")
+
+
+def test_a_folder_whose_autoencoder_knows_no_posterior_loads(folder: Path) -> None:
+    give_tiny_autoencoder(folder)
+    model = load_model(folder)
+    assert model.latent_shape == latent_shape(folder) == (4, 32, 32)
+    assert model.image_size == (128, 128)
+    decoded = model.decode(noise(model).requires_grad_(True))
+    assert decoded.shape == (2, 3, 128, 128) and decoded.requires_grad
+    assert not model.decode(noise(model)).requires_grad
+    assert model.encode(decoded.detach()).shape == (2, 4, 32, 32)
+
+
+def test_an_autoencoder_whose_halves_have_different_strides_is_refused(folder: Path) -> None:
+    give_tiny_autoencoder(folder, decoder_stages=2)
+    with pytest.raises(ModelError, match="shrinks a side 4 times and the decoder grows it 2 times"):
+        load_model(folder)
 
 
 def test_loading_and_running_open_no_socket(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,6 +147,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "an index of other parts": (
         lambda folder: edit(folder / "model_index.json", unet=["diffusers", "UNet2DConditionModel"]),
         "this release reads models of",
+    ),
+    "an index that names another kind of autoencoder": (
+        lambda folder: edit(folder / "model_index.json", vae=["diffusers", "AutoencoderTiny"]),
+        "weights of vae do not fit",
     ),
     "an index of no parts": (overwrite("model_index.json", "{}"), "this release reads models of"),
     "an index of empty parts": (overwrite("model_index.json", '{"vae": []}'), "cannot load"),
@@ -193,6 +232,15 @@ def test_decode_undoes_scale_and_shift_and_does_not_clamp(tiny_folder: Path) -> 
     with torch.no_grad():
         loaded["vae"].decoder.conv_out.weight.mul_(1000)  # type: ignore[attr-defined]
     assert float(model.decode(plain).abs().max()) > 1
+
+
+def test_without_a_posterior_encode_and_decode_scale_and_shift_alike(folder: Path) -> None:
+    vae = give_tiny_autoencoder(folder)
+    model = load_model(folder)
+    image = torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    torch.testing.assert_close(model.encode(image), (vae.encode(image).latents - 0.25) * 1.5, rtol=0, atol=1e-5)
+    raw = noise(model)
+    torch.testing.assert_close(model.decode((raw - 0.25) * 1.5), vae.decode(raw).sample, rtol=1e-4, atol=1e-4)
 
 
 # --- the grid ---------------------------------------------------------------------------------------------------------

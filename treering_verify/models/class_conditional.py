@@ -1,4 +1,4 @@
-"""Adapter for class-conditional latent diffusion: AutoencoderKL + UNet2DModel + DDIMScheduler of diffusers."""
+"""Adapter for class-conditional latent diffusion: AutoencoderKL or -Tiny + UNet2DModel + DDIMScheduler of diffusers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ class ClassConditionalModel:
     ----------
     name : str
     vae, unet, scheduler
-        `AutoencoderKL`, `UNet2DModel` and `DDIMScheduler`. The first two must be frozen and in evaluation mode.
+        `AutoencoderKL` or `AutoencoderTiny`, `UNet2DModel` and `DDIMScheduler`. The first two must be frozen and in
+        evaluation mode.
     refiner : optional
         A `Refiner` of this autoencoder, frozen and in evaluation mode.
     classes : sequence of str
@@ -50,7 +51,7 @@ class ClassConditionalModel:
             )
         self.name, self.classes = name, tuple(classes)
         self._vae, self._unet, self._scheduler, self.refine = vae, unet, scheduler, refiner
-        factor = 2 ** (len(vae.config.block_out_channels) - 1)
+        factor = _pixels_per_cell(name, vae.config)
         side = unet.config.sample_size
         height, width = (side, side) if isinstance(side, int) else side
         self.latent_shape = (int(unet.config.in_channels), height, width)
@@ -59,10 +60,10 @@ class ClassConditionalModel:
         self._shift = float(vae.config.shift_factor or 0.0)
 
     def encode(self, image: torch.Tensor) -> torch.Tensor:
-        """Image (B, 3, H, W) in [-1, 1] -> latent (B, C, h, w): mode of the posterior, shifted and scaled."""
+        """Image (B, 3, H, W) in [-1, 1] -> latent (B, C, h, w): mode of the posterior, if any, shifted and scaled."""
         import torch
 
-        parts = [self._vae.encode(part).latent_dist.mode() for part in _cache_sized(image, self.image_size)]
+        parts = [_mode(self._vae.encode(part)) for part in _cache_sized(image, self.image_size)]
         return (torch.cat(parts) - self._shift) * self._scale
 
     def decode(self, latent: torch.Tensor) -> torch.Tensor:
@@ -108,6 +109,23 @@ class ClassConditionalModel:
         if condition not in self.classes:
             raise UsageError(f"model {self.name!r} has no class {condition!r}: choose one of {', '.join(self.classes)}")
         return self.classes.index(condition)
+
+
+def _mode(encoded: Any) -> torch.Tensor:
+    """Return the latent that an encoder means: `AutoencoderTiny` says it outright, others the posterior around it."""
+    return encoded.latents if "latents" in encoded else encoded.latent_dist.mode()
+
+
+def _pixels_per_cell(name: str, config: Any) -> int:
+    """Pixels per latent cell and side; the halves of an `AutoencoderTiny` are configured apart and may disagree."""
+    down = 2 ** (len(config.get("encoder_block_out_channels", config.block_out_channels)) - 1)
+    up = config.get("upsampling_scaling_factor", 2) ** (len(config.block_out_channels) - 1)
+    if down != up:
+        raise ModelError(
+            f"{name}: the encoder shrinks a side {down} times and the decoder grows it {up} times: "
+            "give both halves of the autoencoder as many stages"
+        )
+    return int(down)
 
 
 _PIXELS_PER_PASS = 4 * 128 * 128

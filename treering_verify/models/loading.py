@@ -11,8 +11,11 @@ from treering_verify.files import printable
 from treering_verify.models.class_conditional import ClassConditionalModel
 from treering_verify.models.protocol import LatentModel
 
-EMBEDDED = {"landscape": Path(__file__).with_name("landscape")}
-_PARTS = {"vae": "AutoencoderKL", "unet": "UNet2DModel", "scheduler": "DDIMScheduler"}
+_LANDSCAPE = Path(__file__).with_name("landscape")
+EMBEDDED = {"landscape": _LANDSCAPE, "landscape-tiny": _LANDSCAPE}
+# Subfolder and kind of the autoencoder that stands in for "vae"; the refiner belongs to the latter and is left out.
+_HELD_OUT = {"landscape-tiny": ("tiny", "AutoencoderTiny")}
+_KINDS = {"vae": ("AutoencoderKL", "AutoencoderTiny"), "unet": ("UNet2DModel",), "scheduler": ("DDIMScheduler",)}
 
 
 def load_model(name: str | Path = "landscape") -> LatentModel:
@@ -21,8 +24,9 @@ def load_model(name: str | Path = "landscape") -> LatentModel:
     Parameters
     ----------
     name : str or Path
-        "landscape", or a folder that holds a model_index.json with an `AutoencoderKL`, a class-conditional
-        `UNet2DModel` and a `DDIMScheduler`, and, optionally, "classes": the names of its classes.
+        "landscape"; "landscape-tiny", the same with an autoencoder that no method was tuned on; or a folder that holds
+        a model_index.json with an `AutoencoderKL` or `AutoencoderTiny`, a class-conditional `UNet2DModel` and a
+        `DDIMScheduler`, and, optionally, "classes": the names of its classes.
 
     Returns
     -------
@@ -43,10 +47,13 @@ def load_model(name: str | Path = "landscape") -> LatentModel:
         )
     try:
         index = json.loads(index_file.read_text())
-        found = {part: index.get(part, [None, None])[1] for part in _PARTS}
-        if found != _PARTS:
-            raise ModelError(f"{shown}: this release reads models of {_PARTS}; model_index.json names {found}")
-        return _load_parts(shown, folder, index.get("classes"))
+        found = {part: index.get(part, [None, None])[1] for part in _KINDS}
+        if any(found[part] not in kinds for part, kinds in _KINDS.items()):
+            readable = {part: " or ".join(kinds) for part, kinds in _KINDS.items()}
+            raise ModelError(f"{shown}: this release reads models of {readable}; model_index.json names {found}")
+        held_out = _HELD_OUT.get(str(name))
+        autoencoder = held_out or ("vae", found["vae"])
+        return _load_parts(shown, folder, autoencoder, index.get("classes"), refined=held_out is None)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
         raise ModelError(f"cannot load {shown}: {printable(str(error))}; fetch or export the folder again") from error
 
@@ -65,8 +72,10 @@ def latent_shape(name: str | Path = "landscape") -> tuple[int, int, int]:
         ) from error
 
 
-def _load_parts(name: str, folder: Path, classes: list[str] | None) -> LatentModel:
-    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DModel
+def _load_parts(
+    name: str, folder: Path, autoencoder: tuple[str, str], classes: list[str] | None, *, refined: bool
+) -> LatentModel:
+    import diffusers
     from diffusers.utils import logging
 
     from treering_verify.models.refiner import Refiner
@@ -74,11 +83,12 @@ def _load_parts(name: str, folder: Path, classes: list[str] | None) -> LatentMod
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # silences an advice to install accelerate, which models of this size do not need
     try:
-        vae, unet = (
-            _load_network(kind, folder, part) for kind, part in ((AutoencoderKL, "vae"), (UNet2DModel, "unet"))
-        )
-        scheduler = DDIMScheduler.from_pretrained(folder, subfolder="scheduler", local_files_only=True)
-        refiner = _load_network(Refiner, folder, "refiner") if (folder / "refiner").is_dir() else None
+        subfolder, kind = autoencoder
+        vae = _load_network(getattr(diffusers, kind), folder, subfolder)
+        unet = _load_network(diffusers.UNet2DModel, folder, "unet")
+        scheduler = diffusers.DDIMScheduler.from_pretrained(folder, subfolder="scheduler", local_files_only=True)
+        refined = refined and (folder / "refiner").is_dir()
+        refiner = _load_network(Refiner, folder, "refiner") if refined else None
     finally:
         logging.set_verbosity(verbosity)
     names = classes or [f"class{i}" for i in range((unet.config.num_class_embeds or 1) - 1)]

@@ -70,13 +70,13 @@ def star_contrast(decoded: torch.Tensor, scenes: torch.Tensor, threshold: float 
 
 @torch.inference_mode()
 def main(argv: list[str] | None = None) -> None:
-    """Print PSNR, colours and stars on held-out scenes, patch distance of samples, and the DDIM round-trip error."""
+    """Print PSNR, colours and stars on held-out scenes, patch distance of samples, and round-trip errors."""
     from treering_verify.generation import initial_noise
     from treering_verify.models import load_model
     from treering_verify.noise_inversion import denoise, naive
 
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="landscape", help="folder of other weights, before they are shipped")
+    parser.add_argument("--model", default="landscape", help="landscape-tiny, or folder of other weights")
     parser.add_argument("--count", type=int, default=200, help="scenes and samples, a multiple of 40")
     options = parser.parse_args(argv)
     count = options.count
@@ -102,7 +102,11 @@ def main(argv: list[str] | None = None) -> None:
             for i, n in enumerate(noise.split(20))
         ]
     )
-    samples = torch.cat([model.decode(part).clamp(-1, 1) for part in latents.split(20)])
+    drawn = [model.decode(part) for part in latents.split(20)]
+    error = torch.cat([model.encode(part) for part in drawn]) - latents
+    nmse = 20 * torch.log10(error.flatten(1).norm(dim=1) / latents.flatten(1).norm(dim=1))
+    print(f"E(D(z)) against z, {count} samples: NMSE mean {nmse.mean():.2f} dB, worst {nmse.max():.2f}")
+    samples = torch.cat(drawn).clamp(-1, 1)
     print(f"sliced Wasserstein distance of 7 x 7 patches, {count} images: samples to test scenes", end=" ")
     print(f"{sliced_wasserstein(samples, scenes):.4f}; test scenes to other test scenes", end=" ")
     print(

@@ -169,20 +169,24 @@ class Trainer:
                 self.save()
 
 
+def pixel_loss(error: torch.Tensor) -> torch.Tensor:
+    """L1 and L2 on pixels (L2 keeps the stars), L1 on gradients, L1 on 8 x 8 means (keeps the colours)."""
+    edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+    colours = F.avg_pool2d(error, 8).abs().mean()
+    return error.abs().mean() + 4 * error.pow(2).mean() + edges + 4 * colours
+
+
 def autoencoder_loss(model: AutoencoderKL, step: int, batch: int) -> dict[str, torch.Tensor]:
-    """L1 and L2 on pixels (L2 keeps the stars), L1 on gradients, L1 on 8 x 8 means (keeps the colours), KL."""
+    """Loss of the pixels, and KL."""
     image = render(batch, stream="train", index=step)[0] * 2 - 1
     generator = torch.Generator().manual_seed(step)
     with autocast():
         posterior = model.encode(image).latent_dist
         output = model.decode(posterior.sample(generator)).sample
     error = output.float() - image
-    l1, l2 = error.abs().mean(), error.pow(2).mean()
-    edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
-    colours = F.avg_pool2d(error, 8).abs().mean()
     kl = posterior.kl().float().mean() / posterior.mean[0].numel()
-    loss = l1 + 4 * l2 + edges + 4 * colours + 5e-4 * kl
-    return {"loss": loss, "psnr": -10 * torch.log10(l2.detach() / 4), "kl": kl}
+    loss = pixel_loss(error) + 5e-4 * kl
+    return {"loss": loss, "psnr": -10 * torch.log10(error.detach().pow(2).mean() / 4), "kl": kl}
 
 
 def train_autoencoder(work: Path, *, steps: int, batch: int) -> AutoencoderKL:
