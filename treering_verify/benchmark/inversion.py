@@ -26,7 +26,7 @@ ATTACKS = (
     "noise:sigma=0.05",
     "blur:radius=1",
 )
-_ATTACKED = 32  # images per attack
+_ATTACKED = 24  # images per attack
 _WORSE = 0.1  # dB above the start that count as worse
 _GOAL = (GRADIENT, 50)  # the baseline whose time and memory the default is held against
 
