@@ -22,6 +22,7 @@ import torch
 from detectors import Mean, Rate
 from treering_verify.benchmark import BENCHMARKS, Scope, run
 from treering_verify.benchmark.baseline import released_gradient
+from treering_verify.benchmark.classification import _paper_groups
 from treering_verify.benchmark.inversion import _attacked
 from treering_verify.benchmark.kept import fingerprint, kept
 from treering_verify.benchmark.laboratory import Clock, Laboratory
@@ -321,3 +322,19 @@ def test_differences_are_paired_and_images_that_end_above_their_start_are_counte
     assert by["forward-step, no stop, best"][2] == "1.0"
     assert str(by["forward-step, no stop"][6]).startswith("2/3")
     assert str(by["forward-step (default)"][6]).startswith("0/3")
+
+
+# --- classification ---------------------------------------------------------------------------------------------------
+
+
+def test_the_published_ceiling_shows_in_the_classification_of_perfectly_inverted_noise(tiny_model: LatentModel) -> None:
+    off, centred = _paper_groups(tiny_model, 8, 0)
+    shares = []
+    for group in (off, centred):
+        (rule,) = group.rules
+        assert group.truth is not None and len(group.truth) == len(rule.actual) == len(group.images) == 24
+        called = rule.decide(group.truth)
+        shares.append(np.mean([a == c for a, c in zip(rule.actual, called, strict=True)]))
+        if group is off:  # class 1 reads as class 2, and the others as themselves
+            assert {c for a, c in zip(rule.actual, called, strict=True) if a == "1"} == {"2"}
+    assert shares == pytest.approx([2 / 3, 1.0])
