@@ -31,7 +31,7 @@ from treering_verify.benchmark.pareto import area_between
 from treering_verify.benchmark.paths import Path as Followed
 from treering_verify.benchmark.paths import decibels, follow
 from treering_verify.benchmark.scope import SEEDS, truth
-from treering_verify.benchmark.variants import attacked, own, published
+from treering_verify.benchmark.variants import Variant, attacked, own, published
 from treering_verify.decoder_inversion import DEFAULTS, default_method, invert, unstopped
 from treering_verify.findings import Cloud, Curve, Curves, Figure, Findings, Matrix, Table
 from treering_verify.models import LatentModel, load_model
@@ -287,6 +287,15 @@ def test_a_clock_counts_steps_of_equal_cost_beyond_the_last_that_was_run() -> No
     clock = Clock((1.0, 3.0, 5.0))
     assert [clock.at(k) for k in (0, 1, 2, 3, 10)] == [1.0, 3.0, 5.0, 7.0, 21.0]
     assert Clock((0.5,)).at(7) == 0.5  # the encoder
+
+
+def test_every_variant_is_timed_once_a_round_also_those_of_one_label(tiny_folder: Path) -> None:
+    lab = Laboratory.open(load_model(tiny_folder), Scope(silent, quick=True), 2)
+    free = unstopped(DEFAULTS["forward-step"])
+    variants = [Variant("x", "gradient-free", "forward-step", replace(free, iterations=n), (n,)) for n in (2, 9)]
+    clocks = lab.clock(variants, 3, 1)
+    assert [len(clocks[v]) for v in variants] == [3, 3]
+    assert all(0 < c.at(0) < c.at(2) < c.at(9) for v in variants for c in clocks[v])
 
 
 def test_the_default_is_among_the_methods_compared_exactly_once() -> None:

@@ -73,8 +73,8 @@ def inversion(model: LatentModel, scope: Scope) -> Findings:
                     variant,
                     budget,
                     path.error[min(budget, len(path.error) - 1)].tolist(),
-                    [clock.at(budget) for clock in single[variant.label]],
-                    [clock.at(budget) for clock in batched[variant.label]],
+                    [clock.at(budget) for clock in single[variant]],
+                    [clock.at(budget) for clock in batched[variant]],
                     peaks[variant.method],
                 )
                 lines.append(line)

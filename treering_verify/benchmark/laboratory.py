@@ -101,14 +101,14 @@ class Laboratory:
         """Judge latents (n, C, h, w) of the laboratory's images; see `judge`."""
         return judge(self.model, self.key, latent)
 
-    def clock(self, variants: list[Variant], rounds: int, batch: int) -> dict[str, list[Clock]]:
-        """Time every method in turns, once a round, on `batch` clean images at a time; by label, a clock per round."""
+    def clock(self, variants: list[Variant], rounds: int, batch: int) -> dict[Variant, list[Clock]]:
+        """Time every method in turns, once a round, on `batch` clean images at a time; for each, a clock per round."""
         import torch
 
         pixels = self.known.pixels()
         whole = torch.cat([pixels] * (1 + batch * (rounds + 1) // len(pixels)))
         latent = self.known.latent[:1].expand(batch, *self.known.latent.shape[1:])  # errors are not looked at
-        clocks: dict[str, list[Clock]] = {variant.label: [] for variant in variants}
+        clocks: dict[Variant, list[Clock]] = {variant: [] for variant in variants}
         for number in range(rounds + 1):
             part = whole[number * batch : (number + 1) * batch]
             measured: dict[tuple[str, str], Clock] = {}
@@ -122,7 +122,7 @@ class Laboratory:
                     path = follow(self.model, part, latent, variant.method, settings, batch=batch)
                     measured[same] = Clock(tuple(path.seconds.tolist()))
                 if number:  # the first round is the warm-up
-                    clocks[variant.label].append(measured[same])
+                    clocks[variant].append(measured[same])
         return clocks
 
 

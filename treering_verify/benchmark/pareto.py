@@ -31,7 +31,7 @@ def pareto(model: LatentModel, scope: Scope) -> Findings:
             path = lab.path(variant)
             chosen = [len(path.error) - 1] if variant.one_point else range(len(path.error))
             for k in chosen:
-                seconds = statistics.median(clock.at(k) for clock in clocks[variant.label])
+                seconds = statistics.median(clock.at(k) for clock in clocks[variant])
                 error = mean(path.error[k].tolist()).value
                 rows.append(
                     {"method": variant.label, "family": variant.family, "k": k, "seconds": seconds, "nmse_db": error}
