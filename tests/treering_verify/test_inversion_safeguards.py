@@ -9,7 +9,7 @@ import pytest
 import torch
 from linear_maps import ITERATIVE, Attacked, Linear, linear, start_residual, tuned
 
-from treering_verify.decoder_inversion import Problem, invert
+from treering_verify.decoder_inversion import Problem, invert, unstopped
 
 
 @pytest.mark.parametrize("method", ITERATIVE)
@@ -146,3 +146,12 @@ def test_the_overfit_stop_compares_each_step_with_the_one_before_and_with_the_st
         assert result.iterations.tolist() == [len(misfits) - 2]
         lasted.append(len(misfits))
     assert lasted[0] > lasted[-1] and lasted[0] > 3
+
+
+def test_published_runs_go_through_a_residual_that_grows_on_the_way() -> None:
+    case = Linear(sign=-1.0)
+    settings = replace(tuned("forward-step", 6, step=1.0), divergence=2.0)
+    assert invert(case.problem(), "forward-step", settings).status == ("diverged",) * 3
+    free = invert(case.problem(), "forward-step", unstopped(settings))
+    assert free.status == ("budget",) * 3 and free.trace.isfinite().all()
+    assert (free.residual <= free.trace[0]).all()  # and the best iterate is returned all the same

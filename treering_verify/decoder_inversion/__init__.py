@@ -54,7 +54,9 @@ AUTO = "auto"  # learned steps where the model brings a refiner, forward steps e
 
 def unstopped(settings: Settings) -> Settings:
     """Return the same settings without the stops that the published methods do not have; the budget remains."""
-    return replace(settings, tolerance=0.0, stagnation=-math.inf, misfit_fall=0.0, misfit_explained=0.0)
+    return replace(
+        settings, tolerance=0.0, divergence=math.inf, stagnation=-math.inf, misfit_fall=0.0, misfit_explained=0.0
+    )
 
 
 # A step of Adam lowers the misfit by far less than a fifth: the overfit stop would end it at its first.

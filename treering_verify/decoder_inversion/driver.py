@@ -128,7 +128,7 @@ def _stops(
     for r, b, m, last, first in zip(
         *(t.tolist() for t in (residual, best, misfit, last_misfit, first_misfit)), strict=True
     ):
-        if not math.isfinite(r) or (k > 0 and r > 2 * b):
+        if not math.isfinite(r) or (k > 0 and r > settings.divergence * b):
             reasons.append("diverged")
         elif (
             k > 0 and settings.misfit_fall and m > settings.misfit_fall * last and m > settings.misfit_explained * first

@@ -30,6 +30,8 @@ class Settings:
         adam and gradient: warm-up and cosine (True), or a fixed step (False).
     tolerance : float
         Stop when the relative residual is below it.
+    divergence : float
+        Stop when the residual is more than this many times the best one so far; what is not finite always stops.
     stagnation : float
         Stop when the residual fell by less than this share in a step.
     misfit_fall : float
@@ -49,6 +51,7 @@ class Settings:
     inner: int = 6
     scheduled: bool = False
     tolerance: float = 1e-3
+    divergence: float = 2.0
     stagnation: float = 0.02
     misfit_fall: float = 0.9
     misfit_explained: float = 0.7
