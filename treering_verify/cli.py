@@ -55,7 +55,9 @@ def command(example: str) -> Callable[[Callable[..., Any]], click.Command]:
     return register
 
 
-_MODEL = click.option("--model", default="landscape", show_default=True, help="'landscape', 'landscape-tiny' or a local model folder.")
+_MODEL = click.option(
+    "--model", default="landscape", show_default=True, help="'landscape', 'landscape-tiny' or a local model folder."
+)
 
 
 @contextmanager
