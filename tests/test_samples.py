@@ -37,7 +37,7 @@ def test_the_sample_key_is_the_one_that_its_script_derives() -> None:
     assert content["numbers"] == derived.numbers.tolist()
 
 
-def test_the_editing_example_keeps_the_background(tmp_path: Path) -> None:
+def test_the_editing_example_shows_what_its_readme_says_of_the_background(tmp_path: Path) -> None:
     output = tmp_path / "edit.png"
     done = subprocess.run([sys.executable, SAMPLES / "edit.py", output], capture_output=True, text=True, check=True)
     errors = {line.split()[0]: float(line.split()[-2]) for line in done.stdout.splitlines()}

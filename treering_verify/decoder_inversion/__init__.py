@@ -69,9 +69,8 @@ DEFAULTS: dict[str, Settings] = {
     "adam": replace(_ADAM, step=0.01),
     "anderson": Settings(iterations=5, step=1.0, memory=4),
     "gauss-newton": Settings(iterations=2, step=0.1, inner=6),
-    "learned": Settings(
-        iterations=1, step=1.0
-    ),  # a second step: 0.9 dB better on clean images, p worse on attacked ones
+    # A second learned step: 0.9 dB better on clean images, the p-value worse after JPEG 75 to 25 and under noise.
+    "learned": Settings(iterations=1, step=1.0),
 }
 
 
