@@ -28,11 +28,23 @@ _ENVIRONMENT = "TREERING"
 
 @click.group(context_settings={"auto_envvar_prefix": _ENVIRONMENT, "help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="treering")
-def main() -> None:
+@click.option("--config", type=click.Path(path_type=Path), help="TOML file of options; none is read unless named.")
+@click.pass_context
+def main(context: click.Context, config: Path | None) -> None:
     """Mark the noise of latent diffusion models, and verify later whether an image came out of them.
 
-    Every option can also be set in the environment: TREERING_VERIFY_ALPHA=1e-9 is verify's --alpha.
+    Every option can also be set in the environment (TREERING_VERIFY_ALPHA=1e-9 is verify's --alpha) and in a TOML file
+    (--config or TREERING_CONFIG), under the command's name: [verify], alpha = 1e-9. Flags go before the environment, and the
+    environment before the file.
     """
+    if config:
+        from treering_verify.configuration import read_defaults
+
+        try:
+            context.default_map = read_defaults(config, main)
+        except TreeringError as error:
+            click.echo(f"Error: {error}", err=True)
+            sys.exit(USAGE_ERROR)
 
 
 def command(example: str) -> Callable[[Callable[..., Any]], click.Command]:
