@@ -24,7 +24,7 @@ def main(output: Path) -> None:
     ImageDraw.Draw(mask).ellipse((28, 4, 100, 76), fill=255)
     edits = {
         method: tv.edit(model, image, mask, "lake", strength=1.0, guidance=4.0, pipeline=tv.Pipeline(inversion=method))
-        for method in ("encoder", "learned")
+        for method in ("encoder", "auto")
     }
     sheet = Image.new("RGB", (4 * 132 - 4, 128), "white")
     for i, picture in enumerate((image, mask.convert("RGB"), *edits.values())):

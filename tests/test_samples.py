@@ -41,6 +41,6 @@ def test_the_editing_example_shows_what_its_readme_says_of_the_background(tmp_pa
     output = tmp_path / "edit.png"
     done = subprocess.run([sys.executable, SAMPLES / "edit.py", output], capture_output=True, text=True, check=True)
     errors = {line.split()[0]: float(line.split()[-2]) for line in done.stdout.splitlines()}
-    assert errors["learned"] < errors["encoder"] < -10
+    assert errors["auto"] < errors["encoder"] < -10
     with Image.open(output) as sheet:
         assert sheet.size == (524, 128)

@@ -35,6 +35,7 @@ from treering_verify.benchmark.variants import Variant, attacked, own, published
 from treering_verify.decoder_inversion import DEFAULTS, default_method, invert, unstopped
 from treering_verify.findings import Cloud, Curve, Curves, Figure, Findings, Matrix, Table
 from treering_verify.models import LatentModel, load_model
+from treering_verify.models.refiner import Refiner
 from treering_verify.report import Provenance, draw_figure, format_cell, store_findings
 from treering_verify.verification import problem_of
 
@@ -331,6 +332,34 @@ def test_differences_are_paired_and_images_that_end_above_their_start_are_counte
     assert by["forward-step, no stop, best"][2] == "1.0"
     assert str(by["forward-step, no stop"][6]).startswith("2/3")
     assert str(by["forward-step (default)"][6]).startswith("0/3")
+    # All were given the true latent, whose residual does not depend on who returned it.
+    assert {line[7] for line in lines if line[7] is not None} == {by["the true latent"][7]}
+
+
+def test_the_residual_is_measured_against_the_starts(tiny_folder: Path) -> None:
+    lab = Laboratory.open(load_model(tiny_folder), Scope(silent, quick=True), 3)
+    start = lab.model.encode(lab.known.pixels("jpeg:quality=50"))
+    assert lab.residual(start, "jpeg:quality=50") == pytest.approx([1.0] * 3)
+    # Other images' latents miss by more, and by more than their own start does.
+    assert min(lab.residual(start.roll(1, 0), "jpeg:quality=50")) > 1.0
+
+
+def test_only_learned_steps_are_measured_again_when_the_refiner_changes(tiny_folder: Path, tmp_path: Path) -> None:
+    lab = Laboratory.open(load_model(tiny_folder), Scope(silent, quick=True, folder=tmp_path), 2)
+    torch.manual_seed(0)
+    refiners = [Refiner(4, 4, width=4, blocks=1) for _ in range(2)]
+    torch.nn.init.normal_(refiners[1].last.weight, std=0.01)
+    variants = [v for v in attacked(3, refined=True) if v.method in ("forward-step", "learned")]
+    counts = []
+    for refiner in refiners:
+        lab.model.refine = refiner
+        again = Laboratory.open(lab.model, lab.scope, 2)
+        for variant in variants:
+            again.path(variant)
+        counts.append({m: len(list(tmp_path.glob(f"{m}-*.npz"))) for m in ("images", "forward-step", "learned")})
+    assert counts[1]["images"] == counts[0]["images"] == 1
+    assert counts[1]["forward-step"] == counts[0]["forward-step"] > 0
+    assert counts[1]["learned"] == 2 * counts[0]["learned"] > 0
 
 
 # --- classification ---------------------------------------------------------------------------------------------------

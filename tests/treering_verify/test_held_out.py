@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ from diffusers import AutoencoderTiny
 
 from treering_verify.generation import generate
 from treering_verify.key import Key
-from treering_verify.models import LatentModel, latent_shape, load_model
+from treering_verify.models import LatentModel, latent_shape, load_model, loading
 from treering_verify.models.landscape import train_tiny
 from treering_verify.models.landscape.scenes import render
+from treering_verify.models.refiner import Refiner
 from treering_verify.verification import verify
 
 
@@ -55,9 +57,12 @@ def test_only_the_autoencoder_is_another(landscape: LatentModel, held_out: Laten
     assert not torch.allclose(held_out.decode(z), landscape.decode(z), atol=0.01)
 
 
-def test_the_refiner_of_another_decoder_does_not_come_along(landscape: LatentModel, held_out: LatentModel) -> None:
-    assert landscape.refine is not None
-    assert held_out.refine is None
+def test_the_refiner_of_another_decoder_does_not_come_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Path(shutil.copytree(loading.EMBEDDED["landscape"], tmp_path / "landscape"))
+    Refiner(4, 4, width=8, blocks=1).save_pretrained(folder / "refiner")
+    monkeypatch.setattr(loading, "EMBEDDED", dict.fromkeys(loading.EMBEDDED, folder))
+    assert load_model("landscape").refine is not None
+    assert load_model("landscape-tiny").refine is None
 
 
 def test_both_autoencoders_speak_of_the_same_latents(

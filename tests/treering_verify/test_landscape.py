@@ -34,10 +34,10 @@ def test_the_autoencoder_keeps_detail_colours_and_stars(
     with torch.inference_mode():
         decoded = torch.cat([landscape.decode(landscape.encode(part)).clamp(-1, 1) for part in images.split(20)])
     psnr = -10 * torch.log10(((decoded - images) / 2).pow(2).mean(dim=(1, 2, 3)))
-    assert float(psnr.mean()) > 30
-    assert colour_error(decoded, images) < 0.3 * colour_error(images.flip(0), images)  # of other scenes
+    assert float(psnr.mean()) > 40
+    assert colour_error(decoded, images) < 0.02 * colour_error(images.flip(0), images)  # of other scenes
     night = labels == CLASSES.index("night")
-    assert star_contrast(decoded[night], images[night]) > 0.5
+    assert star_contrast(decoded[night], images[night]) > 0.75
 
 
 def test_the_measures_know_what_they_measure(scenes: tuple[torch.Tensor, torch.Tensor]) -> None:
@@ -53,7 +53,7 @@ def test_the_measures_know_what_they_measure(scenes: tuple[torch.Tensor, torch.T
 
 
 @pytest.mark.parametrize("quality", [None, 50, 25])
-def test_learned_steps_bring_generated_images_nearer_than_the_encoder_and_forward_steps(
+def test_the_default_brings_generated_images_nearer_than_the_encoder_and_no_attacked_one_away(
     landscape: LatentModel, quality: int | None
 ) -> None:
     made = list(generate(landscape, None, seeds=range(70, 78), steps=15))
@@ -61,8 +61,5 @@ def test_learned_steps_bring_generated_images_nearer_than_the_encoder_and_forwar
     if quality:
         pictures = [Attack("jpeg", {"quality": quality}).apply(picture, seed=i) for i, picture in enumerate(pictures)]
     problem = problem_of(landscape, torch.cat([to_tensor(picture) for picture in pictures]))
-    encoder, forward, learned = (
-        decibels(invert(problem, method).latent, latents).mean() for method in ("encoder", "forward-step", "learned")
-    )
-    assert learned < encoder - 1
-    assert learned < forward - 0.5
+    encoder, default = (decibels(invert(problem, method).latent, latents).mean() for method in ("encoder", "auto"))
+    assert default < encoder + (0.1 if quality else -3)

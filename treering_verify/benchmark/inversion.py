@@ -122,6 +122,7 @@ def inversion(model: LatentModel, scope: Scope) -> Findings:
                     "against the start (dB)",
                     "against the best published (dB)",
                     f"worse than the start by > {_WORSE} dB",
+                    "residual, times the start's",
                     "cosine",
                     "median log10 p",
                 ),
@@ -129,7 +130,8 @@ def inversion(model: LatentModel, scope: Scope) -> Findings:
                 "Published methods run as published, without an overfit stop, and are read twice: at their end and, as "
                 "'best', after the number of steps that turned out best on average, which nobody could know beforehand. "
                 "'Against the best published': the best of those readings, the encoder among them. Differences are paired; "
-                "negative is better.",
+                "negative is better. 'Residual': |E(D(z)) - E(x)|; the last line of an attack says what the latent that was "
+                "decoded, which no method can know, leaves of it.",
             ),
             *_beside(lines),
         ),
@@ -166,6 +168,7 @@ def _record(
     log10: list[float],
     cosine: list[float],
     seconds: float | None,
+    residual: list[float] | None = None,
 ) -> None:
     rows.extend(
         {
@@ -178,6 +181,7 @@ def _record(
             "log10_pvalue": log10[i],
             "cosine": cosine[i],
             "seconds": seconds,
+            "residual_ratio": residual[i] if residual else None,
         }
         for i in range(len(error))
     )
@@ -237,9 +241,12 @@ def _attacked(
         path = paths[variant]
         log10: list[float] = []
         cosine: list[float] = []
+        residual: list[float] = []
         if k == len(path.error) - 1:
-            log10, cosine = lab.evidence(path.latents[variant.budgets[-1]])
-            _record(rows, attack, variant, k, error, log10, cosine, None)
+            latent = path.latents[variant.budgets[-1]]
+            residual = lab.residual(latent, attack)
+            log10, cosine = lab.evidence(latent)
+            _record(rows, attack, variant, k, error, log10, cosine, None, residual)
         worse = sum(e > s + _WORSE for e, s in zip(error, start, strict=True))
         steps = float(path.steps.double().mean()) if variant.family == OURS else float(k)
         lines.append(
@@ -251,10 +258,23 @@ def _attacked(
                 _above(error, start),
                 _above(error, best),
                 Rate(worse, len(error)),
+                f"{statistics.fmean(residual):.2f}" if residual else None,
                 f"{statistics.fmean(cosine):.3f}" if cosine else None,
                 f"{statistics.median(log10):.1f}" if log10 else None,
             )
         )
+    truth = lab.known.latent[: len(start)]
+    log10, cosine = lab.evidence(truth)
+    lines.append(
+        (
+            attack,
+            "the true latent",
+            *[None] * 5,
+            f"{statistics.fmean(lab.residual(truth, attack)):.2f}",
+            f"{statistics.fmean(cosine):.3f}",
+            f"{statistics.median(log10):.1f}",
+        )
+    )
     return lines
 
 

@@ -20,7 +20,7 @@ from treering_verify.benchmark.scope import CLEAN, SEEDS, Scope, Truth, truth
 from treering_verify.benchmark.variants import OURS, Variant, own, published
 from treering_verify.key import Key
 from treering_verify.models import LatentModel
-from treering_verify.verification import weigh
+from treering_verify.verification import problem_of, weigh
 
 if TYPE_CHECKING:
     import torch
@@ -38,13 +38,13 @@ class Laboratory:
     key: Key
     known: Truth
     scope: Scope
-    weights: str
+    weights: str  # fingerprint without the refiner, on which most of what is kept does not depend
 
     @classmethod
     def open(cls, model: LatentModel, scope: Scope, count: int) -> Laboratory:
         """Generate `count` images, or take those that were kept."""
         key = Key.generate(model.latent_shape, seed=_SEED)
-        weights = fingerprint(model)
+        weights = fingerprint(model, refiner=False)
 
         def generate() -> dict[str, NDArray[Any]]:
             made = truth(model, key, seeds(count))
@@ -87,7 +87,8 @@ class Laboratory:
 
         import torch
 
-        facts = (self.weights, __version__, len(self.known.images), chosen, attack, variant)
+        weights = fingerprint(self.model) if variant.method == "learned" else self.weights
+        facts = (weights, __version__, len(self.known.images), chosen, attack, variant)
         arrays = kept(self.scope.folder, f"{variant.method}-{attack.partition(':')[0]}", facts, measure)
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
         return Path(
@@ -100,6 +101,20 @@ class Laboratory:
     def evidence(self, latent: torch.Tensor) -> tuple[list[float], list[float]]:
         """Judge latents (n, C, h, w) of the laboratory's images; see `judge`."""
         return judge(self.model, self.key, latent)
+
+    def residual(self, latent: torch.Tensor, attack: str) -> list[float]:
+        """|E(D(z)) - E(x)| of latents z (n, C, h, w), x being the first n images after an attack, over that of z = E(x)."""
+        import torch
+
+        from treering_verify.decoder_inversion import relative_residual
+
+        pixels = Truth(self.known.images[: len(latent)], self.known.latent, self.known.noise).pixels(attack)
+        ratios = []
+        for image, z in zip(pixels.split(_BATCH), latent.split(_BATCH), strict=True):
+            problem = problem_of(self.model, image)
+            with torch.inference_mode():
+                ratios.append(relative_residual(problem, z) / relative_residual(problem, problem.encode(image)))
+        return torch.cat(ratios).tolist()
 
     def clock(self, variants: list[Variant], rounds: int, batch: int) -> dict[Variant, list[Clock]]:
         """Time every method in turns, once a round, on `batch` clean images at a time; for each, a clock per round."""

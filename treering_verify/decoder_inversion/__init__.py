@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from treering_verify.decoder_inversion.anderson import anderson
+from treering_verify.decoder_inversion.driver import relative_residual
 from treering_verify.decoder_inversion.gauss_newton import gauss_newton
 from treering_verify.decoder_inversion.learned import learned
 from treering_verify.decoder_inversion.problem import PRECISIONS, Problem, Settings, in_precision
@@ -35,6 +36,7 @@ __all__ = [
     "default_method",
     "in_precision",
     "invert",
+    "relative_residual",
     "scheduled_step",
     "unstopped",
 ]

@@ -63,6 +63,12 @@ def by_residual(problem: Problem, z: torch.Tensor, image: torch.Tensor, target: 
         return Point(residual, norm(residual), norm(output - image))
 
 
+def relative_residual(problem: Problem, z: torch.Tensor) -> torch.Tensor:
+    """|E(D(z)) - E(x)| / |E(x)| of latents (B, C, h, w): (B,)."""
+    target = encode(problem)
+    return by_residual(problem, z, problem.image, target).size / norm(target).clamp_min(1e-12)
+
+
 def solve(
     problem: Problem,
     settings: Settings,

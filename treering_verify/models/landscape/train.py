@@ -1,8 +1,9 @@
 """Recipe of the embedded model: `python -m treering_verify.models.landscape.train --work DIR`.
 
-Two parts, trained from scratch on `scenes` and on nothing else; two CPU cores are enough:
+Trained from scratch on `scenes` and on nothing else; two CPU cores are enough:
 
 * the autoencoder (`AutoencoderKL`, f = 4, 4 channels), on fresh scenes without end, begun as a linear pyramid (`begin`);
+* its decoder once more, alone, on latents with noise: generated latents are never exact, and their grain should not show;
 * the diffusion model (class-conditional `UNet2DModel`, v-prediction), on cached posteriors of the autoencoder.
 
 Each part keeps an exponential moving average (EMA) of its weights, writes whole checkpoints under the work folder
@@ -31,8 +32,10 @@ from treering_verify.models.landscape.scenes import CLASSES, render
 
 NULL_CLASS = len(CLASSES)  # the class index that means "no condition"
 AUTOENCODER_STEPS, AUTOENCODER_BATCH = 2000, 8
+DECODER_STEPS, DECODER_NOISE = 500, 0.15  # most noise, in standard deviations of the latents
 _CROP, _CROP_SHARE = 64, 0.8  # this share of the autoencoder's steps sees windows of the scenes: 4 times faster
-DIFFUSION_STEPS, DIFFUSION_BATCH, DIFFUSION_SCENES = 5000, 16, 8000
+DIFFUSION_STEPS, DIFFUSION_BATCH, DIFFUSION_SCENES = 4000, 16, 8000
+_DECODER_FROM = 1_000_000  # seeds of the noise that the decoder is trained with start here
 _LATENT_BATCHES_FROM = 10_000_000  # scenes of the diffusion model start at this index of the training stream
 _ENCODE_BATCH = 40
 
@@ -214,6 +217,31 @@ def train_autoencoder(work: Path, *, steps: int, batch: int) -> AutoencoderKL:
     return trainer.ema.eval()
 
 
+def train_decoder(autoencoder: AutoencoderKL, work: Path, scale: float, *, steps: int, batch: int) -> AutoencoderKL:
+    """Train, or go on training, the decoder on noisy latents, the encoder as it is; leaves its EMA in `autoencoder`.
+
+    Every image has a noise level of its own, from none to `DECODER_NOISE`, so the decoder learns to tell grain from detail.
+    """
+    autoencoder.requires_grad_(False)
+    half = torch.nn.ModuleDict({"decoder": autoencoder.decoder, "post_quant_conv": autoencoder.post_quant_conv})
+    trainer = Trainer("decoder", half.requires_grad_(True), work, steps=steps, peak=3e-4, decay=0.0)
+
+    def loss_of(step: int) -> dict[str, torch.Tensor]:
+        generator = torch.Generator().manual_seed(_DECODER_FROM + step)
+        image = autoencoder_batch(step, steps, batch, generator)
+        level = DECODER_NOISE / scale * torch.rand(len(image), 1, 1, 1, generator=generator)
+        with torch.no_grad(), autocast():
+            latent = autoencoder.encode(image).latent_dist.mean
+        with autocast():
+            output = autoencoder.decode(latent + level * torch.randn(latent.shape, generator=generator)).sample
+        error = output.float() - image
+        return {"loss": pixel_loss(error), "psnr": -10 * torch.log10(error.detach().pow(2).mean() / 4)}
+
+    trainer.run(loss_of)
+    half.load_state_dict(trainer.ema.state_dict())
+    return autoencoder.eval()
+
+
 @torch.no_grad()
 def cache_posteriors(autoencoder: AutoencoderKL, work: Path, scenes: int) -> dict[str, torch.Tensor]:
     """Mean and log-variance of `scenes` training latents, float16, kept under the work folder."""
@@ -286,11 +314,12 @@ def export(autoencoder: AutoencoderKL, unet: UNet2DModel, scale: float, output: 
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Train both parts and export the model."""
+    """Train all parts and export the model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder of checkpoints and caches")
     parser.add_argument("--output", type=Path, help="where to export the model; default WORK/landscape")
     parser.add_argument("--autoencoder-steps", type=int, default=AUTOENCODER_STEPS)
+    parser.add_argument("--decoder-steps", type=int, default=DECODER_STEPS)
     parser.add_argument("--diffusion-steps", type=int, default=DIFFUSION_STEPS)
     parser.add_argument("--scenes", type=int, default=DIFFUSION_SCENES, help="scenes that the diffusion model learns")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
@@ -301,8 +330,9 @@ def main(argv: list[str] | None = None) -> None:
     unet = train_diffusion(
         autoencoder, work, steps=options.diffusion_steps, batch=DIFFUSION_BATCH, scenes=options.scenes
     )
-    cache = cache_posteriors(autoencoder, work, options.scenes)
-    export(autoencoder, unet, latent_scale(cache), options.output or work / "landscape")
+    scale = latent_scale(cache_posteriors(autoencoder, work, options.scenes))
+    train_decoder(autoencoder, work, scale, steps=options.decoder_steps, batch=AUTOENCODER_BATCH)
+    export(autoencoder, unet, scale, options.output or work / "landscape")
 
 
 if __name__ == "__main__":
