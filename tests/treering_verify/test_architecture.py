@@ -36,10 +36,12 @@ LINES = (
     ),
     ("treering_verify.models",),
     ("treering_verify.key", "treering_verify.results", "treering_verify.findings"),
+    ("treering_verify.family",),
     (
         "treering_verify.images",
         "treering_verify.colours",
         "treering_verify.files",
+        "treering_verify.derivation",
         "treering_verify.spectrum",
         "treering_verify.errors",
     ),
