@@ -73,9 +73,9 @@ def features(coefficients: npt.NDArray[np.complex128], key: Key | Family) -> npt
     """Estimate the key's numbers from coefficients of the image alone: (B, channels, n) -> (B, d).
 
     Nothing here looks at `key.numbers` (a family has none), which is what makes the test exact (DESIGN 4.3).
-    `random`: real and imaginary parts times sqrt 2. `rings`: the ring's mean m, shrunk as the posterior mean of an N(0, 1) number measured n times
-    with the spread s^2 that the ring itself shows: m / (1 + s^2 / n). Large rings so weigh more when the estimate is
-    noisy; reading back untouched noise gives the key's numbers exactly.
+    `random`: real and imaginary parts times sqrt 2. `rings`: the ring's mean m, shrunk as the posterior mean of an
+    N(0, 1) number measured n times with the spread s^2 that the ring itself shows: m / (1 + s^2 / n). Large rings so
+    weigh more when the estimate is noisy; reading back untouched noise gives the key's numbers exactly.
     """
     batch = len(coefficients)
     if key.pattern == "random":
