@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from detectors.evidence import Evidence
-from detectors.exact import COSINE, _unit, cosine_log10_pvalue, cosine_tests
+from detectors.exact import COSINE, _reals, _unit, cosine_log10_pvalue, cosine_tests
 
 # Numbers in a block: 2 MiB in float32, so that a block stays in a core's cache from its widening to its product.
 BLOCK_NUMBERS = 1 << 19
@@ -56,9 +56,9 @@ def nearest_rows(
     rows closer than twice that may be ranked either way: keep more rows than you need, and rank them anew. Memory:
     about 6 bytes for each of `BLOCK_NUMBERS` numbers, and `keep` rows, whatever N is.
     """
-    a = np.asarray(features, dtype=np.float64)
+    a = _reals("features", features, (2,))
     length = np.asarray(lengths)
-    if numbers.ndim != 2 or a.ndim != 2 or a.shape[1] != numbers.shape[1] or length.shape != numbers.shape[:1]:
+    if numbers.ndim != 2 or a.shape[1] != numbers.shape[1] or length.shape != numbers.shape[:1]:
         raise ValueError(
             f"features {a.shape}, numbers {numbers.shape} and lengths {length.shape} do not fit: "
             "pass (B, d), (N, d) and (N,)"

@@ -104,7 +104,7 @@ def written_whole(path: str | Path, mode: int = 0o644, exclusive: bool = False) 
     Yields
     ------
     file
-        Open for binary writing and seeking; what is raised while it is written leaves the old file as it was.
+        Binary, for writing, seeking and reading back; what is raised meanwhile leaves the old file as it was.
 
     Raises
     ------
@@ -119,9 +119,9 @@ def written_whole(path: str | Path, mode: int = 0o644, exclusive: bool = False) 
     if not exclusive and target.exists() and not target.is_file():
         raise UsageError(f"{printable(str(path))} is not a regular file; give the path of a file to write")
     temporary = target.parent / f".{secrets.token_hex(8)}.tmp"
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
+    descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
     try:
-        with open(descriptor, "wb") as file:
+        with open(descriptor, "w+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -91,7 +91,8 @@ def test_memory_is_that_of_a_block_however_many_keys_there_are():
     ("features", "numbers", "size", "keep", "message"),
     [
         (np.ones((1, 3)), np.ones((2, 4)), np.ones(2), 1, "do not fit"),
-        (np.ones(4), np.ones((2, 4)), np.ones(2), 1, "do not fit"),
+        (np.ones(4), np.ones((2, 4)), np.ones(2), 1, "pass shape"),
+        (np.full((1, 4), np.nan), np.ones((2, 4)), np.ones(2), 1, "features .*NaN"),
         (np.ones((1, 4)), np.ones((2, 4)), np.ones(3), 1, "do not fit"),
         (np.ones((1, 4)), np.ones((2, 4), dtype=int), np.ones(2), 1, "float16"),
         (np.ones((1, 4)), np.ones((2, 4)), np.ones(2), 0, "at least 1"),
