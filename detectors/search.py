@@ -136,7 +136,7 @@ def direction_drift(numbers: ArrayLike, stored: ArrayLike) -> NDArray[np.float64
     Returns
     -------
     ndarray of float64, shape (n,)
-        0 where nothing was rounded, else rounded up. About 3e-4 for float16 and 3e-8 for float32, whatever d is.
+        0 where nothing was rounded, else rounded up. About 2e-4 for float16 and 3e-8 for float32, whatever d is.
     """
     k, s = np.asarray(numbers, dtype=np.float64), np.asarray(stored, dtype=np.float64)
     turn = k / np.linalg.norm(k, axis=1, keepdims=True) - s / np.linalg.norm(s, axis=1, keepdims=True)

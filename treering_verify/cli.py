@@ -86,7 +86,7 @@ def keygen(
         raise UsageError("--member names the key, and derives it from --from-secret FILE: give both, and no --name")
     name = name or output.name.split(".")[0]
     if from_secret and member:
-        key = Key.member(read_secret(from_secret), Family.choose(shape, **family), member)
+        key = Key.member(read_secret(from_secret, private=True), Family.choose(shape, **family), member)
     elif from_secret:
         key = Key.from_secret(read_secret(from_secret), shape, name=name, **family)
     else:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from treering_verify.results import Verdict
 
 USAGE_ERROR, UNJUDGED, FOUND, INTERRUPTED = 2, 3, 1, 130
+_MAX_SECRET_BYTES = 1024**2
 
 
 def command_of(group: click.Group | None) -> Callable[[str], Callable[[Callable[..., Any]], click.Command]]:
@@ -157,10 +158,13 @@ def print_verdicts(
         sys.exit(UNJUDGED)
 
 
-def read_secret(path: Path) -> bytes:
-    """Bytes of a secret's file."""
-    from treering_verify.files import printable
+def read_secret(path: Path, private: bool = False) -> bytes:
+    """Bytes of a secret's file; with `private`, refused when others can read it: it stands for many keys."""
+    from treering_verify.files import opened_secret, printable
 
+    if private:
+        with opened_secret(path, "secret", "head -c 32 /dev/urandom") as file:
+            return file.read(_MAX_SECRET_BYTES)
     try:
         return path.read_bytes()
     except OSError as error:

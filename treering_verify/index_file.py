@@ -81,7 +81,7 @@ def write_index(path: str | Path, family: Family, count: int, blocks: Iterable[B
     blocks : iterable of Block
         Taken one at a time: memory is that of one block, and 16 bytes a key to find two that are the same.
     dtype : {"float16", "float32"}
-        float16 halves the file and raises p-values a little: at d = 1024 and p = 1e-50 by a tenth of a decade.
+        float16 halves the file and raises p-values a little: at d = 1024 and p = 1e-50 by a tenth of a decade at most.
 
     Raises
     ------

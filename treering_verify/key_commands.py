@@ -153,7 +153,7 @@ def _members(
     from treering_verify.key import Family, Key, is_name
     from treering_verify.models import latent_shape
 
-    secret, family = read_secret(from_secret), Family.choose(latent_shape(model), **options)
+    secret, family = read_secret(from_secret, private=True), Family.choose(latent_shape(model), **options)
     if generate is not None:
         return generate, family, (Key.member(secret, family, f"{prefix}-{first + i}") for i in range(generate))
     assert names is not None

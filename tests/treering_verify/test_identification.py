@@ -231,6 +231,7 @@ def run(*arguments: object) -> Result:
 @pytest.fixture
 def secret(tmp_path: Path) -> Path:
     (tmp_path / "my.secret").write_bytes(SECRET)
+    (tmp_path / "my.secret").chmod(0o600)
     return tmp_path / "my.secret"
 
 
@@ -329,6 +330,10 @@ def test_an_index_of_key_files_refuses_what_is_mixed_missing_or_asked_for_twice(
     ):
         refused = run("keys", "index", *arguments, "--output", tmp_path / "other")
         assert refused.exit_code == 2 and message in refused.stderr, arguments
+    secret.chmod(0o644)  # it stands for all keys, and is guarded as they are
+    for arguments in (["keys", "index", "--generate", 3], ["keygen", "--member", "a"]):
+        refused = run(*arguments, "--from-secret", secret, "--output", tmp_path / "other")
+        assert refused.exit_code == 2 and "chmod 600" in refused.stderr
     assert not (tmp_path / "other").exists()
     assert run("keygen", "--member", "a", "--output", tmp_path / "k").exit_code == 2
 
