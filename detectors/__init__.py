@@ -1,7 +1,7 @@
 """Statistics of watermark detection: numbers in, evidence out.
 
-`exact` holds the test that is exact on any image, `published` the baselines from the literature, `rates` and `estimates` the
-summary of many answers. Nothing here knows about pixels, models, spectra or files.
+`exact` holds the test that is exact on any image, `search` the same for millions of keys, `published` the baselines from the
+literature, `rates` and `estimates` the summary of many answers. Nothing here knows about pixels, models, spectra or files.
 """
 
 from detectors.estimates import Line, Mean, PairedTest, line, mcnemar, mean
@@ -19,6 +19,7 @@ from detectors.exact import (
 )
 from detectors.published import nearest_key, nearest_keys, noncentral_chi_square_test
 from detectors.rates import ConfusionMatrix, Rate, Roc, clopper_pearson, confusion_matrix, roc
+from detectors.search import bounded_cosine_tests, direction_drift, holm_leading, nearest_rows
 
 __all__ = [
     "ConfusionMatrix",
@@ -29,20 +30,24 @@ __all__ = [
     "Rate",
     "Roc",
     "bonferroni",
+    "bounded_cosine_tests",
     "clopper_pearson",
     "confusion_matrix",
     "cosine_log10_pvalue",
     "cosine_needed",
     "cosine_test",
     "cosine_tests",
+    "direction_drift",
     "gaussian_test",
     "gaussian_tests",
     "holm",
+    "holm_leading",
     "line",
     "mcnemar",
     "mean",
     "nearest_key",
     "nearest_keys",
+    "nearest_rows",
     "noncentral_chi_square_test",
     "roc",
     "smallest_pvalue",

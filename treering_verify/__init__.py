@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from treering_verify.editing import edit
     from treering_verify.errors import ImageError, KeyFileError, ModelError, TreeringError, UsageError
     from treering_verify.generation import generate
-    from treering_verify.key import Key
+    from treering_verify.identification import identify, identify_many
+    from treering_verify.key import Family, Key
+    from treering_verify.key_index import KeyIndex, load_keys
     from treering_verify.models import LatentModel, load_model
     from treering_verify.noise_inversion import invert as invert_noise
     from treering_verify.results import Generated, Inversion, KeyEvidence, Verdict
@@ -33,7 +35,12 @@ _HOMES = {
     "TreeringError": "errors",
     "UsageError": "errors",
     "generate": "generation",
+    "identify": "identification",
+    "identify_many": "identification",
+    "Family": "key",
     "Key": "key",
+    "KeyIndex": "key_index",
+    "load_keys": "key_index",
     "LatentModel": "models",
     "load_model": "models",
     "invert_noise": "noise_inversion:invert",
@@ -51,12 +58,14 @@ _HOMES = {
 }
 __all__ = [
     "Attack",
+    "Family",
     "Generated",
     "ImageError",
     "Inversion",
     "Key",
     "KeyEvidence",
     "KeyFileError",
+    "KeyIndex",
     "LatentModel",
     "ModelError",
     "Pipeline",
@@ -71,8 +80,11 @@ __all__ = [
     "extract",
     "features",
     "generate",
+    "identify",
+    "identify_many",
     "invert_decoder",
     "invert_noise",
+    "load_keys",
     "load_model",
     "recover_noise",
     "verify",

@@ -6,23 +6,28 @@ judged; 130 interrupted.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from treering_verify import __version__
-from treering_verify.errors import TreeringError, UsageError
+from treering_verify.commands import (
+    command_of,
+    key_options,
+    model_option,
+    pipeline_options,
+    print_verdicts,
+    progress,
+    read_secret,
+    verdict_options,
+)
+from treering_verify.errors import UsageError
+from treering_verify.key_commands import identify, keys
 
 if TYPE_CHECKING:
     from treering_verify.key import Key
-    from treering_verify.results import Verdict
 
-USAGE_ERROR, UNJUDGED, FOUND, INTERRUPTED = 2, 3, 1, 130
 _ENVIRONMENT = "TREERING"
 
 
@@ -47,46 +52,14 @@ def main(context: click.Context, config: Path | None) -> None:
             sys.exit(USAGE_ERROR)
 
 
-def command(example: str) -> Callable[[Callable[..., Any]], click.Command]:
-    """Register a command whose help ends with a runnable example and whose errors exit with 2."""
-
-    def register(function: Callable[..., Any]) -> click.Command:
-        @wraps(function)
-        def guarded(*args: Any, **kwargs: Any) -> Any:
-            try:
-                return function(*args, **kwargs)
-            except TreeringError as error:
-                click.echo(f"Error: {error}", err=True)
-                sys.exit(USAGE_ERROR)
-            except KeyboardInterrupt:
-                click.echo("Interrupted.", err=True)
-                sys.exit(INTERRUPTED)
-
-        return main.command(epilog=f"Example: {example}")(guarded)
-
-    return register
-
-
-_MODEL = click.option(
-    "--model", default="landscape", show_default=True, help="'landscape', 'landscape-tiny' or a local model folder."
-)
-
-
-@contextmanager
-def progress(description: str, total: int) -> Iterator[Callable[[], None]]:
-    """Progress bar on stderr, with time left; none without a terminal. Yields the function that counts one."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
-        task = bar.add_task(description, total=total)
-        yield lambda: bar.advance(task)
+command = command_of(main)
+main.add_command(identify)
+main.add_command(keys)
 
 
 @command("treering demo --output demo")
 @click.option("--output", type=click.Path(path_type=Path), help="Folder to make; default: demo, demo-2, ...")
-@_MODEL
+@model_option
 def demo(output: Path | None, model: str) -> None:
     """Run the main job: key, marked and unmarked images, an attack, verdicts, and the recovered spectrum."""
     from treering_verify.demo import run_demo
@@ -97,50 +70,40 @@ def demo(output: Path | None, model: str) -> None:
 @command("treering keygen --output my.key.json")
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Key file to create (mode 0600).")
 @click.option("--name", help="Name that verdicts call it; default: the file's name up to its first dot.")
-@click.option("--pattern", type=click.Choice(["random", "rings"]), default="random", show_default=True)
-@click.option("--channels", help="Latent channels, such as 0,3; default: all.")
-@click.option("--inner-radius", type=int, help="First ring, in bins from DC; default by pattern (random 4, rings 3).")
-@click.option("--outer-radius", type=int, help="Last ring; default by pattern (random 9, rings 12).")
+@key_options
 @click.option(
     "--from-secret", type=click.Path(path_type=Path), help="Derive the key from this file's bytes (16 or more)."
 )
+@click.option("--member", help="Derive the key that treering keys index --from-secret gives this name.")
 @click.option("--allow-weak", is_flag=True, help="Make a key although it can hardly reach p = 1e-6.")
-@_MODEL
+@model_option
 def keygen(
     output: Path,
     name: str | None,
-    pattern: str,
-    channels: str | None,
-    inner_radius: int | None,
-    outer_radius: int | None,
+    family: dict[str, Any],
     from_secret: Path | None,
+    member: str | None,
     allow_weak: bool,
     model: str,
 ) -> None:
     """Make a secret key, and say how sure it could ever be."""
     from detectors import cosine_log10_pvalue
     from treering_verify.files import printable
-    from treering_verify.key import REALISTIC_COSINE, Key
+    from treering_verify.key import REALISTIC_COSINE, Family, Key
     from treering_verify.models import latent_shape
     from treering_verify.report import format_pvalue
 
-    options: dict[str, Any] = {
-        "pattern": pattern,
-        "channels": _numbers(channels) if channels else None,
-        "inner_radius": inner_radius,
-        "outer_radius": outer_radius,
-        "name": name or output.name.split(".")[0],
-    }
     shape = latent_shape(model)
-    if from_secret:
-        try:
-            secret = from_secret.read_bytes()
-        except OSError as error:
-            raise UsageError(f"cannot read {printable(str(from_secret))}: {error.strerror}") from error
-        key = Key.from_secret(secret, shape, **options)
+    if member and (name or not from_secret):
+        raise UsageError("--member names the key, and derives it from --from-secret FILE: give both, and no --name")
+    name = name or output.name.split(".")[0]
+    if from_secret and member:
+        key = Key.member(read_secret(from_secret, private=True), Family.choose(shape, **family), member)
+    elif from_secret:
+        key = Key.from_secret(read_secret(from_secret), shape, name=name, **family)
     else:
-        key = Key.generate(shape, **options)
-    d, cosine = key.degrees_of_freedom, REALISTIC_COSINE[pattern]
+        key = Key.generate(shape, name=name, **family)
+    d, cosine = key.degrees_of_freedom, REALISTIC_COSINE[key.pattern]
     reach = float(cosine_log10_pvalue(cosine, d)) if d > 1 else 0.0
     if reach > -6 and not allow_weak:
         raise UsageError(
@@ -168,7 +131,7 @@ def keygen(
 @click.option("--steps", type=click.IntRange(1), default=50, show_default=True)
 @click.option("--guidance", type=click.FloatRange(0), default=2.0, show_default=True)
 @click.option("--unmarked", is_flag=True, help="Write no key: controls, twins of the marked images of the same seeds.")
-@_MODEL
+@model_option
 def generate(
     key_file: Path | None,
     count: int,
@@ -218,61 +181,24 @@ def generate(
 @command("treering verify images/*.png --key my.key.json")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--key", "key_files", multiple=True, required=True, type=click.Path(path_type=Path), help="Repeatable.")
-@click.option("--alpha", type=float, default=1e-6, show_default=True, help="False-positive rate per image, all keys.")
-@click.option("--format", "style", type=click.Choice(["text", "json", "jsonl"]), default="text", show_default=True)
-@click.option(
-    "--inversion", default="auto", show_default=True, help="Decoder inversion: auto (the model's best), or a method."
-)
-@click.option("--noise-inversion", default="naive", show_default=True, help="Noise inversion: naive, exact or heun.")
-@click.option("--steps", type=click.IntRange(0), default=10, show_default=True, help="Noise inversion steps.")
-@click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True)
-@click.option(
-    "--precision",
-    type=click.Choice(["float32", "bfloat16", "float16"]),
-    default="float32",
-    show_default=True,
-    help="Of the autoencoder; 16 bits pay where the device multiplies them.",
-)
-@click.option("--fail-on", type=click.Choice(["detected", "no-evidence", "inconclusive"]), multiple=True)
-@_MODEL
+@verdict_options
+@pipeline_options
 def verify(
     files: tuple[Path, ...],
     key_files: tuple[Path, ...],
     alpha: float,
     style: str,
-    inversion: str,
-    noise_inversion: str,
-    steps: int,
-    batch_size: int,
-    precision: str,
     fail_on: tuple[str, ...],
     model: str,
+    pipeline: dict[str, Any],
 ) -> None:
     """Say for each image: detected (and by which key), no evidence, or inconclusive (and why)."""
     from treering_verify.models import load_model
-    from treering_verify.report import format_verdicts
     from treering_verify.verification import Pipeline, verify_many
 
     keys = _load_keys(key_files)
-    pipeline = Pipeline(
-        inversion=inversion, noise_method=noise_inversion, steps=steps, batch_size=batch_size, precision=precision
-    )
-    seen: set[str] = set()
-    verdicts = verify_many(files, keys, model=load_model(model), alpha=alpha, pipeline=pipeline)
-    with progress("Verifying", len(files)) as advance:
-
-        def watched() -> Iterator[Verdict]:
-            for verdict in verdicts:
-                seen.update((verdict.status, verdict.verdict.replace(" ", "-") if verdict.status == "ok" else ""))
-                advance()
-                yield verdict
-
-        for line in format_verdicts(watched(), style):
-            click.echo(line)
-    if seen.intersection(fail_on):
-        sys.exit(FOUND)
-    if "error" in seen:
-        sys.exit(UNJUDGED)
+    verdicts = verify_many(files, keys, model=load_model(model), alpha=alpha, pipeline=Pipeline(**pipeline))
+    print_verdicts(verdicts, len(files), "Verifying", style, fail_on)
 
 
 @command("treering attack images/marked-000000.png --attack jpeg:quality=25 --output attacked.png")
@@ -300,7 +226,7 @@ def attack(file: Path, text: str, seed: int, output: Path) -> None:
 )
 @click.option("--quick", is_flag=True, help="Few images, under two minutes; the intervals say how little that proves.")
 @click.option("--count", type=click.IntRange(2), help="Images, instead of the benchmark's own number.")
-@_MODEL
+@model_option
 def benchmark(names: tuple[str, ...], output: Path, quick: bool, count: int | None, model: str) -> None:
     """Measure the toolkit: detection, inversion, throughput, quality and more, or all.
 
@@ -330,10 +256,3 @@ def _load_keys(paths: tuple[Path, ...]) -> list[Key]:
             "two keys have the same name, so a verdict could not say which matched: rename one (keygen --name)"
         )
     return keys
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise UsageError(f"--channels {text!r} is not a list of numbers such as 0,3") from None

@@ -1,13 +1,16 @@
-"""File names that are safe to show, opening without waiting, and writing that survives a crash."""
+"""File names that are safe to show, opening without waiting, secrets kept private, writing that survives a crash."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import secrets
+import stat
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
-from treering_verify.errors import UsageError
+from treering_verify.errors import KeyFileError, UsageError
 
 
 def printable(text: str) -> str:
@@ -35,8 +38,56 @@ def open_descriptor(path: str | Path) -> int:
     return os.open(path, flags)
 
 
+@contextlib.contextmanager
+def opened_secret(path: str | Path, kind: str, maker: str) -> Iterator[BinaryIO]:
+    """Open a file that holds secrets for reading, if its owner alone can reach it.
+
+    Parameters
+    ----------
+    path
+        The file.
+    kind, maker
+        What it should be, and the command that makes such a file, for messages.
+
+    Yields
+    ------
+    file
+        At its beginning.
+
+    Raises
+    ------
+    KeyFileError
+        If it is missing, no regular file, readable by others, or reading it fails.
+    """
+    shown = printable(str(path))
+    try:
+        descriptor = open_descriptor(path)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise KeyFileError(f"{shown} is not a regular file: name a {kind} made by {maker}")
+            if os.name == "posix" and status.st_mode & 0o077:
+                raise KeyFileError(f"others can read the {kind} {shown}: run chmod 600 on it, and consider a new key")
+            with open(descriptor, "rb", closefd=False) as file:
+                yield file
+        finally:
+            os.close(descriptor)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise KeyFileError(f"cannot read the {kind} {shown}: {getattr(error, 'strerror', error)}") from error
+
+
 def write_atomic(path: str | Path, data: bytes, mode: int = 0o644, exclusive: bool = False) -> None:
     """Write a file so that its name never shows anything but the old or the whole new content, even after a crash.
+
+    As `written_whole`, for content that is at hand.
+    """
+    with written_whole(path, mode, exclusive) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def written_whole(path: str | Path, mode: int = 0o644, exclusive: bool = False) -> Iterator[BinaryIO]:
+    """Give a file to write that takes its name only when it is whole.
 
     The data goes to a temporary file in the same folder, is synced, and takes the name in one step; the temporary file
     is removed on every failure. A symbolic link is followed, unless `exclusive`.
@@ -45,12 +96,15 @@ def write_atomic(path: str | Path, data: bytes, mode: int = 0o644, exclusive: bo
     ----------
     path
         The final name.
-    data
-        The whole content.
     mode
         Permission bits, less the process's umask, from the first byte on: 0o600 for secrets.
     exclusive
         Refuse an existing name instead of replacing it, without a gap between check and creation.
+
+    Yields
+    ------
+    file
+        Binary, for writing, seeking and reading back; what is raised meanwhile leaves the old file as it was.
 
     Raises
     ------
@@ -65,10 +119,10 @@ def write_atomic(path: str | Path, data: bytes, mode: int = 0o644, exclusive: bo
     if not exclusive and target.exists() and not target.is_file():
         raise UsageError(f"{printable(str(path))} is not a regular file; give the path of a file to write")
     temporary = target.parent / f".{secrets.token_hex(8)}.tmp"
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
+    descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
     try:
-        with open(descriptor, "wb") as file:
-            file.write(data)
+        with open(descriptor, "w+b") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         if exclusive:

@@ -7,16 +7,20 @@ Key numbers are i.i.d. N(0, 1). They are derived from a secret by a fixed constr
     numbers  = inverse normal CDF of u (Wichura's AS 241, which Python's `statistics` implements), rounded to 9 decimals
 
 so the same secret and parameters give the same key anywhere, and nobody can have chosen the numbers to fit an image.
+
+Many keys from one secret, such as one per user, are its members. A member's key is the key of the secret
+
+    HKDF-SHA256(secret, salt="treering-verify member v1", info=name), 32 bytes
+
+so whoever holds the secret can make any member's key again from its name, and a member's key betrays no other's.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import secrets
-import stat
 from dataclasses import dataclass, field
 from operator import index
 from pathlib import Path
@@ -25,23 +29,30 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from treering_verify.derivation import derive_numbers, member_secret
 from treering_verify.errors import KeyFileError, UsageError
-from treering_verify.files import open_descriptor, printable, write_atomic
-from treering_verify.spectrum import annulus
+from treering_verify.family import DEFAULT_PATTERN, DEFAULT_RADII, PATTERNS, Family, count_numbers
+from treering_verify.files import opened_secret, printable, write_atomic
+
+__all__ = [
+    "DEFAULT_PATTERN",
+    "DEFAULT_RADII",
+    "MIN_SECRET_BYTES",
+    "PATTERNS",
+    "REALISTIC_COSINE",
+    "SCHEMA_VERSION",
+    "Family",
+    "Key",
+    "count_numbers",
+    "is_name",
+]
 
 SCHEMA_VERSION = 1
-PATTERNS = ("rings", "random")
 MIN_SECRET_BYTES = 16
-# The pattern and the annuli that measured best for detection and for the diversity of images (README, "Keys").
-DEFAULT_PATTERN = "random"
-DEFAULT_RADII = {"random": (4, 9), "rings": (3, 12)}
 # Cosine that `keygen` takes for realistic. Measured means over 200 images: random 0.33 after JPEG 25; rings 0.65 on
 # clean images, so 0.7 is a good image, and a default rings key reaches 1e-6 on fewer than half of them.
 REALISTIC_COSINE = {"random": 0.3, "rings": 0.7}
-_SALT = b"treering-verify key v1"
-_NUMBERS_PER_BLOCK = 1020  # 8160 bytes: the most that one HKDF-SHA256 expansion gives
 _MAX_FILE_BYTES = 64 * 1024**2  # what is longer ends mid-JSON, and is refused for it
-_MAX_SIDE = 1024  # so that the shape in a damaged file cannot fill the memory
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -76,7 +87,7 @@ class Key:
 
     def __post_init__(self) -> None:
         count = count_numbers(self.pattern, self.channels, self.inner_radius, self.outer_radius, self.latent_shape)
-        if not _NAME.fullmatch(self.name):
+        if not is_name(self.name):
             raise UsageError("a key's name has 1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit")
         numbers = np.array(self.numbers, dtype=np.float64)
         if numbers.shape != (count,) or not np.isfinite(numbers).all():
@@ -88,6 +99,11 @@ class Key:
     def degrees_of_freedom(self) -> int:
         """Number of independent N(0, 1) numbers, d."""
         return len(self.numbers)
+
+    @property
+    def family(self) -> Family:
+        """What it shares with other keys."""
+        return Family(self.pattern, self.channels, self.inner_radius, self.outer_radius, self.latent_shape)
 
     @property
     def fingerprint(self) -> str:
@@ -151,19 +167,56 @@ class Key:
         name: str = "key",
     ) -> Key:
         """Derive the key that belongs to a secret of at least 16 random bytes (construction: module docstring)."""
-        if len(secret) < MIN_SECRET_BYTES:
-            raise UsageError(
-                f"the secret has {len(secret)} bytes: use at least {MIN_SECRET_BYTES} random ones, "
-                "for example from: head -c 32 /dev/urandom"
-            )
-        if pattern not in PATTERNS:
-            raise UsageError(f"unknown pattern {pattern!r}: choose one of {', '.join(PATTERNS)}")
-        channels = tuple(range(latent_shape[0])) if channels is None else tuple(channels)
-        inner = DEFAULT_RADII[pattern][0] if inner_radius is None else inner_radius
-        outer = DEFAULT_RADII[pattern][1] if outer_radius is None else outer_radius
-        count = count_numbers(pattern, channels, inner, outer, latent_shape)
-        info = f"{pattern}|{','.join(map(str, channels))}|{inner}-{outer}|{'x'.join(map(str, latent_shape))}"
-        return cls(name, pattern, channels, inner, outer, latent_shape, _derive(secret, info, count))
+        _check_secret(secret)
+        family = Family.choose(
+            latent_shape, pattern=pattern, channels=channels, inner_radius=inner_radius, outer_radius=outer_radius
+        )
+        info = (
+            f"{family.pattern}|{','.join(map(str, family.channels))}|{family.inner_radius}-{family.outer_radius}|"
+            f"{'x'.join(map(str, family.latent_shape))}"
+        )
+        return cls.of(family, name, derive_numbers(secret, info, family.degrees_of_freedom))
+
+    @classmethod
+    def member(cls, secret: bytes, family: Family, name: str) -> Key:
+        """Derive the key of one member, such as a user, from a secret that many members share.
+
+        Parameters
+        ----------
+        secret : bytes
+            At least 16 random bytes. Whoever has them has every member's key.
+        family : Family
+        name : str
+            The member's name, and the key's.
+
+        Raises
+        ------
+        UsageError
+            If the secret is short or the name does not fit.
+        """
+        _check_secret(secret)
+        return cls.from_secret(
+            member_secret(secret, name),
+            family.latent_shape,
+            pattern=family.pattern,
+            channels=family.channels,
+            inner_radius=family.inner_radius,
+            outer_radius=family.outer_radius,
+            name=name,
+        )
+
+    @classmethod
+    def of(cls, family: Family, name: str, numbers: npt.NDArray[np.float64]) -> Key:
+        """Key of a family with numbers (d,) that are at hand."""
+        return cls(
+            name,
+            family.pattern,
+            family.channels,
+            family.inner_radius,
+            family.outer_radius,
+            family.latent_shape,
+            numbers,
+        )
 
     def save(self, path: str | Path) -> None:
         """Write the key file, readable by its owner only, never over an existing file.
@@ -193,22 +246,8 @@ class Key:
             If it is missing, readable by others, or not a key file of a known version.
         """
         shown = printable(str(path))
-        try:
-            descriptor = open_descriptor(path)
-            try:
-                status = os.fstat(descriptor)
-                if not stat.S_ISREG(status.st_mode):
-                    raise KeyFileError(f"{shown} is not a regular file: name a key file made by treering keygen")
-                if os.name == "posix" and status.st_mode & 0o077:
-                    raise KeyFileError(
-                        f"others can read the key in {shown}: run chmod 600 on it, and consider a new key"
-                    )
-                with open(descriptor, "rb", closefd=False) as file:
-                    data = file.read(_MAX_FILE_BYTES)
-            finally:
-                os.close(descriptor)
-        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-            raise KeyFileError(f"cannot read the key file {shown}: {getattr(error, 'strerror', error)}") from error
+        with opened_secret(path, "key file", "treering keygen") as file:
+            data = file.read(_MAX_FILE_BYTES)
         try:
             content = json.loads(data)
             if content["type"] != "treering key" or content["schema_version"] != SCHEMA_VERSION:
@@ -243,33 +282,14 @@ class Key:
         }
 
 
-def count_numbers(
-    pattern: str, channels: tuple[int, ...], inner_radius: int, outer_radius: int, latent_shape: tuple[int, int, int]
-) -> int:
-    """Degrees of freedom of such a key; UsageError says which parameter does not fit."""
-    if pattern not in PATTERNS:
-        raise UsageError(f"unknown pattern {pattern!r}: choose one of {', '.join(PATTERNS)}")
-    if len(latent_shape) != 3 or max(latent_shape) > _MAX_SIDE:
-        raise UsageError(f"latent_shape is {latent_shape}: give (channels, height, width), at most {_MAX_SIDE} each")
-    if not channels or len(set(channels)) < len(channels) or not all(0 <= c < latent_shape[0] for c in channels):
-        raise UsageError(f"channels {channels} do not fit: name distinct ones from 0 to {latent_shape[0] - 1}")
-    try:
-        bins = annulus(latent_shape[1], latent_shape[2], inner_radius, outer_radius)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-    return len(channels) * (outer_radius - inner_radius + 1 if pattern == "rings" else 2 * len(bins))
+def is_name(text: str) -> bool:
+    """Whether a key may be called so: 1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit."""
+    return _NAME.fullmatch(text) is not None
 
 
-def _derive(secret: bytes, info: str, count: int) -> npt.NDArray[np.float64]:
-    from statistics import NormalDist
-
-    from cryptography.hazmat.primitives.hashes import SHA256
-    from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-
-    words: list[int] = []
-    for block in range(-(-count // _NUMBERS_PER_BLOCK)):
-        size = 8 * min(_NUMBERS_PER_BLOCK, count - len(words))
-        stream = HKDF(SHA256(), length=size, salt=_SALT, info=f"{info}|{block}".encode()).derive(secret)
-        words += [int.from_bytes(stream[i : i + 8], "big") >> 11 for i in range(0, size, 8)]
-    normal = NormalDist()
-    return np.array([round(normal.inv_cdf((word + 0.5) / 2**53), 9) for word in words])
+def _check_secret(secret: bytes) -> None:
+    if len(secret) < MIN_SECRET_BYTES:
+        raise UsageError(
+            f"the secret has {len(secret)} bytes: use at least {MIN_SECRET_BYTES} random ones, "
+            "for example from: head -c 32 /dev/urandom"
+        )

@@ -55,7 +55,7 @@ class Verdict:
     alpha : float
         False-positive rate that `detected` was held to, over all keys together.
     evidence : tuple of KeyEvidence
-        Every key tried, strongest first; empty on errors.
+        Strongest first; empty on errors. `verify`: every key tried; `identify`: the best matches.
     note : str
         What was done to the image first, such as resizing.
     residual : float
@@ -64,6 +64,8 @@ class Verdict:
         Whether the decoder inversion stopped because nothing was left to gain.
     seconds : float
         This image's share of the wall-clock time of its batch.
+    keys_tried : int
+        Keys that were tried and that the p-values are corrected for; 0 on errors.
     """
 
     path: str
@@ -77,6 +79,7 @@ class Verdict:
     residual: float = float("nan")
     converged: bool = False
     seconds: float = 0.0
+    keys_tried: int = 0
 
     @property
     def best(self) -> KeyEvidence | None:
@@ -109,12 +112,26 @@ class Verdict:
             "log10_pvalue": best.log10_adjusted if best else None,
             "statistic": best.statistic if best else None,
             "alpha": self.alpha,
-            "keys_tried": len(self.evidence),
+            "keys_tried": self.keys_tried,
             "note": self.note,
             "residual": self.residual if best else None,
             "converged": self.converged,
             "seconds": round(self.seconds, 4),
         }
+
+    def matches(self) -> list[dict[str, Any]]:
+        """JSON-ready form of the evidence, strongest first; what `identify` adds to the record."""
+        return [
+            {
+                "key": e.key,
+                "fingerprint": e.fingerprint,
+                "log10_pvalue": e.log10_adjusted,
+                "log10_pvalue_alone": e.log10_pvalue,
+                "statistic": e.statistic,
+                "degrees_of_freedom": e.degrees_of_freedom,
+            }
+            for e in self.evidence
+        ]
 
 
 @dataclass(frozen=True, eq=False)

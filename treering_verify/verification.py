@@ -8,8 +8,9 @@ several keys it is Holm-corrected, so alpha bounds the chance of *any* false det
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,8 @@ from treering_verify.watermark import extract, features
 if TYPE_CHECKING:
     import torch
     from PIL import Image
+
+    from detectors import Evidence
 
     Source = str | Path | bytes | Image.Image
 
@@ -156,26 +159,62 @@ def verify_many(
     pipeline = pipeline or Pipeline()
     if not keys:
         raise UsageError("no key to look for: give at least one")
-    if not 0 < alpha < 1:
-        raise UsageError(f"alpha is {alpha}: choose a false-positive rate between 0 and 1, such as 1e-6")
     for key in keys:
         if key.latent_shape != model.latent_shape:
             raise UsageError(
                 f"key {key.name!r} is made for noise {key.latent_shape}, model {model.name!r} has {model.latent_shape}: "
                 "make a key for this model with treering keygen --model"
             )
-    batch: list[Source] = []
-    for source in sources:
-        batch.append(source)
-        if len(batch) == pipeline.batch_size:
-            yield from _judge(batch, keys, model, alpha, pipeline)
-            batch = []
-    if batch:
-        yield from _judge(batch, keys, model, alpha, pipeline)
+    yield from judge_many(
+        sources, lambda noise_hat: weigh(noise_hat, keys), len(keys), model=model, alpha=alpha, pipeline=pipeline
+    )
+
+
+def judge_many(
+    sources: Iterable[Source],
+    weigh_noise: Callable[[torch.Tensor], Sequence[tuple[KeyEvidence, ...]]],
+    keys_tried: int,
+    *,
+    model: LatentModel,
+    alpha: float,
+    pipeline: Pipeline,
+) -> Iterator[Verdict]:
+    """Judge images, lazily, batch by batch, by whatever weighs their noise.
+
+    Parameters
+    ----------
+    sources : iterable of paths, bytes or PIL images
+    weigh_noise : callable
+        noise_hat (B, C, h, w) -> per image the evidence, strongest first, at least one.
+    keys_tried : int
+        Keys that the evidence is corrected for.
+    model, alpha, pipeline
+        As `verify_many`.
+
+    Yields
+    ------
+    Verdict
+        One per source, in order.
+
+    Raises
+    ------
+    UsageError
+        If alpha is out of range.
+    """
+    if not 0 < alpha < 1:
+        raise UsageError(f"alpha is {alpha}: choose a false-positive rate between 0 and 1, such as 1e-6")
+    remaining = iter(sources)
+    while batch := list(islice(remaining, pipeline.batch_size)):
+        yield from _judge(batch, weigh_noise, keys_tried, model, alpha, pipeline)
 
 
 def _judge(
-    sources: list[Source], keys: list[Key], model: LatentModel, alpha: float, pipeline: Pipeline
+    sources: list[Source],
+    weigh_noise: Callable[[torch.Tensor], Sequence[tuple[KeyEvidence, ...]]],
+    keys_tried: int,
+    model: LatentModel,
+    alpha: float,
+    pipeline: Pipeline,
 ) -> list[Verdict]:
     import torch
 
@@ -193,7 +232,7 @@ def _judge(
     if good:
         image_batch = torch.cat([item[0] for item in read if not isinstance(item, ImageError)])
         noise_hat, solution = recover_noise(model, image_batch, pipeline)
-        evidence = weigh(noise_hat, keys)
+        evidence = weigh_noise(noise_hat)
         for row, i in enumerate(good):
             answers[i] = (evidence[row], float(solution.residual[row]), solution.status[row])
     seconds = (time.perf_counter() - started) / len(sources)
@@ -207,7 +246,18 @@ def _judge(
             found, residual, status = answers[i]
             answer, code, reason = _decide(found, alpha, item[1], status)
             verdict = Verdict(
-                paths[i], "ok", answer, alpha, code, reason, found, item[1], residual, status not in _UNSETTLED, seconds
+                paths[i],
+                "ok",
+                answer,
+                alpha,
+                code,
+                reason,
+                found,
+                item[1],
+                residual,
+                status not in _UNSETTLED,
+                seconds,
+                keys_tried,
             )
         verdicts.append(verdict)
     return verdicts
@@ -234,23 +284,28 @@ def weigh(noise_hat: torch.Tensor, keys: Sequence[Key]) -> list[tuple[KeyEvidenc
     from detectors import cosine_tests
 
     results = [cosine_tests(features(extract(noise_hat, key), key), key.numbers) for key in keys]
-    answers = []
-    for row in range(len(noise_hat)):
-        log10 = np.array([r[row].log10_pvalue for r in results])
-        order = np.argsort(log10, kind="stable")
-        # Holm in logarithms: the step-down factors m, m - 1, ... and a running maximum, p capped at 1.
-        adjusted = np.maximum.accumulate(log10[order] + np.log10(np.arange(len(keys), 0, -1))).clip(max=0)
-        answers.append(
-            tuple(
-                KeyEvidence(
-                    keys[k].name,
-                    keys[k].fingerprint,
-                    results[k][row].statistic,
-                    float(log10[k]),
-                    float(adjusted[position]),
-                    results[k][row].degrees_of_freedom,
-                )
-                for position, k in enumerate(order)
-            )
-        )
-    return answers
+    named = [(key.name, key.fingerprint) for key in keys]
+    return [
+        rank([(*names, result[row]) for names, result in zip(named, results, strict=True)], len(keys))
+        for row in range(len(noise_hat))
+    ]
+
+
+def rank(found: Sequence[tuple[str, str, Evidence]], keys_tried: int) -> tuple[KeyEvidence, ...]:
+    """Order the evidence of one image, the strongest first, and adjust it by Holm for all keys tried.
+
+    Parameters
+    ----------
+    found : sequence of (name, fingerprint, Evidence)
+        Of the keys with the smallest p-values; the earlier first among equals.
+    keys_tried : int
+        Count of all, also of those that are not in `found`.
+    """
+    from detectors import holm_leading
+
+    ordered = sorted(found, key=lambda item: item[2].log10_pvalue)  # a stable order
+    adjusted = holm_leading([evidence.log10_pvalue for _, _, evidence in ordered], keys_tried)
+    return tuple(
+        KeyEvidence(name, fingerprint, e.statistic, e.log10_pvalue, float(log10), e.degrees_of_freedom)
+        for (name, fingerprint, e), log10 in zip(ordered, adjusted, strict=True)
+    )

@@ -9,14 +9,14 @@ import numpy.typing as npt
 
 from treering_verify import spectrum
 from treering_verify.errors import UsageError
-from treering_verify.key import Key
+from treering_verify.key import Family, Key
 
 if TYPE_CHECKING:
     import torch
 
 
-def key_bins(key: Key) -> spectrum.Bins:
-    """Half-plane bins that the key occupies, the same in each of its channels."""
+def key_bins(key: Key | Family) -> spectrum.Bins:
+    """Half-plane bins that the key, or every key of the family, occupies, the same in each of its channels."""
     _, height, width = key.latent_shape
     return spectrum.annulus(height, width, key.inner_radius, key.outer_radius)
 
@@ -60,7 +60,7 @@ def embed(noise: torch.Tensor, key: Key) -> torch.Tensor:
     return spectrum.write(noise, key_bins(key), key.channels, torch.from_numpy(key_coefficients(key)))
 
 
-def extract(noise_hat: torch.Tensor, key: Key) -> npt.NDArray[np.complex128]:
+def extract(noise_hat: torch.Tensor, key: Key | Family) -> npt.NDArray[np.complex128]:
     """Coefficients of noise_hat, (B, C, h, w), on the key's bins and channels: (B, channels, n)."""
     import torch
 
@@ -69,13 +69,13 @@ def extract(noise_hat: torch.Tensor, key: Key) -> npt.NDArray[np.complex128]:
     return spectrum.read(chosen, key_bins(key)).numpy()
 
 
-def features(coefficients: npt.NDArray[np.complex128], key: Key) -> npt.NDArray[np.float64]:
+def features(coefficients: npt.NDArray[np.complex128], key: Key | Family) -> npt.NDArray[np.float64]:
     """Estimate the key's numbers from coefficients of the image alone: (B, channels, n) -> (B, d).
 
-    Nothing here looks at `key.numbers`, which is what makes the test exact (DESIGN 4.3). `random`: real and imaginary
-    parts times sqrt 2. `rings`: the ring's mean m, shrunk as the posterior mean of an N(0, 1) number measured n times
-    with the spread s^2 that the ring itself shows: m / (1 + s^2 / n). Large rings so weigh more when the estimate is
-    noisy; reading back untouched noise gives the key's numbers exactly.
+    Nothing here looks at `key.numbers` (a family has none), which is what makes the test exact (DESIGN 4.3).
+    `random`: real and imaginary parts times sqrt 2. `rings`: the ring's mean m, shrunk as the posterior mean of an
+    N(0, 1) number measured n times with the spread s^2 that the ring itself shows: m / (1 + s^2 / n). Large rings so
+    weigh more when the estimate is noisy; reading back untouched noise gives the key's numbers exactly.
     """
     batch = len(coefficients)
     if key.pattern == "random":
@@ -89,9 +89,10 @@ def features(coefficients: npt.NDArray[np.complex128], key: Key) -> npt.NDArray[
     return np.asarray((mean / (1 + spread / sizes)).reshape(batch, -1))
 
 
-def _check_shape(noise: torch.Tensor, key: Key) -> None:
+def _check_shape(noise: torch.Tensor, key: Key | Family) -> None:
     if noise.ndim != 4 or tuple(noise.shape[1:]) != key.latent_shape:
+        label = f"key {key.name!r}" if isinstance(key, Key) else f"the family ({key})"
         raise UsageError(
-            f"key {key.name!r} is made for noise (B, {', '.join(map(str, key.latent_shape))}), "
+            f"{label} is made for noise (B, {', '.join(map(str, key.latent_shape))}), "
             f"not {tuple(noise.shape)}: make a key for this model with treering keygen --model"
         )

@@ -14,11 +14,14 @@ ROOT = Path(__file__).parents[2]
 LINES = (
     ("treering_verify",),  # __init__: the lazy public API
     ("treering_verify.__main__", "treering_verify.cli"),
+("treering_verify.key_commands",),
+    ("treering_verify.commands",),
     ("treering_verify.demo", "treering_verify.configuration"),
     ("treering_verify.benchmark", "treering_verify.audit"),
     (
         "treering_verify.report",
         "treering_verify.editing",
+        "treering_verify.identification",
         "treering_verify.models.landscape.measure",
         "treering_verify.models.landscape.train_refiner",
     ),
@@ -33,13 +36,16 @@ LINES = (
         "treering_verify.legacy",
         "treering_verify.decoder_inversion",
         "treering_verify.noise_inversion",
+        "treering_verify.key_index",
     ),
-    ("treering_verify.models",),
+    ("treering_verify.models", "treering_verify.index_file"),
     ("treering_verify.key", "treering_verify.results", "treering_verify.findings"),
+    ("treering_verify.family",),
     (
         "treering_verify.images",
         "treering_verify.colours",
         "treering_verify.files",
+        "treering_verify.derivation",
         "treering_verify.spectrum",
         "treering_verify.errors",
     ),

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from treering_verify.derivation import normal_numbers
 from treering_verify.errors import KeyFileError, UsageError
-from treering_verify.key import DEFAULT_RADII, PATTERNS, Key, count_numbers
+from treering_verify.key import DEFAULT_RADII, PATTERNS, Family, Key, count_numbers
 
 SHAPE = (4, 32, 32)
 SECRET = bytes(range(32))
@@ -81,6 +82,33 @@ def test_the_first_numbers_of_a_published_secret_never_change() -> None:
     expected = derive_by_the_book(b"0123456789abcdef", "rings|0|3-12|4x32x32", 10)
     assert key.numbers.tolist() == expected
     assert key.numbers[:3].tolist() == [1.740158277, -0.762731765, 0.533999913]
+
+
+def test_the_fast_normal_numbers_are_those_of_the_documented_ones_also_in_the_tails_and_at_ties() -> None:
+    rng = np.random.default_rng(0)
+    words = rng.integers(0, 2**53 - 1, 60_000, dtype=np.uint64)
+    words[:2000] = rng.integers(0, 2**20, 2000)
+    words[2000:4000] = 2**53 - 2 - rng.integers(0, 2**20, 2000)
+    # Uniforms around those whose normal number lies half-way between two of nine decimals.
+    half = [NormalDist().cdf((n + 0.5) * 1e-9) for n in rng.integers(-(10**9), 10**9, 4000)]
+    words[4000:8000] = np.array(half) * 2**53
+    expected = [round(NormalDist().inv_cdf((int(word) + 0.5) / 2**53), 9) for word in words]
+    assert normal_numbers(words).tolist() == expected
+
+
+def test_a_members_key_is_the_key_of_its_secret_and_needs_only_its_name() -> None:
+    family = Family.choose(SHAPE, pattern="rings")
+    pseudorandom = hmac.new(b"treering-verify member v1", SECRET, hashlib.sha256).digest()
+    secret = hmac.new(pseudorandom, b"user-7\x01", hashlib.sha256).digest()  # RFC 5869, one block
+    key = Key.member(SECRET, family, "user-7")
+    assert key.numbers.tolist() == Key.from_secret(secret, SHAPE, pattern="rings").numbers.tolist()
+    assert (key.name, key.family) == ("user-7", family)
+    others = [Key.member(SECRET, family, "user-8"), Key.member(SECRET[::-1], family, "user-7")]
+    assert len({k.fingerprint for k in [key, *others]}) == 3
+    with pytest.raises(UsageError, match="at least 16"):
+        Key.member(b"short", family, "user-7")
+    with pytest.raises(UsageError, match="name"):
+        Key.member(SECRET, family, "../user")
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)

@@ -14,6 +14,7 @@ from treering_verify.benchmark.cocoercivity import cocoercivity
 from treering_verify.benchmark.detection import detection
 from treering_verify.benchmark.editing import editing
 from treering_verify.benchmark.heldout import heldout
+from treering_verify.benchmark.identification import identification
 from treering_verify.benchmark.inversion import inversion
 from treering_verify.benchmark.kept import FOLDER
 from treering_verify.benchmark.noise import noise
@@ -30,6 +31,7 @@ __all__ = ["BENCHMARKS", "Scope", "run"]
 
 BENCHMARKS: dict[str, Callable[[LatentModel, Scope], Findings]] = {
     "detection": detection,
+    "identification": identification,
     "inversion": inversion,
     "ablation": ablation,
     "baseline": baseline,

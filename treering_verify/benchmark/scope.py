@@ -38,6 +38,7 @@ SEEDS = {
             "baseline",
             "precision",
             "heldout",
+            "identification",
         )
     )
 }

@@ -14,22 +14,30 @@ from treering_verify.results import DETECTED, Verdict
 FORMATS = ("text", "json", "jsonl")
 
 
-def format_verdicts(verdicts: Iterable[Verdict], style: str) -> Iterator[str]:
+def format_verdicts(verdicts: Iterable[Verdict], style: str, matches: bool = False) -> Iterator[str]:
     """Yield the lines of a listing as verdicts come in; "json" is one array and so waits for the last.
 
     Parameters
     ----------
     verdicts : iterable of Verdict
     style : {"text", "json", "jsonl"}
+    matches : bool
+        Whether to list each verdict's evidence too, as identification wants it: a field `matches`, or lines of text.
     """
+
+    def record(verdict: Verdict) -> Any:
+        return to_json({**verdict.record(), "matches": verdict.matches()} if matches else verdict.record())
+
     if style == "json":
-        yield json.dumps([to_json(v.record()) for v in verdicts], indent=2)
+        yield json.dumps([record(v) for v in verdicts], indent=2)
     elif style == "jsonl":
         for verdict in verdicts:
-            yield json.dumps(to_json(verdict.record()))
+            yield json.dumps(record(verdict))
     else:
         for verdict in verdicts:
             yield format_text(verdict)
+            if matches:
+                yield from _match_lines(verdict)
 
 
 def format_text(verdict: Verdict) -> str:
@@ -42,6 +50,12 @@ def format_text(verdict: Verdict) -> str:
         f"{verdict.verdict:13} {name}  p {format_pvalue(verdict.best.log10_adjusted)}{key}  ({verdict.seconds:.1f} s)"
     )
     return f"{line}\n{'':13} {verdict.code}: {verdict.reason}" if verdict.reason else line
+
+
+def _match_lines(verdict: Verdict) -> Iterator[str]:
+    for place, match in enumerate(verdict.evidence, 1):
+        p = format_pvalue(match.log10_adjusted)
+        yield f"{'':13} {place}. {match.key}  p {p} over {verdict.keys_tried} keys, cosine {match.statistic:.3f}"
 
 
 def format_pvalue(log10_pvalue: float) -> str:

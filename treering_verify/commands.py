@@ -1,0 +1,184 @@
+"""What the commands share: registration with help and errors, progress, groups of options, and the printing of verdicts."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from treering_verify.errors import TreeringError, UsageError
+
+if TYPE_CHECKING:
+    from treering_verify.results import Verdict
+
+USAGE_ERROR, UNJUDGED, FOUND, INTERRUPTED = 2, 3, 1, 130
+_MAX_SECRET_BYTES = 1024**2
+
+
+def command_of(group: click.Group | None) -> Callable[[str], Callable[[Callable[..., Any]], click.Command]]:
+    """Return a decorator, given an example, that makes a command of a group; of None, one that is added later."""
+
+    def command(example: str) -> Callable[[Callable[..., Any]], click.Command]:
+        """Register a command whose help ends with a runnable example and whose errors exit with 2."""
+
+        def register(function: Callable[..., Any]) -> click.Command:
+            @wraps(function)
+            def guarded(*args: Any, **kwargs: Any) -> Any:
+                try:
+                    return function(*args, **kwargs)
+                except TreeringError as error:
+                    click.echo(f"Error: {error}", err=True)
+                    sys.exit(USAGE_ERROR)
+                except KeyboardInterrupt:
+                    click.echo("Interrupted.", err=True)
+                    sys.exit(INTERRUPTED)
+
+            make = group.command if group else click.command
+            return make(epilog=f"Example: {example}")(guarded)
+
+        return register
+
+    return command
+
+
+@contextmanager
+def progress(description: str, total: int) -> Iterator[Callable[[], None]]:
+    """Progress bar on stderr, with time left; none without a terminal. Yields the function that counts one."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task(description, total=total)
+        yield lambda: bar.advance(task)
+
+
+model_option = click.option(
+    "--model", default="landscape", show_default=True, help="'landscape', 'landscape-tiny' or a local model folder."
+)
+
+
+def key_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that choose a family of keys; the function gets them as `family`, for `Key.generate` or `Family.choose`."""
+
+    @wraps(function)
+    def gathered(*args: Any, channels: str | None, **kwargs: Any) -> Any:
+        family = {name: kwargs.pop(name) for name in ("pattern", "inner_radius", "outer_radius")}
+        return function(*args, family={**family, "channels": _numbers(channels) if channels else None}, **kwargs)
+
+    return _with_options(
+        gathered,
+        click.option("--pattern", type=click.Choice(["random", "rings"]), default="random", show_default=True),
+        click.option("--channels", help="Latent channels, such as 0,3; default: all."),
+        click.option(
+            "--inner-radius", type=int, help="First ring, in bins from DC; default by pattern (random 4, rings 3)."
+        ),
+        click.option("--outer-radius", type=int, help="Last ring; default by pattern (random 9, rings 12)."),
+    )
+
+
+def verdict_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of what is asked of images, and how answers are given: alpha, style, fail_on."""
+    return _with_options(
+        function,
+        click.option(
+            "--alpha", type=float, default=1e-6, show_default=True, help="False-positive rate per image, all keys."
+        ),
+        click.option(
+            "--format", "style", type=click.Choice(["text", "json", "jsonl"]), default="text", show_default=True
+        ),
+        click.option("--fail-on", type=click.Choice(["detected", "no-evidence", "inconclusive"]), multiple=True),
+    )
+
+
+def pipeline_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of how images are taken back to their noise; the function gets `model`, and the fields of `Pipeline`."""
+
+    @wraps(function)
+    def gathered(*args: Any, **kwargs: Any) -> Any:
+        names = ("inversion", "noise_inversion", "steps", "batch_size", "precision")
+        fields = {name: kwargs.pop(name) for name in names}
+        fields["noise_method"] = fields.pop("noise_inversion")
+        return function(*args, pipeline=fields, **kwargs)
+
+    return _with_options(
+        gathered,
+        click.option(
+            "--inversion",
+            default="auto",
+            show_default=True,
+            help="Decoder inversion: auto (the model's best), or a method.",
+        ),
+        click.option(
+            "--noise-inversion", default="naive", show_default=True, help="Noise inversion: naive, exact or heun."
+        ),
+        click.option("--steps", type=click.IntRange(0), default=10, show_default=True, help="Noise inversion steps."),
+        click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True),
+        click.option(
+            "--precision",
+            type=click.Choice(["float32", "bfloat16", "float16"]),
+            default="float32",
+            show_default=True,
+            help="Of the autoencoder; 16 bits pay where the device multiplies them.",
+        ),
+        model_option,
+    )
+
+
+def print_verdicts(
+    verdicts: Iterable[Verdict],
+    total: int,
+    description: str,
+    style: str,
+    fail_on: tuple[str, ...],
+    matches: bool = False,
+) -> None:
+    """Print verdicts as they come in, with a progress bar, and exit with 1 or 3 where their answers ask for it."""
+    from treering_verify.report import format_verdicts
+
+    seen: set[str] = set()
+    with progress(description, total) as advance:
+
+        def watched() -> Iterator[Verdict]:
+            for verdict in verdicts:
+                seen.update((verdict.status, verdict.verdict.replace(" ", "-") if verdict.status == "ok" else ""))
+                advance()
+                yield verdict
+
+        for line in format_verdicts(watched(), style, matches):
+            click.echo(line)
+    if seen.intersection(fail_on):
+        sys.exit(FOUND)
+    if "error" in seen:
+        sys.exit(UNJUDGED)
+
+
+def read_secret(path: Path, private: bool = False) -> bytes:
+    """Bytes of a secret's file; with `private`, refused when others can read it: it stands for many keys."""
+    from treering_verify.files import opened_secret, printable
+
+    if private:
+        with opened_secret(path, "secret", "head -c 32 /dev/urandom") as file:
+            return file.read(_MAX_SECRET_BYTES)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read {printable(str(path))}: {error.strerror}") from error
+
+
+def _with_options(function: Callable[..., Any], *options: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"--channels {text!r} is not a list of numbers such as 0,3") from None
