@@ -20,6 +20,7 @@ from treering_verify.commands import (
     print_verdicts,
     progress,
     read_secret,
+    reported_errors,
     verdict_options,
 )
 from treering_verify.errors import UsageError
@@ -45,11 +46,8 @@ def main(context: click.Context, config: Path | None) -> None:
     if config:
         from treering_verify.configuration import read_defaults
 
-        try:
+        with reported_errors():
             context.default_map = read_defaults(config, main)
-        except TreeringError as error:
-            click.echo(f"Error: {error}", err=True)
-            sys.exit(USAGE_ERROR)
 
 
 command = command_of(main)

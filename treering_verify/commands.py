@@ -29,14 +29,8 @@ def command_of(group: click.Group | None) -> Callable[[str], Callable[[Callable[
         def register(function: Callable[..., Any]) -> click.Command:
             @wraps(function)
             def guarded(*args: Any, **kwargs: Any) -> Any:
-                try:
+                with reported_errors():
                     return function(*args, **kwargs)
-                except TreeringError as error:
-                    click.echo(f"Error: {error}", err=True)
-                    sys.exit(USAGE_ERROR)
-                except KeyboardInterrupt:
-                    click.echo("Interrupted.", err=True)
-                    sys.exit(INTERRUPTED)
 
             make = group.command if group else click.command
             return make(epilog=f"Example: {example}")(guarded)
@@ -44,6 +38,19 @@ def command_of(group: click.Group | None) -> Callable[[str], Callable[[Callable[
         return register
 
     return command
+
+
+@contextmanager
+def reported_errors() -> Iterator[None]:
+    """Turn this package's errors and Ctrl-C into one line on stderr and the exit code that belongs to them."""
+    try:
+        yield
+    except TreeringError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(USAGE_ERROR)
+    except KeyboardInterrupt:
+        click.echo("Interrupted.", err=True)
+        sys.exit(INTERRUPTED)
 
 
 @contextmanager

@@ -21,6 +21,8 @@ def read_defaults(path: Path, group: click.Group) -> dict[str, dict[str, Any]]:
         [verify]
         alpha = 1e-9
         key = ["2025.key.json", "2026.key.json"]
+        [keys.index]
+        dtype = "float32"
 
     Parameters
     ----------
@@ -47,27 +49,44 @@ def read_defaults(path: Path, group: click.Group) -> dict[str, dict[str, Any]]:
         raise UsageError(f"cannot read {where}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{where} is not TOML: {error}") from error
-    options = {name: _options(command) for name, command in group.commands.items()}
-    defaults: dict[str, dict[str, Any]] = {name: {} for name in options}
-    for name, value in tables.items():
-        if isinstance(value, dict):
-            continue
-        takers = [command for command, known in options.items() if name in known]
-        if not takers:
+    values = {name: value for name, value in tables.items() if not isinstance(value, dict)}
+    for name in values:
+        if not any(name in _options(command) for command in _commands(group)):
             raise UsageError(f"{where}: no command has an option --{printable(name)}")
-        for command in takers:
-            defaults[command][options[command][name]] = value
-    for command, table in tables.items():
+    return _defaults(group, {name: value for name, value in tables.items() if isinstance(value, dict)}, values, where)
+
+
+def _defaults(
+    group: click.Group, tables: dict[str, Any], general: dict[str, Any], where: str
+) -> dict[str, dict[str, Any]]:
+    for name in tables:
+        if name not in group.commands:
+            raise UsageError(f"{where}: no command {printable(name)!r}; there are {', '.join(group.commands)}")
+    defaults: dict[str, dict[str, Any]] = {}
+    for name, command in group.commands.items():
+        table = tables.get(name, {})
         if not isinstance(table, dict):
+            raise UsageError(f"{where}: {name} is a command: write its options under [{name}]")
+        if isinstance(command, click.Group):
+            defaults[name] = _defaults(command, table, general, where)
             continue
-        if command not in options:
-            raise UsageError(f"{where}: no command {printable(command)!r}; there are {', '.join(options)}")
-        for name, value in table.items():
-            if name not in options[command]:
-                known = ", ".join(sorted(options[command]))
-                raise UsageError(f"{where}: {command} has no option --{printable(name)}; it has {known}")
-            defaults[command][options[command][name]] = value
+        options = _options(command)
+        for option in table:
+            if option not in options:
+                known = ", ".join(sorted(options))
+                raise UsageError(f"{where}: {name} has no option --{printable(option)}; it has {known}")
+        chosen = {option: value for option, value in general.items() if option in options} | table
+        defaults[name] = {options[option]: value for option, value in chosen.items()}
     return defaults
+
+
+def _commands(group: click.Group) -> list[click.Command]:
+    """All commands, those of groups within the group too."""
+    return [
+        found
+        for command in group.commands.values()
+        for found in (_commands(command) if isinstance(command, click.Group) else [command])
+    ]
 
 
 def _options(command: click.Command) -> dict[str, str]:

@@ -50,11 +50,14 @@ def test_the_file_can_be_named_in_the_environment_and_is_never_found_by_chance(
 
 
 def test_a_key_outside_any_table_holds_for_every_command_that_knows_it(tmp_path: Path) -> None:
-    path = written(tmp_path, 'model = "m"\n[verify]\nmodel = "other"\nkey = ["a", "b"]\nbatch-size = 2\n')
+    path = written(
+        tmp_path,
+        'model = "m"\n[verify]\nmodel = "other"\nkey = ["a", "b"]\nbatch-size = 2\n[keys.index]\ndtype = "x"\n',
+    )
     defaults = read_defaults(path, main)
     assert defaults["verify"] == {"model": "other", "key_files": ["a", "b"], "batch_size": 2}
     assert defaults["generate"] == {"model": "m"}
-    assert defaults["attack"] == {}
+    assert defaults["keys"]["index"] == {"model": "m", "dtype": "x"}
 
 
 @pytest.mark.parametrize(
@@ -63,6 +66,8 @@ def test_a_key_outside_any_table_holds_for_every_command_that_knows_it(tmp_path:
         ("[verify]\nalhpa = 1e-9\n", "alhpa"),
         ("[verfiy]\nalpha = 1e-9\n", "verfiy"),
         ("colour = 1\n", "colour"),
+        ("[keys]\nindex = 1\n", "index"),
+        ("[keys.indices]\ndtype = 1\n", "indices"),
         ("[verify\n", "TOML"),
     ],
 )
