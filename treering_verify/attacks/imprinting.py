@@ -122,19 +122,44 @@ def erase(
     images: torch.Tensor,
     model: LatentModel,
     carrier: torch.Tensor,
+    seeds: Sequence[int],
     *,
     strength: float = 1.0,
     band: tuple[int, int] = BAND,
     steps: int = _STEPS,
 ) -> torch.Tensor:
-    """Remove: take a carrier's direction out of the images' noise on the band: f <- f - s (<f, c> / <c, c>) c.
+    """Remove: take a carrier's direction out of the images' noise on the band, and put fresh noise in its place.
 
-    At s = 1 no cosine with the carrier is left; more than 1 turns it negative. An average of many images is the carrier
-    for this: of a single image only the part that is key would help. Parameters, result and errors as for `imprint`.
+    f <- f - s g c + s |g c| n with g = <f, c> / <c, c>, and n complex unit-normal from the image's seed. Without n a small
+    share of the key would be left on otherwise empty bins, and a cosine does not see how small. The carrier for this is an
+    average of many images: of a single one only the part that is key helps.
+
+    Parameters
+    ----------
+    images, model, carrier, band, steps
+        As for `imprint`.
+    seeds : sequence of int
+        One per image.
+    strength : float
+        s, 0 or more; 0 gives the images back, and more than 1 turns the cosine negative.
+
+    Returns
+    -------
+    (B, 3, H, W) float32
+
+    Raises
+    ------
+    UsageError
+        If the carrier has another shape, or strength or band is out of range.
     """
+    if strength < 0:
+        raise UsageError(f"strength is {strength}: choose 0 or more")
     bins, own, stolen = _on_band(recover(model, images, steps=steps), carrier, model, band)
     share = (own[1] * stolen.conj()).real.sum(dim=(1, 2), keepdim=True) / stolen.abs().square().sum()
-    return _redraw(images, model, own[0], _written(own[0], bins, own[1] - strength * share * stolen), steps)
+    # Read like everything else, fresh noise has complex coefficients of unit power on the band.
+    fresh = spectrum.read(fresh_noise(carrier.shape, seeds).to(images), bins)
+    replaced = strength * (share.abs() * stolen.abs() * fresh - share * stolen)
+    return _redraw(images, model, own[0], _written(own[0], bins, own[1] + replaced), steps)
 
 
 def reprompt(

@@ -40,7 +40,7 @@ def regenerate_diffusion(
 
     z_t = sqrt(a_t) E(x) + sqrt(1 - a_t) n, n ~ N(0, I) from the image's seed, and t the grid's point number
     strength x steps, rounded, from the clean end (Zhao et al., arXiv 2306.01953). Strength 0 leaves the autoencoder's
-    round trip; 1 starts from the noisiest point, which leaves next to nothing of the picture.
+    round trip; 1 starts from the noisiest point, which leaves as little of the picture as the grid allows.
     """
     import torch
 
