@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -303,6 +304,14 @@ def test_only_rgb_images_and_whole_seeds_are_taken() -> None:
         Attack("flip").apply(Image.new("L", (8, 8)))
     with pytest.raises(UsageError, match="seed"):
         Attack("noise").apply(picture(), seed=-1)
+
+
+def test_the_documents_name_every_attack_and_count_them_right() -> None:
+    root = Path(__file__).parents[2]
+    described = (root / "docs" / "attacks.md").read_text()
+    assert [name for name in RANGES if f"`{name}`" not in described] == []
+    assert f"{len(ATTACKS)} distortions of the picture alone" in (root / "README.md").read_text().replace("\n", " ")
+    assert len(MODEL_ATTACKS) == 3  # "three attacks by whoever has the model"
 
 
 def test_a_chain_is_its_stages_one_after_the_other_and_the_same_as_its_text() -> None:
