@@ -125,6 +125,8 @@ def test_one_marked_image_imprints_its_key_on_foreign_pictures_and_keeps_their_c
     inside = (bins.ring >= BAND[0]) & (bins.ring <= BAND[1])
     own, new = (spectrum.read(x, bins.select(~inside)) for x in (foreign, forged))
     torch.testing.assert_close(new, own, atol=0.02, rtol=0.0)
+    redrawn = imprint(foreign, MODEL, carrier, redraw=True)
+    assert evidence(redrawn)[1].max() < -50
     weights = [evidence(imprint(foreign, MODEL, carrier, weight=w))[0].mean() for w in (0.0, 0.3, 0.6, 1.0)]
     assert weights == sorted(weights)
     torch.testing.assert_close(imprint(foreign, MODEL, carrier, weight=0.0), foreign, atol=1e-3, rtol=0.0)

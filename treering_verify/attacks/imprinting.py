@@ -81,12 +81,15 @@ def imprint(
     weight: float = 1.0,
     band: tuple[int, int] = BAND,
     steps: int = _STEPS,
+    redraw: bool = False,
 ) -> torch.Tensor:
     """Forge: put a carrier's spectrum into foreign images by way of their noise.
 
     The images are taken to noise; on the band, f <- sqrt(1 - w^2) f + w c, with c the carrier scaled to unit power
-    there; the latent is generated from that noise. What changes is added to the picture, x + D(z') - D(z), z generated
-    from the unchanged noise: so errors of the inversion and what the autoencoder cannot draw do not show.
+    there; the latent z' is generated from that noise. What changes is added to the picture, x + D(z') - D(z), z generated
+    from the unchanged noise: so errors of the inversion and what the autoencoder cannot draw do not show. It keeps
+    a foreign picture, with ghosts of what moved. Redrawn whole, the picture carries more of the mark, but is no longer
+    the foreign one where the inversion without a prompt loses it, as it does on the embedded model.
 
     Parameters
     ----------
@@ -100,6 +103,8 @@ def imprint(
         Inner and outer radius.
     steps : int
         Steps of the way up and of the way down.
+    redraw : bool
+        Return D(z') itself.
 
     Returns
     -------
@@ -115,7 +120,7 @@ def imprint(
     bins, own, stolen = _on_band(recover(model, images, steps=steps), carrier, model, band)
     stolen = stolen / stolen.abs().square().mean().sqrt()
     mixed = (1.0 - weight**2) ** 0.5 * own[1] + weight * stolen
-    return _redraw(images, model, own[0], _written(own[0], bins, mixed), steps)
+    return _redraw(images, model, own[0], _written(own[0], bins, mixed), steps, redraw)
 
 
 def erase(
@@ -127,6 +132,7 @@ def erase(
     strength: float = 1.0,
     band: tuple[int, int] = BAND,
     steps: int = _STEPS,
+    redraw: bool = False,
 ) -> torch.Tensor:
     """Remove: take a carrier's direction out of the images' noise on the band, and put fresh noise in its place.
 
@@ -136,7 +142,7 @@ def erase(
 
     Parameters
     ----------
-    images, model, carrier, band, steps
+    images, model, carrier, band, steps, redraw
         As for `imprint`.
     seeds : sequence of int
         One per image.
@@ -159,7 +165,7 @@ def erase(
     # Read like everything else, fresh noise has complex coefficients of unit power on the band.
     fresh = spectrum.read(fresh_noise(carrier.shape, seeds).to(images), bins)
     replaced = strength * (share.abs() * stolen.abs() * fresh - share * stolen)
-    return _redraw(images, model, own[0], _written(own[0], bins, own[1] + replaced), steps)
+    return _redraw(images, model, own[0], _written(own[0], bins, own[1] + replaced), steps, redraw)
 
 
 def reprompt(
@@ -228,15 +234,15 @@ def _written(noise: torch.Tensor, bins: spectrum.Bins, values: torch.Tensor) -> 
 
 
 def _redraw(
-    images: torch.Tensor, model: LatentModel, before: torch.Tensor, after: torch.Tensor, steps: int
+    images: torch.Tensor, model: LatentModel, before: torch.Tensor, after: torch.Tensor, steps: int, whole: bool
 ) -> torch.Tensor:
-    """Add to the images what generating from `after` instead of `before` changes."""
+    """Add to the images what generating from `after` instead of `before` changes; or return what `after` generates."""
     import torch
 
     nothing: list[Condition] = [None] * len(images)
+
+    def drawn(noise: torch.Tensor) -> torch.Tensor:
+        return model.decode(noise_inversion.denoise(model, noise, steps=steps, conditions=nothing))
+
     with torch.inference_mode():
-        drawn, drawn_after = (
-            model.decode(noise_inversion.denoise(model, noise, steps=steps, conditions=nothing))
-            for noise in (before, after)
-        )
-        return (images + drawn_after - drawn).clamp(-1.0, 1.0)
+        return (drawn(after) if whole else images + drawn(after) - drawn(before)).clamp(-1.0, 1.0)
