@@ -49,6 +49,7 @@ CODES = {
     "not_an_image": f"this is no image in a format that is read here ({', '.join(FORMATS)}); convert it",
     "corrupt": "the image is damaged or cut short; copy or download it again",
     "too_small": f"a side is shorter than {MIN_SIDE} pixels; too little is left to judge",
+    "not_encodable": "the codec cannot store a picture of this size; scale it down",
 }
 """Every `ImageError.code`, with its meaning and what to do next."""
 
@@ -253,6 +254,22 @@ def fit(image: Image.Image, size: tuple[int, int]) -> tuple[Image.Image, str]:
     return image, ", ".join(steps)
 
 
+def encode_png(image: Image.Image, metadata: Mapping[str, str] | None = None) -> bytes:
+    """Return the file that `save_png` writes; parameters and errors as there."""
+    from PIL import PngImagePlugin
+
+    chunks = PngImagePlugin.PngInfo()
+    for key, value in (metadata or {}).items():
+        if not (1 <= len(key) <= 79 and key.isprintable() and max(key) <= "\xff"):
+            raise UsageError(f"PNG metadata keys are 1 to 79 printable Latin-1 characters, got {printable(key)!r}")
+        if "\0" in value:
+            raise UsageError(f"PNG metadata cannot hold a NUL character, as {key!r} does; remove it")
+        chunks.add_text(key, value)
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", pnginfo=chunks)
+    return buffer.getvalue()
+
+
 def save_png(image: Image.Image, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
     """Save an image as PNG, atomically (see `files.write_atomic`).
 
@@ -272,18 +289,7 @@ def save_png(image: Image.Image, path: str | Path, metadata: Mapping[str, str] |
     OSError
         If the file cannot be written.
     """
-    from PIL import PngImagePlugin
-
-    chunks = PngImagePlugin.PngInfo()
-    for key, value in (metadata or {}).items():
-        if not (1 <= len(key) <= 79 and key.isprintable() and max(key) <= "\xff"):
-            raise UsageError(f"PNG metadata keys are 1 to 79 printable Latin-1 characters, got {printable(key)!r}")
-        if "\0" in value:
-            raise UsageError(f"PNG metadata cannot hold a NUL character, as {key!r} does; remove it")
-        chunks.add_text(key, value)
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG", pnginfo=chunks)
-    write_atomic(path, buffer.getvalue())
+    write_atomic(path, encode_png(image, metadata))
 
 
 def _refusal(code: str, name: str) -> ImageError:

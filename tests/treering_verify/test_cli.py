@@ -48,11 +48,11 @@ def test_the_main_job_from_the_command_line(tmp_path: Path) -> None:
         output += result.output
     sidecar = json.loads((folder / "marked-000040.json").read_text())
     assert sidecar["seed"] == 40 and sidecar["marked"] is True
-    attacked = tmp_path / "attacked.png"
+    attacked = tmp_path / "attacked"
     assert (
         run("attack", folder / "marked-000040.png", "--attack", "jpeg:quality=75", "--output", attacked).exit_code == 0
     )
-    files = [*sorted(folder.glob("*.png")), attacked]
+    files = [*sorted(folder.glob("*.png")), *attacked.glob("*.png")]
     result = run("verify", *files, "--key", key, "--format", "jsonl")
     assert result.exit_code == 0
     records = [json.loads(line) for line in result.stdout.splitlines()]

@@ -1,0 +1,83 @@
+"""Averaging marked images of one key: pictures differ, the key's trace stays. Needs no model.
+
+All images of a key share its coefficients, so the mean of many shows them (Yang et al., arXiv 2406.09026). Subtracting the
+trace from a marked image takes the mark away; adding it to a foreign one forges it. `imprinting.average_carrier` does the
+same in the noise, for an attacker who has the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from treering_verify.errors import UsageError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+def estimate_trace(marked: Iterable[Image.Image], unmarked: Iterable[Image.Image]) -> npt.NDArray[np.float64]:
+    """Estimate what a key adds to a picture on average: mean of marked images less mean of unmarked ones.
+
+    What the pictures themselves leave in the difference has a standard deviation of s sqrt(1/N + 1/M) for N marked and M
+    unmarked images whose values vary by s; twins from the same seeds leave much less.
+
+    Parameters
+    ----------
+    marked, unmarked
+        RGB images of one size, at least one of each; read once, one by one. The unmarked ones should show the same kind of
+        pictures: other images of the same model, or photographs.
+
+    Returns
+    -------
+    (H, W, 3) float64
+        In grey levels.
+
+    Raises
+    ------
+    UsageError
+        If there are none of either, or modes or sizes differ.
+    """
+    first, second = _mean(marked, "marked"), _mean(unmarked, "unmarked")
+    if first.shape != second.shape:
+        raise UsageError(f"marked images have shape {first.shape}, unmarked ones {second.shape}: make them equal")
+    return first - second
+
+
+def add_trace(image: Image.Image, trace: npt.NDArray[np.float64], strength: float = 1.0) -> Image.Image:
+    """Forge: add `strength` times a trace, (H, W, 3) in grey levels, then round and clip.
+
+    Raises
+    ------
+    UsageError
+        If the image is not RGB or has another size than the trace.
+    """
+    from PIL import Image
+
+    if image.mode != "RGB" or (image.height, image.width, 3) != trace.shape:
+        raise UsageError(f"the trace has shape {trace.shape}, the image is {image.mode} of size {image.size}")
+    return Image.fromarray(np.rint(np.asarray(image) + strength * trace).clip(0, 255).astype(np.uint8))
+
+
+def subtract_trace(image: Image.Image, trace: npt.NDArray[np.float64], strength: float = 1.0) -> Image.Image:
+    """Remove: subtract `strength` times a trace; as `add_trace` otherwise."""
+    return add_trace(image, trace, -strength)
+
+
+def _mean(images: Iterable[Image.Image], what: str) -> npt.NDArray[np.float64]:
+    total: npt.NDArray[np.float64] | None = None
+    count = 0
+    for image in images:
+        if image.mode != "RGB":
+            raise UsageError(f"{what} images must be RGB, got mode {image.mode}; pass them through open_image first")
+        pixels = np.asarray(image).astype(np.float64)
+        if total is not None and total.shape != pixels.shape:
+            raise UsageError(f"{what} images have shapes {total.shape} and {pixels.shape}: make them equal")
+        total = pixels if total is None else total + pixels
+        count += 1
+    if total is None:
+        raise UsageError(f"there are no {what} images: give at least one")
+    return np.asarray(total / count)

@@ -1,0 +1,197 @@
+"""Attacked copies of files, each with a sidecar that says how to make it again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from treering_verify import __version__
+from treering_verify.attacks.compression import CODECS
+from treering_verify.attacks.notation import Attack, Chain
+from treering_verify.errors import ImageError, UsageError
+from treering_verify.files import printable, write_atomic
+from treering_verify.images import encode_png, open_image, read_bytes
+from treering_verify.results import SCHEMA_VERSION
+
+if TYPE_CHECKING:
+    from treering_verify.models.protocol import LatentModel
+
+
+@dataclass(frozen=True)
+class AttackedCopy:
+    """What became of one file under one attack.
+
+    Attributes
+    ----------
+    path : str
+        The source, as it was given.
+    status : {"ok", "error"}
+    code, reason : str
+        Why there is no copy, a code of `images.CODES`; "" otherwise.
+    attack : Attack, Chain or None
+        None where the source could not be read, so that no attack was tried.
+    seed : int
+    output : str
+        The copy's file; "" on errors.
+    model : str
+        Name of the model, where the attack used one; "" otherwise.
+    source_sha256, output_sha256 : str
+        Of the files' bytes; "" where there are none.
+    size : (int, int)
+        Width and height of the copy.
+    """
+
+    path: str
+    status: str
+    code: str = ""
+    reason: str = ""
+    attack: Attack | Chain | None = None
+    seed: int = 0
+    output: str = ""
+    model: str = ""
+    source_sha256: str = ""
+    output_sha256: str = ""
+    size: tuple[int, int] = field(default=(0, 0))
+
+    def record(self) -> dict[str, Any]:
+        """Flat, JSON-ready form with a fixed set of fields; None where nothing is known. Also the sidecar's content."""
+        import PIL
+
+        made, stages = self.status == "ok", self.attack.stages if self.attack else ()
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "path": self.path,
+            "status": self.status,
+            "code": self.code,
+            "reason": self.reason,
+            "output": self.output or None,
+            "attack": str(self.attack) if self.attack else None,
+            "stages": [{"name": stage.name, "parameters": dict(stage.parameters)} for stage in stages],
+            "seed": self.seed,
+            "model": self.model or None,
+            "source_sha256": self.source_sha256 or None,
+            "output_sha256": self.output_sha256 or None,
+            "width": self.size[0] if made else None,
+            "height": self.size[1] if made else None,
+            "software": {"treering-verify": __version__, "pillow": PIL.__version__},
+        }
+
+
+def attack_files(
+    sources: Sequence[str | Path],
+    attacks: Sequence[Attack | Chain],
+    output: str | Path,
+    *,
+    seed: int = 0,
+    model: LatentModel | None = None,
+    codec_bytes: bool = False,
+    overwrite: bool = False,
+) -> Iterator[AttackedCopy]:
+    """Write an attacked copy of every file under every attack, lazily, file by file.
+
+    A copy is named after its source and attack, ``photo-jpeg-quality=25.png``, and is a PNG, so that nothing is compressed
+    a second time. Beside it stands a sidecar, the same name with .json, which holds `AttackedCopy.record`; it is
+    written first, so no copy is ever without. Neither name ever shows half a file.
+
+    Parameters
+    ----------
+    sources
+        Image files. Number i, from 0, is attacked with seed + i, whatever becomes of the others.
+    attacks
+        Each is tried once, in this order.
+    output
+        Folder; made if it does not exist.
+    seed
+        Of the first file, non-negative.
+    model
+        Where an attack needs one.
+    codec_bytes
+        Keep the codec's own file, such as a .jpg, where an attack ends with one; it decodes to the PNG's pixels.
+    overwrite
+        Replace copies that exist already.
+
+    Yields
+    ------
+    AttackedCopy
+        One per file and attack, or one per file that cannot be read.
+
+    Raises
+    ------
+    UsageError
+        Before anything is written: if an attack cannot run here, two copies would have the same name, or a name is taken,
+        by a source or, without `overwrite`, by any file.
+    OSError
+        If the folder cannot be written to.
+    """
+    folder = Path(output)
+    attacks = list(dict.fromkeys(attacks))
+    if seed < 0:
+        raise UsageError(f"a seed is a non-negative whole number, got {seed}")
+    for attack in attacks:
+        attack.check(model)
+    _check_names([Path(source) for source in sources], attacks, folder, codec_bytes, overwrite)
+    folder.mkdir(parents=True, exist_ok=True)
+    for position, source in enumerate(sources):
+        number = seed + position
+        try:
+            data = read_bytes(source)
+            image = open_image(data)
+        except ImageError as error:
+            yield AttackedCopy(str(source), "error", error.code, printable(error.reason), seed=number)
+            continue
+        digest = hashlib.sha256(data).hexdigest()
+        for attack in attacks:
+            try:
+                content, _ = attack.codec_bytes(image, number, model) if codec_bytes else (b"", "")
+                content = content or encode_png(attack.apply(image, number, model))
+            except ImageError as error:
+                yield AttackedCopy(
+                    str(source), "error", error.code, printable(error.reason), attack, number, source_sha256=digest
+                )
+                continue
+            copy, sidecar = _names(Path(source), attack, folder, codec_bytes)
+            made = AttackedCopy(
+                str(source),
+                "ok",
+                attack=attack,
+                seed=number,
+                output=str(copy),
+                model=model.name if model is not None and attack.needs_model else "",
+                source_sha256=digest,
+                output_sha256=hashlib.sha256(content).hexdigest(),
+                size=image.size,
+            )
+            text = json.dumps(made.record(), indent=2) + "\n"
+            write_atomic(sidecar, text.encode(), exclusive=not overwrite)
+            write_atomic(copy, content, exclusive=not overwrite)
+            yield made
+
+
+def _names(source: Path, attack: Attack | Chain, folder: Path, codec_bytes: bool) -> tuple[Path, Path]:
+    """Return the names of copy and sidecar; a colon is no part of a file's name everywhere."""
+    codec = CODECS.get(attack.stages[-1].name) if codec_bytes else None
+    name = f"{source.stem}-{str(attack).replace(':', '-')}"
+    return folder / f"{name}{codec[1] if codec else '.png'}", folder / f"{name}.json"
+
+
+def _check_names(
+    sources: list[Path], attacks: Sequence[Attack | Chain], folder: Path, codec_bytes: bool, overwrite: bool
+) -> None:
+    originals = {source.resolve() for source in sources}
+    owners: dict[Path, Path] = {}
+    for source in sources:
+        for attack in attacks:
+            for name in _names(source, attack, folder, codec_bytes):
+                shown = printable(str(name))
+                if name in owners:
+                    both = f"{printable(str(owners[name]))} and {printable(str(source))}"
+                    raise UsageError(f"{both} would both be written to {shown}: attack them into two folders")
+                owners[name] = source
+                if name.resolve() in originals:
+                    raise UsageError(f"{shown} is itself one of the files to attack: choose another folder")
+                if not overwrite and name.exists():
+                    raise UsageError(f"{shown} exists: choose another folder, or replace it with --overwrite")
