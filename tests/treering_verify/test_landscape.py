@@ -34,7 +34,7 @@ def test_the_autoencoder_keeps_detail_colours_and_stars(
     with torch.inference_mode():
         decoded = torch.cat([landscape.decode(landscape.encode(part)).clamp(-1, 1) for part in images.split(20)])
     psnr = -10 * torch.log10(((decoded - images) / 2).pow(2).mean(dim=(1, 2, 3)))
-    assert float(psnr.mean()) > 40
+    assert float(psnr.mean()) > 37
     assert colour_error(decoded, images) < 0.02 * colour_error(images.flip(0), images)  # of other scenes
     night = labels == CLASSES.index("night")
     assert star_contrast(decoded[night], images[night]) > 0.75
