@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 
 from treering_verify.models.landscape.scenes import CLASSES, render
+
+if TYPE_CHECKING:
+    from treering_verify.models import LatentModel
 
 
 def sliced_wasserstein(
@@ -68,6 +73,51 @@ def star_contrast(decoded: torch.Tensor, scenes: torch.Tensor, threshold: float 
     return float((true * found)[stars].sum() / true[stars].square().sum())
 
 
+def _decibels(latent: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """NMSE of each item in dB, (n, C, h, w) twice -> (n,)."""
+    return 20 * torch.log10((latent - truth).flatten(1).norm(dim=1) / truth.flatten(1).norm(dim=1))
+
+
+STOP_ATTACKS = (
+    "jpeg:quality=90",
+    "jpeg:quality=75",
+    "jpeg:quality=50",
+    "jpeg:quality=25",
+    "noise:sigma=0.05",
+    "blur:radius=1",
+    "blur:radius=2",
+    "brightness:factor=1.2",
+)
+STOP_SEEDS = 9 << 32  # the images on which the overfit stop's thresholds were chosen; no benchmark uses them
+
+
+@torch.inference_mode()
+def first_steps(model: LatentModel, attacks: Sequence[str], count: int) -> Iterator[str]:
+    """Say what a first forward step does to the misfit |D(z) - x| and to the error of z_0, attack by attack, a line each.
+
+    This is what the overfit stop's thresholds (`decoder_inversion.Settings`) are chosen by: a step that lowers the misfit
+    of an attacked image by little has fitted the attack.
+    """
+    from treering_verify.attacks import parse
+    from treering_verify.generation import generate
+    from treering_verify.images import to_tensor
+
+    made = list(generate(model, None, seeds=range(STOP_SEEDS, STOP_SEEDS + count), steps=15, batch_size=16))
+    latents = torch.stack([one.latent for one in made])
+    for text in ("clean", *attacks):
+        pictures = [one.image if text == "clean" else parse(text).apply(one.image, i) for i, one in enumerate(made)]
+        images = torch.cat([to_tensor(picture) for picture in pictures])
+        start = model.encode(images)
+        points = (start, 2 * start - model.encode(model.decode(start)))  # z - r(z)
+        misfit = [(model.decode(z) - images).flatten(1).norm(dim=1) for z in points]
+        error = [_decibels(z, latents) for z in points]
+        share, change = misfit[1] / misfit[0], error[1] - error[0]
+        yield (
+            f"{text:22} misfit to {share.min():.2f} .. {share.max():.2f} of the start's, median {share.median():.2f}; "
+            f"error {change.min():+.1f} .. {change.max():+.1f} dB, mean {change.mean():+.2f} ({count} images)"
+        )
+
+
 @torch.inference_mode()
 def main(argv: list[str] | None = None) -> None:
     """Print PSNR, colours and stars on held-out scenes, patch distance of samples, and round-trip errors."""
@@ -77,10 +127,19 @@ def main(argv: list[str] | None = None) -> None:
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="landscape", help="landscape-tiny, or folder of other weights")
-    parser.add_argument("--count", type=int, default=200, help="scenes and samples, a multiple of 40")
+    parser.add_argument(
+        "--count", type=int, default=200, help="scenes and samples, a multiple of 40 (any with --first-steps)"
+    )
+    parser.add_argument(
+        "--first-steps", action="store_true", help="what the overfit stop is chosen by, and nothing else"
+    )
     options = parser.parse_args(argv)
     count = options.count
     model = load_model(options.model)
+    if options.first_steps:
+        for line in first_steps(model, STOP_ATTACKS, count):
+            print(line, flush=True)
+        return
     rendered = [render(40, stream="test", index=i) for i in range(count // 40)]
     scenes = torch.cat([image for image, _ in rendered]) * 2 - 1
     more = torch.cat([render(40, stream="test", index=1000 + i)[0] for i in range(count // 40)]) * 2 - 1
@@ -105,8 +164,7 @@ def main(argv: list[str] | None = None) -> None:
         ]
     )
     drawn = [model.decode(part) for part in latents.split(20)]
-    error = torch.cat([model.encode(part) for part in drawn]) - latents
-    nmse = 20 * torch.log10(error.flatten(1).norm(dim=1) / latents.flatten(1).norm(dim=1))
+    nmse = _decibels(torch.cat([model.encode(part) for part in drawn]), latents)
     print(f"E(D(z)) against z, {count} samples: NMSE mean {nmse.mean():.2f} dB, worst {nmse.max():.2f}")
     samples = torch.cat(drawn).clamp(-1, 1)
     print(f"sliced Wasserstein distance of 7 x 7 patches, {count} images: samples to test scenes", end=" ")
