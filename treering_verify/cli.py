@@ -22,6 +22,7 @@ from treering_verify.commands import (
     pipeline_options,
     print_verdicts,
     progress,
+    reach_of,
     read_secret,
     reported_errors,
     verdict_options,
@@ -89,11 +90,9 @@ def keygen(
     model: str,
 ) -> None:
     """Make a secret key, and say how sure it could ever be."""
-    from detectors import cosine_log10_pvalue
     from treering_verify.files import printable
-    from treering_verify.key import REALISTIC_COSINE, Family, Key
+    from treering_verify.key import Family, Key
     from treering_verify.models import latent_shape
-    from treering_verify.report import format_pvalue
 
     shape = latent_shape(model)
     if member and (name or not from_secret):
@@ -105,18 +104,15 @@ def keygen(
         key = Key.from_secret(read_secret(from_secret), shape, name=name, **family)
     else:
         key = Key.generate(shape, name=name, **family)
-    d, cosine = key.degrees_of_freedom, REALISTIC_COSINE[key.pattern]
-    reach = float(cosine_log10_pvalue(cosine, d)) if d > 1 else 0.0
+    reach, sentence = reach_of(key.pattern, key.degrees_of_freedom)
     if reach > -6 and not allow_weak:
         raise UsageError(
-            f"{d} numbers give p = {format_pvalue(reach)} at a realistic cosine of {cosine}, never 1e-6: "
+            f"{key.degrees_of_freedom} numbers are too few for 1e-6 ({sentence}): "
             "use more channels or rings, the random pattern, or --allow-weak"
         )
     key.save(output)
     click.echo(f"{printable(str(output))}: {key.pattern} key {key.name}, fingerprint {key.fingerprint}", err=True)
-    click.echo(
-        f"{d} degrees of freedom; p could reach {format_pvalue(reach)} at a realistic cosine of {cosine}", err=True
-    )
+    click.echo(sentence, err=True)
 
 
 @command("treering generate --key my.key.json --count 4 --output images")

@@ -165,6 +165,17 @@ def print_verdicts(
         sys.exit(UNJUDGED)
 
 
+def reach_of(pattern: str, d: int) -> tuple[float, str]:
+    """Smallest log10 p that a key of d numbers could give at a realistic cosine, and the sentence that says so."""
+    from detectors import cosine_log10_pvalue
+    from treering_verify.key import REALISTIC_COSINE
+    from treering_verify.report import format_pvalue
+
+    cosine = REALISTIC_COSINE[pattern]
+    reach = float(cosine_log10_pvalue(cosine, d)) if d > 1 else 0.0
+    return reach, f"{d} degrees of freedom; p could reach {format_pvalue(reach)} at a realistic cosine of {cosine}"
+
+
 def read_secret(path: Path, private: bool = False) -> bytes:
     """Bytes of a secret's file; with `private`, refused when others can read it: it stands for many keys."""
     from treering_verify.files import opened_secret, printable

@@ -17,6 +17,7 @@ from treering_verify.commands import (
     pipeline_options,
     print_verdicts,
     progress,
+    reach_of,
     read_secret,
     verdict_options,
 )
@@ -62,10 +63,8 @@ def index(
     secret as they are. The key of one member comes out again with keygen --from-secret FILE --member NAME; pattern,
     channels, radii and model are options of both. Those of key files are the files' own.
     """
-    from detectors import cosine_log10_pvalue
     from treering_verify.files import printable
     from treering_verify.index_file import blocks_of, write_index
-    from treering_verify.key import REALISTIC_COSINE
     from treering_verify.report import format_pvalue
 
     if from_secret:
@@ -80,13 +79,9 @@ def index(
         write_index(output, chosen, count, blocks_of(_counted(made, advance), chosen), dtype)
     size = output.stat().st_size / 2**20
     click.echo(f"{printable(str(output))}: {count} keys ({chosen}), {dtype}, {size:.1f} MiB", err=True)
-    cosine, d = REALISTIC_COSINE[chosen.pattern], chosen.degrees_of_freedom
-    reach = float(cosine_log10_pvalue(cosine, d)) if d > 1 else 0.0
-    click.echo(
-        f"{d} degrees of freedom; p could reach {format_pvalue(reach)} at a realistic cosine of {cosine}, "
-        f"{format_pvalue(min(0.0, reach + log10(count)))} after the correction for {count} keys",
-        err=True,
-    )
+    reach, sentence = reach_of(chosen.pattern, chosen.degrees_of_freedom)
+    corrected = format_pvalue(min(0.0, reach + log10(count)))
+    click.echo(f"{sentence}, {corrected} after the correction for {count} keys", err=True)
 
 
 @command_of(None)("treering identify images/*.png --keys my.index")
