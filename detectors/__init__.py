@@ -1,7 +1,8 @@
 """Statistics of watermark detection: numbers in, evidence out.
 
-`exact` holds the test that is exact on any image, `search` the same for millions of keys, `published` the baselines from the
-literature, `rates` and `estimates` the summary of many answers. Nothing here knows about pixels, models, spectra or files.
+`exact` holds the test that is exact on any image, `search` the same for millions of keys, `hypotheses` the same for many
+guesses of what was done to an image, `published` the baselines from the literature, `rates` and `estimates` the summary of
+many answers. Nothing here knows about pixels, models, spectra or files.
 """
 
 from detectors.estimates import Line, Mean, PairedTest, line, mcnemar, mean
@@ -17,6 +18,7 @@ from detectors.exact import (
     holm,
     smallest_pvalue,
 )
+from detectors.hypotheses import Searched, corrected, searched_cosine_test
 from detectors.published import nearest_key, nearest_keys, noncentral_chi_square_test
 from detectors.rates import ConfusionMatrix, Rate, Roc, clopper_pearson, confusion_matrix, roc
 from detectors.search import bounded_cosine_tests, direction_drift, holm_leading, nearest_rows
@@ -29,10 +31,12 @@ __all__ = [
     "PairedTest",
     "Rate",
     "Roc",
+    "Searched",
     "bonferroni",
     "bounded_cosine_tests",
     "clopper_pearson",
     "confusion_matrix",
+    "corrected",
     "cosine_log10_pvalue",
     "cosine_needed",
     "cosine_test",
@@ -50,5 +54,6 @@ __all__ = [
     "nearest_rows",
     "noncentral_chi_square_test",
     "roc",
+    "searched_cosine_test",
     "smallest_pvalue",
 ]

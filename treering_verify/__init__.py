@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from treering_verify.models import LatentModel, load_model
     from treering_verify.noise_inversion import invert as invert_noise
     from treering_verify.results import Generated, Inversion, KeyEvidence, Verdict
+    from treering_verify.search import Search
     from treering_verify.verification import Pipeline, recover_noise, verify, verify_many
     from treering_verify.watermark import embed, extract, features
 
@@ -48,6 +49,7 @@ _HOMES = {
     "Inversion": "results",
     "KeyEvidence": "results",
     "Verdict": "results",
+    "Search": "search",
     "Pipeline": "verification",
     "recover_noise": "verification",
     "verify": "verification",
@@ -70,6 +72,7 @@ __all__ = [
     "ModelError",
     "Pipeline",
     "Problem",
+    "Search",
     "Settings",
     "TreeringError",
     "UsageError",

@@ -25,6 +25,7 @@ from treering_verify.commands import (
     reach_of,
     read_secret,
     reported_errors,
+    search_options,
     verdict_options,
 )
 from treering_verify.errors import UsageError
@@ -33,6 +34,7 @@ from treering_verify.key_commands import identify, keys
 if TYPE_CHECKING:
     from treering_verify.attacks.copies import AttackedCopy
     from treering_verify.key import Key
+    from treering_verify.search import Search
 
 _ENVIRONMENT = "TREERING"
 
@@ -180,6 +182,7 @@ def generate(
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--key", "key_files", multiple=True, required=True, type=click.Path(path_type=Path), help="Repeatable.")
 @verdict_options
+@search_options
 @pipeline_options
 def verify(
     files: tuple[Path, ...],
@@ -187,6 +190,7 @@ def verify(
     alpha: float,
     style: str,
     fail_on: tuple[str, ...],
+    search: Search | None,
     model: str,
     pipeline: dict[str, Any],
 ) -> None:
@@ -195,7 +199,9 @@ def verify(
     from treering_verify.verification import Pipeline, verify_many
 
     keys = _load_keys(key_files)
-    verdicts = verify_many(files, keys, model=load_model(model), alpha=alpha, pipeline=Pipeline(**pipeline))
+    verdicts = verify_many(
+        files, keys, model=load_model(model), alpha=alpha, pipeline=Pipeline(**pipeline), search=search
+    )
     print_verdicts(verdicts, len(files), "Verifying", style, fail_on)
 
 

@@ -137,6 +137,36 @@ def pipeline_options(function: Callable[..., Any]) -> Callable[..., Any]:
     )
 
 
+def search_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of the search for what was done to a picture; the function gets them as `search`, a `Search` or None."""
+
+    @wraps(function)
+    def gathered(*args: Any, search: str, search_budget: int, **kwargs: Any) -> Any:
+        from treering_verify.hypotheses import KINDS
+        from treering_verify.search import Search
+
+        kinds = KINDS if search == "all" else tuple(search.split(","))
+        wanted = None if search == "none" else Search(kinds, search_budget)
+        return function(*args, search=wanted, **kwargs)
+
+    return _with_options(
+        gathered,
+        click.option(
+            "--search",
+            default="all",
+            show_default=True,
+            help="Where a picture shows no key as it is: all, none, or some of flip,rotation,crop. p is corrected.",
+        ),
+        click.option(
+            "--search-budget",
+            type=click.IntRange(0),
+            default=2,
+            show_default=True,
+            help="Guesses per picture for which it is turned back and inverted again.",
+        ),
+    )
+
+
 def print_verdicts(
     verdicts: Iterable[Verdict],
     total: int,

@@ -96,7 +96,7 @@ def identify_many(
         raise UsageError(f"top is {top}: ask for at least 1 match")
     yield from judge_many(
         sources,
-        lambda noise_hat: search(noise_hat, indexes, top),
+        lambda noise_hat, _: search(noise_hat, indexes, top),
         sum(map(len, indexes)),
         model=model,
         alpha=alpha,

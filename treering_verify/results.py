@@ -24,10 +24,12 @@ class KeyEvidence:
     statistic : float
         Cosine between the image's features and the key's numbers, in [-1, 1].
     log10_pvalue : float
-        log10 of the exact p-value of this key alone.
+        log10 of the exact p-value of this key alone, corrected for the hypotheses searched, if any.
     log10_adjusted : float
         The same after Holm's correction over all keys that were tried.
     degrees_of_freedom : int
+    hypothesis : str
+        What was found to have been done to the picture's geometry, in words; "" for nothing, or when nothing was searched.
     """
 
     key: str
@@ -36,6 +38,7 @@ class KeyEvidence:
     log10_pvalue: float
     log10_adjusted: float
     degrees_of_freedom: int
+    hypothesis: str = ""
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,7 @@ class Verdict:
             "pvalue": self.pvalue if best else None,
             "log10_pvalue": best.log10_adjusted if best else None,
             "statistic": best.statistic if best else None,
+            "hypothesis": (best.hypothesis or None) if best and self.verdict == DETECTED else None,
             "alpha": self.alpha,
             "keys_tried": self.keys_tried,
             "note": self.note,

@@ -2,14 +2,16 @@
 
 The p-value is exact for any image that does not depend on the key (DESIGN 4.3): whatever happens between the image and
 the features, reading, resizing, both inversions, looks at the image only, and so can cost power but never validity. Over
-several keys it is Holm-corrected, so alpha bounds the chance of *any* false detection in an image.
+several keys it is Holm-corrected, so alpha bounds the chance of *any* false detection in an image. What `search` finds was
+done to the picture's geometry is corrected for all that was searched.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,10 +21,12 @@ import numpy as np
 from treering_verify import decoder_inversion, noise_inversion
 from treering_verify.errors import ImageError, UsageError
 from treering_verify.files import printable
+from treering_verify.hypotheses import undo
 from treering_verify.images import fit, open_image, to_tensor
 from treering_verify.key import Key
 from treering_verify.models import LatentModel, load_model
 from treering_verify.results import DETECTED, INCONCLUSIVE, NO_EVIDENCE, KeyEvidence, Verdict
+from treering_verify.search import Guess, Search, as_it_is, confirm, guess
 from treering_verify.watermark import extract, features
 
 if TYPE_CHECKING:
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
     Source = str | Path | bytes | Image.Image
 
 DEFAULT_ALPHA = 1e-6
+DEFAULT_SEARCH = Search()
 
 
 @dataclass(frozen=True)
@@ -118,9 +123,10 @@ def verify(
     model: LatentModel | None = None,
     alpha: float = DEFAULT_ALPHA,
     pipeline: Pipeline | None = None,
+    search: Search | None = DEFAULT_SEARCH,
 ) -> Verdict:
     """Judge one image; see `verify_many`."""
-    return next(iter(verify_many([source], keys, model=model, alpha=alpha, pipeline=pipeline)))
+    return next(iter(verify_many([source], keys, model=model, alpha=alpha, pipeline=pipeline, search=search)))
 
 
 def verify_many(
@@ -130,6 +136,7 @@ def verify_many(
     model: LatentModel | None = None,
     alpha: float = DEFAULT_ALPHA,
     pipeline: Pipeline | None = None,
+    search: Search | None = DEFAULT_SEARCH,
 ) -> Iterator[Verdict]:
     """Judge images, lazily, batch by batch, one verdict per source in the order of the sources.
 
@@ -144,6 +151,9 @@ def verify_many(
     alpha : float
         False-positive rate per image, over all keys together, 0 < alpha < 1.
     pipeline : Pipeline, optional
+    search : Search, optional
+        What may have been done to a picture's geometry, tried on pictures that are not detected as they are; None
+        tries nothing, and spares the correction for it: a factor of 2 for pictures as they are.
 
     Yields
     ------
@@ -165,27 +175,32 @@ def verify_many(
                 f"key {key.name!r} is made for noise {key.latent_shape}, model {model.name!r} has {model.latent_shape}: "
                 "make a key for this model with treering keygen --model"
             )
-    yield from judge_many(
-        sources, lambda noise_hat: weigh(noise_hat, keys), len(keys), model=model, alpha=alpha, pipeline=pipeline
-    )
+
+    def weigh_images(noise_hat: torch.Tensor, image: torch.Tensor) -> list[tuple[KeyEvidence, ...]]:
+        if search is None:
+            return weigh(noise_hat, keys)
+        again = partial(_recover_in_batches, model, pipeline)
+        return weigh_searched(noise_hat, image, keys, search, again, alpha)
+
+    yield from judge_many(sources, weigh_images, len(keys), model=model, alpha=alpha, pipeline=pipeline)
 
 
 def judge_many(
     sources: Iterable[Source],
-    weigh_noise: Callable[[torch.Tensor], Sequence[tuple[KeyEvidence, ...]]],
+    weigh_images: Callable[[torch.Tensor, torch.Tensor], Sequence[tuple[KeyEvidence, ...]]],
     keys_tried: int,
     *,
     model: LatentModel,
     alpha: float,
     pipeline: Pipeline,
 ) -> Iterator[Verdict]:
-    """Judge images, lazily, batch by batch, by whatever weighs their noise.
+    """Judge images, lazily, batch by batch, by whatever weighs them.
 
     Parameters
     ----------
     sources : iterable of paths, bytes or PIL images
-    weigh_noise : callable
-        noise_hat (B, C, h, w) -> per image the evidence, strongest first, at least one.
+    weigh_images : callable
+        noise_hat (B, C, h, w) and image (B, 3, H, W) -> per image the evidence, strongest first, at least one.
     keys_tried : int
         Keys that the evidence is corrected for.
     model, alpha, pipeline
@@ -205,12 +220,12 @@ def judge_many(
         raise UsageError(f"alpha is {alpha}: choose a false-positive rate between 0 and 1, such as 1e-6")
     remaining = iter(sources)
     while batch := list(islice(remaining, pipeline.batch_size)):
-        yield from _judge(batch, weigh_noise, keys_tried, model, alpha, pipeline)
+        yield from _judge(batch, weigh_images, keys_tried, model, alpha, pipeline)
 
 
 def _judge(
     sources: list[Source],
-    weigh_noise: Callable[[torch.Tensor], Sequence[tuple[KeyEvidence, ...]]],
+    weigh_images: Callable[[torch.Tensor, torch.Tensor], Sequence[tuple[KeyEvidence, ...]]],
     keys_tried: int,
     model: LatentModel,
     alpha: float,
@@ -232,7 +247,7 @@ def _judge(
     if good:
         image_batch = torch.cat([item[0] for item in read if not isinstance(item, ImageError)])
         noise_hat, solution = recover_noise(model, image_batch, pipeline)
-        evidence = weigh_noise(noise_hat)
+        evidence = weigh_images(noise_hat, image_batch)
         for row, i in enumerate(good):
             answers[i] = (evidence[row], float(solution.residual[row]), solution.status[row])
     seconds = (time.perf_counter() - started) / len(sources)
@@ -281,14 +296,85 @@ def _decide(evidence: tuple[KeyEvidence, ...], alpha: float, note: str, status: 
 
 def weigh(noise_hat: torch.Tensor, keys: Sequence[Key]) -> list[tuple[KeyEvidence, ...]]:
     """Exact test of every key on noise_hat, (B, C, h, w): per image all keys, the strongest first, Holm-adjusted."""
+    return [
+        rank([(key.name, key.fingerprint, e) for key, e in zip(keys, row, strict=True)], len(keys))
+        for row in _tests(noise_hat, keys)
+    ]
+
+
+def weigh_searched(
+    noise_hat: torch.Tensor,
+    image: torch.Tensor,
+    keys: Sequence[Key],
+    search: Search,
+    again: Callable[[torch.Tensor], torch.Tensor],
+    alpha: float,
+) -> list[tuple[KeyEvidence, ...]]:
+    """As `weigh`, and where no key reaches alpha search for what was done to the picture.
+
+    Parameters
+    ----------
+    noise_hat : (B, C, h, w)
+    image : (B, 3, H, W)
+        The pictures that it was recovered from.
+    keys : sequence of Key
+    search : Search
+    again : callable
+        Pictures (n, 3, H, W) -> their noise (n, C, h, w), for any n.
+    alpha : float
+        A picture in which a key reaches it is not searched any further.
+    """
+    found = [[as_it_is(evidence) for evidence in row] for row in _tests(noise_hat, keys)]
+    ranked = [_rank_guesses(row, keys) for row in found]
+
+    def improve(row: int, position: int, better: Guess) -> None:
+        if better.evidence.log10_pvalue < found[row][position].evidence.log10_pvalue:
+            found[row][position] = better
+            ranked[row] = _rank_guesses(found[row], keys)
+
+    def unsettled(row: int) -> bool:
+        return ranked[row][0].log10_adjusted > np.log10(alpha)
+
+    dear: list[tuple[int, int, Guess]] = []
+    for row in filter(unsettled, range(len(noise_hat))):
+        guesses = [
+            (position, one)
+            for position, some in enumerate(guess(noise_hat[row], keys, search))
+            for one in some
+            if one.evidence.log10_pvalue < 0  # a p-value of 1 promises nothing
+        ]
+        guesses.sort(key=lambda item: item[1].evidence.log10_pvalue)
+        for position, one in guesses:
+            improve(row, position, one)
+        if unsettled(row):
+            dear += [(row, position, one) for position, one in guesses[: search.budget]]
+    if dear:
+        import torch
+
+        undone = again(torch.cat([undo(image[row : row + 1], one.hypothesis) for row, _, one in dear]))
+        for (row, position, one), noise in zip(dear, undone, strict=True):
+            improve(row, position, confirm(noise, keys[position], one))
+    return ranked
+
+
+def _tests(noise_hat: torch.Tensor, keys: Sequence[Key]) -> list[list[Evidence]]:
+    """Exact test of every key on noise_hat, (B, C, h, w): per image, in the order of the keys, uncorrected."""
     from detectors import cosine_tests
 
     results = [cosine_tests(features(extract(noise_hat, key), key), key.numbers) for key in keys]
-    named = [(key.name, key.fingerprint) for key in keys]
-    return [
-        rank([(*names, result[row]) for names, result in zip(named, results, strict=True)], len(keys))
-        for row in range(len(noise_hat))
-    ]
+    return [list(row) for row in zip(*results, strict=True)]
+
+
+def _rank_guesses(guesses: Sequence[Guess], keys: Sequence[Key]) -> tuple[KeyEvidence, ...]:
+    named = [(key.name, key.fingerprint, one.evidence) for key, one in zip(keys, guesses, strict=True)]
+    said = {(key.name, key.fingerprint): one.hypothesis.changes for key, one in zip(keys, guesses, strict=True)}
+    return tuple(replace(e, hypothesis=said[e.key, e.fingerprint]) for e in rank(named, len(keys)))
+
+
+def _recover_in_batches(model: LatentModel, pipeline: Pipeline, image: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    return torch.cat([recover_noise(model, part, pipeline)[0] for part in image.split(pipeline.batch_size)])
 
 
 def rank(found: Sequence[tuple[str, str, Evidence]], keys_tried: int) -> tuple[KeyEvidence, ...]:

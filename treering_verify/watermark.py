@@ -89,6 +89,20 @@ def features(coefficients: npt.NDArray[np.complex128], key: Key | Family) -> npt
     return np.asarray((mean / (1 + spread / sizes)).reshape(batch, -1))
 
 
+def whiten(coefficients: npt.NDArray[np.complex128], key: Key | Family) -> npt.NDArray[np.complex128]:
+    """Bring each ring of each channel to unit power, (..., channels, n), if the pattern has a number for every bin.
+
+    Rings whose bins hold much besides the key then weigh no more than the others. The image alone is looked at. A pattern
+    with one number a ring keeps its power, which is part of what it says; `features` weighs its rings by their spread.
+    """
+    if key.pattern != "random":
+        return coefficients
+    ring = key_bins(key).ring - key.inner_radius
+    member = (ring[:, None] == np.arange(ring.max() + 1)[None, :]).astype(np.float64)
+    power = (np.abs(coefficients) ** 2) @ (member / member.sum(axis=0))
+    return np.asarray(coefficients / np.sqrt(np.maximum(power, np.finfo(float).tiny))[..., ring])
+
+
 def _check_shape(noise: torch.Tensor, key: Key | Family) -> None:
     if noise.ndim != 4 or tuple(noise.shape[1:]) != key.latent_shape:
         label = f"key {key.name!r}" if isinstance(key, Key) else f"the family ({key})"

@@ -31,6 +31,8 @@ LINES = (
         "treering_verify.attacks",
         "treering_verify.calibration",
     ),
+    ("treering_verify.search",),
+    ("treering_verify.hypotheses",),
     (
         "treering_verify.watermark",
         "treering_verify.legacy",

@@ -22,6 +22,7 @@ from treering_verify.benchmark.pareto import pareto
 from treering_verify.benchmark.precision import precision
 from treering_verify.benchmark.quality import quality
 from treering_verify.benchmark.scope import Scope, hardware, versions
+from treering_verify.benchmark.search import search
 from treering_verify.benchmark.throughput import throughput
 from treering_verify.findings import Findings
 from treering_verify.models import LatentModel
@@ -31,6 +32,7 @@ __all__ = ["BENCHMARKS", "Scope", "run"]
 
 BENCHMARKS: dict[str, Callable[[LatentModel, Scope], Findings]] = {
     "detection": detection,
+    "search": search,
     "identification": identification,
     "inversion": inversion,
     "ablation": ablation,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from detectors import Rate
-from treering_verify.benchmark.scope import CLEAN, SEEDS, Scope, distorted
+from treering_verify.benchmark.scope import CLEAN, SEEDS, Scope, distorted, marked_each
 from treering_verify.findings import Findings, Table
 from treering_verify.generation import generate
 from treering_verify.images import to_tensor
@@ -43,7 +43,7 @@ def detection(model: LatentModel, scope: Scope) -> Findings:
         for label, options, names, alpha in _PLAN:
             keys = [Key.generate(model.latent_shape, seed=first + i, **options) for i in range(count)]
             seeds = range(first + (1 << 20), first + (1 << 20) + count)
-            marked = _generate(model, keys, seeds, advance)
+            marked = marked_each(model, keys, seeds, advance)
             for name in names:
                 scores = {}
                 for truth, pictures in (("marked", marked), ("unmarked", controls)):
@@ -91,29 +91,6 @@ def detection(model: LatentModel, scope: Scope) -> Findings:
         seeds=f"{first} onwards, keys likewise; one key per image",
         count=f"{count} marked and {count} unmarked per line",
     )
-
-
-def _generate(model: LatentModel, keys: list[Key], seeds: range, advance: Callable[[], None]) -> list[Image.Image]:
-    """One image per (key, seed), in batches although each has a key of its own."""
-    import torch
-
-    from treering_verify.generation import DEFAULT_GUIDANCE, DEFAULT_STEPS, initial_noise
-    from treering_verify.images import to_pil
-    from treering_verify.noise_inversion import denoise
-    from treering_verify.watermark import embed
-
-    images = []
-    for first in range(0, len(keys), _BATCH):
-        part = list(zip(keys, seeds, strict=True))[first : first + _BATCH]
-        noise = torch.cat([embed(initial_noise(model.latent_shape, [seed]), key) for key, seed in part])
-        labels = [model.classes[seed % len(model.classes)] if model.classes else None for _, seed in part]
-        with torch.inference_mode():
-            latents = denoise(model, noise, steps=DEFAULT_STEPS, conditions=labels, guidance=DEFAULT_GUIDANCE)
-            decoded = model.decode(latents)
-        for picture in decoded:
-            images.append(to_pil(picture))
-            advance()
-    return images
 
 
 def _scores(model: LatentModel, images: list[Image.Image], keys: list[Key]) -> Iterator[tuple[float, float]]:

@@ -1,0 +1,136 @@
+"""Turned, mirrored and cropped pictures: what each search finds, for which pattern, and what it costs."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import Any
+
+import numpy as np
+
+from detectors import Rate
+from treering_verify.benchmark.scope import CLEAN, SEEDS, Scope, distorted, marked_each
+from treering_verify.findings import Findings, Table
+from treering_verify.generation import generate
+from treering_verify.images import to_tensor
+from treering_verify.key import Key
+from treering_verify.models import LatentModel
+from treering_verify.report import format_pvalue
+from treering_verify.search import Search
+from treering_verify.verification import DEFAULT_ALPHA, recover_noise, weigh, weigh_searched
+
+_PATTERNS: tuple[tuple[str, dict[str, Any]], ...] = (("random", {}), ("rings", {"pattern": "rings"}))
+_ATTACKS = (
+    CLEAN,
+    "flip",
+    "rotate:degrees=5",
+    "rotate:degrees=75",
+    "rotate:degrees=75+jpeg:quality=50",
+    "crop_scale:share=0.75",
+    "random_crop_scale:share=0.75",
+    "random_crop_scale:share=0.75+jpeg:quality=50",
+)
+_SEARCHES: dict[str, Search | None] = {"none": None, "spectrum": Search(budget=0), "again": Search()}
+
+
+def search(model: LatentModel, scope: Scope) -> Findings:
+    """Verify attacked images, marked with a key each and unmarked, without search and with the two kinds of it."""
+    import torch
+
+    count, first = scope.images(2, 50), SEEDS["search"]
+    attacks = _ATTACKS[:1] + _ATTACKS[3:6:2] if scope.quick else _ATTACKS
+    rows: list[dict[str, Any]] = []
+    with scope.progress("Images", (1 + len(_PATTERNS)) * count + 2 * len(_PATTERNS) * len(attacks) * count) as advance:
+        unmarked = []
+        for result in generate(model, None, seeds=range(first, first + count)):
+            unmarked.append(result.image)
+            advance()
+        for label, options in _PATTERNS:
+            keys = [Key.generate(model.latent_shape, seed=first + i, **options) for i in range(count)]
+            seeds = range(first + (1 << 20), first + (1 << 20) + count)
+            for truth, pictures in (("marked", marked_each(model, keys, seeds, advance)), ("unmarked", unmarked)):
+                for attack in attacks:
+                    pixels = torch.cat([to_tensor(picture) for picture in distorted(pictures, attack)])
+                    for i, key in enumerate(keys):
+                        for row in _measure(model, pixels[i : i + 1], key):
+                            rows.append({"pattern": label, "attack": attack, "truth": truth, "image": i, **row})
+                        advance()
+    return Findings(
+        "search",
+        "Which search finds turned, mirrored and cropped pictures, for which pattern, and at what cost?",
+        tuple(rows),
+        (_detected(rows, attacks), _cost(rows)),
+        seeds=f"{first} onwards, keys likewise; one key per image",
+        count=f"{count} marked and {count} unmarked per line",
+    )
+
+
+def _measure(model: LatentModel, pixels: Any, key: Key) -> list[dict[str, Any]]:
+    """Evidence in one picture, (1, 3, H, W), under each search; seconds on top of the inversion that all share."""
+    noise_hat, _ = recover_noise(model, pixels)
+    made = []
+    for name, wanted in _SEARCHES.items():
+        started = time.perf_counter()
+        if wanted is None:
+            ((found, *_),) = weigh(noise_hat, [key])
+        else:
+            again = lambda image: recover_noise(model, image)[0]  # noqa: E731
+            ((found, *_),) = weigh_searched(noise_hat, pixels, [key], wanted, again, DEFAULT_ALPHA)
+        made.append(
+            {
+                "search": name,
+                "log10_pvalue": found.log10_adjusted,
+                "statistic": found.statistic,
+                "hypothesis": found.hypothesis,
+                "seconds": time.perf_counter() - started,
+            }
+        )
+    return made
+
+
+def _detected(rows: list[dict[str, Any]], attacks: tuple[str, ...]) -> Table:
+    lines = []
+    for pattern, _ in _PATTERNS:
+        for attack in attacks:
+            for name in _SEARCHES:
+                some = [r for r in rows if (r["pattern"], r["attack"], r["search"]) == (pattern, attack, name)]
+                found = {
+                    truth: np.array([r["log10_pvalue"] for r in some if r["truth"] == truth])
+                    for truth in ("marked", "unmarked")
+                }
+                hits, false = (
+                    Rate(int((log10 <= np.log10(DEFAULT_ALPHA)).sum()), len(log10)) for log10 in found.values()
+                )
+                lines.append((pattern, attack, name, hits, false, format_pvalue(float(np.median(found["marked"])))))
+    return Table(
+        f"Detection at {DEFAULT_ALPHA:g}, p corrected for the search",
+        ("pattern", "attack", "search", "true positives", "false positives", "median p"),
+        tuple(lines),
+        "spectrum: all hypotheses on the noise of the picture as it is. again: the best two also turned back and inverted "
+        "again. "
+        "A picture that is detected earlier is not searched further. Intervals: Clopper-Pearson, 95 %.",
+    )
+
+
+def _cost(rows: list[dict[str, Any]]) -> Table:
+    lines = [
+        (
+            pattern,
+            truth,
+            name,
+            f"{1000 * statistics.median(seconds):.0f} ms",
+            f"{1000 * max(seconds):.0f} ms",
+        )
+        for pattern, _ in _PATTERNS
+        for truth in ("marked", "unmarked")
+        for name in _SEARCHES
+        for seconds in [
+            [r["seconds"] for r in rows if (r["pattern"], r["truth"], r["search"]) == (pattern, truth, name)]
+        ]
+    ]
+    return Table(
+        "Time on top of the inversion, one picture at a time",
+        ("pattern", "truth", "search", "median", "longest"),
+        tuple(lines),
+        "Over all attacks.",
+    )
