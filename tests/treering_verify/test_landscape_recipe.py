@@ -113,3 +113,32 @@ def test_training_resumes_and_ends_where_an_unbroken_one_does(
     resumed = train.train_autoencoder(tmp_path / "b", steps=5, batch=2)
     assert "autoencoder: resuming at step 2" in capsys.readouterr().out
     assert all(torch.equal(a, b) for a, b in zip(unbroken.parameters(), resumed.parameters(), strict=True))
+
+
+def test_the_diffusion_parts_second_training_sees_most_of_its_times_where_detail_forms() -> None:
+    times = train.detail_times(torch.linspace(0, 1, 10_001)[:-1])
+    assert float(times.min()) == 0 and float(times.max()) < 1
+    assert bool((times.diff() > 0).all())
+    assert float((times < 0.4).float().mean()) == pytest.approx(0.7, abs=1e-3)
+    assert float((times < 0.2).float().mean()) == pytest.approx(0.35, abs=1e-3)
+    assert float((times > 0.7).float().mean()) == pytest.approx(0.15, abs=1e-3)
+
+
+def test_the_diffusion_parts_second_training_goes_on_from_the_first_and_resumes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    cache = {
+        "moments": torch.randn(4, 8, 32, 32, generator=generator).half(),
+        "labels": torch.arange(4) % train.NULL_CLASS,
+    }
+    torch.manual_seed(3)
+    first = train.build_unet()
+    untouched = [p.clone() for p in first.parameters()]
+    unbroken = train.train_detail(first, cache, tmp_path / "a", steps=2, batch=2)
+    moved = [float((a - b).norm() / b.norm()) for a, b in zip(unbroken.parameters(), untouched, strict=True)]
+    assert 0 < max(moved) and sorted(moved)[len(moved) // 2] < 0.1  # begun where the first training ended
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), untouched, strict=True))
+    again = train.train_detail(first, cache, tmp_path / "a", steps=2, batch=2)
+    assert "detail: resuming at step 2" in capsys.readouterr().out
+    assert all(torch.equal(a, b) for a, b in zip(unbroken.parameters(), again.parameters(), strict=True))
