@@ -22,6 +22,7 @@ from treering_verify.audit.plan import SCRATCH, Chunk
 from treering_verify.audit.rows import Row
 from treering_verify.errors import UsageError
 from treering_verify.files import printable, write_atomic
+from treering_verify.results import DETECTED
 
 STATE, SUMMARY, REPORT = "state", "summary.json", "report.html"
 _SETTINGS, _LEDGER, _LOCK = "settings.json", "shards.jsonl", "lock"
@@ -101,7 +102,7 @@ class Store:
             ) from error
 
     def finished(self, number: int, chunk: Chunk) -> dict[str, int] | None:
-        """Find the counts of a shard (`rows.count`); None unless it is there, undamaged, of this chunk and these settings."""
+        """Find the counts of a shard (`rows.count`); None unless it is there, whole, of this chunk and these settings."""
         entry = self._ledger.get(number)
         wanted = (chunk.digest, chunk.rows, self._settings_id)
         if entry is None or (entry["chunk"], entry["rows"], entry["settings_id"]) != wanted:
@@ -270,3 +271,16 @@ class Store:
 def _short(value: Any) -> str:
     text = printable(json.dumps(value, ensure_ascii=False))
     return text if len(text) <= 120 else f"{text[:117]}..."
+
+
+def first_detected(folder: Path, most: int) -> list[Row]:
+    """First rows of a folder of results that were detected, in the order of the inputs, at most `most`."""
+    import pyarrow.parquet
+
+    found: list[Row] = []
+    for path in shard_files(folder):
+        table = pyarrow.parquet.read_table(path, filters=[("verdict", "=", DETECTED)])
+        found += row_module.from_table(table.slice(0, most - len(found)))
+        if len(found) >= most:
+            break
+    return found
