@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from treering_verify.identification import Keys
 
 LOG = logging.getLogger("treering_verify.audit")
-_MAX_FAILURES = 16  # in a row, after which it is the model and not the images
+_MAX_FAILURES = 16  # in a row, after which a picture of our own shows whether it is the model or the images
 _SIZES = (4, 8, 16, 32, 64)
 _GAIN = 0.97  # a larger batch must take less than this share of the time per image
 
@@ -112,14 +113,14 @@ def judge_batch(judge: Judge, readings: Sequence[Reading]) -> list[Row]:
     rows = []
     for i, (reading, found) in enumerate(zip(readings, evidence, strict=True)):
         verdict, code, reason = decide(found, judge.alpha, reading.note, solution.status[i])
-        strongest = asdict(found[0])
+        strongest, residual = asdict(found[0]), float(solution.residual[i])  # NaN: the method computes none
         row = row_of(
             judge,
             reading,
             verdict=verdict,
             code=code,
             reason=reason,
-            residual=float(solution.residual[i]),
+            residual=None if math.isnan(residual) else residual,
             converged=solution.converged[i],
             seconds=reading.seconds + seconds,
             **strongest,
@@ -195,7 +196,7 @@ class Batching:
         Raises
         ------
         ModelError
-            If the model fails on one image after another.
+            If the model fails on one image after another, and on a harmless picture too.
         """
         size = self.size
         started = time.perf_counter()
@@ -205,7 +206,8 @@ class Batching:
         for row in rows:
             self._failures = self._failures + 1 if row.code in ("model_failed", "model_out_of_memory") else 0
             if self._failures >= _MAX_FAILURES:
-                raise ModelError(f"the model failed on {_MAX_FAILURES} images in a row, the last time so: {row.reason}")
+                self._failures = 0
+                _probe(judge, row.reason)
         return rows
 
     def _halved(self, size: int) -> None:
@@ -225,6 +227,20 @@ class Batching:
             self.size = self._trying.pop(0)
         if not self._trying:
             LOG.info("batches of %d", self.size)
+
+
+def _probe(judge: Judge, reason: str) -> None:
+    """Judge a picture that no file can have spoilt: a row of hostile files is no reason to stop, a broken model is."""
+    import numpy as np
+
+    pixels = np.random.default_rng(0).integers(0, 256, (*judge.model.image_size, 3), np.uint8)
+    try:
+        judge_batch(judge, [Reading("", "ok", pixels=pixels)])
+    except Exception as error:
+        raise ModelError(
+            f"the model failed on {_MAX_FAILURES} images in a row and then on a test picture ({reason}); what is "
+            "finished is kept: see to the model or its device, and run the same command again"
+        ) from error
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -128,8 +128,6 @@ def read_url(url: str, image_size: tuple[int, int]) -> Reading:
         raise
     except Exception as error:  # each file system has exceptions of its own
         return refused(url, "url_not_readable", f"{type(error).__name__}: {error}")
-    if data and not has_image_signature(data):
-        return refused(url, "not_an_image", bytes=len(data))
     return replace(read_encoded(url, data, image_size), seconds=time.perf_counter() - started)
 
 
@@ -144,7 +142,10 @@ def read_encoded(path: str, data: bytes, image_size: tuple[int, int]) -> Reading
     import numpy as np
 
     started = time.perf_counter()
-    facts: dict[str, Any] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data), **_header(data)}
+    facts: dict[str, Any] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    if data and not has_image_signature(data):
+        return refused(path, "not_an_image", **facts)
+    facts |= _header(data)
     try:
         image, note = fit(open_image(data), image_size)
     except ImageError as error:

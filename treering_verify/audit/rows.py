@@ -51,7 +51,7 @@ class Row:
         Cosine between the image's features and the key's numbers.
     degrees_of_freedom : int or None
     residual : float or None
-        As in `Verdict`; so is `converged`.
+        As in `Verdict`, and None where the method computes none; `converged` too.
     seconds : float
         Reading, and this image's share of the time of its batch; reading alone for a repeated picture.
     q_value : float or None

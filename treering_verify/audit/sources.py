@@ -195,9 +195,10 @@ def _spill(run: list[tuple[bytes, bytes]], scratch: Path) -> IO[bytes]:
 
 
 def _spilled(file: IO[bytes]) -> Iterator[tuple[bytes, bytes]]:
-    while head := file.read(4):
-        record = file.read(struct.unpack(">I", head)[0] + 1)
-        yield record[:-1], record[-1:]
+    with file:
+        while head := file.read(4):
+            record = file.read(struct.unpack(">I", head)[0] + 1)
+            yield record[:-1], record[-1:]
 
 
 def _identity(path: str | Path) -> tuple[int, int] | None:
