@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -102,8 +102,7 @@ def run_audit(
     options: Options | None = None,
     watch: Callable[[Tally], None] = lambda tally: None,
     stop: threading.Event | None = None,
-    stored: bool = False,
-) -> Iterator[list[Row]]:
+) -> Generator[int, None, None]:
     """Audit inputs into a folder of results, and go on where an earlier run was ended.
 
     Parameters
@@ -117,13 +116,11 @@ def run_audit(
         Told how far the audit is, often.
     stop : threading.Event, optional
         Once set, the audit ends at the next batch with KeyboardInterrupt; what is finished is kept.
-    stored : bool
-        Whether to yield the rows of shards that were finished before, too.
 
     Yields
     ------
-    list of Row
-        The rows of a shard, in the order of the inputs, once it is on disk. Shards may be finished out of order.
+    int
+        The number of a shard, once it is on disk or found to be there. Shards may be finished out of order.
 
     Raises
     ------
@@ -151,7 +148,7 @@ def run_audit(
         try:
             with Plan(store.state, inputs, options.shard_rows, store.folder) as plan:
                 with Cache(store.state, judge.settings_id) as cache:
-                    yield from _Run(judge, options, store, plan, cache, tally, watch, stop).rows(stored)
+                    yield from _Run(judge, options, store, plan, cache, tally, watch, stop).shards()
                 store.forget_beyond(len(plan.chunks))
             if options.q_values:
                 store.add_q_values()
@@ -189,11 +186,11 @@ class _Run:
         ] = {}  # by content: the first is judged, the others take its row
         self._batching = Batching(options.batch_size)
 
-    def rows(self, stored: bool) -> Iterator[list[Row]]:
+    def shards(self) -> Iterator[int]:
         """Do the work; see `run_audit`."""
         with Readers(self._next_task, self._judge.model.image_size, self._options.limits) as readers:
             for task, reading in readers.results(self._tick):
-                yield from self._resumed(stored)
+                yield from self._resumed()
                 yield from self._take(task, reading)
                 size = self._batching.size
                 if len(self._waiting) >= size or sum(map(len, self._waiting.values())) >= _WAITING * size:
@@ -201,7 +198,7 @@ class _Run:
                     readers.ahead = 2 * self._batching.size + 2 * self._options.limits.processes
             while self._waiting:
                 yield from self._flush()
-        yield from self._resumed(stored)
+        yield from self._resumed()
         self._tick()
 
     def _next_task(self) -> Task | None:
@@ -226,16 +223,15 @@ class _Run:
         self._tally.total, self._tally.walked = self._plan.total, self._plan.complete
         self._watch(self._tally)
 
-    def _resumed(self, stored: bool) -> Iterator[list[Row]]:
+    def _resumed(self) -> Iterator[int]:
         while self._finished:
             number, counts = self._finished.popleft()
             done = self._tally.done
             self._tally.add(counts)
             self._tally.resumed += self._tally.done - done
-            if stored:
-                yield self._store.read(number)
+            yield number
 
-    def _take(self, task: Task, reading: Reading) -> Iterator[list[Row]]:
+    def _take(self, task: Task, reading: Reading) -> Iterator[int]:
         if reading.pixels is None or reading.sha256 is None:
             yield from self._settle(task, row_of(self._judge, reading))
         elif reading.sha256 in self._waiting:
@@ -245,7 +241,7 @@ class _Run:
         else:
             self._waiting[reading.sha256] = [(task, reading)]
 
-    def _flush(self) -> Iterator[list[Row]]:
+    def _flush(self) -> Iterator[int]:
         """Judge one batch of what waits."""
         size = self._batching.size
         groups = [self._waiting.pop(digest) for digest in list(self._waiting)[:size]]
@@ -257,7 +253,7 @@ class _Run:
                 yield from self._settle(task, row_of_twin(reading, row))
         self._tick()
 
-    def _settle(self, task: Task, row: Row) -> Iterator[list[Row]]:
+    def _settle(self, task: Task, row: Row) -> Iterator[int]:
         self._tally.add(count([row]))
         shard = self._open[task.chunk]
         assert shard.rows[task.place] is None
@@ -268,4 +264,4 @@ class _Run:
             rows = [row for row in shard.rows if row is not None]
             self._store.write(task.chunk, shard.chunk, rows)
             LOG.info("shard %d: %s", task.chunk, count(rows))
-            yield rows
+            yield task.chunk

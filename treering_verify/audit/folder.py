@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from treering_verify.audit.engine import Options, run_audit
 from treering_verify.audit.judging import Judge
 from treering_verify.audit.rows import Row
+from treering_verify.audit.shards import read_shard
 from treering_verify.audit.sources import Inputs
 from treering_verify.models import LatentModel, load_model
 from treering_verify.verification import DEFAULT_ALPHA, Pipeline
@@ -52,7 +54,8 @@ def audit_folder(
     Yields
     ------
     Row
-        In the order of the inputs within a shard; rows of shards that were finished before are among them.
+        In the order of the inputs, shard by shard as they are finished; those of an earlier run are among them. `q_value`
+        is in the shards only, as it is known at the very end.
 
     Raises
     ------
@@ -63,12 +66,24 @@ def audit_folder(
     judge = Judge.of(keys, model or load_model(), alpha, pipeline or Pipeline())
     options = options or Options()
     if output is not None:
-        for rows in run_audit(inputs, judge, Path(output), options, stored=True):
-            yield from rows
+        yield from _in_order(Path(output), run_audit(inputs, judge, Path(output), options))
         return
     with tempfile.TemporaryDirectory(prefix="treering-audit-") as folder:
-        for rows in run_audit(inputs, judge, Path(folder), replace(options, shard_rows=_FEW)):
-            yield from rows
+        run = run_audit(inputs, judge, Path(folder), replace(options, shard_rows=_FEW))
+        yield from _in_order(Path(folder), run)
+
+
+def _in_order(folder: Path, finished: Generator[int, None, None]) -> Iterator[Row]:
+    """Rows of shards in their order; those that are finished early wait on disk."""
+    early: set[int] = set()
+    following = 0
+    with contextlib.closing(finished):  # a caller who stops early stops the audit
+        for number in finished:
+            early.add(number)
+            while following in early:
+                early.remove(following)
+                yield from read_shard(folder, following)
+                following += 1
 
 
 def _texts(paths: str | Path | Sequence[str | Path]) -> tuple[str, ...]:

@@ -40,6 +40,13 @@ def shard_files(folder: Path) -> list[Path]:
     return sorted((p for p in folder.iterdir() if _SHARD.fullmatch(p.name)), key=lambda p: (len(p.name), p.name))
 
 
+def read_shard(folder: Path, number: int) -> list[Row]:
+    """Rows of a shard of a folder of results."""
+    import pyarrow.parquet
+
+    return row_module.from_table(pyarrow.parquet.read_table(folder / shard_name(number)))
+
+
 class Store:
     """A folder of results that one audit at a time writes; a context that holds its lock.
 
@@ -123,12 +130,6 @@ class Store:
             If it cannot be written.
         """
         self._write(number, chunk.digest, row_module.to_table(rows), row_module.count(rows), False)
-
-    def read(self, number: int) -> list[Row]:
-        """Rows of a shard."""
-        import pyarrow.parquet
-
-        return row_module.from_table(pyarrow.parquet.read_table(self.folder / shard_name(number)))
 
     def add_q_values(self) -> None:
         """Second pass, once all shards are there: Benjamini-Hochberg over the judged files, as the column `q_value`.
