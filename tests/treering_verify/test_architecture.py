@@ -17,7 +17,8 @@ LINES = (
     ("treering_verify.key_commands", "treering_verify.audit_commands"),
     ("treering_verify.commands",),
     ("treering_verify.demo", "treering_verify.configuration"),
-    ("treering_verify.benchmark", "treering_verify.audit"),
+    ("treering_verify.benchmark",),
+    ("treering_verify.audit",),
     (
         "treering_verify.report",
         "treering_verify.editing",

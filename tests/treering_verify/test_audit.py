@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 from audits import KEY, audited, essence, fill, run_to_the_end, stored
+from click.testing import CliRunner
 
 import treering_verify as tv
 from treering_verify.audit import engine, shards
@@ -29,6 +30,7 @@ from treering_verify.audit.null import NullModel
 from treering_verify.audit.plan import Plan
 from treering_verify.audit.rows import schema
 from treering_verify.audit.sources import Inputs
+from treering_verify.cli import main
 from treering_verify.errors import UsageError
 from treering_verify.files import write_atomic
 
@@ -284,7 +286,7 @@ def killed_and_resumed(tmp_path: Path, count: int, kills: int, seed: int) -> Non
 
 
 def test_killed_audits_go_on_and_lose_no_row(tmp_path: Path) -> None:
-    killed_and_resumed(tmp_path, count=40, kills=3, seed=1)
+    killed_and_resumed(tmp_path, count=30, kills=3, seed=1)
 
 
 @pytest.mark.slow
@@ -459,8 +461,30 @@ def test_the_command_reads_stdin_and_exits_as_it_says(tmp_path: Path, key_file: 
     stdout, _ = run.communicate("\0".join([*paths, str(bad)]).encode())
     assert run.returncode == 3  # a file could not be judged
     assert json.loads(stdout) == summary(tmp_path / "a") and json.loads(stdout)["files"] == 3
-    run = command(*options, "--output", tmp_path / "b", "--fail-on", "no-evidence", "--quiet", stdin=subprocess.PIPE)
-    assert run.communicate("\0".join(paths).encode()) == (b"", b"") and run.returncode == 1
+
+
+def test_the_command_finds_what_it_is_told_to_fail_on(
+    tmp_path: Path, key_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("treering_verify.models.load_model", lambda name: NullModel())
+    fill(tmp_path / "in", 2)
+    options = [
+        "audit",
+        str(tmp_path / "in"),
+        "--keys",
+        str(key_file),
+        "--output",
+        str(tmp_path / "out"),
+        "--steps",
+        "0",
+    ]
+    options += ["--inversion", "encoder", "--readers", "1"]
+    results = [
+        CliRunner().invoke(main, [*options, *more])
+        for more in (["--quiet"], ["--quiet", "--fail-on", "no-evidence"], ["--fail-on", "detected"])
+    ]
+    assert [(result.exit_code, bool(result.output)) for result in results] == [(0, False), (1, False), (0, True)]
+    assert "2 no evidence" in results[2].stdout and "expected by chance: 2e-06" in results[2].stdout
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -479,6 +503,5 @@ def test_a_signal_ends_the_command_after_a_checkpoint(tmp_path: Path, key_file: 
 
 
 def test_a_request_without_inputs_is_refused(tmp_path: Path, key_file: Path) -> None:
-    run = command("--keys", key_file, "--output", tmp_path / "out")
-    _, stderr = run.communicate()
-    assert run.returncode == 2 and b"--files-from" in stderr and not (tmp_path / "out").exists()
+    result = CliRunner().invoke(main, ["audit", "--keys", str(key_file), "--output", str(tmp_path / "out")])
+    assert result.exit_code == 2 and "--files-from" in result.stderr and not (tmp_path / "out").exists()
