@@ -52,8 +52,8 @@ def audit(model: LatentModel, scope: Scope) -> Findings:
             ("audit, per image", f"{statistics.median(turn['audit'] for turn in turns) / count:.3f} s"),
             ("throughput of the audit, share of the bare loop's", _spread(shares)),
             ("the same once the first batch has begun", _spread(started)),
-            (f"null engine, peak memory at {small} files", _memory(folders[0])),
-            (f"null engine, peak memory at {large} files", _memory(folders[1])),
+            (f"null engine, peak memory at {small} files", f"{folders[0]['peak']:.0f} MiB"),
+            (f"null engine, peak memory at {large} files", f"{folders[1]['peak']:.0f} MiB"),
             ("growth of the main process", f"{100 * growth:+.1f} %"),
             (f"null engine, first run over {large} files", f"{folders[1]['first']:.1f} s"),
             ("finding that audit finished", f"{folders[1]['again']:.2f} s = {_share(folders[1])}"),
@@ -152,17 +152,13 @@ def _null_audit(folder: str, count: int) -> dict[str, float]:
         for _ in run_audit(inputs, judge, output, Options(batch_size=_BATCH)):
             pass
         seconds.append(time.perf_counter() - begun)
-    own, others = (resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return {"files": count, "peak": own, "reader_peak": others, "first": seconds[0], "again": seconds[1]}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"files": count, "peak": peak, "first": seconds[0], "again": seconds[1]}
 
 
 def _spread(values: list[float]) -> str:
     spread = f" [{100 * min(values):.0f}, {100 * max(values):.0f}]" if len(values) > 1 else ""
     return f"{100 * statistics.median(values):.0f} %{spread}"
-
-
-def _memory(found: dict[str, float]) -> str:
-    return f"{found['peak']:.0f} MiB, and {found['reader_peak']:.0f} MiB in the largest child"
 
 
 def _share(found: dict[str, float]) -> str:
