@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from treering_verify.attacks import Attack
+    from treering_verify.audit.folder import audit_folder
     from treering_verify.decoder_inversion import Problem, Settings
     from treering_verify.decoder_inversion import invert as invert_decoder
     from treering_verify.editing import edit
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Attack": "attacks",
+    "audit_folder": "audit.folder",
     "Problem": "decoder_inversion",
     "Settings": "decoder_inversion",
     "invert_decoder": "decoder_inversion:invert",
@@ -78,6 +80,7 @@ __all__ = [
     "UsageError",
     "Verdict",
     "__version__",
+    "audit_folder",
     "edit",
     "embed",
     "extract",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from treering_verify import __version__
+from treering_verify.audit_commands import audit
 from treering_verify.commands import (
     UNJUDGED,
     command_of,
@@ -58,6 +59,7 @@ def main(context: click.Context, config: Path | None) -> None:
 
 
 command = command_of(main)
+main.add_command(audit)
 main.add_command(identify)
 main.add_command(keys)
 

@@ -105,6 +105,17 @@ def verdict_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def pipeline_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Options of how images are taken back to their noise; the function gets `model`, and the fields of `Pipeline`."""
+    return _pipeline_options(function, 16, None)
+
+
+def audit_pipeline_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Make the same options, but for a batch size that is None where it is to be found by trying."""
+    return _pipeline_options(function, None, "Images at a time; default: found by trying.")
+
+
+def _pipeline_options(
+    function: Callable[..., Any], batch_size: int | None, batch_help: str | None
+) -> Callable[..., Any]:
 
     @wraps(function)
     def gathered(*args: Any, **kwargs: Any) -> Any:
@@ -125,7 +136,9 @@ def pipeline_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--noise-inversion", default="naive", show_default=True, help="Noise inversion: naive, exact or heun."
         ),
         click.option("--steps", type=click.IntRange(0), default=10, show_default=True, help="Noise inversion steps."),
-        click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True),
+        click.option(
+            "--batch-size", type=click.IntRange(1), default=batch_size, show_default=batch_help is None, help=batch_help
+        ),
         click.option(
             "--precision",
             type=click.Choice(["float32", "bfloat16", "float16"]),

@@ -17,7 +17,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from treering_verify.colours import to_rgb
 from treering_verify.errors import ImageError, ModelError, UsageError
@@ -38,6 +38,8 @@ MIN_SIDE = 8
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
 """Pillow's decoders that untrusted bytes may reach. JPEG includes MPO; PPM includes PBM, PGM, PNM and PFM."""
+
+_SIGNATURE_BYTES = 16
 
 CODES = {
     "not_found": "there is no such file; check the path",
@@ -69,6 +71,26 @@ def read_bytes(path: str | Path) -> bytes:
     ImageError
         not_found, not_readable, not_a_file, empty or too_large_file.
     """
+    with _opened(path) as (file, size, name):
+        if size > MAX_BYTES:
+            raise _refusal("too_large_file", name)
+        data = file.read(MAX_BYTES + 1)  # the file may be growing
+    _check_bytes(data, name)
+    return data
+
+
+def read_head(path: str | Path) -> tuple[bytes, int]:
+    """Return the first bytes of a regular file, as many as `has_image_signature` wants, and the file's size.
+
+    Opened as by `read_bytes`, and refused for the same reasons but for its size.
+    """
+    with _opened(path) as (file, size, _):
+        return file.read(_SIGNATURE_BYTES), size
+
+
+@contextlib.contextmanager
+def _opened(path: str | Path) -> Iterator[tuple[BinaryIO, int, str]]:
+    """Open a regular file; gives it, its size and its printable name, and turns what goes wrong into `ImageError`."""
     name = printable(os.fspath(path))
     try:
         descriptor = open_descriptor(path)
@@ -81,16 +103,12 @@ def read_bytes(path: str | Path) -> bytes:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise _refusal("not_a_file", name)
-        if status.st_size > MAX_BYTES:
-            raise _refusal("too_large_file", name)
         with open(descriptor, "rb", closefd=False) as file:
-            data = file.read(MAX_BYTES + 1)  # the file may be growing
+            yield file, status.st_size, name
     except OSError as error:
         raise _refusal("not_readable", name) from error
     finally:
         os.close(descriptor)
-    _check_bytes(data, name)
-    return data
 
 
 def open_image(source: str | Path | bytes | Image.Image) -> Image.Image:
@@ -149,7 +167,7 @@ def open_image(source: str | Path | bytes | Image.Image) -> Image.Image:
         except Image.DecompressionBombError as error:  # Pillow's own limit was lower, or reached first
             raise _refusal("too_many_pixels", name) from error
         except UnidentifiedImageError as error:
-            raise _refusal("corrupt" if _has_known_signature(data) else "not_an_image", name) from error
+            raise _refusal("corrupt" if has_image_signature(data) else "not_an_image", name) from error
         except Exception as error:  # decoders throw almost anything at damaged input; none of it may pass
             detail = printable(f"{type(error).__name__}: {error}")[:200]
             raise ImageError("corrupt", f"{CODES['corrupt']} ({detail})", name) from error
@@ -332,10 +350,11 @@ def _quiet_pillow() -> Iterator[None]:
                 _quiet_filters = None
 
 
-def _has_known_signature(data: bytes) -> bool:
-    """Tell a damaged image from something else, after Pillow has refused both with the same error."""
+def has_image_signature(head: bytes) -> bool:
+    """Whether a file that begins so calls itself an image of `FORMATS`: by its magic bytes, whatever its name."""
     from PIL import Image
 
-    prefix = data[:16].ljust(16, b"\0")  # the checks index into it
+    Image.init()  # makes the decoders known
+    prefix = head[:_SIGNATURE_BYTES].ljust(_SIGNATURE_BYTES, b"\0")  # the checks index into it
     checks = (Image.OPEN[format_name][1] for format_name in FORMATS)
     return any(check is not None and check(prefix) is True for check in checks)

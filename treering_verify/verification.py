@@ -259,7 +259,7 @@ def _judge(
             )
         else:
             found, residual, status = answers[i]
-            answer, code, reason = _decide(found, alpha, item[1], status)
+            answer, code, reason = decide(found, alpha, item[1], status)
             verdict = Verdict(
                 paths[i],
                 "ok",
@@ -281,8 +281,19 @@ def _judge(
 _UNSETTLED = ("budget", "diverged")
 
 
-def _decide(evidence: tuple[KeyEvidence, ...], alpha: float, note: str, status: str) -> tuple[str, str, str]:
-    """Verdict, code and reason. A p-value at or under alpha counts whatever was done to the image before."""
+def decide(evidence: tuple[KeyEvidence, ...], alpha: float, note: str, status: str) -> tuple[str, str, str]:
+    """Verdict, code and reason. A p-value at or under alpha counts whatever was done to the image before.
+
+    Parameters
+    ----------
+    evidence : tuple of KeyEvidence
+        Strongest first, at least one.
+    alpha : float
+    note : str
+        What was done to the image first (`Verdict.note`).
+    status : str
+        How the decoder inversion ended (`Inversion.status`).
+    """
     if evidence[0].log10_adjusted <= np.log10(alpha):
         return DETECTED, "", ""
     if status == "diverged":

@@ -24,7 +24,7 @@ from treering_verify.benchmark import BENCHMARKS, Scope, run
 from treering_verify.benchmark.baseline import released_gradient
 from treering_verify.benchmark.classification import _paper_groups
 from treering_verify.benchmark.inversion import _attacked
-from treering_verify.benchmark.kept import fingerprint, kept
+from treering_verify.benchmark.kept import kept
 from treering_verify.benchmark.laboratory import Clock, Laboratory
 from treering_verify.benchmark.memory import peak_memory
 from treering_verify.benchmark.pareto import area_between
@@ -36,6 +36,7 @@ from treering_verify.decoder_inversion import DEFAULTS, default_method, invert, 
 from treering_verify.findings import Cloud, Curve, Curves, Figure, Findings, Matrix, Table
 from treering_verify.models import LatentModel, load_model
 from treering_verify.models.refiner import Refiner
+from treering_verify.models.weights import fingerprint
 from treering_verify.report import Provenance, draw_figure, format_cell, store_findings
 from treering_verify.verification import problem_of
 

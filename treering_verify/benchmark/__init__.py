@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from treering_verify.benchmark.ablation import ablation
+from treering_verify.benchmark.audit import audit
 from treering_verify.benchmark.baseline import baseline
 from treering_verify.benchmark.classification import classification
 from treering_verify.benchmark.cocoercivity import cocoercivity
@@ -45,6 +46,7 @@ BENCHMARKS: dict[str, Callable[[LatentModel, Scope], Findings]] = {
     "classification": classification,
     "editing": editing,
     "throughput": throughput,
+    "audit": audit,
     "quality": quality,
 }
 

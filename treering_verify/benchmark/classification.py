@@ -12,7 +12,7 @@ import numpy as np
 
 from detectors import confusion_matrix, mcnemar, nearest_keys
 from treering_verify import __version__, legacy
-from treering_verify.benchmark.kept import fingerprint, kept
+from treering_verify.benchmark.kept import kept
 from treering_verify.benchmark.memory import peak_memory
 from treering_verify.benchmark.published import CLASSIFICATION, SOURCE
 from treering_verify.benchmark.scope import CLEAN, SEEDS, Scope, distorted
@@ -22,6 +22,7 @@ from treering_verify.generation import DEFAULT_GUIDANCE, DEFAULT_STEPS, initial_
 from treering_verify.images import to_pil, to_tensor
 from treering_verify.key import Key
 from treering_verify.models import LatentModel
+from treering_verify.models.weights import fingerprint
 from treering_verify.noise_inversion import denoise
 from treering_verify.report import format_pvalue
 from treering_verify.verification import DEFAULT_ALPHA, Pipeline, recover_noise, weigh

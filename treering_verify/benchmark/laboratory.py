@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from treering_verify import __version__, noise_inversion
-from treering_verify.benchmark.kept import fingerprint, kept
+from treering_verify.benchmark.kept import kept
 from treering_verify.benchmark.paths import Path, follow
 from treering_verify.benchmark.scope import CLEAN, SEEDS, Scope, Truth, truth
 from treering_verify.benchmark.variants import OURS, Variant, own, published
 from treering_verify.key import Key
 from treering_verify.models import LatentModel
+from treering_verify.models.weights import fingerprint
 from treering_verify.verification import problem_of, weigh
 
 if TYPE_CHECKING:

@@ -40,6 +40,7 @@ SEEDS = {
             "heldout",
             "identification",
             "search",
+            "audit",
         )
     )
 }

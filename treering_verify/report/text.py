@@ -60,6 +60,30 @@ def _match_lines(verdict: Verdict) -> Iterator[str]:
         yield f"{'':13} {place}. {match.key}  p {p} over {verdict.keys_tried} keys, cosine {match.statistic:.3f}"
 
 
+def format_row(record: dict[str, Any]) -> str:
+    """One row of an audit, as its record, as one line, safe for a terminal."""
+    name = printable(record["path"])
+    if record["status"] != "ok":
+        return f"{record['status']:13} {name}  {record['code']}"
+    key = f" key {record['key']}" if record["verdict"] == DETECTED else ""
+    return f"{record['verdict']:13} {name}  p {format_pvalue(record['log10_adjusted'])}{key}"
+
+
+def format_summary(summary: dict[str, Any]) -> Iterator[str]:
+    """Lines that say what an audit found, from the content of its `summary.json`."""
+
+    def counted(counts: dict[str, int]) -> str:
+        return ", ".join(f"{n} {name}" for name, n in counts.items()) or "none"
+
+    judged = summary["status"].get("ok", 0)
+    yield f"{summary['files']} files: {counted(summary['status'])}"
+    yield f"of {judged} judged: {counted(summary['verdict'])}"
+    if summary["code"]:
+        yield f"reasons: {counted(summary['code'])}"
+    expected = f"{summary['expected_false_positives']:.2g}"
+    yield f"false positives expected by chance: {expected} ({judged} images, alpha {summary['alpha']:g} each)"
+
+
 def format_pvalue(log10_pvalue: float) -> str:
     """Write p as 0.37 or 2.1e-58, also where it is too small for a float."""
     if log10_pvalue > -3:

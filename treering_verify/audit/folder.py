@@ -1,0 +1,91 @@
+"""The front of the audit for Python: a generator of rows."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from treering_verify.audit.engine import Options, run_audit
+from treering_verify.audit.judging import Judge
+from treering_verify.audit.rows import Row
+from treering_verify.audit.shards import read_shard
+from treering_verify.audit.sources import Inputs
+from treering_verify.models import LatentModel, load_model
+from treering_verify.verification import DEFAULT_ALPHA, Pipeline
+
+if TYPE_CHECKING:
+    from treering_verify.identification import Keys
+
+_FEW = 16  # rows at a time where no shards are wanted
+
+
+def audit_folder(
+    paths: str | Path | Sequence[str | Path] | Inputs,
+    keys: Keys,
+    *,
+    model: LatentModel | None = None,
+    alpha: float = DEFAULT_ALPHA,
+    pipeline: Pipeline | None = None,
+    output: str | Path | None = None,
+    options: Options | None = None,
+) -> Iterator[Row]:
+    """Audit folders and files: one row for every input, whatever is in it.
+
+    Parameters
+    ----------
+    paths : path, sequence of paths, or Inputs
+        Folders are walked, glob patterns matched, URLs opened by fsspec; `Inputs` can name lists and manifests too.
+    keys : Key, KeyIndex, or sequence of both
+        All are tried; p-values are Holm-corrected over them.
+    model : LatentModel, optional
+        The embedded model when left out.
+    alpha : float
+        False-positive rate per image, over all keys together, 0 < alpha < 1.
+    pipeline : Pipeline, optional
+    output : path, optional
+        Folder for Parquet shards and the summary; an audit that was cut short there goes on. Without, nothing is kept.
+    options : Options, optional
+
+    Yields
+    ------
+    Row
+        In the order of the inputs, shard by shard as they are finished; those of an earlier run are among them. `q_value`
+        is in the shards only, as it is known at the very end.
+
+    Raises
+    ------
+    UsageError, ModelError
+        As `engine.run_audit`.
+    """
+    inputs = paths if isinstance(paths, Inputs) else Inputs(_texts(paths))
+    judge = Judge.of(keys, model or load_model(), alpha, pipeline or Pipeline())
+    options = options or Options()
+    if output is not None:
+        yield from _in_order(Path(output), run_audit(inputs, judge, Path(output), options))
+        return
+    with tempfile.TemporaryDirectory(prefix="treering-audit-") as folder:
+        run = run_audit(inputs, judge, Path(folder), replace(options, shard_rows=_FEW))
+        yield from _in_order(Path(folder), run)
+
+
+def _in_order(folder: Path, finished: Generator[int, None, None]) -> Iterator[Row]:
+    """Rows of shards in their order; those that are finished early wait on disk."""
+    early: set[int] = set()
+    following = 0
+    with contextlib.closing(finished):  # a caller who stops early stops the audit
+        for number in finished:
+            early.add(number)
+            while following in early:
+                early.remove(following)
+                yield from read_shard(folder, following)
+                following += 1
+
+
+def _texts(paths: str | Path | Sequence[str | Path]) -> tuple[str, ...]:
+    given = [paths] if isinstance(paths, (str, os.PathLike)) else paths
+    return tuple(os.fspath(path) for path in given)

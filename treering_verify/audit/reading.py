@@ -1,0 +1,183 @@
+"""Read one input: what it is, what it holds, and its pixels in the model's size. Runs in the reader processes.
+
+Only what the magic bytes call an image is read whole and decoded. Symbolic links, FIFOs, sockets and devices are told by
+`lstat` and never opened. Neither torch nor the model is needed here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import stat
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from treering_verify.errors import ImageError
+from treering_verify.files import printable
+from treering_verify.images import (
+    CODES,
+    FORMATS,
+    MAX_BYTES,
+    fit,
+    has_image_signature,
+    open_image,
+    read_bytes,
+    read_head,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+SKIPPED = {
+    "not_an_image": f"its first bytes are of no image format that is read here ({', '.join(FORMATS)})",
+    "symlink": "a symbolic link; links are not followed: name what it points to",
+    "fifo": "a FIFO, which is never opened",
+    "socket": "a socket, which is never opened",
+    "device": "a device, which is never opened",
+    "folder": "a folder; lists name files: give folders as PATH to have them walked",
+}
+"""Codes of rows with status "skipped", with their reasons."""
+
+FAILED = {
+    "folder_not_readable": "the folder cannot be listed, so files in it may be missing here; check its permissions and disk",
+    "reader_crashed": "reading it ended the reader process twice; it is left alone now, and may be hostile",
+    "reader_timeout": "reading it took longer than the time limit twice; it is left alone now, and may be hostile",
+    "reader_memory": "reading it took more memory than the limit twice; raise the limit, or scale the image down",
+    "reader_failed": "reading it failed in an unforeseen way",
+    "url_not_readable": "the URL cannot be read; check it, its permissions and the network",
+    "model_out_of_memory": "the model ran out of memory on this image alone; free memory, or use another device",
+    "model_failed": "the model gave no usable numbers on this image",
+}
+"""Codes of rows with status "error", beside those of `images.CODES`, with their reasons."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What reading an input gave.
+
+    Attributes
+    ----------
+    path : str
+    status : {"ok", "skipped", "error"}
+    code, reason : str
+        Why there are no pixels.
+    note : str
+        What was done to the image to fit the model (`images.fit`).
+    sha256, bytes, width, height, mode
+        As in `Row`.
+    seconds : float
+    pixels : (H, W, 3) uint8, optional
+        sRGB, in the model's size; None unless the status is "ok".
+    """
+
+    path: str
+    status: str
+    code: str = ""
+    reason: str = ""
+    note: str = ""
+    sha256: str | None = None
+    bytes: int | None = None
+    width: int | None = None
+    height: int | None = None
+    mode: str | None = None
+    seconds: float = 0.0
+    pixels: npt.NDArray[np.uint8] | None = None
+
+
+def refused(path: str, code: str, detail: str = "", **facts: Any) -> Reading:
+    """Make the reading of an input that gives no pixels, for a reason of `SKIPPED`, `FAILED` or `images.CODES`."""
+    status = "skipped" if code in SKIPPED else "error"
+    reason = SKIPPED.get(code) or FAILED.get(code) or CODES[code]
+    return Reading(path, status, code, f"{reason} ({printable(detail)[:200]})" if detail else reason, **facts)
+
+
+def read_path(path: str, image_size: tuple[int, int]) -> Reading:
+    """Read a local path into pixels of (height, width)."""
+    started = time.perf_counter()
+    try:
+        kind = os.lstat(path).st_mode
+        if code := next((code for test, code in _KINDS if test(kind)), ""):
+            return refused(path, code)
+        head, size = read_head(path)
+        if head and not has_image_signature(head):
+            return refused(path, "not_an_image", bytes=size)
+        reading = read_encoded(path, read_bytes(path), image_size)
+    except FileNotFoundError:
+        return refused(path, "not_found")
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        return refused(path, "not_readable", getattr(error, "strerror", None) or "")
+    except ImageError as error:
+        return Reading(path, "error", error.code, printable(error.reason))
+    return replace(reading, seconds=time.perf_counter() - started)
+
+
+def read_url(url: str, image_size: tuple[int, int]) -> Reading:
+    """Read whatever fsspec opens into pixels of (height, width)."""
+    import fsspec
+
+    started = time.perf_counter()
+    try:
+        with fsspec.open(url, "rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        return refused(url, "not_found")
+    except MemoryError:
+        raise
+    except Exception as error:  # each file system has exceptions of its own
+        return refused(url, "url_not_readable", f"{type(error).__name__}: {error}")
+    return replace(read_encoded(url, data, image_size), seconds=time.perf_counter() - started)
+
+
+def read_encoded(path: str, data: bytes, image_size: tuple[int, int]) -> Reading:
+    """Decode a file's bytes into pixels of (height, width); pure, so that any engine can use it.
+
+    Raises
+    ------
+    MemoryError
+        Whatever else decoders throw is in the result.
+    """
+    import numpy as np
+
+    started = time.perf_counter()
+    facts: dict[str, Any] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    if data and not has_image_signature(data):
+        return refused(path, "not_an_image", **facts)
+    facts |= _header(data)
+    try:
+        image, note = fit(open_image(data), image_size)
+    except ImageError as error:
+        if isinstance(error.__cause__, MemoryError):
+            raise error.__cause__ from None
+        return Reading(path, "error", error.code, printable(error.reason), **facts)
+    seconds = time.perf_counter() - started
+    return Reading(path, "ok", note=note, seconds=seconds, pixels=np.array(image), **facts)
+
+
+def _header(data: bytes) -> dict[str, Any]:
+    """Size and mode that a file declares, as far as its header can be read."""
+    import warnings
+
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                return {"width": image.width, "height": image.height, "mode": image.mode}
+    except MemoryError:
+        raise
+    except Exception:  # decoders throw almost anything; `open_image` meets it again and says what it is
+        return {}
+
+
+_KINDS = (
+    (stat.S_ISLNK, "symlink"),
+    (stat.S_ISFIFO, "fifo"),
+    (stat.S_ISSOCK, "socket"),
+    (stat.S_ISCHR, "device"),
+    (stat.S_ISBLK, "device"),
+    (stat.S_ISDIR, "folder"),
+)

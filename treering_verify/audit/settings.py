@@ -1,0 +1,97 @@
+"""What an audit was made with: compared before it goes on, and written into its summary."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from treering_verify import __version__
+from treering_verify.audit.judging import Judge
+from treering_verify.audit.rows import SCHEMA_VERSION
+from treering_verify.audit.sources import Inputs
+from treering_verify.models.weights import fingerprint
+
+_MOST_KEYS = 1000  # beyond, a digest stands for their names and fingerprints
+_PACKAGES = ("torch", "diffusers", "numpy", "scipy", "pillow", "pyarrow")
+
+
+def settings_of(judge: Judge) -> dict[str, Any]:
+    """Everything that a verdict depends on, JSON-ready; of the keys what is public."""
+    pipeline = asdict(judge.pipeline)
+    del pipeline["batch_size"]
+    return {
+        "version": __version__,
+        "model": judge.model.name,
+        "weights": fingerprint(judge.model),
+        "keys": _keys(judge),
+        "alpha": judge.alpha,
+        **pipeline,
+    }
+
+
+def settings_id_of(settings: dict[str, Any]) -> str:
+    """Digest of settings, 16 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def facts_of(settings: dict[str, Any], inputs: Inputs, shard_rows: int) -> dict[str, Any]:
+    """Gather what must be the same when an audit goes on."""
+    return {**settings, "inputs": inputs.facts(), "shard_rows": shard_rows}
+
+
+def summary_of(
+    settings: dict[str, Any],
+    inputs: Inputs,
+    judge: Judge,
+    counts: dict[str, int],
+    seconds: float,
+    finished: bool,
+    q_values: bool,
+) -> dict[str, Any]:
+    """Content of `summary.json`; `counts` as `rows.count` gives them, `seconds` of all runs together."""
+    of = {kind: {k.split(":", 1)[1]: n for k, n in sorted(counts.items()) if k.startswith(kind)} for kind in _KINDS}
+    judged = of["status"].get("ok", 0)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "finished": finished,
+        "files": sum(of["status"].values()),
+        "status": of["status"],
+        "verdict": of["verdict"],
+        "code": of["code"],
+        "alpha": judge.alpha,
+        "expected_false_positives": judged * judge.alpha,
+        "q_values": q_values,
+        "model": judge.model.name,
+        "keys": settings["keys"],
+        "keys_tried": judge.keys_tried,
+        "settings_id": judge.settings_id,
+        "settings": settings,
+        "inputs": inputs.facts(),
+        "seconds": round(seconds, 3),
+        "versions": {
+            "treering-verify": __version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in _PACKAGES},
+        },
+    }
+
+
+_KINDS = ("status", "verdict", "code")
+
+
+def _keys(judge: Judge) -> Any:
+    names = np.concatenate([index.facts["name"] for index in judge.indexes]).tolist()
+    prints = np.concatenate([index.facts["fingerprint"] for index in judge.indexes]).tolist()
+    pairs = sorted(
+        (name.decode("ascii", "replace"), text.decode("ascii", "replace"))
+        for name, text in zip(names, prints, strict=True)
+    )
+    if len(pairs) <= _MOST_KEYS:
+        return [{"name": name, "fingerprint": text} for name, text in pairs]
+    return {"count": len(pairs), "digest": hashlib.sha256(json.dumps(pairs).encode()).hexdigest()[:16]}

@@ -1,0 +1,165 @@
+"""What an audit costs beside the model: throughput against the bare loop, memory by size of folder, time to resume."""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from treering_verify.audit.engine import Options, run_audit
+from treering_verify.audit.judging import Judge, judge_batch
+from treering_verify.audit.null import NULL_PIPELINE, NullModel
+from treering_verify.audit.reading import read_path
+from treering_verify.audit.sources import Inputs
+from treering_verify.benchmark.scope import SEEDS, Scope
+from treering_verify.findings import Findings, Table
+from treering_verify.generation import generate
+from treering_verify.key import Key
+from treering_verify.models import LatentModel
+from treering_verify.verification import Pipeline
+
+_BATCH = 16
+_PICTURES = (
+    64  # different pictures of the null audits; each file is one of them, and unlike all others in its last bytes
+)
+_ROUNDS = 3
+
+
+def audit(model: LatentModel, scope: Scope) -> Findings:
+    """Audit a folder in turns with the bare loop over its images; then folders of two sizes under the null engine."""
+    count, rounds = scope.images(_BATCH, 4 * _BATCH), 1 if scope.quick else _ROUNDS
+    large = scope.images(2000, 20_000)
+    small = max(2, large // 20)
+    with scope.progress("Throughput", rounds) as advance:
+        turns = _throughput(model, count, rounds, advance)
+    with scope.progress("Null audits", 2) as advance:
+        folders = []
+        for size in (small, large):
+            folders.append(_in_a_fresh_process(size))
+            advance()
+    shares = [turn["bare"] / turn["audit"] for turn in turns]
+    started = [turn["bare"] / (turn["audit"] - turn["start"]) for turn in turns]
+    growth = folders[1]["peak"] / folders[0]["peak"] - 1
+    table = Table(
+        "Audit",
+        ("quantity", "value"),
+        (
+            ("bare model loop, per image", f"{statistics.median(turn['bare'] for turn in turns) / count:.3f} s"),
+            ("audit, per image", f"{statistics.median(turn['audit'] for turn in turns) / count:.3f} s"),
+            ("throughput of the audit, share of the bare loop's", _spread(shares)),
+            ("the same once the first batch has begun", _spread(started)),
+            (f"null engine, peak memory at {small} files", f"{folders[0]['peak']:.0f} MiB"),
+            (f"null engine, peak memory at {large} files", f"{folders[1]['peak']:.0f} MiB"),
+            ("growth of the main process", f"{100 * growth:+.1f} %"),
+            (f"null engine, first run over {large} files", f"{folders[1]['first']:.1f} s"),
+            ("finding that audit finished", f"{folders[1]['again']:.2f} s = {_share(folders[1])}"),
+        ),
+        note="The null engine has no model: its times are those of walking, reading, decoding and writing.",
+    )
+    rows = [{"part": "throughput", **turn} for turn in turns] + [{"part": "null", **folder} for folder in folders]
+    fields = sorted({name for row in rows for name in row})
+    return Findings(
+        "audit",
+        "What does an audit cost beside the model's own time, and does its memory depend on the number of files?",
+        tuple({name: row.get(name) for name in fields} for row in rows),
+        (table,),
+        seeds=f"{SEEDS['audit']} onwards",
+        count=f"{count}, {rounds} rounds; {small} and {large} files under the null engine",
+    )
+
+
+def _throughput(model: LatentModel, count: int, rounds: int, advance: Any) -> list[dict[str, float]]:
+    first = SEEDS["audit"]
+    key = Key.generate(model.latent_shape, seed=first)
+    judge = Judge.of(key, model, 1e-6, Pipeline())
+    turns = []
+    with tempfile.TemporaryDirectory() as folder:
+        images = Path(folder) / "images"
+        images.mkdir()
+        for i, made in enumerate(generate(model, key, seeds=range(first, first + count), steps=20)):
+            made.image.save(images / f"{i:06d}.png")
+        readings = [read_path(str(path), model.image_size) for path in sorted(images.iterdir())]
+        judge_batch(judge, readings[:_BATCH])  # warm-up
+        for number in range(rounds):
+            begun = time.perf_counter()
+            for start in range(0, count, _BATCH):
+                judge_batch(judge, readings[start : start + _BATCH])
+            bare = time.perf_counter() - begun
+            watched = _Watched(model)
+            begun = time.perf_counter()
+            options = Options(batch_size=_BATCH)
+            output = Path(folder) / f"audit-{number}"
+            run = run_audit(Inputs((str(images),)), Judge.of(key, watched, 1e-6, Pipeline()), output, options)
+            assert len(list(run)) == 1
+            audited = time.perf_counter() - begun
+            turns.append({"round": number, "bare": bare, "audit": audited, "start": watched.first - begun})
+            advance()
+    return turns
+
+
+class _Watched:
+    """A model that remembers when it was first used."""
+
+    def __init__(self, model: LatentModel) -> None:
+        self._model = model
+        self.first = 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def encode(self, *args: Any) -> Any:
+        self.first = self.first or time.perf_counter()
+        return self._model.encode(*args)
+
+
+def _in_a_fresh_process(count: int) -> dict[str, float]:
+    """Audit a folder of that many small files under the null engine, twice, where nothing else takes memory."""
+    context = multiprocessing.get_context("forkserver")  # its server has run nothing, so a child's peak is its own
+    context.set_forkserver_preload(["torch", "diffusers", "treering_verify.decoder_inversion"])
+    with tempfile.TemporaryDirectory() as folder, context.Pool(1) as pool:
+        _fill(Path(folder) / "images", count)
+        return pool.apply(_null_audit, (folder, count))
+
+
+def _fill(folder: Path, count: int) -> None:
+    import numpy as np
+    from PIL import Image
+
+    folder.mkdir()
+    pictures = []
+    for seed in range(min(count, _PICTURES)):
+        coarse = np.random.default_rng(seed).integers(0, 256, (16, 16, 3), np.uint8)
+        buffer = io.BytesIO()
+        Image.fromarray(coarse.repeat(8, 0).repeat(8, 1)).save(buffer, format="PNG")
+        pictures.append(buffer.getvalue())
+    for i in range(count):
+        (folder / f"{i:08d}.png").write_bytes(pictures[i % len(pictures)] + i.to_bytes(8, "big"))
+
+
+def _null_audit(folder: str, count: int) -> dict[str, float]:
+    import resource
+
+    model = NullModel()
+    judge = Judge.of(Key.generate(model.latent_shape, seed=1), model, 1e-6, NULL_PIPELINE)
+    inputs, output = Inputs((str(Path(folder) / "images"),)), Path(folder) / "audit"
+    seconds = []
+    for _ in range(2):
+        begun = time.perf_counter()
+        for _ in run_audit(inputs, judge, output, Options(batch_size=_BATCH)):
+            pass
+        seconds.append(time.perf_counter() - begun)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"files": count, "peak": peak, "first": seconds[0], "again": seconds[1]}
+
+
+def _spread(values: list[float]) -> str:
+    spread = f" [{100 * min(values):.0f}, {100 * max(values):.0f}]" if len(values) > 1 else ""
+    return f"{100 * statistics.median(values):.0f} %{spread}"
+
+
+def _share(found: dict[str, float]) -> str:
+    return f"{100 * found['again'] / found['first']:.1f} % of the first run"
