@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 LINES = (
     ("treering_verify",),  # __init__: the lazy public API
     ("treering_verify.__main__", "treering_verify.cli"),
-    ("treering_verify.key_commands",),
+    ("treering_verify.key_commands", "treering_verify.report_commands"),
     ("treering_verify.commands",),
     ("treering_verify.demo", "treering_verify.configuration"),
     ("treering_verify.benchmark", "treering_verify.audit"),
