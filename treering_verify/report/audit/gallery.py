@@ -113,7 +113,7 @@ def _read(row: dict[str, Any], root: Path) -> Image.Image | str:
             return "the file has changed since the audit"
         return open_image(data)
     except ImageError as error:
-        return f"cannot be shown: {error.reason}"
+        return error.reason
 
 
 def _recover(images: list[Image.Image], model: LatentModel, pipeline: Pipeline | None) -> list[torch.Tensor]:

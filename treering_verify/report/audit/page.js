@@ -17,7 +17,7 @@ for (const table of document.querySelectorAll("table.sorts")) {
     return a < b ? -1 : a > b ? 1 : 0;
   };
   const panel = document.getElementById(table.dataset.panel || "");
-  const size = Number(table.dataset.page || 0) || Infinity;
+  const size = Number(table.dataset.page) || Math.max(1, rows.length);
   let order = rows, first = 0;
 
   const show = () => {

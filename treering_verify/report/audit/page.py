@@ -54,7 +54,9 @@ def render(audit: AuditRows, digest: Digest, tiles: Sequence[Tile], note: str = 
         title=printable(str(audit.folder.resolve().name)),
         cards=_cards(digest),
         chance=_chance(audit, digest),
-        tiles=[_shown(tile) for tile in tiles],
+        tiles=tiles,
+        pictures=[_shown(tile) for tile in tiles if tile.thumbnail],
+        unshown=_unshown(tiles),
         note=note,
         rows=[_file_cells(row, label) for label in LABELS for row in digest.rows.get(label, [])],
         with_q="q_value" in audit.columns,
@@ -102,10 +104,29 @@ def _shown(tile: Tile) -> dict[str, Any]:
         "key": row["key"] or "",
         "p": _p(row["log10_adjusted"]),
         "bars": [
-            {"ring": ring, "x": 10 * i, "height": 30 * abs(cosine), "up": cosine >= 0, "cosine": f"{cosine:.2f}"}
+            {
+                "ring": ring,
+                "x": 318 * i / len(tile.agreement),
+                "width": 250 / len(tile.agreement),
+                "height": 34 * abs(cosine),
+                "up": cosine >= 0,
+                "cosine": f"{cosine:.2f}",
+            }
             for i, (ring, cosine) in enumerate(tile.agreement)
         ],
     }
+
+
+def _unshown(tiles: Sequence[Tile]) -> list[dict[str, Any]]:
+    """Count files without a picture by the reason, with the first of each."""
+    lines: dict[str, dict[str, Any]] = {}
+    for tile in tiles:
+        if not tile.thumbnail:
+            line = lines.setdefault(
+                tile.note, {"reason": printable(tile.note), "path": printable(tile.row["path"]), "count": 0}
+            )
+            line["count"] += 1
+    return list(lines.values())
 
 
 def _file_cells(row: dict[str, Any], label: str) -> dict[str, Any]:
@@ -218,8 +239,8 @@ def _histogram(digest: Digest) -> tuple[str, str]:
             outside = int(((counts < low) | (counts > high)).sum())
             sentence = (
                 f"Of the {many} bars of 'no evidence', {outside} {'is' if outside == 1 else 'are'} outside the 95 % band "
-                f"({0.05 * many:.1g} expected if no image is marked). Too many files at small p hint at marks that were "
-                "nearly removed, or at copies of one image, which count as one; the test itself stays exact."
+                f"({0.05 * many:.1g} expected by chance). A heap at small p hints at marks that were nearly removed; "
+                "copies of one picture share their p and make single bars high."
             )
     if not digest.pvalue_counts["judged"].any():
         return "", ""
