@@ -1,4 +1,4 @@
-"""A headless Chromium that a test talks to: the DevTools protocol over a pair of pipes, so that it needs no other package."""
+"""A headless Chromium that a test talks to: the DevTools protocol over two pipes, without another package."""
 
 from __future__ import annotations
 

@@ -79,13 +79,14 @@ def report(
 ) -> None:
     """Turn the rows of an audit into one HTML page, CSV, JSONL, SARIF or JUnit XML.
 
-    DIR is what treering audit --output named. The page needs no network and stays small whatever the audit's size: counts and
-    figures of all files, and a sample of the rows that says what it is. The other formats hold every row (SARIF: those that
-    were detected, are inconclusive, or are errors). In CSV, text that a spreadsheet would run as a formula stands behind an
-    apostrophe.
+    DIR is what treering audit --output named. The page needs no network and stays small whatever the audit's size: counts
+    and figures of all files, and a sample of the rows that says what it is. The other formats hold every row (SARIF: those
+    that were detected, are inconclusive, or are errors). In CSV, text that a spreadsheet would run as a formula stands
+    behind an apostrophe.
     """
     from treering_verify.files import printable
-    from treering_verify.report.audit import export, open_audit, style_of, write_report
+    from treering_verify.report.audit import export, style_of, write_report
+    from treering_verify.report.audit.rows import open_audit
 
     verdicts = tuple(verdict.replace("-", " ") for verdict in fail_on) or ("detected",)
     if str(output) == "-":

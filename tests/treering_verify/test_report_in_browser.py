@@ -15,7 +15,9 @@ from treering_verify.key import Key
 from treering_verify.models import LatentModel
 from treering_verify.report.audit import write_report
 
-MARKUP = '<img src="https://example.org/x.png" onerror="window.caught = true"></script><script>window.caught = true</script>'
+MARKUP = (
+    '<img src="https://example.org/x.png" onerror="window.caught = true"></script><script>window.caught = true</script>'
+)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +88,9 @@ def test_names_are_shown_and_never_run(browser: Page, report: Path) -> None:
 
 def test_the_images_show(browser: Page, report: Path) -> None:
     browser.open(report.as_uri())
-    shown = browser.run("Array.from(document.images, i => [i.complete, i.naturalWidth, i.naturalHeight, i.clientWidth])")
+    shown = browser.run(
+        "Array.from(document.images, i => [i.complete, i.naturalWidth, i.naturalHeight, i.clientWidth])"
+    )
     assert len(shown) == 4  # two thumbnails, two spectra
     assert all(complete and width > 0 and drawn > 0 for complete, width, _, drawn in shown)
     assert [width for _, width, _, _ in shown] == [128, 168, 128, 168]
@@ -122,7 +126,10 @@ def test_files_come_in_pages_and_can_be_searched(browser: Page, report: Path) ->
     press(browser, "panel.querySelectorAll('button')[1].click(); panel.querySelectorAll('button')[1].click()")
     assert browser.run(said) == "101 to 127 of 127"
     assert browser.run("document.querySelectorAll('#files-panel button')[1].disabled")
-    press(browser, "const box = panel.querySelector('input'); box.value = 'MANY/11'; box.dispatchEvent(new Event('input'))")
+    press(
+        browser,
+        "const box = panel.querySelector('input'); box.value = 'MANY/11'; box.dispatchEvent(new Event('input'))",
+    )
     assert browser.run(said) == "1 to 10 of 10"
     assert all(name.startswith("many/11") for name in cells(browser, "files-table", 1))
     press(browser, "const box = panel.querySelector('input'); box.value = ''; box.dispatchEvent(new Event('input'))")

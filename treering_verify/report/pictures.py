@@ -162,7 +162,9 @@ def _draw_cloud(sheet: Any, axis: Any, panel: Cloud) -> None:
 def _draw_histogram(axis: Any, panel: Histogram) -> None:
     many = len(panel.counts)
     axis.bar([(i + 0.5) / many for i in range(many)], panel.counts, width=0.94 / many, color="#8aa4bf", zorder=2)
-    axis.axhspan(*panel.band, color="#b4532a", alpha=0.22, linewidth=0, zorder=3, label="95 % band of a bar, if uniform")
+    axis.axhspan(
+        *panel.band, color="#b4532a", alpha=0.22, linewidth=0, zorder=3, label="95 % band of a bar, if uniform"
+    )
     axis.axhline(panel.expected, color="#b4532a", linewidth=1.2, linestyle="--", label="uniform", zorder=3)
     axis.set_xlim(0, 1)
     axis.set_ylim(0, 1.25 * max(*panel.counts, *panel.band, 1))

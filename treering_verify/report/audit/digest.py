@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,8 +20,8 @@ LABELS = (DETECTED, INCONCLUSIVE, ERROR, NO_EVIDENCE, SKIPPED)
 PVALUE_BINS = 20
 MAX_FOLDERS = 20_000
 SAMPLED = {DETECTED: 1000, INCONCLUSIVE: 300, ERROR: 500, NO_EVIDENCE: 300, SKIPPED: 100}
-"""Rows kept of each label: of the detected, half the strongest and half the weakest; of the judged, the smallest p; of the
-others, the first of each code in turn."""
+"""Rows kept of each label (all of an audit that has no more than their sum): of the detected, half the strongest and half
+the weakest; of others that were judged, the smallest p; of the rest, the first of each code."""
 _PER_CODE = 100
 
 
@@ -69,7 +70,8 @@ def gather(audit: AuditRows) -> Digest:
     """Read all rows once, in batches; the memory needed depends neither on their number nor on that of the folders."""
     digest = Digest()
     digest.pvalue_counts = {name: np.zeros(PVALUE_BINS, np.int64) for name in ("judged", NO_EVIDENCE)}
-    keeper = _Keeper()
+    small = audit.count <= sum(SAMPLED.values())
+    keeper = _Keeper(dict.fromkeys(LABELS, 2 * audit.count) if small else SAMPLED, audit.count if small else _PER_CODE)
     depth = 1 << 30
     for batch in audit.batches():
         label = _label(batch)
@@ -106,7 +108,9 @@ def _count(digest: Digest, batch: Any) -> None:
             cause = (row["label"], row["code"])
             digest.causes[cause] += row["count_all"]
             digest.cause_example.setdefault(cause, row["path_first"])
-    found = _of_label(batch, DETECTED).group_by(["key", "fingerprint"], use_threads=False).aggregate([([], "count_all")])
+    found = (
+        _of_label(batch, DETECTED).group_by(["key", "fingerprint"], use_threads=False).aggregate([([], "count_all")])
+    )
     for row in found.to_pylist():
         digest.keys[row["key"] or "", row["fingerprint"] or ""] += row["count_all"]
 
@@ -146,9 +150,10 @@ def _of_label(batch: Any, label: str) -> Any:
 
 
 class _Keeper:
-    """The sample: tables that never hold more than `SAMPLED` asks for."""
+    """The sample: tables that never hold more rows than the limits say."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Mapping[str, int], per_code: int) -> None:
+        self._limits, self._per_code = limits, per_code
         self._strongest: dict[str, Any] = {}
         self._weakest: Any = None
         self._first: dict[str, Counter[str]] = {ERROR: Counter(), SKIPPED: Counter()}
@@ -160,14 +165,14 @@ class _Keeper:
         for label in (DETECTED, INCONCLUSIVE, NO_EVIDENCE):
             chosen = _of_label(batch, label)
             if len(chosen):
-                share = SAMPLED[label] // 2 if label == DETECTED else SAMPLED[label]
+                share = self._limits[label] // 2 if label == DETECTED else self._limits[label]
                 self._strongest[label] = _best(self._strongest.get(label), chosen, share, "ascending")
                 if label == DETECTED:
-                    self._weakest = _best(self._weakest, chosen, SAMPLED[label] - share, "descending")
+                    self._weakest = _best(self._weakest, chosen, self._limits[label] - share, "descending")
         for label, seen in self._first.items():
             chosen, kept = _of_label(batch, label), self._unjudged[label]
             for code in compute.unique(chosen["code"]).to_pylist():
-                wanted = min(_PER_CODE - seen[code], SAMPLED[label] - len(kept))
+                wanted = min(self._per_code - seen[code], self._limits[label] - len(kept))
                 found = chosen.filter(compute.equal(chosen["code"], code)).slice(0, max(0, wanted)).to_pylist()
                 seen[code] += len(found)
                 kept += found
@@ -182,7 +187,7 @@ class _Keeper:
 
 
 def _best(before: Any, batch: Any, count: int, order: str) -> Any:
-    """The `count` rows of smallest ("ascending") or largest p; the path decides between equals, so the answer is one."""
+    """Select the `count` rows of smallest ("ascending") or largest p; between equals, by the path."""
     import pyarrow
     from pyarrow import compute
 

@@ -1,4 +1,4 @@
-"""Every row of an audit, streamed: CSV and JSONL for machines, SARIF and JUnit XML for what runs in continuous integration."""
+"""Every row of an audit, streamed: CSV and JSONL for machines, SARIF and JUnit XML for continuous integration."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _RULES = {
 
 
 def write_csv(audit: AuditRows, file: BinaryIO) -> None:
-    """Write all rows as CSV (UTF-8, comma, header).
+    r"""Write all rows as CSV (UTF-8, comma, header).
 
-    Cells of text are escaped twice, because a file's name may be an attack: what is not printable as ``\\x1b``, and a cell
+    Cells of text are escaped twice, because a file's name may be an attack: what is not printable as ``\x1b``, and a cell
     that a spreadsheet would take for a formula (= + - @, also in full width) behind an apostrophe. Programs that need the
     exact name read JSONL.
     """
@@ -124,7 +124,7 @@ def _result(row: dict[str, Any], fail_on: Sequence[str]) -> dict[str, Any] | Non
 
 
 def write_junit(audit: AuditRows, file: BinaryIO, fail_on: Sequence[str] = (DETECTED,)) -> None:
-    """Write JUnit XML: one suite, a test case per file. `fail_on` names the verdicts that are failures; errors are errors."""
+    """Write JUnit XML: one suite, a test case per file. `fail_on` names the verdicts that are failures."""
     names = ("path", "status", "code", "reason", "verdict", "key", "log10_adjusted", "seconds")
     total = failures = errors = skipped = 0
     seconds = 0.0

@@ -102,7 +102,7 @@ def agreement_by_ring(noise_hat: torch.Tensor, key: Key) -> tuple[tuple[int, flo
 
 
 def _read(row: dict[str, Any], root: Path) -> Image.Image | str:
-    """The image of a row, or the reason why there is none."""
+    """Open the image of a row, or say the reason why there is none."""
     from treering_verify.images import open_image, read_bytes
 
     if "://" in row["path"]:

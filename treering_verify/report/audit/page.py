@@ -73,7 +73,7 @@ def render(audit: AuditRows, digest: Digest, tiles: Sequence[Tile], note: str = 
 
 
 def _cards(digest: Digest) -> list[dict[str, Any]]:
-    """Counts by label, and where its part of the bar begins and how wide it is, in per cent."""
+    """Count by label, and say where its part of the bar begins and how wide it is, in per cent."""
     cards, start = [], 0.0
     for label in LABELS:
         count = digest.labels[label]
@@ -130,7 +130,7 @@ def _unshown(tiles: Sequence[Tile]) -> list[dict[str, Any]]:
 
 
 def _file_cells(row: dict[str, Any], label: str) -> dict[str, Any]:
-    """The cells of one file as text, and numbers to sort by where the text would mislead."""
+    """Write the cells of one file as text, with numbers to sort by where the text would mislead."""
     size = f"{row['width']} x {row['height']}" if row["width"] and row["height"] else ""
     cause = f"{row['code']}: {row['reason']}" if row["code"] and row["reason"] else row["code"] or row["reason"] or ""
     return {
@@ -154,7 +154,7 @@ def _p(log10_pvalue: float | None) -> str:
 
 
 def _sample_sentence(digest: Digest) -> str:
-    """What of all rows is on the page."""
+    """Say which of all rows are on the page."""
     if not digest.sampled:
         return f"All {digest.count:,} files."
     rules = {
@@ -250,7 +250,9 @@ def _histogram(digest: Digest) -> tuple[str, str]:
 def _band(total: int, bins: int) -> tuple[float, float]:
     """Quantiles 0.025 and 0.975 of a bar's count, which is binomial."""
     import numpy as np
-    from scipy.special import bdtrik  # the number of which the distribution function is given; scipy.stats takes seconds
+    from scipy.special import (
+        bdtrik,
+    )  # the number of which the distribution function is given; scipy.stats takes seconds
 
     if not total:
         return 0.0, 0.0
@@ -259,7 +261,7 @@ def _band(total: int, bins: int) -> tuple[float, float]:
 
 
 def _facts(audit: AuditRows) -> dict[str, str]:
-    """The summary's settings and versions, flat, as text."""
+    """List the summary's settings and versions, flat, as text."""
     facts: dict[str, str] = {}
     for name in ("finished", "model", "alpha", "settings_id", "settings", "versions", "seconds", "schema_version"):
         value = audit.summary.get(name)

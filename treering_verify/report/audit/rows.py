@@ -150,7 +150,9 @@ def _summary(path: Path) -> dict[str, Any]:
         raise UsageError(f"cannot read {shown}: {printable(str(error))}; run the audit again to renew it") from error
     version = content.get("schema_version") if isinstance(content, dict) else None
     if not isinstance(version, int) or not 1 <= version <= SCHEMA_VERSION:
-        raise UsageError(f"{shown} is of schema version {version!r}, this release reads 1: use the release that wrote it")
+        raise UsageError(
+            f"{shown} is of schema version {version!r}, this release reads 1: use the release that wrote it"
+        )
     return dict(content)
 
 
