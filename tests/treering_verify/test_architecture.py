@@ -44,6 +44,7 @@ LINES = (
     (
         "treering_verify.images",
         "treering_verify.colours",
+        "treering_verify.decoders",
         "treering_verify.files",
         "treering_verify.derivation",
         "treering_verify.spectrum",
@@ -55,6 +56,7 @@ LINES = (
 WITHIN_A_LINE = {
     ("treering_verify.__main__", "treering_verify.cli"),
     ("treering_verify.images", "treering_verify.colours"),
+    ("treering_verify.images", "treering_verify.decoders"),
     ("treering_verify.images", "treering_verify.files"),
     ("treering_verify.images", "treering_verify.errors"),
     ("treering_verify.files", "treering_verify.errors"),
