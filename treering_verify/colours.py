@@ -72,7 +72,7 @@ def _wide_grey(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
 
     # 24 bits of mantissa round 16-bit numbers exactly; I and F may need the wider range.
     dtype = np.float32 if image.mode.startswith("I;16") else np.float64
-    values: NDArray[np.generic] = np.asarray(image)
+    values: NDArray[np.floating] = np.asarray(image)
     low, high = dtype(values.min()), dtype(values.max())  # both are NaN if one of the values is
     if not np.isfinite([low, high]).all():
         raise ValueError("pixels are NaN or infinite")

@@ -59,7 +59,7 @@ def _silence_for_good() -> None:
     import ctypes
     import logging
 
-    from PIL import _imaging  # type: ignore[attr-defined]
+    from PIL import _imaging
 
     logging.getLogger("PIL").addHandler(logging.NullHandler())
     with contextlib.suppress(OSError, AttributeError):
