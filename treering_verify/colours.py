@@ -83,7 +83,7 @@ def _wide_grey(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     alpha = np.empty(values.shape, np.uint8) if isinstance(key, int) else None
     rows = max(1, _STRIP // values.shape[1])
     for start in range(0, len(values), rows):  # in strips: the wide numbers of a large picture need gigabytes
-        strip = values[start : start + rows].astype(dtype)
+        strip: NDArray[np.floating] = values[start : start + rows].astype(dtype)
         levels = strip * (255.0 / white) if white else (strip - low) / (high - low or 1.0) * 255.0
         grey[start : start + rows] = np.rint(levels)
         if alpha is not None:
