@@ -31,6 +31,7 @@ from treering_verify.commands import (
 )
 from treering_verify.errors import UsageError
 from treering_verify.key_commands import identify, keys
+from treering_verify.report_commands import report
 
 if TYPE_CHECKING:
     from treering_verify.attacks.copies import AttackedCopy
@@ -62,6 +63,7 @@ command = command_of(main)
 main.add_command(audit)
 main.add_command(identify)
 main.add_command(keys)
+main.add_command(report)
 
 
 @command("treering demo --output demo")

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
+_STRIP = 1 << 18  # pixels that are widened at a time
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
     """Bring an image of any mode to 8-bit sRGB, upright, over white.
 
@@ -59,7 +62,7 @@ def _split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     if image.has_transparency_data:  # alpha channels, palettes with alpha, and colour keys (tRNS)
         *colours, alpha = image.convert(with_alpha).split()
         return Image.merge(reduced, colours), alpha
-    return (image if mode == "CMYK" else image.convert(reduced)), None
+    return (image if mode in ("CMYK", reduced) else image.convert(reduced)), None
 
 
 def _wide_grey(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
@@ -67,20 +70,25 @@ def _wide_grey(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     import numpy as np
     from PIL import Image
 
-    # Half the memory where 24 bits of mantissa round 16-bit numbers exactly; I and F may need the wider range.
+    # 24 bits of mantissa round 16-bit numbers exactly; I and F may need the wider range.
     dtype = np.float32 if image.mode.startswith("I;16") else np.float64
-    values: NDArray[np.floating] = np.asarray(image).astype(dtype)
-    if not np.isfinite(values).all():
+    values: NDArray[np.floating] = np.asarray(image)
+    low, high = dtype(values.min()), dtype(values.max())  # both are NaN if one of the values is
+    if not np.isfinite([low, high]).all():
         raise ValueError("pixels are NaN or infinite")
-    low, high = values.min(), values.max()
     declared = (1.0, 255.0) if image.mode == "F" else (65535.0,)
     white = next((white for white in declared if low >= 0 and high <= white), None)
-    levels = values * (255.0 / white) if white else (values - low) / (high - low or 1.0) * 255.0
-    grey = Image.fromarray(np.rint(levels).astype(np.uint8))
     key = image.info.get("transparency")
-    if not isinstance(key, int):
-        return grey, None
-    return grey, Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8))
+    grey = np.empty(values.shape, np.uint8)
+    alpha = np.empty(values.shape, np.uint8) if isinstance(key, int) else None
+    rows = max(1, _STRIP // values.shape[1])
+    for start in range(0, len(values), rows):  # in strips: the wide numbers of a large picture need gigabytes
+        strip: NDArray[np.floating] = values[start : start + rows].astype(dtype)
+        levels = strip * (255.0 / white) if white else (strip - low) / (high - low or 1.0) * 255.0
+        grey[start : start + rows] = np.rint(levels)
+        if alpha is not None:
+            alpha[start : start + rows] = np.where(strip == key, 0, 255)
+    return Image.fromarray(grey), None if alpha is None else Image.fromarray(alpha)
 
 
 def _to_srgb(colour: Image.Image, profile_bytes: bytes | None) -> Image.Image:
@@ -95,7 +103,7 @@ def _to_srgb(colour: Image.Image, profile_bytes: bytes | None) -> Image.Image:
                 colour = colour.convert("RGB")
             if colour.mode == channels:
                 return _transform(colour, profile, ImageCms.createProfile("sRGB"))
-    return colour.convert("RGB")
+    return colour if colour.mode == "RGB" else colour.convert("RGB")
 
 
 def _transform(image: Image.Image, source: object, target: object) -> Image.Image:

@@ -78,11 +78,24 @@ class Matrix:
 
 
 @dataclass(frozen=True)
+class Histogram:
+    """A panel of bars on [0, 1], all of one width, and the level and band that they should keep to."""
+
+    title: str
+    x_label: str
+    y_label: str
+    counts: tuple[int, ...]
+    expected: float
+    band: tuple[float, float]
+    kind: str = field(default="histogram", init=False)
+
+
+@dataclass(frozen=True)
 class Figure:
     """Panels side by side under one title; `note` says what to see."""
 
     title: str
-    panels: tuple[Curves | Cloud | Matrix, ...]
+    panels: tuple[Curves | Cloud | Matrix | Histogram, ...]
     note: str = ""
 
 

@@ -8,18 +8,16 @@ whatever a decoder throws arrives as `ImageError`.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import io
 import os
 import stat
-import threading
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from treering_verify.colours import to_rgb
+from treering_verify.decoders import count_parts, count_scans, quiet_decoders
 from treering_verify.errors import ImageError, ModelError, UsageError
 from treering_verify.files import open_descriptor, printable, write_atomic
 
@@ -32,6 +30,12 @@ MAX_BYTES = 100 * 1024**2
 
 MAX_PIXELS = 64_000_000
 """Largest width x height decoded, judged by the header."""
+
+MAX_SCANS = 200
+"""Most scans of a JPEG that are decoded; encoders write about ten."""
+
+MAX_PARTS = 100_000
+"""Most parts of a file before its pixels, as `decoders.count_parts` counts them."""
 
 MIN_SIDE = 8
 """Smallest side accepted, in pixels: one cell of the usual latent."""
@@ -48,8 +52,11 @@ CODES = {
     "empty": "the file has no bytes; copy or download it again",
     "too_large_file": f"the file is larger than {MAX_BYTES // 1024**2} MiB; save it smaller",
     "too_many_pixels": f"the image has more than {MAX_PIXELS:,} pixels; scale it down",
+    "too_many_parts": f"the file is cut into more than {MAX_PARTS:,} parts; save it anew",
+    "too_many_scans": f"the JPEG draws its picture in more than {MAX_SCANS} scans; save it anew",
     "not_an_image": f"this is no image in a format that is read here ({', '.join(FORMATS)}); convert it",
     "corrupt": "the image is damaged or cut short; copy or download it again",
+    "no_memory": "the image needs more memory than is left; allow more, or scale it down",
     "too_small": f"a side is shorter than {MIN_SIDE} pixels; too little is left to judge",
     "not_encodable": "the codec cannot store a picture of this size; scale it down",
 }
@@ -154,13 +161,17 @@ def open_image(source: str | Path | bytes | Image.Image) -> Image.Image:
         _check_bytes(data, name)
     elif not isinstance(source, Image.Image):
         name, data = printable(os.fspath(source)), read_bytes(source)
-    with _quiet_pillow():
+    with quiet_decoders():
         try:
+            if count_parts(data, MAX_PARTS + 1) > MAX_PARTS:
+                raise _refusal("too_many_parts", name)
             image = source if isinstance(source, Image.Image) else Image.open(io.BytesIO(data), formats=FORMATS)
             if image.width * image.height > MAX_PIXELS:
                 raise _refusal("too_many_pixels", name)
             if min(image.size) < MIN_SIDE:
                 raise _refusal("too_small", name)
+            if image.format in ("JPEG", "MPO") and count_scans(data, MAX_SCANS + 1) > MAX_SCANS:
+                raise _refusal("too_many_scans", name)
             return to_rgb(image)
         except ImageError:
             raise
@@ -168,9 +179,11 @@ def open_image(source: str | Path | bytes | Image.Image) -> Image.Image:
             raise _refusal("too_many_pixels", name) from error
         except UnidentifiedImageError as error:
             raise _refusal("corrupt" if has_image_signature(data) else "not_an_image", name) from error
+        except MemoryError as error:
+            raise _refusal("no_memory", name) from error
         except Exception as error:  # decoders throw almost anything at damaged input; none of it may pass
-            detail = printable(f"{type(error).__name__}: {error}")[:200]
-            raise ImageError("corrupt", f"{CODES['corrupt']} ({detail})", name) from error
+            # The kind alone is told: the message may quote the file, and what a file holds may be secret.
+            raise ImageError("corrupt", f"{CODES['corrupt']} ({type(error).__name__})", name) from error
 
 
 def to_tensor(image: Image.Image) -> torch.Tensor:
@@ -319,35 +332,6 @@ def _check_bytes(data: bytes, name: str) -> None:
         raise _refusal("empty", name)
     if len(data) > MAX_BYTES:
         raise _refusal("too_large_file", name)
-
-
-_quiet_lock = threading.Lock()
-_quiet_users = 0
-_quiet_filters: warnings.catch_warnings[None] | None = None
-
-
-@contextlib.contextmanager
-def _quiet_pillow() -> Iterator[None]:
-    """Silence Pillow's warnings about odd files, whatever the caller's filters: they are results here, not news.
-
-    `warnings.catch_warnings` alone is not safe when threads overlap (the last to leave would restore the filters of
-    another), so the first user in saves them and the last one out restores them.
-    """
-    global _quiet_users, _quiet_filters
-    with _quiet_lock:
-        if _quiet_users == 0:
-            _quiet_filters = warnings.catch_warnings()
-            _quiet_filters.__enter__()
-            warnings.filterwarnings("ignore", module=r"PIL\.")
-        _quiet_users += 1
-    try:
-        yield
-    finally:
-        with _quiet_lock:
-            _quiet_users -= 1
-            if _quiet_users == 0 and _quiet_filters is not None:
-                _quiet_filters.__exit__(None, None, None)
-                _quiet_filters = None
 
 
 def has_image_signature(head: bytes) -> bool:

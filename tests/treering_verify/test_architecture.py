@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 LINES = (
     ("treering_verify",),  # __init__: the lazy public API
     ("treering_verify.__main__", "treering_verify.cli"),
-    ("treering_verify.key_commands", "treering_verify.audit_commands"),
+    ("treering_verify.key_commands", "treering_verify.audit_commands", "treering_verify.report_commands"),
     ("treering_verify.commands",),
     ("treering_verify.demo", "treering_verify.configuration"),
     ("treering_verify.benchmark",),
@@ -47,6 +47,7 @@ LINES = (
     (
         "treering_verify.images",
         "treering_verify.colours",
+        "treering_verify.decoders",
         "treering_verify.files",
         "treering_verify.derivation",
         "treering_verify.spectrum",
@@ -58,6 +59,7 @@ LINES = (
 WITHIN_A_LINE = {
     ("treering_verify.__main__", "treering_verify.cli"),
     ("treering_verify.images", "treering_verify.colours"),
+    ("treering_verify.images", "treering_verify.decoders"),
     ("treering_verify.images", "treering_verify.files"),
     ("treering_verify.images", "treering_verify.errors"),
     ("treering_verify.files", "treering_verify.errors"),

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from treering_verify.files import write_atomic
-from treering_verify.findings import Cloud, Curves, Figure, Matrix
+from treering_verify.findings import Cloud, Curves, Figure, Histogram, Matrix
 
 if TYPE_CHECKING:
     import torch
+    from PIL import Image
 
     from treering_verify.key import Key
 
@@ -72,6 +73,41 @@ def save_spectrum_picture(
     write_atomic(path, buffer.getvalue())
 
 
+def spectrum_tile(noise_hat: torch.Tensor, channels: tuple[int, ...], radii: tuple[int, int], size: int) -> Image.Image:
+    """Picture of the centre of one recovered spectrum: power per bin, mean over channels, dark is 0 and light is 3 or more.
+
+    It is made from the image alone. A picture of the agreement with a key, bin by bin, would give the key's numbers to
+    whoever has the image and the model; so reports, which are passed on, never hold one.
+
+    Parameters
+    ----------
+    noise_hat : (C, h, w)
+    channels : tuple of int
+        Which of them.
+    radii : (inner, outer)
+        Of the key's annulus, drawn as circles; the window reaches two bins further.
+    size : int
+        Side in pixels.
+    """
+    import numpy as np
+    from matplotlib import colormaps
+    from PIL import Image, ImageDraw
+
+    from treering_verify.spectrum import transform
+
+    height, width = noise_hat.shape[-2:]
+    half = min(radii[1] + 2, height // 2 - 1, width // 2 - 1)
+    power = (transform(noise_hat[list(channels)].double()).abs() ** 2).mean(dim=0).numpy()
+    window = power[height // 2 - half : height // 2 + half + 1, width // 2 - half : width // 2 + half + 1]
+    colours = (colormaps["cividis"](np.clip(window / 3, 0, 1))[..., :3] * 255).astype(np.uint8)
+    picture = Image.fromarray(colours).resize((size, size), Image.Resampling.NEAREST)
+    draw, cell = ImageDraw.Draw(picture), size / (2 * half + 1)
+    for radius in (radii[0] - 0.5, radii[1] + 0.5):
+        reach = radius * cell
+        draw.ellipse((size / 2 - reach, size / 2 - reach, size / 2 + reach, size / 2 + reach), outline="white")
+    return picture
+
+
 def draw_figure(figure: Figure) -> str:
     """Draw the panels of a figure as one SVG document, without a date, so that equal figures are equal files."""
     pyplot = _pyplot()
@@ -85,6 +121,8 @@ def draw_figure(figure: Figure) -> str:
             _draw_curves(axis, panel)
         elif isinstance(panel, Cloud):
             _draw_cloud(sheet, axis, panel)
+        elif isinstance(panel, Histogram):
+            _draw_histogram(axis, panel)
         else:
             _draw_matrix(axis, panel)
     buffer = StringIO()
@@ -119,6 +157,21 @@ def _draw_cloud(sheet: Any, axis: Any, panel: Cloud) -> None:
         axis.plot(ends, [panel.line[1] + panel.line[0] * x for x in ends], color="red", linewidth=1.4)
     axis.set_xlabel(panel.x_label)
     axis.set_ylabel(panel.y_label)
+
+
+def _draw_histogram(axis: Any, panel: Histogram) -> None:
+    many = len(panel.counts)
+    axis.bar([(i + 0.5) / many for i in range(many)], panel.counts, width=0.94 / many, color="#8aa4bf", zorder=2)
+    axis.axhspan(
+        *panel.band, color="#b4532a", alpha=0.22, linewidth=0, zorder=3, label="95 % band of a bar, if uniform"
+    )
+    axis.axhline(panel.expected, color="#b4532a", linewidth=1.2, linestyle="--", label="uniform", zorder=3)
+    axis.set_xlim(0, 1)
+    axis.set_ylim(0, 1.25 * max(*panel.counts, *panel.band, 1))
+    axis.set_xlabel(panel.x_label)
+    axis.set_ylabel(panel.y_label)
+    axis.grid(axis="y", alpha=0.3)
+    axis.legend(fontsize=8, loc="upper right")
 
 
 def _draw_matrix(axis: Any, panel: Matrix) -> None:

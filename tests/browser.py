@@ -1,0 +1,137 @@
+"""A headless Chromium that a test talks to: the DevTools protocol over two pipes, without another package."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import select
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+_PATIENCE = 120.0  # seconds for one answer, on a busy machine
+
+
+def find_browser() -> str | None:
+    """Return the path of a Chromium: $TREERING_BROWSER, or the first of `NAMES` that is installed."""
+    return os.environ.get("TREERING_BROWSER") or next(filter(None, map(shutil.which, NAMES)), None)
+
+
+class Page:
+    """One open page, and what it has complained of since it was opened.
+
+    Attributes
+    ----------
+    complaints : list of str
+        Errors and warnings of the console, uncaught exceptions, and what the content policy blocked.
+    requested : list of str
+        Every address that was asked for.
+    """
+
+    def __init__(self, to_browser: int, from_browser: int) -> None:
+        self._to, self._from = to_browser, from_browser
+        self._number = 0
+        self._waiting = b""
+        self._events: list[dict[str, Any]] = []
+        self.complaints: list[str] = []
+        self.requested: list[str] = []
+        target = self._call("Target.createTarget", {"url": "about:blank"}, session=None)["targetId"]
+        attached = self._call("Target.attachToTarget", {"targetId": target, "flatten": True}, session=None)
+        self._session = attached["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self._call(f"{domain}.enable")
+
+    def open(self, address: str) -> float:
+        """Load a page and return the seconds that passed until its load event."""
+        self._events.clear()
+        started = time.perf_counter()
+        self._call("Page.navigate", {"url": address})
+        while not any(event["method"] == "Page.loadEventFired" for event in self._events):
+            self._take(self._message())
+        return time.perf_counter() - started
+
+    def run(self, script: str) -> Any:
+        """Evaluate JavaScript and return its value; a promise is awaited."""
+        wanted = {"expression": script, "returnByValue": True, "awaitPromise": True}
+        answer = self._call("Runtime.evaluate", wanted)
+        if "exceptionDetails" in answer:
+            raise AssertionError(answer["exceptionDetails"])
+        return answer["result"].get("value")
+
+    def screenshot(self, path: Path) -> None:
+        picture = self._call("Page.captureScreenshot", {"captureBeyondViewport": True})
+        path.write_bytes(base64.b64decode(picture["data"]))
+
+    def _call(self, method: str, parameters: dict[str, Any] | None = None, session: str | None = "own") -> Any:
+        self._number += 1
+        message = {"id": self._number, "method": method, "params": parameters or {}}
+        if session:
+            message["sessionId"] = self._session
+        os.write(self._to, json.dumps(message).encode() + b"\0")
+        while True:
+            answer = self._message()
+            if answer.get("id") == self._number:
+                if "error" in answer:
+                    raise AssertionError(f"{method}: {answer['error']}")
+                return answer["result"]
+            self._take(answer)
+
+    def _take(self, event: dict[str, Any]) -> None:
+        self._events.append(event)
+        method, content = event.get("method"), event.get("params", {})
+        if method == "Runtime.exceptionThrown":
+            self.complaints.append(str(content["exceptionDetails"]))
+        elif method == "Runtime.consoleAPICalled" and content["type"] in ("error", "warning", "assert"):
+            self.complaints.append(str(content["args"]))
+        elif method == "Log.entryAdded" and content["entry"]["level"] in ("error", "warning"):
+            self.complaints.append(content["entry"]["text"])
+        elif method == "Network.requestWillBeSent":
+            self.requested.append(content["request"]["url"])
+
+    def _message(self) -> dict[str, Any]:
+        while b"\0" not in self._waiting:
+            if not select.select([self._from], [], [], _PATIENCE)[0]:
+                raise TimeoutError("the browser does not answer")
+            piece = os.read(self._from, 1 << 16)
+            if not piece:
+                raise EOFError("the browser has ended")
+            self._waiting += piece
+        message, _, self._waiting = self._waiting.partition(b"\0")
+        return json.loads(message)
+
+
+@contextlib.contextmanager
+def opened_browser(program: str) -> Iterator[Page]:
+    """Start a browser with a profile of its own, give a page of it, and end it."""
+    read_commands, to_browser = os.pipe()
+    from_browser, write_answers = os.pipe()
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
+        options += ["--disable-background-networking", "--remote-debugging-pipe", "--window-size=1300,1000"]
+        command = f'exec "$0" "$@" 3<&{read_commands} 4>&{write_answers}'
+        process = subprocess.Popen(
+            ["bash", "-c", command, program, *options, f"--user-data-dir={profile}"],
+            pass_fds=(read_commands, write_answers),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        os.close(read_commands)
+        os.close(write_answers)
+        try:
+            yield Page(to_browser, from_browser)
+        finally:
+            os.close(to_browser)  # the browser ends when its pipe does
+            os.close(from_browser)
+            with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                process.wait(5)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, 9)
+            process.wait()

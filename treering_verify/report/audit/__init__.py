@@ -1,0 +1,131 @@
+"""Reports of an audit: rows on disk -> HTML page, CSV, JSONL, SARIF or JUnit XML. All stream; none holds the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from treering_verify.errors import UsageError
+from treering_verify.files import printable, written_whole
+from treering_verify.report.audit.rows import AuditRows, open_audit
+from treering_verify.results import DETECTED, INCONCLUSIVE, NO_EVIDENCE
+
+if TYPE_CHECKING:
+    from treering_verify.key import Key
+    from treering_verify.models import LatentModel
+    from treering_verify.verification import Pipeline
+
+AUDIT_FORMATS = ("html", "csv", "jsonl", "sarif", "junit")
+PAGE = "report.html"
+DEFAULT_PICTURES = 24
+
+_SUFFIXES = {".html": "html", ".htm": "html", ".csv": "csv", ".jsonl": "jsonl", ".sarif": "sarif", ".xml": "junit"}
+
+
+def write_report(
+    folder: str | Path,
+    output: str | Path | None = None,
+    style: str | None = None,
+    *,
+    model: LatentModel | None = None,
+    pipeline: Pipeline | None = None,
+    keys: Sequence[Key] = (),
+    pictures: int = DEFAULT_PICTURES,
+    root: str | Path = ".",
+    fail_on: Sequence[str] = (DETECTED,),
+    note: str = "",
+) -> Path:
+    """Write a report of an audit's rows; the file appears whole or not at all.
+
+    Parameters
+    ----------
+    folder : str or Path
+        The audit's: rows-*.parquet and summary.json. An audit that is not finished is reported as it is, and says so.
+    output : str or Path, optional
+        File to write, replaced if it exists; report.html in the folder when left out.
+    style : {"html", "csv", "jsonl", "sarif", "junit"}, optional
+        By the output's suffix when left out (.xml is junit).
+    model, pipeline : optional
+        HTML: what the audit used, to recover the spectra of the files that are pictured; none without a model.
+    keys : sequence of Key
+        HTML: adds how image and key agree, ring by ring. Numbers of keys are never written.
+    pictures : int
+        HTML: at most so many detected files are read again and pictured.
+    root : str or Path
+        HTML: where relative paths start.
+    fail_on : sequence of str
+        SARIF and JUnit: verdicts that count as failures.
+    note : str
+        HTML: shown above the pictures.
+
+    Returns
+    -------
+    Path
+        The file that was written.
+
+    Raises
+    ------
+    UsageError
+        If there is no audit in the folder, it cannot be read, or the format is unknown.
+    """
+    folder = Path(folder)
+    target = Path(output) if output is not None else folder / PAGE
+    style = style or style_of(target)
+    audit = open_audit(folder)
+    with written_whole(target) as file:
+        if style == "html":
+            file.write(_page(audit, model, pipeline, keys, pictures, Path(root), note).encode("utf-8"))
+        else:
+            export(audit, file, style, fail_on)
+    return target
+
+
+def style_of(path: Path) -> str:
+    """Format that a file's suffix stands for; UsageError where it stands for none."""
+    if path.suffix.lower() not in _SUFFIXES:
+        raise UsageError(
+            f"{printable(path.name)!r} does not say which format to write: "
+            f"end it with {', '.join(_SUFFIXES)}, or give --format {'|'.join(AUDIT_FORMATS)}"
+        )
+    return _SUFFIXES[path.suffix.lower()]
+
+
+def export(audit: AuditRows, file: BinaryIO, style: str, fail_on: Sequence[str] = (DETECTED,)) -> None:
+    """Write every row as "csv", "jsonl", "sarif" or "junit"."""
+    from treering_verify.report.audit import exports
+
+    verdicts = (DETECTED, NO_EVIDENCE, INCONCLUSIVE)
+    if unknown := [verdict for verdict in fail_on if verdict not in verdicts]:
+        raise UsageError(f"no verdict {unknown[0]!r}: choose from {', '.join(verdicts)}")
+    if style == "csv":
+        exports.write_csv(audit, file)
+    elif style == "jsonl":
+        exports.write_jsonl(audit, file)
+    elif style == "sarif":
+        exports.write_sarif(audit, file, fail_on)
+    elif style == "junit":
+        exports.write_junit(audit, file, fail_on)
+    else:
+        raise UsageError(f"no report format {style!r}: choose one of {', '.join(AUDIT_FORMATS)}")
+
+
+def _page(
+    audit: AuditRows,
+    model: LatentModel | None,
+    pipeline: Pipeline | None,
+    keys: Sequence[Key],
+    pictures: int,
+    root: Path,
+    note: str,
+) -> str:
+    from treering_verify.report.audit.digest import gather
+    from treering_verify.report.audit.gallery import hang
+    from treering_verify.report.audit.page import render
+
+    digest = gather(audit)
+    found = digest.rows[DETECTED]
+    if len(found) > pictures:  # the strongest, and the weakest, where doubt is largest
+        found = found[: pictures - pictures // 2] + found[len(found) - pictures // 2 :]
+    tiles = hang(found, root, model, pipeline, {key.fingerprint: key for key in keys})
+    return render(audit, digest, tiles, note)

@@ -1,0 +1,148 @@
+"""Pictures of detected files for the page: a thumbnail of each, and the spectrum that is recovered from it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from treering_verify.errors import ImageError
+from treering_verify.key import Key
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+    from treering_verify.models import LatentModel
+    from treering_verify.verification import Pipeline
+
+THUMBNAIL = 168
+"""Side of a square that a thumbnail fits into, and side of a spectrum, in pixels."""
+
+_DEFAULT_RADII = (4, 9)
+_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One detected file.
+
+    Attributes
+    ----------
+    row : dict
+        Its row of the audit.
+    thumbnail, spectrum : str
+        ``data:`` addresses; "" where there is none.
+    agreement : tuple of (ring, cosine)
+        Between image and key, one per ring of the key: that of all rings together is the row's statistic. Empty unless the
+        key is at hand.
+    note : str
+        Why there is no picture.
+    """
+
+    row: dict[str, Any]
+    thumbnail: str = ""
+    spectrum: str = ""
+    agreement: tuple[tuple[int, float], ...] = ()
+    note: str = ""
+
+
+def hang(
+    rows: Sequence[dict[str, Any]],
+    root: Path,
+    model: LatentModel | None = None,
+    pipeline: Pipeline | None = None,
+    keys: Mapping[str, Key] | None = None,
+) -> list[Tile]:
+    """Read the files again, and make their pictures; one that is gone or has changed since says so.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        Detected rows.
+    root : Path
+        Where relative paths start.
+    model, pipeline : optional
+        That the audit used; without a model there are no spectra.
+    keys : mapping of str to Key, optional
+        By fingerprint.
+    """
+    tiles = []
+    for start in range(0, len(rows), _BATCH):
+        read = [_read(row, root) for row in rows[start : start + _BATCH]]
+        images = [image for image in read if not isinstance(image, str)]
+        noise = iter(_recover(images, model, pipeline) if model and images else [None] * len(images))
+        for row, image in zip(rows[start : start + _BATCH], read, strict=True):
+            if isinstance(image, str):
+                tiles.append(Tile(row, note=image))
+            else:
+                tiles.append(_tile(row, image, next(noise), (keys or {}).get(row["fingerprint"] or "")))
+    return tiles
+
+
+def agreement_by_ring(noise_hat: torch.Tensor, key: Key) -> tuple[tuple[int, float], ...]:
+    """Cosine between the features of noise_hat, (C, h, w), and the key's numbers, ring by ring."""
+    from treering_verify.watermark import extract, features, key_bins
+
+    found = features(extract(noise_hat[None], key), key).reshape(len(key.channels), -1)
+    numbers = key.numbers.reshape(len(key.channels), -1)
+    rings = np.arange(key.inner_radius, key.outer_radius + 1)
+    member = np.tile(key_bins(key).ring, 2) if key.pattern == "random" else rings
+    answers = []
+    for ring in rings:
+        a, k = found[:, member == ring].ravel(), numbers[:, member == ring].ravel()
+        answers.append((int(ring), float(a @ k / (np.linalg.norm(a) * np.linalg.norm(k) or 1.0))))
+    return tuple(answers)
+
+
+def _read(row: dict[str, Any], root: Path) -> Image.Image | str:
+    """Open the image of a row, or say the reason why there is none."""
+    from treering_verify.images import open_image, read_bytes
+
+    if "://" in row["path"]:
+        return "read over a network: not fetched again"
+    try:
+        data = read_bytes(root / row["path"])
+        if row["sha256"] and hashlib.sha256(data).hexdigest() != row["sha256"]:
+            return "the file has changed since the audit"
+        return open_image(data)
+    except ImageError as error:
+        return error.reason
+
+
+def _recover(images: list[Image.Image], model: LatentModel, pipeline: Pipeline | None) -> list[torch.Tensor]:
+    import torch
+
+    from treering_verify.images import fit, to_tensor
+    from treering_verify.verification import recover_noise
+
+    batch = torch.cat([to_tensor(fit(image, model.image_size)[0]) for image in images])
+    return list(recover_noise(model, batch, pipeline)[0])
+
+
+def _tile(row: dict[str, Any], image: Image.Image, noise_hat: torch.Tensor | None, key: Key | None) -> Tile:
+    from PIL import Image as pillow
+
+    from treering_verify.report.pictures import spectrum_tile
+
+    small = image.copy()
+    small.thumbnail((THUMBNAIL, THUMBNAIL), pillow.Resampling.LANCZOS)
+    thumbnail = _address(small, "JPEG", quality=85)
+    if noise_hat is None:
+        return Tile(row, thumbnail)
+    channels = key.channels if key else tuple(range(len(noise_hat)))
+    radii = (key.inner_radius, key.outer_radius) if key else _DEFAULT_RADII
+    spectrum = _address(spectrum_tile(noise_hat, channels, radii, THUMBNAIL), "PNG")
+    return Tile(row, thumbnail, spectrum, agreement_by_ring(noise_hat, key) if key else ())
+
+
+def _address(image: Image.Image, format_name: str, **options: int) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, format=format_name, **options)
+    return f"data:image/{format_name.lower()};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

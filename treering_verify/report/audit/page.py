@@ -1,0 +1,272 @@
+"""The page of an audit: one HTML file that needs nothing else, small whatever the audit's size."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any
+
+from treering_verify.files import printable
+from treering_verify.findings import Figure, Histogram
+from treering_verify.images import CODES
+from treering_verify.report.audit.digest import ERROR, LABELS, PVALUE_BINS, SAMPLED, SKIPPED, Digest
+from treering_verify.report.audit.gallery import Tile
+from treering_verify.report.audit.rows import AuditRows
+from treering_verify.report.pictures import draw_figure
+from treering_verify.report.text import format_cell, format_pvalue
+from treering_verify.results import DETECTED, INCONCLUSIVE, NO_EVIDENCE
+
+FOLDERS_SHOWN = 500
+_FEW = 400  # judged files under which the histogram has half as many bars
+_NAMES = {ERROR: "errors"}
+
+
+def render(audit: AuditRows, digest: Digest, tiles: Sequence[Tile], note: str = "") -> str:
+    """Render the page; everything that comes from files is escaped, and its only script is allowed by its hash.
+
+    Parameters
+    ----------
+    audit, digest
+        The audit, and what was gathered from its rows.
+    tiles : sequence of Tile
+        Pictures of detected files.
+    note : str
+        Why there are no spectra, where that has to be said.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("treering_verify.report", "audit"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    script = files("treering_verify.report").joinpath("audit/page.js").read_text("utf-8")
+    figure, verdict = _histogram(digest)
+    return environment.get_template("page.html.jinja").render(
+        audit=audit,
+        digest=digest,
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        title=printable(str(audit.folder.resolve().name)),
+        cards=_cards(digest),
+        chance=_chance(audit, digest),
+        tiles=tiles,
+        pictures=[_shown(tile) for tile in tiles if tile.thumbnail],
+        unshown=_unshown(tiles),
+        note=note,
+        rows=[_file_cells(row, label) for label in LABELS for row in digest.rows.get(label, [])],
+        with_q="q_value" in audit.columns,
+        sample=_sample_sentence(digest),
+        folders=_folder_lines(digest),
+        labels=LABELS,
+        names=_NAMES,
+        causes=_cause_lines(digest),
+        keys=_key_lines(audit, digest),
+        figure=figure,
+        histogram_note=verdict,
+        facts=_facts(audit),
+    )
+
+
+def _cards(digest: Digest) -> list[dict[str, Any]]:
+    """Count by label, and say where its part of the bar begins and how wide it is, in per cent."""
+    cards, start = [], 0.0
+    for label in LABELS:
+        count = digest.labels[label]
+        share = 100 * count / digest.count if digest.count else 0.0
+        text = f"{share:.2g} %" if share < 10 else f"{share:.1f} %"
+        cards.append({"label": label, "count": count, "share": text, "start": start, "width": share})
+        start += share
+    return cards
+
+
+def _chance(audit: AuditRows, digest: Digest) -> str:
+    """How many detections chance alone would give."""
+    judged = sum(digest.labels[label] for label in (DETECTED, INCONCLUSIVE, NO_EVIDENCE))
+    expected, alpha = audit.summary.get("expected_false_positives"), audit.summary.get("alpha")
+    if not isinstance(expected, (int, float)):
+        if not isinstance(alpha, (int, float)):
+            return ""
+        expected = judged * alpha
+    rate = f" at alpha {alpha:.3g}" if isinstance(alpha, (int, float)) else ""
+    return f"Among {judged:,} judged files, chance alone is expected to give {expected:.3g} detections{rate}."
+
+
+def _shown(tile: Tile) -> dict[str, Any]:
+    row = tile.row
+    return {
+        "tile": tile,
+        "path": printable(row["path"]),
+        "key": row["key"] or "",
+        "p": _p(row["log10_adjusted"]),
+        "bars": [
+            {
+                "ring": ring,
+                "x": 318 * i / len(tile.agreement),
+                "width": 250 / len(tile.agreement),
+                "height": 34 * abs(cosine),
+                "up": cosine >= 0,
+                "cosine": f"{cosine:.2f}",
+            }
+            for i, (ring, cosine) in enumerate(tile.agreement)
+        ],
+    }
+
+
+def _unshown(tiles: Sequence[Tile]) -> list[dict[str, Any]]:
+    """Count files without a picture by the reason, with the first of each."""
+    lines: dict[str, dict[str, Any]] = {}
+    for tile in tiles:
+        if not tile.thumbnail:
+            line = lines.setdefault(
+                tile.note, {"reason": printable(tile.note), "path": printable(tile.row["path"]), "count": 0}
+            )
+            line["count"] += 1
+    return list(lines.values())
+
+
+def _file_cells(row: dict[str, Any], label: str) -> dict[str, Any]:
+    """Write the cells of one file as text, with numbers to sort by where the text would mislead."""
+    size = f"{row['width']} x {row['height']}" if row["width"] and row["height"] else ""
+    cause = f"{row['code']}: {row['reason']}" if row["code"] and row["reason"] else row["code"] or row["reason"] or ""
+    return {
+        "label": label,
+        "rank": LABELS.index(label),
+        "path": printable(row["path"]),
+        "key": printable(row["key"] or ""),
+        "p": _p(row["log10_adjusted"]),
+        "log10": row["log10_adjusted"],
+        "q": format_cell(row.get("q_value")),
+        "cosine": f"{row['statistic']:.3f}" if row["statistic"] is not None else "",
+        "residual": format_cell(row["residual"]),
+        "size": size,
+        "pixels": (row["width"] or 0) * (row["height"] or 0),
+        "cause": printable(cause),
+    }
+
+
+def _p(log10_pvalue: float | None) -> str:
+    return "" if log10_pvalue is None else format_pvalue(log10_pvalue)
+
+
+def _sample_sentence(digest: Digest) -> str:
+    """Say which of all rows are on the page."""
+    if not digest.sampled:
+        return f"All {digest.count:,} files."
+    rules = {
+        DETECTED: "half of them those with the smallest p and half those with the largest",
+        INCONCLUSIVE: "those with the smallest p",
+        NO_EVIDENCE: "those with the smallest p",
+        ERROR: "the first of each code",
+        SKIPPED: "the first of each code",
+    }
+    parts = [
+        f"{len(digest.rows[label]):,} of {digest.labels[label]:,} {_NAMES.get(label, label)} ({rules[label]})"
+        for label in SAMPLED
+        if len(digest.rows[label]) < digest.labels[label]
+    ]
+    return (
+        f"A sample of the {digest.count:,} files: {'; '.join(parts)}; all of the others. "
+        "Counts, folders and figures are of all files; treering report --format csv writes every row."
+    )
+
+
+def _folder_lines(digest: Digest) -> dict[str, Any]:
+    """Folders, those with most detected files first, then errors, then files."""
+    lines = sorted(
+        digest.folders.items(),
+        key=lambda item: (-item[1][DETECTED], -item[1][ERROR], -item[1].total(), item[0]),
+    )
+    return {
+        "all": len(lines),
+        "folded": any(name.endswith("/...") for name in digest.folders),
+        "lines": [
+            {"folder": printable(name) or ".", "total": counts.total(), "counts": [counts[label] for label in LABELS]}
+            for name, counts in lines[:FOLDERS_SHOWN]
+        ],
+    }
+
+
+def _cause_lines(digest: Digest) -> list[dict[str, Any]]:
+    return [
+        {
+            "label": label,
+            "code": printable(code),
+            "count": count,
+            "meaning": CODES.get(code, ""),
+            "example": printable(digest.cause_example[label, code]),
+        }
+        for (label, code), count in sorted(digest.causes.items(), key=lambda item: (-item[1], item[0]))
+    ]
+
+
+def _key_lines(audit: AuditRows, digest: Digest) -> list[dict[str, Any]]:
+    """Every key that was detected, and, where they are few, those that were not."""
+    counts = dict(digest.keys)
+    listed = audit.summary.get("keys")
+    if isinstance(listed, list) and len(listed) <= FOLDERS_SHOWN:
+        for key in listed:
+            counts.setdefault((str(key.get("name", "")), str(key.get("fingerprint", ""))), 0)
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:FOLDERS_SHOWN]
+    return [{"name": printable(name), "fingerprint": printable(f), "count": n} for (name, f), n in ordered]
+
+
+def _histogram(digest: Digest) -> tuple[str, str]:
+    """Draw the p-values against the uniform distribution, and say in a sentence whether they fit it."""
+    panels, sentence = [], ""
+    for name, title in (("judged", "all judged files"), (NO_EVIDENCE, "no evidence")):
+        counts = digest.pvalue_counts[name]
+        total = int(counts.sum())
+        if total < _FEW:
+            counts = counts.reshape(PVALUE_BINS // 2, 2).sum(axis=1)
+        many = len(counts)
+        low, high = _band(total, many)
+        panels.append(
+            Histogram(
+                f"{title}: {total:,}",
+                "p, corrected for all keys (Sidak)",
+                "files",
+                tuple(int(n) for n in counts),
+                total / many,
+                (low, high),
+            )
+        )
+        if name == NO_EVIDENCE and total:
+            outside = int(((counts < low) | (counts > high)).sum())
+            sentence = (
+                f"Of the {many} bars of 'no evidence', {outside} {'is' if outside == 1 else 'are'} outside the 95 % band "
+                f"({0.05 * many:.1g} expected by chance). A heap at small p hints at marks that were nearly removed; "
+                "copies of one picture share their p and make single bars high."
+            )
+    if not digest.pvalue_counts["judged"].any():
+        return "", ""
+    return draw_figure(Figure("p-values against uniform", tuple(panels))), sentence
+
+
+def _band(total: int, bins: int) -> tuple[float, float]:
+    """Quantiles 0.025 and 0.975 of a bar's count, which is binomial."""
+    import numpy as np
+    from scipy.special import (
+        bdtrik,
+    )  # the number of which the distribution function is given; scipy.stats takes seconds
+
+    if not total:
+        return 0.0, 0.0
+    low, high = np.ceil(np.maximum(bdtrik(np.array([0.025, 0.975]), total, 1 / bins), 0.0))
+    return float(low), float(high)
+
+
+def _facts(audit: AuditRows) -> dict[str, str]:
+    """List the summary's settings and versions, flat, as text."""
+    facts: dict[str, str] = {}
+    for name in ("finished", "model", "alpha", "settings_id", "settings", "versions", "seconds", "schema_version"):
+        value = audit.summary.get(name)
+        if isinstance(value, dict):
+            facts |= {printable(f"{name}: {inner}"): printable(str(v)) for inner, v in sorted(value.items())}
+        elif value is not None:
+            facts[name] = printable(format_cell(value) if isinstance(value, float) else str(value))
+    return facts
