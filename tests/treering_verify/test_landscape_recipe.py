@@ -137,7 +137,7 @@ def test_the_diffusion_parts_second_training_goes_on_from_the_first_and_resumes(
     untouched = [p.clone() for p in first.parameters()]
     unbroken = train.train_detail(first, cache, tmp_path / "a", steps=2, batch=2)
     moved = [float((a - b).norm() / b.norm()) for a, b in zip(unbroken.parameters(), untouched, strict=True)]
-    assert 0 < max(moved) and sorted(moved)[len(moved) // 2] < 0.1  # begun where the first training ended
+    assert max(moved) > 0 and sorted(moved)[len(moved) // 2] < 0.1  # begun where the first training ended
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), untouched, strict=True))
     again = train.train_detail(first, cache, tmp_path / "a", steps=2, batch=2)
     assert "detail: resuming at step 2" in capsys.readouterr().out
