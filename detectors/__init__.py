@@ -1,7 +1,8 @@
 """Statistics of watermark detection: numbers in, evidence out.
 
-`exact` holds the test that is exact on any image, `search` the same for millions of keys, `published` the baselines from the
-literature, `rates` and `estimates` the summary of many answers. Nothing here knows about pixels, models, spectra or files.
+`exact` holds the test that is exact on any image, `search` the same for millions of keys, `signs` its like for keys that are
+signs, `published` the baselines from the literature, `rates` and `estimates` the summary of many answers. Nothing here knows
+about pixels, models, spectra or files.
 """
 
 from detectors.estimates import Line, Mean, PairedTest, line, mcnemar, mean
@@ -20,6 +21,7 @@ from detectors.exact import (
 from detectors.published import nearest_key, nearest_keys, noncentral_chi_square_test
 from detectors.rates import ConfusionMatrix, Rate, Roc, clopper_pearson, confusion_matrix, roc
 from detectors.search import bounded_cosine_tests, direction_drift, holm_leading, nearest_rows
+from detectors.signs import hoeffding_log10_pvalue, sign_tests, sign_weights, signs_log10_pvalue, vote_test
 
 __all__ = [
     "ConfusionMatrix",
@@ -40,6 +42,7 @@ __all__ = [
     "direction_drift",
     "gaussian_test",
     "gaussian_tests",
+    "hoeffding_log10_pvalue",
     "holm",
     "holm_leading",
     "line",
@@ -50,5 +53,9 @@ __all__ = [
     "nearest_rows",
     "noncentral_chi_square_test",
     "roc",
+    "sign_tests",
+    "sign_weights",
+    "signs_log10_pvalue",
     "smallest_pvalue",
+    "vote_test",
 ]

@@ -104,7 +104,7 @@ def keygen(
         key = Key.from_secret(read_secret(from_secret), shape, name=name, **family)
     else:
         key = Key.generate(shape, name=name, **family)
-    reach, sentence = reach_of(key.pattern, key.degrees_of_freedom)
+    reach, sentence = reach_of(key.family)
     if reach > -6 and not allow_weak:
         raise UsageError(
             f"{key.degrees_of_freedom} numbers are too few for 1e-6 ({sentence}): "

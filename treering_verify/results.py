@@ -22,7 +22,7 @@ class KeyEvidence:
     key, fingerprint : str
         Name and public fingerprint of the key.
     statistic : float
-        Cosine between the image's features and the key's numbers, in [-1, 1].
+        Cosine between the image's features and the key's numbers, or agreement of signs, in [-1, 1].
     log10_pvalue : float
         log10 of the exact p-value of this key alone.
     log10_adjusted : float

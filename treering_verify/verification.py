@@ -23,7 +23,7 @@ from treering_verify.images import fit, open_image, to_tensor
 from treering_verify.key import Key
 from treering_verify.models import LatentModel, load_model
 from treering_verify.results import DETECTED, INCONCLUSIVE, NO_EVIDENCE, KeyEvidence, Verdict
-from treering_verify.watermark import extract, features
+from treering_verify.watermark import weigh_key
 
 if TYPE_CHECKING:
     import torch
@@ -280,10 +280,8 @@ def _decide(evidence: tuple[KeyEvidence, ...], alpha: float, note: str, status: 
 
 
 def weigh(noise_hat: torch.Tensor, keys: Sequence[Key]) -> list[tuple[KeyEvidence, ...]]:
-    """Exact test of every key on noise_hat, (B, C, h, w): per image all keys, the strongest first, Holm-adjusted."""
-    from detectors import cosine_tests
-
-    results = [cosine_tests(features(extract(noise_hat, key), key), key.numbers) for key in keys]
+    """Test every key on noise_hat, (B, C, h, w): per image all keys, the strongest first, Holm-adjusted."""
+    results = [weigh_key(noise_hat, key) for key in keys]
     named = [(key.name, key.fingerprint) for key in keys]
     return [
         rank([(*names, result[row]) for names, result in zip(named, results, strict=True)], len(keys))

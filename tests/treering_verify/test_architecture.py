@@ -41,6 +41,7 @@ LINES = (
     ("treering_verify.models", "treering_verify.index_file"),
     ("treering_verify.key", "treering_verify.results", "treering_verify.findings"),
     ("treering_verify.family",),
+    ("treering_verify.patterns",),
     (
         "treering_verify.images",
         "treering_verify.colours",
