@@ -19,6 +19,7 @@ from treering_verify.benchmark.inversion import inversion
 from treering_verify.benchmark.kept import FOLDER
 from treering_verify.benchmark.noise import noise
 from treering_verify.benchmark.pareto import pareto
+from treering_verify.benchmark.patterns import patterns
 from treering_verify.benchmark.precision import precision
 from treering_verify.benchmark.quality import quality
 from treering_verify.benchmark.scope import Scope, hardware, versions
@@ -32,6 +33,7 @@ __all__ = ["BENCHMARKS", "Scope", "run"]
 BENCHMARKS: dict[str, Callable[[LatentModel, Scope], Findings]] = {
     "detection": detection,
     "identification": identification,
+    "patterns": patterns,
     "inversion": inversion,
     "ablation": ablation,
     "baseline": baseline,

@@ -39,6 +39,7 @@ SEEDS = {
             "precision",
             "heldout",
             "identification",
+            "patterns",
         )
     )
 }

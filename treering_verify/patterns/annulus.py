@@ -1,7 +1,7 @@
 """Patterns on an annulus of the noise's spectrum: `rings`, `random`, and `mixed-rings`, which has some of both.
 
 `mixed-rings` follows RingID's multi-channel heterogeneous watermark (Ci et al., ECCV 2024, arXiv 2404.14055): the first half
-of the key's channels carries a random (Gaussian) key, the others rings. What the rings add is not only their numbers: they are
+of the key's channels carries a random (Gaussian) key, the others rings. What rings add is not only their numbers: they are
 constant around, so what the recovered noise shows beside that is error, which tells how far to trust each radius.
 """
 
