@@ -66,6 +66,8 @@ class Verdict:
         This image's share of the wall-clock time of its batch.
     keys_tried : int
         Keys that were tried and that the p-values are corrected for; 0 on errors.
+    message : str or None
+        What `decode_many` read; None where no message was asked for.
     """
 
     path: str
@@ -80,6 +82,7 @@ class Verdict:
     converged: bool = False
     seconds: float = 0.0
     keys_tried: int = 0
+    message: str | None = None
 
     @property
     def best(self) -> KeyEvidence | None:
@@ -97,7 +100,10 @@ class Verdict:
         return 10.0 ** max(-307.0, self.evidence[0].log10_adjusted) if self.evidence else 1.0
 
     def record(self) -> dict[str, Any]:
-        """Flat, JSON-ready form with a fixed set of fields (DESIGN section 5); None where nothing is known."""
+        """Flat, JSON-ready form with a fixed set of fields (DESIGN section 5); None where nothing is known.
+
+        A field more, `message`, where one was asked for.
+        """
         best = self.best
         return {
             "schema_version": SCHEMA_VERSION,
@@ -117,6 +123,7 @@ class Verdict:
             "residual": self.residual if best else None,
             "converged": self.converged,
             "seconds": round(self.seconds, 4),
+            **({} if self.message is None else {"message": self.message}),
         }
 
     def matches(self) -> list[dict[str, Any]]:

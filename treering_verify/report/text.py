@@ -46,6 +46,8 @@ def format_text(verdict: Verdict) -> str:
     if verdict.best is None:
         return f"{'error':13} {name}\n{'':13} {verdict.code}: {verdict.reason}"
     key = f" key {verdict.key}" if verdict.verdict == DETECTED else ""
+    if verdict.message:
+        key += f" message {printable(verdict.message)!r}"
     line = (
         f"{verdict.verdict:13} {name}  p {format_pvalue(verdict.best.log10_adjusted)}{key}  ({verdict.seconds:.1f} s)"
     )
