@@ -80,7 +80,7 @@ def demo(output: Path | None, model: str) -> None:
     "--from-secret", type=click.Path(path_type=Path), help="Derive the key from this file's bytes (16 or more)."
 )
 @click.option("--member", help="Derive the key that treering keys index --from-secret gives this name.")
-@click.option("--message", help="With --pattern gaussian-shading: what images carry, up to 32 bytes; default: random.")
+@click.option("--message", help="With --pattern gaussian-shading: what images carry, 1 to 32 bytes; default: random.")
 @click.option("--allow-weak", is_flag=True, help="Make a key although it can hardly reach p = 1e-6.")
 @model_option
 def keygen(

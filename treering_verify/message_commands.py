@@ -26,8 +26,8 @@ def decode(
 ) -> None:
     """Read the message that images carry under a key of pattern gaussian-shading, whichever it is.
 
-    p says how surely there is any message; where it is above alpha, none is given. The key's own message plays no part:
-    whether an image carries that, treering verify says, and needs less evidence for it.
+    p says how surely there is any message as long as the key's own; where it is above alpha, none is given. Whether an image
+    carries the key's own message, treering verify says, and needs less evidence for it.
     """
     from treering_verify.key import Key
     from treering_verify.messages import decode_many

@@ -1,8 +1,8 @@
 """Messages in images: put one into a key of pattern `gaussian-shading`, and read what an image carries under a key.
 
 Reading asks less than `verify` does, whether there is *any* message under the key's cipher, and so needs more evidence: the
-p-value is that of the likeliest of all 2^256 messages, exact (`patterns.shading.read_message`). One that is not significant
-is noise, and is not given out.
+p-value is that of the likeliest of all messages as long as the key's own, exact (`patterns.shading.read_message`). One that is
+not significant is noise, and is not given out.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ def with_message(key: Key, message: str | bytes) -> Key:
     key : Key
         Of pattern `gaussian-shading`. A key without a message of your own carries 32 random bytes.
     message : str or bytes
-        At most 32 bytes, of UTF-8 if it is text; zeros fill it up.
+        1 to 32 bytes, of UTF-8 if it is text, the last not zero. The shorter it is, the more often it is repeated.
 
     Raises
     ------
     UsageError
-        If the key carries no message, or the message is too long.
+        If the key carries no message, or the message is empty, too long or ends in a zero byte.
     """
     _check_pattern(key)
     data = message.encode() if isinstance(message, str) else message
@@ -52,6 +52,8 @@ def with_message(key: Key, message: str | bytes) -> Key:
         raise UsageError(
             f"the message has {len(data)} bytes: use at most {MESSAGE_BYTES}, such as a number that names it"
         )
+    if not data or data.endswith(b"\0"):
+        raise UsageError("the message is empty or ends in a zero byte, which fills messages up: give one that does not")
     written = np.frombuffer(data.ljust(MESSAGE_BYTES, b"\0"), dtype=np.uint8)
     return replace(key, numbers=np.concatenate([key.numbers[:CIPHER_BYTES], written]))
 
@@ -70,7 +72,7 @@ def decode_many(
     ----------
     sources : iterable of paths, bytes or PIL images
     key : Key
-        Of pattern `gaussian-shading`; the message in it plays no part.
+        Of pattern `gaussian-shading`; of the message in it only the length plays a part.
     model, alpha, pipeline
         As `verify_many`.
 
@@ -110,7 +112,7 @@ def decode_many(
 
 def _text(message: bytes) -> str:
     try:
-        text = message.rstrip(b"\0").decode()
+        text = message.decode()
     except UnicodeDecodeError:
         return message.hex()
     return text if text.isprintable() else message.hex()

@@ -1,7 +1,8 @@
-"""`gaussian-shading`: a message of 256 bits, repeated over all of the noise and encrypted (Yang et al., CVPR 2024).
+"""`gaussian-shading`: a message of up to 256 bits, repeated over all of the noise and encrypted (Yang et al., CVPR 2024).
 
-After arXiv 2404.04956. Value i of the noise gets the sign of bit i mod 256 of the message, XOR bit i of a ChaCha20
-keystream. A key's numbers are 64 bytes: 32 of the cipher's key, 32 of the message.
+After arXiv 2404.04956. Value i of the noise gets the sign of bit i mod m of the message's m bits, XOR bit i of a ChaCha20
+keystream. A key's numbers are 64 bytes: 32 of the cipher's key, 32 of the message, filled up with zeros, which are no part
+of it: a short message is repeated more often, and read more surely.
 
 A keystream that is used twice leaks: two images of one key and nonce have the *same signs everywhere*, so whoever
 has several can average the key out, and they look alike. So each image has its own nonce, one of 256, by a hash of the noise
@@ -80,36 +81,38 @@ def read_message(features: Numbers, numbers: Numbers) -> tuple[bytes, Evidence]:
     features : (n,)
         Of one image.
     numbers : (64,)
-        The key's; only the cipher's half is used.
+        The key's: the cipher's half is used, and of the message how long it is.
 
     Returns
     -------
     message : bytes
-        32 of them.
+        As long as the key's.
     evidence : Evidence
         Whether there is any message; the best p-value over the nonces times their number.
     """
     from detectors import Evidence, sign_weights, vote_test
 
-    cipher, _ = _split(numbers)
-    signs, groups = _keystreams(cipher, len(features)), np.arange(len(features)) % BITS
+    cipher, message = _split(numbers)
+    bits = 8 * len(message)
+    signs, groups = _keystreams(cipher, len(features)), np.arange(len(features)) % bits
     weights = sign_weights(features[None])[0] * np.where(features >= 0, 1, -1)
-    padded = np.zeros((NONCES, -(-len(features) // BITS) * BITS))
+    padded = np.zeros((NONCES, -(-len(features) // bits) * bits))
     padded[:, : len(features)] = signs * weights
-    votes = padded.reshape(NONCES, -1, BITS).sum(axis=1)
+    votes = padded.reshape(NONCES, -1, bits).sum(axis=1)
     evidence, found = vote_test(features, signs[np.argmax(np.abs(votes).sum(axis=1))], groups)
     corrected = min(0.0, evidence.log10_pvalue + np.log10(NONCES))
-    message = np.packbits(found < 0).tobytes()
-    return message, Evidence.from_log10(evidence.detector, evidence.statistic, corrected, evidence.degrees_of_freedom)
+    return np.packbits(found < 0).tobytes(), Evidence.from_log10(
+        evidence.detector, evidence.statistic, corrected, evidence.degrees_of_freedom
+    )
 
 
 def _split(numbers: Numbers) -> tuple[bytes, bytes]:
     data = numbers.astype(np.uint8).tobytes()
-    return data[:CIPHER_BYTES], data[CIPHER_BYTES:]
+    return data[:CIPHER_BYTES], data[CIPHER_BYTES:].rstrip(b"\0") or b"\0"
 
 
 def _repeat(message: bytes, size: int) -> npt.NDArray[np.int8]:
-    signs: npt.NDArray[np.int8] = 1 - 2 * whole.bits_of(message, BITS).astype(np.int8)
+    signs: npt.NDArray[np.int8] = 1 - 2 * whole.bits_of(message, 8 * len(message)).astype(np.int8)
     return np.resize(signs, size)
 
 
