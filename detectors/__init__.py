@@ -1,8 +1,8 @@
 """Statistics of watermark detection: numbers in, evidence out.
 
-`exact` holds the test that is exact on any image, `search` the same for millions of keys, `hypotheses` the same for many
-guesses of what was done to an image, `published` the baselines from the literature, `rates` and `estimates` the summary of
-many answers. Nothing here knows about pixels, models, spectra or files.
+`exact` holds the test that is exact on any image, `search` the same for millions of keys, `signs` its like for keys that are
+signs, `hypotheses` the correction for many guesses of what was done to an image, `published` the baselines from the
+literature, `rates` and `estimates` the summary of many answers. Nothing here knows about pixels, models, spectra or files.
 """
 
 from detectors.estimates import Line, Mean, PairedTest, line, mcnemar, mean
@@ -22,6 +22,7 @@ from detectors.hypotheses import Searched, corrected, searched_cosine_test
 from detectors.published import nearest_key, nearest_keys, noncentral_chi_square_test
 from detectors.rates import ConfusionMatrix, Rate, Roc, clopper_pearson, confusion_matrix, roc
 from detectors.search import bounded_cosine_tests, direction_drift, holm_leading, nearest_rows
+from detectors.signs import hoeffding_log10_pvalue, sign_tests, sign_weights, signs_log10_pvalue, vote_test
 
 __all__ = [
     "ConfusionMatrix",
@@ -44,6 +45,7 @@ __all__ = [
     "direction_drift",
     "gaussian_test",
     "gaussian_tests",
+    "hoeffding_log10_pvalue",
     "holm",
     "holm_leading",
     "line",
@@ -55,5 +57,9 @@ __all__ = [
     "noncentral_chi_square_test",
     "roc",
     "searched_cosine_test",
+    "sign_tests",
+    "sign_weights",
+    "signs_log10_pvalue",
     "smallest_pvalue",
+    "vote_test",
 ]

@@ -13,7 +13,8 @@ class Evidence:
     Attributes
     ----------
     detector : str
-        Name of the detector: ``exact-cosine``, ``exact-gaussian`` or ``noncentral-chi-square``.
+        Name of the detector: ``exact-cosine``, ``exact-gaussian``, ``exact-signs``, ``exact-votes`` or
+        ``noncentral-chi-square``.
     statistic : float
         The detector's own statistic, signed so that a larger one always means 'more likely marked'.
     pvalue : float

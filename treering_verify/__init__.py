@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from treering_verify.identification import identify, identify_many
     from treering_verify.key import Family, Key
     from treering_verify.key_index import KeyIndex, load_keys
+    from treering_verify.messages import decode_many, with_message
     from treering_verify.models import LatentModel, load_model
     from treering_verify.noise_inversion import invert as invert_noise
     from treering_verify.results import Generated, Inversion, KeyEvidence, Verdict
@@ -44,6 +45,8 @@ _HOMES = {
     "Key": "key",
     "KeyIndex": "key_index",
     "load_keys": "key_index",
+    "decode_many": "messages",
+    "with_message": "messages",
     "LatentModel": "models",
     "load_model": "models",
     "invert_noise": "noise_inversion:invert",
@@ -81,6 +84,7 @@ __all__ = [
     "Verdict",
     "__version__",
     "audit_folder",
+    "decode_many",
     "edit",
     "embed",
     "extract",
@@ -95,6 +99,7 @@ __all__ = [
     "recover_noise",
     "verify",
     "verify_many",
+    "with_message",
 ]
 
 

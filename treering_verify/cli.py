@@ -31,6 +31,7 @@ from treering_verify.commands import (
 )
 from treering_verify.errors import UsageError
 from treering_verify.key_commands import identify, keys
+from treering_verify.message_commands import decode
 from treering_verify.report_commands import report
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ main.add_command(audit)
 main.add_command(identify)
 main.add_command(keys)
 main.add_command(report)
+main.add_command(decode)
 
 
 @command("treering demo --output demo")
@@ -84,6 +86,7 @@ def demo(output: Path | None, model: str) -> None:
     "--from-secret", type=click.Path(path_type=Path), help="Derive the key from this file's bytes (16 or more)."
 )
 @click.option("--member", help="Derive the key that treering keys index --from-secret gives this name.")
+@click.option("--message", help="With --pattern gaussian-shading: what images carry, 1 to 32 bytes; default: random.")
 @click.option("--allow-weak", is_flag=True, help="Make a key although it can hardly reach p = 1e-6.")
 @model_option
 def keygen(
@@ -92,10 +95,11 @@ def keygen(
     family: dict[str, Any],
     from_secret: Path | None,
     member: str | None,
+    message: str | None,
     allow_weak: bool,
     model: str,
 ) -> None:
-    """Make a secret key, and say how sure it could ever be."""
+    """Make a secret key, and say how sure it could ever be. Patterns: docs/patterns.md."""
     from treering_verify.files import printable
     from treering_verify.key import Family, Key
     from treering_verify.models import latent_shape
@@ -110,7 +114,11 @@ def keygen(
         key = Key.from_secret(read_secret(from_secret), shape, name=name, **family)
     else:
         key = Key.generate(shape, name=name, **family)
-    reach, sentence = reach_of(key.pattern, key.degrees_of_freedom)
+    if message is not None:
+        from treering_verify.messages import with_message
+
+        key = with_message(key, message)
+    reach, sentence = reach_of(key.family)
     if reach > -6 and not allow_weak:
         raise UsageError(
             f"{key.degrees_of_freedom} numbers are too few for 1e-6 ({sentence}): "

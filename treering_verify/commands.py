@@ -14,10 +14,21 @@ import click
 from treering_verify.errors import TreeringError, UsageError
 
 if TYPE_CHECKING:
+    from treering_verify.family import Family
     from treering_verify.results import Verdict
 
 USAGE_ERROR, UNJUDGED, FOUND, INTERRUPTED = 2, 3, 1, 130
 _MAX_SECRET_BYTES = 1024**2
+# As treering_verify.patterns.PATTERNS, which --help must not wait for; a test compares them.
+PATTERN_NAMES = (
+    "rings",
+    "random",
+    "mixed-rings",
+    "centre-rings",
+    "centre-signs",
+    "gaussian-shading",
+    "pseudorandom-code",
+)
 
 
 def command_of(group: click.Group | None) -> Callable[[str], Callable[[Callable[..., Any]], click.Command]]:
@@ -80,12 +91,12 @@ def key_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
     return _with_options(
         gathered,
-        click.option("--pattern", type=click.Choice(["random", "rings"]), default="random", show_default=True),
+        click.option("--pattern", type=click.Choice(PATTERN_NAMES), default="random", show_default=True),
         click.option("--channels", help="Latent channels, such as 0,3; default: all."),
         click.option(
-            "--inner-radius", type=int, help="First ring, in bins from DC; default by pattern (random 4, rings 3)."
+            "--inner-radius", type=int, help="First ring, in bins from DC; default by pattern (random 4, rings 3, ...)."
         ),
-        click.option("--outer-radius", type=int, help="Last ring; default by pattern (random 9, rings 12)."),
+        click.option("--outer-radius", type=int, help="Last ring; default by pattern (random 9, rings 12, ...)."),
     )
 
 
@@ -208,15 +219,18 @@ def print_verdicts(
         sys.exit(UNJUDGED)
 
 
-def reach_of(pattern: str, d: int) -> tuple[float, str]:
-    """Smallest log10 p that a key of d numbers could give at a realistic cosine, and the sentence that says so."""
-    from detectors import cosine_log10_pvalue
-    from treering_verify.key import REALISTIC_COSINE
+def reach_of(family: Family) -> tuple[float, str]:
+    """Smallest log10 p that a key of the family could give at a realistic statistic, and the sentence that says so."""
+    from treering_verify.patterns import PATTERNS
     from treering_verify.report import format_pvalue
 
-    cosine = REALISTIC_COSINE[pattern]
-    reach = float(cosine_log10_pvalue(cosine, d)) if d > 1 else 0.0
-    return reach, f"{d} degrees of freedom; p could reach {format_pvalue(reach)} at a realistic cosine of {cosine}"
+    pattern = PATTERNS[family.pattern]
+    compared, measure = pattern.compared(family), "cosine" if pattern.cosine else "agreement"
+    reach = pattern.reach(pattern.realistic, compared)
+    return reach, (
+        f"{compared} {pattern.counts}; p could reach {format_pvalue(reach)} "
+        f"at a realistic {measure} of {pattern.realistic}"
+    )
 
 
 def read_secret(path: Path, private: bool = False) -> bytes:

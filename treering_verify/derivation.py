@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 _SALT = b"treering-verify key v1"
 _MEMBER_SALT = b"treering-verify member v1"
-_NUMBERS_PER_BLOCK = 1020  # 8160 bytes: the most that one HKDF-SHA256 expansion gives
+_BYTES_PER_BLOCK = 8160  # 1020 numbers: the most that one HKDF-SHA256 expansion gives
 _MEMBER_BYTES = 32
 _DECIMALS = 9
 # Two good implementations of the inverse normal CDF differ by less than 1e-13 between -8.3 and 8.3. Where a value lies
@@ -17,14 +17,19 @@ _DOUBT = 1e-3  # in units of the ninth decimal
 
 def derive_numbers(secret: bytes, info: str, count: int) -> npt.NDArray[np.float64]:
     """Numbers (count,) that belong to a secret and an info string, N(0, 1) rounded to 9 decimals."""
+    return normal_numbers(np.frombuffer(derive_bytes(secret, info, 8 * count), dtype=">u8") >> np.uint64(11))
+
+
+def derive_bytes(secret: bytes, info: str, count: int) -> bytes:
+    """Bytes that belong to a secret and an info string: the blocks that numbers come from."""
     from cryptography.hazmat.primitives.hashes import SHA256
     from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
     stream = b""
-    for block in range(-(-count // _NUMBERS_PER_BLOCK)):
-        size = 8 * min(_NUMBERS_PER_BLOCK, count - block * _NUMBERS_PER_BLOCK)
+    for block in range(-(-count // _BYTES_PER_BLOCK)):
+        size = min(_BYTES_PER_BLOCK, count - block * _BYTES_PER_BLOCK)
         stream += HKDF(SHA256(), length=size, salt=_SALT, info=f"{info}|{block}".encode()).derive(secret)
-    return normal_numbers(np.frombuffer(stream, dtype=">u8") >> np.uint64(11))
+    return stream
 
 
 def member_secret(secret: bytes, name: str) -> bytes:

@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from treering_verify.errors import UsageError
-from treering_verify.spectrum import annulus
+from treering_verify.patterns import PATTERNS, Place
 
-PATTERNS = ("rings", "random")
-# The pattern and the annuli that measured best for detection and for the diversity of images (README, "Keys").
 DEFAULT_PATTERN = "random"
-DEFAULT_RADII = {"random": (4, 9), "rings": (3, 12)}
+DEFAULT_RADII = {name: pattern.radii for name, pattern in PATTERNS.items()}
 _MAX_SIDE = 1024  # so that the shape in a damaged file cannot fill the memory
 
 
@@ -39,15 +37,16 @@ class Family:
         count_numbers(self.pattern, self.channels, self.inner_radius, self.outer_radius, self.latent_shape)
 
     def __str__(self) -> str:
-        """Say it in words: pattern, channels, radii and shape."""
+        """Say it in words: pattern, channels, radii where it has any, and shape."""
+        radii = f" radii {self.inner_radius} to {self.outer_radius}," if self.outer_radius else ""
         return (
-            f"{self.pattern}, channels {','.join(map(str, self.channels))}, radii {self.inner_radius} to "
-            f"{self.outer_radius}, noise {'x'.join(map(str, self.latent_shape))}"
+            f"{self.pattern}, channels {','.join(map(str, self.channels))},{radii} "
+            f"noise {'x'.join(map(str, self.latent_shape))}"
         )
 
     @property
     def degrees_of_freedom(self) -> int:
-        """Count of numbers of each of its keys, d."""
+        """Count of numbers of each of its keys, d; fewer than are compared where they are bytes (`Pattern.compared`)."""
         return count_numbers(self.pattern, self.channels, self.inner_radius, self.outer_radius, self.latent_shape)
 
     @classmethod
@@ -72,7 +71,7 @@ class Family:
 def count_numbers(
     pattern: str, channels: tuple[int, ...], inner_radius: int, outer_radius: int, latent_shape: tuple[int, int, int]
 ) -> int:
-    """Degrees of freedom of such a key; UsageError says which parameter does not fit."""
+    """Numbers of such a key; UsageError says which parameter does not fit."""
     if pattern not in PATTERNS:
         raise UsageError(f"unknown pattern {pattern!r}: choose one of {', '.join(PATTERNS)}")
     if len(latent_shape) != 3 or max(latent_shape) > _MAX_SIDE:
@@ -80,7 +79,6 @@ def count_numbers(
     if not channels or len(set(channels)) < len(channels) or not all(0 <= c < latent_shape[0] for c in channels):
         raise UsageError(f"channels {channels} do not fit: name distinct ones from 0 to {latent_shape[0] - 1}")
     try:
-        bins = annulus(latent_shape[1], latent_shape[2], inner_radius, outer_radius)
+        return PATTERNS[pattern].count(Place(channels, inner_radius, outer_radius, latent_shape))
     except ValueError as error:
         raise UsageError(str(error)) from None
-    return len(channels) * (outer_radius - inner_radius + 1 if pattern == "rings" else 2 * len(bins))

@@ -30,6 +30,7 @@ from treering_verify.errors import KeyFileError, UsageError
 from treering_verify.family import Family
 from treering_verify.files import printable, written_whole
 from treering_verify.key import Key
+from treering_verify.patterns import PATTERNS
 
 SCHEMA_VERSION = 1
 DTYPES = ("float16", "float32")
@@ -48,6 +49,21 @@ class Block(NamedTuple):
     names: Sequence[str]
     fingerprints: Sequence[str]
     numbers: npt.NDArray[np.float64]
+
+
+def check_searchable(family: Family) -> None:
+    """Refuse a family whose keys the cosine test, by which an index is searched, is not made for.
+
+    Raises
+    ------
+    UsageError
+    """
+    if not PATTERNS[family.pattern].cosine:
+        searched = ", ".join(name for name, pattern in PATTERNS.items() if pattern.cosine)
+        raise UsageError(
+            f"keys of pattern {family.pattern} cannot be indexed or identified, only verified, with treering verify "
+            f"--key for each; patterns that can: {searched}"
+        )
 
 
 def blocks_of(keys: Iterable[Key], family: Family) -> Iterator[Block]:
@@ -86,7 +102,8 @@ def write_index(path: str | Path, family: Family, count: int, blocks: Iterable[B
     Raises
     ------
     UsageError
-        If the blocks do not hold `count` keys, two keys have the same name or numbers, or a number does not fit dtype.
+        If keys of the pattern cannot be searched, the blocks do not hold `count` keys, two keys have the same name or
+        numbers, or a number does not fit dtype.
     KeyFileError
         If the file exists or cannot be written.
     """
@@ -94,6 +111,7 @@ def write_index(path: str | Path, family: Family, count: int, blocks: Iterable[B
         raise UsageError(f"no number type {dtype!r}: choose one of {', '.join(DTYPES)}")
     if count < 1:
         raise UsageError("no key to index: give at least one")
+    check_searchable(family)
     kind, shown = np.dtype(dtype).newbyteorder("<"), printable(str(path))
     row_bytes = family.degrees_of_freedom * kind.itemsize
     names, prints = (np.empty(count, np.uint64) for _ in range(2))
@@ -190,6 +208,7 @@ def parse_header(header: bytes, shown: str) -> tuple[Family, int, np.dtype[Any]]
             integer(fields["outer_radius"]),
             tuple(integer(n) for n in fields["latent_shape"]),  # type: ignore[arg-type]
         )
+        check_searchable(family)
         count = integer(fields["count"])
         if fields["dtype"] not in DTYPES or count < 1:
             raise ValueError

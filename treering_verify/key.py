@@ -1,10 +1,14 @@
 """The secret key: what it is made of, how its numbers are derived, and its file.
 
-Key numbers are i.i.d. N(0, 1). They are derived from a secret by a fixed construction (version 1):
+Key numbers are i.i.d. N(0, 1) or, in some patterns, fair signs or bytes. They are derived from a secret by a fixed
+construction (version 1):
 
     block i  = HKDF-SHA256(secret, salt="treering-verify key v1", info=f"{pattern}|{channels}|{inner}-{outer}|{shape}|{i}")
     uniforms = each 8 bytes, big-endian, top 53 bits: u = (n + 1/2) / 2^53
     numbers  = inverse normal CDF of u (Wichura's AS 241, which Python's `statistics` implements), rounded to 9 decimals
+
+    signs    = those of such numbers, +1 where one is 0
+    bytes    = the blocks themselves, 8160 bytes each
 
 so the same secret and parameters give the same key anywhere, and nobody can have chosen the numbers to fit an image.
 
@@ -29,17 +33,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from treering_verify.derivation import derive_numbers, member_secret
+from treering_verify.derivation import member_secret
 from treering_verify.errors import KeyFileError, UsageError
-from treering_verify.family import DEFAULT_PATTERN, DEFAULT_RADII, PATTERNS, Family, count_numbers
+from treering_verify.family import DEFAULT_PATTERN, DEFAULT_RADII, Family, count_numbers
 from treering_verify.files import opened_secret, printable, write_atomic
+from treering_verify.patterns import PATTERNS
 
 __all__ = [
     "DEFAULT_PATTERN",
     "DEFAULT_RADII",
     "MIN_SECRET_BYTES",
     "PATTERNS",
-    "REALISTIC_COSINE",
     "SCHEMA_VERSION",
     "Family",
     "Key",
@@ -49,9 +53,6 @@ __all__ = [
 
 SCHEMA_VERSION = 1
 MIN_SECRET_BYTES = 16
-# Cosine that `keygen` takes for realistic. Measured means over 200 images: random 0.33 after JPEG 25; rings 0.65 on
-# clean images, so 0.7 is a good image, and a default rings key reaches 1e-6 on fewer than half of them.
-REALISTIC_COSINE = {"random": 0.3, "rings": 0.7}
 _MAX_FILE_BYTES = 64 * 1024**2  # what is longer ends mid-JSON, and is refused for it
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -64,17 +65,18 @@ class Key:
     ----------
     name : str
         What verdicts call it; 1 to 64 letters, digits, '.', '_' or '-'.
-    pattern : {"rings", "random"}
-        `rings`: one real number per ring and channel. `random`: one complex number per half-plane bin and channel.
+    pattern : str
+        One of `PATTERNS`. `rings`: one real number per ring and channel. `random`: one complex number per half-plane bin and
+        channel. The others: docs/patterns.md.
     channels : tuple of int
         Latent channels that carry it.
     inner_radius, outer_radius : int
-        First and last ring of the annulus, in bins from DC.
+        First and last ring of the annulus, in bins from DC; 0 where the pattern has none.
     latent_shape : (C, h, w)
         Shape of the noise that it is made for.
     numbers : (d,) float64
         Channel by channel; for `random` first the real, then the imaginary parts, each N(0, 1); for `rings` from the
-        inner ring outwards.
+        inner ring outwards; for the others as their modules in `treering_verify.patterns` say.
     """
 
     name: str
@@ -92,12 +94,15 @@ class Key:
         numbers = np.array(self.numbers, dtype=np.float64)
         if numbers.shape != (count,) or not np.isfinite(numbers).all():
             raise UsageError(f"key {self.name!r} needs {count} finite numbers; it has shape {numbers.shape}")
+        law = PATTERNS[self.pattern].law
+        if not law.fits(numbers):
+            raise UsageError(f"key {self.name!r} of pattern {self.pattern} needs {law.words}")
         numbers.setflags(write=False)
         object.__setattr__(self, "numbers", numbers)
 
     @property
     def degrees_of_freedom(self) -> int:
-        """Number of independent N(0, 1) numbers, d."""
+        """Count of its numbers, d."""
         return len(self.numbers)
 
     @property
@@ -129,7 +134,8 @@ class Key:
         ----------
         latent_shape : (C, h, w)
             The model's `latent_shape`.
-        pattern : {"random", "rings"}
+        pattern : str
+            One of `PATTERNS`.
         channels : tuple of int, optional
             All channels when left out.
         inner_radius, outer_radius : int, optional
@@ -175,7 +181,7 @@ class Key:
             f"{family.pattern}|{','.join(map(str, family.channels))}|{family.inner_radius}-{family.outer_radius}|"
             f"{'x'.join(map(str, family.latent_shape))}"
         )
-        return cls.of(family, name, derive_numbers(secret, info, family.degrees_of_freedom))
+        return cls.of(family, name, PATTERNS[pattern].law.draw(secret, info, family.degrees_of_freedom))
 
     @classmethod
     def member(cls, secret: bytes, family: Family, name: str) -> Key:

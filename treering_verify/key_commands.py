@@ -79,7 +79,7 @@ def index(
         write_index(output, chosen, count, blocks_of(_counted(made, advance), chosen), dtype)
     size = output.stat().st_size / 2**20
     click.echo(f"{printable(str(output))}: {count} keys ({chosen}), {dtype}, {size:.1f} MiB", err=True)
-    reach, sentence = reach_of(chosen.pattern, chosen.degrees_of_freedom)
+    reach, sentence = reach_of(chosen)
     corrected = format_pvalue(min(0.0, reach + log10(count)))
     click.echo(f"{sentence}, {corrected} after the correction for {count} keys", err=True)
 

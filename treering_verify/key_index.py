@@ -21,6 +21,7 @@ from treering_verify.index_file import (
     PAGE,
     blocks_of,
     check_distinct,
+    check_searchable,
     checksums,
     damaged,
     encode,
@@ -65,11 +66,13 @@ class KeyIndex:
         Raises
         ------
         UsageError
-            If there is none, they are of several families, or two have the same name or numbers.
+            If there is none, they are of several families or of a pattern that cannot be searched, or two have the same
+            name or numbers.
         """
         if not keys:
             raise UsageError("no key to look for: give at least one")
         family = keys[0].family
+        check_searchable(family)
         encoded = [encode(block, np.dtype(np.float64)) for block in blocks_of(keys, family)]
         facts = np.concatenate([facts for facts, _ in encoded])
         check_distinct(hash_texts(facts["name"]), lambda row: facts["name"][row])

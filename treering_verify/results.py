@@ -22,7 +22,7 @@ class KeyEvidence:
     key, fingerprint : str
         Name and public fingerprint of the key.
     statistic : float
-        Cosine between the image's features and the key's numbers, in [-1, 1].
+        Cosine between the image's features and the key's numbers, or agreement of signs, in [-1, 1].
     log10_pvalue : float
         log10 of the exact p-value of this key alone, corrected for the hypotheses searched, if any.
     log10_adjusted : float
@@ -69,6 +69,8 @@ class Verdict:
         This image's share of the wall-clock time of its batch.
     keys_tried : int
         Keys that were tried and that the p-values are corrected for; 0 on errors.
+    message : str or None
+        What `decode_many` read; None where no message was asked for.
     """
 
     path: str
@@ -83,6 +85,7 @@ class Verdict:
     converged: bool = False
     seconds: float = 0.0
     keys_tried: int = 0
+    message: str | None = None
 
     @property
     def best(self) -> KeyEvidence | None:
@@ -100,7 +103,10 @@ class Verdict:
         return 10.0 ** max(-307.0, self.evidence[0].log10_adjusted) if self.evidence else 1.0
 
     def record(self) -> dict[str, Any]:
-        """Flat, JSON-ready form with a fixed set of fields (DESIGN section 5); None where nothing is known."""
+        """Flat, JSON-ready form with a fixed set of fields (DESIGN section 5); None where nothing is known.
+
+        A field more, `message`, where one was asked for.
+        """
         best = self.best
         return {
             "schema_version": SCHEMA_VERSION,
@@ -121,6 +127,7 @@ class Verdict:
             "residual": self.residual if best else None,
             "converged": self.converged,
             "seconds": round(self.seconds, 4),
+            **({} if self.message is None else {"message": self.message}),
         }
 
     def matches(self) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ import numpy as np
 from treering_verify.errors import UsageError
 from treering_verify.hypotheses import IDENTITY_WEIGHT, KINDS, Hypothesis, candidates, check_kinds, coefficients, mask
 from treering_verify.key import Key
+from treering_verify.patterns import PATTERNS
 from treering_verify.watermark import extract, features, whiten
 
 if TYPE_CHECKING:
@@ -65,22 +66,28 @@ class Guess:
     weight: float
 
 
-def as_it_is(evidence: Evidence) -> Guess:
-    """Correct the evidence of the untouched picture for the search that goes with it."""
+def as_it_is(evidence: Evidence, key: Key) -> Guess:
+    """Correct the evidence of the untouched picture for the search that goes with it, if its pattern can be searched."""
     from detectors import Evidence, corrected
 
+    if not PATTERNS[key.pattern].searched:
+        return Guess(evidence, Hypothesis(), 1.0)
     log10 = float(corrected(evidence.log10_pvalue, IDENTITY_WEIGHT))
     made = Evidence.from_log10(evidence.detector, evidence.statistic, log10, evidence.degrees_of_freedom)
     return Guess(made, Hypothesis(), IDENTITY_WEIGHT)
 
 
 def guess(noise_hat: torch.Tensor, keys: Sequence[Key], search: Search) -> list[list[Guess]]:
-    """Test every hypothesis for each key on the noise of one image, (C, h, w): per key the best few, the best first."""
+    """Test every hypothesis for each key on the noise of one image, (C, h, w): per key the best few, the best first.
+
+    None for keys whose pattern cannot be searched on the spectrum.
+    """
     from detectors import searched_cosine_test
 
     families: dict[object, list[int]] = {}
     for position, key in enumerate(keys):
-        families.setdefault(key.family, []).append(position)
+        if PATTERNS[key.pattern].searched:
+            families.setdefault(key.family, []).append(position)
     best: list[list[Guess]] = [[] for _ in keys]
     for members in families.values():
         first = keys[members[0]]

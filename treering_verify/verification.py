@@ -27,7 +27,7 @@ from treering_verify.key import Key
 from treering_verify.models import LatentModel, load_model
 from treering_verify.results import DETECTED, INCONCLUSIVE, NO_EVIDENCE, KeyEvidence, Verdict
 from treering_verify.search import Guess, Search, as_it_is, confirm, guess
-from treering_verify.watermark import extract, features
+from treering_verify.watermark import weigh_key
 
 if TYPE_CHECKING:
     import torch
@@ -306,7 +306,7 @@ def decide(evidence: tuple[KeyEvidence, ...], alpha: float, note: str, status: s
 
 
 def weigh(noise_hat: torch.Tensor, keys: Sequence[Key]) -> list[tuple[KeyEvidence, ...]]:
-    """Exact test of every key on noise_hat, (B, C, h, w): per image all keys, the strongest first, Holm-adjusted."""
+    """Test every key on noise_hat, (B, C, h, w): per image all keys, the strongest first, Holm-adjusted."""
     return [
         rank([(key.name, key.fingerprint, e) for key, e in zip(keys, row, strict=True)], len(keys))
         for row in _tests(noise_hat, keys)
@@ -335,7 +335,7 @@ def weigh_searched(
     alpha : float
         A picture in which a key reaches it is not searched any further.
     """
-    found = [[as_it_is(evidence) for evidence in row] for row in _tests(noise_hat, keys)]
+    found = [[as_it_is(*one) for one in zip(row, keys, strict=True)] for row in _tests(noise_hat, keys)]
     ranked = [_rank_guesses(row, keys) for row in found]
 
     def improve(row: int, position: int, better: Guess) -> None:
@@ -369,11 +369,8 @@ def weigh_searched(
 
 
 def _tests(noise_hat: torch.Tensor, keys: Sequence[Key]) -> list[list[Evidence]]:
-    """Exact test of every key on noise_hat, (B, C, h, w): per image, in the order of the keys, uncorrected."""
-    from detectors import cosine_tests
-
-    results = [cosine_tests(features(extract(noise_hat, key), key), key.numbers) for key in keys]
-    return [list(row) for row in zip(*results, strict=True)]
+    """Test every key on noise_hat, (B, C, h, w): per image, in the order of the keys, uncorrected."""
+    return [list(row) for row in zip(*(weigh_key(noise_hat, key) for key in keys), strict=True)]
 
 
 def _rank_guesses(guesses: Sequence[Guess], keys: Sequence[Key]) -> tuple[KeyEvidence, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,29 +10,42 @@ import numpy.typing as npt
 from treering_verify import spectrum
 from treering_verify.errors import UsageError
 from treering_verify.key import Family, Key
+from treering_verify.patterns import PATTERNS
 
 if TYPE_CHECKING:
     import torch
 
+    from detectors import Evidence
+
 
 def key_bins(key: Key | Family) -> spectrum.Bins:
-    """Half-plane bins that the key, or every key of the family, occupies, the same in each of its channels."""
-    _, height, width = key.latent_shape
-    return spectrum.annulus(height, width, key.inner_radius, key.outer_radius)
+    """Half-plane bins that the key, or every key of the family, occupies, the same in each of its channels.
+
+    Of the noise's spectrum, or, for `centre-rings` and `centre-signs`, of its centre's.
+
+    Raises
+    ------
+    UsageError
+        If the pattern does not live in a spectrum.
+    """
+    bins = PATTERNS[key.pattern].bins
+    if bins is None:
+        raise UsageError(f"pattern {key.pattern} has no bins: it lives on the noise's values")
+    return bins(key)
 
 
 def key_coefficients(key: Key) -> npt.NDArray[np.complex128]:
-    """Coefficients that the key writes, (channels, n), in ortho units: E|k|^2 = 1.
+    """Coefficients that the key writes on its bins, (channels, n), in ortho units: E|k|^2 = 1.
 
-    `random`: (a + i b) / sqrt 2 with a, b ~ N(0, 1), so that over random keys the marked noise is exactly N(0, I).
-    `rings`: the ring's real number, the same all around, so that turning the picture by 180 degrees changes nothing.
+    Raises
+    ------
+    UsageError
+        If the pattern does not live in a spectrum.
     """
-    bins = key_bins(key)
-    numbers = key.numbers.reshape(len(key.channels), -1)
-    if key.pattern == "random":
-        real, imaginary = np.split(numbers, 2, axis=1)
-        return np.asarray((real + 1j * imaginary) / np.sqrt(2))
-    return numbers[:, bins.ring - key.inner_radius].astype(np.complex128)
+    coefficients = PATTERNS[key.pattern].coefficients
+    if coefficients is None:
+        raise UsageError(f"pattern {key.pattern} has no coefficients: it lives on the noise's values")
+    return coefficients(key, key.numbers)
 
 
 def embed(noise: torch.Tensor, key: Key) -> torch.Tensor:
@@ -47,46 +60,38 @@ def embed(noise: torch.Tensor, key: Key) -> torch.Tensor:
     Returns
     -------
     (B, C, h, w), of noise's dtype
-        The same noise outside the key's bins.
+        The same noise outside the key's bins, or with the same sizes and other signs.
 
     Raises
     ------
     UsageError
         If the key is made for another shape.
     """
-    import torch
-
     _check_shape(noise, key)
-    return spectrum.write(noise, key_bins(key), key.channels, torch.from_numpy(key_coefficients(key)))
+    return PATTERNS[key.pattern].write(noise, key, key.numbers)
 
 
-def extract(noise_hat: torch.Tensor, key: Key | Family) -> npt.NDArray[np.complex128]:
-    """Coefficients of noise_hat, (B, C, h, w), on the key's bins and channels: (B, channels, n)."""
-    import torch
+def extract(noise_hat: torch.Tensor, key: Key | Family) -> npt.NDArray[Any]:
+    """Read noise_hat, (B, C, h, w), where the key lives: (B, channels, n).
 
-    _check_shape(noise_hat, key)
-    chosen = noise_hat[:, list(key.channels)].detach().to("cpu", torch.float64)
-    return spectrum.read(chosen, key_bins(key)).numpy()
-
-
-def features(coefficients: npt.NDArray[np.complex128], key: Key | Family) -> npt.NDArray[np.float64]:
-    """Estimate the key's numbers from coefficients of the image alone: (B, channels, n) -> (B, d).
-
-    Nothing here looks at `key.numbers` (a family has none), which is what makes the test exact (DESIGN 4.3).
-    `random`: real and imaginary parts times sqrt 2. `rings`: the ring's mean m, shrunk as the posterior mean of an
-    N(0, 1) number measured n times with the spread s^2 that the ring itself shows: m / (1 + s^2 / n). Large rings so
-    weigh more when the estimate is noisy; reading back untouched noise gives the key's numbers exactly.
+    Complex coefficients on the key's bins, or the noise's own values where the pattern has no bins.
     """
-    batch = len(coefficients)
-    if key.pattern == "random":
-        parts = np.concatenate([coefficients.real, coefficients.imag], axis=2)
-        return np.asarray(np.sqrt(2) * parts.reshape(batch, -1))
-    ring = key_bins(key).ring - key.inner_radius
-    sizes = np.bincount(ring)
-    member = (ring[:, None] == np.arange(len(sizes))[None, :]).astype(np.float64)
-    mean = coefficients.real @ member / sizes
-    spread = (np.abs(coefficients - mean[..., ring]) ** 2) @ member / sizes / 2  # of the real part alone
-    return np.asarray((mean / (1 + spread / sizes)).reshape(batch, -1))
+    _check_shape(noise_hat, key)
+    return PATTERNS[key.pattern].read(noise_hat, key)
+
+
+def features(coefficients: npt.NDArray[Any], key: Key | Family) -> npt.NDArray[np.float64]:
+    """Compute what the key's test compares with its numbers, from the image alone: (B, channels, n) -> (B, d).
+
+    Nothing here looks at `key.numbers` (a family has none), which is what makes the test exact (DESIGN 4.3). Where numbers
+    are normal or signs, these are estimates of them, and reading back untouched noise gives them exactly.
+    """
+    return PATTERNS[key.pattern].features(coefficients, key)
+
+
+def weigh_key(noise_hat: torch.Tensor, key: Key) -> list[Evidence]:
+    """Test of the key's pattern on noise_hat, (B, C, h, w): the evidence of each image."""
+    return PATTERNS[key.pattern].test(features(extract(noise_hat, key), key), key.numbers)
 
 
 def whiten(coefficients: npt.NDArray[np.complex128], key: Key | Family) -> npt.NDArray[np.complex128]:

@@ -14,7 +14,12 @@ ROOT = Path(__file__).parents[2]
 LINES = (
     ("treering_verify",),  # __init__: the lazy public API
     ("treering_verify.__main__", "treering_verify.cli"),
-    ("treering_verify.key_commands", "treering_verify.audit_commands", "treering_verify.report_commands"),
+    (
+        "treering_verify.key_commands",
+        "treering_verify.audit_commands",
+        "treering_verify.report_commands",
+        "treering_verify.message_commands",
+    ),
     ("treering_verify.commands",),
     ("treering_verify.demo", "treering_verify.configuration"),
     ("treering_verify.benchmark",),
@@ -23,6 +28,7 @@ LINES = (
         "treering_verify.report",
         "treering_verify.editing",
         "treering_verify.identification",
+        "treering_verify.messages",
         "treering_verify.models.landscape.measure",
         "treering_verify.models.landscape.train_refiner",
     ),
@@ -44,6 +50,7 @@ LINES = (
     ("treering_verify.models", "treering_verify.index_file"),
     ("treering_verify.key", "treering_verify.results", "treering_verify.findings"),
     ("treering_verify.family",),
+    ("treering_verify.patterns",),
     (
         "treering_verify.images",
         "treering_verify.colours",

@@ -28,8 +28,8 @@ from treering_verify.hypotheses import (
 )
 from treering_verify.images import open_image
 from treering_verify.models import LatentModel
-from treering_verify.search import Search, confirm, guess
-from treering_verify.watermark import embed, extract, features, whiten
+from treering_verify.search import Search, as_it_is, confirm, guess
+from treering_verify.watermark import embed, extract, features, weigh_key, whiten
 
 SHAPE = (4, 32, 32)
 SAMPLES = Path(__file__).parents[2] / "samples"
@@ -138,6 +138,17 @@ def test_confirmation_reads_the_whole_key_where_nothing_is_missing() -> None:
     estimate = features(whiten(extract(z[None], key), key), key)[0]
     cosine = estimate @ key.numbers / np.linalg.norm(estimate) / np.linalg.norm(key.numbers)
     assert again.evidence.statistic == pytest.approx(cosine, rel=1e-9)
+
+
+def test_a_pattern_that_is_not_in_the_spectrum_is_not_searched_and_pays_nothing_for_it() -> None:
+    z = noise(6)
+    searched, other = (tv.Key.generate(SHAPE, pattern=p, seed=3) for p in ("random", "gaussian-shading"))
+    assert guess(z, [other, searched], Search(budget=1))[0] == []
+    for key, factor in ((searched, 1 / IDENTITY_WEIGHT), (other, 1)):
+        (evidence,) = weigh_key(embed(z[None], key), key)
+        assert as_it_is(evidence, key).evidence.log10_pvalue == pytest.approx(
+            evidence.log10_pvalue + math.log10(factor)
+        )
 
 
 def test_kinds_and_budget_are_checked() -> None:

@@ -20,6 +20,7 @@ from treering_verify.benchmark.inversion import inversion
 from treering_verify.benchmark.kept import FOLDER
 from treering_verify.benchmark.noise import noise
 from treering_verify.benchmark.pareto import pareto
+from treering_verify.benchmark.patterns import patterns
 from treering_verify.benchmark.precision import precision
 from treering_verify.benchmark.quality import quality
 from treering_verify.benchmark.scope import Scope, hardware, versions
@@ -35,6 +36,7 @@ BENCHMARKS: dict[str, Callable[[LatentModel, Scope], Findings]] = {
     "detection": detection,
     "search": search,
     "identification": identification,
+    "patterns": patterns,
     "inversion": inversion,
     "ablation": ablation,
     "baseline": baseline,

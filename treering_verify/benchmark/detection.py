@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from detectors import Rate
-from treering_verify.benchmark.scope import CLEAN, SEEDS, Scope, distorted, marked_each
+from treering_verify.benchmark.own_keys import evidence_of, generate_each
+from treering_verify.benchmark.scope import CLEAN, SEEDS, Scope, distorted
 from treering_verify.findings import Findings, Table
 from treering_verify.generation import generate
-from treering_verify.images import to_tensor
 from treering_verify.key import Key
 from treering_verify.models import LatentModel
 from treering_verify.report import format_pvalue
-from treering_verify.verification import recover_noise, weigh
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 _RANDOM = (CLEAN, "jpeg:quality=75", "jpeg:quality=25")
 _PLAN: tuple[tuple[str, dict[str, Any], tuple[str, ...], float], ...] = (
@@ -27,7 +22,6 @@ _PLAN: tuple[tuple[str, dict[str, Any], tuple[str, ...], float], ...] = (
     ("random 4-12", {"inner_radius": 4, "outer_radius": 12}, _RANDOM, 1e-6),
     ("rings", {"pattern": "rings"}, (CLEAN,), 1e-3),
 )
-_BATCH = 16
 
 
 def detection(model: LatentModel, scope: Scope) -> Findings:
@@ -43,11 +37,11 @@ def detection(model: LatentModel, scope: Scope) -> Findings:
         for label, options, names, alpha in _PLAN:
             keys = [Key.generate(model.latent_shape, seed=first + i, **options) for i in range(count)]
             seeds = range(first + (1 << 20), first + (1 << 20) + count)
-            marked = marked_each(model, keys, seeds, advance)
+            marked = generate_each(model, keys, seeds, advance)
             for name in names:
                 scores = {}
                 for truth, pictures in (("marked", marked), ("unmarked", controls)):
-                    found = list(_scores(model, distorted(pictures, name), keys))
+                    found = list(evidence_of(model, distorted(pictures, name), keys))
                     scores[truth] = np.array([log10 for log10, _ in found])
                     for i, (log10, cosine) in enumerate(found):
                         rows.append(
@@ -91,15 +85,3 @@ def detection(model: LatentModel, scope: Scope) -> Findings:
         seeds=f"{first} onwards, keys likewise; one key per image",
         count=f"{count} marked and {count} unmarked per line",
     )
-
-
-def _scores(model: LatentModel, images: list[Image.Image], keys: list[Key]) -> Iterator[tuple[float, float]]:
-    """Yield (log10 p, cosine) of image i under key i."""
-    import torch
-
-    for first in range(0, len(images), _BATCH):
-        pixels = torch.cat([to_tensor(image) for image in images[first : first + _BATCH]])
-        noise_hat, _ = recover_noise(model, pixels)
-        for row, key in zip(noise_hat, keys[first : first + _BATCH], strict=True):
-            (evidence,) = weigh(row[None], [key])[0]
-            yield evidence.log10_pvalue, evidence.statistic

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from treering_verify import attacks
-from treering_verify.generation import DEFAULT_GUIDANCE, DEFAULT_STEPS, generate, initial_noise
+from treering_verify.generation import generate
 from treering_verify.key import Key
 from treering_verify.models import LatentModel
 
@@ -41,10 +41,10 @@ SEEDS = {
             "identification",
             "search",
             "audit",
+            "patterns",
         )
     )
 }
-_MARKED_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -98,30 +98,6 @@ def truth(model: LatentModel, key: Key | None, seeds: Sequence[int], **options: 
     return Truth(
         tuple(r.image for r in made), torch.stack([r.latent for r in made]), torch.stack([r.noise for r in made])
     )
-
-
-def marked_each(
-    model: LatentModel, keys: Sequence[Key], seeds: Sequence[int], advance: Callable[[], None]
-) -> list[Image.Image]:
-    """One image per (key, seed), in batches although each has a key of its own."""
-    import torch
-
-    from treering_verify.images import to_pil
-    from treering_verify.noise_inversion import denoise
-    from treering_verify.watermark import embed
-
-    images = []
-    for first in range(0, len(keys), _MARKED_BATCH):
-        part = list(zip(keys, seeds, strict=True))[first : first + _MARKED_BATCH]
-        noise = torch.cat([embed(initial_noise(model.latent_shape, [seed]), key) for key, seed in part])
-        labels = [model.classes[seed % len(model.classes)] if model.classes else None for _, seed in part]
-        with torch.inference_mode():
-            latents = denoise(model, noise, steps=DEFAULT_STEPS, conditions=labels, guidance=DEFAULT_GUIDANCE)
-            decoded = model.decode(latents)
-        for picture in decoded:
-            images.append(to_pil(picture))
-            advance()
-    return images
 
 
 def distorted(pictures: Sequence[Image.Image], attack: str) -> list[Image.Image]:

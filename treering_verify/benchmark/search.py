@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from detectors import Rate
-from treering_verify.benchmark.scope import CLEAN, SEEDS, Scope, distorted, marked_each
+from treering_verify.benchmark.own_keys import generate_each
+from treering_verify.benchmark.scope import CLEAN, SEEDS, Scope, distorted
 from treering_verify.findings import Findings, Table
 from treering_verify.generation import generate
 from treering_verify.images import to_tensor
@@ -48,7 +49,7 @@ def search(model: LatentModel, scope: Scope) -> Findings:
         for label, options in _PATTERNS:
             keys = [Key.generate(model.latent_shape, seed=first + i, **options) for i in range(count)]
             seeds = range(first + (1 << 20), first + (1 << 20) + count)
-            for truth, pictures in (("marked", marked_each(model, keys, seeds, advance)), ("unmarked", unmarked)):
+            for truth, pictures in (("marked", generate_each(model, keys, seeds, advance)), ("unmarked", unmarked)):
                 for attack in attacks:
                     pixels = torch.cat([to_tensor(picture) for picture in distorted(pictures, attack)])
                     for i, key in enumerate(keys):

@@ -48,6 +48,8 @@ def format_text(verdict: Verdict) -> str:
     key = f" key {verdict.key}" if verdict.verdict == DETECTED else ""
     if key and verdict.best.hypothesis:
         key += f", {verdict.best.hypothesis}"
+    if verdict.message:
+        key += f" message {printable(verdict.message)!r}"
     line = (
         f"{verdict.verdict:13} {name}  p {format_pvalue(verdict.best.log10_adjusted)}{key}  ({verdict.seconds:.1f} s)"
     )
