@@ -96,7 +96,7 @@ def decode_many(
         )
     read: deque[bytes] = deque()
 
-    def weigh_noise(noise_hat: torch.Tensor) -> list[tuple[KeyEvidence, ...]]:
+    def weigh_images(noise_hat: torch.Tensor, _: torch.Tensor) -> list[tuple[KeyEvidence, ...]]:
         found = []
         for row in features(extract(noise_hat, key), key):
             message, evidence = read_message(row, key.numbers)
@@ -104,7 +104,7 @@ def decode_many(
             found.append(rank([(key.name, key.fingerprint, evidence)], 1))
         return found
 
-    verdicts = judge_many(sources, weigh_noise, 1, model=model, alpha=alpha, pipeline=pipeline or Pipeline())
+    verdicts = judge_many(sources, weigh_images, 1, model=model, alpha=alpha, pipeline=pipeline or Pipeline())
     for verdict in verdicts:
         message = read.popleft() if verdict.status == "ok" else b""
         yield replace(verdict, message=_text(message) if verdict.verdict == DETECTED else "")

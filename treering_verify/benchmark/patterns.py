@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from detectors import Rate
-from treering_verify.benchmark.kept import fingerprint
 from treering_verify.benchmark.own_keys import evidence_of, generate_each, noise_of
 from treering_verify.benchmark.scope import CLEAN, SEEDS, Scope, distorted
 from treering_verify.findings import Cell, Findings, Table
 from treering_verify.generation import generate
 from treering_verify.key import Key
 from treering_verify.models import LatentModel
+from treering_verify.models.weights import fingerprint
 from treering_verify.patterns import PATTERNS
 from treering_verify.report import format_pvalue
 from treering_verify.verification import weigh
