@@ -1,8 +1,8 @@
 """Messages in images: put one into a key of pattern `gaussian-shading`, and read what an image carries under a key.
 
 Reading asks less than `verify` does, whether there is *any* message under the key's cipher, and so needs more evidence: the
-p-value is that of the likeliest of all messages as long as the key's own, exact (`patterns.shading.read_message`). One that is
-not significant is noise, and is not given out.
+p-value is that of the likeliest of all messages as long as the key's own, exact (`patterns.shading.read_message`). One that
+is not significant is noise, and is not given out.
 """
 
 from __future__ import annotations
