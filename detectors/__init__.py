@@ -1,9 +1,11 @@
 """Statistics of watermark detection: numbers in, evidence out.
 
-`exact` holds the test that is exact on any image, `search` the same for millions of keys, `published` the baselines from the
-literature, `rates` and `estimates` the summary of many answers. Nothing here knows about pixels, models, spectra or files.
+`exact` holds the test that is exact on any image, `decoys` its Monte-Carlo cross-check, `search` the same for millions of
+keys, `published` the baselines from the literature, `rates` and `estimates` the summary of many answers. Nothing here knows
+about pixels, models, spectra or files.
 """
 
+from detectors.decoys import DecoyCheck, count_reaching, decoy_checks
 from detectors.estimates import Line, Mean, PairedTest, line, mcnemar, mean
 from detectors.evidence import Evidence
 from detectors.exact import (
@@ -23,6 +25,7 @@ from detectors.search import bounded_cosine_tests, direction_drift, holm_leading
 
 __all__ = [
     "ConfusionMatrix",
+    "DecoyCheck",
     "Evidence",
     "Line",
     "Mean",
@@ -37,6 +40,8 @@ __all__ = [
     "cosine_needed",
     "cosine_test",
     "cosine_tests",
+    "count_reaching",
+    "decoy_checks",
     "direction_drift",
     "gaussian_test",
     "gaussian_tests",

@@ -179,11 +179,15 @@ def generate(
 @command("treering verify images/*.png --key my.key.json")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--key", "key_files", multiple=True, required=True, type=click.Path(path_type=Path), help="Repeatable.")
+@click.option(
+    "--decoys", type=click.IntRange(0), default=0, help="Cross-check p by this many decoy keys, such as 100000."
+)
 @verdict_options
 @pipeline_options
 def verify(
     files: tuple[Path, ...],
     key_files: tuple[Path, ...],
+    decoys: int,
     alpha: float,
     style: str,
     fail_on: tuple[str, ...],
@@ -195,7 +199,9 @@ def verify(
     from treering_verify.verification import Pipeline, verify_many
 
     keys = _load_keys(key_files)
-    verdicts = verify_many(files, keys, model=load_model(model), alpha=alpha, pipeline=Pipeline(**pipeline))
+    verdicts = verify_many(
+        files, keys, model=load_model(model), alpha=alpha, pipeline=Pipeline(**pipeline), decoys=decoys
+    )
     print_verdicts(verdicts, len(files), "Verifying", style, fail_on)
 
 

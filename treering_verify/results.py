@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
+    from detectors import DecoyCheck
+
 SCHEMA_VERSION = 1
 DETECTED, NO_EVIDENCE, INCONCLUSIVE = "detected", "no evidence", "inconclusive"
 
@@ -28,6 +30,8 @@ class KeyEvidence:
     log10_adjusted : float
         The same after Holm's correction over all keys that were tried.
     degrees_of_freedom : int
+    decoys : DecoyCheck, optional
+        Monte-Carlo cross-check of `log10_pvalue`, where it was asked for.
     """
 
     key: str
@@ -36,6 +40,7 @@ class KeyEvidence:
     log10_pvalue: float
     log10_adjusted: float
     degrees_of_freedom: int
+    decoys: DecoyCheck | None = None
 
 
 @dataclass(frozen=True)
@@ -97,9 +102,12 @@ class Verdict:
         return 10.0 ** max(-307.0, self.evidence[0].log10_adjusted) if self.evidence else 1.0
 
     def record(self) -> dict[str, Any]:
-        """Flat, JSON-ready form with a fixed set of fields (DESIGN section 5); None where nothing is known."""
+        """Flat, JSON-ready form with a fixed set of fields (DESIGN section 5); None where nothing is known.
+
+        A field `decoys` is added where the cross-check was asked for.
+        """
         best = self.best
-        return {
+        record = {
             "schema_version": SCHEMA_VERSION,
             "path": self.path,
             "status": self.status,
@@ -118,6 +126,18 @@ class Verdict:
             "converged": self.converged,
             "seconds": round(self.seconds, 4),
         }
+        if best and best.decoys:
+            check = best.decoys
+            record["decoys"] = {
+                "count": check.decoys,
+                "reached": check.reached,
+                "pvalue": check.pvalue,
+                "interval": list(check.interval),
+                "log10_pvalue_exact": check.log10_exact,
+                "agreement": check.agreement,
+                "seed": check.seed,
+            }
+        return record
 
     def matches(self) -> list[dict[str, Any]]:
         """JSON-ready form of the evidence, strongest first; what `identify` adds to the record."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from treering_verify.results import DETECTED, INCONCLUSIVE, NO_EVIDENCE, KeyEvid
 from treering_verify.watermark import extract, features
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     import torch
     from PIL import Image
 
@@ -118,9 +119,10 @@ def verify(
     model: LatentModel | None = None,
     alpha: float = DEFAULT_ALPHA,
     pipeline: Pipeline | None = None,
+    decoys: int = 0,
 ) -> Verdict:
     """Judge one image; see `verify_many`."""
-    return next(iter(verify_many([source], keys, model=model, alpha=alpha, pipeline=pipeline)))
+    return next(iter(verify_many([source], keys, model=model, alpha=alpha, pipeline=pipeline, decoys=decoys)))
 
 
 def verify_many(
@@ -130,6 +132,7 @@ def verify_many(
     model: LatentModel | None = None,
     alpha: float = DEFAULT_ALPHA,
     pipeline: Pipeline | None = None,
+    decoys: int = 0,
 ) -> Iterator[Verdict]:
     """Judge images, lazily, batch by batch, one verdict per source in the order of the sources.
 
@@ -144,6 +147,8 @@ def verify_many(
     alpha : float
         False-positive rate per image, over all keys together, 0 < alpha < 1.
     pipeline : Pipeline, optional
+    decoys : int
+        Decoy keys that cross-check the p-value of each image's strongest key (`detectors.decoy_checks`); 0: none.
 
     Yields
     ------
@@ -152,22 +157,35 @@ def verify_many(
     Raises
     ------
     UsageError
-        If there is no key, a key does not fit the model, or alpha is out of range.
+        If there is no key, a key does not fit the model, or alpha or decoys is out of range.
     """
-    keys = [keys] if isinstance(keys, Key) else list(keys)
     model = model or load_model()
     pipeline = pipeline or Pipeline()
-    if not keys:
+    chosen = fitting_keys(keys, model)
+    if decoys < 0:
+        raise UsageError(f"decoys is {decoys}: draw 0 or more")
+    yield from judge_many(
+        sources,
+        lambda noise_hat: weigh(noise_hat, chosen, decoys),
+        len(chosen),
+        model=model,
+        alpha=alpha,
+        pipeline=pipeline,
+    )
+
+
+def fitting_keys(keys: Key | Sequence[Key], model: LatentModel) -> list[Key]:
+    """Return keys as a list; UsageError if there is none, or one is made for another shape of noise than the model's."""
+    chosen = [keys] if isinstance(keys, Key) else list(keys)
+    if not chosen:
         raise UsageError("no key to look for: give at least one")
-    for key in keys:
+    for key in chosen:
         if key.latent_shape != model.latent_shape:
             raise UsageError(
                 f"key {key.name!r} is made for noise {key.latent_shape}, model {model.name!r} has {model.latent_shape}: "
                 "make a key for this model with treering keygen --model"
             )
-    yield from judge_many(
-        sources, lambda noise_hat: weigh(noise_hat, keys), len(keys), model=model, alpha=alpha, pipeline=pipeline
-    )
+    return chosen
 
 
 def judge_many(
@@ -279,16 +297,41 @@ def _decide(evidence: tuple[KeyEvidence, ...], alpha: float, note: str, status: 
     return NO_EVIDENCE, "", ""
 
 
-def weigh(noise_hat: torch.Tensor, keys: Sequence[Key]) -> list[tuple[KeyEvidence, ...]]:
-    """Exact test of every key on noise_hat, (B, C, h, w): per image all keys, the strongest first, Holm-adjusted."""
+def weigh(noise_hat: torch.Tensor, keys: Sequence[Key], decoys: int = 0) -> list[tuple[KeyEvidence, ...]]:
+    """Exact test of every key on noise_hat, (B, C, h, w): per image all keys, the strongest first, Holm-adjusted.
+
+    With `decoys`, that many decoy keys cross-check the strongest key's p-value.
+    """
     from detectors import cosine_tests
 
-    results = [cosine_tests(features(extract(noise_hat, key), key), key.numbers) for key in keys]
+    estimates = [features(extract(noise_hat, key), key) for key in keys]
+    results = [cosine_tests(a, key.numbers) for a, key in zip(estimates, keys, strict=True)]
     named = [(key.name, key.fingerprint) for key in keys]
-    return [
+    ranked = [
         rank([(*names, result[row]) for names, result in zip(named, results, strict=True)], len(keys))
         for row in range(len(noise_hat))
     ]
+    return _checked(ranked, estimates, results, decoys) if decoys else ranked
+
+
+def _checked(
+    ranked: list[tuple[KeyEvidence, ...]],
+    estimates: Sequence[npt.NDArray[np.float64]],
+    results: Sequence[list[Evidence]],
+    decoys: int,
+) -> list[tuple[KeyEvidence, ...]]:
+    """Add the decoys' check of each image's strongest key; keys with as many numbers share the decoys."""
+    from detectors import decoy_checks
+
+    strongest = [min(range(len(results)), key=lambda k: results[k][row].log10_pvalue) for row in range(len(ranked))]
+    checked = list(ranked)
+    for degrees in {results[k][0].degrees_of_freedom for k in strongest}:
+        rows = [row for row, k in enumerate(strongest) if results[k][0].degrees_of_freedom == degrees]
+        seen = np.stack([estimates[strongest[row]][row] for row in rows])
+        checks = decoy_checks(seen, [results[strongest[row]][row] for row in rows], decoys)
+        for row, check in zip(rows, checks, strict=True):
+            checked[row] = (replace(ranked[row][0], decoys=check), *ranked[row][1:])
+    return checked
 
 
 def rank(found: Sequence[tuple[str, str, Evidence]], keys_tried: int) -> tuple[KeyEvidence, ...]:
