@@ -1,10 +1,12 @@
 """Statistics of watermark detection: numbers in, evidence out.
 
 `exact` holds the test that is exact on any image, `decoys` its Monte-Carlo cross-check, `search` the same for millions of
-keys, `published` the baselines from the literature, `rates` and `estimates` the summary of many answers. Nothing here knows
-about pixels, models, spectra or files.
+keys, `published` the baselines from the literature, `rates` and `estimates` the summary of many answers, `conformal`
+p-values against images known to be unmarked. `classifier`, which imports scikit-learn, is imported by its own name. Nothing
+here knows about pixels, models, spectra or files.
 """
 
+from detectors.conformal import Threshold, conformal_pvalue, threshold_at, worst_stratum
 from detectors.decoys import DecoyCheck, count_reaching, decoy_checks
 from detectors.estimates import Line, Mean, PairedTest, line, mcnemar, mean
 from detectors.evidence import Evidence
@@ -32,9 +34,11 @@ __all__ = [
     "PairedTest",
     "Rate",
     "Roc",
+    "Threshold",
     "bonferroni",
     "bounded_cosine_tests",
     "clopper_pearson",
+    "conformal_pvalue",
     "confusion_matrix",
     "cosine_log10_pvalue",
     "cosine_needed",
@@ -56,4 +60,6 @@ __all__ = [
     "noncentral_chi_square_test",
     "roc",
     "smallest_pvalue",
+    "threshold_at",
+    "worst_stratum",
 ]

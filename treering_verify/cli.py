@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from treering_verify import __version__
+from treering_verify.calibrate_commands import EXACT, calibrate, detector_options, verdicts_of
 from treering_verify.commands import (
     UNJUDGED,
     command_of,
@@ -58,6 +59,7 @@ def main(context: click.Context, config: Path | None) -> None:
 command = command_of(main)
 main.add_command(identify)
 main.add_command(keys)
+main.add_command(calibrate)
 
 
 @command("treering demo --output demo")
@@ -182,12 +184,15 @@ def generate(
 @click.option(
     "--decoys", type=click.IntRange(0), default=0, help="Cross-check p by this many decoy keys, such as 100000."
 )
+@detector_options
 @verdict_options
 @pipeline_options
 def verify(
     files: tuple[Path, ...],
     key_files: tuple[Path, ...],
     decoys: int,
+    calibration: Path | None,
+    detector: str,
     alpha: float,
     style: str,
     fail_on: tuple[str, ...],
@@ -198,10 +203,11 @@ def verify(
     from treering_verify.models import load_model
     from treering_verify.verification import Pipeline, verify_many
 
-    keys = _load_keys(key_files)
-    verdicts = verify_many(
-        files, keys, model=load_model(model), alpha=alpha, pipeline=Pipeline(**pipeline), decoys=decoys
-    )
+    keys, chosen = _load_keys(key_files), Pipeline(**pipeline)
+    if detector == EXACT and calibration is None:
+        verdicts = verify_many(files, keys, model=load_model(model), alpha=alpha, pipeline=chosen, decoys=decoys)
+    else:
+        verdicts = verdicts_of(files, keys, calibration, detector, decoys, model, alpha, chosen)
     print_verdicts(verdicts, len(files), "Verifying", style, fail_on)
 
 

@@ -24,14 +24,16 @@ class KeyEvidence:
     key, fingerprint : str
         Name and public fingerprint of the key.
     statistic : float
-        Cosine between the image's features and the key's numbers, in [-1, 1].
+        Cosine between the image's features and the key's numbers, in [-1, 1]; of a calibrated detector, its score.
     log10_pvalue : float
-        log10 of the exact p-value of this key alone.
+        log10 of the p-value of this key alone: exact, or conformal where the detector is calibrated.
     log10_adjusted : float
         The same after Holm's correction over all keys that were tried.
     degrees_of_freedom : int
     decoys : DecoyCheck, optional
         Monte-Carlo cross-check of `log10_pvalue`, where it was asked for.
+    stratum : str
+        Stratum of the calibration that decided the p-value, the worst; "" for the exact test.
     """
 
     key: str
@@ -41,6 +43,7 @@ class KeyEvidence:
     log10_adjusted: float
     degrees_of_freedom: int
     decoys: DecoyCheck | None = None
+    stratum: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,10 @@ class Verdict:
         This image's share of the wall-clock time of its batch.
     keys_tried : int
         Keys that were tried and that the p-values are corrected for; 0 on errors.
+    detector : str
+        What gave the p-values: "exact-cosine", or the name of a calibrated detector.
+    null_count : int
+        Images that each stratum of the calibration holds; 0 for the exact test.
     """
 
     path: str
@@ -85,6 +92,8 @@ class Verdict:
     converged: bool = False
     seconds: float = 0.0
     keys_tried: int = 0
+    detector: str = "exact-cosine"
+    null_count: int = 0
 
     @property
     def best(self) -> KeyEvidence | None:
@@ -104,7 +113,7 @@ class Verdict:
     def record(self) -> dict[str, Any]:
         """Flat, JSON-ready form with a fixed set of fields (DESIGN section 5); None where nothing is known.
 
-        A field `decoys` is added where the cross-check was asked for.
+        A field `decoys` is added where the cross-check was asked for, `calibration` where the detector is calibrated.
         """
         best = self.best
         record = {
@@ -119,6 +128,7 @@ class Verdict:
             "pvalue": self.pvalue if best else None,
             "log10_pvalue": best.log10_adjusted if best else None,
             "statistic": best.statistic if best else None,
+            "detector": self.detector,
             "alpha": self.alpha,
             "keys_tried": self.keys_tried,
             "note": self.note,
@@ -136,6 +146,12 @@ class Verdict:
                 "log10_pvalue_exact": check.log10_exact,
                 "agreement": check.agreement,
                 "seed": check.seed,
+            }
+        if self.null_count:
+            record["calibration"] = {
+                "stratum": best.stratum if best else None,
+                "images": self.null_count,
+                "smallest_pvalue": 1 / (self.null_count + 1),
             }
         return record
 

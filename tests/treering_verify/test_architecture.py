@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 LINES = (
     ("treering_verify",),  # __init__: the lazy public API
     ("treering_verify.__main__", "treering_verify.cli"),
-    ("treering_verify.key_commands",),
+    ("treering_verify.key_commands", "treering_verify.calibrate_commands"),
     ("treering_verify.commands",),
     ("treering_verify.demo", "treering_verify.configuration"),
     ("treering_verify.benchmark", "treering_verify.audit"),
@@ -22,9 +22,12 @@ LINES = (
         "treering_verify.report",
         "treering_verify.editing",
         "treering_verify.identification",
+        "treering_verify.nulls",
+        "treering_verify.calibrated",
         "treering_verify.models.landscape.measure",
         "treering_verify.models.landscape.train_refiner",
     ),
+    ("treering_verify.scores",),
     (
         "treering_verify.verification",
         "treering_verify.generation",

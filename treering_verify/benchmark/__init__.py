@@ -10,6 +10,7 @@ from pathlib import Path
 from treering_verify.benchmark.ablation import ablation
 from treering_verify.benchmark.baseline import baseline
 from treering_verify.benchmark.classification import classification
+from treering_verify.benchmark.classifier import classifier
 from treering_verify.benchmark.cocoercivity import cocoercivity
 from treering_verify.benchmark.detection import detection
 from treering_verify.benchmark.editing import editing
@@ -18,6 +19,7 @@ from treering_verify.benchmark.identification import identification
 from treering_verify.benchmark.inversion import inversion
 from treering_verify.benchmark.kept import FOLDER
 from treering_verify.benchmark.noise import noise
+from treering_verify.benchmark.null import null
 from treering_verify.benchmark.pareto import pareto
 from treering_verify.benchmark.precision import precision
 from treering_verify.benchmark.quality import quality
@@ -31,7 +33,9 @@ __all__ = ["BENCHMARKS", "Scope", "run"]
 
 BENCHMARKS: dict[str, Callable[[LatentModel, Scope], Findings]] = {
     "detection": detection,
+    "null": null,
     "identification": identification,
+    "classifier": classifier,
     "inversion": inversion,
     "ablation": ablation,
     "baseline": baseline,

@@ -12,25 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from treering_verify.files import write_atomic
-from treering_verify.models import LatentModel
+from treering_verify.models.identity import fingerprint
 
 if TYPE_CHECKING:
     Arrays = dict[str, NDArray[Any]]
 
+__all__ = ["FOLDER", "fingerprint", "kept"]
+
 FOLDER = "kept"
-
-
-def fingerprint(model: LatentModel, *, refiner: bool = True) -> str:
-    """Digest of a model's weights, 16 hexadecimal digits; without the refiner's where it plays no part."""
-    import torch
-
-    digest = hashlib.sha256()
-    for name, part in sorted(vars(model).items()):
-        if isinstance(part, torch.nn.Module) and (refiner or part is not model.refine):
-            for label, tensor in sorted(part.state_dict().items()):
-                digest.update(f"{name}.{label}".encode())
-                digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def kept(folder: Path | None, name: str, facts: object, measure: Callable[[], Arrays]) -> Arrays:

@@ -39,6 +39,8 @@ SEEDS = {
             "precision",
             "heldout",
             "identification",
+            "null",
+            "classifier",
         )
     )
 }

@@ -1,0 +1,20 @@
+"""Which model exactly: a digest of its weights, so that numbers of one model are never taken for another's."""
+
+from __future__ import annotations
+
+import hashlib
+
+from treering_verify.models.protocol import LatentModel
+
+
+def fingerprint(model: LatentModel, *, refiner: bool = True) -> str:
+    """Digest of a model's weights, 16 hexadecimal digits; without the refiner's where it plays no part."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, part in sorted(vars(model).items()):
+        if isinstance(part, torch.nn.Module) and (refiner or part is not model.refine):
+            for label, tensor in sorted(part.state_dict().items()):
+                digest.update(f"{name}.{label}".encode())
+                digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
