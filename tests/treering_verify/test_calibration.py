@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from treering_verify import decoder_inversion
+from treering_verify import decoder_inversion, nulls
 from treering_verify.calibrated import verify_calibrated
 from treering_verify.calibration import CLEAN, Calibration, digest
 from treering_verify.cli import main
@@ -50,6 +51,17 @@ def pictures(first: int, count: int) -> list[Image.Image]:
 
 @pytest.fixture(scope="module")
 def calibration(tiny_model: LatentModel) -> Calibration:
+    with pytest.MonkeyPatch.context() as patch:
+        few_steps(patch)
+        return calibrated(tiny_model)
+
+
+def few_steps(patch: pytest.MonkeyPatch) -> None:
+    """Generate training images in two steps: the tiny model's are meaningless after fifty, too."""
+    patch.setattr(nulls, "generate", partial(generate, steps=2))
+
+
+def calibrated(tiny_model: LatentModel) -> Calibration:
     made, skipped = calibrate(
         pictures(0, COUNT), FAMILY, model=tiny_model, attacks=(JPEG,), training=8, pipeline=QUICK, seed=3
     )
@@ -85,6 +97,7 @@ def test_a_file_gives_back_what_was_saved(calibration: Calibration, tmp_path: Pa
 
 
 def test_a_file_holds_no_key(tiny_model: LatentModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few_steps(monkeypatch)
     numbers: list[float] = []
     original = Key.of.__func__  # type: ignore[attr-defined]
 
@@ -131,12 +144,14 @@ def test_a_key_in_the_noise_scores_higher_by_every_detector(calibration: Calibra
 
 
 def test_what_is_not_like_the_null_gets_no_answer(calibration: Calibration, tiny_model: LatentModel) -> None:
-    strange = Image.fromarray(np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8))
     (known,) = pictures(4, 1)
     again = Image.fromarray(np.asarray(known))
     large = pictures(1_000, 1)[0].resize((256, 256))
     codes = []
-    for verdict in judged([strange, again, large], calibration, tiny_model):
+    # A random autoencoder's residual says nothing of the picture, so the range is made narrow, not the picture strange.
+    narrow = replace(calibration, residual=(0.0, 1e-9))
+    found = judged(pictures(1_000, 1), narrow, tiny_model) + judged([again, large], calibration, tiny_model)
+    for verdict in found:
         codes.append(verdict.code)
         assert verdict.verdict == "inconclusive" and verdict.pvalue == 1 and verdict.reason
         assert verdict.record()["log10_pvalue"] == 0
