@@ -19,13 +19,14 @@ from treering_verify.attacks import Distortion, parse
 from treering_verify.calibration import CLEAN, Calibration, digest
 from treering_verify.errors import ImageError, UsageError
 from treering_verify.files import printable
-from treering_verify.generation import generate
-from treering_verify.images import fit, open_image, to_tensor
+from treering_verify.generation import DEFAULT_GUIDANCE, DEFAULT_STEPS, initial_noise
+from treering_verify.images import fit, open_image, to_pil, to_tensor
 from treering_verify.key import Family, Key
 from treering_verify.models import LatentModel
+from treering_verify.noise_inversion import denoise
 from treering_verify.scores import CLASSIFIER, PUBLISHED, score, setting_of
 from treering_verify.verification import Pipeline, recover_noise
-from treering_verify.watermark import extract, features, groups
+from treering_verify.watermark import embed, extract, features, groups
 
 if TYPE_CHECKING:
     import torch
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 # Training images come from seeds that neither users (below 2**32) nor benchmarks (below 2**40) draw from.
 _TRAINING_SEEDS = 1 << 48
 MIN_TRAINING = 8
+_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -227,22 +229,37 @@ def learn(
 
     family, count, first = training.family, training.count, training.seed
     keys = [Key.generate(model.latent_shape, **options_of(family), name=f"k{i}", seed=first + i) for i in range(count)]
-    estimates, labels = [], []
-    for i in range(2 * count):
-        key = keys[i] if i < count else None
-        (made,) = generate(model, key, seeds=[first + i])
+    estimates, labels = [], [*(key.name for key in keys), *[NONE] * count]
+    for i, made in enumerate(generate_under([*keys, *[None] * count], first, model)):
         attack = training.attacks[i % len(training.attacks)]
-        picture = attack.apply(made.image, first + i, model) if attack else made.image
+        picture = attack.apply(made, first + i, model) if attack else made
         if digests is not None:
             digests.add(digest(picture))
         noise_hat, _ = recover_noise(model, to_tensor(picture), pipeline)
         estimates.append(features(extract(noise_hat, family), family)[0])
-        labels.append(key.name if key else NONE)
         advance()
     numbers = np.stack([key.numbers for key in keys])
     classifier = key_pipeline([key.name for key in keys], numbers, groups(family))
     state: dict[str, Any] = classifier.fit(np.stack(estimates), labels)["classify"].state()
     return state
+
+
+def generate_under(
+    keys: Sequence[Key | None], seed: int, model: LatentModel, *, steps: int = DEFAULT_STEPS
+) -> Iterator[Image.Image]:
+    """Generate one image per key, or None, from seeds that count up: as `generate` does, in batches although keys differ."""
+    import torch
+
+    for start in range(0, len(keys), _BATCH):
+        part = keys[start : start + _BATCH]
+        seeds = [seed + start + i for i in range(len(part))]
+        noise = initial_noise(model.latent_shape, seeds)
+        noise = torch.cat([embed(n[None], key) if key else n[None] for n, key in zip(noise, part, strict=True)])
+        labels = [model.classes[s % len(model.classes)] if model.classes else None for s in seeds]
+        with torch.inference_mode():
+            latents = denoise(model, noise, steps=steps, conditions=labels, guidance=DEFAULT_GUIDANCE)
+            images = model.decode(latents)
+        yield from map(to_pil, images)
 
 
 def options_of(family: Family) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def calibration(tiny_model: LatentModel) -> Calibration:
 
 def few_steps(patch: pytest.MonkeyPatch) -> None:
     """Generate training images in two steps: the tiny model's are meaningless after fifty, too."""
-    patch.setattr(nulls, "generate", partial(generate, steps=2))
+    patch.setattr(nulls, "generate_under", partial(nulls.generate_under, steps=2))
 
 
 def calibrated(tiny_model: LatentModel) -> Calibration:
@@ -224,6 +224,14 @@ def test_repeated_and_unreadable_images_are_left_out_and_named(tiny_model: Laten
         calibrate([tmp_path / "broken.png"], FAMILY, model=tiny_model)
     with pytest.raises(UsageError, match="twice"):
         calibrate([one], FAMILY, model=tiny_model, attacks=(JPEG, JPEG))
+
+
+def test_images_under_keys_of_their_own_are_those_that_generate_makes(tiny_model: LatentModel) -> None:
+    key = Key.generate(SHAPE, seed=4)
+    together = nulls.generate_under([key, None, key], 40, tiny_model, steps=3)
+    alone = [next(generate(tiny_model, k, seeds=[40 + i], steps=3)).image for i, k in enumerate([key, None, key])]
+    for a, b in zip(together, alone, strict=True):
+        assert np.abs(np.asarray(a).astype(int) - np.asarray(b)).max() <= 1
 
 
 def test_scores_do_not_depend_on_the_batch(tiny_model: LatentModel) -> None:

@@ -11,10 +11,9 @@ from detectors import Rate
 from treering_verify.attacks import parse
 from treering_verify.benchmark.scope import CLEAN, SEEDS, Scope, distorted
 from treering_verify.findings import Cell, Figure, Findings, Matrix, Table
-from treering_verify.generation import generate
 from treering_verify.key import Family, Key
 from treering_verify.models import LatentModel
-from treering_verify.nulls import Training, learn, torch_batch
+from treering_verify.nulls import Training, generate_under, learn, torch_batch
 from treering_verify.report import format_pvalue
 from treering_verify.scores import classifier_of
 from treering_verify.verification import DEFAULT_ALPHA, Pipeline, recover_noise
@@ -39,10 +38,9 @@ def classifier(model: LatentModel, scope: Scope) -> Findings:
     with scope.progress("Images", 2 * training + 2 * count) as advance:
         attacks = (None, *(parse(text) for text in _ATTACKS))
         state = learn(Training(family, training, attacks, first + (1 << 20)), model, pipeline, advance)
-        for i in range(2 * count):
-            key = keys[i % _KEYS] if i < count else None
-            (made,) = generate(model, key, seeds=[first + (2 << 20) + i])
-            pictures.append(made.image)
+        marks = [keys[i % _KEYS] if i < count else None for i in range(2 * count)]
+        for picture in generate_under(marks, first + (2 << 20), model):
+            pictures.append(picture)
             advance()
     trained = classifier_of(family, keys, state)
     actual = [keys[i % _KEYS].name if i < count else trained.classes_[-1] for i in range(2 * count)]
