@@ -71,7 +71,7 @@ def _noise(
     import torch
 
     images = strangers(model, count, seed)
-    question = (fingerprint(model), __version__, count, seed)
+    question = (fingerprint(model), __version__, seed)
     parts: list[dict[str, NDArray[Any]]] = []
     for number in range(-(-count // _BATCH)):
         batch = _Batch(images, number, count)
@@ -85,7 +85,7 @@ def _noise(
                 "attack": np.array([s.attack for s in chosen]),
             }
 
-        parts.append(kept(scope.folder, "null", (*question, number), measure))
+        parts.append(kept(scope.folder, "null", (*question, number, batch.size), measure))
         batch.skip()
         for _ in range(len(parts[-1]["kind"])):
             advance()
@@ -97,11 +97,11 @@ class _Batch:
     """One batch of a stream of images, which has to be passed over where its answer was kept."""
 
     def __init__(self, images: Iterable[Stranger], number: int, count: int) -> None:
-        self._images, self._size, self._read = images, min(_BATCH, count - number * _BATCH), False
+        self._images, self.size, self._read = images, min(_BATCH, count - number * _BATCH), False
 
     def read(self) -> list[Stranger]:
         self._read = True
-        return list(islice(self._images, self._size))
+        return list(islice(self._images, self.size))
 
     def skip(self) -> None:
         if not self._read:
@@ -137,7 +137,7 @@ def _uniformity(rows: list[dict[str, Any]], tests: list[tuple[str, str]]) -> Tab
             low, high = (int(stats.binom.ppf(q, len(log10), alpha)) for q in (0.005, 0.995))
             held = held and low <= seen <= high
             counts.append(f"{seen} ({low} to {high})")
-        ks = format_pvalue(max(-300.0, float(np.log10(max(distance.pvalue, 1e-300)))))
+        ks = format_pvalue(float(np.log10(distance.pvalue))) if distance.pvalue > 1e-300 else "< 1e-300"
         lines.append((pattern, test, len(log10), ks, *counts, "yes" if held else "NO"))
     return Table(
         "P-values of images without the key",
