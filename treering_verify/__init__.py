@@ -9,6 +9,8 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from treering_verify.attacks import Attack
+    from treering_verify.calibrated import verify_calibrated
+    from treering_verify.calibration import Calibration
     from treering_verify.decoder_inversion import Problem, Settings
     from treering_verify.decoder_inversion import invert as invert_decoder
     from treering_verify.editing import edit
@@ -19,12 +21,15 @@ if TYPE_CHECKING:
     from treering_verify.key_index import KeyIndex, load_keys
     from treering_verify.models import LatentModel, load_model
     from treering_verify.noise_inversion import invert as invert_noise
+    from treering_verify.nulls import calibrate
     from treering_verify.results import Generated, Inversion, KeyEvidence, Verdict
     from treering_verify.verification import Pipeline, recover_noise, verify, verify_many
     from treering_verify.watermark import embed, extract, features
 
 _HOMES = {
     "Attack": "attacks",
+    "verify_calibrated": "calibrated",
+    "Calibration": "calibration",
     "Problem": "decoder_inversion",
     "Settings": "decoder_inversion",
     "invert_decoder": "decoder_inversion:invert",
@@ -44,6 +49,7 @@ _HOMES = {
     "LatentModel": "models",
     "load_model": "models",
     "invert_noise": "noise_inversion:invert",
+    "calibrate": "nulls",
     "Generated": "results",
     "Inversion": "results",
     "KeyEvidence": "results",
@@ -58,6 +64,7 @@ _HOMES = {
 }
 __all__ = [
     "Attack",
+    "Calibration",
     "Family",
     "Generated",
     "ImageError",
@@ -75,6 +82,7 @@ __all__ = [
     "UsageError",
     "Verdict",
     "__version__",
+    "calibrate",
     "edit",
     "embed",
     "extract",
@@ -88,6 +96,7 @@ __all__ = [
     "load_model",
     "recover_noise",
     "verify",
+    "verify_calibrated",
     "verify_many",
 ]
 

@@ -134,7 +134,7 @@ def calibrate(
         for place, stratum in enumerate(strata):
             processed = stratum.apply(batch, [seed + first + i for i in range(len(batch))], model)
             digests.update(map(digest, processed))
-            noise_hat, solution = recover_noise(model, torch_batch(processed), pipeline)
+            noise_hat, solution = recover_noise(model, batch_of(processed), pipeline)
             residuals += solution.residual.tolist()
             for row in range(len(batch)):
                 numbers = np.random.default_rng([seed, place, first + row]).standard_normal(family.degrees_of_freedom)
@@ -189,7 +189,7 @@ class _Pictures:
         self._passed()
 
 
-def torch_batch(pictures: Sequence[Image.Image]) -> torch.Tensor:
+def batch_of(pictures: Sequence[Image.Image]) -> torch.Tensor:
     """Put RGB pictures of one size into one batch, (B, 3, H, W)."""
     import torch
 

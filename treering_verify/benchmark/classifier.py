@@ -13,7 +13,7 @@ from treering_verify.benchmark.scope import CLEAN, SEEDS, Scope, distorted
 from treering_verify.findings import Cell, Figure, Findings, Matrix, Table
 from treering_verify.key import Family, Key
 from treering_verify.models import LatentModel
-from treering_verify.nulls import Training, generate_under, learn, torch_batch
+from treering_verify.nulls import Training, batch_of, generate_under, learn
 from treering_verify.report import format_pvalue
 from treering_verify.scores import classifier_of
 from treering_verify.verification import DEFAULT_ALPHA, Pipeline, recover_noise
@@ -50,9 +50,7 @@ def classifier(model: LatentModel, scope: Scope) -> Findings:
     figures = []
     for attack in (CLEAN, *_ATTACKS):
         attacked = distorted(pictures, attack)
-        noise = [
-            recover_noise(model, torch_batch(attacked[s : s + _BATCH]))[0] for s in range(0, len(attacked), _BATCH)
-        ]
+        noise = [recover_noise(model, batch_of(attacked[s : s + _BATCH]))[0] for s in range(0, len(attacked), _BATCH)]
         X = np.concatenate([features(extract(part, family), family) for part in noise])
         weighted = trained["classify"].exact_features(trained["whiten"].transform(X))
         called: dict[str, list[tuple[str, float | None]]] = {

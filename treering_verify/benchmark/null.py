@@ -16,7 +16,7 @@ from treering_verify.benchmark.strangers import Stranger, strangers
 from treering_verify.findings import Cell, Curve, Curves, Figure, Findings, Table
 from treering_verify.key import Family, Key
 from treering_verify.models import LatentModel
-from treering_verify.nulls import torch_batch
+from treering_verify.nulls import batch_of
 from treering_verify.report import format_pvalue
 from treering_verify.verification import recover_noise
 from treering_verify.watermark import extract, features, key_coefficients
@@ -78,7 +78,7 @@ def _noise(
 
         def measure(batch: _Batch = batch) -> dict[str, NDArray[Any]]:
             chosen = batch.read()
-            noise_hat, _ = recover_noise(model, torch_batch([s.picture for s in chosen]))
+            noise_hat, _ = recover_noise(model, batch_of([s.picture for s in chosen]))
             return {
                 "noise": noise_hat.numpy(),
                 "kind": np.array([s.kind for s in chosen]),
