@@ -1,10 +1,14 @@
 """Statistics of watermark detection: numbers in, evidence out.
 
-`exact` holds the test that is exact on any image, `search` the same for millions of keys, `signs` its like for keys that are
-signs, `hypotheses` the correction for many guesses of what was done to an image, `published` the baselines from the
-literature, `rates` and `estimates` the summary of many answers. Nothing here knows about pixels, models, spectra or files.
+`exact` holds the test that is exact on any image, `decoys` its Monte-Carlo cross-check, `search` the same for millions of
+keys, `signs` its like for keys that are signs, `hypotheses` the correction for many guesses of what was done to an image,
+`published` the baselines from the literature, `rates` and `estimates` the summary of many answers, `conformal` p-values
+against images known to be unmarked. `classifier`, which imports scikit-learn, is imported by its own name. Nothing here
+knows about pixels, models, spectra or files.
 """
 
+from detectors.conformal import Threshold, conformal_pvalue, threshold_at, worst_stratum
+from detectors.decoys import DecoyCheck, count_reaching, decoy_checks
 from detectors.estimates import Line, Mean, PairedTest, line, mcnemar, mean
 from detectors.evidence import Evidence
 from detectors.exact import (
@@ -26,6 +30,7 @@ from detectors.signs import hoeffding_log10_pvalue, sign_tests, sign_weights, si
 
 __all__ = [
     "ConfusionMatrix",
+    "DecoyCheck",
     "Evidence",
     "Line",
     "Mean",
@@ -33,15 +38,19 @@ __all__ = [
     "Rate",
     "Roc",
     "Searched",
+    "Threshold",
     "bonferroni",
     "bounded_cosine_tests",
     "clopper_pearson",
+    "conformal_pvalue",
     "confusion_matrix",
     "corrected",
     "cosine_log10_pvalue",
     "cosine_needed",
     "cosine_test",
     "cosine_tests",
+    "count_reaching",
+    "decoy_checks",
     "direction_drift",
     "gaussian_test",
     "gaussian_tests",
@@ -61,5 +70,7 @@ __all__ = [
     "sign_weights",
     "signs_log10_pvalue",
     "smallest_pvalue",
+    "threshold_at",
     "vote_test",
+    "worst_stratum",
 ]

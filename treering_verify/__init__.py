@@ -10,6 +10,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from treering_verify.attacks import Attack
     from treering_verify.audit.folder import audit_folder
+    from treering_verify.calibrated import verify_calibrated
+    from treering_verify.calibration import Calibration
     from treering_verify.decoder_inversion import Problem, Settings
     from treering_verify.decoder_inversion import invert as invert_decoder
     from treering_verify.editing import edit
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from treering_verify.messages import decode_many, with_message
     from treering_verify.models import LatentModel, load_model
     from treering_verify.noise_inversion import invert as invert_noise
+    from treering_verify.nulls import calibrate
     from treering_verify.results import Generated, Inversion, KeyEvidence, Verdict
     from treering_verify.search import Search
     from treering_verify.verification import Pipeline, recover_noise, verify, verify_many
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "Attack": "attacks",
     "audit_folder": "audit.folder",
+    "verify_calibrated": "calibrated",
+    "Calibration": "calibration",
     "Problem": "decoder_inversion",
     "Settings": "decoder_inversion",
     "invert_decoder": "decoder_inversion:invert",
@@ -50,6 +55,7 @@ _HOMES = {
     "LatentModel": "models",
     "load_model": "models",
     "invert_noise": "noise_inversion:invert",
+    "calibrate": "nulls",
     "Generated": "results",
     "Inversion": "results",
     "KeyEvidence": "results",
@@ -65,6 +71,7 @@ _HOMES = {
 }
 __all__ = [
     "Attack",
+    "Calibration",
     "Family",
     "Generated",
     "ImageError",
@@ -84,6 +91,7 @@ __all__ = [
     "Verdict",
     "__version__",
     "audit_folder",
+    "calibrate",
     "decode_many",
     "edit",
     "embed",
@@ -98,6 +106,7 @@ __all__ = [
     "load_model",
     "recover_noise",
     "verify",
+    "verify_calibrated",
     "verify_many",
     "with_message",
 ]

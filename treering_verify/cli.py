@@ -15,6 +15,7 @@ import click
 
 from treering_verify import __version__
 from treering_verify.audit_commands import audit
+from treering_verify.calibrate_commands import EXACT, calibrate, detector_options, verdicts_of
 from treering_verify.commands import (
     UNJUDGED,
     command_of,
@@ -66,6 +67,7 @@ main.add_command(identify)
 main.add_command(keys)
 main.add_command(report)
 main.add_command(decode)
+main.add_command(calibrate)
 
 
 @command("treering demo --output demo")
@@ -193,12 +195,22 @@ def generate(
 @command("treering verify images/*.png --key my.key.json")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--key", "key_files", multiple=True, required=True, type=click.Path(path_type=Path), help="Repeatable.")
+@click.option(
+    "--decoys",
+    type=click.IntRange(0),
+    default=0,
+    help="Cross-check p by this many decoy keys, such as 100000; nothing is searched then.",
+)
+@detector_options
 @verdict_options
 @search_options
 @pipeline_options
 def verify(
     files: tuple[Path, ...],
     key_files: tuple[Path, ...],
+    decoys: int,
+    calibration: Path | None,
+    detector: str,
     alpha: float,
     style: str,
     fail_on: tuple[str, ...],
@@ -210,10 +222,13 @@ def verify(
     from treering_verify.models import load_model
     from treering_verify.verification import Pipeline, verify_many
 
-    keys = _load_keys(key_files)
-    verdicts = verify_many(
-        files, keys, model=load_model(model), alpha=alpha, pipeline=Pipeline(**pipeline), search=search
-    )
+    keys, chosen = _load_keys(key_files), Pipeline(**pipeline)
+    if detector == EXACT and calibration is None:
+        verdicts = verify_many(
+            files, keys, model=load_model(model), alpha=alpha, pipeline=chosen, search=search, decoys=decoys
+        )
+    else:
+        verdicts = verdicts_of(files, keys, calibration, detector, decoys, model, alpha, chosen)
     print_verdicts(verdicts, len(files), "Verifying", style, fail_on)
 
 

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
+    from detectors import DecoyCheck
+
 SCHEMA_VERSION = 1
 DETECTED, NO_EVIDENCE, INCONCLUSIVE = "detected", "no evidence", "inconclusive"
 
@@ -22,14 +24,20 @@ class KeyEvidence:
     key, fingerprint : str
         Name and public fingerprint of the key.
     statistic : float
-        Cosine between the image's features and the key's numbers, or agreement of signs, in [-1, 1].
+        Cosine between the image's features and the key's numbers, or agreement of signs, in [-1, 1]; of a calibrated
+        detector, its score.
     log10_pvalue : float
-        log10 of the exact p-value of this key alone, corrected for the hypotheses searched, if any.
+        log10 of the p-value of this key alone: exact, and corrected for the hypotheses searched, if any; or conformal
+        where the detector is calibrated.
     log10_adjusted : float
         The same after Holm's correction over all keys that were tried.
     degrees_of_freedom : int
     hypothesis : str
         What was found to have been done to the picture's geometry, in words; "" for nothing, or when nothing was searched.
+    decoys : DecoyCheck, optional
+        Monte-Carlo cross-check of `log10_pvalue`, where it was asked for.
+    stratum : str
+        Stratum of the calibration that decided the p-value, the worst; "" for the exact test.
     """
 
     key: str
@@ -39,6 +47,8 @@ class KeyEvidence:
     log10_adjusted: float
     degrees_of_freedom: int
     hypothesis: str = ""
+    decoys: DecoyCheck | None = None
+    stratum: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,6 +81,10 @@ class Verdict:
         Keys that were tried and that the p-values are corrected for; 0 on errors.
     message : str or None
         What `decode_many` read; None where no message was asked for.
+    detector : str
+        What gave the p-values: "exact-cosine", or the name of a calibrated detector.
+    null_count : int
+        Images that each stratum of the calibration holds; 0 for the exact test.
     """
 
     path: str
@@ -86,6 +100,8 @@ class Verdict:
     seconds: float = 0.0
     keys_tried: int = 0
     message: str | None = None
+    detector: str = "exact-cosine"
+    null_count: int = 0
 
     @property
     def best(self) -> KeyEvidence | None:
@@ -105,10 +121,11 @@ class Verdict:
     def record(self) -> dict[str, Any]:
         """Flat, JSON-ready form with a fixed set of fields (DESIGN section 5); None where nothing is known.
 
-        A field more, `message`, where one was asked for.
+        A field more where it was asked for: `message`; `decoys`, the cross-check; `calibration`, if the detector is
+        calibrated.
         """
         best = self.best
-        return {
+        record: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,
             "path": self.path,
             "status": self.status,
@@ -121,6 +138,7 @@ class Verdict:
             "log10_pvalue": best.log10_adjusted if best else None,
             "statistic": best.statistic if best else None,
             "hypothesis": (best.hypothesis or None) if best and self.verdict == DETECTED else None,
+            "detector": self.detector,
             "alpha": self.alpha,
             "keys_tried": self.keys_tried,
             "note": self.note,
@@ -129,6 +147,24 @@ class Verdict:
             "seconds": round(self.seconds, 4),
             **({} if self.message is None else {"message": self.message}),
         }
+        if best and best.decoys:
+            check = best.decoys
+            record["decoys"] = {
+                "count": check.decoys,
+                "reached": check.reached,
+                "pvalue": check.pvalue,
+                "interval": list(check.interval),
+                "log10_pvalue_exact": check.log10_exact,
+                "agreement": check.agreement,
+                "seed": check.seed,
+            }
+        if self.null_count:
+            record["calibration"] = {
+                "stratum": best.stratum if best else None,
+                "images": self.null_count,
+                "smallest_pvalue": 1 / (self.null_count + 1),
+            }
+        return record
 
     def matches(self) -> list[dict[str, Any]]:
         """JSON-ready form of the evidence, strongest first; what `identify` adds to the record."""

@@ -25,9 +25,10 @@ from treering_verify.hypotheses import undo
 from treering_verify.images import fit, open_image, to_tensor
 from treering_verify.key import Key
 from treering_verify.models import LatentModel, load_model
+from treering_verify.patterns import PATTERNS
 from treering_verify.results import DETECTED, INCONCLUSIVE, NO_EVIDENCE, KeyEvidence, Verdict
 from treering_verify.search import Guess, Search, as_it_is, confirm, guess
-from treering_verify.watermark import weigh_key
+from treering_verify.watermark import extract, features, weigh_key
 
 if TYPE_CHECKING:
     import torch
@@ -124,9 +125,11 @@ def verify(
     alpha: float = DEFAULT_ALPHA,
     pipeline: Pipeline | None = None,
     search: Search | None = DEFAULT_SEARCH,
+    decoys: int = 0,
 ) -> Verdict:
     """Judge one image; see `verify_many`."""
-    return next(iter(verify_many([source], keys, model=model, alpha=alpha, pipeline=pipeline, search=search)))
+    judged = verify_many([source], keys, model=model, alpha=alpha, pipeline=pipeline, search=search, decoys=decoys)
+    return next(iter(judged))
 
 
 def verify_many(
@@ -137,6 +140,7 @@ def verify_many(
     alpha: float = DEFAULT_ALPHA,
     pipeline: Pipeline | None = None,
     search: Search | None = DEFAULT_SEARCH,
+    decoys: int = 0,
 ) -> Iterator[Verdict]:
     """Judge images, lazily, batch by batch, one verdict per source in the order of the sources.
 
@@ -154,6 +158,9 @@ def verify_many(
     search : Search, optional
         What may have been done to a picture's geometry, tried on pictures that are not detected as they are; None
         tries nothing, and spares the correction for it: a factor of 2 for pictures as they are.
+    decoys : int
+        Decoy keys that cross-check the p-value of each image's strongest key (`detectors.decoy_checks`); 0: none. They
+        check the picture as it is, so nothing is searched then.
 
     Yields
     ------
@@ -162,27 +169,34 @@ def verify_many(
     Raises
     ------
     UsageError
-        If there is no key, a key does not fit the model, or alpha is out of range.
+        If there is no key, a key does not fit the model, or alpha or decoys is out of range.
     """
-    keys = [keys] if isinstance(keys, Key) else list(keys)
     model = model or load_model()
     pipeline = pipeline or Pipeline()
-    if not keys:
+    chosen = fitting_keys(keys, model)
+    if decoys < 0:
+        raise UsageError(f"decoys is {decoys}: draw 0 or more")
+
+    def weigh_images(noise_hat: torch.Tensor, image: torch.Tensor) -> list[tuple[KeyEvidence, ...]]:
+        if search is None or decoys:
+            return weigh(noise_hat, chosen, decoys)
+        return weigh_searched(noise_hat, image, chosen, search, partial(_recover_in_batches, model, pipeline), alpha)
+
+    yield from judge_many(sources, weigh_images, len(chosen), model=model, alpha=alpha, pipeline=pipeline)
+
+
+def fitting_keys(keys: Key | Sequence[Key], model: LatentModel) -> list[Key]:
+    """Return keys as a list; UsageError if there is none, or one is made for another shape of noise than the model's."""
+    chosen = [keys] if isinstance(keys, Key) else list(keys)
+    if not chosen:
         raise UsageError("no key to look for: give at least one")
-    for key in keys:
+    for key in chosen:
         if key.latent_shape != model.latent_shape:
             raise UsageError(
                 f"key {key.name!r} is made for noise {key.latent_shape}, model {model.name!r} has {model.latent_shape}: "
                 "make a key for this model with treering keygen --model"
             )
-
-    def weigh_images(noise_hat: torch.Tensor, image: torch.Tensor) -> list[tuple[KeyEvidence, ...]]:
-        if search is None:
-            return weigh(noise_hat, keys)
-        again = partial(_recover_in_batches, model, pipeline)
-        return weigh_searched(noise_hat, image, keys, search, again, alpha)
-
-    yield from judge_many(sources, weigh_images, len(keys), model=model, alpha=alpha, pipeline=pipeline)
+    return chosen
 
 
 def judge_many(
@@ -305,12 +319,47 @@ def decide(evidence: tuple[KeyEvidence, ...], alpha: float, note: str, status: s
     return NO_EVIDENCE, "", ""
 
 
-def weigh(noise_hat: torch.Tensor, keys: Sequence[Key]) -> list[tuple[KeyEvidence, ...]]:
-    """Test every key on noise_hat, (B, C, h, w): per image all keys, the strongest first, Holm-adjusted."""
-    return [
-        rank([(key.name, key.fingerprint, e) for key, e in zip(keys, row, strict=True)], len(keys))
-        for row in _tests(noise_hat, keys)
+def weigh(noise_hat: torch.Tensor, keys: Sequence[Key], decoys: int = 0) -> list[tuple[KeyEvidence, ...]]:
+    """Test every key on noise_hat, (B, C, h, w): per image all keys, the strongest first, Holm-adjusted.
+
+    With `decoys`, that many decoy keys cross-check the strongest key's p-value.
+    """
+    tests = _tests(noise_hat, keys)
+    ranked = [
+        rank([(key.name, key.fingerprint, e) for key, e in zip(keys, row, strict=True)], len(keys)) for row in tests
     ]
+    return _checked(ranked, tests, noise_hat, keys, decoys) if decoys else ranked
+
+
+def _checked(
+    ranked: list[tuple[KeyEvidence, ...]],
+    tests: Sequence[list[Evidence]],
+    noise_hat: torch.Tensor,
+    keys: Sequence[Key],
+    decoys: int,
+) -> list[tuple[KeyEvidence, ...]]:
+    """Add the decoys' check of each image's strongest key; keys with as many numbers share the decoys.
+
+    Raises
+    ------
+    UsageError
+        If a key's pattern is not tested by the cosine.
+    """
+    from detectors import decoy_checks
+
+    for key in keys:
+        if not PATTERNS[key.pattern].cosine:
+            raise UsageError(f"decoys check the cosine test, and {key.pattern} has another: leave decoys out")
+    strongest = [min(range(len(keys)), key=lambda k: row[k].log10_pvalue) for row in tests]
+    checked = list(ranked)
+    for degrees in {keys[k].degrees_of_freedom for k in strongest}:
+        rows = [row for row, k in enumerate(strongest) if keys[k].degrees_of_freedom == degrees]
+        chosen = [(noise_hat[row : row + 1], keys[strongest[row]]) for row in rows]
+        seen = np.concatenate([features(extract(noise, key), key) for noise, key in chosen])
+        checks = decoy_checks(seen, [tests[row][strongest[row]] for row in rows], decoys)
+        for row, check in zip(rows, checks, strict=True):
+            checked[row] = (replace(ranked[row][0], decoys=check), *ranked[row][1:])
+    return checked
 
 
 def weigh_searched(

@@ -108,6 +108,18 @@ def whiten(coefficients: npt.NDArray[np.complex128], key: Key | Family) -> npt.N
     return np.asarray(coefficients / np.sqrt(np.maximum(power, np.finfo(float).tiny))[..., ring])
 
 
+def groups(family: Key | Family) -> npt.NDArray[np.int64]:
+    """Group of each of a key's numbers, (d,): what the classifier whitens together and gives one weight.
+
+    `random`: a ring in a channel, real and imaginary parts alike. `rings`: a ring in all channels.
+    """
+    ring = key_bins(family).ring - family.inner_radius
+    count = family.outer_radius - family.inner_radius + 1
+    if family.pattern == "random":
+        return np.concatenate([channel * count + np.tile(ring, 2) for channel in range(len(family.channels))])
+    return np.tile(np.arange(count), len(family.channels))
+
+
 def _check_shape(noise: torch.Tensor, key: Key | Family) -> None:
     if noise.ndim != 4 or tuple(noise.shape[1:]) != key.latent_shape:
         label = f"key {key.name!r}" if isinstance(key, Key) else f"the family ({key})"

@@ -16,7 +16,7 @@ from treering_verify.generation import generate
 from treering_verify.images import fit, to_tensor
 from treering_verify.key import Key
 from treering_verify.models import LatentModel, load_model
-from treering_verify.report import to_json
+from treering_verify.report import format_text, to_json
 from treering_verify.verification import Pipeline, recover_noise, verify, verify_many, weigh
 
 
@@ -134,3 +134,22 @@ def test_a_flat_image_is_judged_without_trouble(landscape: LatentModel, keys: li
         verdict = verify(Image.new("RGB", (128, 128), colour), keys, model=landscape)
         assert verdict.verdict in ("no evidence", "inconclusive")
         assert verdict.best is not None and np.isfinite(verdict.best.statistic)
+
+
+def test_decoys_cross_check_the_strongest_key_of_each_image(
+    landscape: LatentModel, keys: list[Key], marked: list[Image.Image], unmarked: list[Image.Image]
+) -> None:
+    rings = Key.generate((4, 32, 32), name="rings", pattern="rings", seed=5)
+    verdicts = list(verify_many([marked[0], *unmarked[:3]], [*keys, rings], model=landscape, decoys=2_000))
+    for verdict in verdicts:
+        assert verdict.best is not None and verdict.best.decoys is not None
+        assert verdict.best.decoys.log10_exact == verdict.best.log10_pvalue
+        assert [e.decoys for e in verdict.evidence[1:]] == [None] * 3
+        record = json.loads(json.dumps(to_json(verdict.record()), allow_nan=False))["decoys"]
+        assert record["count"] == 2_000 and record["agreement"] == verdict.best.decoys.agreement != "disagrees"
+        line = format_text(verdict).splitlines()[-1]
+        assert f"{record['reached']} of 2000" in line and "agrees with the exact" in line
+    assert "as far as it sees" in format_text(verdicts[0])
+    assert "decoys" not in verify(unmarked[0], keys, model=landscape).record()
+    with pytest.raises(UsageError, match="decoys"):
+        verify(unmarked[0], keys, model=landscape, decoys=-1)

@@ -16,7 +16,7 @@ from detectors import cosine_log10_pvalue
 from treering_verify.errors import UsageError
 from treering_verify.key import DEFAULT_RADII, Key, count_numbers
 from treering_verify.spectrum import transform
-from treering_verify.watermark import embed, extract, features, key_bins
+from treering_verify.watermark import embed, extract, features, groups, key_bins
 
 PATTERNS = ("rings", "random")  # test_patterns.py holds the laws of all
 SHAPE = (4, 32, 32)
@@ -211,3 +211,28 @@ def test_evidence_grows_with_the_signal_and_is_overwhelming_without_noise(patter
         medians.append(np.median(cosine_log10_pvalue(np.clip(cosines(found, keys), -1, 1 - 1e-15), found.shape[1])))
     assert all(later < earlier for earlier, later in pairwise(medians))
     assert medians[-1] < -100
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("channels", CHANNELS)
+def test_groups_of_a_keys_numbers_are_its_rings(pattern: str, channels: tuple[int, ...]) -> None:
+    family = random_keys(pattern, 1, channels)[0].family
+    group = groups(family)
+    assert group.shape == (family.degrees_of_freedom,)
+    rings = family.outer_radius - family.inner_radius + 1
+    # A picture whose spectrum lives on one ring of one channel shows up in that ring's group alone.
+    noise = torch.zeros(1, *SHAPE, dtype=torch.float64)
+    marked = embed(noise, random_keys(pattern, 1, channels, seed=3)[0])
+    bins = key_bins(family)
+    spectrum = transform(marked)
+    _, height, width = SHAPE
+    y, x = torch.meshgrid(torch.arange(height) - height // 2, torch.arange(width) - width // 2, indexing="ij")
+    ring = torch.round(torch.sqrt((x**2 + y**2).double())).long()
+    keep = torch.zeros_like(spectrum)
+    keep[:, channels[-1]] = torch.where(ring == family.inner_radius + 1, spectrum[:, channels[-1]], 0)
+    one = torch.fft.ifft2(torch.fft.ifftshift(keep, dim=(-2, -1)), norm="ortho").real
+    found = recovered(one, random_keys(pattern, 1, channels)[0])[0]
+    last = (len(channels) - 1) * rings if pattern == "random" else 0
+    assert set(group[np.abs(found) > 1e-9]) == {last + 1}
+    assert len(set(group)) == rings * (len(channels) if pattern == "random" else 1)
+    assert bins.ring.min() == family.inner_radius

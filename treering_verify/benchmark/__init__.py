@@ -11,6 +11,7 @@ from treering_verify.benchmark.ablation import ablation
 from treering_verify.benchmark.audit import audit
 from treering_verify.benchmark.baseline import baseline
 from treering_verify.benchmark.classification import classification
+from treering_verify.benchmark.classifier import classifier
 from treering_verify.benchmark.cocoercivity import cocoercivity
 from treering_verify.benchmark.detection import detection
 from treering_verify.benchmark.editing import editing
@@ -19,6 +20,7 @@ from treering_verify.benchmark.identification import identification
 from treering_verify.benchmark.inversion import inversion
 from treering_verify.benchmark.kept import FOLDER
 from treering_verify.benchmark.noise import noise
+from treering_verify.benchmark.null import null
 from treering_verify.benchmark.pareto import pareto
 from treering_verify.benchmark.patterns import patterns
 from treering_verify.benchmark.precision import precision
@@ -37,6 +39,8 @@ BENCHMARKS: dict[str, Callable[[LatentModel, Scope], Findings]] = {
     "search": search,
     "identification": identification,
     "patterns": patterns,
+    "null": null,
+    "classifier": classifier,
     "inversion": inversion,
     "ablation": ablation,
     "baseline": baseline,

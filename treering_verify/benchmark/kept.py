@@ -16,6 +16,7 @@ from treering_verify.files import write_atomic
 if TYPE_CHECKING:
     Arrays = dict[str, NDArray[Any]]
 
+
 FOLDER = "kept"
 
 

@@ -42,6 +42,8 @@ SEEDS = {
             "search",
             "audit",
             "patterns",
+            "null",
+            "classifier",
         )
     )
 }

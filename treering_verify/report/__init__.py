@@ -1,5 +1,6 @@
 """The only formatter: verdicts and tables as text or JSON, pictures, and the HTML report of benchmarks."""
 
+from treering_verify.report.calibrations import calibration_record, format_calibration
 from treering_verify.report.copies import format_attacks, format_copies
 from treering_verify.report.page import Provenance, store_findings, write_report
 from treering_verify.report.pictures import draw_figure, save_spectrum_picture
@@ -19,8 +20,10 @@ from treering_verify.report.text import (
 __all__ = [
     "FORMATS",
     "Provenance",
+    "calibration_record",
     "draw_figure",
     "format_attacks",
+    "format_calibration",
     "format_cell",
     "format_copies",
     "format_pvalue",

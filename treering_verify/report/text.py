@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from treering_verify.files import printable
 from treering_verify.findings import Cell, Table
 from treering_verify.results import DETECTED, Verdict
+
+if TYPE_CHECKING:
+    from detectors import DecoyCheck
 
 FORMATS = ("text", "json", "jsonl")
 
@@ -53,7 +56,24 @@ def format_text(verdict: Verdict) -> str:
     line = (
         f"{verdict.verdict:13} {name}  p {format_pvalue(verdict.best.log10_adjusted)}{key}  ({verdict.seconds:.1f} s)"
     )
-    return f"{line}\n{'':13} {verdict.code}: {verdict.reason}" if verdict.reason else line
+    if verdict.reason:
+        line += f"\n{'':13} {verdict.code}: {verdict.reason}"
+    if verdict.null_count:
+        of = f"of {verdict.null_count} images a stratum, worst {verdict.best.stratum}"
+        line += f"\n{'':13} {verdict.detector} {verdict.best.statistic:.4g}, p from the scores {of}"
+    return f"{line}\n{'':13} {_decoy_line(verdict.best.decoys)}" if verdict.best.decoys else line
+
+
+def _decoy_line(check: DecoyCheck) -> str:
+    low, high = check.interval
+    alone = format_pvalue(check.log10_exact)
+    answer = {
+        "agrees": f"agrees with the exact {alone}",
+        "disagrees": f"DISAGREES with the exact {alone}",
+    }.get(check.agreement, f"agrees with the exact {alone} as far as it sees, which is {1 / (1 + check.decoys):.1e}")
+    return (
+        f"decoys: {check.reached} of {check.decoys} do as well, p {check.pvalue:.2g} [{low:.2g}, {high:.2g}]; {answer}"
+    )
 
 
 def _match_lines(verdict: Verdict) -> Iterator[str]:
