@@ -61,7 +61,8 @@ def write_audit(
     """Write rows, shard by shard, and a summary, and return the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, rows in enumerate(shards):
-        extra = [("q_value", pa.float64())] if rows and "q_value" in rows[0] else []
+        kinds = {"path_bytes": pa.binary(), "q_value": pa.float64()}
+        extra = [(name, kind) for name, kind in kinds.items() if rows and name in rows[0]]
         table = pa.Table.from_pylist(list(rows), schema=pa.schema([*SCHEMA, *extra]))
         parquet.write_table(table, folder / f"rows-{number:06d}.parquet")
     content = {"schema_version": 1, "finished": True, "alpha": 1e-6, "model": "landscape", "keys": list(keys)}

@@ -16,7 +16,7 @@ import pytest
 import torch
 from audit_rows import KEYS, row, unjudged, write_audit
 from click.testing import CliRunner, Result
-from pictures import smooth
+from pictures import encoded, smooth
 
 from treering_verify.cli import main
 from treering_verify.errors import UsageError
@@ -280,6 +280,24 @@ def test_pictures_come_from_the_very_bytes_that_were_judged(tmp_path: Path) -> N
     assert tiles[0].thumbnail.startswith("data:image/jpeg;base64,") and tiles[0].note == ""
     assert [bool(tile.thumbnail) for tile in tiles] == [True, False, False, False]
     assert "changed" in tiles[1].note and "no such file" in tiles[2].note and "network" in tiles[3].note
+
+
+def test_a_name_that_is_no_text_is_found_by_its_bytes_and_q_values_are_shown(tmp_path: Path) -> None:
+    import os
+
+    name = os.fsencode(tmp_path) + b"/\xff.png"
+    Path(os.fsdecode(name)).write_bytes(encoded(smooth(), "PNG"))
+    rows = [
+        row("shown\\xff.png", "detected", -9.0, path_bytes=name, q_value=0.125),
+        row("a.png", path_bytes=None, q_value=0.5),
+    ]
+    folder = write_audit(tmp_path / "audit", [rows])
+    page = write_report(folder).read_text()
+    assert "data:image/jpeg" in page and ">0.125<" in page
+    records = [json.loads(line) for line in write_report(folder, tmp_path / "o.jsonl").read_text().splitlines()]
+    assert [r["path_bytes"] for r in records] == [name.hex(), None] and records[0]["q_value"] == 0.125
+    lines = list(csv.DictReader(io.StringIO(write_report(folder, tmp_path / "o.csv").read_text())))
+    assert [line["path_bytes"] for line in lines] == [name.hex(), ""]
 
 
 @pytest.mark.parametrize("pattern", ["random", "rings"])

@@ -41,7 +41,7 @@ def write_csv(audit: AuditRows, file: BinaryIO) -> None:
     writer.writerow(audit.columns)
     for batch in audit.batches():
         cells = [
-            [harmless(value) for value in column.to_pylist()] if name in text else column.to_pylist()
+            [harmless(value) if name in text else _plain(value) for value in column.to_pylist()]
             for name, column in zip(batch.column_names, batch.columns, strict=True)
         ]
         writer.writerows(zip(*cells, strict=True))
@@ -60,8 +60,9 @@ def harmless(text: str | None) -> str:
 
 
 def write_jsonl(audit: AuditRows, file: BinaryIO) -> None:
-    """Write all rows as JSON, one a line, ASCII; NaN and infinities as null."""
-    _write(file, (json.dumps(to_json(row)) + "\n" for row in audit.records()))
+    """Write all rows as JSON, one a line, ASCII; NaN and infinities as null, bytes in hexadecimal."""
+    rows = ({name: _plain(value) for name, value in row.items()} for row in audit.records())
+    _write(file, (json.dumps(to_json(row)) + "\n" for row in rows))
 
 
 def write_sarif(audit: AuditRows, file: BinaryIO, fail_on: Sequence[str] = (DETECTED,)) -> None:
@@ -167,6 +168,10 @@ def _message(row: dict[str, Any]) -> str:
     p = f", p {format_pvalue(row['log10_adjusted'])}" if row["log10_adjusted"] is not None else ""
     key = f" (key {row['key']})" if row["verdict"] == DETECTED and row["key"] else ""
     return printable(f"{row['verdict']}{key}{p}" + (f"; {row['reason']}" if row["reason"] else ""))
+
+
+def _plain(value: Any) -> Any:
+    return value.hex() if isinstance(value, bytes) else value
 
 
 def _rule(label: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,7 +109,8 @@ def _read(row: dict[str, Any], root: Path) -> Image.Image | str:
     if "://" in row["path"]:
         return "read over a network: not fetched again"
     try:
-        data = read_bytes(root / row["path"])
+        name = os.fsdecode(row["path_bytes"]) if row.get("path_bytes") else row["path"]
+        data = read_bytes(root / name)
         if row["sha256"] and hashlib.sha256(data).hexdigest() != row["sha256"]:
             return "the file has changed since the audit"
         return open_image(data)

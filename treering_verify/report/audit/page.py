@@ -266,7 +266,8 @@ def _facts(audit: AuditRows) -> dict[str, str]:
     for name in ("finished", "model", "alpha", "settings_id", "settings", "versions", "seconds", "schema_version"):
         value = audit.summary.get(name)
         if isinstance(value, dict):
-            facts |= {printable(f"{name}: {inner}"): printable(str(v)) for inner, v in sorted(value.items())}
+            shown = {inner: v for inner, v in sorted(value.items()) if inner != "keys"}  # they have a table
+            facts |= {printable(f"{name}: {inner}"): printable(str(v)) for inner, v in shown.items()}
         elif value is not None:
             facts[name] = printable(format_cell(value) if isinstance(value, float) else str(value))
     return facts
