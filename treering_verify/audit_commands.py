@@ -90,7 +90,7 @@ def audit(
 ) -> None:
     """Judge every file of folders, lists and manifests, of any number: one row each, whatever is in it.
 
-    Rows go to Parquet files in --output, counts to summary.json there. What is no image is skipped, what is broken is an
+    Rows go to Parquet files in --output, counts to summary.json and a page to report.html there. What is no image is skipped, what is broken is an
     error, both with a reason; nothing stops an audit. The same command goes on where an audit was ended, by Ctrl-C, by
     SIGTERM (both exit 130 once the batch is done) or by a crash. Links are not followed, except where PATH is one to a
     folder.
@@ -106,6 +106,7 @@ def audit(
     from treering_verify.key_index import load_keys
     from treering_verify.models import load_model
     from treering_verify.report import format_row, format_summary
+    from treering_verify.report.audit import PAGE, write_report
     from treering_verify.verification import Pipeline
 
     if not (paths or lists or manifests):
@@ -118,6 +119,7 @@ def audit(
         judge = Judge.of(load_keys(key_paths), load_model(model), alpha, Pipeline(**pipeline))
         for _ in run_audit(inputs, judge, output, options, watch, stop):
             pass
+        write_report(output, model=judge.model, pipeline=judge.pipeline)
     summary = json.loads((output / SUMMARY).read_text())
     verdicts, detected = summary["verdict"], summary["verdict"].get("detected", 0)
     if not quiet and style == "json":
@@ -130,7 +132,7 @@ def audit(
             click.echo(f"... and {detected - len(found)} more detected")
         for line in format_summary(summary):
             click.echo(line)
-        click.echo(f"rows and summary are in {printable(str(output))}", err=True)
+        click.echo(f"rows, summary and {PAGE} are in {printable(str(output))}", err=True)
     if any(verdicts.get(name.replace("-", " "), 0) for name in fail_on):
         sys.exit(FOUND)
     if summary["status"].get("error", 0):

@@ -153,7 +153,7 @@ def run_audit(
             if options.q_values:
                 store.add_q_values()
             cache_module.remove(store.state)
-            summarise(True)  # the report of a finished audit is written after this line
+            summarise(True)
         except BaseException as error:
             LOG.info("ended early: %s", type(error).__name__)
             with contextlib.suppress(UsageError):
