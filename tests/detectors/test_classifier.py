@@ -68,6 +68,16 @@ def test_calibrated_probabilities_are_truer_than_uncalibrated_ones():
     assert calibrated < log_loss(truth, pipeline.predict_proba(fresh), labels=[*NAMES, NONE])
 
 
+def test_a_few_calibration_images_that_are_certain_are_left_certain():
+    numbers = keys(15)
+    X, y = pictures(numbers, NAMES, 8, seed=16, strength=3.0)
+    pipeline = key_pipeline(NAMES, numbers, GROUPS).fit(X, y)
+    fresh, truth = pictures(numbers, NAMES, 200, seed=17, strength=3.0)
+    assert pipeline.score(fresh, truth) == 1
+    assert log_loss(truth, pipeline.predict_proba(fresh), labels=[*NAMES, NONE]) < 0.1
+    assert np.isfinite(list(pipeline["classify"].state()["weights"])).all()
+
+
 def test_no_picture_both_teaches_and_calibrates(monkeypatch):
     parts = []
     split = classifier_module._split
