@@ -90,10 +90,10 @@ def audit(
 ) -> None:
     """Judge every file of folders, lists and manifests, of any number: one row each, whatever is in it.
 
-    Rows go to Parquet files in --output, counts to summary.json and a page to report.html there. What is no image is skipped, what is broken is an
-    error, both with a reason; nothing stops an audit. The same command goes on where an audit was ended, by Ctrl-C, by
-    SIGTERM (both exit 130 once the batch is done) or by a crash. Links are not followed, except where PATH is one to a
-    folder.
+    Rows go to Parquet files in --output, counts to summary.json and a page to report.html there. What is no image is
+    skipped, what is broken is an error, both with a reason; nothing stops an audit. The same command goes on where an audit
+    was ended, by Ctrl-C, by SIGTERM (both exit 130 once the batch is done) or by a crash. Links are not followed, except
+    where PATH is one to a folder.
     """
     import json
 

@@ -51,7 +51,7 @@ class Exhausted(NullModel):
 def test_rows_say_what_verify_and_identify_say() -> None:
     model, other = NullModel(), Key.generate((4, 32, 32), name="other", seed=6)
     for row in judge_batch(judge_of(model, other), readings(3)):
-        verdict = verify(picture(int(row.path)), [KEY, other], model=model, pipeline=NULL_PIPELINE)
+        verdict = verify(picture(int(row.path)), [KEY, other], model=model, pipeline=NULL_PIPELINE, search=None)
         best = verdict.best
         assert best is not None and (row.verdict, row.key, row.fingerprint) == (
             verdict.verdict,
@@ -63,7 +63,7 @@ def test_rows_say_what_verify_and_identify_say() -> None:
         assert row.statistic == pytest.approx(best.statistic, rel=1e-5)
         assert row.residual is None and math.isnan(verdict.residual)  # the null pipeline computes none
         assert row.degrees_of_freedom == 1024 and row.converged == verdict.converged
-        identified = identify(picture(int(row.path)), [KEY, other], model=model, pipeline=NULL_PIPELINE)
+        identified = identify(picture(int(row.path)), [KEY, other], model=model, pipeline=NULL_PIPELINE, search=None)
         assert identified.best is not None and identified.best.key == row.key
 
 

@@ -9,7 +9,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from treering_verify.audit.reading import Reading, read_encoded, refused
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("treering_verify.audit")
 _MAX_FAILURES = 16  # in a row, after which a picture of our own shows whether it is the model or the images
 _SIZES = (4, 8, 16, 32, 64)
+_EVIDENCE = ("key", "fingerprint", "log10_pvalue", "log10_adjusted", "statistic", "degrees_of_freedom")  # in a row
 _GAIN = 0.97  # a larger batch must take less than this share of the time per image
 
 
@@ -113,7 +114,8 @@ def judge_batch(judge: Judge, readings: Sequence[Reading]) -> list[Row]:
     rows = []
     for i, (reading, found) in enumerate(zip(readings, evidence, strict=True)):
         verdict, code, reason = decide(found, judge.alpha, reading.note, solution.status[i])
-        strongest, residual = asdict(found[0]), float(solution.residual[i])  # NaN: the method computes none
+        best, residual = found[0], float(solution.residual[i])  # NaN: the method computes none
+        strongest = {name: getattr(best, name) for name in _EVIDENCE}
         row = row_of(
             judge,
             reading,
