@@ -63,7 +63,7 @@ def test_rows_say_what_verify_and_identify_say() -> None:
         assert row.statistic == pytest.approx(best.statistic, rel=1e-5)
         assert row.residual is None and math.isnan(verdict.residual)  # the null pipeline computes none
         assert row.degrees_of_freedom == 1024 and row.converged == verdict.converged
-        identified = identify(picture(int(row.path)), [KEY, other], model=model, pipeline=NULL_PIPELINE, search=None)
+        identified = identify(picture(int(row.path)), [KEY, other], model=model, pipeline=NULL_PIPELINE)
         assert identified.best is not None and identified.best.key == row.key
 
 
