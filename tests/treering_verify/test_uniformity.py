@@ -15,12 +15,13 @@ from detectors import cosine_tests
 from treering_verify.attacks import GRIDS
 from treering_verify.generation import generate
 from treering_verify.images import fit, to_tensor
-from treering_verify.key import PATTERNS, Family, Key
+from treering_verify.key import Family, Key
 from treering_verify.models import LatentModel
 from treering_verify.verification import Pipeline, recover_noise
 from treering_verify.watermark import extract, features
 
 KEYS = 40  # for each image
+PATTERNS = ("rings", "random")
 FAMILIES = {pattern: Family.choose((4, 32, 32), pattern=pattern) for pattern in PATTERNS}
 Noises = dict[str, torch.Tensor]
 
