@@ -94,7 +94,8 @@ class Pattern:
     counts : str
         What those are, in the plural.
     realistic : float
-        Statistic of the test that `keygen` takes for realistic after strong compression.
+        Statistic of the test that `keygen` takes for realistic: after strong compression, or of a good image where a pattern
+        does not survive that.
     reach : callable
         (statistic, compared) -> log10 p of that statistic.
     cosine : bool
@@ -147,10 +148,11 @@ def cosine_reach(cosine: float, d: int) -> float:
 
 
 def sign_reach(agreement: float, n: int) -> float:
-    """log10 p where the share of n equal signs that agree exceeds that of those that do not by `agreement`."""
+    """log10 p of an agreement of n signs, weighted by Gaussian features: these count as 2 / pi times as many equal ones."""
     from detectors import signs_log10_pvalue
 
-    return signs_log10_pvalue(np.ones(n, dtype=np.int64), round(agreement * n))
+    equal = max(1, round(2 * n / np.pi))
+    return float(signs_log10_pvalue(np.ones(equal, dtype=np.int64), round(agreement * equal)))
 
 
 def _signs(secret: bytes, info: str, count: int) -> Numbers:
