@@ -25,7 +25,7 @@ SECRET = "CANARY-5f1e0c9d7b3a42688e6d-KEY"
 """Stands for what must not leave a file: it is in metadata, names and headers of the corpus."""
 
 PATIENCE = 30
-_FORMATS = {
+FORMATS = {
     "png": ("PNG", {}),
     "jpeg": ("JPEG", {}),
     "jpeg progressive": ("JPEG", {"progressive": True}),
@@ -57,7 +57,7 @@ DAMAGED = frozenset({"ok", "corrupt", "not_an_image", "empty", "too_small", "too
 def samples() -> dict[str, bytes]:
     """Return small sound files of every format that is read."""
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8))
-    return {name: encoded(noise, kind, **options) for name, (kind, options) in _FORMATS.items()}
+    return {name: encoded(noise, kind, **options) for name, (kind, options) in FORMATS.items()}
 
 
 # --- the corpus -------------------------------------------------------------------------------------------------------

@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from treering_verify.models import LatentModel, load_model
     from treering_verify.noise_inversion import invert as invert_noise
     from treering_verify.nulls import calibrate
+    from treering_verify.recovery import Pipeline, recover_noise
     from treering_verify.results import Generated, Inversion, KeyEvidence, Verdict
     from treering_verify.search import Search
-    from treering_verify.verification import Pipeline, recover_noise, verify, verify_many
+    from treering_verify.verification import verify, verify_many
     from treering_verify.watermark import embed, extract, features
 
 _HOMES = {
@@ -61,8 +62,8 @@ _HOMES = {
     "KeyEvidence": "results",
     "Verdict": "results",
     "Search": "search",
-    "Pipeline": "verification",
-    "recover_noise": "verification",
+    "Pipeline": "recovery",
+    "recover_noise": "recovery",
     "verify": "verification",
     "verify_many": "verification",
     "embed": "watermark",

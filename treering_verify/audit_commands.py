@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from treering_verify.commands import FOUND, UNJUDGED, audit_pipeline_options, command_of
+from treering_verify.commands import (
+    FOUND,
+    UNJUDGED,
+    audit_pipeline_options,
+    command_of,
+    keys_option,
+)
 from treering_verify.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,14 +31,7 @@ _SHOWN = 20  # detected files listed at the end
 
 @command_of(None)("treering audit shots/ --keys my.key.json --output audit")
 @click.argument("paths", nargs=-1, metavar="[PATH]...")
-@click.option(
-    "--keys",
-    "key_paths",
-    multiple=True,
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Key file, index, or folder of *.json key files; repeatable.",
-)
+@keys_option
 @click.option(
     "--output", type=click.Path(path_type=Path), required=True, help="Folder for rows; an audit there goes on."
 )
@@ -105,9 +104,9 @@ def audit(
     from treering_verify.files import printable
     from treering_verify.key_index import load_keys
     from treering_verify.models import load_model
+    from treering_verify.recovery import Pipeline
     from treering_verify.report import format_row, format_summary
     from treering_verify.report.audit import PAGE, write_report
-    from treering_verify.verification import Pipeline
 
     if not (paths or lists or manifests):
         raise UsageError("nothing to audit: give PATH, --files-from or --manifest")

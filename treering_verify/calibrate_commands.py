@@ -15,8 +15,8 @@ from treering_verify.errors import UsageError
 
 if TYPE_CHECKING:
     from treering_verify.key import Key
+    from treering_verify.recovery import Pipeline
     from treering_verify.results import Verdict
-    from treering_verify.verification import Pipeline
 
 EXACT = "exact"
 _DETECTORS = (EXACT, "chi-square", "distance", "classifier")
@@ -71,8 +71,8 @@ def calibrate(
     from treering_verify.key import Family
     from treering_verify.models import load_model
     from treering_verify.nulls import calibrate as build
+    from treering_verify.recovery import Pipeline
     from treering_verify.report import calibration_record, format_calibration
-    from treering_verify.verification import Pipeline
 
     if output.exists() and not overwrite:
         raise UsageError(f"{printable(str(output))} exists: name another file, or --overwrite it")

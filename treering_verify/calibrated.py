@@ -19,9 +19,11 @@ from treering_verify.errors import ImageError, UsageError
 from treering_verify.images import fit, open_image
 from treering_verify.key import Key
 from treering_verify.models import LatentModel
+from treering_verify.recovery import Pipeline
 from treering_verify.results import INCONCLUSIVE, KeyEvidence, Verdict
 from treering_verify.scores import score, setting_of
-from treering_verify.verification import Pipeline, fitting_keys, judge_many, rank
+from treering_verify.verification import fitting_keys, judge_many
+from treering_verify.weighing import rank
 
 if TYPE_CHECKING:
     import torch

@@ -220,7 +220,8 @@ def verify(
 ) -> None:
     """Say for each image: detected (and by which key), no evidence, or inconclusive (and why)."""
     from treering_verify.models import load_model
-    from treering_verify.verification import Pipeline, verify_many
+    from treering_verify.recovery import Pipeline
+    from treering_verify.verification import verify_many
 
     keys, chosen = _load_keys(key_files), Pipeline(**pipeline)
     if detector == EXACT and calibration is None:

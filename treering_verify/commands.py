@@ -81,6 +81,16 @@ model_option = click.option(
 )
 
 
+keys_option = click.option(
+    "--keys",
+    "key_paths",
+    multiple=True,
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Key file, index, or folder of *.json key files; repeatable.",
+)
+
+
 def key_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Options that choose a family of keys; the function gets them as `family`, for `Key.generate` or `Family.choose`."""
 

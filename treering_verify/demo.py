@@ -14,8 +14,9 @@ from treering_verify.generation import generate
 from treering_verify.images import save_png, to_tensor
 from treering_verify.key import Key
 from treering_verify.models import load_model
+from treering_verify.recovery import recover_noise
 from treering_verify.report import format_pvalue, save_spectrum_picture, table
-from treering_verify.verification import DEFAULT_ALPHA, recover_noise, verify_many
+from treering_verify.verification import DEFAULT_ALPHA, verify_many
 
 _SEEDS = (0, 1, 2, 3)
 _ATTACKS = (Attack("jpeg", {"quality": 75}), Attack("jpeg", {"quality": 25}))

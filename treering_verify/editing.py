@@ -13,7 +13,7 @@ from treering_verify import decoder_inversion, noise_inversion
 from treering_verify.errors import UsageError
 from treering_verify.images import fit, open_image, to_pil, to_tensor
 from treering_verify.models import Condition, LatentModel
-from treering_verify.verification import Pipeline, problem_of
+from treering_verify.recovery import Pipeline, problem_of
 
 if TYPE_CHECKING:
     import torch

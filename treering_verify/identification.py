@@ -16,9 +16,11 @@ from treering_verify.errors import KeyFileError, UsageError
 from treering_verify.key import Key
 from treering_verify.key_index import KeyIndex, group_keys
 from treering_verify.models import LatentModel, load_model
+from treering_verify.recovery import Pipeline
 from treering_verify.results import KeyEvidence, Verdict
-from treering_verify.verification import DEFAULT_ALPHA, Pipeline, judge_many, rank
+from treering_verify.verification import DEFAULT_ALPHA, check_shape, judge_many
 from treering_verify.watermark import extract, features
+from treering_verify.weighing import rank
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -87,11 +89,7 @@ def identify_many(
     indexes = gather(keys)
     model = model or load_model()
     for index in indexes:
-        if index.family.latent_shape != model.latent_shape:
-            raise UsageError(
-                f"keys for noise {index.family.latent_shape} do not fit model {model.name!r} of {model.latent_shape}: "
-                "make keys for this model with --model"
-            )
+        check_shape(f"a family of keys ({index.family})", index.family.latent_shape, model)
     if top < 1:
         raise UsageError(f"top is {top}: ask for at least 1 match")
     yield from judge_many(

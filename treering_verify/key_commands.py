@@ -13,6 +13,7 @@ import click
 from treering_verify.commands import (
     command_of,
     key_options,
+    keys_option,
     model_option,
     pipeline_options,
     print_verdicts,
@@ -86,14 +87,7 @@ def index(
 
 @command_of(None)("treering identify images/*.png --keys my.index")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "--keys",
-    "key_paths",
-    multiple=True,
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Index, key file, or folder of *.json key files; repeatable.",
-)
+@keys_option
 @click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Best matches to list.")
 @verdict_options
 @pipeline_options
@@ -115,7 +109,7 @@ def identify(
     from treering_verify.identification import identify_many
     from treering_verify.key_index import load_keys
     from treering_verify.models import load_model
-    from treering_verify.verification import Pipeline
+    from treering_verify.recovery import Pipeline
 
     found = load_keys(key_paths)
     verdicts = identify_many(files, found, model=load_model(model), alpha=alpha, top=top, pipeline=Pipeline(**pipeline))

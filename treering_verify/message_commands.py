@@ -32,7 +32,7 @@ def decode(
     from treering_verify.key import Key
     from treering_verify.messages import decode_many
     from treering_verify.models import load_model
-    from treering_verify.verification import Pipeline
+    from treering_verify.recovery import Pipeline
 
     key = Key.load(key_file)
     verdicts = decode_many(files, key, model=load_model(model), alpha=alpha, pipeline=Pipeline(**pipeline))

@@ -18,9 +18,11 @@ from treering_verify.errors import UsageError
 from treering_verify.key import Key
 from treering_verify.models import LatentModel, load_model
 from treering_verify.patterns.shading import CIPHER_BYTES, MESSAGE_BYTES, read_message
+from treering_verify.recovery import Pipeline
 from treering_verify.results import DETECTED, Verdict
-from treering_verify.verification import DEFAULT_ALPHA, Pipeline, judge_many, rank
+from treering_verify.verification import DEFAULT_ALPHA, check_shape, judge_many
 from treering_verify.watermark import extract, features
+from treering_verify.weighing import rank
 
 if TYPE_CHECKING:
     import torch
@@ -89,11 +91,7 @@ def decode_many(
     """
     _check_pattern(key)
     model = model or load_model()
-    if key.latent_shape != model.latent_shape:
-        raise UsageError(
-            f"key {key.name!r} is made for noise {key.latent_shape}, model {model.name!r} has {model.latent_shape}: "
-            "make a key for this model with treering keygen --model"
-        )
+    check_shape(f"key {key.name!r}", key.latent_shape, model)
     read: deque[bytes] = deque()
 
     def weigh_images(noise_hat: torch.Tensor, _: torch.Tensor) -> list[tuple[KeyEvidence, ...]]:

@@ -24,8 +24,8 @@ from treering_verify.images import fit, open_image, to_pil, to_tensor
 from treering_verify.key import Family, Key
 from treering_verify.models import LatentModel
 from treering_verify.noise_inversion import denoise
+from treering_verify.recovery import Pipeline, recover_noise
 from treering_verify.scores import CLASSIFIER, PUBLISHED, score, setting_of
-from treering_verify.verification import Pipeline, recover_noise
 from treering_verify.watermark import embed, extract, features, groups
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from treering_verify.errors import ModelError, UsageError
 if TYPE_CHECKING:
     from treering_verify.key import Key
     from treering_verify.models import LatentModel
-    from treering_verify.verification import Pipeline
+    from treering_verify.recovery import Pipeline
 
 
 @command_of(None)("treering report audit-2026 --output audit-2026.html")
@@ -126,7 +126,7 @@ def _model(name: Any, required: bool) -> dict[str, LatentModel | str]:
 
 def _pipeline(settings: Any) -> Pipeline:
     """How the audit took images back to their noise, as far as its settings say."""
-    from treering_verify.verification import Pipeline
+    from treering_verify.recovery import Pipeline
 
     known = {field.name for field in fields(Pipeline)} - {"settings"}
     given = settings if isinstance(settings, dict) else {}

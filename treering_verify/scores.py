@@ -14,7 +14,7 @@ from treering_verify.errors import UsageError
 from treering_verify.key import Family, Key
 from treering_verify.models import LatentModel
 from treering_verify.models.weights import fingerprint
-from treering_verify.verification import Pipeline
+from treering_verify.recovery import Pipeline
 from treering_verify.watermark import extract, features, groups, key_coefficients
 
 if TYPE_CHECKING:

@@ -42,6 +42,7 @@ LINES = (
         "treering_verify.attacks",
         "treering_verify.calibration",
     ),
+    ("treering_verify.weighing", "treering_verify.recovery"),
     ("treering_verify.search",),
     ("treering_verify.hypotheses",),
     (

@@ -123,9 +123,10 @@ def test_a_file_that_harms_its_reader_costs_itself_only(tmp_path: Path, monkeypa
 def test_a_module_in_the_audited_folder_is_never_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(tmp_path / "in", 1)
     for name in ("numpy", "PIL", "json", "treering_verify"):
-        (tmp_path / "in" / f"{name}.py").write_text("open('/tmp/imported', 'w')\nraise SystemExit(1)")
+        (tmp_path / "in" / f"{name}.py").write_text(f"open({str(tmp_path / name)!r}, 'w')\nraise SystemExit(1)")
     monkeypatch.chdir(tmp_path / "in")
     assert by_name(audited("."))["000000.png"].status == "ok"
+    assert [p.name for p in tmp_path.iterdir()] == ["in"]
 
 
 def test_readers_end_with_the_audit(tmp_path: Path) -> None:

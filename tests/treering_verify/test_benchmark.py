@@ -37,8 +37,8 @@ from treering_verify.findings import Cloud, Curve, Curves, Figure, Findings, Mat
 from treering_verify.models import LatentModel, load_model
 from treering_verify.models.refiner import Refiner
 from treering_verify.models.weights import fingerprint
+from treering_verify.recovery import problem_of
 from treering_verify.report import Provenance, draw_figure, format_cell, store_findings
-from treering_verify.verification import problem_of
 
 PROVENANCE = Provenance("treering benchmark x --output DIR", "tiny", "a machine", "some versions", "2026-01-01")
 

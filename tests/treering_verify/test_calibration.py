@@ -24,10 +24,10 @@ from treering_verify.images import save_png
 from treering_verify.key import Family, Key
 from treering_verify.models import LatentModel
 from treering_verify.nulls import calibrate
+from treering_verify.recovery import Pipeline
 from treering_verify.report import calibration_record, format_calibration, format_text, to_json
 from treering_verify.results import Verdict
 from treering_verify.scores import DETECTORS, score
-from treering_verify.verification import Pipeline
 from treering_verify.watermark import embed, groups
 
 SHAPE = (4, 32, 32)

@@ -10,7 +10,7 @@ from linear_maps import GRADIENT_FREE, ITERATIVE, SHAPE, Linear, gaussian, linea
 
 from treering_verify.decoder_inversion import DEFAULTS, METHODS, Problem, in_precision, invert
 from treering_verify.models import LatentModel
-from treering_verify.verification import problem_of
+from treering_verify.recovery import problem_of
 
 
 @pytest.mark.parametrize(

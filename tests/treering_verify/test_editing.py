@@ -10,7 +10,7 @@ from treering_verify import decoder_inversion
 from treering_verify.editing import cells, edit, edit_latent
 from treering_verify.errors import ImageError, UsageError
 from treering_verify.models import LatentModel
-from treering_verify.verification import problem_of
+from treering_verify.recovery import problem_of
 
 
 def disc(size: int = 128) -> Image.Image:

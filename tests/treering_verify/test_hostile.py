@@ -23,8 +23,9 @@ from treering_verify.errors import ImageError
 from treering_verify.images import fit, open_image
 from treering_verify.key import Key
 from treering_verify.models import LatentModel
+from treering_verify.recovery import Pipeline
 from treering_verify.report import format_verdicts
-from treering_verify.verification import Pipeline, verify_many
+from treering_verify.verification import verify_many
 
 ROOT = Path(images.__file__).parents[1]
 

@@ -23,8 +23,9 @@ from treering_verify.key import Family, Key
 from treering_verify.key_index import KeyIndex
 from treering_verify.models import LatentModel
 from treering_verify.results import KeyEvidence
-from treering_verify.verification import verify_many, weigh
+from treering_verify.verification import verify_many
 from treering_verify.watermark import embed, extract, features
+from treering_verify.weighing import weigh
 
 SHAPE = (4, 32, 32)
 FAMILY = Family.choose(SHAPE)
@@ -182,7 +183,7 @@ def test_bad_requests_say_what_to_do(tiny_model: LatentModel) -> None:
         identify(image, key, model=tiny_model, alpha=1.0)
     with pytest.raises(UsageError, match="at least 1 match"):
         identify(image, key, model=tiny_model, top=0)
-    with pytest.raises(UsageError, match="do not fit model"):
+    with pytest.raises(UsageError, match=r"a family of keys .* is made for noise .* keygen --model"):
         identify(image, Key.generate((4, 64, 64), seed=1), model=tiny_model)
     rings = Key.generate(SHAPE, pattern="rings", seed=1)  # of the same name, in another family
     with pytest.raises(UsageError, match="two keys are called 'key'"):

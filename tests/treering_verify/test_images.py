@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hostile import FORMATS
 from pictures import array, encoded, png, smooth
 from PIL import Image, ImageFile
 
@@ -37,28 +38,14 @@ def code_of(source: object) -> str:
 
 # --- hostile files ----------------------------------------------------------------------------------------------------
 
-REAL = {
-    "png": ("PNG", {}),
-    "jpeg": ("JPEG", {}),
-    "jpeg progressive": ("JPEG", {"progressive": True}),
-    "webp": ("WEBP", {}),
-    "webp lossless": ("WEBP", {"lossless": True}),
-    "gif": ("GIF", {}),
-    "tiff": ("TIFF", {}),
-    "tiff lzw": ("TIFF", {"compression": "tiff_lzw"}),
-    "bmp": ("BMP", {}),
-    "ppm": ("PPM", {}),
-    "avif": ("AVIF", {}),
-}
-
 
 def textured() -> Image.Image:
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8))
 
 
-@pytest.mark.parametrize("kind", REAL)
+@pytest.mark.parametrize("kind", FORMATS)
 def test_a_truncated_file_decodes_fully_or_is_refused(kind: str) -> None:
-    format_name, options = REAL[kind]
+    format_name, options = FORMATS[kind]
     data = encoded(textured(), format_name, **options)
     whole = array(open_image(data))
     refused = 0
@@ -72,9 +59,9 @@ def test_a_truncated_file_decodes_fully_or_is_refused(kind: str) -> None:
     assert ImageFile.LOAD_TRUNCATED_IMAGES is False
 
 
-@pytest.mark.parametrize("kind", REAL)
+@pytest.mark.parametrize("kind", FORMATS)
 def test_damaged_bytes_never_raise_anything_else(kind: str) -> None:
-    format_name, options = REAL[kind]
+    format_name, options = FORMATS[kind]
     data = np.frombuffer(encoded(textured(), format_name, **options), np.uint8)
     generator = np.random.default_rng(1)
     for _ in range(60):

@@ -14,7 +14,7 @@ from treering_verify.images import to_tensor
 from treering_verify.models import LatentModel, load_model
 from treering_verify.models.landscape.measure import colour_error, sliced_wasserstein, star_contrast
 from treering_verify.models.landscape.scenes import CLASSES, render
-from treering_verify.verification import problem_of
+from treering_verify.recovery import problem_of
 
 
 @pytest.fixture(scope="module")

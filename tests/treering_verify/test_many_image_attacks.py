@@ -18,8 +18,8 @@ from treering_verify.images import to_pil, to_tensor
 from treering_verify.key import Key
 from treering_verify.models.protocol import Condition, Timestep
 from treering_verify.noise_inversion import denoise
-from treering_verify.verification import weigh
 from treering_verify.watermark import embed
+from treering_verify.weighing import weigh
 
 
 class WhiteModel:

@@ -2,54 +2,30 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
+from markings import BY_SIGNS, ON_A_SPECTRUM, ON_ALL_VALUES, SHAPE, SMALL, keys_of, recovered, white
 from scipy import stats
 from skimage import data
 from skimage.transform import resize
 
-from treering_verify.cli import main
 from treering_verify.commands import PATTERN_NAMES
-from treering_verify.errors import KeyFileError, UsageError
 from treering_verify.generation import initial_noise
-from treering_verify.identification import identify
 from treering_verify.images import to_pil, to_tensor
-from treering_verify.key import Family, Key
-from treering_verify.key_index import KeyIndex
-from treering_verify.messages import decode_many, with_message
+from treering_verify.key import Key
 from treering_verify.models import load_model
 from treering_verify.noise_inversion import denoise
-from treering_verify.patterns import PATTERNS, parity, whole
-from treering_verify.patterns.shading import NONCES, read_message
+from treering_verify.patterns import PATTERNS
+from treering_verify.patterns.shading import NONCES
+from treering_verify.recovery import recover_noise
 from treering_verify.spectrum import transform
-from treering_verify.verification import recover_noise, verify, weigh
+from treering_verify.verification import verify
 from treering_verify.watermark import embed, extract, features, key_bins, key_coefficients, weigh_key
-
-SHAPE = (4, 32, 32)
-SMALL = (2, 24, 24)  # where many tests of signs are run
-SECRET = bytes(range(32))
-ON_A_SPECTRUM = [name for name, pattern in PATTERNS.items() if pattern.bins]
-ON_ALL_VALUES = [name for name in PATTERNS if name not in ON_A_SPECTRUM]
-BY_SIGNS = [name for name, pattern in PATTERNS.items() if not pattern.cosine]
-
-
-def white(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def keys_of(pattern: str, count: int, shape: tuple[int, int, int] = SHAPE, first: int = 0) -> list[Key]:
-    return [Key.generate(shape, pattern=pattern, seed=first + i) for i in range(count)]
-
-
-def recovered(noise_hat: torch.Tensor, key: Key) -> np.ndarray:
-    return features(extract(noise_hat, key), key)
+from treering_verify.weighing import weigh
 
 
 def test_the_command_line_knows_every_pattern() -> None:
@@ -212,166 +188,6 @@ def test_mixed_rings_trust_their_random_bins_less_where_the_rings_show_error() -
     assert noisy @ key.numbers / np.linalg.norm(noisy) / np.linalg.norm(key.numbers) > 0.6
 
 
-# --- Gaussian Shading -------------------------------------------------------------------------------------------------
-
-
-def test_a_message_is_read_from_noise_and_needs_only_the_cipher() -> None:
-    key = with_message(Key.generate(SHAPE, pattern="gaussian-shading", seed=4), "user 12345, 2026-11-25")
-    marked = embed(white(1, *SHAPE), key)
-    other = with_message(key, b"\xff" * 22)  # as long
-    for deviation, limit in ((0.0, -900), (0.6, -200)):
-        noise_hat = marked + deviation * white(1, *SHAPE, seed=8)
-        message, evidence = read_message(recovered(noise_hat, other)[0], other.numbers)
-        assert message == b"user 12345, 2026-11-25"
-        assert evidence.log10_pvalue < limit
-        # Without the message, the evidence is less than with it.
-        assert weigh_key(noise_hat, key)[0].log10_pvalue < evidence.log10_pvalue
-    _, evidence = read_message(recovered(white(1, *SHAPE), key)[0], key.numbers)
-    assert evidence.log10_pvalue > -4
-
-
-def test_the_keystream_is_chacha20_of_rfc_8439() -> None:
-    # Section 2.4.2 of the RFC begins at counter 1: the second block of 64 bytes.
-    nonce = bytes.fromhex("000000000000004a00000000")
-    stream = whole.stream(bytes(range(32)), int.from_bytes(nonce, "big"), 128)
-    plain = b"Ladies and Gentlemen of the class of '99: If I could offer you o"
-    cipher = bytes(a ^ b for a, b in zip(plain, stream[64:], strict=True))
-    assert cipher.hex().startswith("6e2e359a2568f98041ba0728dd0d6981")
-
-
-def test_messages_that_do_not_fit_are_refused() -> None:
-    shading, random = Key.generate(SHAPE, pattern="gaussian-shading", seed=1), Key.generate(SHAPE, seed=1)
-    with pytest.raises(UsageError, match="at most 32"):
-        with_message(shading, "ä" * 17)
-    for nothing in ("", b"a\0"):
-        with pytest.raises(UsageError, match="empty or ends"):
-            with_message(shading, nothing)
-    with pytest.raises(UsageError, match="gaussian-shading --message"):
-        with_message(random, "x")
-    with pytest.raises(UsageError, match="gaussian-shading --message"):
-        next(decode_many([], random))
-
-
-# --- the pseudorandom code --------------------------------------------------------------------------------------------
-
-
-def test_every_codeword_passes_every_check_and_the_checks_are_independent() -> None:
-    code = parity.code_of(SECRET, 512)
-    free = 512 - len(code.pairs)
-    assert sorted(code.order) == list(range(512))
-    for j, (first, second) in enumerate(code.pairs.tolist()):
-        # Each check has a position that no earlier one has: in this order they are in echelon form.
-        assert first != second and max(first, second) < free + j
-    pad = 1 - 2 * code.pad.astype(int)
-    words = []
-    for seed in range(5):
-        bits = np.random.default_rng(seed).integers(0, 2, free).astype(np.uint8)
-        word = parity.codeword_signs(code, bits)[code.order] * pad
-        assert (word[free:] == word[code.pairs[:, 0]] * word[code.pairs[:, 1]]).all()
-        words.append(word)
-    assert np.abs(np.corrcoef(words)[np.triu_indices(5, 1)]).max() < 0.3
-
-
-def test_the_published_bound_is_never_better_than_the_exact_test() -> None:
-    (key,) = keys_of("pseudorandom-code", 1)
-    marked = embed(white(4, *SHAPE), key)
-    for deviation in (0.3, 0.6, 1.0):
-        noise_hat = marked + deviation * white(4, *SHAPE, seed=7)
-        published = parity.published_log10_pvalue(recovered(noise_hat, key), key.numbers)
-        exact = np.array([e.log10_pvalue for e in weigh_key(noise_hat, key)])
-        assert (exact < 0.97 * published).all()  # the rounding of weights may cost the exact test a little
-
-
-# --- keys -------------------------------------------------------------------------------------------------------------
-
-
-def test_keys_that_exist_are_what_they_were() -> None:
-    fingerprints = [Key.from_secret(SECRET, SHAPE, pattern=p).fingerprint for p in ("rings", "random")]
-    assert fingerprints == ["89e9bfb1b57991e7", "06c1a85355f504e9"]
-
-
-@pytest.mark.parametrize("pattern", PATTERNS)
-def test_a_key_is_derived_again_saved_and_read_back(pattern: str, tmp_path: Path) -> None:
-    key = Key.from_secret(SECRET, SHAPE, pattern=pattern, name="gallery")
-    assert np.array_equal(Key.from_secret(SECRET, SHAPE, pattern=pattern).numbers, key.numbers)
-    assert Key.from_secret(SECRET[::-1], SHAPE, pattern=pattern).fingerprint != key.fingerprint
-    member = Key.member(SECRET, key.family, "user-7")
-    assert member.family == key.family and member.fingerprint != key.fingerprint
-    key.save(tmp_path / "key.json")
-    again = Key.load(tmp_path / "key.json")
-    assert (again.fingerprint, again.family) == (key.fingerprint, key.family)
-    assert f"{key.numbers[0]}" not in repr(key)
-
-
-@pytest.mark.parametrize(
-    ("pattern", "wrong"), [("centre-signs", 0.5), ("gaussian-shading", 256), ("pseudorandom-code", -1)]
-)
-def test_numbers_of_another_law_are_refused(pattern: str, wrong: float, tmp_path: Path) -> None:
-    (key,) = keys_of(pattern, 1)
-    numbers = key.numbers.copy()
-    numbers[3] = wrong
-    with pytest.raises(UsageError, match="needs"):
-        replace(key, numbers=numbers)
-    key.save(tmp_path / "key.json")
-    content = json.loads((tmp_path / "key.json").read_text())
-    content["numbers"][3] = wrong
-    (tmp_path / "key.json").write_text(json.dumps(content))
-    with pytest.raises(KeyFileError, match="not a key file"):
-        Key.load(tmp_path / "key.json")
-
-
-def test_the_numbers_of_sign_keys_are_fair_and_those_of_byte_keys_uniform() -> None:
-    signs = np.concatenate([key.numbers for key in keys_of("centre-signs", 20)])
-    assert stats.binomtest(int((signs > 0).sum()), len(signs)).pvalue > 0.01
-    found = np.concatenate([key.numbers for key in keys_of("gaussian-shading", 200)])
-    assert stats.chisquare(np.bincount(found.astype(int), minlength=256)).pvalue > 0.01
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"pattern": "mixed-rings", "channels": (2,)}, "two channels"),
-        ({"pattern": "gaussian-shading", "inner_radius": 4, "outer_radius": 9}, "no --inner-radius"),
-        ({"pattern": "pseudorandom-code", "outer_radius": 9}, "no --inner-radius"),
-        ({"pattern": "centre-signs", "outer_radius": 11}, "do not fit a 22 x 22"),
-        ({"pattern": "gaussian-shading", "latent_shape": (3, 8, 8)}, "needs 256 values"),
-        ({"pattern": "pseudorandom-code", "latent_shape": (1, 8, 8)}, "needs 256 values"),
-    ],
-)
-def test_layouts_that_do_not_fit_say_what_to_do(options: dict[str, object], message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        Key.generate(**{"latent_shape": SHAPE, **options})  # type: ignore[arg-type]
-
-
-def test_patterns_without_a_spectrum_say_so() -> None:
-    (key,) = keys_of("pseudorandom-code", 1)
-    for ask in (key_bins, key_coefficients):
-        with pytest.raises(UsageError, match="values"):
-            ask(key)
-
-
-@pytest.mark.parametrize("pattern", BY_SIGNS)
-def test_keys_that_no_cosine_judges_cannot_be_indexed_or_identified(pattern: str, tmp_path: Path) -> None:
-    keys = [replace(key, name=f"k{i}") for i, key in enumerate(keys_of(pattern, 2))]
-    with pytest.raises(UsageError, match=f"{pattern} cannot be indexed or identified.*treering verify"):
-        KeyIndex.from_keys(keys)
-    with pytest.raises(UsageError, match="cannot be indexed"):
-        identify("suspect.png", keys)
-    (tmp_path / "secret").write_bytes(SECRET)
-    (tmp_path / "secret").chmod(0o600)
-    index = ["keys", "index", "--from-secret", tmp_path / "secret", "--generate", 2, "--output", tmp_path / "i"]
-    refused = CliRunner().invoke(main, [str(a) for a in [*index, "--pattern", pattern]])
-    assert refused.exit_code == 2 and "cannot be indexed" in refused.stderr
-    assert not (tmp_path / "i").exists()
-
-
-@pytest.mark.parametrize("pattern", ["mixed-rings", "centre-rings"])
-def test_keys_that_the_cosine_judges_are_identified(pattern: str) -> None:
-    index = KeyIndex.from_keys([replace(key, name=f"k{i}") for i, key in enumerate(keys_of(pattern, 5))])
-    assert index.family == Family.choose(SHAPE, pattern=pattern)
-    assert index.numbers.shape == (5, index.family.degrees_of_freedom)
-
-
 # --- on images --------------------------------------------------------------------------------------------------------
 
 
@@ -386,29 +202,3 @@ def test_keys_of_all_patterns_are_found_in_images_and_judged_together() -> None:
         assert evidence[0].key == key.name and evidence[0].log10_adjusted < -6
         assert all(e.log10_adjusted > -3 for e in evidence[1:])
     assert verify(images[-1], keys, model=model).key == "pseudorandom-code"
-
-
-def test_a_message_goes_through_the_command_line(tmp_path: Path) -> None:
-    def run(*arguments: object) -> object:
-        return CliRunner().invoke(main, [str(a) for a in arguments])
-
-    key, folder = tmp_path / "mine.key.json", tmp_path / "images"
-    (tmp_path / "secret").write_bytes(SECRET)  # how much of the noise comes back differs a lot between keys
-    shading = ("keygen", "--from-secret", tmp_path / "secret", "--pattern", "gaussian-shading")
-    made = run(*shading, "--message", "edition 7", "--output", key)
-    assert made.exit_code == 0 and "4096 signs" in made.stderr and "edition" not in made.output
-    assert run("generate", "--key", key, "--steps", 20, "--seed", 3, "--output", folder).exit_code == 0
-    assert run("generate", "--unmarked", "--steps", 20, "--seed", 3, "--output", folder).exit_code == 0
-    files = sorted(folder.glob("*.png"))
-    records = [
-        json.loads(line) for line in run("decode", *files, "--key", key, "--format", "jsonl").stdout.splitlines()
-    ]
-    assert [(r["verdict"], r["message"]) for r in records] == [("detected", "edition 7"), ("no evidence", "")]
-    text = run("decode", files[0], "--key", key)
-    assert "message 'edition 7'" in text.stdout
-    assert run("verify", files[0], "--key", key, "--fail-on", "detected").exit_code == 1
-    other = tmp_path / "other.key.json"
-    assert run("keygen", "--output", other).exit_code == 0
-    assert run("decode", files[0], "--key", other).exit_code == 2
-    too_long = run(*shading, "--message", "x" * 33, "--output", tmp_path / "long")
-    assert too_long.exit_code == 2 and not (tmp_path / "long").exists()

@@ -12,7 +12,7 @@ from treering_verify.decoder_inversion import invert
 from treering_verify.models import LatentModel, load_model
 from treering_verify.models.landscape import train_refiner
 from treering_verify.models.refiner import Refiner, features
-from treering_verify.verification import problem_of
+from treering_verify.recovery import problem_of
 
 
 def known(batch: int = 2) -> tuple[torch.Tensor, ...]:

@@ -17,7 +17,7 @@ from treering_verify.generation import generate
 from treering_verify.images import fit, to_tensor
 from treering_verify.key import Family, Key
 from treering_verify.models import LatentModel
-from treering_verify.verification import Pipeline, recover_noise
+from treering_verify.recovery import Pipeline, recover_noise
 from treering_verify.watermark import extract, features
 
 KEYS = 40  # for each image

@@ -16,8 +16,10 @@ from treering_verify.generation import generate
 from treering_verify.images import fit, to_tensor
 from treering_verify.key import Key
 from treering_verify.models import LatentModel, load_model
+from treering_verify.recovery import Pipeline, recover_noise
 from treering_verify.report import format_text, to_json
-from treering_verify.verification import Pipeline, recover_noise, verify, verify_many, weigh
+from treering_verify.verification import verify, verify_many
+from treering_verify.weighing import weigh
 
 
 @pytest.fixture(scope="module")

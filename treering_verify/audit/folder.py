@@ -16,7 +16,8 @@ from treering_verify.audit.rows import Row
 from treering_verify.audit.shards import read_shard
 from treering_verify.audit.sources import Inputs
 from treering_verify.models import LatentModel, load_model
-from treering_verify.verification import DEFAULT_ALPHA, Pipeline
+from treering_verify.recovery import Pipeline
+from treering_verify.verification import DEFAULT_ALPHA
 
 if TYPE_CHECKING:
     from treering_verify.identification import Keys

@@ -19,7 +19,8 @@ from treering_verify.files import printable
 from treering_verify.identification import gather, search
 from treering_verify.key_index import KeyIndex
 from treering_verify.models import LatentModel
-from treering_verify.verification import DEFAULT_ALPHA, Pipeline, decide, recover_noise
+from treering_verify.recovery import Pipeline, recover_noise
+from treering_verify.verification import DEFAULT_ALPHA, check_shape, decide
 
 if TYPE_CHECKING:
     from treering_verify.identification import Keys
@@ -64,11 +65,7 @@ class Judge:
         """
         indexes = gather(keys)
         for index in indexes:
-            if index.family.latent_shape != model.latent_shape:
-                raise UsageError(
-                    f"keys for noise {index.family.latent_shape} do not fit model {model.name!r} of "
-                    f"{model.latent_shape}: make keys for this model with --model"
-                )
+            check_shape(f"a family of keys ({index.family})", index.family.latent_shape, model)
         if not 0 < alpha < 1:
             raise UsageError(f"alpha is {alpha}: choose a false-positive rate between 0 and 1, such as 1e-6")
         return cls(model, indexes, alpha, pipeline)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from treering_verify.models import Condition, Timestep
-from treering_verify.verification import Pipeline
+from treering_verify.recovery import Pipeline
 
 if TYPE_CHECKING:
     import torch

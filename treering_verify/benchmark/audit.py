@@ -20,7 +20,7 @@ from treering_verify.findings import Findings, Table
 from treering_verify.generation import generate
 from treering_verify.key import Key
 from treering_verify.models import LatentModel
-from treering_verify.verification import Pipeline
+from treering_verify.recovery import Pipeline
 
 _BATCH = 16
 _PICTURES = (

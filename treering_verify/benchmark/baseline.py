@@ -17,7 +17,7 @@ from treering_verify.benchmark.scope import SEEDS, Scope, truth
 from treering_verify.decoder_inversion import DEFAULTS, invert, scheduled_step
 from treering_verify.findings import Cell, Findings, Table
 from treering_verify.models import LatentModel
-from treering_verify.verification import problem_of
+from treering_verify.recovery import problem_of
 
 if TYPE_CHECKING:
     import torch

@@ -24,9 +24,11 @@ from treering_verify.key import Key
 from treering_verify.models import LatentModel
 from treering_verify.models.weights import fingerprint
 from treering_verify.noise_inversion import denoise
+from treering_verify.recovery import Pipeline, recover_noise
 from treering_verify.report import format_pvalue
-from treering_verify.verification import DEFAULT_ALPHA, Pipeline, recover_noise, weigh
+from treering_verify.verification import DEFAULT_ALPHA
 from treering_verify.watermark import embed
+from treering_verify.weighing import weigh
 
 if TYPE_CHECKING:
     import torch

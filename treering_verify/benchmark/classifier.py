@@ -14,9 +14,10 @@ from treering_verify.findings import Cell, Figure, Findings, Matrix, Table
 from treering_verify.key import Family, Key
 from treering_verify.models import LatentModel
 from treering_verify.nulls import Training, batch_of, generate_under, learn
+from treering_verify.recovery import Pipeline, recover_noise
 from treering_verify.report import format_pvalue
 from treering_verify.scores import classifier_of
-from treering_verify.verification import DEFAULT_ALPHA, Pipeline, recover_noise
+from treering_verify.verification import DEFAULT_ALPHA
 from treering_verify.watermark import extract, features
 
 if TYPE_CHECKING:

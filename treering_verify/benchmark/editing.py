@@ -12,7 +12,7 @@ from treering_verify.decoder_inversion import DEFAULTS, unstopped
 from treering_verify.editing import edit_latent
 from treering_verify.findings import Cell, Curve, Curves, Figure, Findings, Table
 from treering_verify.models import Condition, LatentModel
-from treering_verify.verification import Pipeline, recover_noise
+from treering_verify.recovery import Pipeline, recover_noise
 
 _BATCH = 16
 

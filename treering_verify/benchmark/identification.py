@@ -23,8 +23,9 @@ from treering_verify.index_file import DTYPES, Block, write_index
 from treering_verify.key import Family, Key
 from treering_verify.key_index import KeyIndex
 from treering_verify.models import LatentModel
+from treering_verify.recovery import recover_noise
 from treering_verify.report import format_pvalue
-from treering_verify.verification import recover_noise, weigh
+from treering_verify.weighing import weigh
 
 if TYPE_CHECKING:
     import torch

@@ -21,7 +21,8 @@ from treering_verify.benchmark.variants import OURS, Variant, own, published
 from treering_verify.key import Key
 from treering_verify.models import LatentModel
 from treering_verify.models.weights import fingerprint
-from treering_verify.verification import problem_of, weigh
+from treering_verify.recovery import problem_of
+from treering_verify.weighing import weigh
 
 if TYPE_CHECKING:
     import torch

@@ -50,7 +50,7 @@ def _inversion(model_name: str, pixels: Any, method: str, settings: Settings, pr
 
     from treering_verify.decoder_inversion import in_precision, invert
     from treering_verify.models import load_model
-    from treering_verify.verification import problem_of
+    from treering_verify.recovery import problem_of
 
     problem = in_precision(problem_of(load_model(model_name), torch.from_numpy(pixels)), precision)
     return lambda: invert(problem, method, settings)

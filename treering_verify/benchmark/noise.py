@@ -13,7 +13,8 @@ from treering_verify.decoder_inversion import invert
 from treering_verify.findings import Cell, Findings, Table
 from treering_verify.key import Key
 from treering_verify.models import Condition, LatentModel
-from treering_verify.verification import problem_of, weigh
+from treering_verify.recovery import problem_of
+from treering_verify.weighing import weigh
 
 if TYPE_CHECKING:
     import torch

@@ -18,8 +18,8 @@ from treering_verify.key import Family, Key
 from treering_verify.models import LatentModel
 from treering_verify.models.weights import fingerprint
 from treering_verify.nulls import batch_of
+from treering_verify.recovery import recover_noise
 from treering_verify.report import format_pvalue
-from treering_verify.verification import recover_noise
 from treering_verify.watermark import extract, features, key_coefficients
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ from treering_verify.images import to_pil, to_tensor
 from treering_verify.key import Key
 from treering_verify.models import LatentModel
 from treering_verify.noise_inversion import denoise
-from treering_verify.verification import recover_noise, weigh
+from treering_verify.recovery import recover_noise
 from treering_verify.watermark import embed
+from treering_verify.weighing import weigh
 
 if TYPE_CHECKING:
     import torch

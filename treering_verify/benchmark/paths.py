@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from treering_verify.decoder_inversion import Problem, Settings, invert
 from treering_verify.models import LatentModel
-from treering_verify.verification import problem_of
+from treering_verify.recovery import problem_of
 
 if TYPE_CHECKING:
     import torch

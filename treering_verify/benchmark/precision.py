@@ -15,7 +15,7 @@ from treering_verify.decoder_inversion import DEFAULTS, in_precision, invert
 from treering_verify.findings import Cell, Findings, Table
 from treering_verify.key import Key
 from treering_verify.models import LatentModel
-from treering_verify.verification import problem_of
+from treering_verify.recovery import problem_of
 
 _METHODS = ("encoder", "forward-step", "anderson", "learned")
 _PRECISIONS = ("float32", "bfloat16")

@@ -16,9 +16,11 @@ from treering_verify.generation import generate
 from treering_verify.images import to_tensor
 from treering_verify.key import Key
 from treering_verify.models import LatentModel
+from treering_verify.recovery import recover_noise
 from treering_verify.report import format_pvalue
 from treering_verify.search import Search
-from treering_verify.verification import DEFAULT_ALPHA, recover_noise, weigh, weigh_searched
+from treering_verify.verification import DEFAULT_ALPHA
+from treering_verify.weighing import weigh, weigh_searched
 
 _PATTERNS: tuple[tuple[str, dict[str, Any]], ...] = (("random", {}), ("rings", {"pattern": "rings"}))
 _ATTACKS = (

@@ -11,7 +11,8 @@ from treering_verify.findings import Findings, Table
 from treering_verify.generation import generate
 from treering_verify.key import Key
 from treering_verify.models import LatentModel
-from treering_verify.verification import Pipeline, verify_many
+from treering_verify.recovery import Pipeline
+from treering_verify.verification import verify_many
 
 _SIZE = 16
 _WHOLE = "treering verification"

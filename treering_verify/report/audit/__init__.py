@@ -14,7 +14,7 @@ from treering_verify.results import DETECTED, INCONCLUSIVE, NO_EVIDENCE
 if TYPE_CHECKING:
     from treering_verify.key import Key
     from treering_verify.models import LatentModel
-    from treering_verify.verification import Pipeline
+    from treering_verify.recovery import Pipeline
 
 AUDIT_FORMATS = ("html", "csv", "jsonl", "sarif", "junit")
 PAGE = "report.html"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from treering_verify.models import LatentModel
-    from treering_verify.verification import Pipeline
+    from treering_verify.recovery import Pipeline
 
 THUMBNAIL = 168
 """Side of a square that a thumbnail fits into, and side of a spectrum, in pixels."""
@@ -122,7 +122,7 @@ def _recover(images: list[Image.Image], model: LatentModel, pipeline: Pipeline |
     import torch
 
     from treering_verify.images import fit, to_tensor
-    from treering_verify.verification import recover_noise
+    from treering_verify.recovery import recover_noise
 
     batch = torch.cat([to_tensor(fit(image, model.image_size)[0]) for image in images])
     return list(recover_noise(model, batch, pipeline)[0])

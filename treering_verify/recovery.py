@@ -1,0 +1,90 @@
+"""Take images back to their noise: decoder inversion, then noise inversion, as a `Pipeline` says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from treering_verify import decoder_inversion, noise_inversion
+from treering_verify.errors import UsageError
+from treering_verify.models import LatentModel
+
+if TYPE_CHECKING:
+    import torch
+
+    from treering_verify.results import Inversion
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """How an image is taken back to its noise.
+
+    Attributes
+    ----------
+    inversion : str
+        Decoder-inversion method, one of `decoder_inversion.METHODS`, or "auto": the model's best.
+    settings : Settings, optional
+        Its settings; the method's defaults when left out.
+    noise_method : str
+        Noise-inversion method, one of `noise_inversion.METHODS`.
+    steps : int
+        Steps of the noise inversion.
+    batch_size : int
+        Images that go through the model together.
+    precision : {"float32", "bfloat16", "float16"}
+        Of the autoencoder's passes in the decoder inversion; latents stay float32.
+    """
+
+    inversion: str = decoder_inversion.AUTO
+    settings: decoder_inversion.Settings | None = None
+    noise_method: str = noise_inversion.DEFAULT_METHOD
+    steps: int = noise_inversion.DEFAULT_STEPS
+    batch_size: int = 16
+    precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        methods = (decoder_inversion.AUTO, *decoder_inversion.METHODS)
+        if self.inversion not in methods:
+            raise UsageError(f"no inversion {self.inversion!r}: choose one of {', '.join(methods)}")
+        if self.noise_method not in noise_inversion.METHODS:
+            raise UsageError(
+                f"no noise inversion {self.noise_method!r}: choose one of {', '.join(noise_inversion.METHODS)}"
+            )
+        if self.precision not in decoder_inversion.PRECISIONS:
+            raise UsageError(
+                f"no precision {self.precision!r}: choose one of {', '.join(decoder_inversion.PRECISIONS)}"
+            )
+        if self.steps < 0 or self.batch_size < 1:
+            raise UsageError("steps must be 0 or more, and batch_size 1 or more")
+
+
+def problem_of(model: LatentModel, image: torch.Tensor) -> decoder_inversion.Problem:
+    """Pose the decoder inversion of images (B, 3, H, W) under a model."""
+    return decoder_inversion.Problem(image, model.encode, model.decode, model.refine)
+
+
+def recover_noise(
+    model: LatentModel, image: torch.Tensor, pipeline: Pipeline | None = None
+) -> tuple[torch.Tensor, Inversion]:
+    """Take images back to their noise.
+
+    Parameters
+    ----------
+    model : LatentModel
+    image : (B, 3, H, W) float32 in [-1, 1], of the model's size
+    pipeline : Pipeline, optional
+
+    Returns
+    -------
+    noise_hat : (B, C, h, w) float32
+    inversion : Inversion
+        The decoder inversion's result.
+    """
+    import torch
+
+    pipeline = pipeline or Pipeline()
+    problem = decoder_inversion.in_precision(problem_of(model, image), pipeline.precision)
+    solution = decoder_inversion.invert(problem, pipeline.inversion, pipeline.settings)
+    with torch.inference_mode():
+        noise_hat = noise_inversion.invert(model, solution.latent, pipeline.noise_method, steps=pipeline.steps)
+    return noise_hat, solution
