@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
+from treering_verify.key import Key
 from treering_verify.models import LatentModel, load_model
 
 CLASSES = ["dawn", "noon", "dusk"]
@@ -69,3 +71,12 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_model(tiny_folder: Path) -> LatentModel:
     """Return the tiny model, read back from its folder."""
     return load_model(tiny_folder)
+
+
+@pytest.fixture
+def sample_key(tmp_path: Path) -> Key:
+    """Return the samples' key, from a copy that only its owner can read: git does not keep that."""
+    copy = tmp_path / "sample.key.json"
+    shutil.copyfile(Path(__file__).parents[1] / "samples" / copy.name, copy)
+    copy.chmod(0o600)
+    return Key.load(copy)

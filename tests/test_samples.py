@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,17 +13,13 @@ import treering_verify as tv
 SAMPLES = Path(__file__).parents[1] / "samples"
 
 
-def test_the_samples_give_the_verdicts_that_are_written_beside_them(tmp_path: Path) -> None:
-    key_file = tmp_path / "sample.key.json"
-    shutil.copyfile(SAMPLES / "sample.key.json", key_file)
-    key_file.chmod(0o600)
-    key = tv.Key.load(key_file)
+def test_the_samples_give_the_verdicts_that_are_written_beside_them(sample_key: tv.Key) -> None:
     expected = json.loads((SAMPLES / "expected.json").read_text())
     assert len(expected) == 8
     assert {p.name for p in SAMPLES.iterdir() if p.suffix in (".png", ".jpg")} - {"picture.png", "edit.png"} == set(
         expected
     )
-    for verdict in tv.verify_many([SAMPLES / name for name in expected], key):
+    for verdict in tv.verify_many([SAMPLES / name for name in expected], sample_key):
         want = expected[Path(verdict.path).name]
         assert (verdict.verdict, verdict.key or None) == (want["verdict"], want["key"])
         assert verdict.best is not None

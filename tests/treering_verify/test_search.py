@@ -188,13 +188,14 @@ def test_a_model_gets_at_most_the_budget_of_pictures_again(tiny_model: LatentMod
 @pytest.mark.parametrize(
     ("attack", "words"), [("rotate:degrees=75", "turned by 7"), ("random_crop_scale:share=0.75", "cropped to 0.7")]
 )
-def test_a_turned_or_cropped_sample_is_detected_and_what_was_done_is_said(attack: str, words: str) -> None:
-    key = tv.Key.load(SAMPLES / "sample.key.json")
+def test_a_turned_or_cropped_sample_is_detected_and_what_was_done_is_said(
+    sample_key: tv.Key, attack: str, words: str
+) -> None:
     picture = parse(attack).apply(open_image(SAMPLES / "marked-0.png"), seed=1)
     model = tv.load_model("landscape")
-    plain = tv.verify(picture, key, model=model, search=None)
+    plain = tv.verify(picture, sample_key, model=model, search=None)
     assert plain.verdict != "detected"
-    found = tv.verify(picture, key, model=model)
+    found = tv.verify(picture, sample_key, model=model)
     assert found.verdict == "detected"
     assert found.best is not None and words in found.best.hypothesis
     assert words in (found.record()["hypothesis"] or "")
