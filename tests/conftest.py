@@ -20,6 +20,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DModel
 
+    from treering_verify.models.estimator import Estimator
     from treering_verify.models.refiner import Refiner
 
     folder = tmp_path_factory.mktemp("models") / "tiny"
@@ -49,6 +50,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             num_class_embeds=len(CLASSES) + 1,
         )
     Refiner(latent_channels=4, factor=4, width=8, blocks=1).save_pretrained(folder / "refiner")
+    Estimator(latent_channels=4, steps=2, points=(0, 2), width=8, blocks=1).save_pretrained(folder / "estimator")
     scheduler = DDIMScheduler(
         num_train_timesteps=1000,
         beta_schedule="scaled_linear",

@@ -21,7 +21,7 @@ from treering_verify.key import Key
 from treering_verify.models import LatentModel
 from treering_verify.recovery import Pipeline
 from treering_verify.results import INCONCLUSIVE, KeyEvidence, Verdict
-from treering_verify.scores import score, setting_of
+from treering_verify.scores import score, setting_of, unshrunk
 from treering_verify.verification import fitting_keys, judge_many
 from treering_verify.weighing import rank
 
@@ -57,7 +57,7 @@ def verify_calibrated(
     detector : str
         One of the calibration's.
     model, alpha, pipeline
-        As `verify_many`.
+        As `verify_many`; `auto` noise inversion stands for `naive` here.
 
     Yields
     ------
@@ -70,7 +70,7 @@ def verify_calibrated(
         If the calibration was made for another model, size, family, inversion or version, lacks the detector, or is too
         small for alpha.
     """
-    pipeline = pipeline or Pipeline()
+    pipeline = unshrunk(pipeline or Pipeline())
     chosen = fitting_keys(keys, model)
     _check(calibration, detector, chosen, model, alpha, pipeline)
     remaining = iter(sources)

@@ -154,7 +154,10 @@ def _pipeline_options(
             help="Decoder inversion: auto (the model's best), or a method.",
         ),
         click.option(
-            "--noise-inversion", default="naive", show_default=True, help="Noise inversion: naive, exact or heun."
+            "--noise-inversion",
+            default="auto",
+            show_default=True,
+            help="Noise inversion: auto (the model's best), naive, exact, heun or estimated.",
         ),
         click.option("--steps", type=click.IntRange(0), default=10, show_default=True, help="Noise inversion steps."),
         click.option(

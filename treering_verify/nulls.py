@@ -25,7 +25,7 @@ from treering_verify.key import Family, Key
 from treering_verify.models import LatentModel
 from treering_verify.noise_inversion import denoise
 from treering_verify.recovery import Pipeline, recover_noise
-from treering_verify.scores import CLASSIFIER, PUBLISHED, score, setting_of
+from treering_verify.scores import CLASSIFIER, PUBLISHED, score, setting_of, unshrunk
 from treering_verify.watermark import embed, extract, features, groups
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ def calibrate(
         Marked images to generate, each under a key of its own, and as many unmarked ones, from which the classifier learns;
         0: no classifier. The strata take turns over them.
     pipeline : Pipeline, optional
+        `auto` noise inversion stands for `naive` here.
     seed : int
         Of keys, attacks and training images; public, non-negative.
     advance : callable
@@ -102,7 +103,7 @@ def calibrate(
     UsageError
         If no image can be used, a stratum is named twice, an attack cannot run, or the family does not fit the model.
     """
-    pipeline = pipeline or Pipeline()
+    pipeline = unshrunk(pipeline or Pipeline())
     if family.latent_shape != model.latent_shape:
         raise UsageError(
             f"keys for noise {family.latent_shape} do not fit model {model.name!r} of {model.latent_shape}: choose others"

@@ -26,7 +26,7 @@ class Pipeline:
     settings : Settings, optional
         Its settings; the method's defaults when left out.
     noise_method : str
-        Noise-inversion method, one of `noise_inversion.METHODS`.
+        Noise-inversion method, one of `noise_inversion.METHODS`, or "auto": the model's best.
     steps : int
         Steps of the noise inversion.
     batch_size : int
@@ -37,7 +37,7 @@ class Pipeline:
 
     inversion: str = decoder_inversion.AUTO
     settings: decoder_inversion.Settings | None = None
-    noise_method: str = noise_inversion.DEFAULT_METHOD
+    noise_method: str = noise_inversion.AUTO
     steps: int = noise_inversion.DEFAULT_STEPS
     batch_size: int = 16
     precision: str = "float32"
@@ -46,10 +46,9 @@ class Pipeline:
         methods = (decoder_inversion.AUTO, *decoder_inversion.METHODS)
         if self.inversion not in methods:
             raise UsageError(f"no inversion {self.inversion!r}: choose one of {', '.join(methods)}")
-        if self.noise_method not in noise_inversion.METHODS:
-            raise UsageError(
-                f"no noise inversion {self.noise_method!r}: choose one of {', '.join(noise_inversion.METHODS)}"
-            )
+        noise_methods = (noise_inversion.AUTO, *noise_inversion.METHODS)
+        if self.noise_method not in noise_methods:
+            raise UsageError(f"no noise inversion {self.noise_method!r}: choose one of {', '.join(noise_methods)}")
         if self.precision not in decoder_inversion.PRECISIONS:
             raise UsageError(
                 f"no precision {self.precision!r}: choose one of {', '.join(decoder_inversion.PRECISIONS)}"

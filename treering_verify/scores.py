@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from treering_verify.errors import UsageError
 from treering_verify.key import Family, Key
 from treering_verify.models import LatentModel
 from treering_verify.models.weights import fingerprint
+from treering_verify.noise_inversion import AUTO
 from treering_verify.recovery import Pipeline
 from treering_verify.watermark import extract, features, groups, key_coefficients
 
@@ -67,6 +69,11 @@ def score(
     flat = coefficients.reshape(len(coefficients), -1)
     patterns = np.stack([key_coefficients(key).ravel() for key in keys])
     return _PUBLISHED[detector](flat, patterns)
+
+
+def unshrunk(pipeline: Pipeline) -> Pipeline:
+    """Return the pipeline with `naive` for `auto`: published statistics take noise_hat for noise of unit power."""
+    return replace(pipeline, noise_method="naive") if pipeline.noise_method == AUTO else pipeline
 
 
 def setting_of(model: LatentModel, family: Family, pipeline: Pipeline) -> Setting:

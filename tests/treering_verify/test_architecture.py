@@ -34,6 +34,7 @@ LINES = (
         "treering_verify.calibrated",
         "treering_verify.models.landscape.measure",
         "treering_verify.models.landscape.train_refiner",
+        "treering_verify.models.landscape.train_estimator",
     ),
     ("treering_verify.scores",),
     (
@@ -75,6 +76,7 @@ WITHIN_A_LINE = {
     ("treering_verify.images", "treering_verify.files"),
     ("treering_verify.images", "treering_verify.errors"),
     ("treering_verify.files", "treering_verify.errors"),
+    ("treering_verify.models.landscape.train_estimator", "treering_verify.models.landscape.train_refiner"),
 }
 # The version and nothing else may be taken from the package's own front.
 FROM_THE_FRONT = {"__version__"}
@@ -86,8 +88,11 @@ HEAVY_AT_THE_TOP = {  # run to train and measure the embedded model; no command 
     "treering_verify.models.landscape.scenes",
     "treering_verify.models.landscape.measure",
     "treering_verify.models.landscape.train_refiner",
+    "treering_verify.models.landscape.train_estimator",
     "treering_verify.models.landscape.train_tiny",
-    "treering_verify.models.refiner",  # imported by loading, when a model is loaded
+    "treering_verify.models.blocks",  # these three are imported by loading, when a model is loaded
+    "treering_verify.models.refiner",
+    "treering_verify.models.estimator",
 }
 NOT_IN_DETECTORS = {"torch", "PIL", "click", "treering_verify", "diffusers"}
 FILE_ACCESS = {

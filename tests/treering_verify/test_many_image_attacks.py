@@ -25,7 +25,7 @@ from treering_verify.weighing import weigh
 class WhiteModel:
     """The exact diffusion of white data, z_0 ~ N(0, I), behind an autoencoder that scales by a quarter."""
 
-    name, classes, refine = "white", ("any",), None
+    name, classes, refine, estimate = "white", ("any",), None, None
     latent_shape, image_size = (3, 32, 32), (32, 32)
 
     def encode(self, image: torch.Tensor) -> torch.Tensor:

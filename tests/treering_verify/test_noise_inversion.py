@@ -14,6 +14,7 @@ from treering_verify.noise_inversion import DEFAULT_STEPS, METHODS, denoise, exa
 DEVIATIONS = (0.3, 0.7, 1.5)  # of the data, per channel
 BETAS = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
 ALPHAS = torch.cumprod(1 - BETAS, dim=0)
+ODE = ("naive", "exact", "heun")  # the methods that need no estimator
 
 
 class GaussianModel:
@@ -27,6 +28,8 @@ class GaussianModel:
     classes = ()
     latent_shape = (3, 4, 4)
     image_size = (8, 8)
+    refine = None
+    estimate = None
 
     def __init__(self, grid: Sequence[int] | None = None) -> None:
         self.grid = grid
@@ -92,7 +95,7 @@ def test_the_exact_flow_turns_unit_noise_into_the_data() -> None:
     assert latent.std(dim=(0, 2, 3)).tolist() == pytest.approx(DEVIATIONS, rel=0.04)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["auto", *ODE])
 def test_no_steps_return_the_latent(method: str) -> None:
     model, latent = GaussianModel(), white()
     assert torch.equal(invert(model, latent, method, steps=0), latent)
@@ -198,7 +201,7 @@ def test_inversion_knows_no_condition_unless_told() -> None:
 def test_every_method_brings_back_the_noise_at_the_default_number_of_steps() -> None:
     model, noise = GaussianModel(), white()
     latent = denoise(model, noise, steps=50, conditions=[None] * 2)
-    for method in METHODS.values():
+    for method in (METHODS[name] for name in ODE):
         back = method(model, latent, steps=DEFAULT_STEPS)
         cosine = torch.nn.functional.cosine_similarity(back.flatten(1), noise.flatten(1))
         assert float(cosine.min()) > 0.95

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from treering_verify.models import Condition, Timestep
+from treering_verify.models.protocol import NoiseEstimator
 from treering_verify.recovery import Pipeline
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class NullModel:
     latent_shape = (4, 32, 32)
     image_size = (128, 128)
     refine: Callable[..., torch.Tensor] | None = None
+    estimate: NoiseEstimator | None = None
 
     def encode(self, image: torch.Tensor) -> torch.Tensor:
         """Mean of each cell: red, green, blue and their mean."""

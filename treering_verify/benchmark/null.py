@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from treering_verify import __version__
+from treering_verify import __version__, noise_inversion
 from treering_verify.benchmark.kept import kept
 from treering_verify.benchmark.scope import SEEDS, Scope
 from treering_verify.benchmark.strangers import Stranger, strangers
@@ -18,7 +18,7 @@ from treering_verify.key import Family, Key
 from treering_verify.models import LatentModel
 from treering_verify.models.weights import fingerprint
 from treering_verify.nulls import batch_of
-from treering_verify.recovery import recover_noise
+from treering_verify.recovery import Pipeline, recover_noise
 from treering_verify.report import format_pvalue
 from treering_verify.watermark import extract, features, key_coefficients
 
@@ -35,12 +35,14 @@ def null(model: LatentModel, scope: Scope) -> Findings:
     """Test strange images for fresh keys, one for each pair, by the exact test and by Tree-Ring's published p-value."""
     count, seed = scope.images(40, 1000), SEEDS["null"]
     with scope.progress("Images", count) as advance:
-        noise, kinds, attacks = _noise(model, scope, count, seed, advance)
+        raw, noise, kinds, attacks = _noise(model, scope, count, seed, advance)
     families = {name: Family.choose(model.latent_shape, pattern=name) for name in ("random", "rings")}
     rows: list[dict[str, Any]] = []
     for place, (name, family) in enumerate(families.items()):
         for i in range(count):
-            for j, (exact, published, white) in enumerate(_pvalues(noise[i : i + 1], family, [seed, place, i])):
+            for j, (exact, published, white) in enumerate(
+                _pvalues(raw[i : i + 1], noise[i : i + 1], family, [seed, place, i])
+            ):
                 rows.append(
                     {
                         "pattern": name,
@@ -67,8 +69,11 @@ def null(model: LatentModel, scope: Scope) -> Findings:
 
 def _noise(
     model: LatentModel, scope: Scope, count: int, seed: int, advance: Callable[[], None]
-) -> tuple[torch.Tensor, list[str], list[str]]:
-    """Noise_hat (count, C, h, w) of the images, their kinds and attacks; batch by batch, so that a long run can go on."""
+) -> tuple[torch.Tensor, torch.Tensor, list[str], list[str]]:
+    """Noise_hat (count, C, h, w) of the images, naive and as the exact test takes it, their kinds and attacks.
+
+    Batch by batch, so that a long run can go on.
+    """
     import torch
 
     images = strangers(model, count, seed)
@@ -79,8 +84,11 @@ def _noise(
 
         def measure(batch: _Batch = batch) -> dict[str, NDArray[Any]]:
             chosen = batch.read()
-            noise_hat, _ = recover_noise(model, batch_of([s.picture for s in chosen]))
+            raw, solution = recover_noise(model, batch_of([s.picture for s in chosen]), Pipeline(noise_method="naive"))
+            with torch.inference_mode():
+                noise_hat = noise_inversion.invert(model, solution.latent)
             return {
+                "raw": raw.numpy(),
                 "noise": noise_hat.numpy(),
                 "kind": np.array([s.kind for s in chosen]),
                 "attack": np.array([s.attack for s in chosen]),
@@ -91,7 +99,8 @@ def _noise(
         for _ in range(len(parts[-1]["kind"])):
             advance()
     kinds, attacks = ([str(value) for part in parts for value in part[name]] for name in ("kind", "attack"))
-    return torch.cat([torch.from_numpy(part["noise"]) for part in parts]), kinds, attacks
+    raw, noise = (torch.cat([torch.from_numpy(part[name]) for part in parts]) for name in ("raw", "noise"))
+    return raw, noise, kinds, attacks
 
 
 class _Batch:
@@ -109,14 +118,15 @@ class _Batch:
             self.read()
 
 
-def _pvalues(noise_hat: torch.Tensor, family: Family, seed: list[int]) -> list[tuple[float, float, float]]:
+def _pvalues(
+    raw: torch.Tensor, noise_hat: torch.Tensor, family: Family, seed: list[int]
+) -> list[tuple[float, float, float]]:
     """log10 of three p-values of one image (1, C, h, w) under fresh keys: exact, published, published with variance 1."""
     from detectors import cosine_tests, noncentral_chi_square_test
 
     numbers = np.random.default_rng(seed).standard_normal((_KEYS, family.degrees_of_freedom))
-    coefficients = extract(noise_hat, family)
-    exact = cosine_tests(features(coefficients, family)[0], numbers)
-    y = coefficients.ravel()
+    exact = cosine_tests(features(extract(noise_hat, family), family)[0], numbers)
+    y = extract(raw, family).ravel()
     found = []
     for row, evidence in zip(numbers, exact, strict=True):
         k = key_coefficients(Key.of(family, "fresh", row)).ravel()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from treering_verify.benchmark.scope import SEEDS, Scope
 from treering_verify.findings import Findings, Table
@@ -13,6 +14,11 @@ from treering_verify.key import Key
 from treering_verify.models import LatentModel
 from treering_verify.recovery import Pipeline
 from treering_verify.verification import verify_many
+
+if TYPE_CHECKING:
+    import torch
+
+    from treering_verify.models.protocol import NoiseEstimator
 
 _SIZE = 16
 _WHOLE = "treering verification"
@@ -75,6 +81,8 @@ class _Timed:
 
     def __init__(self, model: LatentModel) -> None:
         self._model = model
+        self.refine = model.refine and (lambda *args: self._labelled("refine", *args))
+        self.estimate = model.estimate and _TimedEstimator(model.estimate, self._labelled)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
@@ -93,3 +101,14 @@ class _Timed:
 
     def denoise(self, *args: Any, **kwargs: Any) -> Any:
         return self._labelled("denoise", *args, **kwargs)
+
+
+class _TimedEstimator:
+    """A model's noise estimator, labelled likewise."""
+
+    def __init__(self, estimator: NoiseEstimator, labelled: Callable[..., Any]) -> None:
+        self.steps, self.points, self._labelled = estimator.steps, estimator.points, labelled
+
+    def __call__(self, trajectory: Sequence[torch.Tensor]) -> torch.Tensor:
+        estimate: torch.Tensor = self._labelled("estimate", trajectory)
+        return estimate

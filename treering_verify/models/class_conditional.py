@@ -24,6 +24,8 @@ class ClassConditionalModel:
         evaluation mode.
     refiner : optional
         A `Refiner` of this autoencoder, frozen and in evaluation mode.
+    estimator : optional
+        An `Estimator` of this diffusion model, likewise.
     classes : sequence of str
         Names of the class indices 0 .. n - 1; index n is the null class.
 
@@ -34,7 +36,14 @@ class ClassConditionalModel:
     """
 
     def __init__(
-        self, name: str, vae: Any, unet: Any, scheduler: Any, classes: Sequence[str], refiner: Any = None
+        self,
+        name: str,
+        vae: Any,
+        unet: Any,
+        scheduler: Any,
+        classes: Sequence[str],
+        refiner: Any = None,
+        estimator: Any = None,
     ) -> None:
         config = scheduler.config
         if config.prediction_type not in ("epsilon", "v_prediction"):
@@ -50,7 +59,8 @@ class ClassConditionalModel:
                 f"{name}: {len(classes)} class names need {len(classes) + 1} class embeddings (the last: none)"
             )
         self.name, self.classes = name, tuple(classes)
-        self._vae, self._unet, self._scheduler, self.refine = vae, unet, scheduler, refiner
+        self._vae, self._unet, self._scheduler = vae, unet, scheduler
+        self.refine, self.estimate = refiner, estimator
         factor = _pixels_per_cell(name, vae.config)
         side = unet.config.sample_size
         height, width = (side, side) if isinstance(side, int) else side

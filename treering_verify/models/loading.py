@@ -78,6 +78,7 @@ def _load_parts(
     import diffusers
     from diffusers.utils import logging
 
+    from treering_verify.models.estimator import Estimator
     from treering_verify.models.refiner import Refiner
 
     verbosity = logging.get_verbosity()
@@ -89,10 +90,11 @@ def _load_parts(
         scheduler = diffusers.DDIMScheduler.from_pretrained(folder, subfolder="scheduler", local_files_only=True)
         refined = refined and (folder / "refiner").is_dir()
         refiner = _load_network(Refiner, folder, "refiner") if refined else None
+        estimator = _load_network(Estimator, folder, "estimator") if (folder / "estimator").is_dir() else None
     finally:
         logging.set_verbosity(verbosity)
     names = classes or [f"class{i}" for i in range((unet.config.num_class_embeds or 1) - 1)]
-    return ClassConditionalModel(name, vae, unet, scheduler, names, refiner)
+    return ClassConditionalModel(name, vae, unet, scheduler, names, refiner, estimator)
 
 
 def _load_network(kind: Any, folder: Path, part: str) -> Any:

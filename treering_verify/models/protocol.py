@@ -24,6 +24,16 @@ class Timestep:
     alpha: float
 
 
+class NoiseEstimator(Protocol):
+    """What says the noise from points of the way back to it, such as `Estimator`."""
+
+    steps: int  # of the noise inversion that it knows
+    points: tuple[int, ...]  # what it looks at: 0 is the latent, k what k steps have made of it
+
+    def __call__(self, trajectory: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Points that were passed, the latent first -> the expected noise, shaped like each of them."""
+
+
 class LatentModel(Protocol):
     """A latent diffusion model with a variance-preserving ODE."""
 
@@ -32,6 +42,7 @@ class LatentModel(Protocol):
     latent_shape: tuple[int, int, int]
     image_size: tuple[int, int]
     refine: Callable[..., torch.Tensor] | None  # the refiner: (E(x), z, r(z), x, D(z)) -> estimate of z_0 - z
+    estimate: NoiseEstimator | None
 
     def encode(self, image: torch.Tensor) -> torch.Tensor:
         """Mode of the encoder's posterior: image -> latent. Never a sample."""

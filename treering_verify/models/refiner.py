@@ -6,6 +6,8 @@ import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 
+from treering_verify.models.blocks import residual_block, silent, through
+
 
 class Refiner(ModelMixin, ConfigMixin):  # type: ignore[misc]
     """Residual convolutional network on the latent's grid: (start, z, residual, image, output) -> z_0 - z.
@@ -27,8 +29,8 @@ class Refiner(ModelMixin, ConfigMixin):  # type: ignore[misc]
         super().__init__()
         inputs = 3 * latent_channels + 2 * 3 * factor**2
         self.first = torch.nn.Conv2d(inputs, width, 3, padding=1)
-        self.body = torch.nn.ModuleList(_block(width) for _ in range(blocks))
-        self.last = _zero(torch.nn.Conv2d(width, latent_channels, 3, padding=1))
+        self.body = torch.nn.ModuleList(residual_block(width) for _ in range(blocks))
+        self.last = silent(torch.nn.Conv2d(width, latent_channels, 3, padding=1))  # training begins at a forward step
 
     def forward(
         self,
@@ -43,22 +45,7 @@ class Refiner(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
     def correct(self, inputs: torch.Tensor) -> torch.Tensor:
         """Estimate what a forward step from z leaves to be done, from the `features` of z."""
-        hidden = self.first(inputs)
-        for block in self.body:
-            hidden = hidden + block(hidden)
-        return self.last(torch.nn.functional.silu(hidden))
-
-
-def _block(width: int) -> torch.nn.Sequential:
-    last = _zero(torch.nn.Conv2d(width, width, 3, padding=1))
-    return torch.nn.Sequential(torch.nn.SiLU(), torch.nn.Conv2d(width, width, 3, padding=1), torch.nn.SiLU(), last)
-
-
-def _zero(layer: torch.nn.Conv2d) -> torch.nn.Conv2d:
-    """Make a layer say nothing at first, so that training begins at a plain forward step."""
-    for parameter in layer.parameters():
-        torch.nn.init.zeros_(parameter)
-    return layer
+        return self.last(through(self.body, self.first(inputs)))
 
 
 def features(

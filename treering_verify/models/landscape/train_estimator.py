@@ -1,0 +1,137 @@
+"""Recipe of the noise estimator: `python -m treering_verify.models.landscape.train_estimator --work DIR`.
+
+The model generates images from noise N(0, I), as marked noise is over keys; they are attacked, brought to 8 bits and taken
+back as suspect images are. The estimator learns to say the noise from the points that inversion passes. Nothing is marked:
+where every number of the noise is normal, every number of it teaches what a key's would. Inputs are computed once, kept
+under the work folder in parts, and held in memory (about 100 kB each in float16).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from treering_verify import noise_inversion
+from treering_verify.decoder_inversion import invert
+from treering_verify.generation import initial_noise
+from treering_verify.images import to_pil, to_tensor
+from treering_verify.models import LatentModel, load_model
+from treering_verify.models.estimator import Estimator
+from treering_verify.models.landscape.train import Trainer, write_whole
+from treering_verify.models.landscape.train_refiner import draw_attack
+from treering_verify.noise_inversion import denoise, trajectory
+from treering_verify.recovery import problem_of
+
+IMAGES, COPIES, STEPS, BATCH = 1024, 3, 3000, 16
+_SEEDS = 13 << 32
+_GENERATING_STEPS = 20
+_CHUNK = 16
+# The loss looks at the frequencies that keys live on; what is finer than that, few images show at all.
+_INNER, _OUTER, _ELSEWHERE = 2, 14, 0.1
+
+
+def examples(
+    model: LatentModel, chunk: int, copies: int, points: tuple[int, ...], steps: int
+) -> dict[str, torch.Tensor]:
+    """Make inputs (n, points C, h, w) and noise (n, C, h, w), float16: a chunk of images, attacked `copies` times each."""
+    seeds = range(_SEEDS + chunk * _CHUNK, _SEEDS + (chunk + 1) * _CHUNK)
+    noise = initial_noise(model.latent_shape, seeds)
+    classes = [model.classes[s % len(model.classes)] for s in seeds]
+    inputs = []
+    with torch.inference_mode():
+        latent = denoise(model, noise, steps=_GENERATING_STEPS, conditions=classes, guidance=float(1 + chunk % 3))
+        decoded = [to_pil(picture) for picture in model.decode(latent)]
+        for copy in range(copies):
+            generator = random.Random(chunk * copies + copy)
+            attacks = [draw_attack(generator) for _ in decoded]
+            pairs = zip(decoded, attacks, seeds, strict=True)
+            attacked = [to_tensor(attack.apply(image, seed=s) if attack else image) for image, attack, s in pairs]
+            solution = invert(problem_of(model, torch.cat(attacked)))
+            passed = trajectory(model, solution.latent, steps=steps, most=points[-1])
+            inputs.append(torch.cat([passed[point] for point in points], dim=1).half())
+    return {"inputs": torch.cat(inputs).clone(), "noise": noise.half().repeat(copies, 1, 1, 1)}
+
+
+def gather(
+    model: LatentModel, work: Path, *, count: int, copies: int, points: tuple[int, ...], steps: int
+) -> dict[str, torch.Tensor]:
+    """Make all examples, or read what was kept of them under the work folder."""
+    parts = []
+    for chunk in range(count // _CHUNK):
+        path = work / "estimator" / f"{chunk}.pt"
+        if not path.exists():
+            made = examples(model, chunk, copies, points, steps)
+            write_whole(path, lambda temporary, made=made: torch.save(made, temporary))  # type: ignore[misc]
+            print(f"examples {(chunk + 1) * _CHUNK}/{count}", flush=True)
+        parts.append(torch.load(path, weights_only=True))
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def band_weights(height: int, width: int) -> torch.Tensor:
+    """Weight of each frequency in the loss, (h, w // 2 + 1) as `rfft2` orders them."""
+    rows, columns = np.fft.fftfreq(height) * height, np.fft.rfftfreq(width) * width
+    radius = np.rint(np.hypot(rows[:, None], columns[None, :]))
+    return torch.from_numpy(np.where((radius >= _INNER) & (radius <= _OUTER), 1.0, _ELSEWHERE)).float()
+
+
+def band_error(estimate: torch.Tensor, noise: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Weighted mean squared error of the spectrum, (B,): 1 for an estimate of zero."""
+    power = torch.fft.rfft2(estimate - noise, norm="ortho").abs().pow(2) * weights
+    return power.mean(dim=1).sum(dim=(-2, -1)) / weights.sum()
+
+
+def train(
+    model: LatentModel,
+    work: Path,
+    *,
+    count: int = IMAGES,
+    copies: int = COPIES,
+    steps: int = STEPS,
+    batch: int = BATCH,
+    points: tuple[int, ...] = (0, 1, 2, 4, 7, 10),
+    width: int = 48,
+    blocks: int = 5,
+) -> Estimator:
+    """Train, or go on training; returns the EMA."""
+    grid = noise_inversion.DEFAULT_STEPS
+    data = gather(model, work, count=count, copies=copies, points=points, steps=grid)
+    torch.manual_seed(4)
+    estimator = Estimator(model.latent_shape[0], grid, points, width, blocks).to(memory_format=torch.channels_last)
+    trainer = Trainer("estimator", estimator, work, steps=steps, peak=1e-3, decay=0.01)
+    weights = band_weights(*model.latent_shape[1:])
+
+    def loss_of(step: int) -> dict[str, torch.Tensor]:
+        generator = torch.Generator().manual_seed(step)
+        pick = torch.randint(0, len(data["noise"]), (batch,), generator=generator)
+        inputs, noise = (data[name][pick].float() for name in ("inputs", "noise"))
+        if step % 2:  # mirrored pictures have, nearly, mirrored noise
+            inputs, noise = inputs.flip(-1), noise.flip(-1)
+        return {"loss": band_error(estimator.estimate(inputs), noise, weights).mean()}
+
+    trainer.run(loss_of)
+    estimator.load_state_dict(trainer.ema.state_dict())
+    return estimator.eval()
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Train the estimator and export it as float16 safetensors."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder of examples and checkpoints")
+    parser.add_argument("--model", default="landscape", help="folder of the model that the estimator is for")
+    parser.add_argument("--output", type=Path, help="model folder to write estimator/ into; default WORK")
+    parser.add_argument("--images", type=int, default=IMAGES)
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    options = parser.parse_args(argv)
+    torch.set_num_threads(options.threads)
+    estimator = train(load_model(options.model), options.work, count=options.images, steps=options.steps)
+    estimator.half().save_pretrained((options.output or options.work) / "estimator")
+
+
+if __name__ == "__main__":
+    main()
