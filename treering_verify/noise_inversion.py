@@ -204,7 +204,9 @@ def invert(
     steps: int = DEFAULT_STEPS,
     conditions: Sequence[Condition] | None = None,
 ) -> torch.Tensor:
-    """Run a method by name, "auto" choosing by `default_method`; 0 steps return the latent itself, but for an estimator, which knows one number of them.
+    """Run a method by name, "auto" choosing by `default_method`.
+
+    0 steps return the latent itself, but for an estimator, which knows one number of steps.
 
     Raises
     ------

@@ -23,6 +23,7 @@ from treering_verify.benchmark.noise import noise
 from treering_verify.benchmark.null import null
 from treering_verify.benchmark.pareto import pareto
 from treering_verify.benchmark.patterns import patterns
+from treering_verify.benchmark.places import places
 from treering_verify.benchmark.precision import precision
 from treering_verify.benchmark.quality import quality
 from treering_verify.benchmark.scope import Scope, hardware, versions
@@ -39,6 +40,7 @@ BENCHMARKS: dict[str, Callable[[LatentModel, Scope], Findings]] = {
     "search": search,
     "identification": identification,
     "patterns": patterns,
+    "places": places,
     "null": null,
     "classifier": classifier,
     "inversion": inversion,

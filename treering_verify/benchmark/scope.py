@@ -44,6 +44,7 @@ SEEDS = {
             "patterns",
             "null",
             "classifier",
+            "places",
         )
     )
 }
