@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from treering_verify.errors import UsageError
 from treering_verify.key import Family, Key
-from treering_verify.watermark import key_bins, whiten
+from treering_verify.watermark import key_bins
 
 if TYPE_CHECKING:
     import torch
@@ -145,7 +145,7 @@ def _shifts(limit: float, spacing: float) -> npt.NDArray[np.float64]:
 def coefficients(
     noise_hat: torch.Tensor, key: Key | Family, groups: Sequence[Group]
 ) -> Iterator[tuple[list[Group], npt.NDArray[np.complex128]]]:
-    """Coefficients that an image's noise had before, each ring at unit power (`whiten`), a block of groups at a time.
+    """Coefficients that an image's noise had before, a block of groups at a time.
 
     Parameters
     ----------
@@ -172,7 +172,7 @@ def coefficients(
         if member.any():
             window = _disc(height, width) if member is turned else 1.0
             sampled[member] = _sample(_fine_spectrum(chosen * window), points[member])
-    sampled = whiten(sampled, key) * home
+    sampled *= home
     for block in _blocks([len(group.shifts) for group in groups]):
         shifted = [sampled[i] * np.exp(2j * np.pi * ((groups[i].shifts * sides) @ points[i]))[:, None] for i in block]
         yield [groups[i] for i in block], np.concatenate(shifted)

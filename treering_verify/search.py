@@ -18,7 +18,7 @@ from treering_verify.errors import UsageError
 from treering_verify.hypotheses import IDENTITY_WEIGHT, KINDS, Hypothesis, candidates, check_kinds, coefficients, mask
 from treering_verify.key import Key
 from treering_verify.patterns import PATTERNS
-from treering_verify.watermark import extract, features, whiten
+from treering_verify.watermark import extract, features
 
 if TYPE_CHECKING:
     import torch
@@ -110,6 +110,6 @@ def confirm(noise_hat: torch.Tensor, key: Key, guessed: Guess) -> Guess:
 
     shown = mask(key.latent_shape, guessed.hypothesis)
     centred = noise_hat.cpu() - noise_hat.cpu().mean(dim=(-2, -1), keepdim=True)
-    values = whiten(extract((centred * shown)[None], key), key)
+    values = extract((centred * shown)[None], key)
     found = searched_cosine_test(features(values, key), key.numbers, [guessed.weight])
     return Guess(found.evidence, guessed.hypothesis, guessed.weight)

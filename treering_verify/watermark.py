@@ -94,20 +94,6 @@ def weigh_key(noise_hat: torch.Tensor, key: Key) -> list[Evidence]:
     return PATTERNS[key.pattern].test(features(extract(noise_hat, key), key), key.numbers)
 
 
-def whiten(coefficients: npt.NDArray[np.complex128], key: Key | Family) -> npt.NDArray[np.complex128]:
-    """Bring each ring of each channel to unit power, (..., channels, n), if the pattern has a number for every bin.
-
-    Rings whose bins hold much besides the key then weigh no more than the others. The image alone is looked at. A pattern
-    with one number a ring keeps its power, which is part of what it says; `features` weighs its rings by their spread.
-    """
-    if key.pattern != "random":
-        return coefficients
-    ring = key_bins(key).ring - key.inner_radius
-    member = (ring[:, None] == np.arange(ring.max() + 1)[None, :]).astype(np.float64)
-    power = (np.abs(coefficients) ** 2) @ (member / member.sum(axis=0))
-    return np.asarray(coefficients / np.sqrt(np.maximum(power, np.finfo(float).tiny))[..., ring])
-
-
 def groups(family: Key | Family) -> npt.NDArray[np.int64]:
     """Group of each of a key's numbers, (d,): what the classifier whitens together and gives one weight.
 

@@ -62,7 +62,7 @@ def test_attacks_are_drawn_in_the_shares_that_the_recipe_says() -> None:
 
 def test_the_recipe_lowers_the_error_and_resumes(tiny_model: LatentModel, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    refiner = train_refiner.train(tiny_model, tmp_path, count=64, steps=60, batch=16, width=24, blocks=1)
+    refiner = train_refiner.train(tiny_model, tmp_path, rounds=((64, 30), (32, 60)), batch=16, width=24, blocks=1)
     inputs, targets, sizes = train_refiner.examples(tiny_model, refiner, 32, 0, first=1000)
 
     def error(network: Refiner) -> float:
@@ -71,6 +71,6 @@ def test_the_recipe_lowers_the_error_and_resumes(tiny_model: LatentModel, tmp_pa
         return float((rest.flatten(1).pow(2).mean(1) / sizes).mean())
 
     assert error(refiner) < 0.8 * error(Refiner(4, 4))
-    again = train_refiner.train(tiny_model, tmp_path, count=64, steps=60, batch=16, width=24, blocks=1)
+    again = train_refiner.train(tiny_model, tmp_path, rounds=((64, 30), (32, 60)), batch=16, width=24, blocks=1)
     for a, b in zip(refiner.state_dict().values(), again.state_dict().values(), strict=True):
         assert torch.equal(a, b)

@@ -29,7 +29,7 @@ from treering_verify.hypotheses import (
 from treering_verify.images import open_image
 from treering_verify.models import LatentModel
 from treering_verify.search import Search, as_it_is, confirm, guess
-from treering_verify.watermark import embed, extract, features, weigh_key, whiten
+from treering_verify.watermark import embed, extract, features, weigh_key
 
 SHAPE = (4, 32, 32)
 SAMPLES = Path(__file__).parents[2] / "samples"
@@ -57,14 +57,14 @@ def read(z: torch.Tensor, key: tv.Key, hypothesis: Hypothesis) -> np.ndarray:
 def test_what_keeps_every_cell_is_undone_exactly_on_the_spectrum(hypothesis: Hypothesis, change: object) -> None:
     key, z = tv.Key.generate(SHAPE, seed=1), noise(2)
     found = read(change(z), key, hypothesis)  # type: ignore[operator]
-    assert np.abs(found - whiten(extract(z[None], key), key)[0]).max() < 1e-10
+    assert np.abs(found - extract(z[None], key)[0]).max() < 1e-10
 
 
 @pytest.mark.parametrize("quarter", [1, 2, 3])
 def test_quarter_turns_are_undone_up_to_the_corners_that_the_disc_leaves_out(quarter: int) -> None:
     key, z = tv.Key.generate(SHAPE, seed=1), noise(2)
     found = read(torch.rot90(z, quarter, (-2, -1)), key, Hypothesis(degrees=90.0 * quarter))
-    wanted = whiten(extract(z[None], key), key)[0]
+    wanted = extract(z[None], key)[0]
     assert np.real(np.vdot(found, wanted)) / np.linalg.norm(found) / np.linalg.norm(wanted) > 0.8
     wrong = read(torch.rot90(z, quarter, (-2, -1)), key, Hypothesis(degrees=(90.0 * quarter + 180) % 360))
     assert abs(np.real(np.vdot(wrong, wanted))) / np.linalg.norm(wrong) / np.linalg.norm(wanted) < 0.3
@@ -135,7 +135,7 @@ def test_confirmation_reads_the_whole_key_where_nothing_is_missing() -> None:
     z = embed(noise(6)[None], key)[0]
     (some,) = guess(z.flip(-1), [key], Search(("flip",)))
     again = confirm(z, key, some[0])
-    estimate = features(whiten(extract(z[None], key), key), key)[0]
+    estimate = features(extract(z[None], key), key)[0]
     cosine = estimate @ key.numbers / np.linalg.norm(estimate) / np.linalg.norm(key.numbers)
     assert again.evidence.statistic == pytest.approx(cosine, rel=1e-9)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from detectors import Rate, cosine_tests
 from treering_verify import noise_inversion
@@ -19,7 +20,7 @@ from treering_verify.models import LatentModel
 from treering_verify.recovery import problem_of
 from treering_verify.report import format_pvalue
 from treering_verify.verification import DEFAULT_ALPHA
-from treering_verify.watermark import extract, features, whiten
+from treering_verify.watermark import extract, features, key_bins
 
 if TYPE_CHECKING:
     import torch
@@ -91,7 +92,7 @@ def places(model: LatentModel, scope: Scope) -> Findings:
     )
 
 
-def _places(model: LatentModel, images: list[Image.Image], key: Key) -> list[dict[str, np.ndarray[Any, Any]]]:
+def _places(model: LatentModel, images: list[Image.Image], key: Key) -> list[dict[str, NDArray[np.float64]]]:
     """Features (1, d) of each image by the place that they are read from."""
     import torch
 
@@ -112,7 +113,15 @@ def _places(model: LatentModel, images: list[Image.Image], key: Key) -> list[dic
                 read["estimator"] = noise_inversion.estimated(model, latent, steps=steps)
         values = {place: extract(z, key) for place, z in read.items()}
         for place in ("latent", f"noise, {steps} steps"):
-            values[f"{place}, rings at unit power"] = whiten(values[place], key)
+            values[f"{place}, rings at unit power"] = _at_unit_power(values[place], key)
         estimates = {place: features(coefficients, key.family) for place, coefficients in values.items()}
         found += [{place: f[i : i + 1] for place, f in estimates.items()} for i in range(len(pixels))]
     return found
+
+
+def _at_unit_power(coefficients: NDArray[np.complex128], key: Key) -> NDArray[np.complex128]:
+    """Divide each ring of each channel by its own power in the image, (B, channels, n)."""
+    ring = key_bins(key).ring - key.inner_radius
+    member = (ring[:, None] == np.arange(ring.max() + 1)[None, :]).astype(np.float64)
+    power = (np.abs(coefficients) ** 2) @ (member / member.sum(axis=0))
+    return np.asarray(coefficients / np.sqrt(np.maximum(power, np.finfo(float).tiny))[..., ring])

@@ -35,8 +35,8 @@ class Estimator(ModelMixin, ConfigMixin):  # type: ignore[misc]
         latent_channels: int = 4,
         steps: int = 10,
         points: Sequence[int] = (0, 1, 2, 4, 7, 10),
-        width: int = 48,
-        blocks: int = 5,
+        width: int = 32,
+        blocks: int = 4,
     ) -> None:
         super().__init__()
         self.steps, self.points = int(steps), tuple(int(point) for point in points)

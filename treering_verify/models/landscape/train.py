@@ -5,8 +5,8 @@ Trained from scratch on `scenes` and on nothing else; two CPU cores are enough:
 * the autoencoder (`AutoencoderKL`, f = 4, 4 channels), on fresh scenes without end, begun as a linear pyramid (`begin`);
 * its decoder once more, alone, on latents with noise: generated latents are never exact, and their grain should not show;
 * the diffusion model (class-conditional `UNet2DModel`, v-prediction), on cached posteriors of the autoencoder;
-* the diffusion model once more, if asked to, mostly at the times when detail forms: these latents are as red as pictures
-  are, so what makes an edge sharp stands far below the noise for most of the schedule.
+* the diffusion model once more, mostly at the times when detail forms: these latents are as red as pictures are, so what
+  makes an edge sharp stands far below the noise for most of the schedule.
 
 Each part keeps an exponential moving average (EMA) of its weights, writes whole checkpoints under the work folder
 (temporary file, then rename), and continues from the last one when started again. `export` writes the EMA weights as
@@ -37,7 +37,7 @@ AUTOENCODER_STEPS, AUTOENCODER_BATCH = 2000, 8
 DECODER_STEPS, DECODER_NOISE = 500, 0.15  # most noise, in standard deviations of the latents
 _CROP, _CROP_SHARE = 64, 0.8  # this share of the autoencoder's steps sees windows of the scenes: 4 times faster
 DIFFUSION_STEPS, DIFFUSION_BATCH, DIFFUSION_SCENES = 4000, 16, 8000
-DETAIL_STEPS, DETAIL_BATCH = 0, 32  # 3,000 draw sharper pictures, whose marks JPEG 25 erases more often: see the card
+DETAIL_STEPS, DETAIL_BATCH = 3000, 32
 _DETAIL_TIMES, _DETAIL_SHARE = 0.4, 0.7  # the second time this share of a batch is in the cleanest part of the schedule
 _DECODER_FROM = 1_000_000  # seeds of the noise that the decoder is trained with start here
 _DETAIL_FROM = 2_000_000  # and those of the diffusion model's second time here

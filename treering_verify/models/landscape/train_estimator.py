@@ -27,7 +27,7 @@ from treering_verify.models.landscape.train_refiner import draw_attack
 from treering_verify.noise_inversion import denoise, trajectory
 from treering_verify.recovery import problem_of
 
-IMAGES, COPIES, STEPS, BATCH = 1024, 3, 3000, 16
+IMAGES, COPIES, STEPS, BATCH = 512, 3, 1500, 16
 _SEEDS = 13 << 32
 _GENERATING_STEPS = 20
 _CHUNK = 16
@@ -94,8 +94,8 @@ def train(
     steps: int = STEPS,
     batch: int = BATCH,
     points: tuple[int, ...] = (0, 1, 2, 4, 7, 10),
-    width: int = 48,
-    blocks: int = 5,
+    width: int = 32,
+    blocks: int = 4,
 ) -> Estimator:
     """Train, or go on training; returns the EMA."""
     grid = noise_inversion.DEFAULT_STEPS

@@ -12,7 +12,7 @@ import argparse
 import copy
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -26,7 +26,7 @@ from treering_verify.models.landscape.train import Trainer
 from treering_verify.models.refiner import Refiner, features
 from treering_verify.noise_inversion import denoise
 
-IMAGES, STEPS, BATCH = 3200, 1200, 32  # the second round has half the images, the first half the steps
+ROUNDS, BATCH = ((3200, 600), (1024, 800)), 32  # images and steps of each round
 _FIRST = 20_000_000  # scenes of the refiner start at this index of the training stream
 _SEEDS = 11 << 32  # and of the generated latents, whose noise is N(0, I), as marked noise is over keys
 _STEPS = 20
@@ -106,17 +106,24 @@ def examples(
 
 
 def train(
-    model: LatentModel, work: Path, *, count: int, steps: int, batch: int, width: int = 64, blocks: int = 6
+    model: LatentModel,
+    work: Path,
+    *,
+    rounds: Sequence[tuple[int, int]] = ROUNDS,
+    batch: int = BATCH,
+    width: int = 64,
+    blocks: int = 6,
 ) -> Refiner:
-    """Train in two rounds, each with images of its own: scenes, then the model's. Returns the EMA."""
+    """Train in rounds of (images, steps), each with images of its own: scenes, then the model's. Returns the EMA."""
     factor = model.image_size[0] // model.latent_shape[1]
     torch.manual_seed(2)
     refiner = Refiner(model.latent_shape[0], factor, width, blocks)
-    for number, share in ((0, 0.5), (1, 1.0)):
+    for number, (count, steps) in enumerate(rounds):
         guide = copy.deepcopy(refiner)  # the round before, also when this one is resumed
-        trainer = Trainer(f"refiner-{number}", refiner, work, steps=int(steps * share), peak=1e-3, decay=0.01)
+        trainer = Trainer(f"refiner-{number}", refiner, work, steps=steps, peak=1e-3, decay=0.01)
         if trainer.step < trainer.steps:
-            data = examples(model, guide, count // (number + 1), number, number * count, generated=number > 0)
+            before = sum(images for images, _ in rounds[:number])
+            data = examples(model, guide, count, number, before, generated=number > 0)
             inputs, targets, sizes = data
             print(f"refiner-{number}: {len(inputs)} examples", flush=True)
 
@@ -145,12 +152,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder of checkpoints")
     parser.add_argument("--model", default="landscape", help="folder of the model that the refiner is for")
     parser.add_argument("--output", type=Path, help="model folder to write refiner/ into; default WORK")
-    parser.add_argument("--images", type=int, default=IMAGES)
-    parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
-    refiner = train(load_model(options.model), options.work, count=options.images, steps=options.steps, batch=BATCH)
+    refiner = train(load_model(options.model), options.work)
     refiner.half().save_pretrained((options.output or options.work) / "refiner")
 
 
