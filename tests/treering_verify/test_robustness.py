@@ -19,7 +19,7 @@ from treering_verify.attacks import ATTACKS, GRIDS, MODEL_ATTACKS
 from treering_verify.benchmark import Scope, measurements, trials
 from treering_verify.benchmark.conditions import OTHERS, SEVEN, TWELVE, Condition, Scale, available, scales
 from treering_verify.benchmark.cost import Cost, cost, diversity, keys_among, point_symmetry
-from treering_verify.benchmark.front import non_dominated, variants
+from treering_verify.benchmark.front import front, non_dominated, variants
 from treering_verify.benchmark.measurements import DEFAULT, UNMARKED, Measurements, Task, measure
 from treering_verify.benchmark.own_keys import evidence_of, generate_each
 from treering_verify.benchmark.rates import Series, calibrated_limits, exact_limits, mean_of, pooled
@@ -354,3 +354,13 @@ def test_variants_are_distinct_fit_the_noise_and_vary_all_three() -> None:
     assert {len(f.channels) for f in families} == {1, 2, 3, 4} and {f.pattern for f in families} == set(PATTERNS)
     assert len({(f.inner_radius, f.outer_radius) for f in families}) > 15
     assert len(variants((4, 8, 8), quick=False)) < len(families)  # what does not fit is left out
+
+
+def test_the_fronts_rows_are_those_of_its_variants_and_are_kept(tmp_path: Path) -> None:
+    findings = front(WhiteModel(), Scope(silent, quick=True, folder=tmp_path))
+    unmarked, *marked = findings.rows
+    assert [row["pattern"] for row in findings.rows] == ["unmarked", "random", "rings"]
+    assert unmarked["paired_rms"] == 0.0 and unmarked["judged"] == 0 and not unmarked["on_front"]
+    assert all(row["judged"] == 4 and row["paired_rms"] > 1 and row["log10_pvalue"] < 0 for row in marked)
+    assert len(list(tmp_path.iterdir())) == 3
+    assert front(WhiteModel(), Scope(silent, quick=True, folder=tmp_path)) == findings
