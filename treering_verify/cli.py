@@ -325,7 +325,7 @@ def attack(
 @click.option("--count", type=click.IntRange(2), help="Images, instead of the benchmark's own number.")
 @model_option
 def benchmark(names: tuple[str, ...], output: Path, quick: bool, count: int | None, model: str) -> None:
-    """Measure the toolkit: detection, inversion, throughput, quality and more, or all.
+    """Measure the toolkit: detection, robustness, inversion, throughput, quality and more, or all.
 
     Prints a summary; writes NAME.parquet with a row per measurement, NAME.txt, and report.html with tables and figures of
     everything that was measured into the same folder. What took long is kept in its folder "kept": an interrupted benchmark

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from white_model import WhiteModel
 
 from treering_verify import spectrum
 from treering_verify.attacks.averaging import add_trace, estimate_trace, subtract_trace
@@ -16,32 +17,9 @@ from treering_verify.attacks.regeneration import fresh_noise
 from treering_verify.errors import UsageError
 from treering_verify.images import to_pil, to_tensor
 from treering_verify.key import Key
-from treering_verify.models.protocol import Condition, Timestep
 from treering_verify.noise_inversion import denoise
 from treering_verify.watermark import embed
 from treering_verify.weighing import weigh
-
-
-class WhiteModel:
-    """The exact diffusion of white data, z_0 ~ N(0, I), behind an autoencoder that scales by a quarter."""
-
-    name, classes, refine, estimate = "white", ("any",), None, None
-    latent_shape, image_size = (3, 32, 32), (32, 32)
-
-    def encode(self, image: torch.Tensor) -> torch.Tensor:
-        return image * 4.0
-
-    def decode(self, latent: torch.Tensor) -> torch.Tensor:
-        return latent / 4.0
-
-    def timesteps(self, steps: int) -> tuple[Timestep, ...]:
-        return tuple(Timestep(round(999 * i / steps), 0.999 ** (10 * 100 * i / steps)) for i in range(steps, -1, -1))
-
-    def denoise(
-        self, z: torch.Tensor, at: Timestep, conditions: Sequence[Condition], guidance: float = 1.0
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        return at.alpha**0.5 * z, (1 - at.alpha) ** 0.5 * z
-
 
 MODEL = WhiteModel()
 KEY = Key.generate(MODEL.latent_shape, seed=3, inner_radius=4, outer_radius=9)

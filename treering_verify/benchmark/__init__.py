@@ -15,6 +15,8 @@ from treering_verify.benchmark.classifier import classifier
 from treering_verify.benchmark.cocoercivity import cocoercivity
 from treering_verify.benchmark.detection import detection
 from treering_verify.benchmark.editing import editing
+from treering_verify.benchmark.forgery import forgery
+from treering_verify.benchmark.front import front
 from treering_verify.benchmark.heldout import heldout
 from treering_verify.benchmark.identification import identification
 from treering_verify.benchmark.inversion import inversion
@@ -26,6 +28,7 @@ from treering_verify.benchmark.patterns import patterns
 from treering_verify.benchmark.places import places
 from treering_verify.benchmark.precision import precision
 from treering_verify.benchmark.quality import quality
+from treering_verify.benchmark.robustness import robustness
 from treering_verify.benchmark.scope import Scope, hardware, versions
 from treering_verify.benchmark.search import search
 from treering_verify.benchmark.throughput import throughput
@@ -56,6 +59,9 @@ BENCHMARKS: dict[str, Callable[[LatentModel, Scope], Findings]] = {
     "throughput": throughput,
     "audit": audit,
     "quality": quality,
+    "robustness": robustness,
+    "forgery": forgery,
+    "front": front,
 }
 
 

@@ -1,12 +1,10 @@
-"""Published figures to print beside ours, and never as ours: Hong et al., NeurIPS 2024, arXiv 2409.18442.
-
-NMSE of z_0 in dB and seconds per image; mean of 100 images.
-"""
+"""Published figures to print beside ours, and never as ours: three papers, each with its source."""
 
 from __future__ import annotations
 
 SOURCE = "Hong et al., NeurIPS 2024 (arXiv 2409.18442), SD 2.1 on an RTX 3090 Ti"
 
+# NMSE of z_0 in dB and seconds per image, mean of 100 images.
 # Table 1 / S1, by our name for the method: {iterations: (NMSE, half of the 95 % interval, seconds)}.
 INVERSION: dict[str, dict[int, tuple[float, float, float]]] = {
     "gradient .1 scheduled": {
@@ -39,3 +37,28 @@ ABLATION: dict[str, dict[int, float]] = {
 }
 # Watermark classification, three keys x 100 prompts, closed set: right of 300.
 CLASSIFICATION = {"encoder": 186, "gradient": 207, "gradient-free": 202}
+
+TREE_RING = "Wen et al., NeurIPS 2023 (arXiv 2305.20030), 1000 + 1000 images"
+# AUC by attack, as printed: clean, rotation 75, JPEG 25, crop & scale .75, blur r4, noise .1, colour jitter 6; the mean.
+TREE_RING_AUC: dict[str, tuple[float, ...]] = {
+    "DwtDct": (0.974, 0.596, 0.492, 0.640, 0.503, 0.293, 0.519, 0.574),
+    "RivaGAN": (0.999, 0.173, 0.981, 0.999, 0.974, 0.888, 0.963, 0.854),
+    "Tree-Ring zeros": (0.999, 0.994, 0.984, 0.999, 0.977, 0.877, 0.907, 0.963),
+    "Tree-Ring rand": (1.0, 0.486, 0.999, 0.971, 0.999, 0.972, 0.994, 0.918),
+    "Tree-Ring rings": (1.0, 0.935, 0.999, 0.961, 0.999, 0.944, 0.983, 0.975),
+}
+SFWMARK = "Lee and Cho, ICCV 2025 (arXiv 2509.07647), SD 2.1, 1000 MS-COCO prompts, 2048 keys"
+# Means over twelve conditions: TPR at 1 % FPR, the threshold refitted under each, and identification among 2048 keys.
+SFWMARK_MEANS: dict[str, tuple[float, float | None]] = {
+    "Tree-Ring": (0.655, 0.114),
+    "ZoDiac": (0.962, None),
+    "RingID": (0.997, 0.964),
+    "HSTR": (0.971, 0.889),
+    "HSQR": (0.997, 0.985),
+}
+# With one threshold from clean images, false positives among processed unmarked ones, least and greatest share.
+SFWMARK_FALSE: dict[tuple[str, str], tuple[float, float]] = {
+    ("RingID", "centre crop"): (0.11, 0.14),
+    ("RingID", "brightness"): (0.06, 0.09),
+    ("HSQR", "brightness"): (0.05, 0.08),
+}

@@ -45,6 +45,9 @@ SEEDS = {
             "null",
             "classifier",
             "places",
+            "robustness",
+            "forgery",
+            "front",
         )
     )
 }

@@ -55,8 +55,10 @@ class Stranger:
     picture: Image.Image
 
 
-def strangers(model: LatentModel, count: int, seed: int) -> Iterator[Stranger]:
+def strangers(model: LatentModel, count: int, seed: int, *, attacked: bool = True) -> Iterator[Stranger]:
     """Yield distinct images, kinds taking turns; every second one went through an attack, all strengths taking turns.
+
+    None did if not `attacked`.
 
     Photographs and textures are crops, of random place and size, of those that scikit-learn and, where it is installed,
     scikit-image ship; without the latter there are no textures, and photographs take their place.
@@ -78,7 +80,7 @@ def strangers(model: LatentModel, count: int, seed: int) -> Iterator[Stranger]:
         kind = _TURN[order[i % len(order)]]
         rng = np.random.default_rng([seed, i])
         picture = fit(makers[kind](rng, i), model.image_size)[0]
-        attack = attacks[int(rng.integers(len(attacks)))] if i % 2 else None
+        attack = attacks[int(rng.integers(len(attacks)))] if attacked and i % 2 else None
         if attack:
             picture = attack.apply(picture, seed=i)
         i += 1

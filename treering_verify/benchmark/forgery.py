@@ -1,0 +1,257 @@
+"""What a positive does not prove: forging and removing a key with N marked images of it, and how many images are safe."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors import Rate
+from treering_verify import __version__
+from treering_verify.attacks.averaging import add_trace, estimate_trace, subtract_trace
+from treering_verify.attacks.imprinting import erase, imprint, recover, reprompt
+from treering_verify.benchmark.forgery_tables import figure, safe_table, success_table
+from treering_verify.benchmark.kept import kept
+from treering_verify.benchmark.own_keys import evidence_of
+from treering_verify.benchmark.scope import SEEDS, Scope
+from treering_verify.benchmark.strangers import strangers
+from treering_verify.findings import Findings
+from treering_verify.generation import generate
+from treering_verify.images import to_pil, to_tensor
+from treering_verify.key import Key
+from treering_verify.models import LatentModel
+from treering_verify.models.weights import fingerprint
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+    Arrays = dict[str, NDArray[Any]]
+
+ALPHA = 1e-6
+_QUICK = ("imprint", "add trace", "subtract trace")
+_COUNTS = (0, 1, 2, 5, 10, 20, 50, 100)
+_PATTERNS = ("random", "rings")
+_KEYS = 10
+_BATCH = 16
+_FIRST = SEEDS["forgery"]
+_TARGETS, _PLAIN, _FOREIGN = 1 << 20, 2 << 20, 3 << 20  # where each kind of image lies in the range of seeds
+
+
+def forgery(model: LatentModel, scope: Scope) -> Findings:
+    """Attack keys with growing numbers of their marked images; judge what comes out by the exact test under the key."""
+    trials = scope.images(4, 100)
+    patterns = _PATTERNS[:1] if scope.quick else _PATTERNS
+    counts = _COUNTS[:3] if scope.quick else _COUNTS
+    keys = min(1 if scope.quick else _KEYS, trials)
+    attacks = {name: forges for name, forges in FORGES.items() if not scope.quick or name in _QUICK}
+    shares = [len(part) for part in np.array_split(np.arange(trials), keys)]
+    weights = fingerprint(model)
+    gathered: dict[tuple[str, str, int], list[Arrays]] = {}
+    steps: deque[tuple[tuple[str, str, int], Callable[[], Arrays]]] = deque()
+    for pattern in patterns:
+        for k, share in enumerate(shares):
+            victim = Victim(model, pattern, k, share, max(counts))
+            for attack in attacks:
+                for count in counts:
+                    steps.append(((pattern, attack, count), partial(_measured, scope, weights, victim, attack, count)))
+    with scope.progress("Attacks", len(steps)) as advance:
+        while steps:
+            line, work = steps.popleft()
+            gathered.setdefault(line, []).append(work())
+            advance()
+    found = {line: {n: np.concatenate([p[n] for p in parts]) for n in parts[0]} for line, parts in gathered.items()}
+    succeeded = {
+        line: Rate(int(np.sum((arrays["log10_pvalue"] <= np.log10(ALPHA)) == FORGES[line[1]])), trials)
+        for line, arrays in found.items()
+    }
+    medians = {
+        line: (float(np.median(arrays["log10_pvalue"])), float(np.median(arrays["psnr"])))
+        for line, arrays in found.items()
+    }
+    return Findings(
+        "forgery",
+        f"How often does a picture that its key never made reach p <= {ALPHA:g}, and a marked one no longer, by how many "
+        "marked images of the key the attacker has?",
+        tuple(_rows(found)),
+        (
+            safe_table(succeeded, patterns, attacks),
+            success_table(succeeded, medians, attacks),
+        ),
+        (figure(succeeded, patterns, tuple(attacks)),),
+        seeds=f"{_FIRST} onwards; key i from seed {_FIRST} + i",
+        count=f"{trials} pictures per line, under {keys} keys",
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Victim:
+    """A key, the marked images of it that an attacker may have, and the pictures that are attacked.
+
+    Attributes
+    ----------
+    model, pattern
+    number : int
+        Which of the pattern's keys.
+    trials : int
+        Pictures that are attacked.
+    most : int
+        Marked images that an attacker has at most.
+    """
+
+    model: LatentModel
+    pattern: str
+    number: int
+    trials: int
+    most: int
+
+    @cached_property
+    def key(self) -> Key:
+        """The key that is attacked."""
+        return Key.generate(self.model.latent_shape, pattern=self.pattern, seed=_FIRST + self.number)
+
+    @cached_property
+    def marked(self) -> list[Image.Image]:
+        """What leaked."""
+        return self._generate(self.key, 0, self.most)
+
+    @cached_property
+    def plain(self) -> list[Image.Image]:
+        """Unmarked images of the model, as many, which the attacker makes."""
+        return self._generate(None, _PLAIN, 2 * self.most)
+
+    @cached_property
+    def targets(self) -> list[Image.Image]:
+        """Other marked images, from which the mark is to go."""
+        return self._generate(self.key, _TARGETS, self.trials)
+
+    @cached_property
+    def foreign(self) -> list[Image.Image]:
+        """Photographs and other pictures, which are to pass for marked ones."""
+        seed = _FIRST + _FOREIGN + (self.number << 12)
+        return [one.picture for one in strangers(self.model, self.trials, seed, attacked=False)]
+
+    @cached_property
+    def marked_noise(self) -> torch.Tensor:
+        """Noise of what leaked."""
+        return _recovered(self.model, self.marked)
+
+    @cached_property
+    def plain_noise(self) -> torch.Tensor:
+        """Noise of the attacker's own images."""
+        return _recovered(self.model, self.plain)
+
+    def sample(self, trial: int, count: int) -> list[int]:
+        """Return which leaked images an attacker with `count` of them has: others in each trial, as far as they go."""
+        return [(trial * count + i) % self.most for i in range(count)]
+
+    def carrier(self, trial: int, count: int) -> torch.Tensor:
+        """Carrier of the key, as `imprinting.average_carrier` makes it; with no marked images, from an unmarked one.
+
+        From one image the noise itself; the mean of unmarked ones is taken off where there are several.
+        """
+        if count == 0:
+            return self.plain_noise[self.most + trial % self.most]
+        mean = self.marked_noise[self.sample(trial, count)].mean(dim=0)
+        return mean - self.plain_noise[: self.most].mean(dim=0) if count > 1 else mean
+
+    def trace(self, trial: int, count: int) -> NDArray[np.float64]:
+        """Trace of the key in pixels; with no marked images, of unmarked ones."""
+        leaked = [self.marked[i] for i in self.sample(trial, count)] or self.plain[self.most :]
+        return estimate_trace(leaked, self.plain[: self.most])
+
+    def _generate(self, key: Key | None, place: int, count: int) -> list[Image.Image]:
+        first = _FIRST + place + (self.number << 12)
+        return [made.image for made in generate(self.model, key, seeds=range(first, first + count))]
+
+
+def _imprint(victim: Victim, count: int, *, redraw: bool) -> Iterator[tuple[Image.Image, Image.Image]]:
+    for trial, picture in enumerate(victim.foreign):
+        made = imprint(to_tensor(picture), victim.model, victim.carrier(trial, count), redraw=redraw)
+        yield picture, to_pil(made[0])
+
+
+def _reprompt(victim: Victim, count: int) -> Iterator[tuple[Image.Image, Image.Image]]:
+    classes = victim.model.classes or (None,)
+    for trial, picture in enumerate(victim.foreign):
+        carrier = victim.carrier(trial, count)
+        made = reprompt(victim.model, carrier, [classes[trial % len(classes)]], [_FIRST + _FOREIGN + trial])
+        yield picture, to_pil(made[0])
+
+
+def _add_trace(victim: Victim, count: int, *, strength: float) -> Iterator[tuple[Image.Image, Image.Image]]:
+    for trial, picture in enumerate(victim.foreign):
+        yield picture, add_trace(picture, victim.trace(trial, count), strength)
+
+
+def _subtract_trace(victim: Victim, count: int, *, strength: float) -> Iterator[tuple[Image.Image, Image.Image]]:
+    for trial, picture in enumerate(victim.targets):
+        yield picture, subtract_trace(picture, victim.trace(trial, count), strength)
+
+
+def _erase(victim: Victim, count: int) -> Iterator[tuple[Image.Image, Image.Image]]:
+    for trial, picture in enumerate(victim.targets):
+        seeds = [_FIRST + _TARGETS + trial]
+        yield picture, to_pil(erase(to_tensor(picture), victim.model, victim.carrier(trial, count), seeds)[0])
+
+
+ATTACKS: dict[str, Callable[[Victim, int], Iterator[tuple[Image.Image, Image.Image]]]] = {
+    "imprint": partial(_imprint, redraw=False),
+    "imprint, redrawn": partial(_imprint, redraw=True),
+    "reprompt": _reprompt,
+    "add trace": partial(_add_trace, strength=1.0),
+    "add trace, doubled": partial(_add_trace, strength=2.0),
+    "subtract trace": partial(_subtract_trace, strength=1.0),
+    "erase": _erase,
+}
+"""(victim, marked images) -> the picture before and after, for each trial."""
+
+FORGES = {name: name not in ("subtract trace", "erase") for name in ATTACKS}
+"""Whether an attack succeeds where the key is found, or where it is not."""
+
+
+def _measured(scope: Scope, weights: str, victim: Victim, attack: str, count: int) -> Arrays:
+    def work() -> Arrays:
+        before, after = zip(*ATTACKS[attack](victim, count), strict=True)
+        found = list(evidence_of(victim.model, after, [victim.key] * len(after)))
+        return {
+            "log10_pvalue": np.array([log10 for log10, _ in found]),
+            "statistic": np.array([statistic for _, statistic in found]),
+            "psnr": np.array([_psnr(a, b) for a, b in zip(before, after, strict=True)]),
+        }
+
+    facts = (weights, __version__, _FIRST, victim.pattern, victim.number, victim.trials, victim.most)
+    return kept(scope.folder, f"forgery-{victim.pattern}", (*facts, attack, count), work)
+
+
+def _recovered(model: LatentModel, pictures: Sequence[Image.Image]) -> torch.Tensor:
+    import torch
+
+    pixels = torch.cat([to_tensor(picture) for picture in pictures])
+    return torch.cat([recover(model, part) for part in pixels.split(_BATCH)])
+
+
+def _psnr(before: Image.Image, after: Image.Image) -> float:
+    """Peak signal-to-noise ratio in dB; 100 for equal pictures."""
+    error = float(np.mean((np.asarray(before, dtype=np.float64) - np.asarray(after, dtype=np.float64)) ** 2))
+    return 10 * float(np.log10(255**2 / error)) if error else 100.0
+
+
+def _rows(found: dict[tuple[str, str, int], Arrays]) -> list[dict[str, Any]]:
+    return [
+        {
+            "pattern": pattern,
+            "attack": attack,
+            "forges": FORGES[attack],
+            "marked_images": count,
+            "trial": i,
+            **{name: float(values[i]) for name, values in arrays.items()},
+        }
+        for (pattern, attack, count), arrays in found.items()
+        for i in range(len(arrays["log10_pvalue"]))
+    ]

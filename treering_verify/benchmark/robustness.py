@@ -1,0 +1,167 @@
+"""What survives: every pattern under every attack, by thresholds fixed beforehand, and what each costs the picture."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from treering_verify import decoder_inversion, noise_inversion
+from treering_verify.benchmark.conditions import QUICK, SEVEN, TWELVE, Condition, Scale, available, quick_scales, scales
+from treering_verify.benchmark.measurements import DEFAULT, Measurements, Task, measure
+from treering_verify.benchmark.robustness_curves import figures, held_table, strength_table
+from treering_verify.benchmark.robustness_tables import (
+    conditions_table,
+    methods_table,
+    sfwmark_table,
+    summary_table,
+    tree_ring_table,
+)
+from treering_verify.benchmark.scope import SEEDS, Scope
+from treering_verify.benchmark.trials import EXACT, SEARCHED
+from treering_verify.findings import Findings
+from treering_verify.models import LatentModel
+from treering_verify.patterns import PATTERNS
+from treering_verify.recovery import Pipeline
+from treering_verify.scores import CHI_SQUARE, DISTANCE
+
+# Patterns whose curves are drawn over all strengths; the others are measured under the conditions only.
+_CURVES = ("random", "rings", "mixed-rings", "centre-signs")
+_BY_METHOD = "random"  # the pattern with which inversion methods are compared
+_METHODS: dict[str, Pipeline] = {
+    "encoder": Pipeline(inversion="encoder"),
+    "forward-step": Pipeline(inversion="forward-step"),
+    "anderson": Pipeline(inversion="anderson"),
+    "adam": Pipeline(inversion="adam"),
+    "default, naive": Pipeline(noise_method="naive"),
+    "default, exact": Pipeline(noise_method="exact"),
+    "encoder, naive, 50 steps": Pipeline(inversion="encoder", noise_method="naive", steps=50),
+}
+_SHARE = 5  # curves and inversion methods take a fifth of the images
+
+
+def robustness(model: LatentModel, scope: Scope) -> Findings:
+    """Judge marked images, each under a key of its own, and unmarked ones, each under a fresh key, both processed alike."""
+    count = scope.images(4, 500)
+    part = count if scope.quick else max(2, count // _SHARE)
+    wanted = QUICK if scope.quick else TWELVE
+    conditions, left_out = available(wanted, model)
+    curves, missing = _curves(quick_scales() if scope.quick else scales(), model)
+    patterns = ("random", "rings") if scope.quick else tuple(PATTERNS)
+    compared = SEVEN[:1] + SEVEN[2:3] if scope.quick else SEVEN
+    methods = _methods(model, quick=scope.quick)
+    tasks = _plan(conditions, compared, curves, methods, patterns, count, part)
+    found = measure(model, scope, tasks, 2 * count, part)
+    photographs = sum(kind == "photograph" for kind in found.kinds)
+    drawn = [pattern for pattern in _CURVES if pattern in patterns]
+    return Findings(
+        "robustness",
+        "What do attacks leave of each pattern's evidence, what do they make of unmarked images, and what does each pattern "
+        "cost the picture?",
+        tuple(_rows(found)),
+        (
+            summary_table(found, conditions, patterns, (*left_out, *missing)),
+            conditions_table(found, conditions, patterns),
+            held_table(found, curves, drawn),
+            methods_table(found, conditions, (DEFAULT, *methods), _BY_METHOD),
+            tree_ring_table(found, compared, drawn),
+            sfwmark_table(found, conditions, patterns),
+            strength_table(found, curves, drawn),
+        ),
+        figures(found, curves, drawn),
+        seeds=f"{SEEDS['robustness']} onwards, keys likewise; each image under a key of its own",
+        count=f"{count} marked per pattern and {2 * count} unmarked ({photographs} photographs) under the conditions, "
+        f"{part} and {2 * part} elsewhere; {2 * count} other unmarked ones for thresholds",
+    )
+
+
+def _curves(wanted: tuple[Scale, ...], model: LatentModel) -> tuple[tuple[Scale, ...], tuple[str, ...]]:
+    """Leave out scales that cannot run here, and say which."""
+    usable: list[Scale] = []
+    left_out: list[str] = []
+    for scale in wanted:
+        _, missing = available(scale.conditions[:1], model)
+        if missing:
+            left_out += missing
+        else:
+            usable.append(scale)
+    return tuple(usable), tuple(left_out)
+
+
+def _methods(model: LatentModel, *, quick: bool) -> dict[str, Pipeline]:
+    """Return the inversions to compare, without those that the default is or that another one is too."""
+    refined = model.refine is not None
+    seen = {_resolved(model, Pipeline(), refined)}
+    chosen = {}
+    for name, pipeline in list(_METHODS.items())[: 1 if quick else None]:
+        resolved = _resolved(model, pipeline, refined)
+        if resolved not in seen:
+            seen.add(resolved)
+            chosen[name] = pipeline
+    return chosen
+
+
+def _resolved(model: LatentModel, pipeline: Pipeline, refined: bool) -> Pipeline:
+    if pipeline.inversion == decoder_inversion.AUTO:
+        pipeline = replace(pipeline, inversion=decoder_inversion.default_method(refined=refined))
+    if pipeline.noise_method == noise_inversion.AUTO:
+        pipeline = replace(pipeline, noise_method=noise_inversion.default_method(model, pipeline.steps))
+    return pipeline
+
+
+def _plan(
+    conditions: tuple[Condition, ...],
+    compared: tuple[Condition, ...],
+    curves: tuple[Scale, ...],
+    methods: dict[str, Pipeline],
+    patterns: tuple[str, ...],
+    count: int,
+    part: int,
+) -> list[Task]:
+    """One task for each condition, the largest where it is wanted twice; then the inversion methods."""
+    drawn = tuple(pattern for pattern in patterns if pattern in _CURVES)
+    tasks: dict[str, Task] = {}
+    for condition in conditions:
+        tasks[condition.attack] = Task(condition, patterns, count, 2 * count, published=True, searched_unmarked=True)
+    for condition in compared:
+        tasks.setdefault(condition.attack, Task(condition, drawn, part, 2 * part, searched_unmarked=True))
+    for scale in curves:
+        for condition in scale.conditions:
+            tasks.setdefault(condition.attack, Task(condition, drawn, part, 2 * part))
+    by_method = [
+        Task(condition, (_BY_METHOD,), part, 0, searched=False, method=name, pipeline=pipeline)
+        for name, pipeline in methods.items()
+        for condition in conditions
+    ]
+    return [*tasks.values(), *by_method]
+
+
+def _rows(found: Measurements) -> list[dict[str, Any]]:
+    """One row for each image under each pattern and attack."""
+    columns = {
+        "log10_pvalue": EXACT,
+        "statistic": "statistic",
+        "searched_log10_pvalue": SEARCHED,
+        "rival_log10_pvalue": f"rival {EXACT}",
+        "chi_square": CHI_SQUARE,
+        "distance": DISTANCE,
+        "rival_distance": f"rival {DISTANCE}",
+    }
+    groups = [
+        *(((pattern, method, attack, "marked"), arrays) for (pattern, method, attack), arrays in found.marked.items()),
+        *(((pattern, DEFAULT, attack, "unmarked"), arrays) for (pattern, attack), arrays in found.unmarked.items()),
+    ]
+    rows = []
+    for (pattern, method, attack, truth), arrays in groups:
+        for i in range(len(arrays[EXACT])):
+            rows.append(
+                {
+                    "pattern": pattern,
+                    "method": method,
+                    "attack": attack,
+                    "truth": truth,
+                    "image": i,
+                    "kind": found.kinds[i] if truth == "unmarked" else "model, marked",
+                    **{column: float(arrays[name][i]) if name in arrays else None for column, name in columns.items()},
+                }
+            )
+    return rows
