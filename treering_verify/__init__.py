@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from treering_verify.key import Family, Key
     from treering_verify.key_index import KeyIndex, load_keys
     from treering_verify.messages import decode_many, with_message
-    from treering_verify.models import LatentModel, load_model
+    from treering_verify.models import LatentModel, ModelSource, from_pipeline, load_model, load_pipeline
     from treering_verify.noise_inversion import invert as invert_noise
     from treering_verify.nulls import calibrate
     from treering_verify.recovery import Pipeline, recover_noise
@@ -54,7 +54,10 @@ _HOMES = {
     "decode_many": "messages",
     "with_message": "messages",
     "LatentModel": "models",
+    "ModelSource": "models",
+    "from_pipeline": "models",
     "load_model": "models",
+    "load_pipeline": "models",
     "invert_noise": "noise_inversion:invert",
     "calibrate": "nulls",
     "Generated": "results",
@@ -83,6 +86,7 @@ __all__ = [
     "KeyIndex",
     "LatentModel",
     "ModelError",
+    "ModelSource",
     "Pipeline",
     "Problem",
     "Search",
@@ -98,6 +102,7 @@ __all__ = [
     "embed",
     "extract",
     "features",
+    "from_pipeline",
     "generate",
     "identify",
     "identify_many",
@@ -105,6 +110,7 @@ __all__ = [
     "invert_noise",
     "load_keys",
     "load_model",
+    "load_pipeline",
     "recover_noise",
     "verify",
     "verify_calibrated",

@@ -47,8 +47,8 @@ def generate(
     seeds : sequence of int
         One per image, 0 <= seed < 2**63.
     prompts : sequence of str or None, optional
-        Condition of each image, a class name for class-conditional models; None is "no condition". When left out,
-        classes take turns by seed.
+        Condition of each image, a class name for class-conditional models, else a prompt; None is "no condition". When
+        left out, classes take turns by seed.
     steps : int
         DDIM steps.
     guidance : float
@@ -94,7 +94,7 @@ def generate(
                 "key": key.name if key else None,
                 "fingerprint": key.fingerprint if key else None,
                 "seed": seed,
-                "class": label,
+                "class" if model.classes else "prompt": label,
                 "steps": steps,
                 "guidance": guidance,
             }

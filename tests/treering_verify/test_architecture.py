@@ -22,7 +22,7 @@ LINES = (
         "treering_verify.calibrate_commands",
     ),
     ("treering_verify.commands",),
-    ("treering_verify.demo", "treering_verify.configuration"),
+    ("treering_verify.demo", "treering_verify.configuration", "treering_verify.model_options"),
     ("treering_verify.benchmark",),
     ("treering_verify.audit",),
     (
