@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, FlowMatchEulerDiscreteScheduler, UNet2DConditionModel
 
 CELLS, FACTOR = 24, 2
 KEPT = (0, 1, 2)  # the channels that survive the autoencoder
@@ -66,6 +66,64 @@ def stable_diffusion_xl(prediction: str = "epsilon") -> Any:
             scheduler=diffusion_scheduler(prediction),
             add_watermarker=False,
         )
+
+
+def stable_diffusion_3() -> Any:
+    from diffusers import SD3Transformer2DModel, StableDiffusion3Pipeline
+
+    with seeded():
+        return StableDiffusion3Pipeline(
+            transformer=SD3Transformer2DModel(
+                sample_size=CELLS,
+                patch_size=2,
+                in_channels=16,
+                out_channels=16,
+                num_layers=1,
+                attention_head_dim=16,
+                num_attention_heads=2,
+                joint_attention_dim=64,  # T5's width; the two CLIPs' together are padded to it
+                caption_projection_dim=32,
+                pooled_projection_dim=64,
+                pos_embed_max_size=CELLS,
+            ),
+            scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+            vae=linear_autoencoder(16, 4.0, shift_factor=0.05),
+            text_encoder=clip(projected=True),
+            tokenizer=clip_tokenizer(),
+            text_encoder_2=clip(projected=True),
+            tokenizer_2=clip_tokenizer(),
+            text_encoder_3=t5(64),
+            tokenizer_3=t5_tokenizer(),
+        )
+
+
+def flux(guided: bool = True) -> Any:
+    from diffusers import FluxPipeline, FluxTransformer2DModel
+
+    with seeded():
+        pipe = FluxPipeline(
+            transformer=FluxTransformer2DModel(
+                patch_size=1,
+                in_channels=64,
+                num_layers=1,
+                num_single_layers=1,
+                attention_head_dim=16,
+                num_attention_heads=2,
+                joint_attention_dim=32,
+                pooled_projection_dim=32,
+                guidance_embeds=guided,
+                axes_dims_rope=(4, 6, 6),
+            ),
+            scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=guided),
+            vae=linear_autoencoder(16, 4.0, shift_factor=0.05),
+            text_encoder=clip(),
+            tokenizer=clip_tokenizer(),
+            text_encoder_2=t5(32),
+            tokenizer_2=t5_tokenizer(),
+        )
+    pipe.transformer.register_to_config(sample_size=CELLS)  # as Stable Diffusion's; without it, 1024 pixels
+    pipe.default_sample_size = CELLS
+    return pipe
 
 
 def unet(**changes: Any) -> UNet2DConditionModel:
@@ -143,6 +201,22 @@ def clip_tokenizer() -> Any:
     from transformers import CLIPTokenizer
 
     return CLIPTokenizer(vocab=_vocabulary(), merges=[], model_max_length=77)
+
+
+def t5(width: int) -> Any:
+    from transformers import T5Config, T5EncoderModel
+
+    config = T5Config(
+        vocab_size=40, d_model=width, d_kv=8, d_ff=16, num_layers=1, num_heads=2, feed_forward_proj="gated-gelu"
+    )
+    return T5EncoderModel(config).eval()
+
+
+def t5_tokenizer() -> Any:
+    from transformers import T5Tokenizer
+
+    pieces = ["<pad>", "</s>", "<unk>", "▁", *"abcdefghijklmnopqrstuvwxyz"]
+    return T5Tokenizer(vocab=[(piece, -float(i)) for i, piece in enumerate(pieces)], extra_ids=0)
 
 
 def _vocabulary() -> dict[str, int]:

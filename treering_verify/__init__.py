@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from treering_verify.decoder_inversion import invert as invert_decoder
     from treering_verify.editing import edit
     from treering_verify.errors import ImageError, KeyFileError, ModelError, TreeringError, UsageError
-    from treering_verify.generation import generate
+    from treering_verify.generation import generate, watermarked_noise
     from treering_verify.identification import identify, identify_many
     from treering_verify.key import Family, Key
     from treering_verify.key_index import KeyIndex, load_keys
@@ -45,6 +45,7 @@ _HOMES = {
     "TreeringError": "errors",
     "UsageError": "errors",
     "generate": "generation",
+    "watermarked_noise": "generation",
     "identify": "identification",
     "identify_many": "identification",
     "Family": "key",
@@ -115,6 +116,7 @@ __all__ = [
     "verify",
     "verify_calibrated",
     "verify_many",
+    "watermarked_noise",
     "with_message",
 ]
 

@@ -152,6 +152,7 @@ def test_a_model_that_has_left_the_hub_is_told_of_with_what_to_do(no_network: No
     [
         ("cond_stage_model.x", "StableDiffusionPipeline", "stable-diffusion-v1-5/stable-diffusion-v1-5"),
         ("conditioner.embedders.1.x", "StableDiffusionXLPipeline", "stabilityai/stable-diffusion-xl-base-1.0"),
+        ("text_encoders.clip_l.x", "StableDiffusion3Pipeline", "stabilityai/stable-diffusion-3-medium-diffusers"),
     ],
 )
 def test_a_single_file_is_told_by_its_tensors(

@@ -15,7 +15,15 @@ pytest.importorskip("transformers")
 import pipelines
 import torch
 from click.testing import CliRunner
-from diffusers import AutoencoderKL, DDIMScheduler, EulerDiscreteScheduler, LCMScheduler, PNDMScheduler
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchHeunDiscreteScheduler,
+    FluxPipeline,
+    LCMScheduler,
+    PNDMScheduler,
+)
 
 import treering_verify as tv
 from treering_verify.cli import main
@@ -23,12 +31,16 @@ from treering_verify.errors import ModelError, UsageError
 from treering_verify.generation import initial_noise
 from treering_verify.images import to_tensor
 from treering_verify.models import LatentModel, from_pipeline, latent_shape, load_model
+from treering_verify.models.families import pack, unpack
 from treering_verify.noise_inversion import denoise, invert
 
 FAMILIES: dict[str, Callable[[], Any]] = {
     "stable-diffusion, epsilon": pipelines.stable_diffusion,
     "stable-diffusion, v": lambda: pipelines.stable_diffusion("v_prediction"),
     "stable-diffusion-xl": pipelines.stable_diffusion_xl,
+    "stable-diffusion-3": pipelines.stable_diffusion_3,
+    "flux, guided": pipelines.flux,
+    "flux, fast": lambda: pipelines.flux(guided=False),
 }
 STEPS = 8
 SIDE = pipelines.CELLS * pipelines.FACTOR
@@ -42,6 +54,13 @@ def pipe(request: pytest.FixtureRequest) -> Any:
 @pytest.fixture(scope="module")
 def plain() -> Any:
     return pipelines.stable_diffusion()
+
+
+def sampler_like(scheduler: Any) -> Any:
+    """Return a sampler of the same family that starts from another scale or takes other steps."""
+    if isinstance(scheduler, DDIMScheduler):
+        return EulerDiscreteScheduler.from_config(scheduler.config, timestep_spacing="leading")
+    return FlowMatchHeunDiscreteScheduler.from_config(scheduler.config)
 
 
 def relative(found: torch.Tensor, wanted: torch.Tensor) -> float:
@@ -140,6 +159,50 @@ def test_the_same_commands_serve_it(pipe: Any, tmp_path: Path) -> None:
         "audit", tmp_path / "images", "--keys", tmp_path / "my.key.json", "--output", tmp_path / "audit", *chosen
     )
     assert "detected" in audited and "key my" in audited
+
+
+def test_three_lines_mark_what_a_script_generates_with_its_own_sampler(pipe: Any) -> None:
+    key = key_for(from_pipeline(pipe))
+    before = state_of(pipe)
+    latents = tv.watermarked_noise(pipe, key, seeds=[11, 12])
+    assert state_of(pipe) == before
+    assert torch.equal(latents[1:], tv.watermarked_noise(pipe, key, seeds=[12]))
+    if latents.ndim == 4:
+        kept = pipe.scheduler
+        pipe.scheduler = sampler_like(kept)  # starts from another scale, which is the pipeline's own affair
+    pipe.set_progress_bar_config(disable=True)
+    try:
+        images = pipe(["a cat", "a dog"], latents=latents, num_inference_steps=STEPS, guidance_scale=2.0).images
+    finally:
+        if latents.ndim == 4:
+            pipe.scheduler = kept
+    for verdict in tv.verify_many(images, key, model=from_pipeline(pipe), search=None):
+        assert verdict.verdict == "detected"
+
+
+def test_watermarked_noise_has_the_networks_dtype_and_layout() -> None:
+    pipe = pipelines.flux().to(torch.bfloat16)
+    key = tv.Key.generate((16, 24, 32), seed=1)
+    latents = tv.watermarked_noise(pipe, key, seeds=[0])
+    assert latents.shape == (1, 24 * 32 // 4, 64) and latents.dtype == torch.bfloat16
+    for shape in ((4, 24, 32), (16, 25, 32)):
+        with pytest.raises(UsageError, match="does not fit"):
+            tv.watermarked_noise(pipe, tv.Key.generate(shape, seed=1), seeds=[0])
+    with pytest.raises(UsageError, match="seeds"):
+        tv.watermarked_noise(pipe, key, seeds=[-1])
+
+
+def test_packed_latents_are_laid_out_as_flux_lays_them_out() -> None:
+    z = torch.randn(2, 16, 6, 8, generator=torch.Generator().manual_seed(0))
+    tokens = pack(z)
+    assert torch.equal(tokens, FluxPipeline._pack_latents(z, 2, 16, 6, 8))
+    assert torch.equal(unpack(tokens, 6, 8), z)
+
+
+def test_the_dynamic_shift_is_that_of_the_image_size() -> None:
+    pipe = pipelines.flux()
+    small, large = (from_pipeline(pipe, image_size=(side, side)).timesteps(STEPS) for side in (16, 256))
+    assert all(a.sigma < b.sigma for a, b in zip(small[1:-1], large[1:-1], strict=True))
 
 
 # --- a caller's pipeline ----------------------------------------------------------------------------------------------

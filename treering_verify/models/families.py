@@ -200,6 +200,31 @@ FAMILIES: dict[str, PipelineFamily] = {
             cells=128,
             limits="not the refiner, LCM or inpainting; the DDIM grid, whatever the sampler",
         ),
+        PipelineFamily(
+            "stable-diffusion-3",
+            "Stable Diffusion 3 and 3.5; flow matching",
+            ("StableDiffusion3Pipeline",),
+            "transformer",
+            _condition_sd3,
+            _predict_sd3,
+            straight=True,
+            cells=128,
+            limits="Euler's grid only; no skipped layers or picture prompts",
+        ),
+        PipelineFamily(
+            "flux",
+            "FLUX.1 dev and schnell; flow matching",
+            ("FluxPipeline",),
+            "transformer",
+            _condition_flux,
+            _predict_flux,
+            straight=True,
+            spaced=True,
+            packed=True,
+            distilled=True,
+            cells=128,
+            limits="not FLUX.2, Kontext or Fill; Euler's grid only; no true_cfg_scale",
+        ),
     )
 }
 

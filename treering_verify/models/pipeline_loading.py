@@ -19,11 +19,13 @@ INDEX = "model_index.json"
 _MARKS = {
     "stable-diffusion": ("cond_stage_model.",),
     "stable-diffusion-xl": ("conditioner.embedders.1.",),
+    "stable-diffusion-3": ("text_encoders.clip_l.",),
 }
 # Repositories whose configuration such a file goes by; the file itself has none.
 _CONFIGURATIONS = {
     "stable-diffusion": "stable-diffusion-v1-5/stable-diffusion-v1-5",
     "stable-diffusion-xl": "stabilityai/stable-diffusion-xl-base-1.0",
+    "stable-diffusion-3": "stabilityai/stable-diffusion-3-medium-diffusers",
 }
 
 

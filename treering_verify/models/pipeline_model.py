@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from treering_verify.errors import ModelError
+from treering_verify.errors import ModelError, UsageError
 from treering_verify.models.autoencoder import decode, encode, own_float32
 from treering_verify.models.families import AUTOENCODERS, FAMILIES, PipelineFamily, family_of, pack
 from treering_verify.models.ode import (
@@ -55,9 +55,20 @@ def native_noise(pipe: Any, noise: torch.Tensor) -> torch.Tensor:
     """Lay canonical noise (B, C, h, w) out as a pipeline's `latents=` wants it: packed where it packs, in its dtype.
 
     Never scaled: every pipeline here multiplies by its scheduler's `init_noise_sigma` itself, whoever gave the latents.
+
+    Raises
+    ------
+    UsageError
+        If the pipeline has no such noise at any image size.
     """
     family = _family(pipe)
     network = getattr(pipe, family.network)
+    channels, patch = pipeline_shape(pipe)[0], family.patch(network.config)
+    if noise.shape[1] != channels or noise.shape[2] % patch or noise.shape[3] % patch:
+        raise UsageError(
+            f"noise of shape {tuple(noise.shape[1:])} does not fit {_name(pipe)}: "
+            f"make a key for {channels} channels and sides that are multiples of {patch}"
+        )
     return (pack(noise) if family.packed else noise).to(pipe._execution_device, network.dtype)
 
 
