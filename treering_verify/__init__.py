@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from treering_verify.key import Family, Key
     from treering_verify.key_index import KeyIndex, load_keys
     from treering_verify.messages import decode_many, with_message
+    from treering_verify.model_check import check_model
     from treering_verify.models import LatentModel, ModelSource, from_pipeline, load_model, load_pipeline
     from treering_verify.noise_inversion import invert as invert_noise
     from treering_verify.nulls import calibrate
@@ -66,6 +67,7 @@ _HOMES = {
     "KeyEvidence": "results",
     "Verdict": "results",
     "Search": "search",
+    "check_model": "model_check",
     "Pipeline": "recovery",
     "recover_noise": "recovery",
     "verify": "verification",
@@ -98,6 +100,7 @@ __all__ = [
     "__version__",
     "audit_folder",
     "calibrate",
+    "check_model",
     "decode_many",
     "edit",
     "embed",

@@ -32,6 +32,7 @@ from treering_verify.commands import (
 from treering_verify.errors import UsageError
 from treering_verify.key_commands import identify, keys
 from treering_verify.message_commands import decode
+from treering_verify.model_commands import models
 from treering_verify.model_options import model_option
 from treering_verify.report_commands import report
 
@@ -69,6 +70,7 @@ main.add_command(keys)
 main.add_command(report)
 main.add_command(decode)
 main.add_command(calibrate)
+main.add_command(models)
 
 
 @command("treering demo --output demo")

@@ -13,7 +13,23 @@ from treering_verify.models.source import DEVICES, DTYPES, ModelSource, size_of
 
 def model_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """Options that choose a model; the function gets them as `model`, a `ModelSource`."""
+    return _with_source(
+        function,
+        click.option(
+            "--model",
+            default="landscape",
+            show_default=True,
+            help="'landscape', 'landscape-tiny', or a local folder, .safetensors file or hub id (treering models).",
+        ),
+    )
 
+
+def model_argument(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Make the model an argument instead, with the same options beside it."""
+    return _with_source(function, click.argument("model"))
+
+
+def _with_source(function: Callable[..., Any], which: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(function)
     def gathered(*args: Any, model: str, size: str | None, model_config: str | None, **kwargs: Any) -> Any:
         fields = {name: kwargs.pop(name) for name in ("revision", "variant", "device", "dtype")}
@@ -22,12 +38,7 @@ def model_option(function: Callable[..., Any]) -> Callable[..., Any]:
 
     for option in reversed(
         (
-            click.option(
-                "--model",
-                default="landscape",
-                show_default=True,
-                help="'landscape', 'landscape-tiny', or a local folder, .safetensors file or hub id (treering models).",
-            ),
+            which,
             click.option("--revision", help="Branch, tag or commit of a model on the hub."),
             click.option("--variant", help="Of the weights' files, such as fp16."),
             click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True),

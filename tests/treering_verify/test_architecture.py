@@ -19,6 +19,7 @@ LINES = (
         "treering_verify.audit_commands",
         "treering_verify.report_commands",
         "treering_verify.message_commands",
+        "treering_verify.model_commands",
         "treering_verify.calibrate_commands",
     ),
     ("treering_verify.commands",),
@@ -28,6 +29,7 @@ LINES = (
     (
         "treering_verify.report",
         "treering_verify.editing",
+        "treering_verify.model_check",
         "treering_verify.identification",
         "treering_verify.messages",
         "treering_verify.nulls",

@@ -193,3 +193,5 @@ def test_sizes_devices_and_dtypes_are_checked(saved: Path, tiny_folder: Path) ->
     for options in ({"dtype": "float16"}, {"device": "cuda"}, {"image_size": (64, 64)}):
         with pytest.raises(UsageError, match="leave"):
             load_model(tiny_folder, **options)
+        with pytest.raises(UsageError, match="leave"):
+            latent_shape(ModelSource(str(tiny_folder), **options))

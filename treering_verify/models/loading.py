@@ -85,6 +85,7 @@ def latent_shape(name: str | Path | ModelSource = "landscape") -> tuple[int, int
     source = _source(name)
     if _is_pipeline(source):
         return shapes_of(source)[0]
+    _refuse_unused(source)
     folder = EMBEDDED.get(source.name, Path(source.name))
     try:
         config = json.loads((folder / "unet" / "config.json").read_text())

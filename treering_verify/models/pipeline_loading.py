@@ -80,7 +80,7 @@ def pipeline_of(source: ModelSource, *, checker: bool = False) -> Any:
                 source.name, dtype=dtype, config=source.configuration or _CONFIGURATIONS[family.name]
             )
         else:
-            _refuse_pickles(folder, source.variant)
+            _refuse_pickles(folder)
             left_out = {} if checker or "safety_checker" not in read_index(folder) else {"safety_checker": None}
             pipe = kind.from_pretrained(
                 folder,
@@ -168,7 +168,7 @@ def _family_of_file(source: ModelSource) -> PipelineFamily:
     )
 
 
-def _refuse_pickles(folder: Path, variant: str | None) -> None:
+def _refuse_pickles(folder: Path) -> None:
     for part in sorted(path for path in folder.iterdir() if path.is_dir()):
         suffixes = {path.suffix for path in part.iterdir()}
         if suffixes & {".bin", ".pt", ".pth", ".ckpt"} and ".safetensors" not in suffixes:

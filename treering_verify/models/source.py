@@ -74,6 +74,8 @@ class ModelSource:
     @property
     def is_file(self) -> bool:
         """Whether it is a single file of weights; ModelError if that would have to be unpickled."""
+        if Path(self.name).is_dir():
+            return False
         if self.name.lower().endswith(_PICKLED):
             raise ModelError(
                 f"{self.shown} is pickled, which can run code, and is never read: convert it to .safetensors first"
