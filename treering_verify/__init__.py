@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     from treering_verify.decoder_inversion import invert as invert_decoder
     from treering_verify.editing import edit
     from treering_verify.errors import ImageError, KeyFileError, ModelError, TreeringError, UsageError
-    from treering_verify.generation import generate
+    from treering_verify.generation import generate, watermarked_noise
     from treering_verify.identification import identify, identify_many
     from treering_verify.key import Family, Key
     from treering_verify.key_index import KeyIndex, load_keys
     from treering_verify.messages import decode_many, with_message
-    from treering_verify.models import LatentModel, load_model
+    from treering_verify.model_check import check_model
+    from treering_verify.models import LatentModel, ModelSource, from_pipeline, load_model, load_pipeline
     from treering_verify.noise_inversion import invert as invert_noise
     from treering_verify.nulls import calibrate
     from treering_verify.recovery import Pipeline, recover_noise
@@ -45,6 +46,7 @@ _HOMES = {
     "TreeringError": "errors",
     "UsageError": "errors",
     "generate": "generation",
+    "watermarked_noise": "generation",
     "identify": "identification",
     "identify_many": "identification",
     "Family": "key",
@@ -54,7 +56,10 @@ _HOMES = {
     "decode_many": "messages",
     "with_message": "messages",
     "LatentModel": "models",
+    "ModelSource": "models",
+    "from_pipeline": "models",
     "load_model": "models",
+    "load_pipeline": "models",
     "invert_noise": "noise_inversion:invert",
     "calibrate": "nulls",
     "Generated": "results",
@@ -62,6 +67,7 @@ _HOMES = {
     "KeyEvidence": "results",
     "Verdict": "results",
     "Search": "search",
+    "check_model": "model_check",
     "Pipeline": "recovery",
     "recover_noise": "recovery",
     "verify": "verification",
@@ -83,6 +89,7 @@ __all__ = [
     "KeyIndex",
     "LatentModel",
     "ModelError",
+    "ModelSource",
     "Pipeline",
     "Problem",
     "Search",
@@ -93,11 +100,13 @@ __all__ = [
     "__version__",
     "audit_folder",
     "calibrate",
+    "check_model",
     "decode_many",
     "edit",
     "embed",
     "extract",
     "features",
+    "from_pipeline",
     "generate",
     "identify",
     "identify_many",
@@ -105,10 +114,12 @@ __all__ = [
     "invert_noise",
     "load_keys",
     "load_model",
+    "load_pipeline",
     "recover_noise",
     "verify",
     "verify_calibrated",
     "verify_many",
+    "watermarked_noise",
     "with_message",
 ]
 

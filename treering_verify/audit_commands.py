@@ -25,6 +25,7 @@ from treering_verify.errors import UsageError
 if TYPE_CHECKING:
     from treering_verify.audit.engine import Tally
     from treering_verify.audit.rows import Row
+    from treering_verify.models import ModelSource
 
 _SHOWN = 20  # detected files listed at the end
 
@@ -84,7 +85,7 @@ def audit(
     shard_rows: int,
     quiet: bool,
     log_file: Path | None,
-    model: str,
+    model: ModelSource,
     pipeline: dict[str, Any],
 ) -> None:
     """Judge every file of folders, lists and manifests, of any number: one row each, whatever is in it.

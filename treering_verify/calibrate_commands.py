@@ -15,6 +15,7 @@ from treering_verify.errors import UsageError
 
 if TYPE_CHECKING:
     from treering_verify.key import Key
+    from treering_verify.models import ModelSource
     from treering_verify.recovery import Pipeline
     from treering_verify.results import Verdict
 
@@ -58,7 +59,7 @@ def calibrate(
     overwrite: bool,
     style: str,
     family: dict[str, Any],
-    model: str,
+    model: ModelSource,
     pipeline: dict[str, Any],
 ) -> None:
     """Score unmarked images, so that published statistics and the classifier get p-values that mean something.
@@ -125,7 +126,7 @@ def verdicts_of(
     calibration: Path | None,
     detector: str,
     decoys: int,
-    model: str,
+    model: ModelSource,
     alpha: float,
     pipeline: Pipeline,
 ) -> Iterator[Verdict]:

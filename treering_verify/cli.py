@@ -20,7 +20,6 @@ from treering_verify.commands import (
     UNJUDGED,
     command_of,
     key_options,
-    model_option,
     pipeline_options,
     print_verdicts,
     progress,
@@ -33,11 +32,14 @@ from treering_verify.commands import (
 from treering_verify.errors import UsageError
 from treering_verify.key_commands import identify, keys
 from treering_verify.message_commands import decode
+from treering_verify.model_commands import models
+from treering_verify.model_options import model_option
 from treering_verify.report_commands import report
 
 if TYPE_CHECKING:
     from treering_verify.attacks.copies import AttackedCopy
     from treering_verify.key import Key
+    from treering_verify.models import ModelSource
     from treering_verify.search import Search
 
 _ENVIRONMENT = "TREERING"
@@ -68,12 +70,13 @@ main.add_command(keys)
 main.add_command(report)
 main.add_command(decode)
 main.add_command(calibrate)
+main.add_command(models)
 
 
 @command("treering demo --output demo")
 @click.option("--output", type=click.Path(path_type=Path), help="Folder to make; default: demo, demo-2, ...")
 @model_option
-def demo(output: Path | None, model: str) -> None:
+def demo(output: Path | None, model: ModelSource) -> None:
     """Run the main job: key, marked and unmarked images, an attack, verdicts, and the recovered spectrum."""
     from treering_verify.demo import run_demo
 
@@ -99,7 +102,7 @@ def keygen(
     member: str | None,
     message: str | None,
     allow_weak: bool,
-    model: str,
+    model: ModelSource,
 ) -> None:
     """Make a secret key, and say how sure it could ever be. Patterns: docs/patterns.md."""
     from treering_verify.files import printable
@@ -156,7 +159,7 @@ def generate(
     steps: int,
     guidance: float,
     unmarked: bool,
-    model: str,
+    model: ModelSource,
 ) -> None:
     """Generate images with a key in their noise (or, with --unmarked, without)."""
     import json
@@ -215,7 +218,7 @@ def verify(
     style: str,
     fail_on: tuple[str, ...],
     search: Search | None,
-    model: str,
+    model: ModelSource,
     pipeline: dict[str, Any],
 ) -> None:
     """Say for each image: detected (and by which key), no evidence, or inconclusive (and why)."""
@@ -278,7 +281,7 @@ def attack(
     style: str,
     codec_bytes: bool,
     overwrite: bool,
-    model: str,
+    model: ModelSource,
 ) -> None:
     """Write distorted copies of images, through real codecs, as a test of robustness.
 
@@ -324,7 +327,7 @@ def attack(
 @click.option("--quick", is_flag=True, help="Few images, under two minutes; the intervals say how little that proves.")
 @click.option("--count", type=click.IntRange(2), help="Images, instead of the benchmark's own number.")
 @model_option
-def benchmark(names: tuple[str, ...], output: Path, quick: bool, count: int | None, model: str) -> None:
+def benchmark(names: tuple[str, ...], output: Path, quick: bool, count: int | None, model: ModelSource) -> None:
     """Measure the toolkit: detection, robustness, inversion, throughput, quality and more, or all.
 
     Prints a summary; writes NAME.parquet with a row per measurement, NAME.txt, and report.html with tables and figures of

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from treering_verify.errors import TreeringError, UsageError
+from treering_verify.model_options import model_option
 
 if TYPE_CHECKING:
     from treering_verify.family import Family
@@ -74,11 +75,6 @@ def progress(description: str, total: int) -> Iterator[Callable[[], None]]:
     with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
         task = bar.add_task(description, total=total)
         yield lambda: bar.advance(task)
-
-
-model_option = click.option(
-    "--model", default="landscape", show_default=True, help="'landscape', 'landscape-tiny' or a local model folder."
-)
 
 
 keys_option = click.option(

@@ -13,7 +13,7 @@ from treering_verify.files import printable, write_atomic
 from treering_verify.generation import generate
 from treering_verify.images import save_png, to_tensor
 from treering_verify.key import Key
-from treering_verify.models import load_model
+from treering_verify.models import ModelSource, load_model
 from treering_verify.recovery import recover_noise
 from treering_verify.report import format_pvalue, save_spectrum_picture, table
 from treering_verify.verification import DEFAULT_ALPHA, verify_many
@@ -22,14 +22,14 @@ _SEEDS = (0, 1, 2, 3)
 _ATTACKS = (Attack("jpeg", {"quality": 75}), Attack("jpeg", {"quality": 25}))
 
 
-def run_demo(output: Path | None, model_name: str, say: Callable[[str], None]) -> Path:
+def run_demo(output: Path | None, source: str | ModelSource, say: Callable[[str], None]) -> Path:
     """Run it and return the folder that it made.
 
     Parameters
     ----------
     output : Path or None
         A folder that does not exist yet; None takes the first free one of demo, demo-2, ...
-    model_name : str
+    source : str or ModelSource
     say : callable
         Called with each line to show.
 
@@ -50,7 +50,7 @@ def run_demo(output: Path | None, model_name: str, say: Callable[[str], None]) -
         say(f"{what}  ({time.perf_counter() - clock:.1f} s)")
         clock = time.perf_counter()
 
-    model = load_model(model_name)
+    model = load_model(source)
     lap(f"loaded model {model.name!r}")
     key = Key.generate(model.latent_shape, name="demo")
     key.save(folder / "demo.key.json")

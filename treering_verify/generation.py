@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from treering_verify.errors import UsageError
 from treering_verify.images import to_pil
 from treering_verify.key import Key
-from treering_verify.models import Condition, LatentModel
+from treering_verify.models import Condition, LatentModel, native_noise
 from treering_verify.noise_inversion import denoise
 from treering_verify.results import SCHEMA_VERSION, Generated
 from treering_verify.watermark import embed
@@ -25,6 +25,36 @@ def initial_noise(latent_shape: tuple[int, int, int], seeds: Sequence[int]) -> t
     import torch
 
     return torch.stack([torch.randn(latent_shape, generator=torch.Generator().manual_seed(s)) for s in seeds])
+
+
+def watermarked_noise(pipe: Any, key: Key, seeds: Sequence[int]) -> torch.Tensor:
+    """Noise with a key in it, for a diffusers script of your own: ``pipe(prompts, latents=watermarked_noise(...))``.
+
+    Parameters
+    ----------
+    pipe : DiffusionPipeline
+        Of a class that `treering models` lists. It is not changed.
+    key : Key
+        Made for the noise of the images' size (`pipeline_shape`). For another size than the pipeline's own, tell the call
+        ``height=`` and ``width=`` too: FLUX cannot see the size from packed latents.
+    seeds : sequence of int
+        One per image: image i does not depend on the others.
+
+    Returns
+    -------
+    torch.Tensor
+        What the pipeline's ``latents=`` wants: packed where it packs, on its device and in its network's dtype. It is not
+        scaled, since every pipeline scales what it is given by its scheduler's ``init_noise_sigma``.
+
+    Raises
+    ------
+    ModelError
+        If the pipeline belongs to no family.
+    UsageError
+        If the key is made for other noise, or a seed is out of range.
+    """
+    _check_seeds(seeds)
+    return native_noise(pipe, embed(initial_noise(key.latent_shape, seeds), key))
 
 
 def generate(
@@ -47,8 +77,8 @@ def generate(
     seeds : sequence of int
         One per image, 0 <= seed < 2**63.
     prompts : sequence of str or None, optional
-        Condition of each image, a class name for class-conditional models; None is "no condition". When left out,
-        classes take turns by seed.
+        Condition of each image, a class name for class-conditional models, else a prompt; None is "no condition". When
+        left out, classes take turns by seed.
     steps : int
         DDIM steps.
     guidance : float
@@ -69,8 +99,7 @@ def generate(
 
     import torch
 
-    if any(not 0 <= s < 1 << 63 for s in seeds):
-        raise UsageError("seeds must lie in [0, 2**63)")
+    _check_seeds(seeds)
     if not math.isfinite(guidance) or guidance < 0:
         raise UsageError(f"guidance is {guidance}: choose a number from 0 upwards (1: none)")
     if prompts is None:
@@ -94,8 +123,13 @@ def generate(
                 "key": key.name if key else None,
                 "fingerprint": key.fingerprint if key else None,
                 "seed": seed,
-                "class": label,
+                "class" if model.classes else "prompt": label,
                 "steps": steps,
                 "guidance": guidance,
             }
             yield Generated(to_pil(images[i]), sidecar, noise[i], latents[i])
+
+
+def _check_seeds(seeds: Sequence[int]) -> None:
+    if any(not 0 <= s < 1 << 63 for s in seeds):
+        raise UsageError("seeds must lie in [0, 2**63)")

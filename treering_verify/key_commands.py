@@ -14,7 +14,6 @@ from treering_verify.commands import (
     command_of,
     key_options,
     keys_option,
-    model_option,
     pipeline_options,
     print_verdicts,
     progress,
@@ -23,9 +22,11 @@ from treering_verify.commands import (
     verdict_options,
 )
 from treering_verify.errors import UsageError
+from treering_verify.model_options import model_option
 
 if TYPE_CHECKING:
     from treering_verify.key import Family, Key
+    from treering_verify.models import ModelSource
 
 
 @click.group(epilog="Example: treering keys index keys/ --output my.index")
@@ -56,7 +57,7 @@ def index(
     first: int,
     names: Path | None,
     family: dict[str, Any],
-    model: str,
+    model: ModelSource,
 ) -> None:
     """Build an index of keys, for treering identify: key files and folders of them, or the members of a secret.
 
@@ -98,7 +99,7 @@ def identify(
     alpha: float,
     style: str,
     fail_on: tuple[str, ...],
-    model: str,
+    model: ModelSource,
     pipeline: dict[str, Any],
 ) -> None:
     """Say for each image which of many keys is in it, if any, and list the best matches.
@@ -135,7 +136,7 @@ def _members(
     first: int,
     names: Path | None,
     options: dict[str, Any],
-    model: str,
+    model: ModelSource,
 ) -> tuple[int, Family, Iterator[Key]]:
     """Count, family and keys of the members of a secret, made one after another."""
     from treering_verify.files import printable

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from treering_verify.commands import command_of, pipeline_options, print_verdicts, verdict_options
+
+if TYPE_CHECKING:
+    from treering_verify.models import ModelSource
 
 
 @command_of(None)("treering decode images/*.png --key my.key.json")
@@ -21,7 +24,7 @@ def decode(
     alpha: float,
     style: str,
     fail_on: tuple[str, ...],
-    model: str,
+    model: ModelSource,
     pipeline: dict[str, Any],
 ) -> None:
     """Read the message that images carry under a key of pattern gaussian-shading, whichever it is.

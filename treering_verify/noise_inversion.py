@@ -1,8 +1,11 @@
 """The diffusion ODE in both directions: noise -> latent (generation), latent -> noise_hat (verification).
 
-One formula serves both (DDIM, Song et al., arXiv 2010.02502, eq. 12 with sigma = 0):
+One formula serves both, and every kind of model:
 
-    z_to = sqrt(a_to) z_0(z, t) + sqrt(1 - a_to) eps(z, t)
+    z_to = signal_to z_0(z, t) + sigma_to eps(z, t)
+
+With signal = sqrt(a) and sigma = sqrt(1 - a) it is DDIM (Song et al., arXiv 2010.02502, eq. 12 without its added noise);
+with signal = 1 - sigma it is Euler's step along the velocity eps - z_0 of a rectified flow, z_to = z + (sigma_to - sigma) v.
 
 Going down, the network is asked at the point where the step starts. Going up, naive inversion asks it with the only z it
 has, the one at the clean end of the step, at the time index of the noisy end: that is its whole error. `exact` solves for
@@ -13,6 +16,7 @@ the noise was, from the points that naive inversion passes.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -43,9 +47,9 @@ def step(
     conditions: Sequence[Condition],
     guidance: float = 1.0,
 ) -> torch.Tensor:
-    """One DDIM step from `start` to `end`, the network asked at `start`; (B, C, h, w) -> the same."""
+    """One step from `start` to `end`, the network asked at `start`; (B, C, h, w) -> the same."""
     clean, eps = model.denoise(z, start, conditions, guidance)
-    return end.alpha**0.5 * clean + (1 - end.alpha) ** 0.5 * eps
+    return end.signal * clean + end.sigma * eps
 
 
 def naive(
@@ -99,7 +103,10 @@ def exact(
 
     The fixed point is a forward step on the residual of the step itself, from the naive answer:
 
-        z <- z - s sqrt(a_to / a_from) (step(z) - z_from),   s = 1
+        z <- z - s g (step(z) - z_from),   s = 1
+
+    with g = sqrt(a_to / a_from), the inverse of what the step does to z while the noise's estimate stays as it is. On a
+    straight ODE g = 1: there the velocity stays.
 
     Per item the best iterate is kept; a residual that grew halves s and goes on from the best. So no step is ever undone
     worse than by `naive`. `iterations` + 2 passes a step. It undoes generation with the *same* grid and condition and
@@ -137,7 +144,7 @@ def exact(
             smallest, damping = torch.minimum(norm, smallest), torch.where(better, damping, damping / 2)
             if k == iterations or bool((smallest <= tolerance).all()):
                 break
-            gain = damping * (end.alpha / start.alpha) ** 0.5
+            gain = damping * (1.0 if end.straight else (end.alpha / start.alpha) ** 0.5)
             point = best - _wide(gain, best) * direction
         z_from = best
     return z_from
@@ -149,11 +156,24 @@ def heun(
     """Run the ODE backwards with Heun's second-order rule; two passes a step (Karras et al., arXiv 2206.00364, alg. 1).
 
     In u = z / sqrt(a) and r = sqrt((1 - a) / a) the ODE is du/dr = eps(z); DDIM is its Euler step, Heun's rule takes the
-    mean of eps at both ends. Follows the continuous ODE, not the grid that generated. Parameters and result as `naive`.
+    mean of eps at both ends. On a straight ODE it is dz/dsigma = v(z). Follows the continuous ODE, not the grid that
+    generated. Parameters and result as `naive`.
+
+    Raises
+    ------
+    UsageError
+        If the grid begins at pure noise (zero SNR), where r has no end.
     """
     labels = conditions if conditions is not None else [None] * len(latent)
     z = latent
     for start, end in _upwards(model, steps):
+        if end.straight:
+            here = _velocity(model, z, start, labels)
+            there = _velocity(model, z + (end.sigma - start.sigma) * here, end, labels)
+            z = z + (end.sigma - start.sigma) * (here + there) / 2
+            continue
+        if not end.alpha:
+            raise UsageError("heun cannot reach pure noise, where this model's schedule begins: use naive or exact")
         _, here = model.denoise(z, start, labels)
         width = _spread(end) - _spread(start)
         ahead = end.alpha**0.5 * (z / start.alpha**0.5 + width * here)
@@ -225,7 +245,12 @@ def _naive_step(
     model: LatentModel, z: torch.Tensor, start: Timestep, end: Timestep, conditions: Sequence[Condition]
 ) -> torch.Tensor:
     # z stands at `start`; the network is told the time of `end`, as it was when this step was generated.
-    return step(model, z, Timestep(end.index, start.alpha), end, conditions)
+    return step(model, z, replace(start, index=end.index), end, conditions)
+
+
+def _velocity(model: LatentModel, z: torch.Tensor, at: Timestep, conditions: Sequence[Condition]) -> torch.Tensor:
+    clean, eps = model.denoise(z, at, conditions)
+    return eps - clean
 
 
 def _spread(at: Timestep) -> float:

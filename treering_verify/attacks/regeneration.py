@@ -38,7 +38,7 @@ def regenerate_diffusion(
 ) -> torch.Tensor:
     """Encode, add noise up to a point of the model's own grid, and denoise from there without a prompt; decode.
 
-    z_t = sqrt(a_t) E(x) + sqrt(1 - a_t) n, n ~ N(0, I) from the image's seed, and t the grid's point number
+    z_t = signal_t E(x) + sigma_t n, n ~ N(0, I) from the image's seed, and t the grid's point number
     strength x steps, rounded, from the clean end (Zhao et al., arXiv 2306.01953). Strength 0 leaves the autoencoder's
     round trip; 1 starts from the noisiest point, which leaves as little of the picture as the grid allows.
     """
@@ -50,7 +50,7 @@ def regenerate_diffusion(
         if rounds:
             grid = model.timesteps(steps)[steps - rounds :]
             noise = fresh_noise(z.shape[1:], seeds).to(z)
-            z = grid[0].alpha ** 0.5 * z + (1.0 - grid[0].alpha) ** 0.5 * noise
+            z = grid[0].signal * z + grid[0].sigma * noise
             for start, end in pairwise(grid):
                 z = step(model, z, start, end, [None] * len(z))
         return scaled(model.decode(z).clamp(-1.0, 1.0), images.shape[-2:])

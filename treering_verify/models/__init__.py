@@ -1,6 +1,25 @@
-"""Latent diffusion models behind one protocol: the embedded one and local folders in the diffusers layout."""
+"""Latent diffusion models behind one protocol: the embedded one, and pipelines of diffusers that users have."""
 
+from treering_verify.models.families import FAMILIES
 from treering_verify.models.loading import EMBEDDED, latent_shape, load_model
+from treering_verify.models.pipeline_loading import load_pipeline
+from treering_verify.models.pipeline_model import from_pipeline, native_noise, pipeline_shape
 from treering_verify.models.protocol import Condition, LatentModel, Timestep
+from treering_verify.models.source import DEVICES, DTYPES, ModelSource
 
-__all__ = ["EMBEDDED", "Condition", "LatentModel", "Timestep", "latent_shape", "load_model"]
+__all__ = [
+    "DEVICES",
+    "DTYPES",
+    "EMBEDDED",
+    "FAMILIES",
+    "Condition",
+    "LatentModel",
+    "ModelSource",
+    "Timestep",
+    "from_pipeline",
+    "latent_shape",
+    "load_model",
+    "load_pipeline",
+    "native_noise",
+    "pipeline_shape",
+]

@@ -1,4 +1,4 @@
-"""Find a model by name or folder and wrap it, without touching the network."""
+"""Find a model by name, folder, file or hub id and wrap it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from treering_verify.errors import ModelError
+from treering_verify.errors import ModelError, UsageError
 from treering_verify.files import printable
 from treering_verify.models.class_conditional import ClassConditionalModel
+from treering_verify.models.families import FAMILIES
+from treering_verify.models.pipeline_loading import INDEX, pipeline_of, read_index, shapes_of
+from treering_verify.models.pipeline_model import from_pipeline
 from treering_verify.models.protocol import LatentModel
+from treering_verify.models.source import ModelSource
 
 _LANDSCAPE = Path(__file__).with_name("landscape")
 EMBEDDED = {"landscape": _LANDSCAPE, "landscape-tiny": _LANDSCAPE}
@@ -18,58 +22,112 @@ _HELD_OUT = {"landscape-tiny": ("tiny", "AutoencoderTiny")}
 _KINDS = {"vae": ("AutoencoderKL", "AutoencoderTiny"), "unet": ("UNet2DModel",), "scheduler": ("DDIMScheduler",)}
 
 
-def load_model(name: str | Path = "landscape") -> LatentModel:
-    """Load the embedded model, or a local folder in the diffusers layout with the same kinds of parts.
+def load_model(
+    name: str | Path | ModelSource = "landscape",
+    *,
+    revision: str | None = None,
+    variant: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    image_size: tuple[int, int] | None = None,
+    configuration: str | None = None,
+) -> LatentModel:
+    """Load the embedded model, or one that users have.
 
     Parameters
     ----------
-    name : str or Path
-        "landscape"; "landscape-tiny", the same with an autoencoder that no method was tuned on; or a folder that holds
-        a model_index.json with an `AutoencoderKL` or `AutoencoderTiny`, a class-conditional `UNet2DModel` and a
-        `DDIMScheduler`, and, optionally, "classes": the names of its classes.
+    name : str, Path or ModelSource
+        "landscape"; "landscape-tiny", the same with an autoencoder that no method was tuned on; a local folder in the
+        diffusers layout, a single .safetensors file, or a hub id, of a family that `treering models` lists; or a folder
+        whose model_index.json names an `AutoencoderKL` or `AutoencoderTiny`, a class-conditional `UNet2DModel` and a
+        `DDIMScheduler`, and, optionally, "classes": the names of its classes. A `ModelSource` brings all that follows.
+    revision, variant, device, dtype, image_size, configuration
+        As those of `ModelSource`. Class-conditional models are small, and always float32 on the CPU.
 
     Returns
     -------
     LatentModel
-        Float32, frozen, in evaluation mode, on the CPU.
+        Frozen, in evaluation mode.
 
     Raises
     ------
     ModelError
-        If there is no such model, its layout is not supported, or its files are damaged.
+        If there is no such model, its layout is not supported, or its files are damaged or pickled.
+    UsageError
+        If the device is not there, or images cannot have that size.
     """
-    folder = EMBEDDED.get(str(name), Path(name))
-    shown = printable(str(name))
-    index_file = folder / "model_index.json"
+    source = _source(name, revision, variant, device, dtype, image_size, configuration)
+    folder, shown = EMBEDDED.get(source.name, Path(source.name)), source.shown
+    if _is_pipeline(source):
+        return from_pipeline(pipeline_of(source), name=source.name, image_size=source.image_size)
+    index_file = folder / INDEX
     if not index_file.is_file():
-        raise ModelError(
-            f"no model {shown!r}: use {', '.join(EMBEDDED)} or a local folder that holds a model_index.json"
-        )
+        raise ModelError(_no_model(shown))
     try:
         index = json.loads(index_file.read_text())
         found = {part: index.get(part, [None, None])[1] for part in _KINDS}
         if any(found[part] not in kinds for part, kinds in _KINDS.items()):
             readable = {part: " or ".join(kinds) for part, kinds in _KINDS.items()}
-            raise ModelError(f"{shown}: this release reads models of {readable}; model_index.json names {found}")
-        held_out = _HELD_OUT.get(str(name))
+            raise ModelError(
+                f"{shown}: this release reads models of {readable}, and pipelines of {', '.join(_pipelines())}; "
+                f"{INDEX} names {index.get('_class_name')} with {found}"
+            )
+        _refuse_unused(source)
+        held_out = _HELD_OUT.get(source.name)
         autoencoder = held_out or ("vae", found["vae"])
         return _load_parts(shown, folder, autoencoder, index.get("classes"), refined=held_out is None)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
         raise ModelError(f"cannot load {shown}: {printable(str(error))}; fetch or export the folder again") from error
 
 
-def latent_shape(name: str | Path = "landscape") -> tuple[int, int, int]:
-    """Shape (C, h, w) of a model's noise, from its configuration alone; ModelError as for `load_model`."""
-    folder = EMBEDDED.get(str(name), Path(name))
+def latent_shape(name: str | Path | ModelSource = "landscape") -> tuple[int, int, int]:
+    """Shape (C, h, w) of a model's noise, from its configuration alone; errors as for `load_model`."""
+    source = _source(name)
+    if _is_pipeline(source):
+        return shapes_of(source)[0]
+    _refuse_unused(source)
+    folder = EMBEDDED.get(source.name, Path(source.name))
     try:
         config = json.loads((folder / "unet" / "config.json").read_text())
         side = config["sample_size"]
         height, width = (side, side) if isinstance(side, int) else side
         return int(config["in_channels"]), int(height), int(width)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(
-            f"no model {printable(str(name))!r}: use {', '.join(EMBEDDED)} or a local folder in the diffusers layout"
-        ) from error
+        raise ModelError(_no_model(source.shown)) from error
+
+
+def _source(name: str | Path | ModelSource, *options: Any) -> ModelSource:
+    return name if isinstance(name, ModelSource) else ModelSource(str(name), *options)
+
+
+def _is_pipeline(source: ModelSource) -> bool:
+    """Whether it is anything but a class-conditional folder: a file, a hub id, or a folder whose index names a family."""
+    if source.name in EMBEDDED:
+        return False
+    if source.is_file or source.on_hub:
+        return True
+    try:
+        return read_index(Path(source.name)).get("_class_name") in _pipelines()
+    except (OSError, ValueError):
+        return False  # told, with the reason, where the folder is read as a class-conditional one
+
+
+def _pipelines() -> list[str]:
+    return [name for family in FAMILIES.values() for name in family.pipelines]
+
+
+def _no_model(shown: str) -> str:
+    return (
+        f"no model {shown!r}: use {', '.join(EMBEDDED)}, a hub id, a .safetensors file, or a local folder that holds "
+        f"a {INDEX}"
+    )
+
+
+def _refuse_unused(source: ModelSource) -> None:
+    if source.device not in ("auto", "cpu") or source.dtype not in ("auto", "float32"):
+        raise UsageError(f"{source.shown} is small, and computed in float32 on the processor: leave device and dtype")
+    if source.image_size is not None:
+        raise UsageError(f"{source.shown} makes images of one size: leave the size")
 
 
 def _load_parts(

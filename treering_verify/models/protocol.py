@@ -1,7 +1,9 @@
 """What every algorithm of this package knows about a model, and nothing more.
 
 Shapes: image (B, 3, H, W) float32 in [-1, 1], not clamped on the way out of `decode`; latent (B, C, h, w) float32, scaled
-as the diffusion model sees it; noise like latent, unit normal.
+as the diffusion model sees it; noise like latent, unit normal. A model may compute elsewhere, in other precisions and
+layouts (a GPU, 16 bits, packed tokens): what goes in may lie on any device, and what comes out is float32, of these
+shapes, and lies where the input lay.
 """
 
 from __future__ import annotations
@@ -13,15 +15,37 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     import torch
 
-Condition = str | None  # a class name, or None for "no condition"
+Condition = str | None  # a class name, or a prompt where the model has no classes; None for "no condition"
 
 
 @dataclass(frozen=True)
 class Timestep:
-    """A point of the ODE's grid: the network's time index and alpha-bar, the signal's share of the power there."""
+    """A point of the ODE's grid, where z = signal z_0 + sigma noise.
 
-    index: int
+    Attributes
+    ----------
+    index : float
+        What the network is told of the time.
+    alpha : float
+        The signal's share: of the power, alpha-bar, where the ODE preserves variance (DDIM); of the amplitude, 1 - sigma,
+        where it runs straight from latent to noise (rectified flow, Liu et al., arXiv 2209.03003).
+    straight : bool
+        Which of the two.
+    """
+
+    index: float
     alpha: float
+    straight: bool = False
+
+    @property
+    def signal(self) -> float:
+        """Factor of the latent."""
+        return self.alpha if self.straight else self.alpha**0.5
+
+    @property
+    def sigma(self) -> float:
+        """Factor of the noise."""
+        return 1 - self.alpha if self.straight else (1 - self.alpha) ** 0.5
 
 
 class NoiseEstimator(Protocol):
@@ -35,12 +59,12 @@ class NoiseEstimator(Protocol):
 
 
 class LatentModel(Protocol):
-    """A latent diffusion model with a variance-preserving ODE."""
+    """A latent diffusion model whose ODE preserves variance or runs straight."""
 
     name: str
-    classes: tuple[str, ...]
+    classes: tuple[str, ...]  # empty where conditions are prompts
     latent_shape: tuple[int, int, int]
-    image_size: tuple[int, int]
+    image_size: tuple[int, int]  # of what it encodes and decodes; `load_model` may be asked for another
     refine: Callable[..., torch.Tensor] | None  # the refiner: (E(x), z, r(z), x, D(z)) -> estimate of z_0 - z
     estimate: NoiseEstimator | None
 

@@ -16,5 +16,5 @@ def fingerprint(model: LatentModel, *, refiner: bool = True) -> str:
         if isinstance(part, torch.nn.Module) and (refiner or part is not model.refine):
             for label, tensor in sorted(part.state_dict().items()):
                 digest.update(f"{name}.{label}".encode())
-                digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+                digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -1,0 +1,100 @@
+"""Autoencoders of diffusers: image (B, 3, H, W) <-> latent (B, C, h, w) as the diffusion model sees it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from treering_verify.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def encode(vae: Any, image: torch.Tensor) -> torch.Tensor:
+    """Image in [-1, 1] -> latent: mode of the posterior, if any, shifted and scaled.
+
+    Raises
+    ------
+    ModelError
+        If the latent is not finite. Under autocast it is returned all the same: whoever chose 16 bits looks for that.
+    """
+    import torch
+
+    latent = torch.cat([_mode(vae.encode(part)) for part in _cache_sized(image)])
+    scale, shift = _normalisation(vae.config, latent)
+    latent = (latent - shift) * scale
+    if not torch.is_autocast_enabled(image.device.type) and not bool(latent.isfinite().all()):
+        raise ModelError("the autoencoder gave numbers that are not finite: its weights are damaged or overflow")
+    return latent
+
+
+def decode(vae: Any, latent: torch.Tensor) -> torch.Tensor:
+    """Latent -> image, not clamped."""
+    import torch
+
+    scale, shift = _normalisation(vae.config, latent)
+    raw, pixels = latent / scale + shift, pixels_per_cell("", vae.config)
+    return torch.cat([vae.decode(part).sample for part in _cache_sized(raw, pixels)])
+
+
+def pixels_per_cell(name: str, config: Any) -> int:
+    """Pixels per latent cell and side; the halves of an `AutoencoderTiny` are configured apart and may disagree."""
+    stages = config["block_out_channels"]
+    down = 2 ** (len(config.get("encoder_block_out_channels", stages)) - 1)
+    up = config.get("upsampling_scaling_factor", 2) ** (len(stages) - 1)
+    if down != up:
+        raise ModelError(
+            f"{name}: the encoder shrinks a side {down} times and the decoder grows it {up} times: "
+            "give both halves of the autoencoder as many stages"
+        )
+    return int(down)
+
+
+def own_float32(vae: Any, device: Any) -> Any:
+    """Frozen float32 autoencoder in evaluation mode, of the same weights; the given one stays as it is.
+
+    Weights that are float32 and on the device already are shared, not copied. The float16 autoencoder of SDXL overflows on
+    its own images, and inversion needs more digits than 16 bits have.
+
+    Raises
+    ------
+    ModelError
+        If the weights are not in memory (sequential offloading).
+    """
+    import torch
+
+    state = vae.state_dict()
+    if any(tensor.is_meta for tensor in state.values()):
+        raise ModelError("the autoencoder's weights are not in memory: switch sequential offloading off for it")
+    with torch.device("meta"):
+        own = type(vae).from_config(vae.config)
+    own.load_state_dict({name: tensor.to(device, torch.float32) for name, tensor in state.items()}, assign=True)
+    return own.eval().requires_grad_(False)
+
+
+def _mode(encoded: Any) -> torch.Tensor:
+    """Return the latent that an encoder means: `AutoencoderTiny` says it outright, others the posterior around it."""
+    return encoded.latents if "latents" in encoded else encoded.latent_dist.mode()
+
+
+def _normalisation(config: Any, like: torch.Tensor) -> tuple[Any, Any]:
+    """Scale and shift in (raw - shift) scale; some configure them for each channel (`latents_mean`, `latents_std`)."""
+    scale = float(config.scaling_factor)
+    if config.get("latents_mean") is not None and config.get("latents_std") is not None:
+        mean, std = (like.new_tensor(config[name]).view(1, -1, 1, 1) for name in ("latents_mean", "latents_std"))
+        return scale / std, mean
+    return scale, float(config.shift_factor or 0.0)
+
+
+_PIXELS_PER_PASS = {"cpu": 4 * 128 * 128}
+_PIXELS_PER_PASS_ELSEWHERE = 4 * 512 * 512  # no more than one image of SDXL at a time in float32
+
+
+def _cache_sized(batch: torch.Tensor, pixels_per_side: int = 1) -> tuple[torch.Tensor, ...]:
+    """Split an autoencoder's batch, whose activations at full resolution outgrow a processor's cache or a card's memory.
+
+    Measured on two cores, 128 x 128, seconds an image: decoder 0.029 four at a time, 0.053 sixteen at a time.
+    """
+    pixels = batch.shape[-2] * batch.shape[-1] * pixels_per_side**2
+    most = _PIXELS_PER_PASS.get(batch.device.type, _PIXELS_PER_PASS_ELSEWHERE)
+    return batch.split(max(1, most // pixels))

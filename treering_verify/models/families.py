@@ -1,0 +1,234 @@
+"""Families of diffusers pipelines: how each asks its network, encodes a prompt, and lays out its latents.
+
+What differs between families is here, as functions of one signature; what they share is `PipelineModel`. Noise is canonical
+outside, (B, C, h, w) and unit normal: only a family knows that its network wants it packed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from treering_verify.errors import ModelError, UsageError
+from treering_verify.models.autoencoder import pixels_per_cell
+from treering_verify.models.protocol import Condition, Timestep
+
+if TYPE_CHECKING:
+    import torch
+
+    Given = dict[str, torch.Tensor]
+
+AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny")
+
+
+@dataclass(frozen=True)
+class PipelineFamily:
+    """One family.
+
+    Attributes
+    ----------
+    name, covers : str
+        What it is called, and which models it is known for.
+    pipelines : tuple of str
+        Classes of diffusers that belong to it.
+    network : str
+        The component that is asked at each step.
+    straight : bool
+        Whether its ODE is a rectified flow's; else it is diffusion, and the scheduler says whether epsilon or v.
+    spaced : bool
+        As for `flow_grid`.
+    packed : bool
+        Whether the network, and the pipeline's `latents=`, want 2 x 2 cells as one token, (B, h w / 4, 4 C).
+    distilled : bool
+        Whether guidance is told to the network, and not extrapolated from two passes.
+    cells : int
+        Default side of the latent where the network's configuration names none (`sample_size`).
+    limits : str
+        What does not work, or has not been tried.
+    condition : callable
+        (pipeline, prompt or None, image size) -> tensors of one row, whatever the prompt; None is what the pipeline itself
+        extrapolates guidance from.
+    predict : callable
+        (pipeline, z, grid point, tensors of B rows, guidance) -> the network's output, shaped like z.
+    """
+
+    name: str
+    covers: str
+    pipelines: tuple[str, ...]
+    network: str
+    condition: Callable[[Any, Condition, tuple[int, int]], Given]
+    predict: Callable[[Any, torch.Tensor, Timestep, Given, float], torch.Tensor]
+    straight: bool = False
+    spaced: bool = False
+    packed: bool = False
+    distilled: bool = False
+    cells: int = 64
+    limits: str = ""
+
+    def patch(self, network: Mapping[str, Any]) -> int:
+        """Cells on a side of what the network sees as one token."""
+        return 2 if self.packed else int(network.get("patch_size") or 1)
+
+    def shapes(
+        self, name: str, network: Mapping[str, Any], vae: Any, image_size: tuple[int, int] | None = None
+    ) -> tuple[tuple[int, int, int], tuple[int, int]]:
+        """Noise shape (C, h, w) and image size (H, W), from configurations alone.
+
+        Raises
+        ------
+        ModelError
+            If network and autoencoder do not fit each other.
+        UsageError
+            If images cannot have the size that is asked for.
+        """
+        channels, factor = int(vae["latent_channels"]), pixels_per_cell(name, vae)
+        wanted = channels * (4 if self.packed else 1)
+        if network.get("in_channels") != wanted:
+            raise ModelError(
+                f"{name}: the network takes {network.get('in_channels')} channels and the autoencoder makes latents of "
+                f"{wanted}: models for inpainting, depth or other pictures beside the noise are not supported"
+            )
+        side = network.get("sample_size") or self.cells
+        default = (side, side) if isinstance(side, int) else tuple(side)
+        height, width = image_size or tuple(factor * cells for cells in default)
+        unit = factor * self.patch(network)
+        if height < unit or width < unit or height % unit or width % unit:
+            raise UsageError(f"{name} makes no images of {height}x{width}: choose multiples of {unit}")
+        return (channels, height // factor, width // factor), (height, width)
+
+
+def pack(z: torch.Tensor) -> torch.Tensor:
+    """(B, C, h, w) -> tokens (B, h w / 4, 4 C), each a square of 2 x 2 cells, channel by channel."""
+    import torch
+
+    return torch.nn.functional.pixel_unshuffle(z, 2).flatten(2).mT
+
+
+def unpack(tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Undo `pack`, given h and w."""
+    import torch
+
+    return torch.nn.functional.pixel_shuffle(tokens.mT.unflatten(2, (height // 2, width // 2)), 2)
+
+
+def _condition_sd(pipe: Any, prompt: Condition, image_size: tuple[int, int]) -> Given:
+    return {"encoder_hidden_states": pipe.encode_prompt(prompt or "", pipe._execution_device, 1, False)[0]}
+
+
+def _condition_sdxl(pipe: Any, prompt: Condition, image_size: tuple[int, int]) -> Given:
+    import torch
+
+    # Asked for guidance, the pipeline also gives what it extrapolates from: zeros, if it is configured so.
+    embedded = pipe.encode_prompt(
+        prompt or "", device=pipe._execution_device, num_images_per_prompt=1, do_classifier_free_guidance=prompt is None
+    )
+    states, pooled = (embedded[1], embedded[3]) if prompt is None else (embedded[0], embedded[2])
+    # Micro-conditioning (Podell et al., arXiv 2307.01952, 2.2): original size, crop and target size, as of a whole picture.
+    times = torch.tensor([[*image_size, 0, 0, *image_size]], dtype=states.dtype, device=states.device)
+    return {"encoder_hidden_states": states, "text_embeds": pooled, "time_ids": times}
+
+
+def _condition_sd3(pipe: Any, prompt: Condition, image_size: tuple[int, int]) -> Given:
+    states, _, pooled, _ = pipe.encode_prompt(
+        prompt or "", None, None, device=pipe._execution_device, do_classifier_free_guidance=False
+    )
+    return {"encoder_hidden_states": states, "pooled_projections": pooled}
+
+
+def _condition_flux(pipe: Any, prompt: Condition, image_size: tuple[int, int]) -> Given:
+    states, pooled, _ = pipe.encode_prompt(prompt or "", None, device=pipe._execution_device)
+    return {"encoder_hidden_states": states, "pooled_projections": pooled}
+
+
+def _predict_unet(pipe: Any, z: torch.Tensor, at: Timestep, given: Given, guidance: float) -> torch.Tensor:
+    added = {name: given[name] for name in ("text_embeds", "time_ids") if name in given}
+    return pipe.unet(
+        z,
+        at.index,
+        encoder_hidden_states=given["encoder_hidden_states"],
+        added_cond_kwargs=added or None,
+        return_dict=False,
+    )[0]
+
+
+def _predict_sd3(pipe: Any, z: torch.Tensor, at: Timestep, given: Given, guidance: float) -> torch.Tensor:
+    import torch
+
+    times = z.new_full((len(z),), at.index, dtype=torch.float32)
+    return pipe.transformer(hidden_states=z, timestep=times, return_dict=False, **given)[0]
+
+
+def _predict_flux(pipe: Any, z: torch.Tensor, at: Timestep, given: Given, guidance: float) -> torch.Tensor:
+    import torch
+
+    height, width = z.shape[-2:]
+    rows, columns = torch.meshgrid(torch.arange(height // 2), torch.arange(width // 2), indexing="ij")
+    places = torch.stack([torch.zeros_like(rows), rows, columns], dim=-1).flatten(0, 1).to(z)
+    told = z.new_full((len(z),), guidance, dtype=torch.float32) if pipe.transformer.config.guidance_embeds else None
+    tokens = pipe.transformer(
+        hidden_states=pack(z),
+        timestep=z.new_full((len(z),), at.index) / 1000,
+        guidance=told,
+        txt_ids=z.new_zeros(given["encoder_hidden_states"].shape[1], 3),
+        img_ids=places,
+        return_dict=False,
+        **given,
+    )[0]
+    return unpack(tokens, height, width)
+
+
+FAMILIES: dict[str, PipelineFamily] = {
+    family.name: family
+    for family in (
+        PipelineFamily(
+            "stable-diffusion",
+            "Stable Diffusion 1.x and 2.x and their fine-tunes; epsilon and v",
+            ("StableDiffusionPipeline",),
+            "unet",
+            _condition_sd,
+            _predict_unet,
+            limits="not LCM, inpainting or depth; the DDIM grid, whatever the sampler",
+        ),
+        PipelineFamily(
+            "stable-diffusion-xl",
+            "SDXL base and its fine-tunes; epsilon and v",
+            ("StableDiffusionXLPipeline",),
+            "unet",
+            _condition_sdxl,
+            _predict_unet,
+            cells=128,
+            limits="not the refiner, LCM or inpainting; the DDIM grid, whatever the sampler",
+        ),
+        PipelineFamily(
+            "stable-diffusion-3",
+            "Stable Diffusion 3 and 3.5; flow matching",
+            ("StableDiffusion3Pipeline",),
+            "transformer",
+            _condition_sd3,
+            _predict_sd3,
+            straight=True,
+            cells=128,
+            limits="Euler's grid only; no skipped layers or picture prompts",
+        ),
+        PipelineFamily(
+            "flux",
+            "FLUX.1 dev and schnell; flow matching",
+            ("FluxPipeline",),
+            "transformer",
+            _condition_flux,
+            _predict_flux,
+            straight=True,
+            spaced=True,
+            packed=True,
+            distilled=True,
+            cells=128,
+            limits="not FLUX.2, Kontext or Fill; Euler's grid only; no true_cfg_scale",
+        ),
+    )
+}
+
+
+def family_of(kinds: tuple[str, ...]) -> PipelineFamily | None:
+    """Family that any of a pipeline's class names belongs to."""
+    return next((f for f in FAMILIES.values() if set(f.pipelines) & set(kinds)), None)

@@ -1,0 +1,114 @@
+"""What schedulers and networks of diffusers mean in this package's terms: grids of `Timestep`, and (latent, noise)."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+from treering_verify.errors import ModelError, UsageError
+from treering_verify.models.protocol import Timestep
+
+if TYPE_CHECKING:
+    import torch
+
+EPSILON, VELOCITY, FLOW = "epsilon", "v_prediction", "flow"
+
+
+def diffusion_scheduler(name: str, scheduler: Any) -> Any:
+    """`DDIMScheduler` with the noise schedule and spacing of any scheduler of a diffusion model, which stays as it is.
+
+    Samplers differ in how they step along the same ODE, and so does the noise that they want; its grid and its network do
+    not. Clipping and thresholding, which have no inverse, are left out.
+
+    Raises
+    ------
+    ModelError
+        If its ODE cannot be inverted.
+    """
+    from diffusers import DDIMScheduler
+
+    config = scheduler.config
+    prediction = config.get("prediction_type", EPSILON)
+    if prediction not in (EPSILON, VELOCITY):
+        raise ModelError(f"{name}: prediction type {prediction!r} is not supported: use epsilon or v_prediction")
+    if prediction == EPSILON and config.get("rescale_betas_zero_snr"):
+        raise ModelError(f"{name}: epsilon prediction at zero SNR cannot be inverted: use v_prediction")
+    if config.get("beta_start") is None and config.get("trained_betas") is None:
+        raise ModelError(f"{name}: a {type(scheduler).__name__} has no noise schedule to invert: use a DDIMScheduler")
+    # An Euler scheduler ends at sigma = 0, which is what DDIM calls set_alpha_to_one, its default.
+    return DDIMScheduler.from_config(config, clip_sample=False, thresholding=False)
+
+
+def flow_scheduler(name: str, scheduler: Any) -> Any:
+    """Copy the scheduler of a flow-matching model; ModelError if it is not one whose steps have an inverse."""
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    if not isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
+        raise ModelError(
+            f"{name}: a {type(scheduler).__name__} cannot be inverted here: use a FlowMatchEulerDiscreteScheduler"
+        )
+    if scheduler.config.invert_sigmas or scheduler.config.stochastic_sampling:
+        raise ModelError(f"{name}: set invert_sigmas and stochastic_sampling to false in the scheduler")
+    return copy.deepcopy(scheduler)
+
+
+def diffusion_grid(scheduler: Any, steps: int) -> tuple[Timestep, ...]:
+    """Grid of a `DDIMScheduler`, noisiest first; the last point is where the scheduler ends."""
+    scheduler = _with_room(scheduler, steps)
+    scheduler.set_timesteps(steps)
+    indices = [int(t) for t in scheduler.timesteps]
+    points = [Timestep(t, float(scheduler.alphas_cumprod[t])) for t in indices]
+    return (*points, Timestep(0, float(scheduler.final_alpha_cumprod)))
+
+
+def flow_grid(scheduler: Any, steps: int, tokens: int | None = None, spaced: bool = False) -> tuple[Timestep, ...]:
+    """Grid of a `FlowMatchEulerDiscreteScheduler`, noisiest first; it ends at the latent.
+
+    Parameters
+    ----------
+    scheduler
+    steps : int
+    tokens : int, optional
+        Of one image: the longer the sequence, the more of the time is spent near the noise, where the scheduler is
+        configured so (dynamic shift; Esser et al., arXiv 2403.03206, 5.3.2). The shift is linear in their number.
+    spaced : bool
+        Whether sigma falls from 1 to 1 / steps before it is shifted (FLUX), or as the scheduler itself spaces it (SD3).
+    """
+    import numpy as np
+
+    scheduler, config = _with_room(scheduler, steps), scheduler.config
+    chosen: dict[str, Any] = {}
+    if config.use_dynamic_shifting:
+        assert tokens is not None
+        low, high = config.base_image_seq_len, config.max_image_seq_len
+        share = (tokens - low) / (high - low)
+        chosen["mu"] = config.base_shift + share * (config.max_shift - config.base_shift)
+    if spaced:
+        chosen["sigmas"] = np.linspace(1.0, 1 / steps, steps)
+    scheduler.set_timesteps(steps, **chosen)
+    times = [*(float(t) for t in scheduler.timesteps), 0.0]
+    return tuple(Timestep(t, 1 - float(sigma), straight=True) for t, sigma in zip(times, scheduler.sigmas, strict=True))
+
+
+def estimates(z: torch.Tensor, at: Timestep, output: torch.Tensor, kind: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Turn what a network says at z into its estimates of (latent z_0, noise), each shaped like z.
+
+    Parameters
+    ----------
+    z, output : (B, C, h, w)
+    at : Timestep
+    kind : {"epsilon", "v_prediction", "flow"}
+        The noise; signal noise - sigma z_0 (Salimans and Ho, arXiv 2202.00512, app. D); noise - z_0.
+    """
+    if kind == EPSILON:
+        return (z - at.sigma * output) / at.signal, output
+    if kind == VELOCITY:
+        return at.signal * z - at.sigma * output, at.sigma * z + at.signal * output
+    return z - at.sigma * output, z + at.signal * output
+
+
+def _with_room(scheduler: Any, steps: int) -> Any:
+    most = scheduler.config.num_train_timesteps - 1  # one less: an offset would lead past the schedule's end
+    if not 1 <= steps <= most:
+        raise UsageError(f"steps is {steps}: choose 1 to {most}")
+    return copy.deepcopy(scheduler)

@@ -1,0 +1,174 @@
+"""Adapter for pipelines of diffusers: wrapped once, here, and never changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from treering_verify.errors import ModelError, UsageError
+from treering_verify.models.autoencoder import decode, encode, own_float32
+from treering_verify.models.families import AUTOENCODERS, FAMILIES, PipelineFamily, family_of, pack
+from treering_verify.models.ode import (
+    FLOW,
+    diffusion_grid,
+    diffusion_scheduler,
+    estimates,
+    flow_grid,
+    flow_scheduler,
+)
+from treering_verify.models.protocol import Condition, LatentModel, NoiseEstimator, Timestep
+
+if TYPE_CHECKING:
+    import torch
+
+_KEPT_PROMPTS = 64
+
+
+def from_pipeline(pipe: Any, *, name: str | None = None, image_size: tuple[int, int] | None = None) -> LatentModel:
+    """Make a `LatentModel` of a diffusers pipeline, to mark, generate, invert and verify with.
+
+    The pipeline stays as it is: its scheduler, dtypes, devices, hooks and training flags are not touched, not even when
+    something fails. The autoencoder is computed in float32, with weights of its own where the pipeline's are of another
+    dtype; everything else runs as the pipeline has it.
+
+    Parameters
+    ----------
+    pipe : DiffusionPipeline
+        Of a class that `treering models` lists.
+    name : str, optional
+        What records call it; where it was loaded from when left out.
+    image_size : (H, W), optional
+        Of its images; the model's own when left out.
+
+    Raises
+    ------
+    ModelError
+        If the pipeline belongs to no family, or cannot be inverted.
+    UsageError
+        If its images cannot have that size.
+    """
+    return PipelineModel(pipe, _family(pipe), name or _name(pipe), image_size)
+
+
+def native_noise(pipe: Any, noise: torch.Tensor) -> torch.Tensor:
+    """Lay canonical noise (B, C, h, w) out as a pipeline's `latents=` wants it: packed where it packs, in its dtype.
+
+    Never scaled: every pipeline here multiplies by its scheduler's `init_noise_sigma` itself, whoever gave the latents.
+
+    Raises
+    ------
+    UsageError
+        If the pipeline has no such noise at any image size.
+    """
+    family = _family(pipe)
+    network = getattr(pipe, family.network)
+    channels, patch = pipeline_shape(pipe)[0], family.patch(network.config)
+    if noise.shape[1] != channels or noise.shape[2] % patch or noise.shape[3] % patch:
+        raise UsageError(
+            f"noise of shape {tuple(noise.shape[1:])} does not fit {_name(pipe)}: "
+            f"make a key for {channels} channels and sides that are multiples of {patch}"
+        )
+    return (pack(noise) if family.packed else noise).to(pipe._execution_device, network.dtype)
+
+
+def pipeline_shape(pipe: Any) -> tuple[int, int, int]:
+    """Shape (C, h, w) of the noise that a pipeline starts from at its own image size."""
+    family = _family(pipe)
+    return family.shapes(_name(pipe), getattr(pipe, family.network).config, pipe.vae.config)[0]
+
+
+class PipelineModel:
+    """A `LatentModel` made of a pipeline; see `from_pipeline`."""
+
+    def __init__(self, pipe: Any, family: PipelineFamily, name: str, image_size: tuple[int, int] | None) -> None:
+        if type(pipe.vae).__name__ not in AUTOENCODERS:
+            raise ModelError(
+                f"{name}: a {type(pipe.vae).__name__} is not supported: use one of {', '.join(AUTOENCODERS)}"
+            )
+        network = getattr(pipe, family.network)
+        if network.config.get("time_cond_proj_dim") is not None:
+            raise ModelError(f"{name}: a consistency model (LCM) follows no ODE: use the model that it was made from")
+        self.name, self.family = name, family
+        self.classes: tuple[str, ...] = ()  # conditions are prompts
+        self.latent_shape, self.image_size = family.shapes(name, network.config, pipe.vae.config, image_size)
+        self.refine: Callable[..., torch.Tensor] | None = None
+        self.estimate: NoiseEstimator | None = None
+        self._pipe, self._network, self._device = pipe, network, pipe._execution_device
+        self._vae = own_float32(pipe.vae, self._device)
+        self._scheduler = (flow_scheduler if family.straight else diffusion_scheduler)(name, pipe.scheduler)
+        self._kept: dict[Condition, dict[str, torch.Tensor]] = {}
+
+    def encode(self, image: torch.Tensor) -> torch.Tensor:
+        """Image (B, 3, H, W) in [-1, 1] -> latent (B, C, h, w): mode of the posterior, normalised."""
+        return encode(self._vae, image.to(self._device)).to(image.device)
+
+    def decode(self, latent: torch.Tensor) -> torch.Tensor:
+        """Latent (B, C, h, w) -> image (B, 3, H, W), not clamped."""
+        return decode(self._vae, latent.to(self._device)).to(latent.device)
+
+    def timesteps(self, steps: int) -> tuple[Timestep, ...]:
+        """Grid as the pipeline's scheduler spaces it; where the scheduler shifts it by size, for this image size."""
+        if not self.family.straight:
+            return diffusion_grid(self._scheduler, steps)
+        _, height, width = self.latent_shape
+        tokens = height * width // self.family.patch(self._network.config) ** 2
+        spaced = self.family.spaced and not self._scheduler.config.get("use_flow_sigmas")
+        return flow_grid(self._scheduler, steps, tokens, spaced)
+
+    def denoise(
+        self, z: torch.Tensor, at: Timestep, conditions: Sequence[Condition], guidance: float = 1.0
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Estimate (latent, noise) from z_t; guidance extrapolates, or is told to the network where that was distilled."""
+        with _evaluating(self._network):
+            output = self._ask(z, at, conditions, guidance)
+            if guidance != 1.0 and not self.family.distilled:
+                null = self._ask(z, at, [None] * len(z), guidance)
+                output = null + guidance * (output - null)
+        kind = FLOW if self.family.straight else self._scheduler.config.prediction_type
+        return estimates(z, at, output, kind)
+
+    def _ask(self, z: torch.Tensor, at: Timestep, conditions: Sequence[Condition], guidance: float) -> torch.Tensor:
+        import torch
+
+        rows = [self._embedded(condition) for condition in conditions]
+        given = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+        output = self.family.predict(self._pipe, z.to(self._device, self._network.dtype), at, given, guidance)
+        return output.float().to(z.device)
+
+    def _embedded(self, condition: Condition) -> dict[str, torch.Tensor]:
+        import torch
+
+        if condition not in self._kept:
+            if len(self._kept) >= _KEPT_PROMPTS:
+                self._kept.clear()
+            encoders = [part for part in self._pipe.components.values() if isinstance(part, torch.nn.Module)]
+            # Not as inference tensors, which autograd would refuse later.
+            with torch.inference_mode(False), torch.no_grad(), _evaluating(*encoders):
+                self._kept[condition] = self.family.condition(self._pipe, condition, self.image_size)
+        return self._kept[condition]
+
+
+@contextmanager
+def _evaluating(*parts: torch.nn.Module) -> Iterator[None]:
+    """Switch modules to evaluation mode, and those that were training back, whatever happens."""
+    training = [module for part in parts for module in part.modules() if module.training]
+    try:
+        for module in training:
+            module.training = False
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _family(pipe: Any) -> PipelineFamily:
+    family = family_of(tuple(kind.__name__ for kind in type(pipe).__mro__))
+    if family is None:
+        known = ", ".join(kind for f in FAMILIES.values() for kind in f.pipelines)
+        raise ModelError(f"a {type(pipe).__name__} is not supported: give one of {known}")
+    return family
+
+
+def _name(pipe: Any) -> str:
+    return str(pipe.config.get("_name_or_path") or type(pipe).__name__)

