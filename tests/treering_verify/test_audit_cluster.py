@@ -26,6 +26,7 @@ from treering_verify.audit import shards
 from treering_verify.audit.engine import Options, run_audit
 from treering_verify.audit.judging import Judge
 from treering_verify.audit.null import NULL_PIPELINE, NullModel
+from treering_verify.audit.ray_session import connected
 from treering_verify.audit.readers import Limits
 from treering_verify.audit.rows import Row
 from treering_verify.audit.sources import Inputs
@@ -54,11 +55,10 @@ def environment() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def session(environment: None) -> Iterator[Path]:
     """Run a cluster of one machine with two processors, and give the folder of its logs."""
-    import ray
+    from ray._private import worker
 
-    context = ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
-    yield Path(context["session_dir"]) / "logs"
-    ray.shutdown()
+    with connected(2):
+        yield Path(worker._global_node.get_logs_dir_path())
 
 
 def audit(inputs: Inputs, output: Path, model: LatentModel, stop: threading.Event | None = None, **options: Any) -> Any:
@@ -150,8 +150,6 @@ def test_a_stopped_audit_keeps_what_is_finished_and_one_machine_goes_on(session:
 
 
 def test_an_address_from_outside_the_cluster_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from treering_verify.audit.ray_session import connected
-
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     monkeypatch.setenv("RAY_ADDRESS", "ray://somewhere:10001")
     with pytest.raises(UsageError, match="ray job submit"), connected():

@@ -16,6 +16,7 @@ from treering_verify.files import printable
 
 LOG = logging.getLogger("treering_verify.audit")
 _TICK = 0.2
+_STARTS = 3
 _PATIENCE = 60.0  # for workers to end the batches in work
 
 
@@ -97,10 +98,15 @@ class Stream:
 
 
 @contextlib.contextmanager
-def connected() -> Iterator[None]:
+def connected(processors: int | None = None) -> Iterator[None]:
     """Connect to the cluster that RAY_ADDRESS names, or one on this machine, or a new one of this machine's processors.
 
     A connection that is there already is used, and left.
+
+    Parameters
+    ----------
+    processors : int, optional
+        Where it is given, a new cluster of so many, on this machine.
 
     Raises
     ------
@@ -114,14 +120,15 @@ def connected() -> Iterator[None]:
         yield
         return
     address = os.environ.get("RAY_ADDRESS", "")
-    if "://" in address:
+    if "://" in address and not processors:
         raise UsageError(
             f"RAY_ADDRESS is {printable(address)}: run on a machine of the cluster, or by ray job submit, and leave it out"
         )
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        where: dict[str, Any] = {"address": "local", "num_cpus": processors} if processors else {}
+        _begin(**where, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise UsageError(
             f"cannot connect to the cluster {printable(address)}: {printable(str(error))[:300]}"
@@ -134,6 +141,22 @@ def connected() -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _begin(**options: Any) -> None:
+    """Start or join a cluster; Ray gives its processes some 20 s to start, which a busy machine may not manage at once."""
+    import ray
+
+    for left in reversed(range(_STARTS)):
+        try:
+            ray.init(**options)
+            return
+        except (ConnectionError, ValueError):
+            raise
+        except Exception as error:
+            if not left:
+                raise
+            LOG.warning("Ray did not start, and is started again: %s", printable(str(error)))
 
 
 @contextlib.contextmanager
