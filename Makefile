@@ -26,7 +26,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt
 
 $(VENV)/.dev: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt torch -e '.[dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch -e '.[dev,ray]'
 	touch $@
 
 clean:

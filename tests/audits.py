@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -68,3 +70,19 @@ def run_to_the_end(folder: str, output: str) -> None:
 
 def summary(output: Path) -> dict[str, Any]:
     return json.loads((output / "summary.json").read_text())
+
+
+PROGRAM = """
+import sys
+import treering_verify.models
+from treering_verify.audit.null import NullModel
+treering_verify.models.load_model = lambda name: NullModel()
+from treering_verify.cli import main
+main(["audit", *sys.argv[1:], "--inversion", "encoder", "--steps", "0", "--readers", "1"])
+"""
+
+
+def command(*arguments: object, **options: Any) -> subprocess.Popen[bytes]:
+    """Run `treering audit` under the null engine, in a process of its own."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+    return subprocess.Popen([sys.executable, "-c", PROGRAM, *map(str, arguments)], **pipes)

@@ -23,7 +23,7 @@ from treering_verify.commands import (
 from treering_verify.errors import UsageError
 
 if TYPE_CHECKING:
-    from treering_verify.audit.engine import Tally
+    from treering_verify.audit.open_shards import Tally
     from treering_verify.audit.rows import Row
     from treering_verify.models import ModelSource
 
@@ -51,9 +51,25 @@ _SHOWN = 20  # detected files listed at the end
     "--format", "style", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Of the summary."
 )
 @click.option("--overwrite", is_flag=True, help="Throw away the audit in --output and begin anew.")
-@click.option("--engine", type=click.Choice(["local"]), default="local", show_default=True)
 @click.option(
-    "--readers", type=click.IntRange(0), default=0, help="Reader processes; default: one per processor, at most 4."
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="This machine, or a Ray cluster: that of RAY_ADDRESS, or one on this machine.",
+)
+@click.option(
+    "--worker-cpus",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Processors of each worker of --engine ray.",
+)
+@click.option(
+    "--readers",
+    type=click.IntRange(0),
+    default=0,
+    help="Reader processes; default: one per processor, at most 4.",
 )
 @click.option(
     "--time-limit", type=float, default=30.0, show_default=True, help="Seconds that reading one file may take."
@@ -79,6 +95,7 @@ def audit(
     style: str,
     overwrite: bool,
     engine: str,
+    worker_cpus: int,
     readers: int,
     time_limit: float,
     reader_memory: int,
@@ -113,7 +130,7 @@ def audit(
         raise UsageError("nothing to audit: give PATH, --files-from or --manifest")
     batch_size = pipeline.pop("batch_size")
     limits = Limits(time_limit, reader_memory, readers)
-    options = Options(limits, batch_size, shard_rows, fdr, overwrite)
+    options = Options(limits, batch_size, shard_rows, fdr, overwrite, engine, worker_cpus)
     inputs = Inputs(paths, lists, nul, manifests, column)
     with _logged(log_file), _stopped_by_signals() as stop, _progress(quiet) as watch:
         judge = Judge.of(load_keys(key_paths), load_model(model), alpha, Pipeline(**pipeline))

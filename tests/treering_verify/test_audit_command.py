@@ -7,7 +7,6 @@ import shutil
 import signal
 import struct
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet
 import pytest
-from audits import KEY, audited, fill, summary
+from audits import KEY, audited, command, fill, summary
 from click.testing import CliRunner
 
 from treering_verify.audit import shards
@@ -28,21 +27,6 @@ from treering_verify.cli import main
 def key_file(tmp_path: Path) -> Path:
     KEY.save(tmp_path / "canary.key.json")
     return tmp_path / "canary.key.json"
-
-
-PROGRAM = """
-import sys
-import treering_verify.models
-from treering_verify.audit.null import NullModel
-treering_verify.models.load_model = lambda name: NullModel()
-from treering_verify.cli import main
-main(["audit", *sys.argv[1:], "--inversion", "encoder", "--steps", "0", "--readers", "1"])
-"""
-
-
-def command(*arguments: object, **options: Any) -> subprocess.Popen[bytes]:
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-    return subprocess.Popen([sys.executable, "-c", PROGRAM, *map(str, arguments)], **pipes)
 
 
 def test_no_number_of_a_key_is_in_any_output(tmp_path: Path, key_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from audits import KEY, audited, essence, fill, run_to_the_end, stored, summary
 
 from treering_verify.audit import engine, shards
 from treering_verify.audit.cache import NAME as CACHE
+from treering_verify.audit.flow import Flow
 from treering_verify.audit.judging import judge_batch
 from treering_verify.audit.null import NullModel
 from treering_verify.audit.sources import Inputs
@@ -157,15 +158,15 @@ def test_memory_does_not_hold_the_pictures_of_a_folder_of_copies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     most = 0
-    take = engine._Run._take
+    take = Flow.take
 
-    def watched(run: Any, task: Any, reading: Any) -> Iterator[Any]:
+    def watched(flow: Flow, task: Any, reading: Any) -> Iterator[Any]:
         nonlocal most
-        yield from take(run, task, reading)
-        most = max(most, sum(r.pixels is not None for group in run._waiting.values() for _, r in group))
-        assert sum(map(len, run._waiting.values())) <= 4 * 4
+        yield from take(flow, task, reading)
+        most = max(most, sum(r.pixels is not None for group in flow._waiting.values() for _, r in group))
+        assert sum(map(len, flow._waiting.values())) <= 4 * 4
 
-    monkeypatch.setattr(engine._Run, "_take", watched)
+    monkeypatch.setattr(Flow, "take", watched)
     first = fill(tmp_path / "in", 1)
     for i in range(60):
         shutil.copy(first[0], tmp_path / "in" / f"copy-{i:02d}.png")

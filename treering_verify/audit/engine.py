@@ -1,4 +1,4 @@
-"""The local engine: walking, reading, judging and writing overlap, on one machine.
+"""The front of both engines, and the local one: walking, reading, judging and writing overlap, on one machine.
 
 Only one chunk of rows per shard in work, one batch, and what is read ahead are in memory, whatever the number of inputs.
 """
@@ -12,22 +12,24 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 from treering_verify.audit import cache as cache_module
-from treering_verify.audit.cache import Cache, row_of_twin
-from treering_verify.audit.judging import Batching, Judge, row_of
-from treering_verify.audit.plan import Chunk, Plan
-from treering_verify.audit.readers import Limits, Pending, Readers, Task
-from treering_verify.audit.reading import Reading
-from treering_verify.audit.rows import Row, count
+from treering_verify.audit.cache import Cache
+from treering_verify.audit.flow import Flow
+from treering_verify.audit.judging import Judge
+from treering_verify.audit.open_shards import OpenShards, Tally
+from treering_verify.audit.plan import Plan
+from treering_verify.audit.readers import Limits, Readers, Task
+from treering_verify.audit.rows import Row
 from treering_verify.audit.settings import facts_of, settings_id_of, settings_of, summary_of
 from treering_verify.audit.shards import Store
 from treering_verify.audit.sources import Inputs
 from treering_verify.errors import UsageError
 
 LOG = logging.getLogger("treering_verify.audit")
-_WAITING = 4  # batches' worth of inputs that may wait for one batch, most of them repeated pictures
+ENGINES = ("local", "ray")
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,15 @@ class Options:
         Benjamini-Hochberg over files, as a second pass at the end.
     overwrite : bool
         Throw away what an earlier audit left in the output.
+    engine : {"local", "ray"}
+        This machine, or a cluster's (`cluster`).
+    worker_cpus : int
+        Processors that a worker of a cluster takes.
+
+    Raises
+    ------
+    UsageError
+        If one is out of range, or the engine is not installed.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -52,47 +63,16 @@ class Options:
     shard_rows: int = 1000
     q_values: bool = False
     overwrite: bool = False
+    engine: str = "local"
+    worker_cpus: int = 1
 
     def __post_init__(self) -> None:
-        if self.shard_rows < 1 or (self.batch_size is not None and self.batch_size < 1):
-            raise UsageError("a shard has 1 row or more, and a batch 1 image or more")
-
-
-@dataclass
-class Tally:
-    """How far an audit is.
-
-    Attributes
-    ----------
-    total : int
-        Inputs known so far; all of them once `walked`.
-    counts : dict
-        Inputs with a row, by what it says (`rows.count`).
-    resumed : int
-        Of these, rows of shards that were finished before.
-    """
-
-    total: int = 0
-    walked: bool = False
-    counts: dict[str, int] = field(default_factory=dict)
-    resumed: int = 0
-
-    @property
-    def done(self) -> int:
-        """Inputs that have a row."""
-        return sum(n for label, n in self.counts.items() if label.startswith("status:"))
-
-    def add(self, counts: dict[str, int]) -> None:
-        """Count more rows."""
-        for label, n in counts.items():
-            self.counts[label] = self.counts.get(label, 0) + n
-
-
-@dataclass
-class _Shard:
-    chunk: Chunk
-    rows: list[Row | None]
-    missing: int
+        if self.shard_rows < 1 or (self.batch_size is not None and self.batch_size < 1) or self.worker_cpus < 1:
+            raise UsageError("a shard has 1 row or more, a batch 1 image or more, a worker 1 processor or more")
+        if self.engine not in ENGINES:
+            raise UsageError(f"no engine {self.engine!r}: choose one of {', '.join(ENGINES)}")
+        if self.engine == "ray" and find_spec("ray") is None:
+            raise UsageError("the engine ray is not installed: pip install 'treering-verify[ray]'")
 
 
 def run_audit(
@@ -147,8 +127,14 @@ def run_audit(
         LOG.info("settings %s, output %s", judge.settings_id, output)
         try:
             with Plan(store.state, inputs, options.shard_rows, store.folder) as plan:
-                with Cache(store.state, judge.settings_id) as cache:
-                    yield from _Run(judge, options, store, plan, cache, tally, watch, stop).shards()
+                shards = OpenShards(store, plan, tally, watch, stop)
+                if options.engine == "ray":
+                    from treering_verify.audit.cluster import ClusterRun
+
+                    yield from ClusterRun(judge, options, shards, store.state).shards()
+                else:
+                    with Cache(store.state, judge.settings_id) as cache:
+                        yield from _Run(judge, options, shards, cache).shards()
                 store.forget_beyond(len(plan.chunks))
             if options.q_values:
                 store.add_q_values()
@@ -163,105 +149,37 @@ def run_audit(
 
 
 class _Run:
-    """One run over a plan. Tasks are taken by the readers' thread, everything else happens in the caller's."""
+    """One run on this machine. Tasks are taken by the readers' thread, everything else happens in the caller's."""
 
-    def __init__(
-        self,
-        judge: Judge,
-        options: Options,
-        store: Store,
-        plan: Plan,
-        cache: Cache,
-        tally: Tally,
-        watch: Callable[[Tally], None],
-        stop: threading.Event | None,
-    ) -> None:
-        self._judge, self._options, self._store, self._plan = judge, options, store, plan
-        self._cache, self._tally, self._watch, self._stop = cache, tally, watch, stop
+    def __init__(self, judge: Judge, options: Options, shards: OpenShards, cache: Cache) -> None:
+        self._limits, self._image_size, self._shards = options.limits, judge.model.image_size, shards
         self._tasks: deque[Task] = deque()
-        self._open: dict[int, _Shard] = {}
-        self._finished: deque[tuple[int, dict[str, int]]] = deque()
-        self._waiting: dict[
-            str, list[tuple[Task, Reading]]
-        ] = {}  # by content: the first is judged, the others take its row
-        self._batching = Batching(options.batch_size)
+        self._flow = Flow(
+            judge,
+            options.batch_size,
+            lambda pairs: [cache.find(reading) for _, reading in pairs],
+            lambda rows: cache.add(row for row in rows if row.status == "ok"),
+        )
 
     def shards(self) -> Iterator[int]:
         """Do the work; see `run_audit`."""
-        with Readers(self._next_task, self._judge.model.image_size, self._options.limits) as readers:
-            for task, reading in readers.results(self._tick):
-                yield from self._resumed()
-                yield from self._take(task, reading)
-                size = self._batching.size
-                if len(self._waiting) >= size or sum(map(len, self._waiting.values())) >= _WAITING * size:
-                    yield from self._flush()
-                    readers.ahead = 2 * self._batching.size + 2 * self._options.limits.processes
-            while self._waiting:
-                yield from self._flush()
-        yield from self._resumed()
-        self._tick()
+        with Readers(self._next_task, self._image_size, self._limits) as readers:
+            for task, reading in readers.results(self._shards.tick):
+                yield from self._shards.resumed()
+                yield from self._settle(self._flow.take(task, reading))
+                readers.ahead = 2 * self._flow.batch_size + 2 * self._limits.processes
+            yield from self._settle(self._flow.drain())
+        yield from self._shards.resumed()
+        self._shards.tick()
 
     def _next_task(self) -> Task | None:
         while not self._tasks:
-            found = self._plan.next_chunk()
-            if found is None:
-                if self._plan.complete:
-                    return None
-                raise Pending
-            number, chunk = found
-            counts = self._store.finished(number, chunk)
-            if counts is not None:
-                self._finished.append((number, counts))
-                continue
-            self._open[number] = _Shard(chunk, [None] * chunk.rows, chunk.rows)
-            self._tasks.extend(Task(number, place, entry) for place, entry in enumerate(self._plan.read(chunk)))
+            tasks = self._shards.next_tasks()
+            if tasks is None:
+                return None
+            self._tasks.extend(tasks)
         return self._tasks.popleft()
 
-    def _tick(self) -> None:
-        if self._stop and self._stop.is_set():
-            raise KeyboardInterrupt
-        self._tally.total, self._tally.walked = self._plan.total, self._plan.complete
-        self._watch(self._tally)
-
-    def _resumed(self) -> Iterator[int]:
-        while self._finished:
-            number, counts = self._finished.popleft()
-            done = self._tally.done
-            self._tally.add(counts)
-            self._tally.resumed += self._tally.done - done
-            yield number
-
-    def _take(self, task: Task, reading: Reading) -> Iterator[int]:
-        if reading.pixels is None or reading.sha256 is None:
-            yield from self._settle(task, row_of(self._judge, reading))
-        elif reading.sha256 in self._waiting:
-            self._waiting[reading.sha256].append((task, replace(reading, pixels=None)))
-        elif known := self._cache.find(reading):
-            yield from self._settle(task, known)
-        else:
-            self._waiting[reading.sha256] = [(task, reading)]
-
-    def _flush(self) -> Iterator[int]:
-        """Judge one batch of what waits."""
-        size = self._batching.size
-        groups = [self._waiting.pop(digest) for digest in list(self._waiting)[:size]]
-        judged = self._batching.judge(self._judge, [group[0][1] for group in groups])
-        self._cache.add(row for row in judged if row.status == "ok")
-        for group, row in zip(groups, judged, strict=True):
-            yield from self._settle(group[0][0], row)
-            for task, reading in group[1:]:
-                yield from self._settle(task, row_of_twin(reading, row))
-        self._tick()
-
-    def _settle(self, task: Task, row: Row) -> Iterator[int]:
-        self._tally.add(count([row]))
-        shard = self._open[task.chunk]
-        assert shard.rows[task.place] is None
-        shard.rows[task.place] = row
-        shard.missing -= 1
-        if not shard.missing:
-            del self._open[task.chunk]
-            rows = [row for row in shard.rows if row is not None]
-            self._store.write(task.chunk, shard.chunk, rows)
-            LOG.info("shard %d: %s", task.chunk, count(rows))
-            yield task.chunk
+    def _settle(self, rows: Iterator[tuple[Task, Row]]) -> Iterator[int]:
+        for task, row in rows:
+            yield from self._shards.settle(task, row)

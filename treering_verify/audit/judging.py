@@ -1,6 +1,6 @@
 """Judge pictures in batches: a pure function from readings to rows, and what keeps it going when a batch is too much.
 
-`judge_batch` and `judge_files` know nothing of folders, processes or shards, so an actor of another engine calls the same.
+`judge_batch` and `judge_files` know nothing of folders, processes or shards, so the worker of a cluster calls the same.
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ class Judge:
         Its batch size plays no part: a batch is what `judge_batch` is given.
     settings_id : str
         Written into each row.
+    device : str
+        Where the model is.
     """
 
     model: LatentModel
@@ -53,6 +55,7 @@ class Judge:
     alpha: float = DEFAULT_ALPHA
     pipeline: Pipeline = field(default_factory=Pipeline)
     settings_id: str = ""
+    device: str = "cpu"
 
     @classmethod
     def of(cls, keys: Keys, model: LatentModel, alpha: float, pipeline: Pipeline) -> Judge:
@@ -105,8 +108,8 @@ def judge_batch(judge: Judge, readings: Sequence[Reading]) -> list[Row]:
     started = time.perf_counter()
     pixels = torch.from_numpy(np.stack([reading.pixels for reading in readings if reading.pixels is not None]))
     images = pixels.permute(0, 3, 1, 2).to(torch.float32).contiguous() / 127.5 - 1.0  # as images.to_tensor
-    noise_hat, solution = recover_noise(judge.model, images, judge.pipeline)
-    evidence = search(noise_hat, judge.indexes, 1)
+    noise_hat, solution = recover_noise(judge.model, images.to(judge.device), judge.pipeline)
+    evidence = search(noise_hat.cpu(), judge.indexes, 1)
     seconds = (time.perf_counter() - started) / len(readings)
     rows = []
     for i, (reading, found) in enumerate(zip(readings, evidence, strict=True)):

@@ -47,6 +47,7 @@ FAILED = {
     "reader_timeout": "reading it took longer than the time limit twice; it is left alone now, and may be hostile",
     "reader_memory": "reading it took more memory than the limit twice; raise the limit, or scale the image down",
     "reader_failed": "reading it failed in an unforeseen way",
+    "worker_died": "judging it ended a worker of the cluster twice; it is left alone now, and may be hostile",
     "url_not_readable": "the URL cannot be read; check it, its permissions and the network",
     "model_out_of_memory": "the model ran out of memory on this image alone; free memory, or use another device",
     "model_failed": "the model gave no usable numbers on this image",

@@ -1,4 +1,7 @@
-"""What an audit costs beside the model: throughput against the bare loop, memory by size of folder, time to resume."""
+"""What an audit costs beside the model: throughput against the bare loop, memory by size of folder, time to resume.
+
+Where Ray is installed, its engine beside the local one too.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from treering_verify.audit.judging import Judge, judge_batch
 from treering_verify.audit.null import NULL_PIPELINE, NullModel
 from treering_verify.audit.reading import read_path
 from treering_verify.audit.sources import Inputs
+from treering_verify.benchmark.engines import engine_lines, has_ray, measure_engines, processors_here
 from treering_verify.benchmark.scope import SEEDS, Scope
 from treering_verify.findings import Findings, Table
 from treering_verify.generation import generate
@@ -30,7 +34,10 @@ _ROUNDS = 3
 
 
 def audit(model: LatentModel, scope: Scope) -> Findings:
-    """Audit a folder in turns with the bare loop over its images; then folders of two sizes under the null engine."""
+    """Audit a folder in turns with the bare loop over its images, then folders of two sizes under the null engine.
+
+    Last, by Ray what the local engine has audited: a folder under the null engine and, unless quick, images of the model.
+    """
     count, rounds = scope.images(_BATCH, 4 * _BATCH), 1 if scope.quick else _ROUNDS
     large = scope.images(2000, 20_000)
     small = max(2, large // 20)
@@ -41,6 +48,7 @@ def audit(model: LatentModel, scope: Scope) -> Findings:
         for size in (small, large):
             folders.append(_in_a_fresh_process(size))
             advance()
+    engines = _engines(model, scope) if has_ray() else []
     shares = [turn["bare"] / turn["audit"] for turn in turns]
     started = [turn["bare"] / (turn["audit"] - turn["start"]) for turn in turns]
     growth = folders[1]["peak"] / folders[0]["peak"] - 1
@@ -57,10 +65,12 @@ def audit(model: LatentModel, scope: Scope) -> Findings:
             ("growth of the main process", f"{100 * growth:+.1f} %"),
             (f"null engine, first run over {large} files", f"{folders[1]['first']:.1f} s"),
             ("finding that audit finished", f"{folders[1]['again']:.2f} s = {_share(folders[1])}"),
+            *engine_lines(engines),
         ),
         note="The null engine has no model: its times are those of walking, reading, decoding and writing.",
     )
     rows = [{"part": "throughput", **turn} for turn in turns] + [{"part": "null", **folder} for folder in folders]
+    rows += [{"part": "engines", **record} for record in engines]
     fields = sorted({name for row in rows for name in row})
     return Findings(
         "audit",
@@ -70,6 +80,24 @@ def audit(model: LatentModel, scope: Scope) -> Findings:
         seeds=f"{SEEDS['audit']} onwards",
         count=f"{count}, {rounds} rounds; {small} and {large} files under the null engine",
     )
+
+
+def _engines(model: LatentModel, scope: Scope) -> list[dict[str, Any]]:
+    """Both engines: under the null engine, where little but their own work is measured; and with the model."""
+    null, key = NullModel(), SEEDS["audit"]
+    judges = {"null engine": Judge.of(Key.generate(null.latent_shape, seed=key), null, 1e-6, NULL_PIPELINE)}
+    if not scope.quick:
+        judges["model"] = Judge.of(Key.generate(model.latent_shape, seed=key), model, 1e-6, Pipeline())
+    counts = {"null engine": scope.images(200, 4000), "model": scope.images(_BATCH, 4 * _BATCH)}
+    found: list[dict[str, Any]] = []
+    with scope.progress("Engines", len(judges)) as advance, tempfile.TemporaryDirectory() as folder:
+        for what, judge in judges.items():
+            images = Path(folder) / f"{what} images"
+            _fill(images, counts[what])
+            processors = processors_here(scope.quick)
+            found += measure_engines(what, judge, images, Path(folder), _BATCH, processors)
+            advance()
+    return found
 
 
 def _throughput(model: LatentModel, count: int, rounds: int, advance: Any) -> list[dict[str, float]]:
