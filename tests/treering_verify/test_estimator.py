@@ -130,10 +130,10 @@ def test_the_recipe_learns_resumes_and_keeps_its_examples(tiny_model: LatentMode
             return float(train_estimator.band_error(network.estimate(inputs), noise, weights).mean())
 
     assert error(estimator) < 0.8 * error(Estimator(4, 10, (0, 1, 2), width=16, blocks=1))
-    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "estimator").iterdir()}
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "estimator-examples").iterdir()}
     assert len(kept) == 2
     again = train_estimator.train(model, tmp_path, **options)  # type: ignore[arg-type]
-    assert kept == {path: path.stat().st_mtime_ns for path in (tmp_path / "estimator").iterdir()}
+    assert kept == {path: path.stat().st_mtime_ns for path in (tmp_path / "estimator-examples").iterdir()}
     for a, b in zip(estimator.state_dict().values(), again.state_dict().values(), strict=True):
         assert torch.equal(a, b)
     assert cast(Estimator, again).points == (0, 1, 2)

@@ -63,7 +63,7 @@ def gather(
     """Make all examples, or read what was kept of them under the work folder."""
     parts = []
     for chunk in range(count // _CHUNK):
-        path = work / "estimator" / f"{chunk}.pt"
+        path = work / "estimator-examples" / f"{chunk}.pt"
         if not path.exists():
             made = examples(model, chunk, copies, points, steps)
             write_whole(path, lambda temporary, made=made: torch.save(made, temporary))  # type: ignore[misc]
