@@ -22,7 +22,7 @@ from treering_verify.commands import (
     verdict_options,
 )
 from treering_verify.errors import UsageError
-from treering_verify.model_options import model_option
+from treering_verify.model_options import shape_option
 
 if TYPE_CHECKING:
     from treering_verify.key import Family, Key
@@ -46,7 +46,7 @@ def keys() -> None:
 @click.option("--first", type=click.IntRange(0), default=0, show_default=True, help="With --generate: first number.")
 @click.option("--names", type=click.Path(path_type=Path), help="Members named in this text file, one a line.")
 @key_options
-@model_option
+@shape_option
 def index(
     key_paths: tuple[Path, ...],
     output: Path,
