@@ -111,7 +111,10 @@ def format_pvalue(log10_pvalue: float) -> str:
     if log10_pvalue > -3:
         return f"{10**log10_pvalue:.2g}"
     exponent = math.floor(log10_pvalue)
-    return f"{10 ** (log10_pvalue - exponent):.1f}e{exponent:+03d}"
+    digits = f"{10 ** (log10_pvalue - exponent):.1f}"
+    if digits == "10.0":
+        digits, exponent = "1.0", exponent + 1
+    return f"{digits}e{exponent:+03d}"
 
 
 def to_json(value: Any) -> Any:
