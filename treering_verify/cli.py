@@ -33,7 +33,7 @@ from treering_verify.errors import UsageError
 from treering_verify.key_commands import identify, keys
 from treering_verify.message_commands import decode
 from treering_verify.model_commands import models
-from treering_verify.model_options import model_option, shape_option
+from treering_verify.model_options import model_option
 from treering_verify.report_commands import report
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def demo(output: Path | None, model: ModelSource) -> None:
 @click.option("--member", help="Derive the key that treering keys index --from-secret gives this name.")
 @click.option("--message", help="With --pattern gaussian-shading: what images carry, 1 to 32 bytes; default: random.")
 @click.option("--allow-weak", is_flag=True, help="Make a key although it can hardly reach p = 1e-6.")
-@shape_option
+@model_option
 def keygen(
     output: Path,
     name: str | None,
