@@ -13,14 +13,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import cluster_models
 import numpy as np
 import pytest
 from audits import KEY, command, fill, picture, stored, summary
 from PIL import Image
-
-pytest.importorskip("ray")
-
-import cluster_models
 
 from treering_verify.audit import shards
 from treering_verify.audit.engine import Options, run_audit

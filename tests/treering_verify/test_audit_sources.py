@@ -115,7 +115,7 @@ def test_urls_are_told_from_paths(tmp_path: Path) -> None:
         False,
         False,
     ]
-    assert list(entries(Inputs(("file:///tmp/a%20b.png",)), tmp_path)) == [Entry("/tmp/a b.png")]
+    assert list(entries(Inputs(("file:///pictures/a%20b.png",)), tmp_path)) == [Entry("/pictures/a b.png")]
 
 
 def test_a_folder_that_cannot_be_listed_is_an_entry_with_a_code(

@@ -8,12 +8,9 @@ import socket
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-pytest.importorskip("transformers")
-
 import diffusers
 import pipelines
+import pytest
 import torch
 from safetensors.torch import save_file
 

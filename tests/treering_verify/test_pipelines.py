@@ -8,11 +8,8 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-pytest.importorskip("transformers")
-
 import pipelines
+import pytest
 import torch
 from click.testing import CliRunner
 from diffusers import (
