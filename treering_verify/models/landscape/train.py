@@ -344,17 +344,26 @@ def export(autoencoder: AutoencoderKL, unet: UNet2DModel, scale: float, output: 
     write_whole(output / "model_index.json", lambda path: path.write_text(text))
 
 
+def recipe_parser(description: str | None, keeps: str, part: str = "") -> argparse.ArgumentParser:
+    """Options that recipes share; `part` is the subfolder that a recipe adds to a model which is there already."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help=f"folder of {keeps}")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    if part:
+        parser.add_argument("--model", default="landscape", help=f"folder of the model that gets {part}/")
+        parser.add_argument("--output", type=Path, help=f"model folder to write {part}/ into; default WORK")
+    return parser
+
+
 def main(argv: list[str] | None = None) -> None:
     """Train all parts and export the model."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="folder of checkpoints and caches")
+    parser = recipe_parser(__doc__, "checkpoints and caches")
     parser.add_argument("--output", type=Path, help="where to export the model; default WORK/landscape")
     parser.add_argument("--autoencoder-steps", type=int, default=AUTOENCODER_STEPS)
     parser.add_argument("--decoder-steps", type=int, default=DECODER_STEPS)
     parser.add_argument("--diffusion-steps", type=int, default=DIFFUSION_STEPS)
     parser.add_argument("--detail-steps", type=int, default=DETAIL_STEPS)
     parser.add_argument("--scenes", type=int, default=DIFFUSION_SCENES, help="scenes that the diffusion model learns")
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
     work: Path = options.work

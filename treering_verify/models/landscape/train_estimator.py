@@ -3,13 +3,11 @@
 The model generates images from noise N(0, I), as marked noise is over keys; they are attacked, brought to 8 bits and taken
 back as suspect images are. The estimator learns to say the noise from the points that inversion passes. Nothing is marked:
 where every number of the noise is normal, every number of it teaches what a key's would. Inputs are computed once, kept
-under the work folder in parts, and held in memory (about 100 kB each in float16).
+under the work folder in parts, and held in memory (about 57 kB each in float16).
 """
 
 from __future__ import annotations
 
-import argparse
-import os
 import random
 from pathlib import Path
 
@@ -22,7 +20,7 @@ from treering_verify.generation import initial_noise
 from treering_verify.images import to_pil, to_tensor
 from treering_verify.models import LatentModel, load_model
 from treering_verify.models.estimator import Estimator
-from treering_verify.models.landscape.train import Trainer, write_whole
+from treering_verify.models.landscape.train import Trainer, recipe_parser, write_whole
 from treering_verify.models.landscape.train_refiner import draw_attack
 from treering_verify.noise_inversion import denoise, trajectory
 from treering_verify.recovery import problem_of
@@ -120,13 +118,9 @@ def train(
 
 def main(argv: list[str] | None = None) -> None:
     """Train the estimator and export it as float16 safetensors."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="folder of examples and checkpoints")
-    parser.add_argument("--model", default="landscape", help="folder of the model that the estimator is for")
-    parser.add_argument("--output", type=Path, help="model folder to write estimator/ into; default WORK")
+    parser = recipe_parser(__doc__, "examples and checkpoints", "estimator")
     parser.add_argument("--images", type=int, default=IMAGES)
     parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
     estimator = train(load_model(options.model), options.work, count=options.images, steps=options.steps)

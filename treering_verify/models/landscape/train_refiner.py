@@ -8,9 +8,7 @@ once per round and kept in memory (about 210 kB each in float16).
 
 from __future__ import annotations
 
-import argparse
 import copy
-import os
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,7 +20,7 @@ from treering_verify.generation import initial_noise
 from treering_verify.images import to_pil, to_tensor
 from treering_verify.models import LatentModel, load_model
 from treering_verify.models.landscape.scenes import render
-from treering_verify.models.landscape.train import Trainer
+from treering_verify.models.landscape.train import Trainer, recipe_parser
 from treering_verify.models.refiner import Refiner, features
 from treering_verify.noise_inversion import denoise
 
@@ -148,11 +146,7 @@ def train(
 
 def main(argv: list[str] | None = None) -> None:
     """Train the refiner and export it as float16 safetensors."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="folder of checkpoints")
-    parser.add_argument("--model", default="landscape", help="folder of the model that the refiner is for")
-    parser.add_argument("--output", type=Path, help="model folder to write refiner/ into; default WORK")
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser = recipe_parser(__doc__, "checkpoints", "refiner")
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
     refiner = train(load_model(options.model), options.work)

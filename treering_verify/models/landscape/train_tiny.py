@@ -9,8 +9,6 @@ The pairs are made once and kept under the work folder (about 58 kB each).
 
 from __future__ import annotations
 
-import argparse
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +17,7 @@ from diffusers import AutoencoderTiny
 
 from treering_verify.models import LatentModel, load_model
 from treering_verify.models.landscape.scenes import render
-from treering_verify.models.landscape.train import Trainer, pixel_loss, write_whole
+from treering_verify.models.landscape.train import Trainer, pixel_loss, recipe_parser, write_whole
 
 SCENES, BATCH = 3200, 4
 ENCODER_STEPS, DECODER_STEPS = 2400, 2000
@@ -119,14 +117,10 @@ def train(
 
 def main(argv: list[str] | None = None) -> None:
     """Train the held-out autoencoder and export it as float16 safetensors."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="folder of checkpoints and pairs")
-    parser.add_argument("--model", default="landscape", help="folder of the model whose latents are learned")
-    parser.add_argument("--output", type=Path, help="model folder to write tiny/ into; default WORK")
+    parser = recipe_parser(__doc__, "checkpoints and pairs", "tiny")
     parser.add_argument("--scenes", type=int, default=SCENES)
     parser.add_argument("--encoder-steps", type=int, default=ENCODER_STEPS)
     parser.add_argument("--decoder-steps", type=int, default=DECODER_STEPS)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
     tiny = train(
