@@ -237,6 +237,22 @@ def invert(
     return METHODS[chosen](model, latent, steps=steps, conditions=conditions)
 
 
+def with_naive(
+    model: LatentModel, latent: torch.Tensor, method: str = AUTO, *, steps: int = DEFAULT_STEPS
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what a method says, as `invert`, and what `naive` says, which published statistics are defined on.
+
+    For a method that goes the naive way itself this costs no pass more than one of the two.
+    """
+    chosen = default_method(model, steps) if method == AUTO else method
+    passed = trajectory(model, latent, steps=steps)
+    if chosen == "naive":
+        return passed[-1], passed[-1]
+    if chosen == "estimated" and model.estimate is not None and model.estimate.steps == steps:
+        return model.estimate(passed), passed[-1]
+    return invert(model, latent, chosen, steps=steps), passed[-1]
+
+
 def _upwards(model: LatentModel, steps: int) -> list[tuple[Timestep, Timestep]]:
     return list(pairwise(model.timesteps(steps)[::-1])) if steps else []
 

@@ -62,6 +62,12 @@ def problem_of(model: LatentModel, image: torch.Tensor) -> decoder_inversion.Pro
     return decoder_inversion.Problem(image, model.encode, model.decode, model.refine)
 
 
+def recover_latent(model: LatentModel, image: torch.Tensor, pipeline: Pipeline) -> Inversion:
+    """Undo the decoder, the first half of `recover_noise`: images (B, 3, H, W) -> their decoder inversion."""
+    problem = decoder_inversion.in_precision(problem_of(model, image), pipeline.precision)
+    return decoder_inversion.invert(problem, pipeline.inversion, pipeline.settings)
+
+
 def recover_noise(
     model: LatentModel, image: torch.Tensor, pipeline: Pipeline | None = None
 ) -> tuple[torch.Tensor, Inversion]:
@@ -82,8 +88,7 @@ def recover_noise(
     import torch
 
     pipeline = pipeline or Pipeline()
-    problem = decoder_inversion.in_precision(problem_of(model, image), pipeline.precision)
-    solution = decoder_inversion.invert(problem, pipeline.inversion, pipeline.settings)
+    solution = recover_latent(model, image, pipeline)
     with torch.inference_mode():
         noise_hat = noise_inversion.invert(model, solution.latent, pipeline.noise_method, steps=pipeline.steps)
     return noise_hat, solution

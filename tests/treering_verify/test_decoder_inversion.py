@@ -119,8 +119,9 @@ def test_sixteen_bits_round_the_networks_and_never_the_latent(method: str, tiny_
     assert half.dtype == torch.float32
     difference = float((half - whole).norm() / whole.norm())
     # The gradient's first step is 0.1 a number, whatever the gradient's size: rounding turned the sign of 2 % of them here,
-    # which makes up the difference. The others step by what the networks say.
-    assert 0 < difference < (0.1 if method == "gradient" else 0.05)
+    # which makes up the difference. posterior-mode begins with two learned steps, each of which adds .04. The others step by
+    # what the networks say.
+    assert 0 < difference < (0.1 if method in ("gradient", "posterior-mode") else 0.05)
     assert in_precision(problem, "float32") is problem
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -74,6 +74,28 @@ def test_auto_asks_it_only_for_the_steps_that_it_knows(tiny_model: LatentModel) 
         assert torch.equal(other, noise_inversion.invert(tiny_model, latent, "naive", steps=3))
         with pytest.raises(UsageError, match="knows an inversion of 2 steps, not of 3"):
             noise_inversion.invert(tiny_model, latent, "estimated", steps=3)
+
+
+@pytest.mark.parametrize(
+    ("method", "steps", "passes"), [("auto", 2, 2), ("naive", 2, 2), ("auto", 3, 3), ("exact", 1, 4)]
+)
+def test_the_naive_answer_comes_along_without_passes_of_its_own(
+    tiny_model: LatentModel, monkeypatch: pytest.MonkeyPatch, method: str, steps: int, passes: int
+) -> None:
+    latent = torch.randn(1, 4, 32, 32, generator=torch.Generator().manual_seed(0))
+    asked: list[int] = []
+    denoise = tiny_model.denoise
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        asked.append(1)
+        return denoise(*arguments, **options)
+
+    with torch.inference_mode():
+        alone = [noise_inversion.invert(tiny_model, latent, name, steps=steps) for name in (method, "naive")]
+        monkeypatch.setattr(tiny_model, "denoise", counted)
+        both = noise_inversion.with_naive(tiny_model, latent, method, steps=steps)
+    assert all(torch.equal(a, b) for a, b in zip(both, alone, strict=True))
+    assert len(asked) >= passes if method == "exact" else len(asked) == passes
 
 
 def test_no_more_steps_are_taken_than_it_looks_at(tiny_model: LatentModel) -> None:

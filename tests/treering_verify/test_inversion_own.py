@@ -9,7 +9,7 @@ import pytest
 import torch
 from linear_maps import NO_STOP, SHAPE, SIDE, Attacked, Linear, gaussian, linear, tuned
 
-from treering_verify.decoder_inversion import Problem, Settings, invert
+from treering_verify.decoder_inversion import DEFAULTS, Problem, Settings, invert
 from treering_verify.errors import UsageError
 
 
@@ -97,6 +97,37 @@ def test_gauss_newton_is_held_by_its_start_when_the_image_is_disturbed() -> None
         energy = case.image.flatten(1).norm(dim=1) / 192**0.5
         moved.append(float(((result.latent - centre.latent).flatten(1).norm(dim=1) / energy).mean()))
     assert moved[1] < 0.2 * moved[0]
+
+
+def test_the_posterior_mode_is_found_where_the_image_is_as_it_was_decoded_and_not_sought_elsewhere() -> None:
+    case, other = Attacked(0.0, batch=3), Attacked(1.0, batch=3)
+    encode, decode = linear(case.encoder, (3, 4, 4)), linear(case.decoder)
+    undone = torch.linalg.inv(case.encoder @ case.decoder)
+    image = torch.stack([case.image[0], other.image[1], case.image[2]]) * 0.1
+
+    def refine(start: torch.Tensor, z: torch.Tensor, residual: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
+        return -0.9 * linear(undone, (3, 4, 4))(residual)
+
+    def problem(items: slice = slice(None)) -> Problem:
+        return Problem(image[items], encode, decode, refine, lambda k, rows, points: seen.append((k, rows.tolist())))
+
+    seen: list[tuple[int, list[int]]] = []
+    settings = replace(DEFAULTS["posterior-mode"], iterations=400, step=0.003)
+    result = invert(problem(), "posterior-mode", settings)
+    assert seen[0] == (0, [0, 1, 2]) and seen[1:] == [(k, [0, 2]) for k in range(1, 401)]
+    centre = invert(problem(), "learned", Settings(iterations=2, step=1.0)).latent
+    assert result.status == ("budget", "refined", "budget")
+    assert torch.equal(result.latent[1], centre[1]) and result.iterations[1] == 0
+    assert result.trace[1:, 1].isnan().all() and result.trace[:, 0].isfinite().all()
+    for i in (0, 2):
+        misfit = decode(centre[i : i + 1]) - image[i : i + 1]
+        mu = max(float(misfit.square().mean()), (2 / 255) ** 2 / 12) / 0.021**2
+        normal = case.decoder.T @ case.decoder + mu * torch.eye(48, dtype=torch.float64)
+        mode = centre[i] - torch.linalg.solve(normal, case.decoder.T @ misfit.flatten()).view(3, 4, 4)
+        assert (result.latent[i] - mode).norm() < 0.05 * (centre[i] - mode).norm()
+    alone = invert(problem(slice(1, 2)), "posterior-mode", settings)
+    torch.testing.assert_close(alone.latent[0], result.latent[1])
+    assert alone.status == ("refined",)
 
 
 def test_learned_steps_are_those_of_the_refiner_and_are_told_what_is_known() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from linear_maps import ITERATIVE, Attacked, Linear, linear, start_residual, tuned
 
-from treering_verify.decoder_inversion import Problem, invert, unstopped
+from treering_verify.decoder_inversion import DEFAULTS, Problem, invert, unstopped
 
 
 @pytest.mark.parametrize("method", ITERATIVE)
@@ -113,6 +113,30 @@ def test_the_overfit_stop_keeps_the_attack_out_of_the_latent_and_lets_clean_imag
         assert (free.residual < stopped.residual).all()  # the equation is solved better ...
         if noise > 1:
             assert (case.error(free) > 1.2 * encoder).all()  # ... and the latent is worse
+
+
+@pytest.mark.parametrize("method", ["adam", "gradient"])
+def test_methods_of_small_steps_are_judged_at_their_end(method: str) -> None:
+    free = tuned(method, 50, step=0.1, scheduled=True)
+    judged = replace(free, misfit_explained=0.5)
+    clean = Attacked(0.0)
+    torch.testing.assert_close(clean.solve(method, judged).latent, clean.solve(method, free).latent)
+    for noise in (2.0, 4.0):
+        case = Attacked(noise)
+        start = case.solve("encoder", judged)
+        result = case.solve(method, judged)
+        assert result.status == ("overfit",) * 8
+        assert torch.equal(result.latent, start.latent) and result.iterations.tolist() == [0] * 8
+        assert torch.equal(result.residual, result.trace[0])
+        if (
+            method == "adam" and noise == 4
+        ):  # this linear attack lies outside what the decoder draws: least squares ignores it
+            assert (case.error(case.solve(method, free)) > case.error(result)).all()
+
+
+def test_published_methods_judge_themselves_by_default_and_not_when_compared() -> None:
+    for method in ("adam", "gradient"):
+        assert DEFAULTS[method].misfit_explained > 0 == unstopped(DEFAULTS[method]).misfit_explained
 
 
 def test_a_step_that_the_overfit_stop_takes_back_is_shown_in_the_trace_and_not_returned() -> None:

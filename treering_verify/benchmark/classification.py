@@ -16,7 +16,7 @@ from treering_verify.benchmark.kept import kept
 from treering_verify.benchmark.memory import peak_memory
 from treering_verify.benchmark.published import CLASSIFICATION, SOURCE
 from treering_verify.benchmark.scope import CLEAN, SEEDS, Scope, distorted
-from treering_verify.decoder_inversion import DEFAULTS, Settings, default_method
+from treering_verify.decoder_inversion import DEFAULTS, Settings, default_method, unstopped
 from treering_verify.findings import Cell, Figure, Findings, Matrix, Table
 from treering_verify.generation import DEFAULT_GUIDANCE, DEFAULT_STEPS, initial_noise
 from treering_verify.images import to_pil, to_tensor
@@ -153,7 +153,7 @@ def _pipeline(method: str, settings: Settings | None = None) -> Pipeline:
 
 
 def _published(method: str, quick: bool) -> Pipeline:
-    settings = DEFAULTS[method]
+    settings = unstopped(DEFAULTS[method])
     return _pipeline(method, replace(settings, iterations=4) if quick else settings)
 
 

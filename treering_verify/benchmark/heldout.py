@@ -80,7 +80,7 @@ def _line(
 ) -> tuple[Cell, ...]:
     error = path.error[-1].tolist()
     above = [e - s for e, s in zip(error, start, strict=True)]
-    full = variant.settings.misfit_fall > 0
+    full = variant.settings.misfit_explained > 0
     rows += [
         {
             "attack": attack,

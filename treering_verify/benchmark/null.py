@@ -18,7 +18,7 @@ from treering_verify.key import Family, Key
 from treering_verify.models import LatentModel
 from treering_verify.models.weights import fingerprint
 from treering_verify.nulls import batch_of
-from treering_verify.recovery import Pipeline, recover_noise
+from treering_verify.recovery import Pipeline, recover_latent
 from treering_verify.report import format_pvalue
 from treering_verify.watermark import extract, features, key_coefficients
 
@@ -84,9 +84,9 @@ def _noise(
 
         def measure(batch: _Batch = batch) -> dict[str, NDArray[Any]]:
             chosen = batch.read()
-            raw, solution = recover_noise(model, batch_of([s.picture for s in chosen]), Pipeline(noise_method="naive"))
+            solution = recover_latent(model, batch_of([s.picture for s in chosen]), Pipeline())
             with torch.inference_mode():
-                noise_hat = noise_inversion.invert(model, solution.latent)
+                noise_hat, raw = noise_inversion.with_naive(model, solution.latent)
             return {
                 "raw": raw.numpy(),
                 "noise": noise_hat.numpy(),

@@ -16,7 +16,7 @@ from treering_verify.key import Family, Key
 from treering_verify.models import LatentModel
 from treering_verify.patterns import PATTERNS
 from treering_verify.patterns.pattern import SIGNS
-from treering_verify.recovery import Pipeline, recover_noise
+from treering_verify.recovery import Pipeline, recover_latent, recover_noise
 from treering_verify.scores import PUBLISHED, score
 from treering_verify.verification import DEFAULT_ALPHA, DEFAULT_SEARCH
 from treering_verify.watermark import extract, features, weigh_key
@@ -48,11 +48,11 @@ def recover(model: LatentModel, pictures: Sequence[Image.Image], pipeline: Pipel
     import torch
 
     pixels = torch.cat([to_tensor(picture) for picture in pictures])
-    noise, solution = recover_noise(model, pixels, pipeline)
-    raw = None
-    if published:
-        with torch.inference_mode():
-            raw = noise_inversion.invert(model, solution.latent, "naive", steps=pipeline.steps)
+    if not published:
+        return Recovered(pixels, recover_noise(model, pixels, pipeline)[0], None, pipeline)
+    latent = recover_latent(model, pixels, pipeline).latent
+    with torch.inference_mode():
+        noise, raw = noise_inversion.with_naive(model, latent, pipeline.noise_method, steps=pipeline.steps)
     return Recovered(pixels, noise, raw, pipeline)
 
 

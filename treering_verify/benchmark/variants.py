@@ -34,7 +34,8 @@ def _long(method: str, budgets: tuple[int, ...], label: str, family: str, **chan
 def _scheduled(method: str, label: str, family: str, budgets: tuple[int, ...]) -> list[Variant]:
     """One run per budget: a schedule's length depends on it."""
     return [
-        Variant(label, family, method, replace(DEFAULTS[method], iterations=n, scheduled=True), (n,)) for n in budgets
+        Variant(label, family, method, replace(unstopped(DEFAULTS[method]), iterations=n, scheduled=True), (n,))
+        for n in budgets
     ]
 
 
@@ -71,6 +72,7 @@ def own(longest: int, *, refined: bool) -> list[Variant]:
         _long("anderson", few, "anderson", OURS),
         Variant("gauss-newton", OURS, "gauss-newton", DEFAULTS["gauss-newton"], (1, 2)),
         *([v for v in _learned(1, 2, 3) if v.budgets != first.budgets] if refined else []),
+        *([_posterior(min(50, 3 * longest))] if refined else []),
     ]
 
 
@@ -89,7 +91,13 @@ def attacked(longest: int, *, refined: bool) -> list[Variant]:
         first,
         *(v for v in stopped if v.method != first.method),
         *([v for v in _learned(1, 2, 3) if v.budgets != first.budgets] if refined else []),
+        *([_posterior(min(50, 3 * longest))] if refined else []),
     ]
+
+
+def _posterior(iterations: int) -> Variant:
+    settings = replace(DEFAULTS["posterior-mode"], iterations=iterations)
+    return Variant("posterior-mode", OURS, "posterior-mode", settings, (iterations,))
 
 
 def _learned(*budgets: int) -> list[Variant]:

@@ -15,6 +15,7 @@ from treering_verify.decoder_inversion.anderson import anderson
 from treering_verify.decoder_inversion.driver import relative_residual
 from treering_verify.decoder_inversion.gauss_newton import gauss_newton
 from treering_verify.decoder_inversion.learned import learned
+from treering_verify.decoder_inversion.posterior import posterior_mode
 from treering_verify.decoder_inversion.problem import PRECISIONS, Problem, Settings, in_precision
 from treering_verify.decoder_inversion.published import (
     adam,
@@ -50,6 +51,7 @@ METHODS: dict[str, Callable[[Problem, Settings], Inversion]] = {
     "anderson": anderson,
     "gauss-newton": gauss_newton,
     "learned": learned,
+    "posterior-mode": posterior_mode,
 }
 AUTO = "auto"  # learned steps where the model brings a refiner, forward steps elsewhere
 
@@ -61,8 +63,8 @@ def unstopped(settings: Settings) -> Settings:
     )
 
 
-# A step of Adam lowers the misfit by far less than a fifth: the overfit stop would end it at its first.
-_ADAM = unstopped(Settings(iterations=50, step=0.0, scheduled=True))
+# A step of Adam lowers the misfit by far less than a fifth: the overfit stop would end it at its first, it judges the end.
+_ADAM = replace(unstopped(Settings(iterations=50, step=0.0, scheduled=True)), misfit_explained=0.5)
 DEFAULTS: dict[str, Settings] = {
     "encoder": Settings(iterations=0, step=0.0),
     "gradient": replace(_ADAM, step=0.1),
@@ -73,6 +75,7 @@ DEFAULTS: dict[str, Settings] = {
     "gauss-newton": Settings(iterations=2, step=0.1, inner=6),
     # A second learned step: 0.9 dB better on clean images, the p-value worse after JPEG 75 to 25 and under noise.
     "learned": Settings(iterations=1, step=1.0),
+    "posterior-mode": unstopped(Settings(iterations=50, step=0.01, scheduled=True)),
 }
 
 

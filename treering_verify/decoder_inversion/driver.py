@@ -4,7 +4,8 @@
 * The iterate that is returned is the best evaluated one, so no residual is ever worse than the start's.
 * The overfit stop (a discrepancy principle). D cannot produce what an attack added, so the misfit |D(z) - x| of a clean
   image keeps falling while that of an attacked one stalls at the attack's energy; a step that no longer lowers it has
-  fitted the attack to the latent and is taken back. It costs nothing: D(z) is on the way to E(D(z)).
+  fitted the attack to the latent and is taken back. It costs nothing: D(z) is on the way to E(D(z)). Methods whose steps are
+  too small to be judged one by one are judged at their end.
 """
 
 from __future__ import annotations
@@ -91,11 +92,11 @@ def solve(
         count = len(point)
         scale = norm(problem.image if in_pixels else target).clamp_min(1e-12)
         best, best_residual = point.clone(), scale.new_full((count,), math.inf)
-        best_step = torch.zeros(count, dtype=torch.long)
+        best_step, best_misfit = torch.zeros(count, dtype=torch.long), torch.zeros_like(scale)
         trace = scale.new_full((settings.iterations + 1, count), math.nan)
         status = ["budget"] * count
         rows, state = torch.arange(count), initial_state(point)
-        first_misfit = last_misfit = scale.new_full((count,), math.inf)
+        start_misfit = first_misfit = last_misfit = scale.new_full((count,), math.inf)
         for k in range(settings.iterations + 1):
             if problem.watch:
                 problem.watch(k, rows, point)
@@ -103,11 +104,14 @@ def solve(
             residual = size / scale[rows]
             trace[k, rows] = residual
             if k == 0:
-                first_misfit = misfit
+                start_misfit = first_misfit = misfit
             stop = _stops(k, settings, residual, best_residual[rows], misfit, last_misfit, first_misfit)
-            better = (residual < best_residual[rows]) & torch.tensor([s not in ("overfit", "diverged") for s in stop])
+            allowed = torch.tensor([s not in ("overfit", "diverged") for s in stop])
+            better = (
+                residual < best_residual[rows]
+            ).cpu() & allowed  # masks and rows are the processor's, tensors may not be
             best[rows[better]], best_residual[rows[better]] = point[better].clone(), residual[better]
-            best_step[rows[better]] = k
+            best_step[rows[better]], best_misfit[rows[better]] = k, misfit[better]
             for row, reason in zip(rows.tolist(), stop, strict=True):
                 if reason:
                     status[row] = reason if reason != "diverged" or best_step[row] == 0 else "stagnated"
@@ -117,6 +121,14 @@ def solve(
             point, state = propose(k, point, signal, state)
             point, state, rows = point[going], tuple(s[going] for s in state), rows[going]
             first_misfit, last_misfit = first_misfit[going], misfit[going]
+        if settings.misfit_explained and not settings.misfit_fall:
+            back = (best_step > 0) & (best_misfit > settings.misfit_explained * start_misfit).cpu()
+            best[back], best_residual[back], best_step[back] = (
+                (target if start is None else start)[back],
+                trace[0, back],
+                0,
+            )
+            status = ["overfit" if b else s for s, b in zip(status, back.tolist(), strict=True)]
     return Inversion(best, best_residual, trace[: k + 1], best_step, tuple(status))
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from treering_verify.decoder_inversion.driver import Point, norm, solve
-from treering_verify.decoder_inversion.problem import Problem, Settings
+from treering_verify.decoder_inversion.problem import GREY_LEVEL, ROUNDING, Problem, Settings
 from treering_verify.decoder_inversion.published import forward_step
 from treering_verify.results import Inversion
 
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from treering_verify.decoder_inversion.driver import State
 
-_GREY_LEVEL = 2 / 255  # in [-1, 1]
-_ROUNDING = _GREY_LEVEL**2 / 12  # variance of rounding to 8 bits
 _START_STEPS = 3
 
 
@@ -39,7 +37,7 @@ def gauss_newton(problem: Problem, settings: Settings) -> Inversion:
     centre = forward_step(unwatched, replace(settings, iterations=_START_STEPS, step=1.0)).latent
     with torch.inference_mode():
         misfit = norm(problem.decode(centre) - problem.image).square() / problem.image[0].numel()
-    ratio = (misfit.clamp_min(_ROUNDING) / settings.step**2).clone()
+    ratio = (misfit.clamp_min(ROUNDING) / settings.step**2).clone()
 
     def initial_state(z: torch.Tensor) -> State:
         return centre.clone(), ratio
@@ -62,7 +60,7 @@ def _error(problem: Problem, z: torch.Tensor, image: torch.Tensor, target: torch
     with torch.inference_mode():
         error = problem.decode(z) - image
         beyond = ((image >= 1) & (error > 0)) | ((image <= -1) & (error < 0))
-        kept = torch.where(beyond, 0.0, torch.nn.functional.softshrink(error, _GREY_LEVEL / 2))
+        kept = torch.where(beyond, 0.0, torch.nn.functional.softshrink(error, GREY_LEVEL / 2))
     return Point(kept.clone(), norm(kept), norm(error))
 
 

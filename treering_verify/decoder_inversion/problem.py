@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
+GREY_LEVEL = 2 / 255  # in [-1, 1]
+ROUNDING = GREY_LEVEL**2 / 12  # variance of rounding to 8 bits
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -19,7 +22,8 @@ class Settings:
     iterations : int
         Most steps to take.
     step : float
-        forward-step: rho in z - rho r(z); inertial-km: rho = 2 lambda beta; adam and gradient: the peak step.
+        forward-step: rho in z - rho r(z); inertial-km: rho = 2 lambda beta; adam, gradient, posterior-mode: the peak step;
+        gauss-newton: the expected error of its centre per latent number.
     momentum : float
         inertial-km: alpha.
     memory : int
@@ -27,7 +31,7 @@ class Settings:
     inner : int
         gauss-newton: conjugate-gradient steps per linear problem.
     scheduled : bool
-        adam and gradient: warm-up and cosine (True), or a fixed step (False).
+        adam and gradient: warm-up and cosine (True), or a fixed step (False). posterior-mode knows its own schedule only.
     tolerance : float
         Stop when the relative residual is below it.
     divergence : float
@@ -37,8 +41,9 @@ class Settings:
     misfit_fall : float
         Overfit stop: a step must lower |D(z) - x| to at most this share of what it was ...
     misfit_explained : float
-        ... unless |D(z) - x| is already at most this share of the start's. 0 for both switches the stop off; that is
-        what the published methods do. Both were chosen on 16 images of the embedded model by
+        ... unless |D(z) - x| is already at most this share of the start's. With misfit_fall = 0 no step is judged, but an
+        item that ended above this share goes back to its start. 0 for both switches the stop off; that is what the
+        published methods do (`unstopped`). Both were chosen on 16 images of the embedded model by
         `python -m treering_verify.models.landscape.measure --first-steps --count 16`: a first
         step brought clean images to .39 to .52 of their misfit and their error down by 2.6 dB, images after JPEG 75 to .65
         to .81, where error and gain balance, after JPEG 50 to .70 to .84 (JPEG 25: .77 to .86, error up by 1 dB).
