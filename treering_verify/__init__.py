@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from treering_verify.models import LatentModel, ModelSource, from_pipeline, load_model, load_pipeline
     from treering_verify.noise_inversion import invert as invert_noise
     from treering_verify.nulls import calibrate
+    from treering_verify.profiles import Profile
     from treering_verify.recovery import Pipeline, recover_noise
     from treering_verify.results import Generated, Inversion, KeyEvidence, Verdict
     from treering_verify.search import Search
@@ -68,6 +69,7 @@ _HOMES = {
     "Verdict": "results",
     "Search": "search",
     "check_model": "model_check",
+    "Profile": "profiles",
     "Pipeline": "recovery",
     "recover_noise": "recovery",
     "verify": "verification",
@@ -92,6 +94,7 @@ __all__ = [
     "ModelSource",
     "Pipeline",
     "Problem",
+    "Profile",
     "Search",
     "Settings",
     "TreeringError",
