@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from treering_verify.audit.folder import audit_folder
     from treering_verify.calibrated import verify_calibrated
     from treering_verify.calibration import Calibration
+    from treering_verify.callbacks import WatermarkCallback
     from treering_verify.decoder_inversion import Problem, Settings
     from treering_verify.decoder_inversion import invert as invert_decoder
     from treering_verify.editing import edit
@@ -36,6 +37,7 @@ _HOMES = {
     "Attack": "attacks",
     "audit_folder": "audit.folder",
     "verify_calibrated": "calibrated",
+    "WatermarkCallback": "callbacks",
     "Calibration": "calibration",
     "Problem": "decoder_inversion",
     "Settings": "decoder_inversion",
@@ -100,6 +102,7 @@ __all__ = [
     "TreeringError",
     "UsageError",
     "Verdict",
+    "WatermarkCallback",
     "__version__",
     "audit_folder",
     "calibrate",

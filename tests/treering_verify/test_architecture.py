@@ -47,6 +47,7 @@ LINES = (
     (
         "treering_verify.verification",
         "treering_verify.generation",
+        "treering_verify.callbacks",
         "treering_verify.attacks",
         "treering_verify.calibration",
     ),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from treering_verify.errors import ModelError, UsageError
 from treering_verify.models.autoencoder import decode, encode, fitting_tile, own_float32
-from treering_verify.models.families import AUTOENCODERS, FAMILIES, PipelineFamily, family_of, pack
+from treering_verify.models.families import AUTOENCODERS, FAMILIES, PipelineFamily, family_of, pack, unpack
 from treering_verify.models.ode import (
     FLOW,
     diffusion_grid,
@@ -74,6 +74,25 @@ def native_noise(pipe: Any, noise: torch.Tensor) -> torch.Tensor:
             f"make a key for {channels} channels and sides that are multiples of {patch}"
         )
     return (pack(noise) if family.packed else noise).to(pipe._execution_device, network.dtype)
+
+
+def canonical_noise(pipe: Any, latents: torch.Tensor, latent_shape: tuple[int, int, int]) -> torch.Tensor:
+    """Undo `native_noise`: what a pipeline passes around as latents -> (B, C, h, w) float32 on the processor.
+
+    Raises
+    ------
+    UsageError
+        If they are not of that shape.
+    """
+    height, width = latent_shape[1:]
+    if _family(pipe).packed and latents.ndim == 3 and latents.shape[1] * 4 == height * width:
+        latents = unpack(latents, height, width)
+    if tuple(latents.shape[1:]) != latent_shape:
+        raise UsageError(
+            f"{_name(pipe)} makes latents of shape {tuple(latents.shape[1:])} here, and the key is made for {latent_shape}: "
+            "make a key for the images' size (treering keygen --size)"
+        )
+    return latents.detach().float().cpu()
 
 
 def pipeline_shape(pipe: Any) -> tuple[int, int, int]:
