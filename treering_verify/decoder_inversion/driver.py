@@ -91,10 +91,10 @@ def solve(
         count = len(point)
         scale = norm(problem.image if in_pixels else target).clamp_min(1e-12)
         best, best_residual = point.clone(), scale.new_full((count,), math.inf)
-        best_step = torch.zeros(count, dtype=torch.long)
+        best_step = torch.zeros(count, dtype=torch.long, device=point.device)
         trace = scale.new_full((settings.iterations + 1, count), math.nan)
         status = ["budget"] * count
-        rows, state = torch.arange(count), initial_state(point)
+        rows, state = torch.arange(count, device=point.device), initial_state(point)
         first_misfit = last_misfit = scale.new_full((count,), math.inf)
         for k in range(settings.iterations + 1):
             if problem.watch:
@@ -105,13 +105,14 @@ def solve(
             if k == 0:
                 first_misfit = misfit
             stop = _stops(k, settings, residual, best_residual[rows], misfit, last_misfit, first_misfit)
-            better = (residual < best_residual[rows]) & torch.tensor([s not in ("overfit", "diverged") for s in stop])
+            sound = torch.tensor([s not in ("overfit", "diverged") for s in stop], device=point.device)
+            better = (residual < best_residual[rows]) & sound
             best[rows[better]], best_residual[rows[better]] = point[better].clone(), residual[better]
             best_step[rows[better]] = k
             for row, reason in zip(rows.tolist(), stop, strict=True):
                 if reason:
                     status[row] = reason if reason != "diverged" or best_step[row] == 0 else "stagnated"
-            going = torch.tensor([not s for s in stop])
+            going = torch.tensor([not s for s in stop], device=point.device)
             if k == settings.iterations or not bool(going.any()):
                 break
             point, state = propose(k, point, signal, state)
