@@ -13,7 +13,7 @@ class WhiteModel:
     """The exact diffusion of white data, z_0 ~ N(0, I), behind an autoencoder that scales by a quarter."""
 
     name, classes, refine, estimate = "white", ("any",), None, None
-    latent_shape, image_size = (3, 32, 32), (32, 32)
+    latent_shape, image_size, tile = (3, 32, 32), (32, 32), 0
 
     def encode(self, image: torch.Tensor) -> torch.Tensor:
         return image * 4.0

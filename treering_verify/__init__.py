@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from treering_verify.audit.folder import audit_folder
     from treering_verify.calibrated import verify_calibrated
     from treering_verify.calibration import Calibration
+    from treering_verify.callbacks import WatermarkCallback
     from treering_verify.decoder_inversion import Problem, Settings
     from treering_verify.decoder_inversion import invert as invert_decoder
     from treering_verify.editing import edit
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from treering_verify.models import LatentModel, ModelSource, from_pipeline, load_model, load_pipeline
     from treering_verify.noise_inversion import invert as invert_noise
     from treering_verify.nulls import calibrate
+    from treering_verify.profiles import Profile
     from treering_verify.recovery import Pipeline, recover_noise
     from treering_verify.results import Generated, Inversion, KeyEvidence, Verdict
     from treering_verify.search import Search
@@ -35,6 +37,7 @@ _HOMES = {
     "Attack": "attacks",
     "audit_folder": "audit.folder",
     "verify_calibrated": "calibrated",
+    "WatermarkCallback": "callbacks",
     "Calibration": "calibration",
     "Problem": "decoder_inversion",
     "Settings": "decoder_inversion",
@@ -68,6 +71,7 @@ _HOMES = {
     "Verdict": "results",
     "Search": "search",
     "check_model": "model_check",
+    "Profile": "profiles",
     "Pipeline": "recovery",
     "recover_noise": "recovery",
     "verify": "verification",
@@ -92,11 +96,13 @@ __all__ = [
     "ModelSource",
     "Pipeline",
     "Problem",
+    "Profile",
     "Search",
     "Settings",
     "TreeringError",
     "UsageError",
     "Verdict",
+    "WatermarkCallback",
     "__version__",
     "audit_folder",
     "calibrate",

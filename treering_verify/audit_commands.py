@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from treering_verify.audit.open_shards import Tally
     from treering_verify.audit.rows import Row
     from treering_verify.models import ModelSource
+    from treering_verify.pipeline_options import Asked
 
 _SHOWN = 20  # detected files listed at the end
 
@@ -103,7 +104,7 @@ def audit(
     quiet: bool,
     log_file: Path | None,
     model: ModelSource,
-    pipeline: dict[str, Any],
+    pipeline: Asked,
 ) -> None:
     """Judge every file of folders, lists and manifests, of any number: one row each, whatever is in it.
 
@@ -122,18 +123,17 @@ def audit(
     from treering_verify.files import printable
     from treering_verify.key_index import load_keys
     from treering_verify.models import load_model
-    from treering_verify.recovery import Pipeline
     from treering_verify.report import format_row, format_summary
     from treering_verify.report.audit import PAGE, write_report
 
     if not (paths or lists or manifests):
         raise UsageError("nothing to audit: give PATH, --files-from or --manifest")
-    batch_size = pipeline.pop("batch_size")
     limits = Limits(time_limit, reader_memory, readers)
-    options = Options(limits, batch_size, shard_rows, fdr, overwrite, engine, worker_cpus)
+    options = Options(limits, pipeline.batch_size, shard_rows, fdr, overwrite, engine, worker_cpus)
     inputs = Inputs(paths, lists, nul, manifests, column)
     with _logged(log_file), _stopped_by_signals() as stop, _progress(quiet) as watch:
-        judge = Judge.of(load_keys(key_paths), load_model(model), alpha, Pipeline(**pipeline))
+        keys, loaded = load_keys(key_paths), load_model(model)
+        judge = Judge.of(keys, loaded, alpha, pipeline.pipeline(loaded))
         for _ in run_audit(inputs, judge, output, options, watch, stop):
             pass
         write_report(output, model=judge.model, pipeline=judge.pipeline)

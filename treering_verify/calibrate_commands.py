@@ -15,7 +15,8 @@ from treering_verify.errors import UsageError
 
 if TYPE_CHECKING:
     from treering_verify.key import Key
-    from treering_verify.models import ModelSource
+    from treering_verify.models import LatentModel, ModelSource
+    from treering_verify.pipeline_options import Asked
     from treering_verify.recovery import Pipeline
     from treering_verify.results import Verdict
 
@@ -60,7 +61,7 @@ def calibrate(
     style: str,
     family: dict[str, Any],
     model: ModelSource,
-    pipeline: dict[str, Any],
+    pipeline: Asked,
 ) -> None:
     """Score unmarked images, so that published statistics and the classifier get p-values that mean something.
 
@@ -72,7 +73,6 @@ def calibrate(
     from treering_verify.key import Family
     from treering_verify.models import load_model
     from treering_verify.nulls import calibrate as build
-    from treering_verify.recovery import Pipeline
     from treering_verify.report import calibration_record, format_calibration
 
     if output.exists() and not overwrite:
@@ -87,7 +87,7 @@ def calibrate(
             model=loaded,
             attacks=chosen,
             training=training,
-            pipeline=Pipeline(**pipeline),
+            pipeline=pipeline.pipeline(loaded),
             seed=seed,
             advance=advance,
         )
@@ -126,14 +126,13 @@ def verdicts_of(
     calibration: Path | None,
     detector: str,
     decoys: int,
-    model: ModelSource,
+    model: LatentModel,
     alpha: float,
     pipeline: Pipeline,
 ) -> Iterator[Verdict]:
     """Judge files by a calibrated detector; UsageError where the options contradict each other."""
     from treering_verify.calibrated import verify_calibrated
     from treering_verify.calibration import Calibration
-    from treering_verify.models import load_model
 
     if calibration is None:
         raise UsageError(f"--detector {detector} needs --calibration FILE: make one with treering calibrate")
@@ -142,7 +141,7 @@ def verdicts_of(
     if decoys:
         raise UsageError("--decoys checks the exact test: leave it out with --calibration")
     loaded = Calibration.load(calibration)
-    return verify_calibrated(files, keys, loaded, detector, model=load_model(model), alpha=alpha, pipeline=pipeline)
+    return verify_calibrated(files, keys, loaded, detector, model=model, alpha=alpha, pipeline=pipeline)
 
 
 def _files(paths: tuple[Path, ...]) -> Iterator[Path]:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from treering_verify.attacks.copies import AttackedCopy
     from treering_verify.key import Key
     from treering_verify.models import ModelSource
+    from treering_verify.pipeline_options import Asked
     from treering_verify.search import Search
 
 _ENVIRONMENT = "TREERING"
@@ -219,20 +220,18 @@ def verify(
     fail_on: tuple[str, ...],
     search: Search | None,
     model: ModelSource,
-    pipeline: dict[str, Any],
+    pipeline: Asked,
 ) -> None:
     """Say for each image: detected (and by which key), no evidence, or inconclusive (and why)."""
     from treering_verify.models import load_model
-    from treering_verify.recovery import Pipeline
     from treering_verify.verification import verify_many
 
-    keys, chosen = _load_keys(key_files), Pipeline(**pipeline)
+    keys, loaded = _load_keys(key_files), load_model(model)
+    chosen = pipeline.pipeline(loaded)
     if detector == EXACT and calibration is None:
-        verdicts = verify_many(
-            files, keys, model=load_model(model), alpha=alpha, pipeline=chosen, search=search, decoys=decoys
-        )
+        verdicts = verify_many(files, keys, model=loaded, alpha=alpha, pipeline=chosen, search=search, decoys=decoys)
     else:
-        verdicts = verdicts_of(files, keys, calibration, detector, decoys, model, alpha, chosen)
+        verdicts = verdicts_of(files, keys, calibration, detector, decoys, loaded, alpha, chosen)
     print_verdicts(verdicts, len(files), "Verifying", style, fail_on)
 
 

@@ -13,6 +13,7 @@ import click
 
 from treering_verify.errors import TreeringError, UsageError
 from treering_verify.model_options import model_option
+from treering_verify.pipeline_options import Asked
 
 if TYPE_CHECKING:
     from treering_verify.family import Family
@@ -121,7 +122,7 @@ def verdict_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def pipeline_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Options of how images are taken back to their noise; the function gets `model`, and the fields of `Pipeline`."""
+    """Options of how images are taken back to their noise; the function gets `model`, and `pipeline`, an `Asked`."""
     return _pipeline_options(function, 16, None)
 
 
@@ -136,10 +137,7 @@ def _pipeline_options(
 
     @wraps(function)
     def gathered(*args: Any, **kwargs: Any) -> Any:
-        names = ("inversion", "noise_inversion", "steps", "batch_size", "precision")
-        fields = {name: kwargs.pop(name) for name in names}
-        fields["noise_method"] = fields.pop("noise_inversion")
-        return function(*args, pipeline=fields, **kwargs)
+        return function(*args, pipeline=Asked.gather(kwargs), **kwargs)
 
     return _with_options(
         gathered,
@@ -166,6 +164,12 @@ def _pipeline_options(
             show_default=True,
             help="Of the autoencoder; 16 bits pay where the device multiplies them.",
         ),
+        click.option(
+            "--profile",
+            type=click.Path(path_type=Path),
+            help="Of treering models check, or a folder of them: decides the four above, and what 'no evidence' needs.",
+        ),
+        click.option("--allow-weak", is_flag=True, help="Say 'no evidence' even below the profile's floor."),
         model_option,
     )
 

@@ -27,6 +27,7 @@ from treering_verify.model_options import shape_option
 if TYPE_CHECKING:
     from treering_verify.key import Family, Key
     from treering_verify.models import ModelSource
+    from treering_verify.pipeline_options import Asked
 
 
 @click.group(epilog="Example: treering keys index keys/ --output my.index")
@@ -100,7 +101,7 @@ def identify(
     style: str,
     fail_on: tuple[str, ...],
     model: ModelSource,
-    pipeline: dict[str, Any],
+    pipeline: Asked,
 ) -> None:
     """Say for each image which of many keys is in it, if any, and list the best matches.
 
@@ -110,10 +111,9 @@ def identify(
     from treering_verify.identification import identify_many
     from treering_verify.key_index import load_keys
     from treering_verify.models import load_model
-    from treering_verify.recovery import Pipeline
 
-    found = load_keys(key_paths)
-    verdicts = identify_many(files, found, model=load_model(model), alpha=alpha, top=top, pipeline=Pipeline(**pipeline))
+    found, loaded = load_keys(key_paths), load_model(model)
+    verdicts = identify_many(files, found, model=loaded, alpha=alpha, top=top, pipeline=pipeline.pipeline(loaded))
     print_verdicts(verdicts, len(files), "Identifying", style, fail_on, matches=True)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,6 +11,7 @@ from treering_verify.commands import command_of, pipeline_options, print_verdict
 
 if TYPE_CHECKING:
     from treering_verify.models import ModelSource
+    from treering_verify.pipeline_options import Asked
 
 
 @command_of(None)("treering decode images/*.png --key my.key.json")
@@ -25,7 +26,7 @@ def decode(
     style: str,
     fail_on: tuple[str, ...],
     model: ModelSource,
-    pipeline: dict[str, Any],
+    pipeline: Asked,
 ) -> None:
     """Read the message that images carry under a key of pattern gaussian-shading, whichever it is.
 
@@ -35,8 +36,7 @@ def decode(
     from treering_verify.key import Key
     from treering_verify.messages import decode_many
     from treering_verify.models import load_model
-    from treering_verify.recovery import Pipeline
 
-    key = Key.load(key_file)
-    verdicts = decode_many(files, key, model=load_model(model), alpha=alpha, pipeline=Pipeline(**pipeline))
+    key, loaded = Key.load(key_file), load_model(model)
+    verdicts = decode_many(files, key, model=loaded, alpha=alpha, pipeline=pipeline.pipeline(loaded))
     print_verdicts(verdicts, len(files), "Reading", style, fail_on)

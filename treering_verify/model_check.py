@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +18,9 @@ from treering_verify.generation import generate
 from treering_verify.images import to_tensor
 from treering_verify.key import Key
 from treering_verify.models import LatentModel
+from treering_verify.models.weights import dtypes, fingerprint
 from treering_verify.noise_inversion import invert
+from treering_verify.profiles import FLOOR, KIND
 from treering_verify.recovery import Pipeline, recover_noise
 from treering_verify.results import SCHEMA_VERSION
 from treering_verify.spectrum import half_plane, read
@@ -27,8 +29,6 @@ from treering_verify.weighing import weigh
 if TYPE_CHECKING:
     import torch
 
-FLOOR = -6.0
-"""log10 p that the median marked image must stay under, in the best setting, for a model to be usable."""
 BANDS = 4
 SETTINGS = (
     Pipeline(inversion="encoder"),
@@ -72,6 +72,10 @@ class SelfTest:
 
     Attributes
     ----------
+    weights, dtypes, tile
+        Which model it was, as `Profile` has them.
+    precision : str
+        Of the autoencoder's passes in every setting.
     autoencoder_error : float
         |E(x) - z_0| / |z_0|, x being the picture as a file holds it.
     ode_error : float
@@ -81,6 +85,10 @@ class SelfTest:
     """
 
     model: str
+    weights: str
+    dtypes: str
+    tile: int
+    precision: str
     latent_shape: tuple[int, int, int]
     image_size: tuple[int, int]
     images: int
@@ -102,11 +110,17 @@ class SelfTest:
         return self.best.log10_marked <= FLOOR
 
     def record(self) -> dict[str, Any]:
-        """Everything, with the recommended setting under its name."""
+        """Everything, with the recommended setting under its name: what `profiles.Profile` reads."""
         best = self.best
-        chosen = {"inversion": best.inversion, "noise_inversion": best.noise_method, "steps": best.steps}
+        chosen = {
+            "inversion": best.inversion,
+            "noise_inversion": best.noise_method,
+            "steps": best.steps,
+            "precision": self.precision,
+            "log10_marked": best.log10_marked,
+        }
         return {
-            "type": "treering self-test",
+            "type": KIND,
             "schema_version": SCHEMA_VERSION,
             **asdict(self),
             "usable": self.usable,
@@ -123,6 +137,7 @@ def check_model(
     prompts: Sequence[str | None] | None = None,
     seed: int = 0,
     batch_size: int = 4,
+    precision: str = "float32",
 ) -> SelfTest:
     """Mark, generate, invert and weigh `count` images and their unmarked twins.
 
@@ -136,6 +151,8 @@ def check_model(
     seed : int
         Of the first image.
     batch_size : int
+    precision : {"float32", "bfloat16", "float16"}
+        Of the autoencoder's passes in the decoder inversion, in every setting.
 
     Raises
     ------
@@ -166,6 +183,10 @@ def check_model(
         back = torch.cat([invert(model, part, "exact", steps=steps) for part in latent.split(batch_size)])
     return SelfTest(
         model.name,
+        fingerprint(model),
+        dtypes(model),
+        model.tile,
+        precision,
         model.latent_shape,
         model.image_size,
         count,
@@ -174,7 +195,10 @@ def check_model(
         seconds,
         _relative(autoencoder, latent),
         _relative(back, noise),
-        tuple(_trial(model, pipeline, pixels, noise, keys, batch_size) for pipeline in SETTINGS),
+        tuple(
+            _trial(model, replace(setting, precision=precision), pixels, noise, keys, batch_size)
+            for setting in SETTINGS
+        ),
     )
 
 

@@ -35,7 +35,18 @@ def models(context: click.Context) -> None:
 @click.option("--guidance", type=click.FloatRange(0), default=2.0, show_default=True)
 @click.option("--prompt", help="Of all images; default: none, or classes in turn.")
 @click.option("--batch-size", type=click.IntRange(1), default=4, show_default=True)
-@click.option("--output", type=click.Path(path_type=Path), help="JSON file for everything that was found.")
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    default="float32",
+    show_default=True,
+    help="Of the autoencoder, in every setting.",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Profile: a JSON file of everything that was found, for --profile of verify, identify and audit.",
+)
 def check(
     model: ModelSource,
     count: int,
@@ -43,6 +54,7 @@ def check(
     guidance: float,
     prompt: str | None,
     batch_size: int,
+    precision: str,
     output: Path | None,
 ) -> None:
     """Mark images with a model, take them back, and say how much of the noise survives; exit 1 if too little does.
@@ -64,6 +76,7 @@ def check(
         guidance=guidance,
         prompts=[prompt] * count if prompt else None,
         batch_size=batch_size,
+        precision=precision,
     )
     record = found.record()
     for line in format_self_test(record):

@@ -47,6 +47,13 @@ _COMPUTED = (
         show_default=True,
         help="Of network and text encoders; the autoencoder is float32, but for --precision.",
     ),
+    click.option(
+        "--tile",
+        type=click.IntRange(0),
+        default=0,
+        help="Pixels on a side of what the autoencoder sees at a time, to save memory; default: whole images.",
+    ),
+    click.option("--compile", "compiled", is_flag=True, help="Send networks through torch.compile first."),
 )
 
 
@@ -55,7 +62,7 @@ def _with_source(
 ) -> Callable[..., Any]:
     @wraps(function)
     def gathered(*args: Any, model: str, size: str | None, model_config: str | None, **kwargs: Any) -> Any:
-        names = ("revision", "variant", "device", "dtype") if computed else ("revision",)
+        names = ("revision", "variant", "device", "dtype", "tile", "compiled") if computed else ("revision",)
         fields = {name: kwargs.pop(name) for name in names}
         source = ModelSource(model, **fields, image_size=size_of(size) if size else None, configuration=model_config)
         return function(*args, model=source, **kwargs)

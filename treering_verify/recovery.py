@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from treering_verify import decoder_inversion, noise_inversion
 from treering_verify.errors import UsageError
 from treering_verify.models import LatentModel
+from treering_verify.profiles import Profile
 
 if TYPE_CHECKING:
     import torch
@@ -33,6 +34,8 @@ class Pipeline:
         Images that go through the model together.
     precision : {"float32", "bfloat16", "float16"}
         Of the autoencoder's passes in the decoder inversion; latents stay float32.
+    profile : Profile, optional
+        The model's self-test that these settings come from (`of`): below its floor there is no 'no evidence'.
     """
 
     inversion: str = decoder_inversion.AUTO
@@ -41,6 +44,19 @@ class Pipeline:
     steps: int = noise_inversion.DEFAULT_STEPS
     batch_size: int = 16
     precision: str = "float32"
+    profile: Profile | None = field(default=None, repr=False)  # changes verdicts, never noise_hat
+
+    @classmethod
+    def of(cls, profile: Profile, *, batch_size: int = 16) -> Pipeline:
+        """Pipeline with the settings that a model's self-test recommends."""
+        return cls(
+            inversion=profile.inversion,
+            noise_method=profile.noise_method,
+            steps=profile.steps,
+            batch_size=batch_size,
+            precision=profile.precision,
+            profile=profile,
+        )
 
     def __post_init__(self) -> None:
         methods = (decoder_inversion.AUTO, *decoder_inversion.METHODS)

@@ -128,7 +128,7 @@ def _pipeline(settings: Any) -> Pipeline:
     """How the audit took images back to their noise, as far as its settings say."""
     from treering_verify.recovery import Pipeline
 
-    known = {field.name for field in fields(Pipeline)} - {"settings"}
+    known = {field.name for field in fields(Pipeline)} - {"settings", "profile"}
     given = settings if isinstance(settings, dict) else {}
     return Pipeline(**{name: value for name, value in given.items() if name in known and value is not None})
 

@@ -85,6 +85,8 @@ class Verdict:
         What gave the p-values: "exact-cosine", or the name of a calibrated detector.
     null_count : int
         Images that each stratum of the calibration holds; 0 for the exact test.
+    profile : str
+        Digest of the model's profile that the image was judged by; "" without one.
     """
 
     path: str
@@ -102,6 +104,7 @@ class Verdict:
     message: str | None = None
     detector: str = "exact-cosine"
     null_count: int = 0
+    profile: str = ""
 
     @property
     def best(self) -> KeyEvidence | None:
@@ -121,8 +124,8 @@ class Verdict:
     def record(self) -> dict[str, Any]:
         """Flat, JSON-ready form with a fixed set of fields (DESIGN section 5); None where nothing is known.
 
-        A field more where it was asked for: `message`; `decoys`, the cross-check; `calibration`, if the detector is
-        calibrated.
+        A field more where it was asked for: `message`; `profile`; `decoys`, the cross-check; `calibration`, if the detector
+        is calibrated.
         """
         best = self.best
         record: dict[str, Any] = {
@@ -146,6 +149,7 @@ class Verdict:
             "converged": self.converged,
             "seconds": round(self.seconds, 4),
             **({} if self.message is None else {"message": self.message}),
+            **({"profile": self.profile} if self.profile else {}),
         }
         if best and best.decoys:
             check = best.decoys

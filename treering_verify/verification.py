@@ -22,6 +22,7 @@ from treering_verify.files import printable
 from treering_verify.images import fit, open_image, to_tensor
 from treering_verify.key import Key
 from treering_verify.models import LatentModel, load_model
+from treering_verify.profiles import check_profile
 from treering_verify.recovery import Pipeline, recover_noise
 from treering_verify.results import DETECTED, INCONCLUSIVE, NO_EVIDENCE, KeyEvidence, Verdict
 from treering_verify.search import Search
@@ -75,6 +76,7 @@ def verify_many(
     alpha : float
         False-positive rate per image, over all keys together, 0 < alpha < 1.
     pipeline : Pipeline, optional
+        `Pipeline.of(profile)` where the model was checked (`Profile.load`).
     search : Search, optional
         What may have been done to a picture's geometry, tried on pictures that are not detected as they are; None
         tries nothing, and spares the correction for it: a factor of 2 for pictures as they are.
@@ -89,7 +91,7 @@ def verify_many(
     Raises
     ------
     UsageError
-        If there is no key, a key does not fit the model, or alpha or decoys is out of range.
+        If there is no key, a key or the profile does not fit the model, or alpha or decoys is out of range.
     """
     model = model or load_model()
     pipeline = pipeline or Pipeline()
@@ -153,13 +155,14 @@ def judge_many(
     Raises
     ------
     UsageError
-        If alpha is out of range.
+        If alpha is out of range, or the profile is another model's.
     """
     if not 0 < alpha < 1:
         raise UsageError(f"alpha is {alpha}: choose a false-positive rate between 0 and 1, such as 1e-6")
+    weakness = check_profile(pipeline.profile, model, alpha, keys_tried)
     remaining = iter(sources)
     while batch := list(islice(remaining, pipeline.batch_size)):
-        yield from _judge(batch, weigh_images, keys_tried, model, alpha, pipeline)
+        yield from _judge(batch, weigh_images, keys_tried, model, alpha, pipeline, weakness)
 
 
 def _judge(
@@ -169,6 +172,7 @@ def _judge(
     model: LatentModel,
     alpha: float,
     pipeline: Pipeline,
+    weakness: str,
 ) -> list[Verdict]:
     import torch
 
@@ -190,15 +194,23 @@ def _judge(
         for row, i in enumerate(good):
             answers[i] = (evidence[row], float(solution.residual[row]), solution.status[row])
     seconds = (time.perf_counter() - started) / len(sources)
+    profile = pipeline.profile.digest if pipeline.profile else ""
     verdicts = []
     for i, item in enumerate(read):
         if isinstance(item, ImageError):
             verdict = Verdict(
-                paths[i], "error", INCONCLUSIVE, alpha, item.code, printable(item.reason), seconds=seconds
+                paths[i],
+                "error",
+                INCONCLUSIVE,
+                alpha,
+                item.code,
+                printable(item.reason),
+                seconds=seconds,
+                profile=profile,
             )
         else:
             found, residual, status = answers[i]
-            answer, code, reason = decide(found, alpha, item[1], status)
+            answer, code, reason = decide(found, alpha, item[1], status, weakness)
             verdict = Verdict(
                 paths[i],
                 "ok",
@@ -212,6 +224,7 @@ def _judge(
                 status not in _UNSETTLED,
                 seconds,
                 keys_tried,
+                profile=profile,
             )
         verdicts.append(verdict)
     return verdicts
@@ -220,7 +233,9 @@ def _judge(
 _UNSETTLED = ("budget", "diverged")
 
 
-def decide(evidence: tuple[KeyEvidence, ...], alpha: float, note: str, status: str) -> tuple[str, str, str]:
+def decide(
+    evidence: tuple[KeyEvidence, ...], alpha: float, note: str, status: str, weakness: str = ""
+) -> tuple[str, str, str]:
     """Verdict, code and reason. A p-value at or under alpha counts whatever was done to the image before.
 
     Parameters
@@ -232,9 +247,13 @@ def decide(evidence: tuple[KeyEvidence, ...], alpha: float, note: str, status: s
         What was done to the image first (`Verdict.note`).
     status : str
         How the decoder inversion ended (`Inversion.status`).
+    weakness : str
+        Why marks of this model would be missed (`Profile.weakness`), or "".
     """
     if evidence[0].log10_adjusted <= np.log10(alpha):
         return DETECTED, "", ""
+    if weakness:
+        return INCONCLUSIVE, "weak_model", weakness
     if status == "diverged":
         reason = "the decoder inversion found nothing better than its start: the model may not be the image's"
         return INCONCLUSIVE, "not_converged", reason

@@ -23,7 +23,12 @@ LINES = (
         "treering_verify.calibrate_commands",
     ),
     ("treering_verify.commands",),
-    ("treering_verify.demo", "treering_verify.configuration", "treering_verify.model_options"),
+    (
+        "treering_verify.demo",
+        "treering_verify.configuration",
+        "treering_verify.model_options",
+        "treering_verify.pipeline_options",
+    ),
     ("treering_verify.benchmark",),
     ("treering_verify.audit",),
     (
@@ -42,11 +47,12 @@ LINES = (
     (
         "treering_verify.verification",
         "treering_verify.generation",
+        "treering_verify.callbacks",
         "treering_verify.attacks",
         "treering_verify.calibration",
     ),
     ("treering_verify.weighing", "treering_verify.recovery"),
-    ("treering_verify.search",),
+    ("treering_verify.search", "treering_verify.profiles"),
     ("treering_verify.hypotheses",),
     (
         "treering_verify.watermark",

@@ -19,6 +19,7 @@ from treering_verify.files import printable
 from treering_verify.identification import gather, search
 from treering_verify.key_index import KeyIndex
 from treering_verify.models import LatentModel
+from treering_verify.profiles import check_profile
 from treering_verify.recovery import Pipeline, recover_noise
 from treering_verify.verification import DEFAULT_ALPHA, check_shape, decide
 
@@ -56,6 +57,7 @@ class Judge:
     pipeline: Pipeline = field(default_factory=Pipeline)
     settings_id: str = ""
     device: str = "cpu"
+    weakness: str = ""  # why marks of this model would be missed, as its profile says
 
     @classmethod
     def of(cls, keys: Keys, model: LatentModel, alpha: float, pipeline: Pipeline) -> Judge:
@@ -64,14 +66,15 @@ class Judge:
         Raises
         ------
         UsageError
-            If there is no key, two have the same name, one does not fit the model, or alpha is out of range.
+            If there is no key, two have the same name, one or the profile does not fit the model, or alpha is out of range.
         """
         indexes = gather(keys)
         for index in indexes:
             check_shape(f"a family of keys ({index.family})", index.family.latent_shape, model)
         if not 0 < alpha < 1:
             raise UsageError(f"alpha is {alpha}: choose a false-positive rate between 0 and 1, such as 1e-6")
-        return cls(model, indexes, alpha, pipeline)
+        weakness = check_profile(pipeline.profile, model, alpha, sum(map(len, indexes)))
+        return cls(model, indexes, alpha, pipeline, weakness=weakness)
 
     @property
     def keys_tried(self) -> int:
@@ -113,7 +116,7 @@ def judge_batch(judge: Judge, readings: Sequence[Reading]) -> list[Row]:
     seconds = (time.perf_counter() - started) / len(readings)
     rows = []
     for i, (reading, found) in enumerate(zip(readings, evidence, strict=True)):
-        verdict, code, reason = decide(found, judge.alpha, reading.note, solution.status[i])
+        verdict, code, reason = decide(found, judge.alpha, reading.note, solution.status[i], judge.weakness)
         best, residual = found[0], float(solution.residual[i])  # NaN: the method computes none
         strongest = {name: getattr(best, name) for name in _EVIDENCE}
         row = row_of(

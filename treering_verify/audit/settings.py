@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -23,7 +23,8 @@ _PACKAGES = ("torch", "diffusers", "numpy", "scipy", "pillow", "pyarrow")
 
 def settings_of(judge: Judge) -> dict[str, Any]:
     """Everything that a verdict depends on, JSON-ready; of the keys what is public."""
-    pipeline = asdict(judge.pipeline)
+    profile = judge.pipeline.profile
+    pipeline = asdict(replace(judge.pipeline, profile=None))
     del pipeline["batch_size"]
     return {
         "version": __version__,
@@ -32,6 +33,8 @@ def settings_of(judge: Judge) -> dict[str, Any]:
         "keys": _keys(judge),
         "alpha": judge.alpha,
         **pipeline,
+        "profile": profile.record() if profile else None,
+        "tile": judge.model.tile,
     }
 
 

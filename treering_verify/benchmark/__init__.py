@@ -31,6 +31,7 @@ from treering_verify.benchmark.quality import quality
 from treering_verify.benchmark.robustness import robustness
 from treering_verify.benchmark.scope import Scope, hardware, versions
 from treering_verify.benchmark.search import search
+from treering_verify.benchmark.sizes import sizes
 from treering_verify.benchmark.throughput import throughput
 from treering_verify.findings import Findings
 from treering_verify.models import LatentModel
@@ -54,6 +55,7 @@ BENCHMARKS: dict[str, Callable[[LatentModel, Scope], Findings]] = {
     "heldout": heldout,
     "noise": noise,
     "precision": precision,
+    "sizes": sizes,
     "classification": classification,
     "editing": editing,
     "throughput": throughput,

@@ -1,4 +1,4 @@
-"""Sixteen bits against thirty-two in the decoder inversion: error, evidence, time and memory on the same images."""
+"""Sixteen bits against thirty-two, in the decoder inversion and on the whole way back: error, evidence, time and memory."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from treering_verify.benchmark.laboratory import judge
 from treering_verify.benchmark.memory import peak_memory
 from treering_verify.benchmark.paths import decibels
 from treering_verify.benchmark.scope import SEEDS, Scope, truth
+from treering_verify.benchmark.whole_way import whole_way
 from treering_verify.decoder_inversion import DEFAULTS, in_precision, invert
 from treering_verify.findings import Cell, Findings, Table
 from treering_verify.key import Key
@@ -22,7 +23,7 @@ _PRECISIONS = ("float32", "bfloat16")
 
 
 def precision(model: LatentModel, scope: Scope) -> Findings:
-    """Invert the same clean images in both precisions, in turns, and compare the results image by image."""
+    """Take the same clean images back in each precision, in turns, and compare the results image by image."""
     count, first = scope.images(2, 16), SEEDS["precision"]
     key = Key.generate(model.latent_shape, seed=first)
     known = truth(model, key, range(first, first + count))
@@ -45,13 +46,19 @@ def precision(model: LatentModel, scope: Scope) -> Findings:
                 peak = peak_memory(model.name, pixels[:1], method, DEFAULTS[method], kind)
                 rows += [
                     {
+                        "part": "decoder",
                         "method": method,
                         "precision": kind,
+                        "network": "",
+                        "compiled": False,
+                        "marked": True,
                         "image": i,
                         "nmse_db": error[i],
                         "log10_pvalue": log10[i],
                         "cosine": cosine[i],
+                        "agreement_db": None,
                         "seconds": seconds,
+                        "seconds_first": None,
                     }
                     for i in range(count)
                 ]
@@ -68,11 +75,13 @@ def precision(model: LatentModel, scope: Scope) -> Findings:
                     )
                 )
                 advance()
+    whole_rows, whole_table = whole_way(model, key, known, scope)
     return Findings(
         "precision",
-        "What does the decoder inversion lose with the autoencoder in 16 bits, and what does it save?",
-        tuple(rows),
+        "What do 16 bits, and torch.compile, cost in the decoder inversion and on the whole way, and what do they save?",
+        (*rows, *whole_rows),
         (
+            whole_table,
             Table(
                 "Decoder inversion by precision, latents always float32",
                 (

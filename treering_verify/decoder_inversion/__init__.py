@@ -16,7 +16,7 @@ from treering_verify.decoder_inversion.driver import relative_residual
 from treering_verify.decoder_inversion.gauss_newton import gauss_newton
 from treering_verify.decoder_inversion.learned import learned
 from treering_verify.decoder_inversion.posterior import posterior_mode
-from treering_verify.decoder_inversion.problem import PRECISIONS, Problem, Settings, in_precision
+from treering_verify.decoder_inversion.problem import PRECISIONS, Problem, Settings, autocasting, in_precision
 from treering_verify.decoder_inversion.published import (
     adam,
     encoder,
@@ -34,6 +34,7 @@ __all__ = [
     "PRECISIONS",
     "Problem",
     "Settings",
+    "autocasting",
     "default_method",
     "in_precision",
     "invert",

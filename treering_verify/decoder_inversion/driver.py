@@ -88,14 +88,15 @@ def solve(
 
     target = encode(problem)
     with torch.no_grad():
-        point = target if start is None else start
+        origin = point = target if start is None else start
         count = len(point)
         scale = norm(problem.image if in_pixels else target).clamp_min(1e-12)
         best, best_residual = point.clone(), scale.new_full((count,), math.inf)
-        best_step, best_misfit = torch.zeros(count, dtype=torch.long), torch.zeros_like(scale)
+        best_step = torch.zeros(count, dtype=torch.long, device=point.device)
+        best_misfit = torch.zeros_like(scale)
         trace = scale.new_full((settings.iterations + 1, count), math.nan)
         status = ["budget"] * count
-        rows, state = torch.arange(count), initial_state(point)
+        rows, state = torch.arange(count, device=point.device), initial_state(point)
         start_misfit = first_misfit = last_misfit = scale.new_full((count,), math.inf)
         for k in range(settings.iterations + 1):
             if problem.watch:
@@ -106,28 +107,22 @@ def solve(
             if k == 0:
                 start_misfit = first_misfit = misfit
             stop = _stops(k, settings, residual, best_residual[rows], misfit, last_misfit, first_misfit)
-            allowed = torch.tensor([s not in ("overfit", "diverged") for s in stop])
-            better = (
-                residual < best_residual[rows]
-            ).cpu() & allowed  # masks and rows are the processor's, tensors may not be
+            sound = torch.tensor([s not in ("overfit", "diverged") for s in stop], device=point.device)
+            better = (residual < best_residual[rows]) & sound
             best[rows[better]], best_residual[rows[better]] = point[better].clone(), residual[better]
             best_step[rows[better]], best_misfit[rows[better]] = k, misfit[better]
             for row, reason in zip(rows.tolist(), stop, strict=True):
                 if reason:
                     status[row] = reason if reason != "diverged" or best_step[row] == 0 else "stagnated"
-            going = torch.tensor([not s for s in stop])
+            going = torch.tensor([not s for s in stop], device=point.device)
             if k == settings.iterations or not bool(going.any()):
                 break
             point, state = propose(k, point, signal, state)
             point, state, rows = point[going], tuple(s[going] for s in state), rows[going]
             first_misfit, last_misfit = first_misfit[going], misfit[going]
         if settings.misfit_explained and not settings.misfit_fall:
-            back = (best_step > 0) & (best_misfit > settings.misfit_explained * start_misfit).cpu()
-            best[back], best_residual[back], best_step[back] = (
-                (target if start is None else start)[back],
-                trace[0, back],
-                0,
-            )
+            back = (best_step > 0) & (best_misfit > settings.misfit_explained * start_misfit)
+            best[back], best_residual[back], best_step[back] = origin[back], trace[0, back], 0
             status = ["overfit" if b else s for s, b in zip(status, back.tolist(), strict=True)]
     return Inversion(best, best_residual, trace[: k + 1], best_step, tuple(status))
 

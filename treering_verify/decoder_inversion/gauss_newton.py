@@ -69,8 +69,10 @@ def _products(
 ) -> tuple[Callable[[torch.Tensor], torch.Tensor], Callable[[torch.Tensor], torch.Tensor]]:
     """J d and J' e of the decoder at z, both from one graph: J d is the derivative of J' e, which is linear in e."""
     import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    with torch.enable_grad():
+    # The fused kernels of attention, which Stable Diffusion's decoder has in its middle, cannot be differentiated twice.
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
         z = z.detach().clone().requires_grad_(True)
         output = decode(z)
         dual = torch.zeros_like(output, requires_grad=True)

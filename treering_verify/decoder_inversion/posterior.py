@@ -45,11 +45,11 @@ def posterior_mode(problem: Problem, settings: Settings) -> Inversion:
     import torch
 
     begun = learned(replace(problem, watch=None), replace(settings, iterations=_LEARNED_STEPS))
-    centre, everything = begun.latent, torch.arange(len(begun.latent))
+    centre, everything = begun.latent, torch.arange(len(begun.latent), device=begun.latent.device)
     with torch.inference_mode():
         misfit = norm(problem.decode(centre) - problem.image)
     square = misfit.square() / problem.image[0].numel()
-    rows = everything[(square <= _UNTOUCHED**2 * ROUNDING).cpu()]
+    rows = everything[(square <= _UNTOUCHED**2 * ROUNDING)]
     if problem.watch:
         problem.watch(0, everything, centre)
     at_centre = misfit / norm(problem.image).clamp_min(1e-12)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -100,18 +101,15 @@ def in_precision(problem: Problem, precision: str) -> Problem:
     Parameters
     ----------
     problem : Problem
-        With callables that run under autocast; the image's device decides which.
+        With callables that run under autocast, on whichever device they compute.
     precision : {"float32", "bfloat16", "float16"}
     """
     if precision == "float32":
         return problem
-    device = problem.image.device.type
 
     def lowered(run: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
         def lower(*arrays: torch.Tensor) -> torch.Tensor:
-            import torch
-
-            with torch.autocast(device, getattr(torch, precision)):
+            with autocasting(precision):
                 output = run(*arrays).float()
             return output if bool(output.isfinite().all()) else run(*arrays)
 
@@ -119,3 +117,16 @@ def in_precision(problem: Problem, precision: str) -> Problem:
 
     half: dict[str, Any] = {"encode": lowered(problem.encode), "decode": lowered(problem.decode)}
     return replace(problem, refine=lowered(problem.refine) if problem.refine else None, **half)
+
+
+@contextmanager
+def autocasting(precision: str) -> Iterator[None]:
+    """Run networks in a precision, on whichever device: images may lie on the processor and networks on an accelerator."""
+    import torch
+
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    with ExitStack() as lowered:
+        if precision != "float32":
+            for device in (name for name, found in there.items() if found):
+                lowered.enter_context(torch.autocast(device, getattr(torch, precision)))
+        yield

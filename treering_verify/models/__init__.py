@@ -3,7 +3,7 @@
 from treering_verify.models.families import FAMILIES
 from treering_verify.models.loading import EMBEDDED, latent_shape, load_model
 from treering_verify.models.pipeline_loading import load_pipeline
-from treering_verify.models.pipeline_model import from_pipeline, native_noise, pipeline_shape
+from treering_verify.models.pipeline_model import canonical_noise, from_pipeline, native_noise, pipeline_shape
 from treering_verify.models.protocol import Condition, LatentModel, Timestep
 from treering_verify.models.source import DEVICES, DTYPES, ModelSource
 
@@ -16,6 +16,7 @@ __all__ = [
     "LatentModel",
     "ModelSource",
     "Timestep",
+    "canonical_noise",
     "from_pipeline",
     "latent_shape",
     "load_model",

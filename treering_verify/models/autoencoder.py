@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from treering_verify.errors import ModelError
+from treering_verify.errors import ModelError, UsageError
+from treering_verify.models.tiling import by_tiles
 
 if TYPE_CHECKING:
     import torch
 
 
-def encode(vae: Any, image: torch.Tensor) -> torch.Tensor:
-    """Image in [-1, 1] -> latent: mode of the posterior, if any, shifted and scaled.
+def encode(vae: Any, image: torch.Tensor, tile: int = 0) -> torch.Tensor:
+    """Image in [-1, 1] -> latent: mode of the posterior, if any, shifted and scaled; by tiles of so many pixels, if any.
 
     Raises
     ------
@@ -20,7 +21,15 @@ def encode(vae: Any, image: torch.Tensor) -> torch.Tensor:
     """
     import torch
 
-    latent = torch.cat([_mode(vae.encode(part)) for part in _cache_sized(image)])
+    def run(part: torch.Tensor) -> torch.Tensor:
+        return _mode(vae.encode(part))
+
+    if tile:
+        factor = pixels_per_cell("", vae.config)
+        parts = [by_tiles(run, one, tile // factor, shrink=factor) for one in image.split(1)]
+    else:
+        parts = [run(part) for part in _cache_sized(image)]
+    latent = torch.cat(parts)
     scale, shift = _normalisation(vae.config, latent)
     latent = (latent - shift) * scale
     if not torch.is_autocast_enabled(image.device.type) and not bool(latent.isfinite().all()):
@@ -28,13 +37,29 @@ def encode(vae: Any, image: torch.Tensor) -> torch.Tensor:
     return latent
 
 
-def decode(vae: Any, latent: torch.Tensor) -> torch.Tensor:
-    """Latent -> image, not clamped."""
+def decode(vae: Any, latent: torch.Tensor, tile: int = 0) -> torch.Tensor:
+    """Latent -> image, not clamped; by tiles of so many pixels, if any."""
     import torch
 
     scale, shift = _normalisation(vae.config, latent)
     raw, pixels = latent / scale + shift, pixels_per_cell("", vae.config)
-    return torch.cat([vae.decode(part).sample for part in _cache_sized(raw, pixels)])
+
+    def run(part: torch.Tensor) -> torch.Tensor:
+        return vae.decode(part).sample
+
+    if tile:
+        return torch.cat([by_tiles(run, one, tile // pixels, grow=pixels) for one in raw.split(1)])
+    return torch.cat([run(part) for part in _cache_sized(raw, pixels)])
+
+
+def fitting_tile(name: str, config: Any, tile: int) -> int:
+    """Return the side of tiles, in pixels; UsageError if the autoencoder cannot work on such (0: whole images)."""
+    factor = pixels_per_cell(name, config)
+    if tile and (tile % factor or tile < 4 * factor):
+        raise UsageError(
+            f"{name} has no tiles of {tile} pixels: choose a multiple of {factor} from {4 * factor} upwards"
+        )
+    return tile
 
 
 def pixels_per_cell(name: str, config: Any) -> int:

@@ -62,7 +62,7 @@ class ClassConditionalModel:
             )
         self.name, self.classes = name, tuple(classes)
         self._vae, self._unet, self._scheduler = vae, unet, scheduler
-        self.refine, self.estimate = refiner, estimator
+        self.refine, self.estimate, self.tile = refiner, estimator, 0
         factor = pixels_per_cell(name, vae.config)
         side = unet.config.sample_size
         height, width = (side, side) if isinstance(side, int) else side

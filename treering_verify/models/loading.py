@@ -9,6 +9,7 @@ from typing import Any
 from treering_verify.errors import ModelError, UsageError
 from treering_verify.files import printable
 from treering_verify.models.class_conditional import ClassConditionalModel
+from treering_verify.models.compiling import compile_networks
 from treering_verify.models.families import FAMILIES
 from treering_verify.models.pipeline_loading import INDEX, pipeline_of, read_index, shapes_of
 from treering_verify.models.pipeline_model import from_pipeline
@@ -31,6 +32,8 @@ def load_model(
     dtype: str = "auto",
     image_size: tuple[int, int] | None = None,
     configuration: str | None = None,
+    tile: int = 0,
+    compiled: bool = False,
 ) -> LatentModel:
     """Load the embedded model, or one that users have.
 
@@ -41,7 +44,7 @@ def load_model(
         diffusers layout, a single .safetensors file, or a hub id, of a family that `treering models` lists; or a folder
         whose model_index.json names an `AutoencoderKL` or `AutoencoderTiny`, a class-conditional `UNet2DModel` and a
         `DDIMScheduler`, and, optionally, "classes": the names of its classes. A `ModelSource` brings all that follows.
-    revision, variant, device, dtype, image_size, configuration
+    revision, variant, device, dtype, image_size, configuration, tile, compiled
         As those of `ModelSource`. Class-conditional models are small, and always float32 on the CPU.
 
     Returns
@@ -56,10 +59,15 @@ def load_model(
     UsageError
         If the device is not there, or images cannot have that size.
     """
-    source = _source(name, revision, variant, device, dtype, image_size, configuration)
+    source = _source(name, revision, variant, device, dtype, image_size, configuration, tile, compiled)
+    model = _load(source)
+    return compile_networks(model) if source.compiled else model
+
+
+def _load(source: ModelSource) -> LatentModel:
     folder, shown = EMBEDDED.get(source.name, Path(source.name)), source.shown
     if _is_pipeline(source):
-        return from_pipeline(pipeline_of(source), name=source.name, image_size=source.image_size)
+        return from_pipeline(pipeline_of(source), name=source.name, image_size=source.image_size, tile=source.tile)
     index_file = folder / INDEX
     if not index_file.is_file():
         raise ModelError(_no_model(shown))
@@ -128,6 +136,8 @@ def _refuse_unused(source: ModelSource) -> None:
         raise UsageError(f"{source.shown} is small, and computed in float32 on the processor: leave device and dtype")
     if source.image_size is not None:
         raise UsageError(f"{source.shown} makes images of one size: leave the size")
+    if source.tile:
+        raise UsageError(f"{source.shown} makes images so small that tiles save nothing: leave the tile")
 
 
 def _load_parts(

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from treering_verify.errors import ModelError, UsageError
-from treering_verify.models.autoencoder import decode, encode, own_float32
-from treering_verify.models.families import AUTOENCODERS, FAMILIES, PipelineFamily, family_of, pack
+from treering_verify.models.autoencoder import decode, encode, fitting_tile, own_float32
+from treering_verify.models.families import AUTOENCODERS, FAMILIES, PipelineFamily, family_of, pack, unpack
 from treering_verify.models.ode import (
     FLOW,
     diffusion_grid,
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 _KEPT_PROMPTS = 64
 
 
-def from_pipeline(pipe: Any, *, name: str | None = None, image_size: tuple[int, int] | None = None) -> LatentModel:
+def from_pipeline(
+    pipe: Any, *, name: str | None = None, image_size: tuple[int, int] | None = None, tile: int = 0
+) -> LatentModel:
     """Make a `LatentModel` of a diffusers pipeline, to mark, generate, invert and verify with.
 
     The pipeline stays as it is: its scheduler, dtypes, devices, hooks and training flags are not touched, not even when
@@ -40,15 +42,17 @@ def from_pipeline(pipe: Any, *, name: str | None = None, image_size: tuple[int, 
         What records call it; where it was loaded from when left out.
     image_size : (H, W), optional
         Of its images; the model's own when left out.
+    tile : int
+        As `ModelSource.tile`.
 
     Raises
     ------
     ModelError
         If the pipeline belongs to no family, or cannot be inverted.
     UsageError
-        If its images cannot have that size.
+        If its images, or tiles of them, cannot have that size.
     """
-    return PipelineModel(pipe, _family(pipe), name or _name(pipe), image_size)
+    return PipelineModel(pipe, _family(pipe), name or _name(pipe), image_size, tile)
 
 
 def native_noise(pipe: Any, noise: torch.Tensor) -> torch.Tensor:
@@ -72,6 +76,25 @@ def native_noise(pipe: Any, noise: torch.Tensor) -> torch.Tensor:
     return (pack(noise) if family.packed else noise).to(pipe._execution_device, network.dtype)
 
 
+def canonical_noise(pipe: Any, latents: torch.Tensor, latent_shape: tuple[int, int, int]) -> torch.Tensor:
+    """Undo `native_noise`: what a pipeline passes around as latents -> (B, C, h, w) float32 on the processor.
+
+    Raises
+    ------
+    UsageError
+        If they are not of that shape.
+    """
+    height, width = latent_shape[1:]
+    if _family(pipe).packed and latents.ndim == 3 and latents.shape[1] * 4 == height * width:
+        latents = unpack(latents, height, width)
+    if tuple(latents.shape[1:]) != latent_shape:
+        raise UsageError(
+            f"{_name(pipe)} makes latents of shape {tuple(latents.shape[1:])} here, and the key is made for {latent_shape}: "
+            "make a key for the images' size (treering keygen --size)"
+        )
+    return latents.detach().float().cpu()
+
+
 def pipeline_shape(pipe: Any) -> tuple[int, int, int]:
     """Shape (C, h, w) of the noise that a pipeline starts from at its own image size."""
     family = _family(pipe)
@@ -81,7 +104,9 @@ def pipeline_shape(pipe: Any) -> tuple[int, int, int]:
 class PipelineModel:
     """A `LatentModel` made of a pipeline; see `from_pipeline`."""
 
-    def __init__(self, pipe: Any, family: PipelineFamily, name: str, image_size: tuple[int, int] | None) -> None:
+    def __init__(
+        self, pipe: Any, family: PipelineFamily, name: str, image_size: tuple[int, int] | None, tile: int = 0
+    ) -> None:
         if type(pipe.vae).__name__ not in AUTOENCODERS:
             raise ModelError(
                 f"{name}: a {type(pipe.vae).__name__} is not supported: use one of {', '.join(AUTOENCODERS)}"
@@ -92,6 +117,7 @@ class PipelineModel:
         self.name, self.family = name, family
         self.classes: tuple[str, ...] = ()  # conditions are prompts
         self.latent_shape, self.image_size = family.shapes(name, network.config, pipe.vae.config, image_size)
+        self.tile = fitting_tile(name, pipe.vae.config, tile)
         self.refine: Callable[..., torch.Tensor] | None = None
         self.estimate: NoiseEstimator | None = None
         self._pipe, self._network, self._device = pipe, network, pipe._execution_device
@@ -101,11 +127,11 @@ class PipelineModel:
 
     def encode(self, image: torch.Tensor) -> torch.Tensor:
         """Image (B, 3, H, W) in [-1, 1] -> latent (B, C, h, w): mode of the posterior, normalised."""
-        return encode(self._vae, image.to(self._device)).to(image.device)
+        return encode(self._vae, image.to(self._device), self.tile).to(image.device)
 
     def decode(self, latent: torch.Tensor) -> torch.Tensor:
         """Latent (B, C, h, w) -> image (B, 3, H, W), not clamped."""
-        return decode(self._vae, latent.to(self._device)).to(latent.device)
+        return decode(self._vae, latent.to(self._device), self.tile).to(latent.device)
 
     def timesteps(self, steps: int) -> tuple[Timestep, ...]:
         """Grid as the pipeline's scheduler spaces it; where the scheduler shifts it by size, for this image size."""

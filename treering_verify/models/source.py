@@ -46,6 +46,10 @@ class ModelSource:
         Of the images; the model's own when left out.
     configuration : str, optional
         Folder or hub id of the model that a single file holds the weights of.
+    tile : int
+        Pixels on a side of what the autoencoder sees at a time, with overlap and blended seams; 0: whole images.
+    compiled : bool
+        Whether networks go through `torch.compile` first.
 
     Raises
     ------
@@ -60,6 +64,8 @@ class ModelSource:
     dtype: str = "auto"
     image_size: tuple[int, int] | None = None
     configuration: str | None = None
+    tile: int = 0
+    compiled: bool = False
 
     def __post_init__(self) -> None:
         for what, value, known in (("device", self.device, DEVICES), ("dtype", self.dtype, DTYPES)):

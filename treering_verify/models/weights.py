@@ -18,3 +18,12 @@ def fingerprint(model: LatentModel, *, refiner: bool = True) -> str:
                 digest.update(f"{name}.{label}".encode())
                 digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def dtypes(model: LatentModel) -> str:
+    """Precisions that a model's weights are loaded in, such as ``bfloat16, float32``; "" if it has none."""
+    import torch
+
+    parts = [part for part in vars(model).values() if isinstance(part, torch.nn.Module)]
+    found = {str(tensor.dtype).removeprefix("torch.") for part in parts for tensor in part.parameters()}
+    return ", ".join(sorted(found))

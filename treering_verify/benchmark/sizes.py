@@ -1,0 +1,203 @@
+"""Decoder inversion at the size that people use: time and peak memory of each method on Stable Diffusion's autoencoder.
+
+Its weights are random: no others can be had where this is built, and neither time nor memory depends on what they are.
+Errors do, and none are given. It runs on a GPU where there is one, which is what it is for; on a processor it takes hours.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from treering_verify.benchmark.memory import peak_of
+from treering_verify.benchmark.published import INVERSION, SOURCE
+from treering_verify.benchmark.scope import Scope
+from treering_verify.decoder_inversion import DEFAULTS, METHODS, Problem, Settings, in_precision, invert, unstopped
+from treering_verify.findings import Cell, Findings, Table
+from treering_verify.models import LatentModel
+from treering_verify.models.autoencoder import decode, encode
+
+if TYPE_CHECKING:
+    import torch
+
+_BUDGET = 50  # steps at which the published table is read
+_PUBLISHED = {"gradient": INVERSION["gradient .1 scheduled"], "adam": INVERSION["adam .01 scheduled"]}
+
+
+@dataclass(frozen=True)
+class Size:
+    """An autoencoder and its pictures: channels of its stages, blocks in each, latent channels, pixels on a side."""
+
+    channels: tuple[int, ...]
+    layers: int
+    latent_channels: int
+    pixels: int
+
+    @property
+    def tile(self) -> int:
+        """Side of the tiles that are measured beside whole pictures."""
+        return self.pixels // 2
+
+
+STABLE_DIFFUSION = Size((128, 256, 512, 512), 2, 4, 512)
+_SMALL = Size((8, 8), 1, 4, 32)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A method, the precision of the networks' passes, and the side of tiles in pixels (0: whole pictures)."""
+
+    method: str
+    precision: str = "float32"
+    tile: int = 0
+
+    def settings(self, steps: int) -> Settings:
+        """Return settings for exactly so many steps: random weights would stop a method anywhere."""
+        return replace(unstopped(DEFAULTS[self.method]), iterations=steps)
+
+
+def cases(size: Size, precisions: tuple[str, ...]) -> list[Case]:
+    """Every method that needs nothing trained, in each precision, and the gradient-free ones' pass on tiles."""
+    methods = [method for method in METHODS if method != "learned"]
+    whole = [Case(method, precision) for precision in precisions for method in methods]
+    return whole + [Case(method, "float32", size.tile) for method in ("encoder", "forward-step", "gradient")]
+
+
+def problem_at(size: Size, case: Case, device: str) -> Problem:
+    """Pose one picture of noise under an autoencoder of random weights; the networks' passes run on the device."""
+    import torch
+    from diffusers import AutoencoderKL
+
+    stages = len(size.channels)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        vae = AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * stages,
+            up_block_types=("UpDecoderBlock2D",) * stages,
+            block_out_channels=size.channels,
+            layers_per_block=size.layers,
+            latent_channels=size.latent_channels,
+            norm_num_groups=min(32, *size.channels),
+            sample_size=size.pixels,
+        )
+        image = torch.rand(1, 3, size.pixels, size.pixels) * 2 - 1
+    vae.eval().requires_grad_(False).to(device)
+
+    def lower(x: torch.Tensor) -> torch.Tensor:
+        return encode(vae, x.to(device), case.tile).to(x.device)
+
+    def raise_(z: torch.Tensor) -> torch.Tensor:
+        return decode(vae, z.to(device), case.tile).to(z.device)
+
+    return in_precision(Problem(image, lower, raise_), case.precision)
+
+
+def work(size: Size, case: Case, device: str, steps: int) -> Callable[[], object]:
+    """Prepare a decoder inversion of so many steps, for a process that does nothing else."""
+    problem = problem_at(size, case, device)
+    return lambda: invert(problem, case.method, case.settings(steps))
+
+
+def sizes(model: LatentModel, scope: Scope) -> Findings:
+    """Time and measure each method on Stable Diffusion's autoencoder at 512 pixels; the model plays no part."""
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    size = _SMALL if scope.quick else STABLE_DIFFUSION
+    repeats = scope.images(1, 3)
+    sixteen = ("float16", "bfloat16") if device == "cuda" else ("bfloat16",)
+    chosen = cases(size, ("float32",) if scope.quick else ("float32", *sixteen))
+    rows: list[dict[str, Any]] = []
+    with scope.progress("Methods", len(chosen)) as advance:
+        for case in chosen:
+            rows.append(_row(size, case, device, repeats))
+            advance()
+    lines: list[tuple[Cell, ...]] = [
+        (
+            row["method"],
+            row["precision"],
+            row["tile"] or "whole",
+            row["seconds_start"],
+            row["seconds_step"],
+            f"{row['seconds_default']:.3g} ({row['steps_default']})",
+            row["seconds_budget"],
+            row["published_seconds"],
+            row["peak_mib"],
+        )
+        for row in rows
+    ]
+    header = ("method", "precision", "tiles", "s to start", "s a step", "s by default (steps)")
+    table = Table(
+        f"Decoder inversion of one picture of {size.pixels} x {size.pixels} pixels, {device}",
+        (*header, f"s, {_BUDGET} steps", f"published s, {_BUDGET} steps", "peak (MiB)"),
+        tuple(lines),
+        f"Random weights, so no errors; stops are off. Peak: above the loaded model, in a process of its own"
+        f"{' (the allocator)' if device == 'cuda' else ' (live tensors)'}; empty: out of memory. Published: {SOURCE}, "
+        "whose pictures and budgets these are, on another card.",
+    )
+    return Findings(
+        "sizes",
+        "What do the decoder inversions cost in time and memory on an autoencoder of Stable Diffusion's size? The model "
+        "named below plays no part.",
+        tuple(rows),
+        (table,),
+        seeds="0, weights and picture",
+        count=f"1, median of {repeats} runs",
+    )
+
+
+def _row(size: Size, case: Case, device: str, repeats: int) -> dict[str, Any]:
+    default = DEFAULTS[case.method].iterations
+    few = (0,) if case.method == "encoder" else (1, 3) if default > 2 else (1, 2)
+    seconds = _seconds(size, case, device, few, repeats)
+    start, step = seconds[few[0]], 0.0
+    if len(few) > 1:
+        step = max(0.0, (seconds[few[1]] - seconds[few[0]]) / (few[1] - few[0]))
+        start = max(0.0, start - few[0] * step)
+    published = None if case.tile or case.precision != "float32" else _PUBLISHED.get(case.method, {}).get(_BUDGET)
+    return {
+        "method": case.method,
+        "precision": case.precision,
+        "tile": case.tile,
+        "pixels": size.pixels,
+        "device": device,
+        "seconds_start": start,
+        "seconds_step": step,
+        "steps_default": default,
+        "seconds_default": start + default * step,
+        "seconds_budget": start + _BUDGET * step if len(few) > 1 else None,
+        "published_seconds": published[2] if published else None,
+        "peak_mib": _peak(size, case, device, few[-1]),
+    }
+
+
+def _seconds(size: Size, case: Case, device: str, budgets: tuple[int, ...], repeats: int) -> dict[int, float]:
+    """Median seconds of runs of each length, in turns after a warm-up; NaN where memory does not do."""
+    import torch
+
+    times: dict[int, list[float]] = {steps: [] for steps in budgets}
+    try:
+        problem = problem_at(size, case, device)
+        for number in range(repeats + 1):
+            for steps in budgets:
+                started = time.perf_counter()
+                invert(
+                    problem, case.method, case.settings(steps)
+                )  # ends on the processor, so nothing is still under way
+                if number:
+                    times[steps].append(time.perf_counter() - started)
+    except torch.OutOfMemoryError:
+        return dict.fromkeys(budgets, float("nan"))
+    return {steps: statistics.median(found) for steps, found in times.items()}
+
+
+def _peak(size: Size, case: Case, device: str, steps: int) -> float | None:
+    import torch
+
+    try:
+        return peak_of(work, (size, case, device, steps)).tensors
+    except torch.OutOfMemoryError:
+        return None
