@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from treering_verify.clip_files import read_clip
 from treering_verify.errors import ImageError, UsageError
 from treering_verify.files import printable
 from treering_verify.images import fit, open_image, to_tensor
 from treering_verify.key import Key
-from treering_verify.models import LatentModel, load_model
+from treering_verify.models import LatentModel, load_model, makes_clips
 from treering_verify.recovery import Pipeline, recover_noise
 from treering_verify.results import DETECTED, INCONCLUSIVE, NO_EVIDENCE, KeyEvidence, Verdict
 from treering_verify.search import Search
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
+    from treering_verify.clip_files import ClipSource
+
     Source = str | Path | bytes | Image.Image
 
 DEFAULT_ALPHA = 1e-6
@@ -38,7 +41,7 @@ DEFAULT_SEARCH = Search()
 
 
 def verify(
-    source: Source,
+    source: Source | ClipSource,
     keys: Key | Sequence[Key],
     *,
     model: LatentModel | None = None,
@@ -53,7 +56,7 @@ def verify(
 
 
 def verify_many(
-    sources: Iterable[Source],
+    sources: Iterable[Source | ClipSource],
     keys: Key | Sequence[Key],
     *,
     model: LatentModel | None = None,
@@ -67,6 +70,7 @@ def verify_many(
     Parameters
     ----------
     sources : iterable of paths, bytes or PIL images
+        Where the model makes clips, what `clip_files.read_clip` takes.
         A source that cannot be read gives a verdict with status "error"; the others are still judged.
     keys : Key or sequence of Key
         All are tried; p-values are Holm-corrected over them.
@@ -125,7 +129,7 @@ def check_shape(label: str, latent_shape: tuple[int, int, int], model: LatentMod
 
 
 def judge_many(
-    sources: Iterable[Source],
+    sources: Iterable[Source | ClipSource],
     weigh_images: Callable[[torch.Tensor, torch.Tensor], Sequence[tuple[KeyEvidence, ...]]],
     keys_tried: int,
     *,
@@ -158,12 +162,13 @@ def judge_many(
     if not 0 < alpha < 1:
         raise UsageError(f"alpha is {alpha}: choose a false-positive rate between 0 and 1, such as 1e-6")
     remaining = iter(sources)
-    while batch := list(islice(remaining, pipeline.batch_size)):
+    together = 1 if makes_clips(model) else pipeline.batch_size
+    while batch := list(islice(remaining, together)):
         yield from _judge(batch, weigh_images, keys_tried, model, alpha, pipeline)
 
 
 def _judge(
-    sources: list[Source],
+    sources: list[Source | ClipSource],
     weigh_images: Callable[[torch.Tensor, torch.Tensor], Sequence[tuple[KeyEvidence, ...]]],
     keys_tried: int,
     model: LatentModel,
@@ -177,8 +182,7 @@ def _judge(
     read: list[tuple[torch.Tensor, str] | ImageError] = []
     for source in sources:
         try:
-            image, note = fit(open_image(source), model.image_size)
-            read.append((to_tensor(image), note))
+            read.append(_read(source, model))
         except ImageError as error:
             read.append(error)
     good = [i for i, item in enumerate(read) if not isinstance(item, ImageError)]
@@ -217,6 +221,16 @@ def _judge(
     return verdicts
 
 
+def _read(source: Source | ClipSource, model: LatentModel) -> tuple[torch.Tensor, str]:
+    """Picture or clip as a model takes it, and what was done to it for that."""
+    if makes_clips(model):
+        return read_clip(source, model.frames, model.image_size)
+    if isinstance(source, Sequence) and not isinstance(source, str | bytes):
+        raise UsageError(f"{model.name} judges pictures: give one at a time, or a model that makes clips")
+    image, note = fit(open_image(source), model.image_size)
+    return to_tensor(image), note
+
+
 _UNSETTLED = ("budget", "diverged")
 
 
@@ -247,4 +261,5 @@ def decide(evidence: tuple[KeyEvidence, ...], alpha: float, note: str, status: s
 def _recover_in_batches(model: LatentModel, pipeline: Pipeline, image: torch.Tensor) -> torch.Tensor:
     import torch
 
-    return torch.cat([recover_noise(model, part, pipeline)[0] for part in image.split(pipeline.batch_size)])
+    together = 1 if makes_clips(model) else pipeline.batch_size
+    return torch.cat([recover_noise(model, part, pipeline)[0] for part in image.split(together)])

@@ -31,6 +31,7 @@ def load_model(
     dtype: str = "auto",
     image_size: tuple[int, int] | None = None,
     configuration: str | None = None,
+    frames: int | None = None,
 ) -> LatentModel:
     """Load the embedded model, or one that users have.
 
@@ -41,7 +42,7 @@ def load_model(
         diffusers layout, a single .safetensors file, or a hub id, of a family that `treering models` lists; or a folder
         whose model_index.json names an `AutoencoderKL` or `AutoencoderTiny`, a class-conditional `UNet2DModel` and a
         `DDIMScheduler`, and, optionally, "classes": the names of its classes. A `ModelSource` brings all that follows.
-    revision, variant, device, dtype, image_size, configuration
+    revision, variant, device, dtype, image_size, configuration, frames
         As those of `ModelSource`. Class-conditional models are small, and always float32 on the CPU.
 
     Returns
@@ -54,12 +55,12 @@ def load_model(
     ModelError
         If there is no such model, its layout is not supported, or its files are damaged or pickled.
     UsageError
-        If the device is not there, or images cannot have that size.
+        If the device is not there, or images cannot have that size, or clips that length.
     """
-    source = _source(name, revision, variant, device, dtype, image_size, configuration)
+    source = _source(name, revision, variant, device, dtype, image_size, configuration, frames)
     folder, shown = EMBEDDED.get(source.name, Path(source.name)), source.shown
     if _is_pipeline(source):
-        return from_pipeline(pipeline_of(source), name=source.name, image_size=source.image_size)
+        return from_pipeline(pipeline_of(source), name=source.name, image_size=source.image_size, frames=source.frames)
     index_file = folder / INDEX
     if not index_file.is_file():
         raise ModelError(_no_model(shown))
@@ -128,6 +129,8 @@ def _refuse_unused(source: ModelSource) -> None:
         raise UsageError(f"{source.shown} is small, and computed in float32 on the processor: leave device and dtype")
     if source.image_size is not None:
         raise UsageError(f"{source.shown} makes images of one size: leave the size")
+    if source.frames is not None:
+        raise UsageError(f"{source.shown} makes pictures, not clips: leave the frames")
 
 
 def _load_parts(

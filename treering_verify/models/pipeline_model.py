@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from treering_verify.errors import ModelError, UsageError
 from treering_verify.models.autoencoder import decode, encode, own_float32
-from treering_verify.models.families import AUTOENCODERS, FAMILIES, PipelineFamily, family_of, pack
+from treering_verify.models.clips import unfold
+from treering_verify.models.families import FAMILIES, PipelineFamily, family_of, pack
 from treering_verify.models.ode import (
     FLOW,
     diffusion_grid,
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 _KEPT_PROMPTS = 64
 
 
-def from_pipeline(pipe: Any, *, name: str | None = None, image_size: tuple[int, int] | None = None) -> LatentModel:
+def from_pipeline(
+    pipe: Any, *, name: str | None = None, image_size: tuple[int, int] | None = None, frames: int | None = None
+) -> LatentModel:
     """Make a `LatentModel` of a diffusers pipeline, to mark, generate, invert and verify with.
 
     The pipeline stays as it is: its scheduler, dtypes, devices, hooks and training flags are not touched, not even when
@@ -40,19 +43,23 @@ def from_pipeline(pipe: Any, *, name: str | None = None, image_size: tuple[int, 
         What records call it; where it was loaded from when left out.
     image_size : (H, W), optional
         Of its images; the model's own when left out.
+    frames : int, optional
+        Of its clips, where it makes clips; the family's own when left out.
 
     Raises
     ------
     ModelError
         If the pipeline belongs to no family, or cannot be inverted.
     UsageError
-        If its images cannot have that size.
+        If its images cannot have that size, or its clips that length.
     """
-    return PipelineModel(pipe, _family(pipe), name or _name(pipe), image_size)
+    return PipelineModel(pipe, _family(pipe), name or _name(pipe), image_size, frames)
 
 
 def native_noise(pipe: Any, noise: torch.Tensor) -> torch.Tensor:
     """Lay canonical noise (B, C, h, w) out as a pipeline's `latents=` wants it: packed where it packs, in its dtype.
+
+    A clip's, (B, C F, h, w), becomes (B, C, F, h, w).
 
     Never scaled: every pipeline here multiplies by its scheduler's `init_noise_sigma` itself, whoever gave the latents.
 
@@ -63,12 +70,15 @@ def native_noise(pipe: Any, noise: torch.Tensor) -> torch.Tensor:
     """
     family = _family(pipe)
     network = getattr(pipe, family.network)
-    channels, patch = pipeline_shape(pipe)[0], family.patch(network.config)
-    if noise.shape[1] != channels or noise.shape[2] % patch or noise.shape[3] % patch:
+    channels, patch = family.latent_channels(pipe.vae.config), family.patch(network.config)
+    wrong = noise.shape[1] % channels if family.video else noise.shape[1] != channels
+    if wrong or noise.shape[2] % patch or noise.shape[3] % patch:
         raise UsageError(
-            f"noise of shape {tuple(noise.shape[1:])} does not fit {_name(pipe)}: "
-            f"make a key for {channels} channels and sides that are multiples of {patch}"
+            f"noise of shape {tuple(noise.shape[1:])} does not fit {_name(pipe)}: make a key for {channels} channels"
+            f"{' a frame' if family.video else ''} and sides that are multiples of {patch}"
         )
+    if family.video:
+        return unfold(noise, channels).to(pipe._execution_device, network.dtype)
     return (pack(noise) if family.packed else noise).to(pipe._execution_device, network.dtype)
 
 
@@ -81,17 +91,28 @@ def pipeline_shape(pipe: Any) -> tuple[int, int, int]:
 class PipelineModel:
     """A `LatentModel` made of a pipeline; see `from_pipeline`."""
 
-    def __init__(self, pipe: Any, family: PipelineFamily, name: str, image_size: tuple[int, int] | None) -> None:
-        if type(pipe.vae).__name__ not in AUTOENCODERS:
+    def __init__(
+        self,
+        pipe: Any,
+        family: PipelineFamily,
+        name: str,
+        image_size: tuple[int, int] | None,
+        frames: int | None = None,
+    ) -> None:
+        if type(pipe.vae).__name__ not in family.autoencoders:
             raise ModelError(
-                f"{name}: a {type(pipe.vae).__name__} is not supported: use one of {', '.join(AUTOENCODERS)}"
+                f"{name}: a {type(pipe.vae).__name__} is not supported: use one of {', '.join(family.autoencoders)}"
             )
+        if pipe.config.get("boundary_ratio") is not None or pipe.config.get("expand_timesteps"):
+            raise ModelError(f"{name}: Wan 2.2 asks two networks, or tells times by token: use a model of Wan 2.1")
         network = getattr(pipe, family.network)
         if network.config.get("time_cond_proj_dim") is not None:
             raise ModelError(f"{name}: a consistency model (LCM) follows no ODE: use the model that it was made from")
         self.name, self.family = name, family
         self.classes: tuple[str, ...] = ()  # conditions are prompts
-        self.latent_shape, self.image_size = family.shapes(name, network.config, pipe.vae.config, image_size)
+        self.latent_shape, self.image_size = family.shapes(name, network.config, pipe.vae.config, image_size, frames)
+        self.frames = (family.video.frames if frames is None else frames) if family.video else None
+        self.fps = family.video.fps if family.video else None
         self.refine: Callable[..., torch.Tensor] | None = None
         self.estimate: NoiseEstimator | None = None
         self._pipe, self._network, self._device = pipe, network, pipe._execution_device
@@ -101,11 +122,13 @@ class PipelineModel:
 
     def encode(self, image: torch.Tensor) -> torch.Tensor:
         """Image (B, 3, H, W) in [-1, 1] -> latent (B, C, h, w): mode of the posterior, normalised."""
-        return encode(self._vae, image.to(self._device)).to(image.device)
+        run = self.family.video.encode if self.family.video else encode
+        return run(self._vae, image.to(self._device)).to(image.device)
 
     def decode(self, latent: torch.Tensor) -> torch.Tensor:
         """Latent (B, C, h, w) -> image (B, 3, H, W), not clamped."""
-        return decode(self._vae, latent.to(self._device)).to(latent.device)
+        run = self.family.video.decode if self.family.video else decode
+        return run(self._vae, latent.to(self._device)).to(latent.device)
 
     def timesteps(self, steps: int) -> tuple[Timestep, ...]:
         """Grid as the pipeline's scheduler spaces it; where the scheduler shifts it by size, for this image size."""

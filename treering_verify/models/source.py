@@ -46,6 +46,8 @@ class ModelSource:
         Of the images; the model's own when left out.
     configuration : str, optional
         Folder or hub id of the model that a single file holds the weights of.
+    frames : int, optional
+        Of the clips, where it makes clips; the family's own when left out.
 
     Raises
     ------
@@ -60,6 +62,7 @@ class ModelSource:
     dtype: str = "auto"
     image_size: tuple[int, int] | None = None
     configuration: str | None = None
+    frames: int | None = None
 
     def __post_init__(self) -> None:
         for what, value, known in (("device", self.device, DEVICES), ("dtype", self.dtype, DTYPES)):
