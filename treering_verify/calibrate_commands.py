@@ -70,7 +70,7 @@ def calibrate(
     """
     from treering_verify.files import printable
     from treering_verify.key import Family
-    from treering_verify.models import load_model, pictures_only
+    from treering_verify.models import load_model
     from treering_verify.nulls import calibrate as build
     from treering_verify.recovery import Pipeline
     from treering_verify.report import calibration_record, format_calibration
@@ -79,7 +79,6 @@ def calibrate(
         raise UsageError(f"{printable(str(output))} exists: name another file, or --overwrite it")
     chosen = () if clean_only else attacks
     loaded = load_model(model)
-    pictures_only(loaded, "calibration")
     files = list(_files(paths))
     with progress("Calibrating", 2 * training + len(files) * (1 + len(chosen))) as advance:
         calibration, skipped = build(

@@ -253,7 +253,8 @@ def decide(evidence: tuple[KeyEvidence, ...], alpha: float, note: str, status: s
         reason = "the decoder inversion found nothing better than its start: the model may not be the image's"
         return INCONCLUSIVE, "not_converged", reason
     if note:
-        reason = f"{note}: a picture of another size was cut or scaled since, which hides a mark; find the original"
+        what = "a picture of another size, or a clip of another length, was cut or scaled since"
+        reason = f"{note}: {what}, which hides a mark; find the original"
         return INCONCLUSIVE, "size", reason
     return NO_EVIDENCE, "", ""
 

@@ -24,7 +24,7 @@ from treering_verify.cli import main
 from treering_verify.clip_files import encode_clip
 from treering_verify.errors import ModelError, UsageError
 from treering_verify.generation import initial_noise
-from treering_verify.models import ClipModel, from_pipeline, latent_shape, load_model, native_noise
+from treering_verify.models import ClipModel, from_pipeline, latent_shape, load_model, native_noise, pipeline_loading
 from treering_verify.models.clips import fold, unfold
 from treering_verify.models.source import ModelSource
 from treering_verify.noise_inversion import denoise, invert
@@ -256,10 +256,17 @@ def test_the_same_commands_serve_it(pipe: Any, model: ClipModel, family: str, tm
     run(*audit, code=2)
 
 
-def test_a_saved_pipeline_knows_its_shape_before_it_is_loaded(pipe: Any, model: ClipModel, tmp_path: Path) -> None:
+def test_a_saved_pipeline_knows_its_shape_before_it_is_loaded(
+    pipe: Any, model: ClipModel, family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pipe.save_pretrained(tmp_path)
     source = ModelSource(str(tmp_path), image_size=model.image_size, frames=model.frames)
     assert latent_shape(source) == model.latent_shape
+    if family == "wan":
+        with monkeypatch.context() as missing:
+            missing.setattr(pipeline_loading, "find_spec", lambda name: None if name == "accelerate" else True)
+            with pytest.raises(ModelError, match="needs the package accelerate"):
+                load_model(source)
     loaded = load_model(source)
     x = torch.rand(1, 3 * model.frames, *model.image_size, generator=torch.Generator().manual_seed(0)) * 2 - 1
     assert torch.equal(loaded.encode(x), model.encode(x))
@@ -285,6 +292,10 @@ def test_pictures_and_clips_are_not_confused(model: ClipModel) -> None:
         next(iter(tv.generate_clips(pictures, None, seeds=[1])))
     with pytest.raises(UsageError, match="leave the frames"):
         from_pipeline(pipelines.stable_diffusion(), frames=4)
+    with pytest.raises(UsageError, match="editing works on pictures"):
+        tv.edit(model, Image.new("RGB", (48, 48)), Image.new("L", (48, 48), 255), "a cat")
+    with pytest.raises(UsageError, match="calibration works on pictures"):
+        tv.calibrate([], tv.Family.choose(model.latent_shape), model=model)
     key = tv.Key.generate(pictures.latent_shape, seed=1)
     with pytest.raises(UsageError, match="judges pictures"):
         tv.verify([Image.new("RGB", (48, 48))] * 2, key, model=pictures)
