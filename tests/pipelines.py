@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -235,3 +236,24 @@ def seeded() -> Iterator[None]:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         yield
+
+
+def relative(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    return float((found - wanted).norm() / wanted.norm())
+
+
+def state_of(pipe: Any) -> dict[str, Any]:
+    """Return all of a pipeline that somebody could miss."""
+    found: dict[str, Any] = {"config": dict(pipe.config), "parts": {n: id(part) for n, part in pipe.components.items()}}
+    found["scheduler"] = {n: repr(value) for n, value in vars(pipe.scheduler).items()}
+    for name, part in pipe.components.items():
+        if isinstance(part, torch.nn.Module):
+            found[name] = [
+                (m.training, len(m._forward_hooks), len(m._forward_pre_hooks), "forward" in vars(m))
+                for m in part.modules()
+            ]
+            found[f"{name} weights"] = [
+                (p.data_ptr(), p.dtype, p.device, p.requires_grad, p._version, p.grad is None)
+                for p in part.parameters()
+            ]
+    return deepcopy(found)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from treering_verify.decoder_inversion import invert as invert_decoder
     from treering_verify.editing import edit
     from treering_verify.errors import ImageError, KeyFileError, ModelError, TreeringError, UsageError
-    from treering_verify.generation import generate, watermarked_noise
+    from treering_verify.generation import generate, generate_clips, watermarked_noise
     from treering_verify.identification import identify, identify_many
     from treering_verify.key import Family, Key
     from treering_verify.key_index import KeyIndex, load_keys
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from treering_verify.nulls import calibrate
     from treering_verify.profiles import Profile
     from treering_verify.recovery import Pipeline, recover_noise
-    from treering_verify.results import Generated, Inversion, KeyEvidence, Verdict
+    from treering_verify.results import Generated, GeneratedClip, Inversion, KeyEvidence, Verdict
     from treering_verify.search import Search
     from treering_verify.verification import verify, verify_many
     from treering_verify.watermark import embed, extract, features
@@ -49,6 +49,7 @@ _HOMES = {
     "TreeringError": "errors",
     "UsageError": "errors",
     "generate": "generation",
+    "generate_clips": "generation",
     "watermarked_noise": "generation",
     "identify": "identification",
     "identify_many": "identification",
@@ -66,6 +67,7 @@ _HOMES = {
     "invert_noise": "noise_inversion:invert",
     "calibrate": "nulls",
     "Generated": "results",
+    "GeneratedClip": "results",
     "Inversion": "results",
     "KeyEvidence": "results",
     "Verdict": "results",
@@ -85,6 +87,7 @@ __all__ = [
     "Calibration",
     "Family",
     "Generated",
+    "GeneratedClip",
     "ImageError",
     "Inversion",
     "Key",
@@ -114,6 +117,7 @@ __all__ = [
     "features",
     "from_pipeline",
     "generate",
+    "generate_clips",
     "identify",
     "identify_many",
     "invert_decoder",

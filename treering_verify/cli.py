@@ -149,6 +149,13 @@ def keygen(
 @click.option("--steps", type=click.IntRange(1), default=50, show_default=True)
 @click.option("--guidance", type=click.FloatRange(0), default=2.0, show_default=True)
 @click.option("--unmarked", is_flag=True, help="Write no key: controls, twins of the marked images of the same seeds.")
+@click.option(
+    "--clip-format",
+    type=click.Choice(["mp4", "gif", "png"]),
+    default="mp4",
+    show_default=True,
+    help="Of clips, by models that make them; png is a folder of frames.",
+)
 @model_option
 def generate(
     key_file: Path | None,
@@ -160,16 +167,20 @@ def generate(
     steps: int,
     guidance: float,
     unmarked: bool,
+    clip_format: str,
     model: ModelSource,
 ) -> None:
-    """Generate images with a key in their noise (or, with --unmarked, without)."""
+    """Generate images, or clips, with a key in their noise (or, with --unmarked, without)."""
     import json
 
+    from treering_verify.clip_files import clip_files
     from treering_verify.files import printable, write_atomic
     from treering_verify.generation import generate as generate_images
-    from treering_verify.images import save_png
+    from treering_verify.generation import generate_clips
+    from treering_verify.images import encode_png
     from treering_verify.key import Key
-    from treering_verify.models import load_model
+    from treering_verify.models import load_model, makes_clips
+    from treering_verify.results import GeneratedClip
 
     if unmarked == (key_file is not None):
         raise UsageError("give either --key FILE or --unmarked")
@@ -179,18 +190,25 @@ def generate(
     condition = label or prompt
     prompts = [condition] * count if condition else None
     seeds = list(range(seed, seed + count))
-    made = generate_images(
-        load_model(model), key, seeds=seeds, prompts=prompts, steps=steps, guidance=guidance, batch_size=16
-    )
+    loaded, settings = load_model(model), {"prompts": prompts, "steps": steps, "guidance": guidance}
+    run: Any = generate_clips if makes_clips(loaded) else generate_images
+    made = run(loaded, key, seeds=seeds, **settings)
     try:
         output.mkdir(parents=True, exist_ok=True)
         with progress("Generating", count) as advance:
             for result in made:
                 stem = f"{'marked' if key else 'unmarked'}-{result.sidecar['seed']:06d}"
-                save_png(result.image, output / f"{stem}.png")
+                if isinstance(result, GeneratedClip):
+                    written = clip_files(result.frames, clip_format, result.sidecar["fps"])
+                else:
+                    written = iter([(".png", encode_png(result.image))])
+                for ending, content in written:
+                    path = output / f"{stem}{ending}"
+                    path.parent.mkdir(exist_ok=True)
+                    write_atomic(path, content)
                 text = json.dumps(result.sidecar, indent=2) + "\n"
                 write_atomic(output / f"{stem}.json", text.encode())
-                click.echo(printable(str(output / f"{stem}.png")))
+                click.echo(printable(str(path if path.parent == output else path.parent)))
                 advance()
     except OSError as error:
         raise UsageError(f"cannot write to {printable(str(output))}: {error.strerror}") from error
@@ -290,11 +308,13 @@ def attack(
     from treering_verify.attacks import parse
     from treering_verify.attacks.copies import attack_files
     from treering_verify.files import printable
-    from treering_verify.models import load_model
+    from treering_verify.models import load_model, pictures_only
     from treering_verify.report import format_copies
 
     attacks = [parse(text) for text in texts]
     loaded = load_model(model) if any(chosen.needs_model for chosen in attacks) else None
+    if loaded:
+        pictures_only(loaded, "an attack")
     failed = False
     try:
         with progress("Attacking", len(files) * len(attacks)) as advance:

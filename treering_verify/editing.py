@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from treering_verify import decoder_inversion, noise_inversion
 from treering_verify.errors import UsageError
 from treering_verify.images import fit, open_image, to_pil, to_tensor
-from treering_verify.models import Condition, LatentModel
+from treering_verify.models import Condition, LatentModel, pictures_only
 from treering_verify.recovery import Pipeline, problem_of
 
 if TYPE_CHECKING:
@@ -69,9 +69,11 @@ def edit(
     ImageError
         If one of them cannot be read.
     UsageError
-        If the mask has another size or is empty, or a number is out of range.
+        If the mask has another size or is empty, a number is out of range, or the model makes clips.
     """
     import torch
+
+    pictures_only(model, "editing")
 
     if not 0 < strength <= 1 or steps < 1:
         raise UsageError("strength must lie in (0, 1], and steps be 1 or more")

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from treering_verify.errors import UsageError
 from treering_verify.images import to_pil
 from treering_verify.key import Key
-from treering_verify.models import Condition, LatentModel, native_noise
+from treering_verify.models import Condition, LatentModel, makes_clips, native_noise, pictures_only
 from treering_verify.noise_inversion import denoise
-from treering_verify.results import SCHEMA_VERSION, Generated
+from treering_verify.results import SCHEMA_VERSION, Generated, GeneratedClip
 from treering_verify.watermark import embed
 
 if TYPE_CHECKING:
@@ -93,8 +93,46 @@ def generate(
     Raises
     ------
     UsageError
-        If the key is made for another shape, or seeds, steps, guidance or prompts do not fit.
+        If the key is made for another shape, or seeds, steps, guidance or prompts do not fit, or the model makes clips.
     """
+    pictures_only(model, "generate")
+    for image, sidecar, noise, latent in _rendered(model, key, seeds, prompts, steps, guidance, batch_size):
+        yield Generated(to_pil(image), sidecar, noise, latent)
+
+
+def generate_clips(
+    model: LatentModel,
+    key: Key | None,
+    *,
+    seeds: Sequence[int],
+    prompts: Sequence[Condition] | None = None,
+    steps: int = DEFAULT_STEPS,
+    guidance: float = DEFAULT_GUIDANCE,
+) -> Iterator[GeneratedClip]:
+    """Generate one clip per seed, lazily, one after another; all as for `generate`, but by a model that makes clips.
+
+    Raises
+    ------
+    UsageError
+        As `generate`, or if the model makes pictures.
+    """
+    if not makes_clips(model):
+        raise UsageError(f"{model.name} makes pictures, not clips: use generate")
+    for clip, sidecar, noise, latent in _rendered(model, key, seeds, prompts, steps, guidance, 1):
+        frames = tuple(to_pil(frame) for frame in clip.split(3))
+        yield GeneratedClip(frames, {**sidecar, "frames": model.frames, "fps": model.fps}, noise, latent)
+
+
+def _rendered(
+    model: LatentModel,
+    key: Key | None,
+    seeds: Sequence[int],
+    prompts: Sequence[Condition] | None,
+    steps: int,
+    guidance: float,
+    batch_size: int,
+) -> Iterator[tuple[torch.Tensor, dict[str, Any], torch.Tensor, torch.Tensor]]:
+    """Yield the decoder's output, sidecar, noise and latent of each seed; parameters and errors as for `generate`."""
     import math
 
     import torch
@@ -127,7 +165,7 @@ def generate(
                 "steps": steps,
                 "guidance": guidance,
             }
-            yield Generated(to_pil(images[i]), sidecar, noise[i], latents[i])
+            yield images[i], sidecar, noise[i], latents[i]
 
 
 def _check_seeds(seeds: Sequence[int]) -> None:

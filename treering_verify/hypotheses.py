@@ -32,7 +32,7 @@ IDENTITY_WEIGHT = 0.5  # share of alpha for a picture that nothing was done to; 
 SMALLEST_SHARE = 0.6  # of each side, that a crop is thought to have left
 # Distances between neighbours, times the key's outer radius: radians; relative; shares of the frame.
 _ANGLE_STEP, _SCALE_STEP, _SHIFT_STEP = 0.31, 0.36, 0.2  # for a key of radius 9: 2 degrees, 4 %, .7 of a cell of 32
-_BLOCK = 1024  # hypotheses that are weighed together
+_BLOCK = 1024  # hypotheses that are weighed together, of a key in four channels; fewer of a key in more
 _PADDING = 4  # the spectrum is sampled between bins by cubic interpolation of one that is so many times finer
 _RIM = 0.12  # width over which the disc fades out, in half sides
 
@@ -173,16 +173,17 @@ def coefficients(
             window = _disc(height, width) if member is turned else 1.0
             sampled[member] = _sample(_fine_spectrum(chosen * window), points[member])
     sampled *= home
-    for block in _blocks([len(group.shifts) for group in groups]):
+    most = max(1, 4 * _BLOCK // max(4, len(key.channels)))
+    for block in _blocks([len(group.shifts) for group in groups], most):
         shifted = [sampled[i] * np.exp(2j * np.pi * ((groups[i].shifts * sides) @ points[i]))[:, None] for i in block]
         yield [groups[i] for i in block], np.concatenate(shifted)
 
 
-def _blocks(sizes: Sequence[int]) -> Iterator[list[int]]:
-    """Yield runs of indices whose sizes sum to at most `_BLOCK`, or single ones that are larger."""
+def _blocks(sizes: Sequence[int], most: int) -> Iterator[list[int]]:
+    """Yield runs of indices whose sizes sum to at most `most`, or single ones that are larger."""
     block: list[int] = []
     for index, size in enumerate(sizes):
-        if block and sum(sizes[i] for i in block) + size > _BLOCK:
+        if block and sum(sizes[i] for i in block) + size > most:
             yield block
             block = []
         block.append(index)

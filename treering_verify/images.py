@@ -59,6 +59,8 @@ CODES = {
     "corrupt": "the image is damaged or cut short; copy or download it again",
     "no_memory": "the image needs more memory than is left; allow more, or scale it down",
     "too_small": f"a side is shorter than {MIN_SIDE} pixels; too little is left to judge",
+    "not_a_clip": "this is no clip that is read here (MP4, MOV, MKV, WebM, GIF, a folder of pictures); convert it to MP4",
+    "too_many_frames": "the folder has more files than a clip can have frames; give it a folder of its own",
     "not_encodable": "the codec cannot store a picture of this size; scale it down",
 }
 """Every `ImageError.code`, with its meaning and what to do next."""

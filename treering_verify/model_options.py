@@ -35,6 +35,9 @@ _NAME = click.option(
 _WHICH = (
     click.option("--revision", help="Branch, tag or commit of a model on the hub."),
     click.option("--size", help="Of the images, such as 768 or 768x512 (height x width); default: the model's."),
+    click.option(
+        "--frames", type=click.IntRange(1), help="Of clips, for models that make clips; default: the model's."
+    ),
     click.option("--model-config", help="Folder or hub id whose configuration a single file goes by."),
 )
 _COMPUTED = (
@@ -62,7 +65,11 @@ def _with_source(
 ) -> Callable[..., Any]:
     @wraps(function)
     def gathered(*args: Any, model: str, size: str | None, model_config: str | None, **kwargs: Any) -> Any:
-        names = ("revision", "variant", "device", "dtype", "tile", "compiled") if computed else ("revision",)
+        names = (
+            ("revision", "frames", "variant", "device", "dtype", "tile", "compiled")
+            if computed
+            else ("revision", "frames")
+        )
         fields = {name: kwargs.pop(name) for name in names}
         source = ModelSource(model, **fields, image_size=size_of(size) if size else None, configuration=model_config)
         return function(*args, model=source, **kwargs)

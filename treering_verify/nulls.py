@@ -22,7 +22,7 @@ from treering_verify.files import printable
 from treering_verify.generation import DEFAULT_GUIDANCE, DEFAULT_STEPS, initial_noise
 from treering_verify.images import fit, open_image, to_pil, to_tensor
 from treering_verify.key import Family, Key
-from treering_verify.models import LatentModel
+from treering_verify.models import LatentModel, pictures_only
 from treering_verify.noise_inversion import denoise
 from treering_verify.recovery import Pipeline, recover_noise
 from treering_verify.scores import CLASSIFIER, PUBLISHED, score, setting_of, unshrunk
@@ -101,8 +101,10 @@ def calibrate(
     Raises
     ------
     UsageError
-        If no image can be used, a stratum is named twice, an attack cannot run, or the family does not fit the model.
+        If no image can be used, a stratum is named twice, an attack cannot run, the family does not fit the model, or the
+        model makes clips.
     """
+    pictures_only(model, "calibration")
     pipeline = unshrunk(pipeline or Pipeline())
     if family.latent_shape != model.latent_shape:
         raise UsageError(

@@ -233,3 +233,22 @@ class Generated:
     sidecar: dict[str, Any]
     noise: torch.Tensor
     latent: torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class GeneratedClip:
+    """One generated clip, its public description, and its latents.
+
+    Attributes
+    ----------
+    frames : tuple of PIL.Image.Image
+    sidecar : dict
+        As an image's, and the count of frames and their rate, fps.
+    noise, latent : (C f, h, w) float32
+        As an image's, the latent frames one after another.
+    """
+
+    frames: tuple[Image.Image, ...]
+    sidecar: dict[str, Any]
+    noise: torch.Tensor
+    latent: torch.Tensor

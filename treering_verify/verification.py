@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from treering_verify.clip_files import read_clip
 from treering_verify.errors import ImageError, UsageError
 from treering_verify.files import printable
 from treering_verify.images import fit, open_image, to_tensor
 from treering_verify.key import Key
-from treering_verify.models import LatentModel, load_model
+from treering_verify.models import LatentModel, load_model, makes_clips
 from treering_verify.profiles import check_profile
 from treering_verify.recovery import Pipeline, recover_noise
 from treering_verify.results import DETECTED, INCONCLUSIVE, NO_EVIDENCE, KeyEvidence, Verdict
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
+    from treering_verify.clip_files import ClipSource
+
     Source = str | Path | bytes | Image.Image
 
 DEFAULT_ALPHA = 1e-6
@@ -39,7 +42,7 @@ DEFAULT_SEARCH = Search()
 
 
 def verify(
-    source: Source,
+    source: Source | ClipSource,
     keys: Key | Sequence[Key],
     *,
     model: LatentModel | None = None,
@@ -54,7 +57,7 @@ def verify(
 
 
 def verify_many(
-    sources: Iterable[Source],
+    sources: Iterable[Source | ClipSource],
     keys: Key | Sequence[Key],
     *,
     model: LatentModel | None = None,
@@ -68,6 +71,7 @@ def verify_many(
     Parameters
     ----------
     sources : iterable of paths, bytes or PIL images
+        Where the model makes clips, what `clip_files.read_clip` takes.
         A source that cannot be read gives a verdict with status "error"; the others are still judged.
     keys : Key or sequence of Key
         All are tried; p-values are Holm-corrected over them.
@@ -127,7 +131,7 @@ def check_shape(label: str, latent_shape: tuple[int, int, int], model: LatentMod
 
 
 def judge_many(
-    sources: Iterable[Source],
+    sources: Iterable[Source | ClipSource],
     weigh_images: Callable[[torch.Tensor, torch.Tensor], Sequence[tuple[KeyEvidence, ...]]],
     keys_tried: int,
     *,
@@ -161,12 +165,13 @@ def judge_many(
         raise UsageError(f"alpha is {alpha}: choose a false-positive rate between 0 and 1, such as 1e-6")
     weakness = check_profile(pipeline.profile, model, alpha, keys_tried)
     remaining = iter(sources)
-    while batch := list(islice(remaining, pipeline.batch_size)):
+    together = 1 if makes_clips(model) else pipeline.batch_size
+    while batch := list(islice(remaining, together)):
         yield from _judge(batch, weigh_images, keys_tried, model, alpha, pipeline, weakness)
 
 
 def _judge(
-    sources: list[Source],
+    sources: list[Source | ClipSource],
     weigh_images: Callable[[torch.Tensor, torch.Tensor], Sequence[tuple[KeyEvidence, ...]]],
     keys_tried: int,
     model: LatentModel,
@@ -181,8 +186,7 @@ def _judge(
     read: list[tuple[torch.Tensor, str] | ImageError] = []
     for source in sources:
         try:
-            image, note = fit(open_image(source), model.image_size)
-            read.append((to_tensor(image), note))
+            read.append(_read(source, model))
         except ImageError as error:
             read.append(error)
     good = [i for i, item in enumerate(read) if not isinstance(item, ImageError)]
@@ -230,6 +234,16 @@ def _judge(
     return verdicts
 
 
+def _read(source: Source | ClipSource, model: LatentModel) -> tuple[torch.Tensor, str]:
+    """Picture or clip as a model takes it, and what was done to it for that."""
+    if makes_clips(model):
+        return read_clip(source, model.frames, model.image_size)
+    if isinstance(source, Sequence) and not isinstance(source, str | bytes):
+        raise UsageError(f"{model.name} judges pictures: give one at a time, or a model that makes clips")
+    image, note = fit(open_image(source), model.image_size)
+    return to_tensor(image), note
+
+
 _UNSETTLED = ("budget", "diverged")
 
 
@@ -258,7 +272,8 @@ def decide(
         reason = "the decoder inversion found nothing better than its start: the model may not be the image's"
         return INCONCLUSIVE, "not_converged", reason
     if note:
-        reason = f"{note}: a picture of another size was cut or scaled since, which hides a mark; find the original"
+        what = "a picture of another size, or a clip of another length, was cut or scaled since"
+        reason = f"{note}: {what}, which hides a mark; find the original"
         return INCONCLUSIVE, "size", reason
     return NO_EVIDENCE, "", ""
 
@@ -266,4 +281,5 @@ def decide(
 def _recover_in_batches(model: LatentModel, pipeline: Pipeline, image: torch.Tensor) -> torch.Tensor:
     import torch
 
-    return torch.cat([recover_noise(model, part, pipeline)[0] for part in image.split(pipeline.batch_size)])
+    together = 1 if makes_clips(model) else pipeline.batch_size
+    return torch.cat([recover_noise(model, part, pipeline)[0] for part in image.split(together)])

@@ -65,6 +65,7 @@ LINES = (
     ("treering_verify.key", "treering_verify.results", "treering_verify.findings"),
     ("treering_verify.family",),
     ("treering_verify.patterns",),
+    ("treering_verify.clip_files",),
     (
         "treering_verify.images",
         "treering_verify.colours",
@@ -89,7 +90,19 @@ WITHIN_A_LINE = {
 # The version and nothing else may be taken from the package's own front.
 FROM_THE_FRONT = {"__version__"}
 
-HEAVY = {"torch", "diffusers", "transformers", "matplotlib", "ray", "sklearn", "scipy", "PIL", "pyarrow", "jinja2"}
+HEAVY = {
+    "torch",
+    "diffusers",
+    "transformers",
+    "matplotlib",
+    "ray",
+    "sklearn",
+    "scipy",
+    "PIL",
+    "pyarrow",
+    "jinja2",
+    "av",
+}
 HEAVY_AT_THE_TOP = {  # run to train and measure the embedded model; no command imports them at its start
     "treering_verify.models.landscape.begin",
     "treering_verify.models.landscape.train",

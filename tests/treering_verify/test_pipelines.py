@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from diffusers import (
     LCMScheduler,
     PNDMScheduler,
 )
+from pipelines import relative, state_of
 
 import treering_verify as tv
 from treering_verify.cli import main
@@ -58,10 +58,6 @@ def sampler_like(scheduler: Any) -> Any:
     if isinstance(scheduler, DDIMScheduler):
         return EulerDiscreteScheduler.from_config(scheduler.config, timestep_spacing="leading")
     return FlowMatchHeunDiscreteScheduler.from_config(scheduler.config)
-
-
-def relative(found: torch.Tensor, wanted: torch.Tensor) -> float:
-    return float((found - wanted).norm() / wanted.norm())
 
 
 def key_for(model: LatentModel) -> tv.Key:
@@ -203,23 +199,6 @@ def test_the_dynamic_shift_is_that_of_the_image_size() -> None:
 
 
 # --- a caller's pipeline ----------------------------------------------------------------------------------------------
-
-
-def state_of(pipe: Any) -> dict[str, Any]:
-    """Return all of a pipeline that somebody could miss."""
-    found: dict[str, Any] = {"config": dict(pipe.config), "parts": {n: id(part) for n, part in pipe.components.items()}}
-    found["scheduler"] = {n: repr(value) for n, value in vars(pipe.scheduler).items()}
-    for name, part in pipe.components.items():
-        if isinstance(part, torch.nn.Module):
-            found[name] = [
-                (m.training, len(m._forward_hooks), len(m._forward_pre_hooks), "forward" in vars(m))
-                for m in part.modules()
-            ]
-            found[f"{name} weights"] = [
-                (p.data_ptr(), p.dtype, p.device, p.requires_grad, p._version, p.grad is None)
-                for p in part.parameters()
-            ]
-    return deepcopy(found)
 
 
 def test_a_callers_pipeline_is_as_it_was(pipe: Any) -> None:

@@ -18,7 +18,7 @@ from treering_verify.errors import KeyFileError, ModelError, UsageError
 from treering_verify.files import printable
 from treering_verify.identification import gather, search
 from treering_verify.key_index import KeyIndex
-from treering_verify.models import LatentModel
+from treering_verify.models import LatentModel, pictures_only
 from treering_verify.profiles import check_profile
 from treering_verify.recovery import Pipeline, recover_noise
 from treering_verify.verification import DEFAULT_ALPHA, check_shape, decide
@@ -66,8 +66,10 @@ class Judge:
         Raises
         ------
         UsageError
-            If there is no key, two have the same name, one or the profile does not fit the model, or alpha is out of range.
+            If there is no key, two have the same name, one or the profile does not fit the model, the model makes clips, or
+            alpha is out of range.
         """
+        pictures_only(model, "an audit")
         indexes = gather(keys)
         for index in indexes:
             check_shape(f"a family of keys ({index.family})", index.family.latent_shape, model)

@@ -12,6 +12,7 @@ from treering_verify.benchmark.audit import audit
 from treering_verify.benchmark.baseline import baseline
 from treering_verify.benchmark.classification import classification
 from treering_verify.benchmark.classifier import classifier
+from treering_verify.benchmark.clips import clips
 from treering_verify.benchmark.cocoercivity import cocoercivity
 from treering_verify.benchmark.detection import detection
 from treering_verify.benchmark.editing import editing
@@ -58,6 +59,7 @@ BENCHMARKS: dict[str, Callable[[LatentModel, Scope], Findings]] = {
     "sizes": sizes,
     "classification": classification,
     "editing": editing,
+    "clips": clips,
     "throughput": throughput,
     "audit": audit,
     "quality": quality,

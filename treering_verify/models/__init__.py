@@ -4,7 +4,7 @@ from treering_verify.models.families import FAMILIES
 from treering_verify.models.loading import EMBEDDED, latent_shape, load_model
 from treering_verify.models.pipeline_loading import load_pipeline
 from treering_verify.models.pipeline_model import canonical_noise, from_pipeline, native_noise, pipeline_shape
-from treering_verify.models.protocol import Condition, LatentModel, Timestep
+from treering_verify.models.protocol import ClipModel, Condition, LatentModel, Timestep, makes_clips, pictures_only
 from treering_verify.models.source import DEVICES, DTYPES, ModelSource
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "DTYPES",
     "EMBEDDED",
     "FAMILIES",
+    "ClipModel",
     "Condition",
     "LatentModel",
     "ModelSource",
@@ -21,6 +22,8 @@ __all__ = [
     "latent_shape",
     "load_model",
     "load_pipeline",
+    "makes_clips",
     "native_noise",
+    "pictures_only",
     "pipeline_shape",
 ]

@@ -31,8 +31,14 @@ def encode(vae: Any, image: torch.Tensor, tile: int = 0) -> torch.Tensor:
         parts = [run(part) for part in _cache_sized(image)]
     latent = torch.cat(parts)
     scale, shift = _normalisation(vae.config, latent)
-    latent = (latent - shift) * scale
-    if not torch.is_autocast_enabled(image.device.type) and not bool(latent.isfinite().all()):
+    return finite((latent - shift) * scale)
+
+
+def finite(latent: torch.Tensor) -> torch.Tensor:
+    """Return a latent that an encoder gave; ModelError if it is not finite, but under autocast (see `encode`)."""
+    import torch
+
+    if not torch.is_autocast_enabled(latent.device.type) and not bool(latent.isfinite().all()):
         raise ModelError("the autoencoder gave numbers that are not finite: its weights are damaged or overflow")
     return latent
 

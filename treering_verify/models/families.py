@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from treering_verify.errors import ModelError, UsageError
 from treering_verify.models.autoencoder import pixels_per_cell
+from treering_verify.models.clips import CAUSAL, FRAMEWISE, Video, fold, unfold
 from treering_verify.models.protocol import Condition, Timestep
 
 if TYPE_CHECKING:
@@ -46,6 +47,10 @@ class PipelineFamily:
         Default side of the latent where the network's configuration names none (`sample_size`).
     limits : str
         What does not work, or has not been tried.
+    needs : tuple of str
+        Packages that loading needs beside transformers.
+    video : Video, optional
+        How it makes clips, if it does: z is then (B, C F, h, w), as `treering_verify.models.clips` lays them out.
     condition : callable
         (pipeline, prompt or None, image size) -> tensors of one row, whatever the prompt; None is what the pipeline itself
         extrapolates guidance from.
@@ -65,15 +70,30 @@ class PipelineFamily:
     distilled: bool = False
     cells: int = 64
     limits: str = ""
+    needs: tuple[str, ...] = ()
+    video: Video | None = None
+
+    @property
+    def autoencoders(self) -> tuple[str, ...]:
+        """Classes of diffusers that its autoencoder may be of."""
+        return self.video.autoencoders if self.video else AUTOENCODERS
 
     def patch(self, network: Mapping[str, Any]) -> int:
         """Cells on a side of what the network sees as one token."""
-        return 2 if self.packed else int(network.get("patch_size") or 1)
+        size = network.get("patch_size") or 1
+        return (
+            2 if self.packed else int(size if isinstance(size, int) else size[-1])
+        )  # of a clip's: (frames, rows, columns)
 
     def shapes(
-        self, name: str, network: Mapping[str, Any], vae: Any, image_size: tuple[int, int] | None = None
+        self,
+        name: str,
+        network: Mapping[str, Any],
+        vae: Any,
+        image_size: tuple[int, int] | None = None,
+        frames: int | None = None,
     ) -> tuple[tuple[int, int, int], tuple[int, int]]:
-        """Noise shape (C, h, w) and image size (H, W), from configurations alone.
+        """Noise shape (C, h, w), (C F, h, w) of clips, and image size (H, W), from configurations alone.
 
         Raises
         ------
@@ -82,7 +102,10 @@ class PipelineFamily:
         UsageError
             If images cannot have the size that is asked for.
         """
-        channels, factor = int(vae["latent_channels"]), pixels_per_cell(name, vae)
+        channels, factor = (
+            self.latent_channels(vae),
+            self.video.cells(vae) if self.video else pixels_per_cell(name, vae),
+        )
         wanted = channels * (4 if self.packed else 1)
         if network.get("in_channels") != wanted:
             raise ModelError(
@@ -91,11 +114,21 @@ class PipelineFamily:
             )
         side = network.get("sample_size") or self.cells
         default = (side, side) if isinstance(side, int) else tuple(side)
-        height, width = image_size or tuple(factor * cells for cells in default)
+        own_size = self.video.size if self.video else None
+        height, width = image_size or own_size or tuple(factor * cells for cells in default)
         unit = factor * self.patch(network)
         if height < unit or width < unit or height % unit or width % unit:
             raise UsageError(f"{name} makes no images of {height}x{width}: choose multiples of {unit}")
+        if self.video:
+            most = network.get("motion_max_seq_length")
+            channels *= self.video.latent_frames(name, self.video.frames if frames is None else frames, most)
+        elif frames is not None:
+            raise UsageError(f"{name} makes pictures, not clips: leave the frames")
         return (channels, height // factor, width // factor), (height, width)
+
+    def latent_channels(self, vae: Mapping[str, Any]) -> int:
+        """Channels of a latent, or of each latent frame."""
+        return int(vae[self.video.channels if self.video else "latent_channels"])
 
 
 def pack(z: torch.Tensor) -> torch.Tensor:
@@ -141,6 +174,10 @@ def _condition_flux(pipe: Any, prompt: Condition, image_size: tuple[int, int]) -
     return {"encoder_hidden_states": states, "pooled_projections": pooled}
 
 
+def _condition_wan(pipe: Any, prompt: Condition, image_size: tuple[int, int]) -> Given:
+    return {"encoder_hidden_states": pipe.encode_prompt(prompt or "", None, False, max_sequence_length=512)[0]}
+
+
 def _predict_unet(pipe: Any, z: torch.Tensor, at: Timestep, given: Given, guidance: float) -> torch.Tensor:
     added = {name: given[name] for name in ("text_embeds", "time_ids") if name in given}
     return pipe.unet(
@@ -176,6 +213,24 @@ def _predict_flux(pipe: Any, z: torch.Tensor, at: Timestep, given: Given, guidan
         **given,
     )[0]
     return unpack(tokens, height, width)
+
+
+def _predict_animatediff(pipe: Any, z: torch.Tensor, at: Timestep, given: Given, guidance: float) -> torch.Tensor:
+    clip = unfold(z, pipe.unet.config.in_channels)
+    states = given["encoder_hidden_states"].repeat_interleave(clip.shape[2], dim=0)  # a row for each frame
+    return fold(pipe.unet(clip, at.index, encoder_hidden_states=states, return_dict=False)[0])
+
+
+def _predict_wan(pipe: Any, z: torch.Tensor, at: Timestep, given: Given, guidance: float) -> torch.Tensor:
+    import torch
+
+    output = pipe.transformer(
+        hidden_states=unfold(z, pipe.transformer.config.in_channels),
+        timestep=z.new_full((len(z),), at.index, dtype=torch.float32),
+        encoder_hidden_states=given["encoder_hidden_states"].to(z.dtype),
+        return_dict=False,
+    )[0]
+    return fold(output)
 
 
 FAMILIES: dict[str, PipelineFamily] = {
@@ -224,6 +279,28 @@ FAMILIES: dict[str, PipelineFamily] = {
             distilled=True,
             cells=128,
             limits="not FLUX.2, Kontext or Fill; Euler's grid only; no true_cfg_scale",
+        ),
+        PipelineFamily(
+            "animatediff",
+            "clips by AnimateDiff on Stable Diffusion 1.x; epsilon",
+            ("AnimateDiffPipeline",),
+            "unet",
+            _condition_sd,
+            _predict_animatediff,
+            limits="clips; not SDXL, LCM (AnimateLCM), IP-Adapter, FreeInit or FreeNoise; the DDIM grid",
+            video=FRAMEWISE,
+        ),
+        PipelineFamily(
+            "wan",
+            "clips by Wan 2.1, text to video; flow matching",
+            ("WanPipeline",),
+            "transformer",
+            _condition_wan,
+            _predict_wan,
+            straight=True,
+            limits="clips; not Wan 2.2, pictures or clips as prompts; Euler's steps on the sampler's grid",
+            needs=("accelerate",),  # diffusers keeps some of the weights in float32, and cannot without it
+            video=CAUSAL,
         ),
     )
 }

@@ -34,6 +34,7 @@ def load_model(
     configuration: str | None = None,
     tile: int = 0,
     compiled: bool = False,
+    frames: int | None = None,
 ) -> LatentModel:
     """Load the embedded model, or one that users have.
 
@@ -44,7 +45,7 @@ def load_model(
         diffusers layout, a single .safetensors file, or a hub id, of a family that `treering models` lists; or a folder
         whose model_index.json names an `AutoencoderKL` or `AutoencoderTiny`, a class-conditional `UNet2DModel` and a
         `DDIMScheduler`, and, optionally, "classes": the names of its classes. A `ModelSource` brings all that follows.
-    revision, variant, device, dtype, image_size, configuration, tile, compiled
+    revision, variant, device, dtype, image_size, configuration, tile, compiled, frames
         As those of `ModelSource`. Class-conditional models are small, and always float32 on the CPU.
 
     Returns
@@ -57,9 +58,9 @@ def load_model(
     ModelError
         If there is no such model, its layout is not supported, or its files are damaged or pickled.
     UsageError
-        If the device is not there, or images cannot have that size.
+        If the device is not there, or images cannot have that size, or clips that length.
     """
-    source = _source(name, revision, variant, device, dtype, image_size, configuration, tile, compiled)
+    source = _source(name, revision, variant, device, dtype, image_size, configuration, tile, compiled, frames)
     model = _load(source)
     return compile_networks(model) if source.compiled else model
 
@@ -67,7 +68,13 @@ def load_model(
 def _load(source: ModelSource) -> LatentModel:
     folder, shown = EMBEDDED.get(source.name, Path(source.name)), source.shown
     if _is_pipeline(source):
-        return from_pipeline(pipeline_of(source), name=source.name, image_size=source.image_size, tile=source.tile)
+        return from_pipeline(
+            pipeline_of(source),
+            name=source.name,
+            image_size=source.image_size,
+            tile=source.tile,
+            frames=source.frames,
+        )
     index_file = folder / INDEX
     if not index_file.is_file():
         raise ModelError(_no_model(shown))
@@ -138,6 +145,8 @@ def _refuse_unused(source: ModelSource) -> None:
         raise UsageError(f"{source.shown} makes images of one size: leave the size")
     if source.tile:
         raise UsageError(f"{source.shown} makes images so small that tiles save nothing: leave the tile")
+    if source.frames is not None:
+        raise UsageError(f"{source.shown} makes pictures, not clips: leave the frames")
 
 
 def _load_parts(

@@ -40,9 +40,14 @@ def diffusion_scheduler(name: str, scheduler: Any) -> Any:
 
 
 def flow_scheduler(name: str, scheduler: Any) -> Any:
-    """Copy the scheduler of a flow-matching model; ModelError if it is not one whose steps have an inverse."""
+    """Copy the scheduler of a flow-matching model; ModelError if it is not one whose steps have an inverse.
+
+    Of a sampler of higher order that was made for diffusion and told to follow a flow (UniPC, DPM-Solver) the grid is kept.
+    """
     from diffusers import FlowMatchEulerDiscreteScheduler
 
+    if scheduler.config.get("use_flow_sigmas") and scheduler.config.get("prediction_type") == "flow_prediction":
+        return copy.deepcopy(scheduler)
     if not isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
         raise ModelError(
             f"{name}: a {type(scheduler).__name__} cannot be inverted here: use a FlowMatchEulerDiscreteScheduler"
@@ -78,7 +83,7 @@ def flow_grid(scheduler: Any, steps: int, tokens: int | None = None, spaced: boo
 
     scheduler, config = _with_room(scheduler, steps), scheduler.config
     chosen: dict[str, Any] = {}
-    if config.use_dynamic_shifting:
+    if config.get("use_dynamic_shifting"):
         assert tokens is not None
         low, high = config.base_image_seq_len, config.max_image_seq_len
         share = (tokens - low) / (high - low)

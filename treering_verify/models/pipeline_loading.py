@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +71,11 @@ def pipeline_of(source: ModelSource, *, checker: bool = False) -> Any:
 
     device = source.chosen_device()
     dtype = source.chosen_dtype(device)
-    _require_encoders(source.shown)
+    _require(source.shown, "transformers")
     with _reported(source.shown), _quiet():
         folder = None if source.is_file else _folder(source)
         family = _family_of_file(source) if folder is None else pipeline_family(read_index(folder), source.shown)
+        _require(source.shown, *family.needs)
         kind = getattr(diffusers, family.pipelines[0])
         if folder is None:
             pipe = kind.from_single_file(
@@ -131,7 +133,7 @@ def shapes_of(source: ModelSource) -> tuple[tuple[int, int, int], tuple[int, int
 
         family = pipeline_family(read(INDEX), source.shown)
         network, vae = read(f"{family.network}/config.json"), read("vae/config.json")
-        return family.shapes(source.shown, network, vae, source.image_size)
+        return family.shapes(source.shown, network, vae, source.image_size, source.frames)
 
 
 def _folder(source: ModelSource) -> Path:
@@ -146,13 +148,10 @@ def _folder(source: ModelSource) -> Path:
     return Path(folder)
 
 
-def _require_encoders(shown: str) -> None:
-    try:
-        import transformers  # noqa: F401
-    except ImportError:
-        raise ModelError(
-            f"{shown} needs the package transformers for its text encoders: pip install 'treering-verify[pipelines]'"
-        ) from None
+def _require(shown: str, *packages: str) -> None:
+    for package in packages:
+        if find_spec(package) is None:
+            raise ModelError(f"{shown} needs the package {package}: pip install 'treering-verify[pipelines]'")
 
 
 def _family_of_file(source: ModelSource) -> PipelineFamily:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from treering_verify.errors import ModelError, UsageError
 from treering_verify.models.autoencoder import decode, encode, fitting_tile, own_float32
-from treering_verify.models.families import AUTOENCODERS, FAMILIES, PipelineFamily, family_of, pack, unpack
+from treering_verify.models.clips import unfold
+from treering_verify.models.families import FAMILIES, PipelineFamily, family_of, pack, unpack
 from treering_verify.models.ode import (
     FLOW,
     diffusion_grid,
@@ -26,7 +27,12 @@ _KEPT_PROMPTS = 64
 
 
 def from_pipeline(
-    pipe: Any, *, name: str | None = None, image_size: tuple[int, int] | None = None, tile: int = 0
+    pipe: Any,
+    *,
+    name: str | None = None,
+    image_size: tuple[int, int] | None = None,
+    tile: int = 0,
+    frames: int | None = None,
 ) -> LatentModel:
     """Make a `LatentModel` of a diffusers pipeline, to mark, generate, invert and verify with.
 
@@ -44,19 +50,23 @@ def from_pipeline(
         Of its images; the model's own when left out.
     tile : int
         As `ModelSource.tile`.
+    frames : int, optional
+        Of its clips, where it makes clips; the family's own when left out.
 
     Raises
     ------
     ModelError
         If the pipeline belongs to no family, or cannot be inverted.
     UsageError
-        If its images, or tiles of them, cannot have that size.
+        If its images, or tiles of them, cannot have that size, its clips that length, or clips would have to be tiled.
     """
-    return PipelineModel(pipe, _family(pipe), name or _name(pipe), image_size, tile)
+    return PipelineModel(pipe, _family(pipe), name or _name(pipe), image_size, tile, frames)
 
 
 def native_noise(pipe: Any, noise: torch.Tensor) -> torch.Tensor:
     """Lay canonical noise (B, C, h, w) out as a pipeline's `latents=` wants it: packed where it packs, in its dtype.
+
+    A clip's, (B, C F, h, w), becomes (B, C, F, h, w).
 
     Never scaled: every pipeline here multiplies by its scheduler's `init_noise_sigma` itself, whoever gave the latents.
 
@@ -67,12 +77,15 @@ def native_noise(pipe: Any, noise: torch.Tensor) -> torch.Tensor:
     """
     family = _family(pipe)
     network = getattr(pipe, family.network)
-    channels, patch = pipeline_shape(pipe)[0], family.patch(network.config)
-    if noise.shape[1] != channels or noise.shape[2] % patch or noise.shape[3] % patch:
+    channels, patch = family.latent_channels(pipe.vae.config), family.patch(network.config)
+    wrong = noise.shape[1] % channels if family.video else noise.shape[1] != channels
+    if wrong or noise.shape[2] % patch or noise.shape[3] % patch:
         raise UsageError(
-            f"noise of shape {tuple(noise.shape[1:])} does not fit {_name(pipe)}: "
-            f"make a key for {channels} channels and sides that are multiples of {patch}"
+            f"noise of shape {tuple(noise.shape[1:])} does not fit {_name(pipe)}: make a key for {channels} channels"
+            f"{' a frame' if family.video else ''} and sides that are multiples of {patch}"
         )
+    if family.video:
+        return unfold(noise, channels).to(pipe._execution_device, network.dtype)
     return (pack(noise) if family.packed else noise).to(pipe._execution_device, network.dtype)
 
 
@@ -105,19 +118,33 @@ class PipelineModel:
     """A `LatentModel` made of a pipeline; see `from_pipeline`."""
 
     def __init__(
-        self, pipe: Any, family: PipelineFamily, name: str, image_size: tuple[int, int] | None, tile: int = 0
+        self,
+        pipe: Any,
+        family: PipelineFamily,
+        name: str,
+        image_size: tuple[int, int] | None,
+        tile: int = 0,
+        frames: int | None = None,
     ) -> None:
-        if type(pipe.vae).__name__ not in AUTOENCODERS:
+        if type(pipe.vae).__name__ not in family.autoencoders:
             raise ModelError(
-                f"{name}: a {type(pipe.vae).__name__} is not supported: use one of {', '.join(AUTOENCODERS)}"
+                f"{name}: a {type(pipe.vae).__name__} is not supported: use one of {', '.join(family.autoencoders)}"
             )
+        if pipe.config.get("boundary_ratio") is not None or pipe.config.get("expand_timesteps"):
+            raise ModelError(f"{name}: Wan 2.2 asks two networks, or tells times by token: use a model of Wan 2.1")
         network = getattr(pipe, family.network)
         if network.config.get("time_cond_proj_dim") is not None:
             raise ModelError(f"{name}: a consistency model (LCM) follows no ODE: use the model that it was made from")
         self.name, self.family = name, family
         self.classes: tuple[str, ...] = ()  # conditions are prompts
-        self.latent_shape, self.image_size = family.shapes(name, network.config, pipe.vae.config, image_size)
-        self.tile = fitting_tile(name, pipe.vae.config, tile)
+        self.latent_shape, self.image_size = family.shapes(name, network.config, pipe.vae.config, image_size, frames)
+        self.frames = (family.video.frames if frames is None else frames) if family.video else None
+        self.fps = family.video.fps if family.video else None
+        if tile and family.video:
+            raise UsageError(
+                f"{name}: clips go through the autoencoder in chunks of frames, not in tiles: leave the tile"
+            )
+        self.tile = 0 if family.video else fitting_tile(name, pipe.vae.config, tile)
         self.refine: Callable[..., torch.Tensor] | None = None
         self.estimate: NoiseEstimator | None = None
         self._pipe, self._network, self._device = pipe, network, pipe._execution_device
@@ -127,10 +154,14 @@ class PipelineModel:
 
     def encode(self, image: torch.Tensor) -> torch.Tensor:
         """Image (B, 3, H, W) in [-1, 1] -> latent (B, C, h, w): mode of the posterior, normalised."""
+        if self.family.video:
+            return self.family.video.encode(self._vae, image.to(self._device)).to(image.device)
         return encode(self._vae, image.to(self._device), self.tile).to(image.device)
 
     def decode(self, latent: torch.Tensor) -> torch.Tensor:
         """Latent (B, C, h, w) -> image (B, 3, H, W), not clamped."""
+        if self.family.video:
+            return self.family.video.decode(self._vae, latent.to(self._device)).to(latent.device)
         return decode(self._vae, latent.to(self._device), self.tile).to(latent.device)
 
     def timesteps(self, steps: int) -> tuple[Timestep, ...]:

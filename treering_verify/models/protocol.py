@@ -3,14 +3,17 @@
 Shapes: image (B, 3, H, W) float32 in [-1, 1], not clamped on the way out of `decode`; latent (B, C, h, w) float32, scaled
 as the diffusion model sees it; noise like latent, unit normal. A model may compute elsewhere, in other precisions and
 layouts (a GPU, 16 bits, packed tokens): what goes in may lie on any device, and what comes out is float32, of these
-shapes, and lies where the input lay.
+shapes, and lies where the input lay. The frames of a clip lie one after another along the channel axis, pictures
+(B, 3 F, H, W) and latents (B, C F, h, w): `treering_verify.models.clips` says why.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeGuard
+
+from treering_verify.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -82,3 +85,23 @@ class LatentModel(Protocol):
         self, z: torch.Tensor, at: Timestep, conditions: Sequence[Condition], guidance: float = 1.0
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """One network pass at a grid point: z_t -> estimates of (latent z_0, noise), each shaped like z."""
+
+
+class ClipModel(LatentModel, Protocol):
+    """A latent diffusion model of clips."""
+
+    frames: int  # of what it encodes and decodes
+    fps: int  # frames a second
+
+
+def makes_clips(model: LatentModel) -> TypeGuard[ClipModel]:
+    """Whether a model makes clips."""
+    return getattr(model, "frames", None) is not None
+
+
+def pictures_only(model: LatentModel, doing: str) -> None:
+    """UsageError if a model makes clips, where something works on pictures."""
+    if makes_clips(model):
+        raise UsageError(
+            f"{doing} works on pictures, and {model.name} makes clips: those are for treering generate and verify"
+        )

@@ -50,6 +50,8 @@ class ModelSource:
         Pixels on a side of what the autoencoder sees at a time, with overlap and blended seams; 0: whole images.
     compiled : bool
         Whether networks go through `torch.compile` first.
+    frames : int, optional
+        Of the clips, where it makes clips; the family's own when left out.
 
     Raises
     ------
@@ -66,6 +68,7 @@ class ModelSource:
     configuration: str | None = None
     tile: int = 0
     compiled: bool = False
+    frames: int | None = None
 
     def __post_init__(self) -> None:
         for what, value, known in (("device", self.device, DEVICES), ("dtype", self.dtype, DTYPES)):
