@@ -29,6 +29,7 @@ class NullModel:
     image_size = (128, 128)
     refine: Callable[..., torch.Tensor] | None = None
     estimate: NoiseEstimator | None = None
+    screen: NoiseEstimator | None = None
 
     def encode(self, image: torch.Tensor) -> torch.Tensor:
         """Mean of each cell: red, green, blue and their mean."""

@@ -32,6 +32,7 @@ def settings_of(judge: Judge) -> dict[str, Any]:
         "keys": _keys(judge),
         "alpha": judge.alpha,
         **pipeline,
+        **({"passes": asdict(judge.passes)} if judge.passes else {}),
     }
 
 
@@ -64,6 +65,7 @@ def summary_of(
         "status": of["status"],
         "verdict": of["verdict"],
         "code": of["code"],
+        **({"decided_by": of["decided_by"]} if judge.passes else {}),
         "alpha": judge.alpha,
         "expected_false_positives": judged * judge.alpha,
         "q_values": q_values,
@@ -82,7 +84,7 @@ def summary_of(
     }
 
 
-_KINDS = ("status", "verdict", "code")
+_KINDS = ("status", "verdict", "code", "decided_by")
 
 
 def _keys(judge: Judge) -> Any:

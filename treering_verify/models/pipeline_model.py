@@ -94,6 +94,7 @@ class PipelineModel:
         self.latent_shape, self.image_size = family.shapes(name, network.config, pipe.vae.config, image_size)
         self.refine: Callable[..., torch.Tensor] | None = None
         self.estimate: NoiseEstimator | None = None
+        self.screen: NoiseEstimator | None = None
         self._pipe, self._network, self._device = pipe, network, pipe._execution_device
         self._vae = own_float32(pipe.vae, self._device)
         self._scheduler = (flow_scheduler if family.straight else diffusion_scheduler)(name, pipe.scheduler)

@@ -67,6 +67,7 @@ class LatentModel(Protocol):
     image_size: tuple[int, int]  # of what it encodes and decodes; `load_model` may be asked for another
     refine: Callable[..., torch.Tensor] | None  # the refiner: (E(x), z, r(z), x, D(z)) -> estimate of z_0 - z
     estimate: NoiseEstimator | None
+    screen: NoiseEstimator | None  # a cheap one, for the first of two passes (`first_pass`)
 
     def encode(self, image: torch.Tensor) -> torch.Tensor:
         """Mode of the encoder's posterior: image -> latent. Never a sample."""
