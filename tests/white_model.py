@@ -12,7 +12,8 @@ from treering_verify.models.protocol import Condition, Timestep
 class WhiteModel:
     """The exact diffusion of white data, z_0 ~ N(0, I), behind an autoencoder that scales by a quarter."""
 
-    name, classes, refine, estimate = "white", ("any",), None, None
+    name, classes = "white", ("any",)
+    refine = estimate = screen = None
     latent_shape, image_size, tile = (3, 32, 32), (32, 32), 0
 
     def encode(self, image: torch.Tensor) -> torch.Tensor:

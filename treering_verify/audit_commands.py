@@ -46,6 +46,13 @@ _SHOWN = 20  # detected files listed at the end
     "--column", default="", help="Column of --manifest; default: path, url, file, filename, image or the only one."
 )
 @click.option("--alpha", type=float, default=1e-6, show_default=True, help="False-positive rate per image, all keys.")
+@click.option(
+    "--passes",
+    type=click.Choice(["one", "two"]),
+    default="one",
+    show_default=True,
+    help="two: a cheap first pass decides what is clear, only the rest is inverted in full.",
+)
 @click.option("--fdr", is_flag=True, help="Add q_value to the rows at the end: Benjamini-Hochberg over files.")
 @click.option("--fail-on", type=click.Choice(["detected", "no-evidence", "inconclusive"]), multiple=True)
 @click.option(
@@ -91,6 +98,7 @@ def audit(
     manifests: tuple[str, ...],
     column: str,
     alpha: float,
+    passes: str,
     fdr: bool,
     fail_on: tuple[str, ...],
     style: str,
@@ -121,6 +129,7 @@ def audit(
     from treering_verify.audit.shards import SUMMARY, first_detected
     from treering_verify.audit.sources import Inputs
     from treering_verify.files import printable
+    from treering_verify.first_pass import Passes
     from treering_verify.key_index import load_keys
     from treering_verify.models import load_model
     from treering_verify.report import format_row, format_summary
@@ -132,8 +141,8 @@ def audit(
     options = Options(limits, pipeline.batch_size, shard_rows, fdr, overwrite, engine, worker_cpus)
     inputs = Inputs(paths, lists, nul, manifests, column)
     with _logged(log_file), _stopped_by_signals() as stop, _progress(quiet) as watch:
-        keys, loaded = load_keys(key_paths), load_model(model)
-        judge = Judge.of(keys, loaded, alpha, pipeline.pipeline(loaded))
+        keys, loaded, two = load_keys(key_paths), load_model(model), Passes() if passes == "two" else None
+        judge = Judge.of(keys, loaded, alpha, pipeline.pipeline(loaded), two)
         for _ in run_audit(inputs, judge, output, options, watch, stop):
             pass
         write_report(output, model=judge.model, pipeline=judge.pipeline)

@@ -50,6 +50,7 @@ LINES = (
         "treering_verify.callbacks",
         "treering_verify.attacks",
         "treering_verify.calibration",
+        "treering_verify.first_pass",
     ),
     ("treering_verify.weighing", "treering_verify.recovery"),
     ("treering_verify.search", "treering_verify.profiles"),

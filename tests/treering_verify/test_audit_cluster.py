@@ -28,6 +28,7 @@ from treering_verify.audit.readers import Limits
 from treering_verify.audit.rows import Row
 from treering_verify.audit.sources import Inputs
 from treering_verify.errors import UsageError
+from treering_verify.first_pass import Passes
 from treering_verify.models import LatentModel
 
 # Ray and what it brings warn of their own affairs, and leave sockets to the garbage collector.
@@ -144,6 +145,19 @@ def test_a_stopped_audit_keeps_what_is_finished_and_one_machine_goes_on(session:
     assert not found["finished"] and 2 <= found["files"] < 120
     list(audit(inputs, output, NullModel(), shard_rows=2, engine="local"))
     assert [row.path for row in stored(output)] == paths and {row.status for row in stored(output)} == {"ok"}
+
+
+def test_two_passes_decide_alike_on_a_cluster_and_on_one_machine(session: Path, tmp_path: Path) -> None:
+    fill(tmp_path / "in", 12)
+    judge = Judge.of(KEY, NullModel(), 1e-6, NULL_PIPELINE, Passes(gate=0.5))
+    for engine in ("ray", "local"):
+        options = Options(engine=engine, limits=Limits(readers=1), batch_size=4)
+        list(run_audit(Inputs((str(tmp_path / "in"),)), judge, tmp_path / engine, options))
+    rows = but_for_times(stored(tmp_path / "ray"))
+    assert rows == but_for_times(stored(tmp_path / "local")) and {row["decided_by"] for row in rows} == {
+        "first",
+        "full",
+    }
 
 
 def test_an_address_from_outside_the_cluster_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,7 @@ class GaussianModel:
     image_size = (8, 8)
     refine = None
     estimate = None
+    screen = None
 
     def __init__(self, grid: Sequence[int] | None = None) -> None:
         self.grid = grid

@@ -26,6 +26,7 @@ class StraightGaussian:
     image_size = (8, 8)
     refine = None
     estimate = None
+    screen = None
 
     def timesteps(self, steps: int) -> tuple[Timestep, ...]:
         return tuple(Timestep(1000 * (1 - i / steps), i / steps, straight=True) for i in range(steps + 1))

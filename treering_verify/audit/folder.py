@@ -15,6 +15,7 @@ from treering_verify.audit.judging import Judge
 from treering_verify.audit.rows import Row
 from treering_verify.audit.shards import read_shard
 from treering_verify.audit.sources import Inputs
+from treering_verify.first_pass import Passes
 from treering_verify.models import LatentModel, load_model
 from treering_verify.recovery import Pipeline
 from treering_verify.verification import DEFAULT_ALPHA
@@ -32,6 +33,7 @@ def audit_folder(
     model: LatentModel | None = None,
     alpha: float = DEFAULT_ALPHA,
     pipeline: Pipeline | None = None,
+    passes: Passes | None = None,
     output: str | Path | None = None,
     options: Options | None = None,
 ) -> Iterator[Row]:
@@ -48,6 +50,8 @@ def audit_folder(
     alpha : float
         False-positive rate per image, over all keys together, 0 < alpha < 1.
     pipeline : Pipeline, optional
+    passes : Passes, optional
+        How a cheap first pass decides what is clear; without, every picture is inverted in full.
     output : path, optional
         Folder for Parquet shards and the summary; an audit that was cut short there goes on. Without, nothing is kept.
     options : Options, optional
@@ -64,7 +68,7 @@ def audit_folder(
         As `engine.run_audit`.
     """
     inputs = paths if isinstance(paths, Inputs) else Inputs(_texts(paths))
-    judge = Judge.of(keys, model or load_model(), alpha, pipeline or Pipeline())
+    judge = Judge.of(keys, model or load_model(), alpha, pipeline or Pipeline(), passes)
     options = options or Options()
     if output is not None:
         yield from _in_order(Path(output), run_audit(inputs, judge, Path(output), options))

@@ -12,15 +12,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from treering_verify.audit.answers import answer
 from treering_verify.audit.reading import Reading, read_encoded, refused
 from treering_verify.audit.rows import Row
 from treering_verify.errors import KeyFileError, ModelError, UsageError
 from treering_verify.files import printable
-from treering_verify.identification import gather, search
+from treering_verify.first_pass import Passes
+from treering_verify.identification import gather
 from treering_verify.key_index import KeyIndex
 from treering_verify.models import LatentModel, pictures_only
 from treering_verify.profiles import check_profile
-from treering_verify.recovery import Pipeline, recover_noise
+from treering_verify.recovery import Pipeline
 from treering_verify.verification import DEFAULT_ALPHA, check_shape, decide
 
 if TYPE_CHECKING:
@@ -49,6 +51,8 @@ class Judge:
         Written into each row.
     device : str
         Where the model is.
+    passes : Passes, optional
+        Where most pictures are to be decided by a cheap first pass; None takes all through the pipeline.
     """
 
     model: LatentModel
@@ -58,16 +62,19 @@ class Judge:
     settings_id: str = ""
     device: str = "cpu"
     weakness: str = ""  # why marks of this model would be missed, as its profile says
+    passes: Passes | None = None
 
     @classmethod
-    def of(cls, keys: Keys, model: LatentModel, alpha: float, pipeline: Pipeline) -> Judge:
+    def of(
+        cls, keys: Keys, model: LatentModel, alpha: float, pipeline: Pipeline, passes: Passes | None = None
+    ) -> Judge:
         """Judge by keys and indexes.
 
         Raises
         ------
         UsageError
-            If there is no key, two have the same name, one or the profile does not fit the model, the model makes clips, or
-            alpha is out of range.
+            If there is no key, two have the same name, one or the profile does not fit the model, the model makes clips,
+            alpha is out of range, or the model cannot give the first pass.
         """
         pictures_only(model, "an audit")
         indexes = gather(keys)
@@ -76,7 +83,7 @@ class Judge:
         if not 0 < alpha < 1:
             raise UsageError(f"alpha is {alpha}: choose a false-positive rate between 0 and 1, such as 1e-6")
         weakness = check_profile(pipeline.profile, model, alpha, sum(map(len, indexes)))
-        return cls(model, indexes, alpha, pipeline, weakness=weakness)
+        return cls(model, indexes, alpha, pipeline, weakness=weakness, passes=passes and passes.of(model))
 
     @property
     def keys_tried(self) -> int:
@@ -110,16 +117,13 @@ def judge_batch(judge: Judge, readings: Sequence[Reading]) -> list[Row]:
     import numpy as np
     import torch
 
-    started = time.perf_counter()
     pixels = torch.from_numpy(np.stack([reading.pixels for reading in readings if reading.pixels is not None]))
     images = pixels.permute(0, 3, 1, 2).to(torch.float32).contiguous() / 127.5 - 1.0  # as images.to_tensor
-    noise_hat, solution = recover_noise(judge.model, images.to(judge.device), judge.pipeline)
-    evidence = search(noise_hat.cpu(), judge.indexes, 1)
-    seconds = (time.perf_counter() - started) / len(readings)
+    answers = answer(judge.model, images.to(judge.device), judge.indexes, judge.pipeline, judge.passes, judge.alpha)
     rows = []
-    for i, (reading, found) in enumerate(zip(readings, evidence, strict=True)):
-        verdict, code, reason = decide(found, judge.alpha, reading.note, solution.status[i], judge.weakness)
-        best, residual = found[0], float(solution.residual[i])  # NaN: the method computes none
+    for reading, found in zip(readings, answers, strict=True):
+        verdict, code, reason = decide(found.evidence, judge.alpha, reading.note, found.status, judge.weakness)
+        best = found.evidence[0]
         strongest = {name: getattr(best, name) for name in _EVIDENCE}
         row = row_of(
             judge,
@@ -127,9 +131,10 @@ def judge_batch(judge: Judge, readings: Sequence[Reading]) -> list[Row]:
             verdict=verdict,
             code=code,
             reason=reason,
-            residual=None if math.isnan(residual) else residual,
-            converged=solution.converged[i],
-            seconds=reading.seconds + seconds,
+            residual=None if math.isnan(found.residual) else found.residual,
+            converged=found.converged,
+            seconds=reading.seconds + found.seconds,
+            decided_by=found.decided_by,
             **strongest,
         )
         rows.append(row)

@@ -30,6 +30,7 @@ class NullModel:
     refine: Callable[..., torch.Tensor] | None = None
     estimate: NoiseEstimator | None = None
     tile = 0
+    screen: NoiseEstimator | None = None
 
     def encode(self, image: torch.Tensor) -> torch.Tensor:
         """Mean of each cell: red, green, blue and their mean."""

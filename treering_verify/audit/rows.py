@@ -54,6 +54,8 @@ class Row:
         As in `Verdict`, and None where the method computes none; `converged` too.
     seconds : float
         Reading, and this image's share of the time of its batch; reading alone for a repeated picture.
+    decided_by : {"first", "full"} or None
+        Which pass decided, in an audit of two; the numbers are that pass's.
     q_value : float or None
         Benjamini-Hochberg over the judged files of the audit, where it was asked for.
     """
@@ -79,6 +81,7 @@ class Row:
     residual: float | None = None
     converged: bool = False
     seconds: float = 0.0
+    decided_by: str | None = None
     q_value: float | None = None
 
     @property
@@ -146,6 +149,7 @@ def schema(with_q_values: bool = False) -> pyarrow.Schema:
         column("converged", pa.bool_()),
         column("settings_id", pa.string()),
         column("seconds", pa.float64()),
+        column("decided_by", pa.string(), True),
     ]
     return pa.schema(columns + ([column("q_value", pa.float64(), True)] if with_q_values else []))
 
@@ -163,12 +167,13 @@ def from_table(table: pyarrow.Table) -> list[Row]:
 
 
 def count(rows: Iterable[Row]) -> dict[str, int]:
-    """Count rows by what they say: "status:ok", "verdict:detected" (of judged rows), "code:corrupt" (where there is one)."""
+    """Count rows by what they say: "status:ok", "verdict:detected" (if judged), "code:corrupt", "decided_by:first"."""
     counts: dict[str, int] = {}
     for row in rows:
         labels = [f"status:{row.status}"]
         labels += [f"verdict:{row.verdict}"] if row.status == "ok" else []
         labels += [f"code:{row.code}"] if row.code else []
+        labels += [f"decided_by:{row.decided_by}"] if row.decided_by else []
         for label in labels:
             counts[label] = counts.get(label, 0) + 1
     return counts

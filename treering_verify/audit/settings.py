@@ -29,12 +29,13 @@ def settings_of(judge: Judge) -> dict[str, Any]:
     return {
         "version": __version__,
         "model": judge.model.name,
-        "weights": fingerprint(judge.model),
+        "weights": fingerprint(judge.model, screen=judge.passes is not None),
         "keys": _keys(judge),
         "alpha": judge.alpha,
         **pipeline,
         "profile": profile.record() if profile else None,
         "tile": judge.model.tile,
+        **({"passes": asdict(judge.passes)} if judge.passes else {}),
     }
 
 
@@ -67,6 +68,7 @@ def summary_of(
         "status": of["status"],
         "verdict": of["verdict"],
         "code": of["code"],
+        **({"decided_by": of["decided_by"]} if judge.passes else {}),
         "alpha": judge.alpha,
         "expected_false_positives": judged * judge.alpha,
         "q_values": q_values,
@@ -85,7 +87,7 @@ def summary_of(
     }
 
 
-_KINDS = ("status", "verdict", "code")
+_KINDS = ("status", "verdict", "code", "decided_by")
 
 
 def _keys(judge: Judge) -> Any:

@@ -25,6 +25,7 @@ from treering_verify.benchmark.kept import FOLDER
 from treering_verify.benchmark.noise import noise
 from treering_verify.benchmark.null import null
 from treering_verify.benchmark.pareto import pareto
+from treering_verify.benchmark.passes import passes
 from treering_verify.benchmark.patterns import patterns
 from treering_verify.benchmark.places import places
 from treering_verify.benchmark.precision import precision
@@ -62,6 +63,7 @@ BENCHMARKS: dict[str, Callable[[LatentModel, Scope], Findings]] = {
     "clips": clips,
     "throughput": throughput,
     "audit": audit,
+    "passes": passes,
     "quality": quality,
     "robustness": robustness,
     "forgery": forgery,

@@ -48,6 +48,7 @@ SEEDS = {
             "robustness",
             "forgery",
             "front",
+            "passes",
         )
     )
 }

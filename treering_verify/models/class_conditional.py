@@ -28,6 +28,8 @@ class ClassConditionalModel:
         A `Refiner` of this autoencoder, frozen and in evaluation mode.
     estimator : optional
         An `Estimator` of this diffusion model, likewise.
+    screen : optional
+        A cheap one, for the first of two passes, likewise.
     classes : sequence of str
         Names of the class indices 0 .. n - 1; index n is the null class.
 
@@ -46,6 +48,7 @@ class ClassConditionalModel:
         classes: Sequence[str],
         refiner: Any = None,
         estimator: Any = None,
+        screen: Any = None,
     ) -> None:
         config = scheduler.config
         if config.prediction_type not in ("epsilon", "v_prediction"):
@@ -62,7 +65,7 @@ class ClassConditionalModel:
             )
         self.name, self.classes = name, tuple(classes)
         self._vae, self._unet, self._scheduler = vae, unet, scheduler
-        self.refine, self.estimate, self.tile = refiner, estimator, 0
+        self.refine, self.estimate, self.screen, self.tile = refiner, estimator, screen, 0
         factor = pixels_per_cell(name, vae.config)
         side = unet.config.sample_size
         height, width = (side, side) if isinstance(side, int) else side

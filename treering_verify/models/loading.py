@@ -167,11 +167,14 @@ def _load_parts(
         scheduler = diffusers.DDIMScheduler.from_pretrained(folder, subfolder="scheduler", local_files_only=True)
         refined = refined and (folder / "refiner").is_dir()
         refiner = _load_network(Refiner, folder, "refiner") if refined else None
-        estimator = _load_network(Estimator, folder, "estimator") if (folder / "estimator").is_dir() else None
+        estimator, screen = (
+            _load_network(Estimator, folder, part) if (folder / part).is_dir() else None
+            for part in ("estimator", "screen")
+        )
     finally:
         logging.set_verbosity(verbosity)
     names = classes or [f"class{i}" for i in range((unet.config.num_class_embeds or 1) - 1)]
-    return ClassConditionalModel(name, vae, unet, scheduler, names, refiner, estimator)
+    return ClassConditionalModel(name, vae, unet, scheduler, names, refiner, estimator, screen)
 
 
 def _load_network(kind: Any, folder: Path, part: str) -> Any:

@@ -147,6 +147,7 @@ class PipelineModel:
         self.tile = 0 if family.video else fitting_tile(name, pipe.vae.config, tile)
         self.refine: Callable[..., torch.Tensor] | None = None
         self.estimate: NoiseEstimator | None = None
+        self.screen: NoiseEstimator | None = None
         self._pipe, self._network, self._device = pipe, network, pipe._execution_device
         self._vae = own_float32(pipe.vae, self._device)
         self._scheduler = (flow_scheduler if family.straight else diffusion_scheduler)(name, pipe.scheduler)

@@ -71,6 +71,7 @@ class LatentModel(Protocol):
     refine: Callable[..., torch.Tensor] | None  # the refiner: (E(x), z, r(z), x, D(z)) -> estimate of z_0 - z
     estimate: NoiseEstimator | None
     tile: int  # pixels on a side of what the autoencoder sees at a time; 0: whole images
+    screen: NoiseEstimator | None  # a cheap one, for the first of two passes (`first_pass`)
 
     def encode(self, image: torch.Tensor) -> torch.Tensor:
         """Mode of the encoder's posterior: image -> latent. Never a sample."""

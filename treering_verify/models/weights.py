@@ -7,13 +7,14 @@ import hashlib
 from treering_verify.models.protocol import LatentModel
 
 
-def fingerprint(model: LatentModel, *, refiner: bool = True) -> str:
-    """Digest of a model's weights, 16 hexadecimal digits; without the refiner's where it plays no part."""
+def fingerprint(model: LatentModel, *, refiner: bool = True, screen: bool = False) -> str:
+    """Digest of a model's weights, 16 hexadecimal digits; without the refiner's and the screen's where they play no part."""
     import torch
 
     digest = hashlib.sha256()
+    without = [part for part, used in ((model.refine, refiner), (model.screen, screen)) if not used]
     for name, part in sorted(vars(model).items()):
-        if isinstance(part, torch.nn.Module) and (refiner or part is not model.refine):
+        if isinstance(part, torch.nn.Module) and not any(part is other for other in without):
             for label, tensor in sorted(part.state_dict().items()):
                 digest.update(f"{name}.{label}".encode())
                 digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())

@@ -102,6 +102,8 @@ def format_summary(summary: dict[str, Any]) -> Iterator[str]:
     yield f"of {judged} judged: {counted(summary['verdict'])}"
     if summary["code"]:
         yield f"reasons: {counted(summary['code'])}"
+    if "decided_by" in summary:
+        yield f"decided by the first pass: {summary['decided_by'].get('first', 0)} of {judged}"
     expected = f"{summary['expected_false_positives']:.2g}"
     yield f"false positives expected by chance: {expected} ({judged} images, alpha {summary['alpha']:g} each)"
 

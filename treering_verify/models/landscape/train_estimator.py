@@ -1,14 +1,18 @@
-"""Recipe of the noise estimator: `python -m treering_verify.models.landscape.train_estimator --work DIR`.
+"""Recipe of the noise estimator and the screen: `python -m treering_verify.models.landscape.train_estimator --work DIR`.
 
 The model generates images from noise N(0, I), as marked noise is over keys; they are attacked, brought to 8 bits and taken
 back as suspect images are. The estimator learns to say the noise from the points that inversion passes. Nothing is marked:
 where every number of the noise is normal, every number of it teaches what a key's would. Inputs are computed once, kept
 under the work folder in parts, and held in memory (about 57 kB each in float16).
+
+`--part screen` trains the same kind of network for the first of two passes (`first_pass`), from the same examples: of their
+points it sees the latent alone. There it is after the default decoder inversion; in use it is the encoder's, for less time.
 """
 
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +29,24 @@ from treering_verify.models.landscape.train_refiner import draw_attack
 from treering_verify.noise_inversion import denoise, trajectory
 from treering_verify.recovery import problem_of
 
-IMAGES, COPIES, STEPS, BATCH = 512, 3, 1500, 16
+IMAGES, COPIES, BATCH = 512, 3, 16
+POINTS = (0, 1, 2, 4, 7, 10)  # of each example
 _SEEDS = 13 << 32
 _GENERATING_STEPS = 20
 _CHUNK = 16
 # The loss looks at the frequencies that keys live on; what is finer than that, few images show at all.
 _INNER, _OUTER, _ELSEWHERE = 2, 14, 0.1
+
+
+@dataclass(frozen=True)
+class Part:
+    """A network that is trained here: how many of the points it sees, from the latent on, and for how many steps."""
+
+    seen: int
+    steps: int
+
+
+PARTS = {"estimator": Part(len(POINTS), 1500), "screen": Part(1, 800)}
 
 
 def examples(
@@ -86,27 +102,29 @@ def band_error(estimate: torch.Tensor, noise: torch.Tensor, weights: torch.Tenso
 def train(
     model: LatentModel,
     work: Path,
+    name: str = "estimator",
     *,
     count: int = IMAGES,
     copies: int = COPIES,
-    steps: int = STEPS,
+    steps: int | None = None,
     batch: int = BATCH,
-    points: tuple[int, ...] = (0, 1, 2, 4, 7, 10),
+    points: tuple[int, ...] = POINTS,
     width: int = 32,
     blocks: int = 4,
 ) -> Estimator:
-    """Train, or go on training; returns the EMA."""
-    grid = noise_inversion.DEFAULT_STEPS
+    """Train one of `PARTS`, or go on training it; returns the EMA."""
+    part, grid, channels = PARTS[name], noise_inversion.DEFAULT_STEPS, model.latent_shape[0]
+    seen = points[: part.seen]
     data = gather(model, work, count=count, copies=copies, points=points, steps=grid)
     torch.manual_seed(4)
-    estimator = Estimator(model.latent_shape[0], grid, points, width, blocks).to(memory_format=torch.channels_last)
-    trainer = Trainer("estimator", estimator, work, steps=steps, peak=1e-3, decay=0.01)
+    estimator = Estimator(channels, grid, seen, width, blocks).to(memory_format=torch.channels_last)
+    trainer = Trainer(name, estimator, work, steps=steps or part.steps, peak=1e-3, decay=0.01)
     weights = band_weights(*model.latent_shape[1:])
 
     def loss_of(step: int) -> dict[str, torch.Tensor]:
         generator = torch.Generator().manual_seed(step)
         pick = torch.randint(0, len(data["noise"]), (batch,), generator=generator)
-        inputs, noise = (data[name][pick].float() for name in ("inputs", "noise"))
+        inputs, noise = data["inputs"][pick, : channels * len(seen)].float(), data["noise"][pick].float()
         if step % 2:  # mirrored pictures have, nearly, mirrored noise
             inputs, noise = inputs.flip(-1), noise.flip(-1)
         return {"loss": band_error(estimator.estimate(inputs), noise, weights).mean()}
@@ -117,14 +135,16 @@ def train(
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Train the estimator and export it as float16 safetensors."""
-    parser = recipe_parser(__doc__, "examples and checkpoints", "estimator")
+    """Train a part and export it as float16 safetensors."""
+    parser = recipe_parser(__doc__, "examples and checkpoints", "PART")
+    parser.add_argument("--part", choices=sorted(PARTS), default="estimator")
     parser.add_argument("--images", type=int, default=IMAGES)
-    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--steps", type=int, help="default: 1500, of the screen 800")
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
-    estimator = train(load_model(options.model), options.work, count=options.images, steps=options.steps)
-    estimator.half().save_pretrained((options.output or options.work) / "estimator")
+    model = load_model(options.model)
+    estimator = train(model, options.work, options.part, count=options.images, steps=options.steps)
+    estimator.half().save_pretrained((options.output or options.work) / options.part)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,181 @@
+"""What a cheap first pass decides, what it saves, and what it loses against the full inversion of every image."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors import Rate
+from treering_verify import __version__
+from treering_verify.benchmark.kept import kept
+from treering_verify.benchmark.own_keys import generate_each
+from treering_verify.benchmark.scope import CLEAN, SEEDS, Scope, distorted
+from treering_verify.findings import Cell, Findings, Table
+from treering_verify.first_pass import LOOKS, Passes
+from treering_verify.generation import generate
+from treering_verify.images import to_tensor
+from treering_verify.key import Key
+from treering_verify.models import LatentModel
+from treering_verify.models.weights import fingerprint
+from treering_verify.recovery import recover_noise
+from treering_verify.results import Inversion
+from treering_verify.verification import DEFAULT_ALPHA
+from treering_verify.weighing import weigh
+
+if TYPE_CHECKING:
+    import torch
+
+    Recover = Callable[[LatentModel, torch.Tensor], tuple[torch.Tensor, Inversion]]
+
+_ATTACKS = (CLEAN, "jpeg:quality=75", "jpeg:quality=25", "jpeg:quality=10", "noise:sigma=0.05", "blur:radius=2")
+_TRUTHS = ("marked", "unmarked")
+_BATCH = 16
+_FULL = "full"
+_COLUMNS = (
+    "detected",
+    "detected in full",
+    "lost",
+    "false positives",
+    "decided: marked",
+    "unmarked",
+    "images/s: marked",
+    "unmarked",
+    "in full",
+)
+
+
+def passes(model: LatentModel, scope: Scope) -> Findings:
+    """Read images by every first pass and in full, each under a key of its own, and let each pair of passes decide."""
+    count = scope.images(4, 24)
+    attacks = (_ATTACKS[0], _ATTACKS[2]) if scope.quick else _ATTACKS
+    looks = [name for name in LOOKS if name != "screen" or model.screen is not None]
+    ways: dict[str, Recover] = {name: LOOKS[name] for name in looks} | {_FULL: recover_noise}
+    facts = (fingerprint(model), __version__, attacks, tuple(ways))
+    rows: list[dict[str, Any]] = []
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    with scope.progress("Batches", -(-count // _BATCH)) as advance:
+        for start in range(0, count, _BATCH):
+            members = range(start, min(count, start + _BATCH))
+
+            def measure(members: range = members) -> dict[str, NDArray[np.float64]]:
+                return _measure(model, members, attacks, ways)
+
+            found = kept(scope.folder, "passes", (facts, members), measure)
+            for place, truth, attack in _cases(attacks):
+                for way, of_way in zip(ways, found["seconds"], strict=True):
+                    seconds[way].append(float(of_way[place]))
+                log10 = dict(zip(ways, found["log10"][:, place], strict=True))
+                for look in looks:
+                    rows += _decided(attack, truth, look, members, log10[look], log10[_FULL])
+            advance()
+    cost = {way: statistics.median(times) for way, times in seconds.items()}
+    together = [_line(rows, look, None, cost) for look in looks]
+    lines = [_line(rows, look, attack, cost) for attack in attacks for look in looks]
+    chosen, columns = Passes(), ("first pass", *_COLUMNS)
+    note = (
+        f"alpha {DEFAULT_ALPHA:g}; the first pass spends {chosen.share:g} of it, and p <= {chosen.gate:g} in it goes on. "
+        "'lost': detected in full and not by two passes. Images per second: from the median time of each pass on an "
+        f"image, batches of {_BATCH}. Key pattern random. Intervals: Clopper-Pearson, 95 %."
+    )
+    times = Table(
+        "Time of a pass",
+        ("pass", "seconds per image"),
+        tuple((way, f"{s:.3f}") for way, s in cost.items()),
+        "The evidence of one key included. On a machine with other work, compare within one run only.",
+    )
+    return Findings(
+        "passes",
+        "How much of an audit can a cheap first pass decide, and what is lost by it?",
+        tuple(rows),
+        (
+            Table("All attacks together", columns, tuple(line[1:] for line in together), note),
+            Table("By attack", ("attack", *columns), tuple(lines)),
+            times,
+        ),
+        seeds=f"{SEEDS['passes']} onwards, keys likewise; one key per image",
+        count=f"{count} marked and {count} unmarked per attack",
+    )
+
+
+def _cases(attacks: Sequence[str]) -> Iterator[tuple[int, str, str]]:
+    """Every kind of image and attack, numbered."""
+    for place, (truth, attack) in enumerate(product(_TRUTHS, attacks)):
+        yield place, truth, attack
+
+
+def _measure(
+    model: LatentModel, members: range, attacks: Sequence[str], ways: dict[str, Recover]
+) -> dict[str, NDArray[np.float64]]:
+    """Log10 p of some images under their keys, (ways, cases, n), and the seconds per image, (ways, cases)."""
+    import torch
+
+    first = SEEDS["passes"]
+    keys = [Key.generate(model.latent_shape, seed=first + i) for i in members]
+    seeds = {truth: [first + (place << 20) + i for i in members] for place, truth in enumerate(_TRUTHS)}
+    pictures = {
+        "marked": generate_each(model, keys, seeds["marked"], lambda: None),
+        "unmarked": [made.image for made in generate(model, None, seeds=seeds["unmarked"])],
+    }
+    cases = list(_cases(attacks))
+    log10 = np.empty((len(ways), len(cases), len(members)))
+    seconds = np.empty((len(ways), len(cases)))
+    for place, truth, attack in cases:
+        pixels = torch.cat([to_tensor(picture) for picture in distorted(pictures[truth], attack)])
+        for row, recover in enumerate(ways.values()):
+            begun = time.perf_counter()
+            noise_hat, _ = recover(model, pixels)
+            pairs = zip(noise_hat.split(1), keys, strict=True)
+            log10[row, place] = [weigh(noise, [key])[0][0].log10_pvalue for noise, key in pairs]
+            seconds[row, place] = (time.perf_counter() - begun) / len(members)
+    return {"log10": log10, "seconds": seconds}
+
+
+def _decided(
+    attack: str, truth: str, look: str, members: range, first: NDArray[np.float64], full: NDArray[np.float64]
+) -> list[dict[str, Any]]:
+    chosen, rows = Passes(look), []
+    for i, one, two in zip(members, first.tolist(), full.tolist(), strict=True):
+        settled = chosen.settles(one, DEFAULT_ALPHA)
+        log10, share = (one, chosen.share) if settled else (two, 1 - chosen.share)
+        rows.append(
+            {
+                "pass": look,
+                "attack": attack,
+                "truth": truth,
+                "image": i,
+                "log10_first": one,
+                "log10_full": two,
+                "decided_by": "first" if settled else _FULL,
+                "detected": log10 <= np.log10(share * DEFAULT_ALPHA),
+                "detected_in_full": two <= np.log10(DEFAULT_ALPHA),
+            }
+        )
+    return rows
+
+
+def _line(rows: Sequence[dict[str, Any]], look: str, attack: str | None, cost: dict[str, float]) -> tuple[Cell, ...]:
+    chosen = [row for row in rows if row["pass"] == look and attack in (None, row["attack"])]
+    marked = [row for row in chosen if row["truth"] == "marked"]
+    unmarked = [row for row in chosen if row["truth"] == "unmarked"]
+    whole = [row for row in marked if row["detected_in_full"]]
+    settled = {
+        truth: statistics.fmean(row["decided_by"] == "first" for row in some)
+        for truth, some in (("marked", marked), ("unmarked", unmarked))
+    }
+    return (
+        attack or "all",
+        look,
+        Rate(sum(row["detected"] for row in marked), len(marked)),
+        Rate(len(whole), len(marked)),
+        Rate(sum(not row["detected"] for row in whole), len(whole)) if whole else "none to lose",
+        Rate(sum(row["detected"] for row in unmarked), len(unmarked)),
+        *(f"{100 * share:.0f} %" for share in settled.values()),
+        *(f"{1 / (cost[look] + (1 - share) * cost[_FULL]):.2f}" for share in settled.values()),
+        f"{1 / cost[_FULL]:.2f}",
+    )
