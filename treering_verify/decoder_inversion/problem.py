@@ -102,11 +102,13 @@ def in_precision(problem: Problem, precision: str) -> Problem:
         return problem
     device = problem.image.device.type
 
+    from treering_verify.models import lowered as lowered_precision
+
     def lowered(run: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
         def lower(*arrays: torch.Tensor) -> torch.Tensor:
             import torch
 
-            with torch.autocast(device, getattr(torch, precision)):
+            with lowered_precision(device, getattr(torch, precision)):
                 output = run(*arrays).float()
             return output if bool(output.isfinite().all()) else run(*arrays)
 

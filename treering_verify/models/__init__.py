@@ -1,5 +1,6 @@
 """Latent diffusion models behind one protocol: the embedded one, and pipelines of diffusers that users have."""
 
+from treering_verify.models.autoencoder import AUTOENCODERS, lowered
 from treering_verify.models.families import FAMILIES
 from treering_verify.models.loading import EMBEDDED, latent_shape, load_model
 from treering_verify.models.pipeline_loading import load_pipeline
@@ -8,6 +9,7 @@ from treering_verify.models.protocol import Condition, LatentModel, Timestep
 from treering_verify.models.source import DEVICES, DTYPES, ModelSource
 
 __all__ = [
+    "AUTOENCODERS",
     "DEVICES",
     "DTYPES",
     "EMBEDDED",
@@ -20,6 +22,7 @@ __all__ = [
     "latent_shape",
     "load_model",
     "load_pipeline",
+    "lowered",
     "native_noise",
     "pipeline_shape",
 ]

@@ -1,7 +1,14 @@
-"""Autoencoders of diffusers: image (B, 3, H, W) <-> latent (B, C, h, w) as the diffusion model sees it."""
+"""Autoencoders of diffusers: image (B, 3, H, W) <-> latent (B, C, h, w) as the diffusion model sees it.
+
+Kinds differ in what they call the latent, in how they configure its shape and its normalisation, and in nothing else that
+anything above has to know. Their configurations are read as mappings, so that files will do.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from treering_verify.errors import ModelError
@@ -9,45 +16,84 @@ from treering_verify.errors import ModelError
 if TYPE_CHECKING:
     import torch
 
+AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny", "AsymmetricAutoencoderKL", "AutoencoderDC", "VQModel")
+_LOWERED: ContextVar[bool] = ContextVar("_LOWERED", default=False)
+
 
 def encode(vae: Any, image: torch.Tensor) -> torch.Tensor:
-    """Image in [-1, 1] -> latent: mode of the posterior, if any, shifted and scaled.
+    """Image in [-1, 1] -> latent: mode of the posterior, if any, shifted and scaled; a caller's autocast does not reach it.
 
     Raises
     ------
     ModelError
-        If the latent is not finite. Under autocast it is returned all the same: whoever chose 16 bits looks for that.
+        If the latent is not finite. In `lowered` precision it is returned all the same: whoever chose that looks for it.
     """
     import torch
 
-    latent = torch.cat([_mode(vae.encode(part)) for part in _cache_sized(image)])
-    scale, shift = _normalisation(vae.config, latent)
-    latent = (latent - shift) * scale
-    if not torch.is_autocast_enabled(image.device.type) and not bool(latent.isfinite().all()):
+    with _full_precision(image):
+        latent = torch.cat([_mode(vae.encode(part)) for part in _cache_sized(image)])
+        scale, shift = _normalisation(vae.config, latent)
+        latent = (latent - shift) * scale
+    if not _LOWERED.get() and not bool(latent.isfinite().all()):
         raise ModelError("the autoencoder gave numbers that are not finite: its weights are damaged or overflow")
     return latent
 
 
 def decode(vae: Any, latent: torch.Tensor) -> torch.Tensor:
-    """Latent -> image, not clamped."""
+    """Latent -> image, not clamped; likewise."""
     import torch
 
-    scale, shift = _normalisation(vae.config, latent)
-    raw, pixels = latent / scale + shift, pixels_per_cell("", vae.config)
-    return torch.cat([vae.decode(part).sample for part in _cache_sized(raw, pixels)])
+    with _full_precision(latent):
+        scale, shift = _normalisation(vae.config, latent)
+        raw, pixels = latent / scale + shift, pixels_per_cell("", vae.config)
+        return torch.cat([vae.decode(part).sample for part in _cache_sized(raw, pixels)])
 
 
-def pixels_per_cell(name: str, config: Any) -> int:
-    """Pixels per latent cell and side; the halves of an `AutoencoderTiny` are configured apart and may disagree."""
-    stages = config["block_out_channels"]
-    down = 2 ** (len(config.get("encoder_block_out_channels", stages)) - 1)
-    up = config.get("upsampling_scaling_factor", 2) ** (len(stages) - 1)
+@contextmanager
+def lowered(device: str, precision: torch.dtype) -> Iterator[None]:
+    """Run `encode` and `decode`, and whatever else is computed meanwhile, in 16 bits on purpose."""
+    import torch
+
+    before = _LOWERED.set(True)
+    try:
+        with torch.autocast(device, precision):
+            yield
+    finally:
+        _LOWERED.reset(before)
+
+
+def pixels_per_cell(name: str, config: Mapping[str, Any]) -> int:
+    """Pixels per latent cell and side, from a configuration alone.
+
+    Raises
+    ------
+    ModelError
+        If the halves disagree: `AutoencoderTiny`, -DC and Asymmetric- configure each apart.
+    """
+    down = 2 ** (len(_stages(config, "encoder", "down")) - 1)
+    up = config.get("upsampling_scaling_factor", 2) ** (len(_stages(config, "decoder", "up")) - 1)
     if down != up:
         raise ModelError(
             f"{name}: the encoder shrinks a side {down} times and the decoder grows it {up} times: "
             "give both halves of the autoencoder as many stages"
         )
     return int(down)
+
+
+def latent_channels(config: Mapping[str, Any]) -> int:
+    """Channels of the latent; those of a codebook's entries where there is one, which need not be the decoder's own."""
+    return int(config.get("vq_embed_dim") or config["latent_channels"])
+
+
+def check_autoencoder(name: str, vae: Any) -> None:
+    """Raise ModelError if an autoencoder is of no kind that is known here, or its latents are not numbers but indices."""
+    kind = type(vae).__name__
+    if kind not in AUTOENCODERS:
+        raise ModelError(f"{name}: a {kind} is not supported: use one of {', '.join(AUTOENCODERS)}")
+    if vae.config.get("lookup_from_codebook"):
+        raise ModelError(
+            f"{name}: its latents are indices of a codebook, in which no noise is written: use another model"
+        )
 
 
 def own_float32(vae: Any, device: Any) -> Any:
@@ -61,20 +107,29 @@ def own_float32(vae: Any, device: Any) -> Any:
     ModelError
         If the weights are not in memory (sequential offloading).
     """
+    import inspect
+
     import torch
 
     state = vae.state_dict()
     if any(tensor.is_meta for tensor in state.values()):
         raise ModelError("the autoencoder's weights are not in memory: switch sequential offloading off for it")
+    # Some kinds add to their configuration what they do not take, and diffusers complains of it.
+    taken = inspect.signature(type(vae).__init__).parameters
     with torch.device("meta"):
-        own = type(vae).from_config(vae.config)
+        own = type(vae)(**{name: value for name, value in vae.config.items() if name in taken})
     own.load_state_dict({name: tensor.to(device, torch.float32) for name, tensor in state.items()}, assign=True)
     return own.eval().requires_grad_(False)
 
 
 def _mode(encoded: Any) -> torch.Tensor:
-    """Return the latent that an encoder means: `AutoencoderTiny` says it outright, others the posterior around it."""
-    return encoded.latents if "latents" in encoded else encoded.latent_dist.mode()
+    """Return the latent that an encoder means: KL kinds say the posterior around it, others the latent outright.
+
+    That of a `VQModel` is the one before the codebook, as the diffusion model makes them; see docs/models.md.
+    """
+    if "latent_dist" in encoded:
+        return encoded.latent_dist.mode()
+    return encoded.latents if "latents" in encoded else encoded.latent
 
 
 def _normalisation(config: Any, like: torch.Tensor) -> tuple[Any, Any]:
@@ -83,7 +138,22 @@ def _normalisation(config: Any, like: torch.Tensor) -> tuple[Any, Any]:
     if config.get("latents_mean") is not None and config.get("latents_std") is not None:
         mean, std = (like.new_tensor(config[name]).view(1, -1, 1, 1) for name in ("latents_mean", "latents_std"))
         return scale / std, mean
-    return scale, float(config.shift_factor or 0.0)
+    return scale, float(config.get("shift_factor") or 0.0)
+
+
+def _full_precision(like: torch.Tensor) -> AbstractContextManager[Any]:
+    """Switch a caller's autocast off, unless precision was lowered on purpose."""
+    import torch
+
+    device = like.device.type
+    cast = torch.is_autocast_enabled(device) and not _LOWERED.get()
+    return torch.autocast(device, enabled=False) if cast else nullcontext()
+
+
+def _stages(config: Mapping[str, Any], half: str, direction: str) -> Sequence[int]:
+    """Widths of the stages of one half, under whichever name a kind configures them."""
+    names = (f"{half}_block_out_channels", f"{direction}_block_out_channels", "block_out_channels")
+    return next(config[name] for name in names if config.get(name))
 
 
 _PIXELS_PER_PASS = {"cpu": 4 * 128 * 128}

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from treering_verify.errors import ModelError, UsageError
-from treering_verify.models.autoencoder import decode, encode, own_float32
-from treering_verify.models.families import AUTOENCODERS, FAMILIES, PipelineFamily, family_of, pack
+from treering_verify.errors import LimitedModelWarning, ModelError, UsageError
+from treering_verify.models.autoencoder import check_autoencoder, decode, encode, own_float32
+from treering_verify.models.families import PipelineFamily, family_of, known_pipelines, pack
+from treering_verify.models.few_steps import CONSISTENCY
 from treering_verify.models.ode import (
     FLOW,
     diffusion_grid,
@@ -47,8 +48,18 @@ def from_pipeline(pipe: Any, *, name: str | None = None, image_size: tuple[int, 
         If the pipeline belongs to no family, or cannot be inverted.
     UsageError
         If its images cannot have that size.
+
+    Warns
+    -----
+    LimitedModelWarning
+        If verdicts on its images reach less far than on others'.
     """
-    return PipelineModel(pipe, _family(pipe), name or _name(pipe), image_size)
+    import warnings
+
+    model = PipelineModel(pipe, _family(pipe), name or _name(pipe), image_size)
+    if model.family.caution:
+        warnings.warn(f"{model.name}: {model.family.caution}", LimitedModelWarning, stacklevel=2)
+    return model
 
 
 def native_noise(pipe: Any, noise: torch.Tensor) -> torch.Tensor:
@@ -62,6 +73,10 @@ def native_noise(pipe: Any, noise: torch.Tensor) -> torch.Tensor:
         If the pipeline has no such noise at any image size.
     """
     family = _family(pipe)
+    if not family.latents:
+        raise UsageError(
+            f"a {type(pipe).__name__} takes no latents=: generate with tv.generate(tv.from_pipeline(pipe), ...)"
+        )
     network = getattr(pipe, family.network)
     channels, patch = pipeline_shape(pipe)[0], family.patch(network.config)
     if noise.shape[1] != channels or noise.shape[2] % patch or noise.shape[3] % patch:
@@ -82,21 +97,23 @@ class PipelineModel:
     """A `LatentModel` made of a pipeline; see `from_pipeline`."""
 
     def __init__(self, pipe: Any, family: PipelineFamily, name: str, image_size: tuple[int, int] | None) -> None:
-        if type(pipe.vae).__name__ not in AUTOENCODERS:
+        check_autoencoder(name, pipe.vae)
+        network, scheduler = getattr(pipe, family.network), family.follows(pipe)
+        told = network.config.get("time_cond_proj_dim") is not None
+        if told and type(scheduler).__name__ != CONSISTENCY:
             raise ModelError(
-                f"{name}: a {type(pipe.vae).__name__} is not supported: use one of {', '.join(AUTOENCODERS)}"
+                f"{name}: a consistency model (LCM) with a {type(scheduler).__name__}, whose times it does not know: "
+                f"give it an {CONSISTENCY}"
             )
-        network = getattr(pipe, family.network)
-        if network.config.get("time_cond_proj_dim") is not None:
-            raise ModelError(f"{name}: a consistency model (LCM) follows no ODE: use the model that it was made from")
         self.name, self.family = name, family
-        self.classes: tuple[str, ...] = ()  # conditions are prompts
+        self.classes = family.classes(pipe) if family.classes else ()
+        self._told = family.distilled or told
         self.latent_shape, self.image_size = family.shapes(name, network.config, pipe.vae.config, image_size)
         self.refine: Callable[..., torch.Tensor] | None = None
         self.estimate: NoiseEstimator | None = None
         self._pipe, self._network, self._device = pipe, network, pipe._execution_device
         self._vae = own_float32(pipe.vae, self._device)
-        self._scheduler = (flow_scheduler if family.straight else diffusion_scheduler)(name, pipe.scheduler)
+        self._scheduler = (flow_scheduler if family.straight else diffusion_scheduler)(name, scheduler)
         self._kept: dict[Condition, dict[str, torch.Tensor]] = {}
 
     def encode(self, image: torch.Tensor) -> torch.Tensor:
@@ -122,7 +139,7 @@ class PipelineModel:
         """Estimate (latent, noise) from z_t; guidance extrapolates, or is told to the network where that was distilled."""
         with _evaluating(self._network):
             output = self._ask(z, at, conditions, guidance)
-            if guidance != 1.0 and not self.family.distilled:
+            if guidance != 1.0 and not self._told:
                 null = self._ask(z, at, [None] * len(z), guidance)
                 output = null + guidance * (output - null)
         kind = FLOW if self.family.straight else self._scheduler.config.prediction_type
@@ -163,10 +180,14 @@ def _evaluating(*parts: torch.nn.Module) -> Iterator[None]:
 
 
 def _family(pipe: Any) -> PipelineFamily:
-    family = family_of(tuple(kind.__name__ for kind in type(pipe).__mro__))
+    scheduler = getattr(pipe, "scheduler", None)
+    family = family_of(
+        tuple(kind.__name__ for kind in type(pipe).__mro__),
+        type(scheduler).__name__,
+        getattr(scheduler, "config", None),
+    )
     if family is None:
-        known = ", ".join(kind for f in FAMILIES.values() for kind in f.pipelines)
-        raise ModelError(f"a {type(pipe).__name__} is not supported: give one of {known}")
+        raise ModelError(f"a {type(pipe).__name__} is not supported: give one of {', '.join(known_pipelines())}")
     return family
 
 
