@@ -10,13 +10,16 @@ from typing import Any
 import pipelines
 import pytest
 import torch
-from diffusers import AutoencoderKL, UNet2DModel
+from diffusers import AutoencoderKL, UNet2DModel, VQModel
 
 import treering_verify as tv
+from treering_verify import decoder_inversion
+from treering_verify.decoder_inversion import Problem
 from treering_verify.errors import ModelError
 from treering_verify.generation import initial_noise
 from treering_verify.models import AUTOENCODERS, LatentModel, from_pipeline, load_model, lowered
 from treering_verify.models.autoencoder import decode, encode, latent_channels, own_float32, pixels_per_cell
+from treering_verify.models.landscape.scenes import render
 from treering_verify.noise_inversion import denoise, invert
 
 SCALE = 4.0
@@ -167,6 +170,67 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     (folder / "model_index.json").write_text(json.dumps({**index, "vae": ["diffusers", "AutoencoderKL"]}))
     with pytest.raises(ModelError, match="the autoencoder makes latents of 8"):
         load_model(folder)
+
+
+@pytest.mark.slow
+def test_looking_entries_up_in_the_inversion_costs_little_and_rounding_the_estimate_helps_nothing() -> None:
+    """Measure what docs/models.md says of codebooks, on a small `VQModel` trained on crops of the scenes."""
+    vae, draw = _trained_codebook(), torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        latents = vae.encode(render(6, stream="train", index=41_000_000)[0].float() * 2 - 1).latents
+    for amount in (0.0, 0.15):  # latents that lie off the entries, as a diffusion model's do
+        wanted = latents + amount * latents.std() * torch.randn(latents.shape, generator=draw)
+        with torch.no_grad():
+            image = ((vae.decode(wanted).sample.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
+        errors = {"encoder": relative(vae.encode(image).latents, wanted)}
+        for looked_up in (True, False):
+            problem = Problem(
+                image,
+                lambda x: vae.encode(x).latents,
+                lambda z, free=not looked_up: vae.decode(z, force_not_quantize=free).sample,
+            )
+            for method in ("forward-step", "anderson"):
+                found = decoder_inversion.invert(problem, method).latent
+                errors[f"{method}, looked up: {looked_up}"] = relative(found, wanted)
+                assert relative(vae.quantize(found)[0], wanted) > relative(
+                    found, wanted
+                )  # the nearest entry is a wrong one
+        print(amount, errors)  # the figures of docs/models.md
+        for method in ("forward-step", "anderson"):
+            with_codebook, without = (errors[f"{method}, looked up: {looked_up}"] for looked_up in (True, False))
+            assert without - 0.01 < with_codebook < without + 0.02 and with_codebook < 0.95 * errors["encoder"]
+
+
+def _trained_codebook(steps: int = 400, free: int = 80) -> VQModel:
+    """Train without the codebook first, then fill it with latents that come up, and go on with it."""
+    with pipelines.seeded():
+        vae = VQModel(
+            down_block_types=("DownEncoderBlock2D",) * 3,
+            up_block_types=("UpDecoderBlock2D",) * 3,
+            block_out_channels=(12, 12, 16),
+            latent_channels=4,
+            norm_num_groups=4,
+            num_vq_embeddings=256,
+            mid_block_add_attention=False,
+            scaling_factor=1.0,
+        )
+    vae.quantize.legacy = False  # the term that draws entries to latents is the heavy one, as it was meant
+    scenes = render(24, stream="train", index=40_000_000)[0].float() * 2 - 1
+    draw, optimiser = torch.Generator().manual_seed(1), torch.optim.AdamW(vae.parameters(), 3e-3)
+    for step in range(steps):
+        places = [torch.randint(0, most, (8,), generator=draw).tolist() for most in (len(scenes), 96, 96)]
+        image = torch.stack([scenes[i, :, y : y + 32, x : x + 32] for i, y, x in zip(*places, strict=True)])
+        latent = vae.encode(image).latents
+        if step == free:
+            seen = latent.detach().permute(0, 2, 3, 1).flatten(0, 2)
+            vae.quantize.embedding.weight.data = seen[torch.randperm(len(seen), generator=draw)[:256]].clone()
+        said = vae.decode(latent, force_not_quantize=step < free)
+        loss = (said.sample - image).pow(2).mean() + said.commit_loss.mean()
+        optimiser.param_groups[0]["lr"] = 3e-3 * (1 - step / steps)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return vae.eval().requires_grad_(False)
 
 
 def _with(pipe: Any, vae: Any) -> Any:

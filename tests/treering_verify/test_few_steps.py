@@ -198,8 +198,8 @@ def test_more_steps_of_a_consistency_sampler_end_where_no_inversion_knows() -> N
         ).images
         for seed in (0, 1)
     ]
-    # One noise, two pictures. A network that says nothing leaves noise / signal of the first step's noise, and adds as much of
-    # what is drawn before each other step: that much, shared and not, is what the two are made of.
+    # One noise, two pictures. A network that says nothing leaves 1 / signal times the first noise, and sigma / signal times
+    # what is drawn before each other step: of the one they share, and of the others, the two are made.
     grid = model.timesteps(4)
     shared, drawn = 1 / grid[0].alpha, sum((1 - at.alpha) / at.alpha for at in grid[1:-1])
     assert relative(*ends) == pytest.approx((2 * drawn / (shared + drawn)) ** 0.5, rel=0.15)

@@ -9,7 +9,7 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, StableDiffusionPipeline
 
 
-class RectifiedFlowScheduler(FlowMatchEulerDiscreteScheduler):
+class RectifiedFlowScheduler(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]
     """Euler's rule on an even grid, z <- z + (latent - noise) / steps, for networks that predict latent - noise."""
 
     init_noise_sigma = 1.0
@@ -27,7 +27,7 @@ class RectifiedFlowScheduler(FlowMatchEulerDiscreteScheduler):
         return super().step(-model_output, timestep, sample, return_dict=return_dict)
 
 
-class RectifiedFlowPipeline(StableDiffusionPipeline):
+class RectifiedFlowPipeline(StableDiffusionPipeline):  # type: ignore[misc]
     """Text to image in one step or few, in the layout that Liu et al. released (InstaFlow, arXiv 2309.06380).
 
     Parameters
