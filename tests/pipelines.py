@@ -12,9 +12,18 @@ from copy import deepcopy
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, FlowMatchEulerDiscreteScheduler, UNet2DConditionModel
+from diffusers import (
+    AsymmetricAutoencoderKL,
+    AutoencoderDC,
+    AutoencoderKL,
+    DDIMScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    UNet2DConditionModel,
+    VQModel,
+)
 
 CELLS, FACTOR = 24, 2
+CLASSES = {"0": "tench, Tinca tinca", "1": "goldfish"}  # of DiT, as its index has them
 KEPT = (0, 1, 2)  # the channels that survive the autoencoder
 _ANCHOR = 100.0  # a constant beside the colours, by which the last normalisation divides, whatever they are
 
@@ -127,11 +136,65 @@ def flux(guided: bool = True) -> Any:
     return pipe
 
 
-def unet(**changes: Any) -> UNet2DConditionModel:
+def pixart(sigma: bool = False, cells: int = CELLS) -> Any:
+    """Make one with a learned variance; alpha of 128 cells is told the picture's size, as the one of 1024 pixels is."""
+    from diffusers import PixArtAlphaPipeline, PixArtSigmaPipeline, PixArtTransformer2DModel
+
+    with seeded():
+        return (PixArtSigmaPipeline if sigma else PixArtAlphaPipeline)(
+            tokenizer=t5_tokenizer(),
+            text_encoder=t5(32),
+            vae=linear_autoencoder(4, _scale("epsilon")),
+            transformer=PixArtTransformer2DModel(
+                num_attention_heads=3,
+                attention_head_dim=16,
+                in_channels=4,
+                out_channels=8,
+                num_layers=1,
+                cross_attention_dim=48,
+                sample_size=cells,
+                use_additional_conditions=cells == 128 and not sigma,
+                patch_size=2,
+                caption_channels=32,
+            ),
+            scheduler=diffusion_scheduler(),
+        )
+
+
+def dit(classes: int = 3) -> Any:
+    from diffusers import DiTPipeline, DiTTransformer2DModel
+
+    with seeded():
+        return DiTPipeline(
+            transformer=DiTTransformer2DModel(
+                num_attention_heads=2,
+                attention_head_dim=16,
+                in_channels=4,
+                out_channels=8,
+                num_layers=1,
+                sample_size=CELLS,
+                patch_size=2,
+                num_embeds_ada_norm=classes,
+            ).eval(),  # in training it drops classes at random
+            vae=linear_autoencoder(4, _scale("epsilon")),
+            scheduler=diffusion_scheduler(),
+            id2label=CLASSES,
+        )
+
+
+def rectified_flow(kind: Any = None, **changes: Any) -> Any:
+    """Lay a velocity U-Net out as InstaFlow's release does: with a scheduler that is never asked."""
+    from treering_verify.models.rectified_flow_pipeline import RectifiedFlowPipeline
+
+    pipe = stable_diffusion("v_prediction")  # for the scale of its autoencoder
+    return (kind or RectifiedFlowPipeline)(**{**pipe.components, **changes}, requires_safety_checker=False)
+
+
+def unet(channels: int = 4, **changes: Any) -> UNet2DConditionModel:
     return UNet2DConditionModel(
         sample_size=CELLS,
-        in_channels=4,
-        out_channels=4,
+        in_channels=channels,
+        out_channels=channels,
         layers_per_block=1,
         block_out_channels=(8, 16),
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
@@ -142,41 +205,119 @@ def unet(**changes: Any) -> UNet2DConditionModel:
     )
 
 
-@torch.no_grad()
+_WIDTH = 2 * len(KEPT) + 2
+
+
 def linear_autoencoder(channels: int, scaling_factor: float, **changes: Any) -> AutoencoderKL:
     """Colours in pairs (+c, -c): silu(c) - silu(-c) = c, so no activation bends them; residual branches say nothing."""
-    width = 2 * len(KEPT) + 2
-    vae = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        block_out_channels=(width, width),
-        layers_per_block=1,
-        latent_channels=channels,
-        norm_num_groups=1,
-        sample_size=CELLS * FACTOR,
-        scaling_factor=scaling_factor,
-        mid_block_add_attention=False,
-        use_quant_conv=False,
-        use_post_quant_conv=False,
-        **changes,
+    return _made_linear(
+        AutoencoderKL(
+            **_STAGES,
+            block_out_channels=(_WIDTH,) * 2,
+            layers_per_block=1,
+            latent_channels=channels,
+            norm_num_groups=1,
+            sample_size=CELLS * FACTOR,
+            scaling_factor=scaling_factor,
+            mid_block_add_attention=False,
+            use_quant_conv=False,
+            use_post_quant_conv=False,
+            **changes,
+        )
     )
+
+
+def asymmetric_autoencoder(scaling_factor: float) -> AsymmetricAutoencoderKL:
+    """The same in two halves that are configured apart."""
+    return _made_linear(
+        AsymmetricAutoencoderKL(
+            **_STAGES,
+            down_block_out_channels=(_WIDTH,) * 2,
+            up_block_out_channels=(_WIDTH,) * 2,
+            norm_num_groups=1,
+            scaling_factor=scaling_factor,
+        )
+    )
+
+
+def quantised_autoencoder(scaling_factor: float, side: int = 16) -> VQModel:
+    """The same behind a codebook, a lattice of side^3 entries to three deviations of a unit latent."""
+    vae = _made_linear(
+        VQModel(
+            **_STAGES,
+            block_out_channels=(_WIDTH,) * 2,
+            latent_channels=4,
+            norm_num_groups=1,
+            num_vq_embeddings=side**3,
+            vq_embed_dim=3,
+            scaling_factor=scaling_factor,
+            mid_block_add_attention=False,
+        )
+    )
+    line = torch.linspace(-3, 3, side) / scaling_factor
+    vae.quantize.embedding.weight.data = torch.cartesian_prod(line, line, line)
+    return vae
+
+
+@torch.no_grad()
+def deep_compression_autoencoder(scaling_factor: float, stages: int = 2) -> AutoencoderDC:
+    """Pictures shrunk by means of 2 x 2, and grown by repetition, which are this kind's shortcuts; the same colours."""
+    vae = AutoencoderDC(
+        latent_channels=4,
+        attention_head_dim=_WIDTH,
+        encoder_block_out_channels=(_WIDTH,) * stages,
+        decoder_block_out_channels=(_WIDTH,) * stages,
+        encoder_layers_per_block=(1,) * stages,
+        decoder_layers_per_block=(1,) * stages,
+        encoder_qkv_multiscales=((),) * stages,
+        decoder_qkv_multiscales=((),) * stages,
+        encoder_out_shortcut=False,
+        decoder_in_shortcut=False,
+        scaling_factor=scaling_factor,
+    )
+    _silence(vae)
+    for i, sign in enumerate(_SIGNS):
+        for half in (vae.encoder, vae.decoder):
+            half.conv_in.weight[i, i % 3, 1, 1] = sign
+        vae.decoder.conv_out.weight[i % 3, i, 1, 1] = sign * _SPREAD
+        if sign > 0:
+            vae.encoder.conv_out.weight[i, i, 1, 1] = 1
+    vae.decoder.conv_in.bias.copy_(_CONSTANTS)
+    return vae.eval()
+
+
+_STAGES: dict[str, Any] = {
+    "down_block_types": ("DownEncoderBlock2D",) * 2,
+    "up_block_types": ("UpDecoderBlock2D",) * 2,
+}
+_SIGNS = torch.tensor([1.0, 1.0, 1.0, -1.0, -1.0, -1.0])
+_CONSTANTS = torch.tensor([0.0] * 6 + [_ANCHOR, -_ANCHOR])
+_SPREAD = (2 * _ANCHOR**2 / _WIDTH) ** 0.5
+
+
+def _silence(vae: Any) -> None:
     for name, parameter in vae.named_parameters():
         if "norm" not in name:
             parameter.zero_()
-    signs = torch.tensor([1.0, 1.0, 1.0, -1.0, -1.0, -1.0])
-    constants = torch.tensor([0.0] * 6 + [_ANCHOR, -_ANCHOR])
-    spread = (2 * _ANCHOR**2 / width) ** 0.5
+
+
+@torch.no_grad()
+def _made_linear(vae: Any) -> Any:
+    _silence(vae)
+    for name in ("quant_conv", "post_quant_conv"):
+        if getattr(vae, name, None) is not None:
+            torch.nn.init.dirac_(getattr(vae, name).weight)
     for half in (vae.encoder, vae.decoder):
-        for i, sign in enumerate(signs):
+        for i, sign in enumerate(_SIGNS):
             half.conv_in.weight[i, i % 3, 1, 1] = sign
-            half.conv_out.weight[i % 3, i, 1, 1] = sign * spread
-        half.conv_in.bias.copy_(constants)
+            half.conv_out.weight[i % 3, i, 1, 1] = sign * _SPREAD
+        half.conv_in.bias.copy_(_CONSTANTS)
     for block in vae.encoder.down_blocks[0].downsamplers:
         block.conv.weight[range(6), range(6), :2, :2] = 0.25
-        block.conv.bias.copy_(constants)
+        block.conv.bias.copy_(_CONSTANTS)
     for block in vae.decoder.up_blocks[0].upsamplers:
         block.conv.weight[range(6), range(6), 1, 1] = 1
-        block.conv.bias.copy_(constants)
+        block.conv.bias.copy_(_CONSTANTS)
     return vae.eval()
 
 

@@ -16,7 +16,14 @@ if TYPE_CHECKING:
     from treering_verify.decoder_inversion import Problem, Settings
     from treering_verify.decoder_inversion import invert as invert_decoder
     from treering_verify.editing import edit
-    from treering_verify.errors import ImageError, KeyFileError, ModelError, TreeringError, UsageError
+    from treering_verify.errors import (
+        ImageError,
+        KeyFileError,
+        LimitedModelWarning,
+        ModelError,
+        TreeringError,
+        UsageError,
+    )
     from treering_verify.generation import generate, generate_clips, watermarked_noise
     from treering_verify.identification import identify, identify_many
     from treering_verify.key import Family, Key
@@ -45,6 +52,7 @@ _HOMES = {
     "edit": "editing",
     "ImageError": "errors",
     "KeyFileError": "errors",
+    "LimitedModelWarning": "errors",
     "ModelError": "errors",
     "TreeringError": "errors",
     "UsageError": "errors",
@@ -95,6 +103,7 @@ __all__ = [
     "KeyFileError",
     "KeyIndex",
     "LatentModel",
+    "LimitedModelWarning",
     "ModelError",
     "ModelSource",
     "Pipeline",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from treering_verify.errors import TreeringError, UsageError
+from treering_verify.errors import LimitedModelWarning, TreeringError, UsageError
 from treering_verify.model_options import model_option
 from treering_verify.pipeline_options import Asked
 
@@ -55,15 +55,34 @@ def command_of(group: click.Group | None) -> Callable[[str], Callable[[Callable[
 
 @contextmanager
 def reported_errors() -> Iterator[None]:
-    """Turn this package's errors and Ctrl-C into one line on stderr and the exit code that belongs to them."""
+    """Turn this package's errors and Ctrl-C into one line on stderr and the exit code of each, its warnings into a line."""
     try:
-        yield
+        with _plain_warnings():
+            yield
     except TreeringError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(USAGE_ERROR)
     except KeyboardInterrupt:
         click.echo("Interrupted.", err=True)
         sys.exit(INTERRUPTED)
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    import warnings
+
+    with warnings.catch_warnings():
+        others = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            if issubclass(category, LimitedModelWarning):
+                click.echo(f"Note: {message}", err=True)
+            else:
+                others(message, category, *where, **more)
+
+        warnings.showwarning = show
+        warnings.simplefilter("always", LimitedModelWarning)
+        yield
 
 
 @contextmanager

@@ -19,6 +19,10 @@ class UsageError(TreeringError):
     """An argument names something that does not exist or lies outside its range."""
 
 
+class LimitedModelWarning(UserWarning):
+    """A model works, but verdicts on its images reach less far than on others'; the message says why, and what to do."""
+
+
 class ImageError(TreeringError):
     """One image cannot be judged; a batch records it and goes on.
 

@@ -96,7 +96,7 @@ def exact(
     *,
     steps: int,
     conditions: Sequence[Condition] | None = None,
-    iterations: int = 4,
+    iterations: int | None = None,
     tolerance: float = 1e-4,
 ) -> torch.Tensor:
     r"""Solve each generating step for its start: find z with step(z) = z_from (Hong et al., CVPR 2024, backward Euler).
@@ -116,8 +116,9 @@ def exact(
     ----------
     model, latent, steps, conditions
         As for `naive`.
-    iterations : int
-        Most fixed-point steps for each step of the grid.
+    iterations : int, optional
+        Most fixed-point steps for each step of the grid. When left out, 4, and more where the grid has fewer than ten: a
+        generator of one step is one long equation, and there is time for 40.
     tolerance : float
         An item is left alone when its residual is below this share of |z_from|.
 
@@ -129,6 +130,8 @@ def exact(
     import torch
 
     labels = list(conditions) if conditions is not None else [None] * len(latent)
+    if iterations is None:
+        iterations = max(4, 40 // max(1, steps))
     z_from = latent
     for start, end in _upwards(model, steps):
         point = best = _naive_step(model, z_from, start, end, labels)

@@ -112,9 +112,10 @@ HEAVY_AT_THE_TOP = {  # run to train and measure the embedded model; no command 
     "treering_verify.models.landscape.train_refiner",
     "treering_verify.models.landscape.train_estimator",
     "treering_verify.models.landscape.train_tiny",
-    "treering_verify.models.blocks",  # these three are imported by loading, when a model is loaded
+    "treering_verify.models.blocks",  # these four are imported by loading, when a model is loaded
     "treering_verify.models.refiner",
     "treering_verify.models.estimator",
+    "treering_verify.models.rectified_flow_pipeline",
 }
 NOT_IN_DETECTORS = {"torch", "PIL", "click", "treering_verify", "diffusers"}
 FILE_ACCESS = {

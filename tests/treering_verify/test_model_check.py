@@ -19,7 +19,7 @@ from treering_verify.models import FAMILIES, LatentModel, load_model
 def test_the_embedded_model_is_usable_and_each_setting_is_measured() -> None:
     found = check_model(load_model("landscape"), count=2, steps=5)
     assert found.usable and found.best.log10_marked < -20
-    assert len(found.trials) == len(SETTINGS)
+    assert len(found.trials) == len(SETTINGS) + 1 and found.trials[-1].steps == 5  # the few that generated, too
     for trial in found.trials:
         assert 0 < trial.error < 1.5 and trial.seconds > 0
         assert len(trial.agreement) == BANDS and trial.agreement[0] > trial.agreement[-1]
@@ -42,5 +42,5 @@ def test_the_commands_list_families_and_check_a_model(tiny_folder: Path, tmp_pat
     checked = CliRunner().invoke(main, arguments)
     assert checked.exit_code == 1 and "not usable" in checked.stdout
     record = json.loads(output.read_text())
-    assert record["usable"] is False and len(record["trials"]) == len(SETTINGS)
+    assert record["usable"] is False and len(record["trials"]) == len(SETTINGS) + 1
     assert CliRunner().invoke(main, ["models", "check", "nowhere"]).exit_code == 2

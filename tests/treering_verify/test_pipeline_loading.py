@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import huggingface_hub
 import pipelines
 import pytest
 import torch
@@ -120,6 +121,7 @@ def test_a_hub_id_is_fetched_as_safetensors_and_without_code(saved: Path, monkey
         return str(saved)
 
     monkeypatch.setattr(diffusers.DiffusionPipeline, "download", download)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda _, path, revision: str(saved / path))
     model = load_model("somebody/some-model", revision="v2", variant=None)
     assert model.name == "somebody/some-model"
     ((name, options),) = asked

@@ -18,6 +18,7 @@ from diffusers import (
     FlowMatchHeunDiscreteScheduler,
     FluxPipeline,
     LCMScheduler,
+    PixArtAlphaPipeline,
     PNDMScheduler,
 )
 from pipelines import relative, state_of
@@ -29,6 +30,7 @@ from treering_verify.generation import initial_noise
 from treering_verify.images import to_tensor
 from treering_verify.models import LatentModel, from_pipeline, latent_shape, load_model
 from treering_verify.models.families import pack, unpack
+from treering_verify.models.rectified_flow_pipeline import RectifiedFlowScheduler
 from treering_verify.noise_inversion import denoise, invert
 
 FAMILIES: dict[str, Callable[[], Any]] = {
@@ -38,6 +40,8 @@ FAMILIES: dict[str, Callable[[], Any]] = {
     "stable-diffusion-3": pipelines.stable_diffusion_3,
     "flux, guided": pipelines.flux,
     "flux, fast": lambda: pipelines.flux(guided=False),
+    "pixart": pipelines.pixart,
+    "rectified-flow": pipelines.rectified_flow,
 }
 STEPS = 8
 SIDE = pipelines.CELLS * pipelines.FACTOR
@@ -55,9 +59,16 @@ def plain() -> Any:
 
 def sampler_like(scheduler: Any) -> Any:
     """Return a sampler of the same family that starts from another scale or takes other steps."""
+    if isinstance(scheduler, RectifiedFlowScheduler):
+        return scheduler  # its pipeline knows no other
     if isinstance(scheduler, DDIMScheduler):
         return EulerDiscreteScheduler.from_config(scheduler.config, timestep_spacing="leading")
     return FlowMatchHeunDiscreteScheduler.from_config(scheduler.config)
+
+
+def options(pipe: Any) -> dict[str, Any]:
+    """Return what a pipeline's call has to be told to make images of the size that is asked for."""
+    return {"use_resolution_binning": False} if isinstance(pipe, PixArtAlphaPipeline) else {}
 
 
 def key_for(model: LatentModel) -> tv.Key:
@@ -78,6 +89,7 @@ def test_the_ode_is_the_pipelines_own(pipe: Any, guidance: float) -> None:
         num_inference_steps=STEPS,
         guidance_scale=guidance,
         output_type="latent",
+        **options(pipe),
     ).images
     with torch.inference_mode():
         ours = denoise(model, noise, steps=STEPS, conditions=["a cat"], guidance=guidance)
@@ -165,7 +177,9 @@ def test_three_lines_mark_what_a_script_generates_with_its_own_sampler(pipe: Any
         pipe.scheduler = sampler_like(kept)  # starts from another scale, which is the pipeline's own affair
     pipe.set_progress_bar_config(disable=True)
     try:
-        images = pipe(["a cat", "a dog"], latents=latents, num_inference_steps=STEPS, guidance_scale=2.0).images
+        images = pipe(
+            ["a cat", "a dog"], latents=latents, num_inference_steps=STEPS, guidance_scale=2.0, **options(pipe)
+        ).images
     finally:
         if latents.ndim == 4:
             pipe.scheduler = kept

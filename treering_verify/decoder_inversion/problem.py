@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
@@ -107,16 +107,18 @@ def in_precision(problem: Problem, precision: str) -> Problem:
     if precision == "float32":
         return problem
 
-    def lowered(run: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    from treering_verify.models import lowered
+
+    def half(run: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
         def lower(*arrays: torch.Tensor) -> torch.Tensor:
-            with autocasting(precision):
+            with lowered(), autocasting(precision):
                 output = run(*arrays).float()
             return output if bool(output.isfinite().all()) else run(*arrays)
 
         return lower
 
-    half: dict[str, Any] = {"encode": lowered(problem.encode), "decode": lowered(problem.decode)}
-    return replace(problem, refine=lowered(problem.refine) if problem.refine else None, **half)
+    refine = half(problem.refine) if problem.refine else None
+    return replace(problem, encode=half(problem.encode), decode=half(problem.decode), refine=refine)
 
 
 @contextmanager

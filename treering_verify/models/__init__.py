@@ -1,5 +1,6 @@
 """Latent diffusion models behind one protocol: the embedded one, and pipelines of diffusers that users have."""
 
+from treering_verify.models.autoencoder import AUTOENCODERS, lowered
 from treering_verify.models.families import FAMILIES
 from treering_verify.models.loading import EMBEDDED, latent_shape, load_model
 from treering_verify.models.pipeline_loading import load_pipeline
@@ -8,6 +9,7 @@ from treering_verify.models.protocol import ClipModel, Condition, LatentModel, T
 from treering_verify.models.source import DEVICES, DTYPES, ModelSource
 
 __all__ = [
+    "AUTOENCODERS",
     "DEVICES",
     "DTYPES",
     "EMBEDDED",
@@ -22,6 +24,7 @@ __all__ = [
     "latent_shape",
     "load_model",
     "load_pipeline",
+    "lowered",
     "makes_clips",
     "native_noise",
     "pictures_only",

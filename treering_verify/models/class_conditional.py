@@ -1,4 +1,4 @@
-"""Adapter for class-conditional latent diffusion: AutoencoderKL or -Tiny + UNet2DModel + DDIMScheduler of diffusers."""
+"""Adapter for class-conditional latent diffusion: any of the autoencoders + UNet2DModel + DDIMScheduler of diffusers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from treering_verify.errors import ModelError, UsageError
-from treering_verify.models.autoencoder import decode, encode, pixels_per_cell
+from treering_verify.models.autoencoder import check_autoencoder, decode, encode, latent_channels, pixels_per_cell
 from treering_verify.models.ode import diffusion_grid, estimates
 from treering_verify.models.protocol import Condition, Timestep
 
@@ -22,8 +22,7 @@ class ClassConditionalModel:
     ----------
     name : str
     vae, unet, scheduler
-        `AutoencoderKL` or `AutoencoderTiny`, `UNet2DModel` and `DDIMScheduler`. The first two must be frozen and in
-        evaluation mode.
+        One of `AUTOENCODERS`, `UNet2DModel` and `DDIMScheduler`. The first two must be frozen and in evaluation mode.
     refiner : optional
         A `Refiner` of this autoencoder, frozen and in evaluation mode.
     estimator : optional
@@ -62,6 +61,12 @@ class ClassConditionalModel:
         if unet.config.num_class_embeds != len(classes) + 1:
             raise ModelError(
                 f"{name}: {len(classes)} class names need {len(classes) + 1} class embeddings (the last: none)"
+            )
+        check_autoencoder(name, vae)
+        if latent_channels(vae.config) != unet.config.in_channels:
+            raise ModelError(
+                f"{name}: the network takes {unet.config.in_channels} channels and the autoencoder makes latents of "
+                f"{latent_channels(vae.config)}: take the autoencoder that it was trained behind"
             )
         self.name, self.classes = name, tuple(classes)
         self._vae, self._unet, self._scheduler = vae, unet, scheduler

@@ -58,9 +58,10 @@ def encode_causally(vae: Any, clip: torch.Tensor) -> torch.Tensor:
     The encoder takes the first frame, then four at a time, and keeps of what went before only what its causal convolutions
     look back at: the same numbers as at one go, in the memory of four frames.
     """
-    posterior = vae.encode(unfold(clip, 3).contiguous()).latent_dist
-    mean, spread = _statistics(vae, clip)
-    return autoencoder.finite(fold((posterior.mode() - mean) / spread))
+    with autoencoder.full_precision(clip):
+        posterior = vae.encode(unfold(clip, 3).contiguous()).latent_dist
+        mean, spread = _statistics(vae, clip)
+        return autoencoder.finite(fold((posterior.mode() - mean) / spread))
 
 
 def decode_causally(vae: Any, latent: torch.Tensor) -> torch.Tensor:
@@ -72,11 +73,11 @@ def decode_causally(vae: Any, latent: torch.Tensor) -> torch.Tensor:
     import torch
 
     mean, spread = _statistics(vae, latent)
-    raw = vae.post_quant_conv(unfold(latent, int(vae.config.z_dim)) * spread + mean)
     kept: list[Any] = [None] * sum(isinstance(part, torch.nn.Conv3d) for part in vae.decoder.modules())
-    parts = [
-        vae.decoder(frame, feat_cache=kept, feat_idx=[0], first_chunk=i == 0) for i, frame in enumerate(raw.split(1, 2))
-    ]
+    with autoencoder.full_precision(latent):
+        raw = vae.post_quant_conv(unfold(latent, int(vae.config.z_dim)) * spread + mean)
+        frames = enumerate(raw.split(1, 2))
+        parts = [vae.decoder(frame, feat_cache=kept, feat_idx=[0], first_chunk=i == 0) for i, frame in frames]
     return fold(torch.cat(parts, dim=2))
 
 

@@ -7,20 +7,29 @@ outside, (B, C, h, w) and unit normal: only a family knows that its network want
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from treering_verify.errors import ModelError, UsageError
-from treering_verify.models.autoencoder import pixels_per_cell
+from treering_verify.models.autoencoder import AUTOENCODERS, latent_channels, pixels_per_cell
 from treering_verify.models.clips import CAUSAL, FRAMEWISE, Video, fold, unfold
+from treering_verify.models.diffusion_transformers import (
+    classes_dit,
+    condition_dit,
+    condition_pixart,
+    predict_dit,
+    predict_pixart,
+)
+from treering_verify.models.few_steps import CONSISTENCY_CAUTION, TURBO_CAUTION, is_consistency, is_turbo
 from treering_verify.models.protocol import Condition, Timestep
+from treering_verify.models.rectified_flow import RELEASED, followed_scheduler, is_flow, predict_flow
+from treering_verify.models.unet import condition_sd, condition_sdxl, predict_unet
 
 if TYPE_CHECKING:
     import torch
 
     Given = dict[str, torch.Tensor]
-
-AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny")
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,18 @@ class PipelineFamily:
         Packages that loading needs beside transformers.
     video : Video, optional
         How it makes clips, if it does: z is then (B, C F, h, w), as `treering_verify.models.clips` lays them out.
+    caution : str
+        Why verdicts reach less far than elsewhere, and what to do; said whenever such a model is loaded. Empty: they do not.
+    sampler : callable, optional
+        (scheduler's class name, its configuration) -> whether it tells this family from others of the same pipelines.
+    follows : callable
+        Pipeline -> the scheduler whose grid its call follows.
+    classes : callable, optional
+        Pipeline -> names of its classes, where conditions are not prompts.
+    latents : bool
+        Whether the pipeline's call takes `latents=`.
+    square : bool
+        Whether its images are.
     condition : callable
         (pipeline, prompt or None, image size) -> tensors of one row, whatever the prompt; None is what the pipeline itself
         extrapolates guidance from.
@@ -72,6 +93,12 @@ class PipelineFamily:
     limits: str = ""
     needs: tuple[str, ...] = ()
     video: Video | None = None
+    caution: str = ""
+    sampler: Callable[[str, Mapping[str, Any]], bool] | None = None
+    follows: Callable[[Any], Any] = attrgetter("scheduler")
+    classes: Callable[[Any], tuple[str, ...]] | None = None
+    latents: bool = True
+    square: bool = False
 
     @property
     def autoencoders(self) -> tuple[str, ...]:
@@ -124,11 +151,13 @@ class PipelineFamily:
             channels *= self.video.latent_frames(name, self.video.frames if frames is None else frames, most)
         elif frames is not None:
             raise UsageError(f"{name} makes pictures, not clips: leave the frames")
+        if self.square and height != width:
+            raise UsageError(f"{name} makes no images of {height}x{width}: choose a square")
         return (channels, height // factor, width // factor), (height, width)
 
     def latent_channels(self, vae: Mapping[str, Any]) -> int:
         """Channels of a latent, or of each latent frame."""
-        return int(vae[self.video.channels if self.video else "latent_channels"])
+        return int(vae[self.video.channels]) if self.video else latent_channels(vae)
 
 
 def pack(z: torch.Tensor) -> torch.Tensor:
@@ -145,23 +174,6 @@ def unpack(tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:
     return torch.nn.functional.pixel_shuffle(tokens.mT.unflatten(2, (height // 2, width // 2)), 2)
 
 
-def _condition_sd(pipe: Any, prompt: Condition, image_size: tuple[int, int]) -> Given:
-    return {"encoder_hidden_states": pipe.encode_prompt(prompt or "", pipe._execution_device, 1, False)[0]}
-
-
-def _condition_sdxl(pipe: Any, prompt: Condition, image_size: tuple[int, int]) -> Given:
-    import torch
-
-    # Asked for guidance, the pipeline also gives what it extrapolates from: zeros, if it is configured so.
-    embedded = pipe.encode_prompt(
-        prompt or "", device=pipe._execution_device, num_images_per_prompt=1, do_classifier_free_guidance=prompt is None
-    )
-    states, pooled = (embedded[1], embedded[3]) if prompt is None else (embedded[0], embedded[2])
-    # Micro-conditioning (Podell et al., arXiv 2307.01952, 2.2): original size, crop and target size, as of a whole picture.
-    times = torch.tensor([[*image_size, 0, 0, *image_size]], dtype=states.dtype, device=states.device)
-    return {"encoder_hidden_states": states, "text_embeds": pooled, "time_ids": times}
-
-
 def _condition_sd3(pipe: Any, prompt: Condition, image_size: tuple[int, int]) -> Given:
     states, _, pooled, _ = pipe.encode_prompt(
         prompt or "", None, None, device=pipe._execution_device, do_classifier_free_guidance=False
@@ -176,17 +188,6 @@ def _condition_flux(pipe: Any, prompt: Condition, image_size: tuple[int, int]) -
 
 def _condition_wan(pipe: Any, prompt: Condition, image_size: tuple[int, int]) -> Given:
     return {"encoder_hidden_states": pipe.encode_prompt(prompt or "", None, False, max_sequence_length=512)[0]}
-
-
-def _predict_unet(pipe: Any, z: torch.Tensor, at: Timestep, given: Given, guidance: float) -> torch.Tensor:
-    added = {name: given[name] for name in ("text_embeds", "time_ids") if name in given}
-    return pipe.unet(
-        z,
-        at.index,
-        encoder_hidden_states=given["encoder_hidden_states"],
-        added_cond_kwargs=added or None,
-        return_dict=False,
-    )[0]
 
 
 def _predict_sd3(pipe: Any, z: torch.Tensor, at: Timestep, given: Given, guidance: float) -> torch.Tensor:
@@ -233,79 +234,160 @@ def _predict_wan(pipe: Any, z: torch.Tensor, at: Timestep, given: Given, guidanc
     return fold(output)
 
 
-FAMILIES: dict[str, PipelineFamily] = {
-    family.name: family
-    for family in (
-        PipelineFamily(
-            "stable-diffusion",
-            "Stable Diffusion 1.x and 2.x and their fine-tunes; epsilon and v",
-            ("StableDiffusionPipeline",),
-            "unet",
-            _condition_sd,
-            _predict_unet,
-            limits="not LCM, inpainting or depth; the DDIM grid, whatever the sampler",
-        ),
-        PipelineFamily(
-            "stable-diffusion-xl",
-            "SDXL base and its fine-tunes; epsilon and v",
-            ("StableDiffusionXLPipeline",),
-            "unet",
-            _condition_sdxl,
-            _predict_unet,
-            cells=128,
-            limits="not the refiner, LCM or inpainting; the DDIM grid, whatever the sampler",
-        ),
-        PipelineFamily(
-            "stable-diffusion-3",
-            "Stable Diffusion 3 and 3.5; flow matching",
-            ("StableDiffusion3Pipeline",),
-            "transformer",
-            _condition_sd3,
-            _predict_sd3,
-            straight=True,
-            cells=128,
-            limits="Euler's grid only; no skipped layers or picture prompts",
-        ),
-        PipelineFamily(
-            "flux",
-            "FLUX.1 dev and schnell; flow matching",
-            ("FluxPipeline",),
-            "transformer",
-            _condition_flux,
-            _predict_flux,
-            straight=True,
-            spaced=True,
-            packed=True,
-            distilled=True,
-            cells=128,
-            limits="not FLUX.2, Kontext or Fill; Euler's grid only; no true_cfg_scale",
-        ),
-        PipelineFamily(
-            "animatediff",
-            "clips by AnimateDiff on Stable Diffusion 1.x; epsilon",
-            ("AnimateDiffPipeline",),
-            "unet",
-            _condition_sd,
-            _predict_animatediff,
-            limits="clips; not SDXL, LCM (AnimateLCM), IP-Adapter, FreeInit or FreeNoise; the DDIM grid",
-            video=FRAMEWISE,
-        ),
-        PipelineFamily(
-            "wan",
-            "clips by Wan 2.1, text to video; flow matching",
-            ("WanPipeline",),
-            "transformer",
-            _condition_wan,
-            _predict_wan,
-            straight=True,
-            limits="clips; not Wan 2.2, pictures or clips as prompts; Euler's steps on the sampler's grid",
-            needs=("accelerate",),  # diffusers keeps some of the weights in float32, and cannot without it
-            video=CAUSAL,
-        ),
-    )
-}
+_SD = PipelineFamily(
+    "stable-diffusion",
+    "Stable Diffusion 1.x and 2.x and their fine-tunes; epsilon and v",
+    ("StableDiffusionPipeline",),
+    "unet",
+    condition_sd,
+    predict_unet,
+    limits="not inpainting or depth; the DDIM grid, whatever the sampler",
+)
+_SDXL = PipelineFamily(
+    "stable-diffusion-xl",
+    "SDXL base and its fine-tunes; epsilon and v",
+    ("StableDiffusionXLPipeline",),
+    "unet",
+    condition_sdxl,
+    predict_unet,
+    cells=128,
+    limits="not the refiner or inpainting; the DDIM grid, whatever the sampler",
+)
+_FAMILIES = (
+    _SD,
+    _SDXL,
+    PipelineFamily(
+        "stable-diffusion-3",
+        "Stable Diffusion 3 and 3.5; flow matching",
+        ("StableDiffusion3Pipeline",),
+        "transformer",
+        _condition_sd3,
+        _predict_sd3,
+        straight=True,
+        cells=128,
+        limits="Euler's grid only; no skipped layers or picture prompts",
+    ),
+    PipelineFamily(
+        "flux",
+        "FLUX.1 dev and schnell; flow matching",
+        ("FluxPipeline",),
+        "transformer",
+        _condition_flux,
+        _predict_flux,
+        straight=True,
+        spaced=True,
+        packed=True,
+        distilled=True,
+        cells=128,
+        limits="not FLUX.2, Kontext or Fill; Euler's grid only; no true_cfg_scale",
+    ),
+    PipelineFamily(
+        "animatediff",
+        "clips by AnimateDiff on Stable Diffusion 1.x; epsilon",
+        ("AnimateDiffPipeline",),
+        "unet",
+        condition_sd,
+        _predict_animatediff,
+        limits="clips; not SDXL, LCM (AnimateLCM), IP-Adapter, FreeInit or FreeNoise; the DDIM grid",
+        video=FRAMEWISE,
+    ),
+    PipelineFamily(
+        "wan",
+        "clips by Wan 2.1, text to video; flow matching",
+        ("WanPipeline",),
+        "transformer",
+        _condition_wan,
+        _predict_wan,
+        straight=True,
+        limits="clips; not Wan 2.2, pictures or clips as prompts; Euler's steps on the sampler's grid",
+        needs=("accelerate",),  # diffusers keeps some of the weights in float32, and cannot without it
+        video=CAUSAL,
+    ),
+    PipelineFamily(
+        "pixart",
+        "PixArt-alpha and -sigma; epsilon, with a learned variance",
+        ("PixArtAlphaPipeline", "PixArtSigmaPipeline"),
+        "transformer",
+        condition_pixart,
+        predict_pixart,
+        cells=128,
+        limits="the DDIM grid, whatever the sampler; sizes as asked, not the nearest of the pipeline's list",
+    ),
+    PipelineFamily(
+        "dit",
+        "DiT; classes instead of prompts, epsilon, with a learned variance",
+        ("DiTPipeline",),
+        "transformer",
+        condition_dit,
+        predict_dit,
+        cells=32,
+        classes=classes_dit,
+        latents=False,
+        square=True,
+        limits="square images; the DDIM grid, whatever the sampler; its own call takes no latents=",
+    ),
+    PipelineFamily(
+        "rectified-flow",
+        "InstaFlow, 2-Rectified Flow and other velocity U-Nets; flow matching, one step or few",
+        ("StableDiffusionPipeline", RELEASED),
+        "unet",
+        condition_sd,
+        predict_flow,
+        straight=True,
+        sampler=is_flow,
+        follows=followed_scheduler,
+        limits="InstaFlow knows one step: --steps 1 --guidance 1, and --noise-inversion exact to verify",
+    ),
+    replace(
+        _SD,
+        name="stable-diffusion-lcm",
+        covers="latent consistency models and LCM-LoRA",
+        pipelines=("StableDiffusionPipeline", "LatentConsistencyModelPipeline"),
+        sampler=is_consistency,
+        caution=CONSISTENCY_CAUTION,
+        limits="limited: fresh noise between the sampler's own steps; the LCM grid",
+    ),
+    replace(
+        _SDXL,
+        name="stable-diffusion-xl-lcm",
+        covers="the same of SDXL",
+        sampler=is_consistency,
+        caution=CONSISTENCY_CAUTION,
+        limits="limited: as stable-diffusion-lcm",
+    ),
+    replace(
+        _SD,
+        name="stable-diffusion-turbo",
+        covers="SD-Turbo and others of few steps",
+        sampler=is_turbo,
+        caution=TURBO_CAUTION,
+        limits="limited: 1 to 4 steps, no guidance; fresh noise between an ancestral sampler's steps",
+    ),
+    replace(
+        _SDXL,
+        name="stable-diffusion-xl-turbo",
+        covers="SDXL-Turbo, SDXL-Lightning and others of few steps",
+        sampler=is_turbo,
+        caution=TURBO_CAUTION,
+        limits="limited: as stable-diffusion-turbo",
+    ),
+)
+FAMILIES: dict[str, PipelineFamily] = {family.name: family for family in _FAMILIES}
 
 
-def family_of(kinds: tuple[str, ...]) -> PipelineFamily | None:
-    """Family that any of a pipeline's class names belongs to."""
-    return next((f for f in FAMILIES.values() if set(f.pipelines) & set(kinds)), None)
+def family_of(
+    kinds: tuple[str, ...], scheduler: str = "", config: Mapping[str, Any] | None = None
+) -> PipelineFamily | None:
+    """Family that a pipeline belongs to, by the first of its class names that any has.
+
+    Where several have it, its scheduler's class and configuration may single one out.
+    """
+    found = next(([f for f in _FAMILIES if kind in f.pipelines] for kind in kinds if kind in known_pipelines()), [])
+    singled = [family for family in found if family.sampler and family.sampler(scheduler, config or {})]
+    plain = [family for family in found if not family.sampler]
+    return next(iter(singled + plain + found), None)
+
+
+def known_pipelines() -> tuple[str, ...]:
+    """Class names of the pipelines of every family."""
+    return tuple(dict.fromkeys(kind for family in _FAMILIES for kind in family.pipelines))

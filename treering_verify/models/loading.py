@@ -8,9 +8,10 @@ from typing import Any
 
 from treering_verify.errors import ModelError, UsageError
 from treering_verify.files import printable
+from treering_verify.models.autoencoder import AUTOENCODERS
 from treering_verify.models.class_conditional import ClassConditionalModel
 from treering_verify.models.compiling import compile_networks
-from treering_verify.models.families import FAMILIES
+from treering_verify.models.families import known_pipelines
 from treering_verify.models.pipeline_loading import INDEX, pipeline_of, read_index, shapes_of
 from treering_verify.models.pipeline_model import from_pipeline
 from treering_verify.models.protocol import LatentModel
@@ -20,7 +21,7 @@ _LANDSCAPE = Path(__file__).with_name("landscape")
 EMBEDDED = {"landscape": _LANDSCAPE, "landscape-tiny": _LANDSCAPE}
 # Subfolder and kind of the autoencoder that stands in for "vae"; the refiner belongs to the latter and is left out.
 _HELD_OUT = {"landscape-tiny": ("tiny", "AutoencoderTiny")}
-_KINDS = {"vae": ("AutoencoderKL", "AutoencoderTiny"), "unet": ("UNet2DModel",), "scheduler": ("DDIMScheduler",)}
+_KINDS = {"vae": AUTOENCODERS, "unet": ("UNet2DModel",), "scheduler": ("DDIMScheduler",)}
 
 
 def load_model(
@@ -43,8 +44,8 @@ def load_model(
     name : str, Path or ModelSource
         "landscape"; "landscape-tiny", the same with an autoencoder that no method was tuned on; a local folder in the
         diffusers layout, a single .safetensors file, or a hub id, of a family that `treering models` lists; or a folder
-        whose model_index.json names an `AutoencoderKL` or `AutoencoderTiny`, a class-conditional `UNet2DModel` and a
-        `DDIMScheduler`, and, optionally, "classes": the names of its classes. A `ModelSource` brings all that follows.
+        whose model_index.json names one of `AUTOENCODERS`, a class-conditional `UNet2DModel` and a `DDIMScheduler`, and,
+        optionally, "classes": the names of its classes. A `ModelSource` brings all that follows.
     revision, variant, device, dtype, image_size, configuration, tile, compiled, frames
         As those of `ModelSource`. Class-conditional models are small, and always float32 on the CPU.
 
@@ -84,7 +85,7 @@ def _load(source: ModelSource) -> LatentModel:
         if any(found[part] not in kinds for part, kinds in _KINDS.items()):
             readable = {part: " or ".join(kinds) for part, kinds in _KINDS.items()}
             raise ModelError(
-                f"{shown}: this release reads models of {readable}, and pipelines of {', '.join(_pipelines())}; "
+                f"{shown}: this release reads models of {readable}, and pipelines of {', '.join(known_pipelines())}; "
                 f"{INDEX} names {index.get('_class_name')} with {found}"
             )
         _refuse_unused(source)
@@ -122,13 +123,9 @@ def _is_pipeline(source: ModelSource) -> bool:
     if source.is_file or source.on_hub:
         return True
     try:
-        return read_index(Path(source.name)).get("_class_name") in _pipelines()
+        return read_index(Path(source.name)).get("_class_name") in known_pipelines()
     except (OSError, ValueError):
         return False  # told, with the reason, where the folder is read as a class-conditional one
-
-
-def _pipelines() -> list[str]:
-    return [name for family in FAMILIES.values() for name in family.pipelines]
 
 
 def _no_model(shown: str) -> str:

@@ -17,6 +17,8 @@ EPSILON, VELOCITY, FLOW = "epsilon", "v_prediction", "flow"
 def diffusion_scheduler(name: str, scheduler: Any) -> Any:
     """`DDIMScheduler` with the noise schedule and spacing of any scheduler of a diffusion model, which stays as it is.
 
+    An `LCMScheduler` keeps its own grid, the only times that a consistency model knows, and ends at the latent as it does.
+
     Samplers differ in how they step along the same ODE, and so does the noise that they want; its grid and its network do
     not. Clipping and thresholding, which have no inverse, are left out.
 
@@ -25,7 +27,7 @@ def diffusion_scheduler(name: str, scheduler: Any) -> Any:
     ModelError
         If its ODE cannot be inverted.
     """
-    from diffusers import DDIMScheduler
+    from diffusers import DDIMScheduler, LCMScheduler
 
     config = scheduler.config
     prediction = config.get("prediction_type", EPSILON)
@@ -35,6 +37,8 @@ def diffusion_scheduler(name: str, scheduler: Any) -> Any:
         raise ModelError(f"{name}: epsilon prediction at zero SNR cannot be inverted: use v_prediction")
     if config.get("beta_start") is None and config.get("trained_betas") is None:
         raise ModelError(f"{name}: a {type(scheduler).__name__} has no noise schedule to invert: use a DDIMScheduler")
+    if isinstance(scheduler, LCMScheduler):
+        return LCMScheduler.from_config(config, clip_sample=False, thresholding=False, set_alpha_to_one=True)
     # An Euler scheduler ends at sigma = 0, which is what DDIM calls set_alpha_to_one, its default.
     return DDIMScheduler.from_config(config, clip_sample=False, thresholding=False)
 
@@ -58,7 +62,7 @@ def flow_scheduler(name: str, scheduler: Any) -> Any:
 
 
 def diffusion_grid(scheduler: Any, steps: int) -> tuple[Timestep, ...]:
-    """Grid of a `DDIMScheduler`, noisiest first; the last point is where the scheduler ends."""
+    """Grid of what `diffusion_scheduler` gives, noisiest first; the last point is where the scheduler ends."""
     scheduler = _with_room(scheduler, steps)
     scheduler.set_timesteps(steps)
     indices = [int(t) for t in scheduler.timesteps]
@@ -114,6 +118,9 @@ def estimates(z: torch.Tensor, at: Timestep, output: torch.Tensor, kind: str) ->
 
 def _with_room(scheduler: Any, steps: int) -> Any:
     most = scheduler.config.num_train_timesteps - 1  # one less: an offset would lead past the schedule's end
+    most = min(
+        most, scheduler.config.get("original_inference_steps", most)
+    )  # of a consistency model, all that it knows
     if not 1 <= steps <= most:
         raise UsageError(f"steps is {steps}: choose 1 to {most}")
     return copy.deepcopy(scheduler)

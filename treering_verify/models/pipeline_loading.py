@@ -12,7 +12,8 @@ from typing import Any
 
 from treering_verify.errors import ModelError
 from treering_verify.files import printable
-from treering_verify.models.families import FAMILIES, PipelineFamily, family_of
+from treering_verify.models.families import FAMILIES, PipelineFamily, family_of, known_pipelines
+from treering_verify.models.rectified_flow import RELEASED
 from treering_verify.models.source import ModelSource
 
 INDEX = "model_index.json"
@@ -66,24 +67,23 @@ def load_pipeline(
 
 def pipeline_of(source: ModelSource, *, checker: bool = False) -> Any:
     """Load what a source names; with `checker`, the safety checker too, where it has one."""
-    import diffusers
     import torch
 
     device = source.chosen_device()
     dtype = source.chosen_dtype(device)
-    _require(source.shown, "transformers")
     with _reported(source.shown), _quiet():
-        folder = None if source.is_file else _folder(source)
-        family = _family_of_file(source) if folder is None else pipeline_family(read_index(folder), source.shown)
-        _require(source.shown, *family.needs)
-        kind = getattr(diffusers, family.pipelines[0])
-        if folder is None:
+        index = {} if source.is_file else _index(source)
+        family = _family_of_file(source) if source.is_file else pipeline_family(index, source.shown)
+        _require(source.shown, *(() if family.classes else ("transformers",)), *family.needs)
+        kind = _class_of(index.get("_class_name", family.pipelines[0]))
+        if source.is_file:
             pipe = kind.from_single_file(
                 source.name, dtype=dtype, config=source.configuration or _CONFIGURATIONS[family.name]
             )
         else:
+            folder = _folder(source, kind)
             _refuse_pickles(folder)
-            left_out = {} if checker or "safety_checker" not in read_index(folder) else {"safety_checker": None}
+            left_out = {} if checker or "safety_checker" not in index else {"safety_checker": None}
             pipe = kind.from_pretrained(
                 folder,
                 dtype=dtype,
@@ -99,6 +99,17 @@ def pipeline_of(source: ModelSource, *, checker: bool = False) -> Any:
     return pipe
 
 
+def _class_of(name: str) -> Any:
+    """Class of a pipeline that a family knows."""
+    import diffusers
+
+    if name == RELEASED:  # which diffusers does not have
+        from treering_verify.models.rectified_flow_pipeline import RectifiedFlowPipeline
+
+        return RectifiedFlowPipeline
+    return getattr(diffusers, name)
+
+
 def read_index(folder: Path) -> dict[str, Any]:
     """Content of a folder's model_index.json."""
     index = json.loads((folder / INDEX).read_text())
@@ -110,11 +121,16 @@ def read_index(folder: Path) -> dict[str, Any]:
 def pipeline_family(index: Mapping[str, Any], shown: str) -> PipelineFamily:
     """Family of the pipeline that an index names; ModelError if it is none of them."""
     kind = index.get("_class_name")
-    family = family_of((kind,)) if isinstance(kind, str) else None
+    family = family_of((kind,), _scheduler_of(index)) if isinstance(kind, str) else None
     if family is None:
-        known = ", ".join(name for f in FAMILIES.values() for name in f.pipelines)
+        known = ", ".join(known_pipelines())
         raise ModelError(f"{shown}: a {printable(str(kind))} is not supported: use one of {known}")
     return family
+
+
+def _scheduler_of(index: Mapping[str, Any]) -> str:
+    part = index.get("scheduler")
+    return str(part[1]) if isinstance(part, list) and len(part) == 2 else ""
 
 
 def shapes_of(source: ModelSource) -> tuple[tuple[int, int, int], tuple[int, int]]:
@@ -124,25 +140,29 @@ def shapes_of(source: ModelSource) -> tuple[tuple[int, int, int], tuple[int, int
         if source.is_file:
             place = source.configuration or _CONFIGURATIONS[_family_of_file(source).name]
 
-        def read(path: str) -> dict[str, Any]:
-            if Path(place).is_dir():
-                return dict(json.loads((Path(place) / path).read_text()))
-            from huggingface_hub import hf_hub_download
-
-            return dict(json.loads(Path(hf_hub_download(place, path, revision=source.revision)).read_text()))
-
-        family = pipeline_family(read(INDEX), source.shown)
-        network, vae = read(f"{family.network}/config.json"), read("vae/config.json")
+        family = pipeline_family(_read(place, INDEX, source.revision), source.shown)
+        network, vae = (_read(place, f"{part}/config.json", source.revision) for part in (family.network, "vae"))
         return family.shapes(source.shown, network, vae, source.image_size, source.frames)
 
 
-def _folder(source: ModelSource) -> Path:
+def _index(source: ModelSource) -> dict[str, Any]:
+    return _read(source.name, INDEX, source.revision) if source.on_hub else read_index(Path(source.name))
+
+
+def _read(place: str, path: str, revision: str | None) -> dict[str, Any]:
+    """Read a small JSON file of a local folder, or of a repository on the hub."""
+    if Path(place).is_dir():
+        return dict(json.loads((Path(place) / path).read_text()))
+    from huggingface_hub import hf_hub_download
+
+    return dict(json.loads(Path(hf_hub_download(place, path, revision=revision)).read_text()))
+
+
+def _folder(source: ModelSource, kind: Any) -> Path:
     if not source.on_hub:
         return Path(source.name)
-    from diffusers import DiffusionPipeline
-
     # Only what is listed in the index, and no pickled weights: without safetensors it refuses.
-    folder = DiffusionPipeline.download(
+    folder = kind.download(
         source.name, revision=source.revision, variant=source.variant, use_safetensors=True, trust_remote_code=False
     )
     return Path(folder)

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from treering_verify.errors import ModelError, UsageError
-from treering_verify.models.autoencoder import decode, encode, fitting_tile, own_float32
+from treering_verify.errors import LimitedModelWarning, ModelError, UsageError
+from treering_verify.models.autoencoder import check_autoencoder, decode, encode, fitting_tile, own_float32
 from treering_verify.models.clips import unfold
-from treering_verify.models.families import FAMILIES, PipelineFamily, family_of, pack, unpack
+from treering_verify.models.families import PipelineFamily, family_of, known_pipelines, pack, unpack
+from treering_verify.models.few_steps import CONSISTENCY
 from treering_verify.models.ode import (
     FLOW,
     diffusion_grid,
@@ -59,8 +60,18 @@ def from_pipeline(
         If the pipeline belongs to no family, or cannot be inverted.
     UsageError
         If its images, or tiles of them, cannot have that size, its clips that length, or clips would have to be tiled.
+
+    Warns
+    -----
+    LimitedModelWarning
+        If verdicts on its images reach less far than on others'.
     """
-    return PipelineModel(pipe, _family(pipe), name or _name(pipe), image_size, tile, frames)
+    import warnings
+
+    model = PipelineModel(pipe, _family(pipe), name or _name(pipe), image_size, tile, frames)
+    if model.family.caution:
+        warnings.warn(f"{model.name}: {model.family.caution}", LimitedModelWarning, stacklevel=2)
+    return model
 
 
 def native_noise(pipe: Any, noise: torch.Tensor) -> torch.Tensor:
@@ -76,6 +87,10 @@ def native_noise(pipe: Any, noise: torch.Tensor) -> torch.Tensor:
         If the pipeline has no such noise at any image size.
     """
     family = _family(pipe)
+    if not family.latents:
+        raise UsageError(
+            f"a {type(pipe).__name__} takes no latents=: generate with tv.generate(tv.from_pipeline(pipe), ...)"
+        )
     network = getattr(pipe, family.network)
     channels, patch = family.latent_channels(pipe.vae.config), family.patch(network.config)
     wrong = noise.shape[1] % channels if family.video else noise.shape[1] != channels
@@ -98,6 +113,10 @@ def canonical_noise(pipe: Any, latents: torch.Tensor, latent_shape: tuple[int, i
         If they are not of that shape.
     """
     height, width = latent_shape[1:]
+    if _family(pipe).video:
+        raise UsageError(
+            f"{_name(pipe)} makes clips, which are not marked from within the loop: give the pipeline latents="
+        )
     if _family(pipe).packed and latents.ndim == 3 and latents.shape[1] * 4 == height * width:
         latents = unpack(latents, height, width)
     if tuple(latents.shape[1:]) != latent_shape:
@@ -126,17 +145,19 @@ class PipelineModel:
         tile: int = 0,
         frames: int | None = None,
     ) -> None:
-        if type(pipe.vae).__name__ not in family.autoencoders:
-            raise ModelError(
-                f"{name}: a {type(pipe.vae).__name__} is not supported: use one of {', '.join(family.autoencoders)}"
-            )
+        check_autoencoder(name, pipe.vae, family.autoencoders)
         if pipe.config.get("boundary_ratio") is not None or pipe.config.get("expand_timesteps"):
             raise ModelError(f"{name}: Wan 2.2 asks two networks, or tells times by token: use a model of Wan 2.1")
-        network = getattr(pipe, family.network)
-        if network.config.get("time_cond_proj_dim") is not None:
-            raise ModelError(f"{name}: a consistency model (LCM) follows no ODE: use the model that it was made from")
+        network, scheduler = getattr(pipe, family.network), family.follows(pipe)
+        told = network.config.get("time_cond_proj_dim") is not None
+        if told and type(scheduler).__name__ != CONSISTENCY:
+            raise ModelError(
+                f"{name}: a consistency model (LCM) with a {type(scheduler).__name__}, whose times it does not know: "
+                f"give it an {CONSISTENCY}"
+            )
         self.name, self.family = name, family
-        self.classes: tuple[str, ...] = ()  # conditions are prompts
+        self.classes = family.classes(pipe) if family.classes else ()
+        self._told = family.distilled or told
         self.latent_shape, self.image_size = family.shapes(name, network.config, pipe.vae.config, image_size, frames)
         self.frames = (family.video.frames if frames is None else frames) if family.video else None
         self.fps = family.video.fps if family.video else None
@@ -150,7 +171,7 @@ class PipelineModel:
         self.screen: NoiseEstimator | None = None
         self._pipe, self._network, self._device = pipe, network, pipe._execution_device
         self._vae = own_float32(pipe.vae, self._device)
-        self._scheduler = (flow_scheduler if family.straight else diffusion_scheduler)(name, pipe.scheduler)
+        self._scheduler = (flow_scheduler if family.straight else diffusion_scheduler)(name, scheduler)
         self._kept: dict[Condition, dict[str, torch.Tensor]] = {}
 
     def encode(self, image: torch.Tensor) -> torch.Tensor:
@@ -180,7 +201,7 @@ class PipelineModel:
         """Estimate (latent, noise) from z_t; guidance extrapolates, or is told to the network where that was distilled."""
         with _evaluating(self._network):
             output = self._ask(z, at, conditions, guidance)
-            if guidance != 1.0 and not self.family.distilled:
+            if guidance != 1.0 and not self._told:
                 null = self._ask(z, at, [None] * len(z), guidance)
                 output = null + guidance * (output - null)
         kind = FLOW if self.family.straight else self._scheduler.config.prediction_type
@@ -221,10 +242,14 @@ def _evaluating(*parts: torch.nn.Module) -> Iterator[None]:
 
 
 def _family(pipe: Any) -> PipelineFamily:
-    family = family_of(tuple(kind.__name__ for kind in type(pipe).__mro__))
+    scheduler = getattr(pipe, "scheduler", None)
+    family = family_of(
+        tuple(kind.__name__ for kind in type(pipe).__mro__),
+        type(scheduler).__name__,
+        getattr(scheduler, "config", None),
+    )
     if family is None:
-        known = ", ".join(kind for f in FAMILIES.values() for kind in f.pipelines)
-        raise ModelError(f"a {type(pipe).__name__} is not supported: give one of {known}")
+        raise ModelError(f"a {type(pipe).__name__} is not supported: give one of {', '.join(known_pipelines())}")
     return family
 
 
