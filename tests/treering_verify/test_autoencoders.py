@@ -148,7 +148,7 @@ def test_a_callers_autocast_does_not_reach_an_autoencoder_and_lowered_precision_
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(encode(own, image), wanted)
         assert decode(own, wanted).dtype == torch.float32
-    with lowered("cpu", torch.bfloat16):
+    with lowered(), torch.autocast("cpu", torch.bfloat16):
         assert relative(encode(own, image).float(), wanted) > 1e-4
 
 

@@ -132,7 +132,7 @@ def test_compiled_networks_say_the_same_and_keep_their_fingerprint(
 
     monkeypatch.setattr(torch, "compile", traced)
     plain, fast = load_model(tiny_folder), load_model(tiny_folder, compiled=True)
-    assert len(compiled) == 5  # both halves of the autoencoder, the network, the refiner and the estimator
+    assert len(compiled) == 6  # both halves of the autoencoder, the network, the refiner, the estimator and the screen
     assert fingerprint(fast) == fingerprint(plain)
     image = initial_noise((3, 128, 128), [0]).clamp(-1, 1)
     assert torch.equal(fast.encode(image), plain.encode(image))
