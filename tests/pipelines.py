@@ -380,7 +380,7 @@ def seeded() -> Iterator[None]:
 
 
 def relative(found: torch.Tensor, wanted: torch.Tensor) -> float:
-    return float((found - wanted).norm() / wanted.norm())
+    return float((found - wanted).detach().norm() / wanted.detach().norm())
 
 
 def state_of(pipe: Any) -> dict[str, Any]:

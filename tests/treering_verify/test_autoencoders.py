@@ -11,6 +11,7 @@ import pipelines
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DModel, VQModel
+from pipelines import relative
 
 import treering_verify as tv
 from treering_verify import decoder_inversion
@@ -61,10 +62,6 @@ def folder_of(vae: Any, folder: Path) -> Path:
         index[name] = ["diffusers", type(part).__name__]
     (folder / "model_index.json").write_text(json.dumps(index))
     return folder
-
-
-def relative(found: torch.Tensor, wanted: torch.Tensor) -> float:
-    return float((found - wanted).norm() / wanted.norm())
 
 
 def check_marks(model: LatentModel) -> None:

@@ -11,6 +11,7 @@ import pipelines
 import pytest
 import torch
 from diffusers import PixArtSigmaPipeline
+from pipelines import relative
 
 import treering_verify as tv
 from treering_verify.errors import UsageError
@@ -31,10 +32,6 @@ def pipe() -> Iterator[Any]:
     yield made
     assert all(torch.equal(value, made.transformer.state_dict()[name]) for name, value in before[0].items())
     assert made.scheduler.config is before[1]
-
-
-def relative(found: torch.Tensor, wanted: torch.Tensor) -> float:
-    return float((found - wanted).norm() / wanted.norm())
 
 
 def test_dit_generates_what_its_pipeline_does(pipe: Any) -> None:

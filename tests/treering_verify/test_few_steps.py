@@ -20,6 +20,7 @@ from diffusers import (
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
+from pipelines import relative
 
 import treering_verify as tv
 from treering_verify.cli import main
@@ -80,10 +81,6 @@ LIMITED: dict[str, tuple[Callable[[], Any], str]] = {
     "consistency adapter": (with_lora, "stable-diffusion-lcm"),
     "Turbo": (turbo, "stable-diffusion-turbo"),
 }
-
-
-def relative(found: torch.Tensor, wanted: torch.Tensor) -> float:
-    return float((found - wanted).norm() / wanted.norm())
 
 
 def round_trip(model: LatentModel, steps: int) -> tuple[float, float]:
