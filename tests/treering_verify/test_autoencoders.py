@@ -64,7 +64,7 @@ def folder_of(vae: Any, folder: Path) -> Path:
 
 
 def relative(found: torch.Tensor, wanted: torch.Tensor) -> float:
-    return float((found - wanted).norm() / wanted.norm())
+    return float(((found - wanted).norm() / wanted.norm()).detach())
 
 
 def check_marks(model: LatentModel) -> None:

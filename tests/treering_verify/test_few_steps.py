@@ -83,7 +83,7 @@ LIMITED: dict[str, tuple[Callable[[], Any], str]] = {
 
 
 def relative(found: torch.Tensor, wanted: torch.Tensor) -> float:
-    return float((found - wanted).norm() / wanted.norm())
+    return float(((found - wanted).norm() / wanted.norm()).detach())
 
 
 def round_trip(model: LatentModel, steps: int) -> tuple[float, float]:
