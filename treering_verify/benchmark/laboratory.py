@@ -7,6 +7,7 @@ comes from a fresh process for each method.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -101,8 +102,16 @@ class Laboratory:
         )
 
     def evidence(self, latent: torch.Tensor) -> tuple[list[float], list[float]]:
-        """Judge latents (n, C, h, w) of the laboratory's images; see `judge`."""
-        return judge(self.model, self.key, latent)
+        """Judge latents (n, C, h, w) of the laboratory's images, and keep the answer; see `judge`."""
+
+        def measure() -> dict[str, NDArray[Any]]:
+            log10, cosine = judge(self.model, self.key, latent)
+            return {"log10": np.array(log10), "cosine": np.array(cosine)}
+
+        digest = hashlib.sha256(latent.contiguous().numpy().tobytes()).hexdigest()
+        facts = (fingerprint(self.model), __version__, self.key.fingerprint, digest)
+        arrays = kept(self.scope.folder, "evidence", facts, measure)
+        return arrays["log10"].tolist(), arrays["cosine"].tolist()
 
     def residual(self, latent: torch.Tensor, attack: str) -> list[float]:
         """|E(D(z)) - E(x)| of latents z (n, C, h, w), x being the first n images after an attack, over that of z = E(x)."""
