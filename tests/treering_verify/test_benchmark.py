@@ -142,7 +142,7 @@ def test_peak_memory_sees_what_a_method_holds(tiny_folder: Path) -> None:
 
 def test_the_released_baseline_finds_the_same_latent_and_leaves_the_model_alone(tiny_model: LatentModel) -> None:
     pixels = truth(tiny_model, None, [3], steps=2).pixels()
-    settings = replace(DEFAULTS["gradient"], iterations=6, step=0.05)
+    settings = replace(unstopped(DEFAULTS["gradient"]), iterations=6, step=0.05)
     fair = invert(problem_of(tiny_model, pixels), "gradient", settings)
     assert fair.iterations.tolist() == [6]  # the best iterate is the last, so both answer with the same point
     released = released_gradient(tiny_model, pixels, 6, 0.05)

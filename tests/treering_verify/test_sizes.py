@@ -10,7 +10,7 @@ import torch
 
 from treering_verify.benchmark.sizes import _SMALL, STABLE_DIFFUSION, Case, cases, problem_at, work
 from treering_verify.benchmark.whole_way import Way, _lowered, ways
-from treering_verify.decoder_inversion import METHODS, in_precision, invert
+from treering_verify.decoder_inversion import METHODS, REFINED, in_precision, invert
 from treering_verify.generation import initial_noise
 from treering_verify.models import LatentModel
 
@@ -32,7 +32,7 @@ def test_the_autoencoder_has_stable_diffusions_own_layout() -> None:
 
 def test_every_method_that_is_not_trained_is_measured_and_takes_the_steps_that_it_is_told() -> None:
     chosen = cases(_SMALL, ("float32", "bfloat16"))
-    assert {case.method for case in chosen} == set(METHODS) - {"learned"}
+    assert {case.method for case in chosen} == set(METHODS) - set(REFINED)
     assert {case.tile for case in chosen} == {0, _SMALL.pixels // 2}
     for case in (Case("forward-step"), Case("gauss-newton"), Case("gradient", tile=_SMALL.tile)):
         problem = problem_at(_SMALL, case, "cpu")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from detectors import mean
 from treering_verify.benchmark.memory import Peak, peak_memory, peak_of
 from treering_verify.benchmark.scope import SEEDS, Scope, truth
-from treering_verify.decoder_inversion import DEFAULTS, invert, scheduled_step
+from treering_verify.decoder_inversion import DEFAULTS, invert, scheduled_step, unstopped
 from treering_verify.findings import Cell, Findings, Table
 from treering_verify.models import LatentModel
 from treering_verify.recovery import problem_of
@@ -29,7 +29,7 @@ def baseline(model: LatentModel, scope: Scope) -> Findings:
     iterations = 3 if scope.quick else 20
     pixels = truth(model, None, [first], steps=10).pixels()
     plans = {
-        name: replace(DEFAULTS[method], iterations=iterations)
+        name: replace(unstopped(DEFAULTS[method]), iterations=iterations)
         for name, method in (("gradient, fair", "gradient"), ("gradient, as released", "gradient"), ("adam", "adam"))
     }
 

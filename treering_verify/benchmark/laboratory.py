@@ -19,6 +19,7 @@ from treering_verify.benchmark.kept import kept
 from treering_verify.benchmark.paths import Path, follow
 from treering_verify.benchmark.scope import CLEAN, SEEDS, Scope, Truth, truth
 from treering_verify.benchmark.variants import OURS, Variant, own, published
+from treering_verify.decoder_inversion import REFINED
 from treering_verify.key import Key
 from treering_verify.models import LatentModel
 from treering_verify.models.weights import fingerprint
@@ -90,7 +91,7 @@ class Laboratory:
 
         import torch
 
-        weights = fingerprint(self.model) if variant.method == "learned" else self.weights
+        weights = fingerprint(self.model) if variant.method in REFINED else self.weights
         facts = (weights, __version__, len(self.known.images), chosen, attack, variant)
         arrays = kept(self.scope.folder, f"{variant.method}-{attack.partition(':')[0]}", facts, measure)
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}

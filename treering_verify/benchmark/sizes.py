@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, Any
 from treering_verify.benchmark.memory import peak_of
 from treering_verify.benchmark.published import INVERSION, SOURCE
 from treering_verify.benchmark.scope import Scope
-from treering_verify.decoder_inversion import DEFAULTS, METHODS, Problem, Settings, in_precision, invert, unstopped
+from treering_verify.decoder_inversion import (
+    DEFAULTS,
+    METHODS,
+    REFINED,
+    Problem,
+    Settings,
+    in_precision,
+    invert,
+    unstopped,
+)
 from treering_verify.findings import Cell, Findings, Table
 from treering_verify.models import LatentModel
 from treering_verify.models.autoencoder import decode, encode
@@ -61,7 +70,7 @@ class Case:
 
 def cases(size: Size, precisions: tuple[str, ...]) -> list[Case]:
     """Every method that needs nothing trained, in each precision, and the gradient-free ones' pass on tiles."""
-    methods = [method for method in METHODS if method != "learned"]
+    methods = [method for method in METHODS if method not in REFINED]
     whole = [Case(method, precision) for precision in precisions for method in methods]
     return whole + [Case(method, "float32", size.tile) for method in ("encoder", "forward-step", "gradient")]
 

@@ -32,6 +32,7 @@ __all__ = [
     "DEFAULTS",
     "METHODS",
     "PRECISIONS",
+    "REFINED",
     "Problem",
     "Settings",
     "autocasting",
@@ -54,6 +55,8 @@ METHODS: dict[str, Callable[[Problem, Settings], Inversion]] = {
     "learned": learned,
     "posterior-mode": posterior_mode,
 }
+REFINED = ("learned", "posterior-mode")
+"""Methods that ask the model's refiner, and are refused where it has none."""
 AUTO = "auto"  # learned steps where the model brings a refiner, forward steps elsewhere
 
 
