@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from audits import KEY, essence, fill, stored, summary
+from click.testing import CliRunner
 from white_model import WhiteModel
 
 from treering_verify.audit.engine import Options
@@ -18,6 +19,7 @@ from treering_verify.audit.null import NULL_PIPELINE, NullModel
 from treering_verify.audit.readers import Limits
 from treering_verify.audit.reading import Reading
 from treering_verify.audit.rows import Row
+from treering_verify.cli import main
 from treering_verify.errors import UsageError
 from treering_verify.first_pass import Passes
 from treering_verify.key import Key
@@ -105,6 +107,25 @@ def test_an_audit_says_which_pass_decided_and_goes_on_with_the_same_passes_only(
         with pytest.raises(UsageError, match="passes was"):
             audit(tmp_path / "in", tmp_path / "two", other)
     assert len(audit(tmp_path / "in", tmp_path / "two", Passes(gate=0.5))) == 8
+
+
+def test_the_command_takes_two_passes_where_it_is_told_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("treering_verify.models.load_model", lambda name: NullModel())
+    fill(tmp_path / "in", 2)
+    KEY.save(tmp_path / "k.json")
+    options = [
+        "--keys",
+        str(tmp_path / "k.json"),
+        "--output",
+        str(tmp_path / "out"),
+        "--passes",
+        "two",
+        "--readers",
+        "1",
+    ]
+    run = CliRunner().invoke(main, ["audit", str(tmp_path / "in"), *options, "--inversion", "encoder", "--steps", "0"])
+    assert run.exit_code == 0 and "decided by the first pass: " in run.output
+    assert summary(tmp_path / "out")["settings"]["passes"] == {"look": "latent", "share": 0.01, "gate": 0.1}
 
 
 def test_an_audit_of_one_pass_is_as_it_was(tmp_path: Path) -> None:

@@ -1,0 +1,21 @@
+"""What `treering benchmark passes` makes of the p-values of two passes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from detectors import Rate
+from treering_verify.benchmark.passes import _decided, _line
+
+
+def test_an_image_is_lost_where_the_gate_or_the_shared_alpha_keeps_back_what_the_full_inversion_shows() -> None:
+    first = np.array([-9.0, -0.5, -3.0, -3.0, -3.0])
+    full = np.array([-20.0, -20.0, -20.0, -5.0, -6.001])
+    rows = _decided("clean", "marked", "latent", range(5), first, full)
+    assert [row["decided_by"] for row in rows] == ["first", "first", "full", "full", "full"]
+    assert [row["detected"] for row in rows] == [True, False, True, False, False]
+    assert [row["detected_in_full"] for row in rows] == [True, True, True, False, True]
+    rows += _decided("clean", "unmarked", "latent", range(5), np.array([-0.1, -0.2, -0.3, -0.4, -1.5]), np.zeros(5))
+    line = _line(rows, "latent", "clean", {"latent": 0.1, "full": 0.5})
+    assert line[2:6] == (Rate(2, 5), Rate(4, 5), Rate(2, 4), Rate(0, 5))
+    assert line[6:] == ("40 %", "80 %", f"{1 / 0.4:.2f}", f"{1 / 0.2:.2f}", "2.00")
