@@ -16,6 +16,12 @@ from treering_verify.key import Key
 from treering_verify.models import LatentModel, load_model
 
 CLASSES = ["dawn", "noon", "dusk"]
+LONGEST = ("test_benchmark", "test_audit_cluster", "test_cli", "test_pipelines")  # files, so that none is begun last
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest: workers take whole files, and end together then."""
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(scope="session")
