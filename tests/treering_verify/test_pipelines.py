@@ -29,7 +29,7 @@ from treering_verify.errors import ModelError, UsageError
 from treering_verify.generation import initial_noise
 from treering_verify.images import to_tensor
 from treering_verify.models import LatentModel, from_pipeline, latent_shape, load_model
-from treering_verify.models.families import pack, unpack
+from treering_verify.models.flow_transformers import pack, unpack
 from treering_verify.models.rectified_flow_pipeline import RectifiedFlowScheduler
 from treering_verify.noise_inversion import denoise, invert
 

@@ -71,6 +71,8 @@ class ClassConditionalModel:
         self.name, self.classes = name, tuple(classes)
         self._vae, self._unet, self._scheduler = vae, unet, scheduler
         self.refine, self.estimate, self.screen, self.tile = refiner, estimator, screen, 0
+        if refiner is not None:
+            refiner.denoise = self.denoised
         factor = pixels_per_cell(name, vae.config)
         side = unet.config.sample_size
         height, width = (side, side) if isinstance(side, int) else side
@@ -102,6 +104,14 @@ class ClassConditionalModel:
                 null = self._unet(z, at.index, class_labels=torch.full_like(labels, len(self.classes))).sample.float()
                 output = null + guidance * (output - null)
         return estimates(z, at, output, self._scheduler.config.prediction_type)
+
+    def denoised(self, latent: torch.Tensor, level: int) -> torch.Tensor:
+        """Take a latent (B, C, h, w) for a noisy one at a time index; return the network's estimate of what is behind it.
+
+        No noise is added. Without a condition; one network pass.
+        """
+        at = Timestep(level, float(self._scheduler.alphas_cumprod[level]))
+        return self.denoise(at.signal * latent, at, [None] * len(latent))[0]
 
     def _label(self, condition: Condition) -> int:
         if condition is None:

@@ -12,7 +12,8 @@ from typing import Any
 
 from treering_verify.errors import ModelError
 from treering_verify.files import printable
-from treering_verify.models.families import FAMILIES, PipelineFamily, family_of, known_pipelines
+from treering_verify.models.families import FAMILIES, family_of, known_pipelines
+from treering_verify.models.pipeline_family import PipelineFamily
 from treering_verify.models.rectified_flow import RELEASED
 from treering_verify.models.source import ModelSource
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from treering_verify.errors import LimitedModelWarning, ModelError, UsageError
 from treering_verify.models.autoencoder import check_autoencoder, decode, encode, fitting_tile, own_float32
 from treering_verify.models.clips import unfold
-from treering_verify.models.families import PipelineFamily, family_of, known_pipelines, pack, unpack
+from treering_verify.models.families import family_of, known_pipelines
 from treering_verify.models.few_steps import CONSISTENCY
+from treering_verify.models.flow_transformers import pack, unpack
 from treering_verify.models.ode import (
     FLOW,
     diffusion_grid,
@@ -19,6 +20,7 @@ from treering_verify.models.ode import (
     flow_grid,
     flow_scheduler,
 )
+from treering_verify.models.pipeline_family import PipelineFamily
 from treering_verify.models.protocol import Condition, LatentModel, NoiseEstimator, Timestep
 
 if TYPE_CHECKING:

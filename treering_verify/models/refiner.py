@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
@@ -13,7 +15,8 @@ class Refiner(ModelMixin, ConfigMixin):  # type: ignore[misc]
     """Residual convolutional network on the latent's grid: (start, z, residual, image, output) -> z_0 - z.
 
     Trained to give the expected latent, given the image: it fills in where the decoder is blind, and takes out what an
-    attack put in, as far as either can be known. See `models/landscape/train_refiner.py`.
+    attack put in, as far as either can be known. What latents are like it learns from the diffusion model: it is shown what
+    that one's denoiser makes of z at a few noise levels. See `models/landscape/train_refiner.py`.
 
     Parameters
     ----------
@@ -22,15 +25,34 @@ class Refiner(ModelMixin, ConfigMixin):  # type: ignore[misc]
         Pixels per latent cell and side.
     width, blocks : int
         Channels, and residual blocks of two 3 x 3 convolutions.
+    levels : sequence of int
+        Time indices of the diffusion model at which its denoiser is asked about z; none by default.
+
+    Attributes
+    ----------
+    denoise : callable, optional
+        (z, level) -> the diffusion model's estimate of z_0, shaped like z. Whoever loads the model sets it.
     """
 
+    denoise: Callable[[torch.Tensor, int], torch.Tensor] | None
+
     @register_to_config  # type: ignore[untyped-decorator]
-    def __init__(self, latent_channels: int = 4, factor: int = 4, width: int = 64, blocks: int = 6) -> None:
+    def __init__(
+        self,
+        latent_channels: int = 4,
+        factor: int = 4,
+        width: int = 64,
+        blocks: int = 6,
+        levels: Sequence[int] = (),
+    ) -> None:
         super().__init__()
-        inputs = 3 * latent_channels + 2 * 3 * factor**2
-        self.first = torch.nn.Conv2d(inputs, width, 3, padding=1)
+        self.levels, self.denoise = tuple(int(level) for level in levels), None
+        self._known = 3 * latent_channels + 2 * 3 * factor**2
+        self.first = torch.nn.Conv2d(self._known, width, 3, padding=1)
         self.body = torch.nn.ModuleList(residual_block(width) for _ in range(blocks))
         self.last = silent(torch.nn.Conv2d(width, latent_channels, 3, padding=1))  # training begins at a forward step
+        if self.levels:  # silent at first too: a refiner trained without them goes on from where it is
+            self.prior = silent(torch.nn.Conv2d(len(self.levels) * latent_channels, width, 3, padding=1))
 
     def forward(
         self,
@@ -41,11 +63,29 @@ class Refiner(ModelMixin, ConfigMixin):  # type: ignore[misc]
         output: torch.Tensor,
     ) -> torch.Tensor:
         """Estimate z_0 - z, (B, C, h, w), from E(x), z, r(z), x and D(z)."""
-        return self.correct(features(start, z, residual, image, output, self.config.factor)) - residual
+        known = features(start, z, residual, image, output, self.config.factor)
+        return self.correct(torch.cat([known, *self.priors(z, self.denoise)], dim=1)) - residual
+
+    def priors(
+        self, z: torch.Tensor, denoise: Callable[[torch.Tensor, int], torch.Tensor] | None
+    ) -> list[torch.Tensor]:
+        """Say what the denoiser would change of z (B, C, h, w) at each level, scaled to about 1.
+
+        Raises
+        ------
+        ValueError
+            If the refiner looks at the denoiser, and there is none.
+        """
+        if self.levels and denoise is None:
+            raise ValueError("this refiner asks the diffusion model's denoiser: set `denoise`")
+        return [4 * (denoise(z, level) - z) for level in self.levels if denoise is not None]
 
     def correct(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Estimate what a forward step from z leaves to be done, from the `features` of z."""
-        return self.last(through(self.body, self.first(inputs)))
+        """Estimate what a forward step from z leaves to be done, from the `features` of z, and what the `priors` say."""
+        hidden = self.first(inputs[:, : self._known])
+        if inputs.shape[1] > self._known:
+            hidden = hidden + self.prior(inputs[:, self._known :])
+        return self.last(through(self.body, hidden))
 
 
 def features(

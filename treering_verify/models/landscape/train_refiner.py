@@ -2,15 +2,17 @@
 
 Latents are decoded, attacked and brought to 8 bits, as suspect images are; the refiner learns to say what a forward step
 leaves to be done. First round: latents of training scenes, at z = E(x). Second round: latents that the diffusion part
-generates (every fourth batch: scenes), also at the points that the refiner reaches itself. The images' inputs are computed
-once per round and kept in memory (about 210 kB each in float16).
+generates (every fourth batch: scenes), also at the point that the refiner reaches itself. Third and fourth: the same, and
+the refiner is shown what the diffusion part's denoiser makes of z. The images' inputs are computed once per round and
+kept in memory (about 240 kB each in float16).
 """
 
 from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -19,16 +21,32 @@ from treering_verify.attacks import Attack
 from treering_verify.generation import initial_noise
 from treering_verify.images import to_pil, to_tensor
 from treering_verify.models import LatentModel, load_model
+from treering_verify.models.class_conditional import ClassConditionalModel
 from treering_verify.models.landscape.scenes import render
 from treering_verify.models.landscape.train import Trainer, recipe_parser
 from treering_verify.models.refiner import Refiner, features
 from treering_verify.noise_inversion import denoise
 
-ROUNDS, BATCH = ((3200, 600), (1024, 800)), 32  # images and steps of each round
+BATCH = 32
+LEVELS = (21, 81)  # of 1000: noise of .14 and .30 of the signal
 _FIRST = 20_000_000  # scenes of the refiner start at this index of the training stream
 _SEEDS = 11 << 32  # and of the generated latents, whose noise is N(0, I), as marked noise is over keys
 _STEPS = 20
 _CHUNK = 16
+
+
+@dataclass(frozen=True)
+class Round:
+    """Latents, images made of each, training steps, steps of the refiner's own path, and whether the denoiser is shown."""
+
+    latents: int
+    steps: int
+    copies: int = 1
+    path: int = 0
+    guided: bool = False
+
+
+ROUNDS = (Round(3200, 600), Round(1024, 800, path=1), *[Round(640, 1000, copies=2, path=1, guided=True)] * 2)
 
 
 def draw_attack(generator: random.Random) -> Attack | None:
@@ -62,66 +80,71 @@ def _generated(model: LatentModel, index: int) -> torch.Tensor:
     return denoise(model, noise, steps=_STEPS, conditions=conditions, guidance=float(1 + index % 3))
 
 
-def images(
-    model: LatentModel, count: int, first: int = 0, *, generated: bool = False
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield chunks of (latents, attacked images): of training scenes, or of the model's own latents and some scenes."""
-    for chunk in range(count // _CHUNK):
+def images(model: LatentModel, plan: Round, first: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield chunks of (latents, attacked images): of training scenes; after the first round three in four are generated."""
+    for chunk in range(plan.latents // _CHUNK):
         index = _FIRST + first + chunk
         with torch.inference_mode():
-            latent = _generated(model, index) if generated and chunk % 4 else _scenes(model, index)
-            decoded = model.decode(latent)
-        generator = random.Random(index)
-        pictures = []
-        for i, picture in enumerate(decoded):
-            attack = draw_attack(generator)
-            image = to_pil(picture)
-            pictures.append(to_tensor(attack.apply(image, seed=index * _CHUNK + i) if attack else image))
-        yield latent, torch.cat(pictures)
+            latent = _generated(model, index) if plan.path and chunk % 4 else _scenes(model, index)
+            decoded = [to_pil(picture) for picture in model.decode(latent)]
+        for again in range(plan.copies):
+            generator = random.Random(index + (again << 32))
+            attacks = [draw_attack(generator) for _ in decoded]
+            pairs = enumerate(zip(decoded, attacks, strict=True))
+            pictures = [attack.apply(p, seed=index * _CHUNK + i) if attack else p for i, (p, attack) in pairs]
+            yield latent, torch.cat([to_tensor(picture) for picture in pictures])
 
 
 def examples(
-    model: LatentModel, refiner: Refiner, count: int, steps: int, first: int = 0, *, generated: bool = False
+    model: LatentModel, refiner: Refiner, plan: Round, first: int = 0
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Make inputs (n, F, h, w), targets (n, C, h, w) and image weights (n,) at z_0 .. z_steps of the refiner's own path.
+    """Make inputs (n, F, h, w), targets (n, C, h, w) and image weights (n,) at the first points of the refiner's own path.
 
     The target is what a forward step leaves to be done, z_0 - (z - r(z)).
     """
     inputs, targets, sizes = [], [], []
     with torch.inference_mode():
-        for latent, image in images(model, count, first, generated=generated):
+        for latent, image in images(model, plan, first):
             z = start = model.encode(image)
-            for k in range(steps + 1):
+            for k in range(plan.path + 1):
                 output = model.decode(z)
                 residual = model.encode(output) - start
                 known = features(start, z, residual, image, output, refiner.config.factor)
+                if plan.guided:
+                    known = torch.cat([known, *refiner.priors(z, _denoiser(model))], dim=1)
                 inputs.append(known.half())
                 targets.append((latent - (z - residual)).half())
                 sizes.append(latent.flatten(1).pow(2).mean(1))
-                if k < steps:
+                if k < plan.path:
                     z = z - residual + refiner.correct(known)
     return torch.cat(inputs).clone(), torch.cat(targets).clone(), torch.cat(sizes).clone()
+
+
+def _denoiser(model: LatentModel) -> Callable[[torch.Tensor, int], torch.Tensor]:
+    """Return the denoiser of a class-conditional model."""
+    assert isinstance(model, ClassConditionalModel)
+    return model.denoised
 
 
 def train(
     model: LatentModel,
     work: Path,
     *,
-    rounds: Sequence[tuple[int, int]] = ROUNDS,
+    rounds: Sequence[Round] = ROUNDS,
     batch: int = BATCH,
     width: int = 64,
     blocks: int = 6,
 ) -> Refiner:
-    """Train in rounds of (images, steps), each with images of its own: scenes, then the model's. Returns the EMA."""
+    """Train in rounds, each with images of its own. Returns the EMA."""
     factor = model.image_size[0] // model.latent_shape[1]
     torch.manual_seed(2)
-    refiner = Refiner(model.latent_shape[0], factor, width, blocks)
-    for number, (count, steps) in enumerate(rounds):
+    refiner = Refiner(model.latent_shape[0], factor, width, blocks, LEVELS)
+    for number, plan in enumerate(rounds):
         guide = copy.deepcopy(refiner)  # the round before, also when this one is resumed
-        trainer = Trainer(f"refiner-{number}", refiner, work, steps=steps, peak=1e-3, decay=0.01)
+        trainer = Trainer(f"refiner-{number}", refiner, work, steps=plan.steps, peak=1e-3, decay=0.01)
         if trainer.step < trainer.steps:
-            before = sum(images for images, _ in rounds[:number])
-            data = examples(model, guide, count, number, before, generated=number > 0)
+            before = sum(earlier.latents for earlier in rounds[:number])
+            data = examples(model, guide, plan, before)
             inputs, targets, sizes = data
             print(f"refiner-{number}: {len(inputs)} examples", flush=True)
 
