@@ -13,6 +13,7 @@ import io
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,7 +53,33 @@ _QUALITY = "12"  # of H.264, constant rate factor: 0 is lossless, 23 x264's own,
 CLIP_FORMATS = ("mp4", "gif", "png")
 
 
+@dataclass(frozen=True)
+class Clip:
+    """A clip at a model's length and size.
+
+    Attributes
+    ----------
+    frames : list of RGB images
+    note : str
+        What was done to it, for the record, or "".
+    size : (width, height)
+        Of its first frame, as it was read.
+    """
+
+    frames: list[Image.Image]
+    note: str
+    size: tuple[int, int]
+
+
 def read_clip(source: ClipSource, frames: int, size: tuple[int, int]) -> tuple[torch.Tensor, str]:
+    """Read a clip as the library's, (1, 3 F, H, W) float32 in [-1, 1], and its note; all as `clip_of` says."""
+    import torch
+
+    clip = clip_of(source, frames, size)
+    return torch.cat([to_tensor(frame) for frame in clip.frames], dim=1), clip.note
+
+
+def clip_of(source: ClipSource, frames: int, size: tuple[int, int]) -> Clip:
     """Read a clip at a model's length and size.
 
     Frames are taken from the first on, in the order in which they are shown, whatever the time between them. Each is opened
@@ -67,12 +94,6 @@ def read_clip(source: ClipSource, frames: int, size: tuple[int, int]) -> tuple[t
     frames : int
     size : (H, W)
 
-    Returns
-    -------
-    clip : (1, 3 F, H, W) float32 in [-1, 1]
-    note : str
-        What was done to it, for the record, or "".
-
     Raises
     ------
     ImageError
@@ -80,17 +101,16 @@ def read_clip(source: ClipSource, frames: int, size: tuple[int, int]) -> tuple[t
     UsageError
         If it is a video file and PyAV is not installed.
     """
-    import torch
-
     shown, found = _frames(source)
-    parts: list[torch.Tensor] = []
-    notes, more = [], False
+    parts: list[Image.Image] = []
+    own_size, notes, more = (0, 0), [], False
     for picture in islice(found, frames + 1):
         if len(parts) == frames:
             more = True
             break
+        own_size = own_size if parts else picture.size
         fitted, note = fit(picture, size)
-        parts.append(to_tensor(fitted))
+        parts.append(fitted)
         notes.append(note)
     if not parts:
         raise ImageError("not_a_clip", CODES["not_a_clip"], shown)
@@ -100,7 +120,12 @@ def read_clip(source: ClipSource, frames: int, size: tuple[int, int]) -> tuple[t
     elif len(parts) < frames:
         said.append(f"{len(parts)} of {frames} frames, the last repeated")
     parts += parts[-1:] * (frames - len(parts))
-    return torch.cat(parts, dim=1), ", ".join(said)
+    return Clip(parts, ", ".join(said), own_size)
+
+
+def has_clip_signature(head: bytes) -> bool:
+    """Whether a file that begins so may hold moving pictures: a video, or a picture of a kind that some can animate."""
+    return has_image_signature(head) or head[4:8] in _ATOMS or head.startswith(_MATROSKA)
 
 
 def _frames(source: ClipSource) -> tuple[str, Iterator[Image.Image]]:
@@ -138,6 +163,8 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 
 def _file_frames(data: bytes, shown: str) -> Iterator[Image.Image]:
+    if not data:
+        raise ImageError("empty", CODES["empty"], shown)
     if has_image_signature(data):
         return _animated_frames(data, shown)
     if data[4:8] in _ATOMS:

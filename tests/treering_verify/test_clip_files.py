@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from treering_verify import clip_files
+from treering_verify.audit.reading import read_encoded, read_path
 from treering_verify.clip_files import clip_files as files_of
 from treering_verify.clip_files import encode_clip, read_clip
 from treering_verify.errors import ImageError, UsageError
@@ -187,3 +188,26 @@ def test_without_pyav_the_message_says_what_to_install(
 def test_odd_sides_are_not_for_mp4(frames: list[Image.Image]) -> None:
     with pytest.raises(UsageError, match="even sides"):
         encode_clip([frame.resize((31, 32)) for frame in frames], "mp4", 8)
+
+
+def test_an_audit_reads_clips_as_verification_does(frames: list[Image.Image], mp4: bytes) -> None:
+    for data, mode in ((mp4, None), (encode_clip(frames, "gif", 8), "P")):
+        reading = read_encoded("clip", data, (4, *SIZE))
+        assert (reading.status, reading.width, reading.height, reading.mode) == ("ok", *SIZE[::-1], mode)
+        clip, note = read_clip(data, 4, SIZE)
+        assert reading.note == note == "cut to its first 4 frames"
+        assert reading.pixels is not None and reading.pixels.shape == (4, *SIZE, 3)
+        judged = torch.from_numpy(reading.pixels[None].copy()).movedim(-1, -3).flatten(1, -3) / 127.5 - 1
+        assert torch.allclose(judged, clip, atol=1e-6)
+    short = read_encoded("clip", mp4, (9, *SIZE))
+    assert short.pixels is not None and np.array_equal(short.pixels[4], short.pixels[8])
+
+
+def test_what_is_no_clip_costs_an_audit_of_clips_its_row(frames: list[Image.Image], mp4: bytes, tmp_path: Path) -> None:
+    shape = (5, *SIZE)
+    files = {"still": encode_png(frames[0]), "not_a_clip_file": b"text", "corrupt": mp4[:200], "empty": b""}
+    for code, data in files.items():
+        (tmp_path / code).write_bytes(data)
+        for reading in (read_encoded(code, data, shape), read_path(str(tmp_path / code), shape)):
+            assert reading.code == code and reading.pixels is None, reading
+    assert read_encoded("mp4", mp4, SIZE).code == "not_an_image", "nor is a clip a picture"

@@ -18,7 +18,7 @@ from pathlib import Path
 from treering_verify.audit import cache as cache_module
 from treering_verify.audit.cache import Cache
 from treering_verify.audit.flow import Flow
-from treering_verify.audit.judging import Judge
+from treering_verify.audit.judging import Judge, shape_of
 from treering_verify.audit.open_shards import OpenShards, Tally
 from treering_verify.audit.plan import Plan
 from treering_verify.audit.readers import Limits, Readers, Task
@@ -152,7 +152,7 @@ class _Run:
     """One run on this machine. Tasks are taken by the readers' thread, everything else happens in the caller's."""
 
     def __init__(self, judge: Judge, options: Options, shards: OpenShards, cache: Cache) -> None:
-        self._limits, self._image_size, self._shards = options.limits, judge.model.image_size, shards
+        self._limits, self._shape, self._shards = options.limits, shape_of(judge.model), shards
         self._tasks: deque[Task] = deque()
         self._flow = Flow(
             judge,
@@ -163,7 +163,7 @@ class _Run:
 
     def shards(self) -> Iterator[int]:
         """Do the work; see `run_audit`."""
-        with Readers(self._next_task, self._image_size, self._limits) as readers:
+        with Readers(self._next_task, self._shape, self._limits) as readers:
             for task, reading in readers.results(self._shards.tick):
                 yield from self._shards.resumed()
                 yield from self._settle(self._flow.take(task, reading))

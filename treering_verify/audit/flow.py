@@ -13,6 +13,7 @@ from treering_verify.audit.judging import Batching, Judge, row_of
 from treering_verify.audit.readers import Task
 from treering_verify.audit.reading import Reading
 from treering_verify.audit.rows import Row
+from treering_verify.models import makes_clips
 
 _WAITING = 4  # batches' worth of inputs that may wait for one batch, most of them repeated pictures
 Pair = tuple[Task, Reading]
@@ -25,7 +26,7 @@ class Flow:
     ----------
     judge : Judge
     batch_size : int, optional
-        Found by trying where it is None.
+        Where it is None, found by trying; clips go one by one.
     find : callable
         Gives what is known about each of some contents: its row, or None where it has to be judged.
     add : callable
@@ -40,7 +41,7 @@ class Flow:
         add: Callable[[Sequence[Row]], None],
     ) -> None:
         self._judge, self._find, self._add = judge, find, add
-        self._batching = Batching(batch_size)
+        self._batching = Batching(batch_size or (1 if makes_clips(judge.model) else None))
         self._waiting: dict[str, list[Pair]] = {}  # by content: the first is judged, the others take its row
         self._unasked: list[str] = []
 

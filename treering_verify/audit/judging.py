@@ -20,7 +20,7 @@ from treering_verify.files import printable
 from treering_verify.first_pass import Passes
 from treering_verify.identification import gather
 from treering_verify.key_index import KeyIndex
-from treering_verify.models import LatentModel, pictures_only
+from treering_verify.models import LatentModel, makes_clips
 from treering_verify.profiles import check_profile
 from treering_verify.recovery import Pipeline
 from treering_verify.verification import DEFAULT_ALPHA, check_shape, decide
@@ -73,10 +73,9 @@ class Judge:
         Raises
         ------
         UsageError
-            If there is no key, two have the same name, one or the profile does not fit the model, the model makes clips,
+            If there is no key, two have the same name, one or the profile does not fit the model,
             alpha is out of range, or the model cannot give the first pass.
         """
-        pictures_only(model, "an audit")
         indexes = gather(keys)
         for index in indexes:
             check_shape(f"a family of keys ({index.family})", index.family.latent_shape, model)
@@ -91,6 +90,11 @@ class Judge:
         return sum(map(len, self.indexes))
 
 
+def shape_of(model: LatentModel) -> tuple[int, ...]:
+    """Return the shape that readers bring inputs to: (height, width), of clips (frames, height, width)."""
+    return (model.frames, *model.image_size) if makes_clips(model) else model.image_size
+
+
 def row_of(judge: Judge, reading: Reading, **answer: Any) -> Row:
     """Row of a reading, with what is known about it beyond."""
     names = ("path", "status", "code", "reason", "sha256", "bytes", "width", "height", "mode", "seconds")
@@ -99,13 +103,13 @@ def row_of(judge: Judge, reading: Reading, **answer: Any) -> Row:
 
 
 def judge_batch(judge: Judge, readings: Sequence[Reading]) -> list[Row]:
-    """Judge pictures of one shape together: one row for each, in order.
+    """Judge pictures, or clips, of one shape together: one row for each, in order.
 
     Parameters
     ----------
     judge : Judge
     readings : sequence of Reading
-        With pixels of the model's size, at least one.
+        With pixels of the model's shape, at least one.
 
     Raises
     ------
@@ -118,7 +122,8 @@ def judge_batch(judge: Judge, readings: Sequence[Reading]) -> list[Row]:
     import torch
 
     pixels = torch.from_numpy(np.stack([reading.pixels for reading in readings if reading.pixels is not None]))
-    images = pixels.permute(0, 3, 1, 2).to(torch.float32).contiguous() / 127.5 - 1.0  # as images.to_tensor
+    images = pixels.movedim(-1, -3).to(torch.float32).contiguous() / 127.5 - 1.0  # as images.to_tensor
+    images = images.flatten(1, -3)  # of clips: frame after frame
     answers = answer(judge.model, images.to(judge.device), judge.indexes, judge.pipeline, judge.passes, judge.alpha)
     rows = []
     for reading, found in zip(readings, answers, strict=True):
@@ -146,7 +151,7 @@ def judge_files(judge: Judge, files: Sequence[tuple[str, bytes]]) -> list[Row]:
     readings = []
     for path, data in files:
         try:
-            readings.append(read_encoded(path, data, judge.model.image_size))
+            readings.append(read_encoded(path, data, shape_of(judge.model)))
         except MemoryError:
             readings.append(refused(path, "reader_memory"))
     rows = {id(r): row_of(judge, r) for r in readings if r.pixels is None}
@@ -245,7 +250,7 @@ def _probe(judge: Judge, reason: str) -> None:
     """Judge a picture that no file can have spoilt: a row of hostile files is no reason to stop, a broken model is."""
     import numpy as np
 
-    pixels = np.random.default_rng(0).integers(0, 256, (*judge.model.image_size, 3), np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (*shape_of(judge.model), 3), np.uint8)
     try:
         judge_batch(judge, [Reading("", "ok", pixels=pixels)])
     except Exception as error:

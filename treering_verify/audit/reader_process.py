@@ -19,14 +19,14 @@ _GRACE = 5  # seconds beyond the limit after which a reader ends itself, should 
 
 def serve(connection: Connection, facts: list[Any]) -> None:
     """Answer requests until the connection ends; see `readers.Readers`."""
-    (height, width), seconds, memory = facts
+    shape, seconds, memory = facts
     _prepare(memory)
     connection.send_bytes(b'"ready"')
     while True:
         path, is_url = receive(connection)
         signal.alarm(math.ceil(seconds) + _GRACE)
         try:
-            reading = (read_url if is_url else read_path)(path, (height, width))
+            reading = (read_url if is_url else read_path)(path, tuple(shape))
         except MemoryError:
             connection.send_bytes(b'"reader_memory"')
             os._exit(0)

@@ -8,6 +8,7 @@ busy with the model; it reads ahead only so far, so memory stays bounded.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import queue
 import threading
@@ -77,13 +78,13 @@ class Readers:
     ----------
     next_task : callable
         Gives the next task, None after the last; raises `Pending` where it must be asked again. Called by one thread.
-    image_size : (height, width)
+    shape : (height, width) or (frames, height, width)
     limits : Limits
     """
 
-    def __init__(self, next_task: Callable[[], Task | None], image_size: tuple[int, int], limits: Limits) -> None:
-        self._next_task, self._facts = next_task, [list(image_size), limits.seconds, limits.memory]
-        self._image_size, self._limits = image_size, limits
+    def __init__(self, next_task: Callable[[], Task | None], shape: tuple[int, ...], limits: Limits) -> None:
+        self._next_task, self._facts = next_task, [list(shape), limits.seconds, limits.memory]
+        self._shape, self._limits = shape, limits
         self.ahead = 2 * limits.processes + 16
         self._results: queue.Queue[tuple[Task, Reading] | BaseException | None] = queue.Queue()
         self._busy: dict[Any, _Reader] = {}
@@ -182,7 +183,7 @@ class Readers:
             if answer == "reader_memory":
                 self._strike(reader, answer)
                 return
-            reading = reader.reading(answer, self._image_size)
+            reading = reader.reading(answer, self._shape)
         except (EOFError, OSError, ValueError, TypeError):
             self._strike(reader, "reader_crashed")
             return
@@ -232,13 +233,13 @@ class _Reader:
         self.ready = True
         self.deadline = time.monotonic() + seconds
 
-    def reading(self, answer: Any, image_size: tuple[int, int]) -> Reading:
+    def reading(self, answer: Any, shape: tuple[int, ...]) -> Reading:
         """Make the reading of an answer, with the pixels that follow an "ok"."""
         import numpy as np
 
         pixels = None
         if answer["status"] == "ok":
-            data = self.child.connection.recv_bytes(image_size[0] * image_size[1] * 3)
-            pixels = np.frombuffer(data, np.uint8).reshape(*image_size, 3)
+            data = self.child.connection.recv_bytes(math.prod(shape) * 3)
+            pixels = np.frombuffer(data, np.uint8).reshape(*shape, 3)
         assert self.task is not None
         return Reading(**{**answer, "path": self.task.entry.path, "pixels": pixels})

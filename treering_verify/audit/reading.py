@@ -1,4 +1,6 @@
-"""Read one input: what it is, what it holds, and its pixels in the model's size. Runs in the reader processes.
+"""Read one input: what it is, what it holds, and its pixels in the model's shape. Runs in the reader processes.
+
+A model's shape is (height, width), or (frames, height, width) where it makes clips.
 
 Only what the magic bytes call an image is read whole and decoded. Symbolic links, FIFOs, sockets and devices are told by
 `lstat` and never opened. Neither torch nor the model is needed here.
@@ -14,6 +16,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from treering_verify.clip_files import clip_of, has_clip_signature
 from treering_verify.errors import ImageError
 from treering_verify.files import printable
 from treering_verify.images import (
@@ -37,6 +40,8 @@ SKIPPED = {
     "fifo": "a FIFO, which is never opened",
     "socket": "a socket, which is never opened",
     "device": "a device, which is never opened",
+    "not_a_clip_file": "its first bytes are of no video or picture format that is read here (MP4, MOV, MKV, WebM, GIF)",
+    "still": "a still picture, and the model makes clips; judge it with a model that makes pictures",
     "folder": "a folder; lists name files: give folders as PATH to have them walked",
 }
 """Codes of rows with status "skipped", with their reasons."""
@@ -70,8 +75,8 @@ class Reading:
     sha256, bytes, width, height, mode
         As in `Row`.
     seconds : float
-    pixels : (H, W, 3) uint8, optional
-        sRGB, in the model's size; None unless the status is "ok".
+    pixels : (H, W, 3) or (F, H, W, 3) uint8, optional
+        sRGB, in the model's shape; None unless the status is "ok".
     """
 
     path: str
@@ -95,17 +100,17 @@ def refused(path: str, code: str, detail: str = "", **facts: Any) -> Reading:
     return Reading(path, status, code, f"{reason} ({printable(detail)[:200]})" if detail else reason, **facts)
 
 
-def read_path(path: str, image_size: tuple[int, int]) -> Reading:
-    """Read a local path into pixels of (height, width)."""
+def read_path(path: str, shape: tuple[int, ...]) -> Reading:
+    """Read a local path into pixels of a model's shape."""
     started = time.perf_counter()
     try:
         kind = os.lstat(path).st_mode
         if code := next((code for test, code in _KINDS if test(kind)), ""):
             return refused(path, code)
         head, size = read_head(path)
-        if head and not has_image_signature(head):
-            return refused(path, "not_an_image", bytes=size)
-        reading = read_encoded(path, read_bytes(path), image_size)
+        if code := _foreign(head, shape):
+            return refused(path, code, bytes=size)
+        reading = read_encoded(path, read_bytes(path), shape)
     except FileNotFoundError:
         return refused(path, "not_found")
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
@@ -115,8 +120,8 @@ def read_path(path: str, image_size: tuple[int, int]) -> Reading:
     return replace(reading, seconds=time.perf_counter() - started)
 
 
-def read_url(url: str, image_size: tuple[int, int]) -> Reading:
-    """Read whatever fsspec opens into pixels of (height, width)."""
+def read_url(url: str, shape: tuple[int, ...]) -> Reading:
+    """Read whatever fsspec opens into pixels of a model's shape."""
     import fsspec
 
     started = time.perf_counter()
@@ -129,11 +134,11 @@ def read_url(url: str, image_size: tuple[int, int]) -> Reading:
         raise
     except Exception as error:  # each file system has exceptions of its own
         return refused(url, "url_not_readable", f"{type(error).__name__}: {error}")
-    return replace(read_encoded(url, data, image_size), seconds=time.perf_counter() - started)
+    return replace(read_encoded(url, data, shape), seconds=time.perf_counter() - started)
 
 
-def read_encoded(path: str, data: bytes, image_size: tuple[int, int]) -> Reading:
-    """Decode a file's bytes into pixels of (height, width); pure, so that any engine can use it.
+def read_encoded(path: str, data: bytes, shape: tuple[int, ...]) -> Reading:
+    """Decode a file's bytes into pixels of a model's shape; pure, so that any engine can use it.
 
     Raises
     ------
@@ -144,21 +149,39 @@ def read_encoded(path: str, data: bytes, image_size: tuple[int, int]) -> Reading
 
     started = time.perf_counter()
     facts: dict[str, Any] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-    if data and not has_image_signature(data):
-        return refused(path, "not_an_image", **facts)
+    if code := _foreign(data, shape):
+        return refused(path, code, **facts)
     facts |= _header(data)
+    moves = facts.pop("moves", True)
+    if len(shape) == 3 and not moves:
+        return refused(path, "still", **facts)
     try:
-        image, note = fit(open_image(data), image_size)
+        if len(shape) == 3:
+            clip = clip_of(data, shape[0], (shape[1], shape[2]))
+            facts["width"], facts["height"] = clip.size
+            pixels, note = np.stack([np.asarray(frame) for frame in clip.frames]), clip.note
+        else:
+            image, note = fit(open_image(data), (shape[0], shape[1]))
+            pixels = np.array(image)
     except ImageError as error:
         if isinstance(error.__cause__, MemoryError):
             raise error.__cause__ from None
         return Reading(path, "error", error.code, printable(error.reason), **facts)
     seconds = time.perf_counter() - started
-    return Reading(path, "ok", note=note, seconds=seconds, pixels=np.array(image), **facts)
+    return Reading(path, "ok", note=note, seconds=seconds, pixels=pixels, **facts)
+
+
+def _foreign(head: bytes, shape: tuple[int, ...]) -> str:
+    """Code of a file that begins as nothing that is read here does; "" for others, an empty file among them."""
+    if len(shape) == 3:
+        return "" if not head or has_clip_signature(head) else "not_a_clip_file"
+    return "" if not head or has_image_signature(head) else "not_an_image"
 
 
 def _header(data: bytes) -> dict[str, Any]:
-    """Size and mode that a file declares, as far as its header can be read."""
+    """Size and mode that a picture declares, and whether it moves, as far as its header can be read."""
+    if not has_image_signature(data):
+        return {}
     import warnings
 
     from PIL import Image
@@ -167,7 +190,8 @@ def _header(data: bytes) -> dict[str, Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                return {"width": image.width, "height": image.height, "mode": image.mode}
+                facts = {"width": image.width, "height": image.height, "mode": image.mode}
+                return facts | {"moves": getattr(image, "is_animated", False)}
     except MemoryError:
         raise
     except Exception:  # decoders throw almost anything; `open_image` meets it again and says what it is

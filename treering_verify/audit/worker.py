@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from treering_verify import __version__
 from treering_verify.audit.desk import TWIN, Desk, Standing
 from treering_verify.audit.flow import Flow, Pair
-from treering_verify.audit.judging import Judge, row_of
+from treering_verify.audit.judging import Judge, row_of, shape_of
 from treering_verify.audit.readers import STRIKES, Limits, Pending, Readers, Task
 from treering_verify.audit.reading import Reading, refused
 from treering_verify.audit.rows import Row
@@ -107,7 +107,7 @@ class Worker:
 
     def _judged(self, group: Sequence[Task]) -> Iterable[tuple[Task, Row]]:
         if self._readers is None:
-            self._readers = Readers(self._next_task, self._judge.model.image_size, self._duty.limits)
+            self._readers = Readers(self._next_task, shape_of(self._judge.model), self._duty.limits)
             self._readers.__enter__()
         self._tasks.extend(group)
         readings = self._readers.results(lambda: None)

@@ -10,13 +10,16 @@ from diffusers.models.modeling_utils import ModelMixin
 
 from treering_verify.models.blocks import residual_block, silent, through
 
+_SCALE = 4  # brings what latents differ by to about 1
+
 
 class Refiner(ModelMixin, ConfigMixin):  # type: ignore[misc]
     """Residual convolutional network on the latent's grid: (start, z, residual, image, output) -> z_0 - z.
 
     Trained to give the expected latent, given the image: it fills in where the decoder is blind, and takes out what an
     attack put in, as far as either can be known. What latents are like it learns from the diffusion model: it is shown what
-    that one's denoiser makes of z at a few noise levels. See `models/landscape/train_refiner.py`.
+    that one's denoiser makes of z at a few noise levels, and says how much of each answer to take, cell by cell. See
+    `models/landscape/train_refiner.py`.
 
     Parameters
     ----------
@@ -53,6 +56,7 @@ class Refiner(ModelMixin, ConfigMixin):  # type: ignore[misc]
         self.last = silent(torch.nn.Conv2d(width, latent_channels, 3, padding=1))  # training begins at a forward step
         if self.levels:  # silent at first too: a refiner trained without them goes on from where it is
             self.prior = silent(torch.nn.Conv2d(len(self.levels) * latent_channels, width, 3, padding=1))
+            self.shares = silent(torch.nn.Conv2d(width, (2 + len(self.levels)) * latent_channels, 3, padding=1))
 
     def forward(
         self,
@@ -78,14 +82,18 @@ class Refiner(ModelMixin, ConfigMixin):  # type: ignore[misc]
         """
         if self.levels and denoise is None:
             raise ValueError("this refiner asks the diffusion model's denoiser: set `denoise`")
-        return [4 * (denoise(z, level) - z) for level in self.levels if denoise is not None]
+        return [_SCALE * (denoise(z, level) - z) for level in self.levels if denoise is not None]
 
     def correct(self, inputs: torch.Tensor) -> torch.Tensor:
         """Estimate what a forward step from z leaves to be done, from the `features` of z, and what the `priors` say."""
-        hidden = self.first(inputs[:, : self._known])
-        if inputs.shape[1] > self._known:
-            hidden = hidden + self.prior(inputs[:, self._known :])
-        return self.last(through(self.body, hidden))
+        channels = self.config.latent_channels
+        known, priors = inputs[:, : self._known], inputs[:, self._known :]
+        if not priors.shape[1]:
+            return self.last(through(self.body, self.first(known)))
+        hidden = through(self.body, self.first(known) + self.prior(priors))
+        ways = torch.cat([known[:, channels : 3 * channels], priors], dim=1)  # back to the start, residual, denoised
+        parts = (self.shares(hidden) * ways / _SCALE).unflatten(1, (-1, channels))
+        return self.last(hidden) + parts.sum(1)
 
 
 def features(
@@ -98,4 +106,6 @@ def features(
 ) -> torch.Tensor:
     """Stack what is known at z on the latent's grid, scaled to about 1: (B, 3 C + 6 factor^2, h, w)."""
     pixels = torch.cat([image, 8 * (output - image)], dim=1)
-    return torch.cat([start, 4 * (z - start), 4 * residual, torch.nn.functional.pixel_unshuffle(pixels, factor)], dim=1)
+    return torch.cat(
+        [start, _SCALE * (z - start), _SCALE * residual, torch.nn.functional.pixel_unshuffle(pixels, factor)], dim=1
+    )

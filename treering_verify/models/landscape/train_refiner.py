@@ -46,7 +46,12 @@ class Round:
     guided: bool = False
 
 
-ROUNDS = (Round(3200, 600), Round(1024, 800, path=1), *[Round(640, 1000, copies=2, path=1, guided=True)] * 2)
+ROUNDS = (
+    Round(3200, 600),
+    Round(1024, 800, path=1),
+    Round(640, 1000, copies=2, path=1, guided=True),
+    Round(512, 1500, copies=4, path=1, guided=True),
+)
 
 
 def draw_attack(generator: random.Random) -> Attack | None:
@@ -55,7 +60,7 @@ def draw_attack(generator: random.Random) -> Attack | None:
     if roll < 0.35:
         return None
     if roll < 0.65:
-        return Attack("jpeg", {"quality": generator.randint(10, 95)})
+        return Attack("jpeg", {"quality": 10 + int(85 * generator.random() ** 1.5)})  # half of them below 40
     if roll < 0.72:
         return Attack("webp", {"quality": generator.randint(10, 90)})
     if roll < 0.82:

@@ -77,13 +77,14 @@ def hang(
     tiles = []
     for start in range(0, len(rows), _BATCH):
         read = [_read(row, root) for row in rows[start : start + _BATCH]]
-        images = [image for image in read if not isinstance(image, str)]
-        noise = iter(_recover(images, model, pipeline) if model and images else [None] * len(images))
-        for row, image in zip(rows[start : start + _BATCH], read, strict=True):
-            if isinstance(image, str):
-                tiles.append(Tile(row, note=image))
+        files = [data for data in read if not isinstance(data, str)]
+        opened = iter(_open(files, model, pipeline))
+        for row, data in zip(rows[start : start + _BATCH], read, strict=True):
+            found = data if isinstance(data, str) else next(opened)
+            if isinstance(found, str):
+                tiles.append(Tile(row, note=found))
             else:
-                tiles.append(_tile(row, image, next(noise), (keys or {}).get(row["fingerprint"] or "")))
+                tiles.append(_tile(row, *found, (keys or {}).get(row["fingerprint"] or "")))
     return tiles
 
 
@@ -102,9 +103,9 @@ def agreement_by_ring(noise_hat: torch.Tensor, key: Key) -> tuple[tuple[int, flo
     return tuple(answers)
 
 
-def _read(row: dict[str, Any], root: Path) -> Image.Image | str:
-    """Open the image of a row, or say the reason why there is none."""
-    from treering_verify.images import open_image, read_bytes
+def _read(row: dict[str, Any], root: Path) -> bytes | str:
+    """Read the file of a row, or say the reason why there is none."""
+    from treering_verify.images import read_bytes
 
     if "://" in row["path"]:
         return "read over a network: not fetched again"
@@ -113,19 +114,45 @@ def _read(row: dict[str, Any], root: Path) -> Image.Image | str:
         data = read_bytes(root / name)
         if row["sha256"] and hashlib.sha256(data).hexdigest() != row["sha256"]:
             return "the file has changed since the audit"
-        return open_image(data)
+        return data
     except ImageError as error:
         return error.reason
 
 
-def _recover(images: list[Image.Image], model: LatentModel, pipeline: Pipeline | None) -> list[torch.Tensor]:
+def _open(
+    files: list[bytes], model: LatentModel | None, pipeline: Pipeline | None
+) -> list[tuple[Image.Image, torch.Tensor | None] | str]:
+    """Picture, or first frame of a clip, and the noise behind it, None without a model; or the reason for neither."""
+    from treering_verify.clip_files import clip_of
+    from treering_verify.images import fit, open_image, to_tensor
+    from treering_verify.models import makes_clips
+
+    shown: list[tuple[Image.Image, list[Image.Image]] | str] = []
+    for data in files:
+        try:
+            if model and makes_clips(model):
+                frames = clip_of(data, model.frames, model.image_size).frames
+                shown.append((frames[0], frames))
+            else:
+                image = open_image(data)
+                shown.append((image, [fit(image, model.image_size)[0]] if model else []))
+        except ImageError as error:
+            shown.append(error.reason)
+    if model is None:
+        return [one if isinstance(one, str) else (one[0], None) for one in shown]
+
     import torch
 
-    from treering_verify.images import fit, to_tensor
     from treering_verify.recovery import recover_noise
 
-    batch = torch.cat([to_tensor(fit(image, model.image_size)[0]) for image in images])
-    return list(recover_noise(model, batch, pipeline)[0])
+    batch = [torch.cat([to_tensor(f) for f in one[1]], dim=1) for one in shown if not isinstance(one, str)]
+    together = 1 if makes_clips(model) else _BATCH
+    noise = iter([n for part in _parts(batch, together) for n in recover_noise(model, torch.cat(part), pipeline)[0]])
+    return [one if isinstance(one, str) else (one[0], next(noise)) for one in shown]
+
+
+def _parts(items: list[torch.Tensor], size: int) -> list[list[torch.Tensor]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 def _tile(row: dict[str, Any], image: Image.Image, noise_hat: torch.Tensor | None, key: Key | None) -> Tile:
