@@ -194,7 +194,7 @@ class Inversion:
     latent : (B, C, h, w) float32
         Best iterate of each item.
     residual : (B,) float
-        Its relative residual; never larger than the start's, or, after learned steps, than twice the start's.
+        Its relative residual; never larger than the start's, or, after learned steps, than four times that.
     trace : (iterations + 1, B) float
         Relative residual of every evaluated point; NaN once an item has stopped.
     iterations : (B,) int

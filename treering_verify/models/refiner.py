@@ -55,8 +55,10 @@ class Refiner(ModelMixin, ConfigMixin):  # type: ignore[misc]
         self.body = torch.nn.ModuleList(residual_block(width) for _ in range(blocks))
         self.last = silent(torch.nn.Conv2d(width, latent_channels, 3, padding=1))  # training begins at a forward step
         if self.levels:  # silent at first too: a refiner trained without them goes on from where it is
-            self.prior = silent(torch.nn.Conv2d(len(self.levels) * latent_channels, width, 3, padding=1))
-            self.shares = silent(torch.nn.Conv2d(width, (2 + len(self.levels)) * latent_channels, 3, padding=1))
+            priors, ways = len(self.levels) * latent_channels, (2 + len(self.levels)) * latent_channels
+            self.prior = silent(torch.nn.Conv2d(priors + 1, width, 3, padding=1))
+            self.shares = silent(torch.nn.Conv2d(width, ways, 3, padding=1))
+            self.coarse = silent(torch.nn.Conv2d(width, latent_channels, 3, padding=1))
 
     def forward(
         self,
@@ -90,10 +92,14 @@ class Refiner(ModelMixin, ConfigMixin):  # type: ignore[misc]
         known, priors = inputs[:, : self._known], inputs[:, self._known :]
         if not priors.shape[1]:
             return self.last(through(self.body, self.first(known)))
-        hidden = through(self.body, self.first(known) + self.prior(priors))
+        # How far the picture is from what the decoder can draw says how large the error is. What is said in units of it
+        # teaches as much where pictures were changed as where they were not.
+        misfit = known[:, -(self.config.factor**2) * 3 :].square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+        told = misfit.clamp_min(1e-3).log().expand(-1, 1, *known.shape[2:])
+        hidden = through(self.body, self.first(known) + self.prior(torch.cat([priors, told], dim=1)))
         ways = torch.cat([known[:, channels : 3 * channels], priors], dim=1)  # back to the start, residual, denoised
         parts = (self.shares(hidden) * ways / _SCALE).unflatten(1, (-1, channels))
-        return self.last(hidden) + parts.sum(1)
+        return self.last(hidden) + (3 * misfit).square().clamp_max(1) * (self.coarse(hidden) + parts.sum(1))
 
 
 def features(

@@ -2,7 +2,7 @@
 
 Latents are decoded, attacked and brought to 8 bits, as suspect images are; the refiner learns to say what a forward step
 leaves to be done. First round: latents of training scenes, at z = E(x). Second round: latents that the diffusion part
-generates (every fourth batch: scenes), also at the point that the refiner reaches itself. Third and fourth: the same, and
+generates (every fourth batch: scenes), also at the point that the refiner reaches itself. The others: the same, and
 the refiner is shown what the diffusion part's denoiser makes of z. The images' inputs are computed once per round and
 kept in memory (about 240 kB each in float16).
 """
@@ -50,7 +50,8 @@ ROUNDS = (
     Round(3200, 600),
     Round(1024, 800, path=1),
     Round(640, 1000, copies=2, path=1, guided=True),
-    Round(512, 1500, copies=4, path=1, guided=True),
+    Round(512, 800, copies=4, path=1, guided=True),
+    Round(384, 500, copies=4, path=1, guided=True),
 )
 
 
