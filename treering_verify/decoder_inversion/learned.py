@@ -13,12 +13,13 @@ _WORST = 4.0  # the latent that was decoded: up to 3.6 after JPEG 10, on 32 imag
 def learned(problem: Problem, settings: Settings) -> Inversion:
     """Learned steps: z <- z + N(E(x), z, r(z), x, D(z)), N being the model's refiner, trained to give E[z_0 | x] - z.
 
-    Cost: one decoder, one encoder and one (small) refiner pass a step, one of the diffusion network for each noise level
-    that the refiner looks at, and one evaluation more, which reports the residual and guards: an item whose residual ends at
-    more than four times the start's, or not finite, goes back to the start ("diverged"). The residual may grow below that,
-    and does where an image was attacked: the equation E(D(z)) = E(x) then asks for the attack too (docs/findings.md). Needs a
-    model that has a refiner. Fails under attacks that its training did not see. On images that are not the model's its
-    answer means nothing, but the p-value stays exact, as it looks at the image only.
+    Cost: one decoder, one encoder and one (small) refiner pass a step, one of the diffusion network for each noise
+    level that the refiner looks at, and one evaluation more, which reports the residual and guards: an item whose
+    residual ends at more than four times the start's, or not finite, goes back to the start ("diverged"). The
+    residual may grow below that, and does where an image was attacked: the equation E(D(z)) = E(x) then asks for the
+    attack too (docs/findings.md). Needs a model that has a refiner. Fails under attacks that its training did not
+    see. On images that are not the model's its answer means nothing, but the p-value stays exact, as it looks at the
+    image only.
 
     Raises
     ------
