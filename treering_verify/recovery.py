@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from treering_verify import decoder_inversion, noise_inversion
 from treering_verify.errors import UsageError
-from treering_verify.models import LatentModel
+from treering_verify.models import LatentModel, makes_clips
 from treering_verify.profiles import Profile
 
 if TYPE_CHECKING:
@@ -108,3 +108,16 @@ def recover_noise(
     with torch.inference_mode():
         noise_hat = noise_inversion.invert(model, solution.latent, pipeline.noise_method, steps=pipeline.steps)
     return noise_hat, solution
+
+
+def together(model: LatentModel, pipeline: Pipeline) -> int:
+    """Say how many inputs go through a model at a time: clips one by one."""
+    return 1 if makes_clips(model) else pipeline.batch_size
+
+
+def recover_in_batches(model: LatentModel, pipeline: Pipeline, image: torch.Tensor) -> torch.Tensor:
+    """Take any number of images (n, 3, H, W), or clips, back to their noise, (n, C, h, w): `recover_noise` in parts."""
+    import torch
+
+    parts = image.split(together(model, pipeline))
+    return torch.cat([recover_noise(model, part, pipeline)[0] for part in parts])

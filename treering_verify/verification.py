@@ -24,7 +24,7 @@ from treering_verify.images import fit, open_image, to_tensor
 from treering_verify.key import Key
 from treering_verify.models import LatentModel, load_model, makes_clips
 from treering_verify.profiles import check_profile
-from treering_verify.recovery import Pipeline, recover_noise
+from treering_verify.recovery import Pipeline, recover_in_batches, recover_noise, together
 from treering_verify.results import DETECTED, INCONCLUSIVE, NO_EVIDENCE, KeyEvidence, Verdict
 from treering_verify.search import Search
 from treering_verify.weighing import weigh, weigh_searched
@@ -106,7 +106,7 @@ def verify_many(
     def weigh_images(noise_hat: torch.Tensor, image: torch.Tensor) -> list[tuple[KeyEvidence, ...]]:
         if search is None or decoys:
             return weigh(noise_hat, chosen, decoys)
-        return weigh_searched(noise_hat, image, chosen, search, partial(_recover_in_batches, model, pipeline), alpha)
+        return weigh_searched(noise_hat, image, chosen, search, partial(recover_in_batches, model, pipeline), alpha)
 
     yield from judge_many(sources, weigh_images, len(chosen), model=model, alpha=alpha, pipeline=pipeline)
 
@@ -165,8 +165,7 @@ def judge_many(
         raise UsageError(f"alpha is {alpha}: choose a false-positive rate between 0 and 1, such as 1e-6")
     weakness = check_profile(pipeline.profile, model, alpha, keys_tried)
     remaining = iter(sources)
-    together = 1 if makes_clips(model) else pipeline.batch_size
-    while batch := list(islice(remaining, together)):
+    while batch := list(islice(remaining, together(model, pipeline))):
         yield from _judge(batch, weigh_images, keys_tried, model, alpha, pipeline, weakness)
 
 
@@ -276,10 +275,3 @@ def decide(
         reason = f"{note}: {what}, which hides a mark; find the original"
         return INCONCLUSIVE, "size", reason
     return NO_EVIDENCE, "", ""
-
-
-def _recover_in_batches(model: LatentModel, pipeline: Pipeline, image: torch.Tensor) -> torch.Tensor:
-    import torch
-
-    together = 1 if makes_clips(model) else pipeline.batch_size
-    return torch.cat([recover_noise(model, part, pipeline)[0] for part in image.split(together)])

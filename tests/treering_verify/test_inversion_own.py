@@ -169,6 +169,22 @@ def test_a_refiner_that_leads_astray_is_not_followed() -> None:
     assert (result.residual <= result.trace[0]).all()
 
 
+@pytest.mark.parametrize(("times", "status"), [(3.9, "refined"), (4.1, "diverged")])
+def test_a_refiner_may_leave_up_to_four_times_the_residual(times: float, status: str) -> None:
+    case = Linear()
+    start = linear(case.encoder)(case.image)
+    first = linear(case.encoder)(linear(case.decoder)(start)) - start
+    back = torch.linalg.inv(case.encoder @ case.decoder)  # of what a change of z does to the residual
+
+    def refine(start: torch.Tensor, z: torch.Tensor, residual: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
+        return linear(back)((times - 1) * residual)
+
+    result = invert(replace(case.problem(), refine=refine), "learned", Settings(iterations=1, step=1.0))
+    assert set(result.status) == {status}
+    torch.testing.assert_close(result.trace[1], times * result.trace[0], rtol=1e-3, atol=1e-6)
+    assert torch.equal(result.latent, start) == (status == "diverged") and first.any()
+
+
 def test_without_a_refiner_the_message_says_what_to_do() -> None:
     with pytest.raises(UsageError, match="no refiner: choose another"):
         invert(replace(Linear().problem(), refine=None), "learned")

@@ -73,8 +73,8 @@ class Judge:
         Raises
         ------
         UsageError
-            If there is no key, two have the same name, one or the profile does not fit the model,
-            alpha is out of range, or the model cannot give the first pass.
+            If there is no key, two have the same name, one or the profile does not fit the model, alpha is out of
+            range, or the model cannot give the first pass.
         """
         indexes = gather(keys)
         for index in indexes:

@@ -2,8 +2,8 @@
 
 A model's shape is (height, width), or (frames, height, width) where it makes clips.
 
-Only what the magic bytes call an image is read whole and decoded. Symbolic links, FIFOs, sockets and devices are told by
-`lstat` and never opened. Neither torch nor the model is needed here.
+Only what the magic bytes call an image, or a clip, is read whole and decoded. Symbolic links, FIFOs, sockets and devices
+are told by `lstat` and never opened. Neither torch nor the model is needed here.
 """
 
 from __future__ import annotations

@@ -71,6 +71,7 @@ class ClassConditionalModel:
         self.name, self.classes = name, tuple(classes)
         self._vae, self._unet, self._scheduler = vae, unet, scheduler
         self.refine, self.estimate, self.screen, self.tile = refiner, estimator, screen, 0
+        self._alphas: list[float] = scheduler.alphas_cumprod.tolist()
         if refiner is not None:
             refiner.denoise = self.denoised
         factor = pixels_per_cell(name, vae.config)
@@ -110,7 +111,7 @@ class ClassConditionalModel:
 
         No noise is added. Without a condition; one network pass.
         """
-        at = Timestep(level, float(self._scheduler.alphas_cumprod[level]))
+        at = Timestep(level, self._alphas[level])
         return self.denoise(at.signal * latent, at, [None] * len(latent))[0]
 
     def _label(self, condition: Condition) -> int:

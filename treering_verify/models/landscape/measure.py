@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -88,6 +89,8 @@ STOP_ATTACKS = (
     "blur:radius=2",
     "brightness:factor=1.2",
 )
+LEARNED_ATTACKS = (*STOP_ATTACKS[:4], "jpeg:quality=10", *STOP_ATTACKS[4:7])
+LEARNED_SEEDS = (9 << 32) + (1 << 20)  # of images that neither a network nor a threshold was made with
 STOP_SEEDS = 9 << 32  # the images on which the overfit stop's thresholds were chosen; no benchmark uses them
 
 
@@ -119,6 +122,43 @@ def first_steps(model: LatentModel, attacks: Sequence[str], count: int) -> Itera
 
 
 @torch.inference_mode()
+def learned_steps(model: LatentModel, attacks: Sequence[str], count: int) -> Iterator[str]:
+    """Say what the encoder, one and two learned steps leave of z_0 and of a key, and what residual the true z_0 has.
+
+    A line an attack. By the true latent's residual, |E(D(z_0)) - E(x)| as a multiple of the start's, the guard of learned
+    steps was chosen: a tighter one sends back what comes near the truth.
+    """
+    from treering_verify.attacks import parse
+    from treering_verify.decoder_inversion import DEFAULTS, invert, relative_residual
+    from treering_verify.generation import generate
+    from treering_verify.images import to_tensor
+    from treering_verify.key import Key
+    from treering_verify.noise_inversion import invert as to_noise
+    from treering_verify.recovery import problem_of
+    from treering_verify.weighing import weigh
+
+    key = Key.generate(model.latent_shape, seed=LEARNED_SEEDS)
+    made = list(generate(model, key, seeds=range(LEARNED_SEEDS, LEARNED_SEEDS + count), steps=15, batch_size=16))
+    latents = torch.stack([one.latent for one in made])
+    for text in ("clean", *attacks):
+        pictures = [one.image if text == "clean" else parse(text).apply(one.image, i) for i, one in enumerate(made)]
+        problem = problem_of(model, torch.cat([to_tensor(picture) for picture in pictures]))
+        start, said, back = model.encode(problem.image), [], 0
+        for steps in range(3):
+            latent = start
+            if steps:
+                found = invert(problem, "learned", replace(DEFAULTS["learned"], iterations=steps))
+                latent, back = found.latent, back + found.status.count("diverged")
+            log10 = [e[0].log10_pvalue for e in weigh(to_noise(model, latent), [key])]
+            said.append(f"{_decibels(latent, latents).mean():.2f} dB, log10 p {sorted(log10)[count // 2]:.0f}")
+        ratio = relative_residual(problem, latents) / relative_residual(problem, start)
+        yield (
+            f"{text:16} encoder {said[0]}; 1 step {said[1]}; 2 steps {said[2]}; {back} sent back; "
+            f"residual of the true latent {ratio.median():.1f} times the start's, up to {ratio.max():.1f} ({count} images)"
+        )
+
+
+@torch.inference_mode()
 def main(argv: list[str] | None = None) -> None:
     """Print PSNR, colours and stars on held-out scenes, patch distance of samples, and round-trip errors."""
     from treering_verify.generation import initial_noise
@@ -128,14 +168,21 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="landscape", help="landscape-tiny, or folder of other weights")
     parser.add_argument(
-        "--count", type=int, default=200, help="scenes and samples, a multiple of 40 (any with --first-steps)"
+        "--count",
+        type=int,
+        default=200,
+        help="scenes and samples, a multiple of 40 (any with --first-steps, --learned-steps)",
     )
     parser.add_argument(
         "--first-steps", action="store_true", help="what the overfit stop is chosen by, and nothing else"
     )
+    parser.add_argument("--learned-steps", action="store_true", help="what learned steps do, and nothing else")
     options = parser.parse_args(argv)
     count = options.count
     model = load_model(options.model)
+    if options.learned_steps:
+        print(*learned_steps(model, LEARNED_ATTACKS, count), sep="\n")
+        return
     if options.first_steps:
         for line in first_steps(model, STOP_ATTACKS, count):
             print(line, flush=True)

@@ -143,16 +143,11 @@ def _open(
 
     import torch
 
-    from treering_verify.recovery import recover_noise
+    from treering_verify.recovery import Pipeline, recover_in_batches
 
     batch = [torch.cat([to_tensor(f) for f in one[1]], dim=1) for one in shown if not isinstance(one, str)]
-    together = 1 if makes_clips(model) else _BATCH
-    noise = iter([n for part in _parts(batch, together) for n in recover_noise(model, torch.cat(part), pipeline)[0]])
+    noise = iter(recover_in_batches(model, pipeline or Pipeline(), torch.cat(batch)) if batch else ())
     return [one if isinstance(one, str) else (one[0], next(noise)) for one in shown]
-
-
-def _parts(items: list[torch.Tensor], size: int) -> list[list[torch.Tensor]]:
-    return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 def _tile(row: dict[str, Any], image: Image.Image, noise_hat: torch.Tensor | None, key: Key | None) -> Tile:
