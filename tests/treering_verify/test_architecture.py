@@ -42,6 +42,7 @@ LINES = (
         "treering_verify.models.landscape.measure",
         "treering_verify.models.landscape.train_refiner",
         "treering_verify.models.landscape.train_estimator",
+        "treering_verify.models.landscape.train_flow",
     ),
     ("treering_verify.scores",),
     (
@@ -111,6 +112,7 @@ HEAVY_AT_THE_TOP = {  # run to train and measure the embedded model; no command 
     "treering_verify.models.landscape.measure",
     "treering_verify.models.landscape.train_refiner",
     "treering_verify.models.landscape.train_estimator",
+    "treering_verify.models.landscape.train_flow",
     "treering_verify.models.landscape.train_tiny",
     "treering_verify.models.blocks",  # these four are imported by loading, when a model is loaded
     "treering_verify.models.refiner",

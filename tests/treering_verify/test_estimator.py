@@ -144,7 +144,7 @@ def test_the_recipe_learns_resumes_and_keeps_its_examples(tiny_model: LatentMode
     options = {"count": 32, "copies": 2, "steps": 60, "batch": 8, "points": (0, 1, 2), "width": 16, "blocks": 1}
     estimator = train_estimator.train(model, tmp_path, **options)  # type: ignore[arg-type]
     data = train_estimator.examples(model, 50, 1, (0, 1, 2), noise_inversion.DEFAULT_STEPS)
-    inputs, noise = data["inputs"].float(), data["noise"].float()
+    inputs, noise = data["points"].float(), data["noise"].float()
     weights = train_estimator.band_weights(32, 32)
 
     def error(network: Estimator) -> float:

@@ -96,7 +96,7 @@ def test_the_recipe_trains_a_screen_from_the_estimators_examples(tiny_model: Lat
     assert screen.points == (0,)
     (kept,) = (tmp_path / "estimator-examples").iterdir()
     data = torch.load(kept, weights_only=True)
-    inputs, noise = data["inputs"][:, :4].float(), data["noise"].float()
+    inputs, noise = data["encoded"].float(), data["noise"].float()
     weights = train_estimator.band_weights(32, 32)
     with torch.no_grad():
         before, after = (
@@ -118,7 +118,7 @@ def test_p_of_a_first_pass_is_uniform_over_keys(tiny_model: LatentModel, image: 
 def test_the_screen_is_part_of_the_settings_of_two_passes_only(
     tiny_model: LatentModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = [fingerprint(tiny_model, screen=screen) for screen in (False, True)]
+    before = [fingerprint(tiny_model, without=parts) for parts in (("screen",), ())]
     monkeypatch.setattr(tiny_model, "screen", Estimator(4, 10, (0,), width=8, blocks=1))
-    after = [fingerprint(tiny_model, screen=screen) for screen in (False, True)]
+    after = [fingerprint(tiny_model, without=parts) for parts in (("screen",), ())]
     assert after[0] == before[0] and after[1] != before[1]

@@ -29,7 +29,7 @@ def settings_of(judge: Judge) -> dict[str, Any]:
     return {
         "version": __version__,
         "model": judge.model.name,
-        "weights": fingerprint(judge.model, screen=judge.passes is not None),
+        "weights": fingerprint(judge.model, without=() if judge.passes else ("screen",)),
         "keys": _keys(judge),
         "alpha": judge.alpha,
         **pipeline,

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _SEED = SEEDS["inversion"]
 _BATCH = 16
+_JUDGING = ("estimate", "screen")  # networks that decoder inversion has no use for
 TIMED_STEPS = 4  # of a method whose steps all cost the same; further ones are counted, not run
 
 
@@ -42,13 +43,13 @@ class Laboratory:
     key: Key
     known: Truth
     scope: Scope
-    weights: str  # fingerprint without the refiner, on which most of what is kept does not depend
+    weights: str  # fingerprint without the small networks, on which most of what is kept does not depend
 
     @classmethod
     def open(cls, model: LatentModel, scope: Scope, count: int) -> Laboratory:
         """Generate `count` images, or take those that were kept."""
         key = Key.generate(model.latent_shape, seed=_SEED)
-        weights = fingerprint(model, refiner=False)
+        weights = fingerprint(model, without=("refine", *_JUDGING))
 
         def generate() -> dict[str, NDArray[Any]]:
             made = truth(model, key, seeds(count))
@@ -91,7 +92,7 @@ class Laboratory:
 
         import torch
 
-        weights = fingerprint(self.model) if variant.method in REFINED else self.weights
+        weights = fingerprint(self.model, without=_JUDGING) if variant.method in REFINED else self.weights
         facts = (weights, __version__, len(self.known.images), chosen, attack, variant)
         arrays = kept(self.scope.folder, f"{variant.method}-{attack.partition(':')[0]}", facts, measure)
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
@@ -110,7 +111,7 @@ class Laboratory:
             return {"log10": np.array(log10), "cosine": np.array(cosine)}
 
         digest = hashlib.sha256(latent.contiguous().numpy().tobytes()).hexdigest()
-        facts = (fingerprint(self.model), __version__, self.key.fingerprint, digest)
+        facts = (fingerprint(self.model, without=("refine", "screen")), __version__, self.key.fingerprint, digest)
         arrays = kept(self.scope.folder, "evidence", facts, measure)
         return arrays["log10"].tolist(), arrays["cosine"].tolist()
 

@@ -56,7 +56,7 @@ def passes(model: LatentModel, scope: Scope) -> Findings:
     attacks = (_ATTACKS[0], _ATTACKS[2]) if scope.quick else _ATTACKS
     looks = [name for name in LOOKS if name != "screen" or model.screen is not None]
     ways: dict[str, Recover] = {name: LOOKS[name] for name in looks} | {_FULL: recover_noise}
-    facts = (fingerprint(model), __version__, attacks, tuple(ways))
+    facts = (fingerprint(model, without=()), __version__, attacks, tuple(ways))
     rows: list[dict[str, Any]] = []
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     with scope.progress("Batches", -(-count // _BATCH)) as advance:

@@ -33,9 +33,9 @@ SEEDS = {
             "inversion",
             "calibration",  # images on which settings were chosen
             "noise",
-            "editing",
+            "train-refiner",  # models/landscape
             "pareto",
-            "baseline",
+            "train-estimator",  # models/landscape
             "precision",
             "heldout",
             "identification",
@@ -49,6 +49,8 @@ SEEDS = {
             "forgery",
             "front",
             "passes",
+            "editing",
+            "baseline",
         )
     )
 }

@@ -1,4 +1,7 @@
-"""Adapter for class-conditional latent diffusion: any of the autoencoders + UNet2DModel + DDIMScheduler of diffusers."""
+"""Adapter for class-conditional models: any of the autoencoders + UNet2DModel + a scheduler of diffusers.
+
+With a `DDIMScheduler` the network denoises, with a `FlowMatchEulerDiscreteScheduler` it gives the velocity noise - latent.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from treering_verify.errors import ModelError, UsageError
 from treering_verify.models.autoencoder import check_autoencoder, decode, encode, latent_channels, pixels_per_cell
-from treering_verify.models.ode import diffusion_grid, estimates
+from treering_verify.models.ode import FLOW, diffusion_grid, estimates, flow_grid, flow_scheduler
 from treering_verify.models.protocol import Condition, Timestep
+from treering_verify.models.rectified_flow import is_flow
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +26,8 @@ class ClassConditionalModel:
     ----------
     name : str
     vae, unet, scheduler
-        One of `AUTOENCODERS`, `UNet2DModel` and `DDIMScheduler`. The first two must be frozen and in evaluation mode.
+        One of `AUTOENCODERS`, `UNet2DModel`, and `DDIMScheduler` or `FlowMatchEulerDiscreteScheduler`. The first two must
+        be frozen and in evaluation mode.
     refiner : optional
         A `Refiner` of this autoencoder, frozen and in evaluation mode.
     estimator : optional
@@ -49,15 +54,8 @@ class ClassConditionalModel:
         estimator: Any = None,
         screen: Any = None,
     ) -> None:
-        config = scheduler.config
-        if config.prediction_type not in ("epsilon", "v_prediction"):
-            raise ModelError(f"{name}: prediction type {config.prediction_type!r} is not supported: use epsilon or v")
-        if config.prediction_type == "epsilon" and config.rescale_betas_zero_snr:
-            raise ModelError(f"{name}: epsilon prediction at zero SNR cannot be inverted: use v-prediction")
-        if config.clip_sample or config.thresholding:
-            raise ModelError(
-                f"{name}: set clip_sample and thresholding to false in the scheduler: clipping has no inverse"
-            )
+        self._straight = is_flow(type(scheduler).__name__, scheduler.config)
+        (_check_flow if self._straight else _check_diffusion)(name, scheduler)
         if unet.config.num_class_embeds != len(classes) + 1:
             raise ModelError(
                 f"{name}: {len(classes)} class names need {len(classes) + 1} class embeddings (the last: none)"
@@ -71,7 +69,7 @@ class ClassConditionalModel:
         self.name, self.classes = name, tuple(classes)
         self._vae, self._unet, self._scheduler = vae, unet, scheduler
         self.refine, self.estimate, self.screen, self.tile = refiner, estimator, screen, 0
-        self._alphas: list[float] = scheduler.alphas_cumprod.tolist()
+        self._alphas: list[float] = _shares_of_signal(scheduler, self._straight)
         if refiner is not None:
             refiner.denoise = self.denoised
         factor = pixels_per_cell(name, vae.config)
@@ -89,13 +87,13 @@ class ClassConditionalModel:
         return decode(self._vae, latent)
 
     def timesteps(self, steps: int) -> tuple[Timestep, ...]:
-        """Return the scheduler's own grid, noisiest first; the last point is where the scheduler ends (alpha-bar_0)."""
-        return diffusion_grid(self._scheduler, steps)
+        """Return the scheduler's own grid, noisiest first; the last point is where the scheduler ends."""
+        return (flow_grid if self._straight else diffusion_grid)(self._scheduler, steps)
 
     def denoise(
         self, z: torch.Tensor, at: Timestep, conditions: Sequence[Condition], guidance: float = 1.0
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Estimate (latent, noise) from z_t; guidance g extrapolates: v = v_null + g (v_condition - v_null)."""
+        """Estimate (latent, noise) from z_t; guidance g extrapolates: out = out_null + g (out_condition - out_null)."""
         import torch
 
         labels = torch.tensor([self._label(c) for c in conditions], device=z.device)
@@ -104,14 +102,14 @@ class ClassConditionalModel:
             if guidance != 1.0:
                 null = self._unet(z, at.index, class_labels=torch.full_like(labels, len(self.classes))).sample.float()
                 output = null + guidance * (output - null)
-        return estimates(z, at, output, self._scheduler.config.prediction_type)
+        return estimates(z, at, output, FLOW if self._straight else self._scheduler.config.prediction_type)
 
     def denoised(self, latent: torch.Tensor, level: int) -> torch.Tensor:
         """Take a latent (B, C, h, w) for a noisy one at a time index; return the network's estimate of what is behind it.
 
         No noise is added. Without a condition; one network pass.
         """
-        at = Timestep(level, self._alphas[level])
+        at = Timestep(level, self._alphas[level], self._straight)
         return self.denoise(at.signal * latent, at, [None] * len(latent))[0]
 
     def _label(self, condition: Condition) -> int:
@@ -120,6 +118,32 @@ class ClassConditionalModel:
         if condition not in self.classes:
             raise UsageError(f"model {self.name!r} has no class {condition!r}: choose one of {', '.join(self.classes)}")
         return self.classes.index(condition)
+
+
+def _check_diffusion(name: str, scheduler: Any) -> None:
+    config = scheduler.config
+    if config.prediction_type not in ("epsilon", "v_prediction"):
+        raise ModelError(f"{name}: prediction type {config.prediction_type!r} is not supported: use epsilon or v")
+    if config.prediction_type == "epsilon" and config.rescale_betas_zero_snr:
+        raise ModelError(f"{name}: epsilon prediction at zero SNR cannot be inverted: use v-prediction")
+    if config.clip_sample or config.thresholding:
+        raise ModelError(f"{name}: set clip_sample and thresholding to false in the scheduler: clipping has no inverse")
+
+
+def _check_flow(name: str, scheduler: Any) -> None:
+    flow_scheduler(name, scheduler)
+    if scheduler.config.use_dynamic_shifting:
+        raise ModelError(
+            f"{name}: set use_dynamic_shifting to false in the scheduler: a U-Net has no tokens to shift by"
+        )
+
+
+def _shares_of_signal(scheduler: Any, straight: bool) -> list[float]:
+    """`Timestep.alpha` of every time index."""
+    if not straight:
+        return [float(alpha) for alpha in scheduler.alphas_cumprod]
+    count = scheduler.config.num_train_timesteps
+    return [1 - index / count for index in range(count)]
 
 
 def _autocast(device: str) -> AbstractContextManager[Any]:

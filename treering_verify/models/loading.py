@@ -21,7 +21,11 @@ _LANDSCAPE = Path(__file__).with_name("landscape")
 EMBEDDED = {"landscape": _LANDSCAPE, "landscape-tiny": _LANDSCAPE}
 # Subfolder and kind of the autoencoder that stands in for "vae"; the refiner belongs to the latter and is left out.
 _HELD_OUT = {"landscape-tiny": ("tiny", "AutoencoderTiny")}
-_KINDS = {"vae": AUTOENCODERS, "unet": ("UNet2DModel",), "scheduler": ("DDIMScheduler",)}
+_KINDS = {
+    "vae": AUTOENCODERS,
+    "unet": ("UNet2DModel",),
+    "scheduler": ("DDIMScheduler", "FlowMatchEulerDiscreteScheduler"),
+}
 
 
 def load_model(
@@ -44,8 +48,9 @@ def load_model(
     name : str, Path or ModelSource
         "landscape"; "landscape-tiny", the same with an autoencoder that no method was tuned on; a local folder in the
         diffusers layout, a single .safetensors file, or a hub id, of a family that `treering models` lists; or a folder
-        whose model_index.json names one of `AUTOENCODERS`, a class-conditional `UNet2DModel` and a `DDIMScheduler`, and,
-        optionally, "classes": the names of its classes. A `ModelSource` brings all that follows.
+        whose model_index.json names one of `AUTOENCODERS`, a class-conditional `UNet2DModel` and a `DDIMScheduler` or
+        `FlowMatchEulerDiscreteScheduler`, and, optionally, "classes": the names of its classes. A `ModelSource` brings all
+        that follows.
     revision, variant, device, dtype, image_size, configuration, tile, compiled, frames
         As those of `ModelSource`. Class-conditional models are small, and always float32 on the CPU.
 
@@ -91,7 +96,8 @@ def _load(source: ModelSource) -> LatentModel:
         _refuse_unused(source)
         held_out = _HELD_OUT.get(source.name)
         autoencoder = held_out or ("vae", found["vae"])
-        return _load_parts(shown, folder, autoencoder, index.get("classes"), refined=held_out is None)
+        kinds = (*autoencoder, found["scheduler"])
+        return _load_parts(shown, folder, kinds, index.get("classes"), refined=held_out is None)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
         raise ModelError(f"cannot load {shown}: {printable(str(error))}; fetch or export the folder again") from error
 
@@ -147,7 +153,7 @@ def _refuse_unused(source: ModelSource) -> None:
 
 
 def _load_parts(
-    name: str, folder: Path, autoencoder: tuple[str, str], classes: list[str] | None, *, refined: bool
+    name: str, folder: Path, kinds: tuple[str, str, str], classes: list[str] | None, *, refined: bool
 ) -> LatentModel:
     import diffusers
     from diffusers.utils import logging
@@ -158,10 +164,10 @@ def _load_parts(
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # silences an advice to install accelerate, which models of this size do not need
     try:
-        subfolder, kind = autoencoder
+        subfolder, kind, sampler = kinds
         vae = _load_network(getattr(diffusers, kind), folder, subfolder)
         unet = _load_network(diffusers.UNet2DModel, folder, "unet")
-        scheduler = diffusers.DDIMScheduler.from_pretrained(folder, subfolder="scheduler", local_files_only=True)
+        scheduler = getattr(diffusers, sampler).from_pretrained(folder, subfolder="scheduler", local_files_only=True)
         refined = refined and (folder / "refiner").is_dir()
         refiner = _load_network(Refiner, folder, "refiner") if refined else None
         estimator, screen = (

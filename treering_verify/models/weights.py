@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 
 from treering_verify.models.protocol import LatentModel
 
 
-def fingerprint(model: LatentModel, *, refiner: bool = True, screen: bool = False) -> str:
-    """Digest of a model's weights, 16 hexadecimal digits; without the refiner's and the screen's where they play no part."""
+def fingerprint(model: LatentModel, *, without: Collection[str] = ("screen",)) -> str:
+    """Digest of a model's weights, 16 hexadecimal digits; `without` names networks that play no part ("refine", ...)."""
     import torch
 
     digest = hashlib.sha256()
-    without = [part for part, used in ((model.refine, refiner), (model.screen, screen)) if not used]
     for name, part in sorted(vars(model).items()):
-        if isinstance(part, torch.nn.Module) and not any(part is other for other in without):
+        if isinstance(part, torch.nn.Module) and name not in without:
             for label, tensor in sorted(part.state_dict().items()):
                 digest.update(f"{name}.{label}".encode())
                 digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -158,6 +159,51 @@ def learned_steps(model: LatentModel, attacks: Sequence[str], count: int) -> Ite
         )
 
 
+def _relative(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    return float((found - wanted).norm() / wanted.norm())
+
+
+@torch.inference_mode()
+def detection(model: LatentModel, count: int, steps: int) -> Iterator[str]:
+    """Say what a model's images made in some steps show of their key, how exactly the steps are undone, and how they look.
+
+    Marked and unmarked images, `count` of each, under one key, at the default guidance; taken back by as many steps, by
+    every noise inversion that needs no network of its own. How exactly steps are undone is asked without guidance, of 16.
+    """
+    from detectors import Rate
+    from treering_verify.generation import generate
+    from treering_verify.images import to_tensor
+    from treering_verify.key import Key
+    from treering_verify.noise_inversion import denoise, invert
+    from treering_verify.recovery import Pipeline, recover_in_batches
+    from treering_verify.weighing import weigh
+
+    key = Key.generate(model.latent_shape, seed=LEARNED_SEEDS)
+    seeds = range(LEARNED_SEEDS, LEARNED_SEEDS + count)
+    made = {
+        name: list(generate(model, k, seeds=seeds, steps=steps)) for name, k in (("marked", key), ("unmarked", None))
+    }
+    noise = torch.stack([one.noise for one in made["marked"]])[:16]
+    classes = [model.classes[seed % len(model.classes)] for seed in seeds[:16]]
+    latent = denoise(model, noise, steps=steps, conditions=classes)
+    for method in ("naive", "heun", "exact"):
+        for name, images in made.items():
+            pixels = torch.cat([to_tensor(one.image) for one in images])
+            noise_hat = recover_in_batches(model, Pipeline(noise_method=method, steps=steps), pixels)
+            log10 = sorted(e[0].log10_pvalue for e in weigh(noise_hat, [key]))
+            yield (
+                f"{steps} steps, {method}, {name}: p <= 1e-6 {Rate(sum(p <= -6 for p in log10), count)}, "
+                f"p <= .01 {Rate(sum(p <= -2 for p in log10), count)}, median log10 p {log10[count // 2]:.1f}"
+            )
+        back = invert(model, latent, method, steps=steps, conditions=classes)
+        error = _relative(back, noise)
+        yield f"{steps} steps, {method}: relative error of the noise from the true latent and class {error:.4f}"
+    scenes = torch.cat([render(40, stream="test", index=i)[0] for i in range(math.ceil(count / 40))])[:count] * 2 - 1
+    samples = torch.cat([to_tensor(one.image) for one in made["unmarked"]])
+    distance = sliced_wasserstein(samples, scenes)
+    yield f"sliced Wasserstein distance of 7 x 7 patches, {count} samples to test scenes: {distance:.4f}"
+
+
 @torch.inference_mode()
 def main(argv: list[str] | None = None) -> None:
     """Print PSNR, colours and stars on held-out scenes, patch distance of samples, and round-trip errors."""
@@ -171,20 +217,27 @@ def main(argv: list[str] | None = None) -> None:
         "--count",
         type=int,
         default=200,
-        help="scenes and samples, a multiple of 40 (any with --first-steps, --learned-steps)",
+        help="scenes and samples, a multiple of 40 (any with the options below)",
     )
     parser.add_argument(
         "--first-steps", action="store_true", help="what the overfit stop is chosen by, and nothing else"
     )
     parser.add_argument("--learned-steps", action="store_true", help="what learned steps do, and nothing else")
+    parser.add_argument(
+        "--detection", type=int, metavar="STEPS", help="what images made in so many steps show of a key"
+    )
     options = parser.parse_args(argv)
     count = options.count
     model = load_model(options.model)
+    chosen: Iterator[str] | None = None
     if options.learned_steps:
-        print(*learned_steps(model, LEARNED_ATTACKS, count), sep="\n")
-        return
-    if options.first_steps:
-        for line in first_steps(model, STOP_ATTACKS, count):
+        chosen = learned_steps(model, LEARNED_ATTACKS, count)
+    elif options.first_steps:
+        chosen = first_steps(model, STOP_ATTACKS, count)
+    elif options.detection:
+        chosen = detection(model, count, options.detection)
+    if chosen is not None:
+        for line in chosen:
             print(line, flush=True)
         return
     rendered = [render(40, stream="test", index=i) for i in range(count // 40)]
@@ -222,7 +275,7 @@ def main(argv: list[str] | None = None) -> None:
     for steps in (10, 50):
         for name, conditions in (("true class", labels[:40]), ("no condition", None)):
             back = naive(model, latents[:40], steps=steps, conditions=conditions)
-            error = (back - noise[:40]).norm() / noise[:40].norm()
+            error = _relative(back, noise[:40])
             print(f"relative DDIM round-trip error from the true latent, {steps} steps, {name}: {error:.3f}")
 
 

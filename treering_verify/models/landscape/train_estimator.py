@@ -3,10 +3,10 @@
 The model generates images from noise N(0, I), as marked noise is over keys; they are attacked, brought to 8 bits and taken
 back as suspect images are. The estimator learns to say the noise from the points that inversion passes. Nothing is marked:
 where every number of the noise is normal, every number of it teaches what a key's would. Inputs are computed once, kept
-under the work folder in parts, and held in memory (about 57 kB each in float16).
+under the work folder in parts, and held in memory (about 66 kB each in float16).
 
-`--part screen` trains the same kind of network for the first of two passes (`first_pass`), from the same examples: of their
-points it sees the latent alone. There it is after the default decoder inversion; in use it is the encoder's, for less time.
+`--part screen` trains the same kind of network for the first of two passes (`first_pass`), from the same images: it sees the
+encoder's latent alone, as it does in use.
 """
 
 from __future__ import annotations
@@ -40,23 +40,34 @@ _INNER, _OUTER, _ELSEWHERE = 2, 14, 0.1
 
 @dataclass(frozen=True)
 class Part:
-    """A network that is trained here: how many of the points it sees, from the latent on, and for how many steps."""
+    """A network that is trained here: which of the examples' inputs it sees, and for how many steps."""
 
-    seen: int
+    inputs: str
     steps: int
 
 
-PARTS = {"estimator": Part(len(POINTS), 1500), "screen": Part(1, 800)}
+PARTS = {"estimator": Part("points", 1500), "screen": Part("encoded", 800)}
 
 
 def examples(
     model: LatentModel, chunk: int, copies: int, points: tuple[int, ...], steps: int
 ) -> dict[str, torch.Tensor]:
-    """Make inputs (n, points C, h, w) and noise (n, C, h, w), float16: a chunk of images, attacked `copies` times each."""
+    """Make a chunk of images, attacked `copies` times each; all float16.
+
+    Returns
+    -------
+    points : (n, len(points) C, h, w)
+        What the way back passes, from the default decoder inversion on.
+    encoded : (n, C, h, w)
+        The encoder's latent, with nothing inverted.
+    noise : (n, C, h, w)
+        What the images were generated from.
+    """
     seeds = range(_SEEDS + chunk * _CHUNK, _SEEDS + (chunk + 1) * _CHUNK)
     noise = initial_noise(model.latent_shape, seeds)
     classes = [model.classes[s % len(model.classes)] for s in seeds]
-    inputs = []
+    passed: list[torch.Tensor] = []
+    encoded: list[torch.Tensor] = []
     with torch.inference_mode():
         latent = denoise(model, noise, steps=_GENERATING_STEPS, conditions=classes, guidance=float(1 + chunk % 3))
         decoded = [to_pil(picture) for picture in model.decode(latent)]
@@ -64,11 +75,17 @@ def examples(
             generator = random.Random(chunk * copies + copy)
             attacks = [draw_attack(generator) for _ in decoded]
             pairs = zip(decoded, attacks, seeds, strict=True)
-            attacked = [to_tensor(attack.apply(image, seed=s) if attack else image) for image, attack, s in pairs]
-            solution = invert(problem_of(model, torch.cat(attacked)))
-            passed = trajectory(model, solution.latent, steps=steps, most=points[-1])
-            inputs.append(torch.cat([passed[point] for point in points], dim=1).half())
-    return {"inputs": torch.cat(inputs).clone(), "noise": noise.half().repeat(copies, 1, 1, 1)}
+            attacked = torch.cat(
+                [to_tensor(attack.apply(image, seed=s) if attack else image) for image, attack, s in pairs]
+            )
+            way = trajectory(model, invert(problem_of(model, attacked)).latent, steps=steps, most=points[-1])
+            passed.append(torch.cat([way[point] for point in points], dim=1).half())
+            encoded.append(model.encode(attacked).half())
+    return {
+        "points": torch.cat(passed).clone(),
+        "encoded": torch.cat(encoded).clone(),
+        "noise": noise.half().repeat(copies, 1, 1, 1),
+    }
 
 
 def gather(
@@ -114,7 +131,7 @@ def train(
 ) -> Estimator:
     """Train one of `PARTS`, or go on training it; returns the EMA."""
     part, grid, channels = PARTS[name], noise_inversion.DEFAULT_STEPS, model.latent_shape[0]
-    seen = points[: part.seen]
+    seen = points if part.inputs == "points" else points[:1]
     data = gather(model, work, count=count, copies=copies, points=points, steps=grid)
     torch.manual_seed(4)
     estimator = Estimator(channels, grid, seen, width, blocks).to(memory_format=torch.channels_last)
@@ -124,7 +141,7 @@ def train(
     def loss_of(step: int) -> dict[str, torch.Tensor]:
         generator = torch.Generator().manual_seed(step)
         pick = torch.randint(0, len(data["noise"]), (batch,), generator=generator)
-        inputs, noise = data["inputs"][pick, : channels * len(seen)].float(), data["noise"][pick].float()
+        inputs, noise = data[part.inputs][pick].float(), data["noise"][pick].float()
         if step % 2:  # mirrored pictures have, nearly, mirrored noise
             inputs, noise = inputs.flip(-1), noise.flip(-1)
         return {"loss": band_error(estimator.estimate(inputs), noise, weights).mean()}
