@@ -14,7 +14,7 @@ SHAPE = (3, 8, 8)
 SIDE = math.prod(SHAPE)
 GRADIENT_FREE = ("forward-step", "inertial-km", "adam", "anderson")
 ITERATIVE = (*GRADIENT_FREE, "gradient")
-NO_STOP = {"misfit_fall": 0.0, "misfit_explained": 0.0, "stagnation": -9.0, "tolerance": 0.0}
+NO_STOP = {"stagnation": -9.0, "tolerance": 0.0}
 
 
 def gaussian(*shape: int, seed: int) -> torch.Tensor:

@@ -12,7 +12,6 @@ from treering_verify.decoder_inversion import DEFAULTS, invert, scheduled_step
 
 
 def test_the_default_settings_of_the_published_optimisers_use_their_whole_budget() -> None:
-    # Adam's step is far from lowering the misfit by a fifth: with the overfit stop on, it would never take one.
     case = Linear()
     for method in ("adam", "gradient"):
         result = invert(case.problem(), method)

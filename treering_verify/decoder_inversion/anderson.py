@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from treering_verify.decoder_inversion.driver import norm, solve
-from treering_verify.decoder_inversion.problem import Problem, Settings
+from treering_verify.decoder_inversion.driver import solve
+from treering_verify.decoder_inversion.problem import Problem, Settings, norm
 from treering_verify.results import Inversion
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from treering_verify.decoder_inversion.driver import Point, norm, solve
-from treering_verify.decoder_inversion.problem import GREY_LEVEL, ROUNDING, Problem, Settings
+from treering_verify.decoder_inversion.driver import Point, solve
+from treering_verify.decoder_inversion.problem import GREY_LEVEL, ROUNDING, Problem, Settings, norm
 from treering_verify.decoder_inversion.published import forward_step
 from treering_verify.results import Inversion
 
@@ -34,7 +34,7 @@ def gauss_newton(problem: Problem, settings: Settings) -> Inversion:
     import torch
 
     unwatched = replace(problem, watch=None)
-    centre = forward_step(unwatched, replace(settings, iterations=_START_STEPS, step=1.0)).latent
+    centre = forward_step(unwatched, replace(settings, iterations=_START_STEPS, step=1.0, rehearse=True)).latent
     with torch.inference_mode():
         misfit = norm(problem.decode(centre) - problem.image).square() / problem.image[0].numel()
     ratio = (misfit.clamp_min(ROUNDING) / settings.step**2).clone()
@@ -61,7 +61,7 @@ def _error(problem: Problem, z: torch.Tensor, image: torch.Tensor, target: torch
         error = problem.decode(z) - image
         beyond = ((image >= 1) & (error > 0)) | ((image <= -1) & (error < 0))
         kept = torch.where(beyond, 0.0, torch.nn.functional.softshrink(error, GREY_LEVEL / 2))
-    return Point(kept.clone(), norm(kept), norm(error))
+    return Point(kept.clone(), norm(kept))
 
 
 def _products(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from treering_verify.decoder_inversion.driver import encode, norm
-from treering_verify.decoder_inversion.problem import Problem, Settings
+from treering_verify.decoder_inversion.driver import encode
+from treering_verify.decoder_inversion.problem import Problem, Settings, norm
 from treering_verify.errors import UsageError
 from treering_verify.results import Inversion
 

@@ -6,9 +6,9 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from treering_verify.decoder_inversion.driver import norm, solve
+from treering_verify.decoder_inversion.driver import solve
 from treering_verify.decoder_inversion.learned import learned
-from treering_verify.decoder_inversion.problem import ROUNDING, Problem, Settings
+from treering_verify.decoder_inversion.problem import ROUNDING, Problem, Settings, norm
 from treering_verify.decoder_inversion.published import by_gradient
 from treering_verify.results import Inversion
 

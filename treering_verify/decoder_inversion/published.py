@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from treering_verify.decoder_inversion.driver import Point, encode, norm, solve
-from treering_verify.decoder_inversion.problem import Problem, Settings
+from treering_verify.decoder_inversion.driver import Point, encode, solve
+from treering_verify.decoder_inversion.problem import Problem, Settings, norm
 from treering_verify.results import Inversion
 
 if TYPE_CHECKING:
@@ -86,8 +86,7 @@ def by_gradient(problem: Problem, z: torch.Tensor, image: torch.Tensor, target: 
         z = z.detach().clone().requires_grad_(True)
         error = problem.decode(z) - image
         (grad,) = torch.autograd.grad(error.pow(2).sum(), z)
-    misfit = norm(error.detach())
-    return Point(grad, misfit, misfit)
+    return Point(grad, norm(error.detach()))
 
 
 def scheduled_step(iteration: int, iterations: int, peak: float) -> float:

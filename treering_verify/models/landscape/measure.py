@@ -92,33 +92,41 @@ STOP_ATTACKS = (
 )
 LEARNED_ATTACKS = (*STOP_ATTACKS[:4], "jpeg:quality=10", *STOP_ATTACKS[4:7])
 LEARNED_SEEDS = (9 << 32) + (1 << 20)  # of images that neither a network nor a threshold was made with
-STOP_SEEDS = 9 << 32  # the images on which the overfit stop's thresholds were chosen; no benchmark uses them
+STOP_SEEDS = 9 << 32  # images on which settings were chosen; no benchmark uses them
 
 
 @torch.inference_mode()
-def first_steps(model: LatentModel, attacks: Sequence[str], count: int) -> Iterator[str]:
-    """Say what a first forward step does to the misfit |D(z) - x| and to the error of z_0, attack by attack, a line each.
+def rehearsals(model: LatentModel, attacks: Sequence[str], count: int) -> Iterator[str]:
+    """Say how far forward steps are followed by their rehearsal, and what the error of z_0 makes of it, a line an attack.
 
-    This is what the overfit stop's thresholds (`decoder_inversion.Settings`) are chosen by: a step that lowers the misfit
-    of an attacked image by little has fitted the attack.
+    Beside the change of the error stand those after all steps and after the step that was best for each image, which nobody
+    can know. What a rehearsal must show (`decoder_inversion.rehearsal`) was chosen by these lines.
     """
     from treering_verify.attacks import parse
+    from treering_verify.decoder_inversion import DEFAULTS, invert, unstopped
     from treering_verify.generation import generate
     from treering_verify.images import to_tensor
+    from treering_verify.recovery import problem_of
 
     made = list(generate(model, None, seeds=range(STOP_SEEDS, STOP_SEEDS + count), steps=15, batch_size=16))
     latents = torch.stack([one.latent for one in made])
+    settings = DEFAULTS["forward-step"]
     for text in ("clean", *attacks):
         pictures = [one.image if text == "clean" else parse(text).apply(one.image, i) for i, one in enumerate(made)]
-        images = torch.cat([to_tensor(picture) for picture in pictures])
-        start = model.encode(images)
-        points = (start, 2 * start - model.encode(model.decode(start)))  # z - r(z)
-        misfit = [(model.decode(z) - images).flatten(1).norm(dim=1) for z in points]
-        error = [_decibels(z, latents) for z in points]
-        share, change = misfit[1] / misfit[0], error[1] - error[0]
+        problem = problem_of(model, torch.cat([to_tensor(picture) for picture in pictures]))
+        start = _decibels(model.encode(problem.image), latents)
+        path: list[torch.Tensor] = []
+
+        def watch(k: int, rows: torch.Tensor, points: torch.Tensor, path: list[torch.Tensor] = path) -> None:
+            path.append(_decibels(points, latents))
+
+        invert(replace(problem, watch=watch), "forward-step", unstopped(settings))
+        found = invert(problem, "forward-step", settings)
+        change, changes = _decibels(found.latent, latents) - start, torch.stack(path) - start
         yield (
-            f"{text:22} misfit to {share.min():.2f} .. {share.max():.2f} of the start's, median {share.median():.2f}; "
-            f"error {change.min():+.1f} .. {change.max():+.1f} dB, mean {change.mean():+.2f} ({count} images)"
+            f"{text:22} {found.iterations.float().mean():.1f} steps kept; error {change.mean():+.2f} dB, worst "
+            f"{change.max():+.2f}; all steps {changes[-1].mean():+.2f}, worst {changes[-1].max():+.2f}; best for "
+            f"each {changes.min(dim=0).values.mean():+.2f} ({count} images)"
         )
 
 
@@ -220,7 +228,7 @@ def main(argv: list[str] | None = None) -> None:
         help="scenes and samples, a multiple of 40 (any with the options below)",
     )
     parser.add_argument(
-        "--first-steps", action="store_true", help="what the overfit stop is chosen by, and nothing else"
+        "--rehearsals", action="store_true", help="how far forward steps are followed, and nothing else"
     )
     parser.add_argument("--learned-steps", action="store_true", help="what learned steps do, and nothing else")
     parser.add_argument(
@@ -232,8 +240,8 @@ def main(argv: list[str] | None = None) -> None:
     chosen: Iterator[str] | None = None
     if options.learned_steps:
         chosen = learned_steps(model, LEARNED_ATTACKS, count)
-    elif options.first_steps:
-        chosen = first_steps(model, STOP_ATTACKS, count)
+    elif options.rehearsals:
+        chosen = rehearsals(model, STOP_ATTACKS, count)
     elif options.detection:
         chosen = detection(model, count, options.detection)
     if chosen is not None:

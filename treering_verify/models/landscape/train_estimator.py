@@ -46,7 +46,7 @@ class Part:
     steps: int
 
 
-PARTS = {"estimator": Part("points", 1500), "screen": Part("encoded", 800)}
+PARTS = {"estimator": Part("points", 2500), "screen": Part("encoded", 1600)}
 
 
 def examples(
@@ -156,7 +156,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = recipe_parser(__doc__, "examples and checkpoints", "PART")
     parser.add_argument("--part", choices=sorted(PARTS), default="estimator")
     parser.add_argument("--images", type=int, default=IMAGES)
-    parser.add_argument("--steps", type=int, help="default: 1500, of the screen 800")
+    parser.add_argument("--steps", type=int, help="default: 2500, of the screen 1600")
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
     model = load_model(options.model)

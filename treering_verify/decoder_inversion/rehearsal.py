@@ -1,0 +1,119 @@
+"""How far to follow a path: walk it once more where the truth is known.
+
+Under attack, solving E(D(z)) = E(x) ever better leads away from the latent that was decoded, and nothing on the path itself
+says so: residual and misfit fall all the same. But what the decoder could not explain, m = x - D(z_end), is known, and it is
+most of what an attack did. So the picture of a latent that *is* known, D(E(x)), is given that much damage, mirrored so that
+it fits no content, and the same method walks on it. How each of its steps changed the error of that latent says how many
+steps to keep on the image itself. This is a parametric bootstrap (Efron, Ann. Stat. 7, 1979): it has no threshold that
+belongs to an autoencoder, and costs the walk a second time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from treering_verify.decoder_inversion.problem import Problem, norm
+from treering_verify.results import Inversion
+
+if TYPE_CHECKING:
+    import torch
+
+LEAST = 0.5  # dB that the best rehearsed step must gain: less says that nothing is to be gained
+_SHARE = (
+    0.5  # of the best gain that the last step kept still has: a rehearsal's damage holds some error of its start too
+)
+OVERFIT = "overfit"
+
+
+class _Record:
+    """What a walk passed: points (k + 1, n, ...), the start's output, and the output that came closest to the image."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.points: list[torch.Tensor] = []
+        self._problem = problem
+        self._rows: torch.Tensor
+        self._start: torch.Tensor | None = None
+
+    def watched(self) -> Problem:
+        """Pose the same problem, with its walk recorded."""
+        return replace(self._problem, decode=self._decode, watch=self._watch)
+
+    def _watch(self, k: int, rows: torch.Tensor, points: torch.Tensor) -> None:
+        if self._problem.watch:
+            self._problem.watch(k, rows, points)
+        self._rows = rows
+        current = self.points[-1].clone() if self.points else points.detach().clone()
+        current[rows] = points.detach()
+        self.points.append(current)
+
+    def _decode(self, latent: torch.Tensor) -> torch.Tensor:
+        output = self._problem.decode(latent)
+        seen = output.detach()
+        misfit = norm(seen - self._problem.image[self._rows])
+        if self._start is None:
+            self._start, self._closest, self._misfit = seen.clone(), seen.clone(), misfit.clone()
+        else:
+            nearer = misfit < self._misfit[self._rows]
+            rows = self._rows[nearer]
+            self._closest[rows], self._misfit[rows] = seen[nearer], misfit[nearer]
+        return output
+
+    def damaged(self) -> torch.Tensor:
+        """Give the start's output the mirrored misfit: (n, 3, H, W)."""
+        assert self._start is not None
+        misfit = self._problem.image - self._closest
+        return self._start + misfit.flip(-1)
+
+
+def rehearsed(problem: Problem, walk: Callable[[Problem], Inversion]) -> Inversion:
+    """Walk, rehearse, and keep as many steps of each item as the rehearsal found good; never a residual above the start's.
+
+    Parameters
+    ----------
+    problem : Problem
+    walk : callable
+        A method without stops of its own, which watches (`Problem.watch`) and decodes each point that it passes once.
+
+    Returns
+    -------
+    Inversion
+        "overfit" are items of which steps were taken back; the trace shows those too.
+    """
+    import torch
+
+    with torch.no_grad():
+        record = _Record(problem)
+        found = walk(record.watched())
+        image, truth = record.damaged(), record.points[0]
+        again = _Record(replace(problem, image=image, watch=None))
+        walk(again.watched())
+        gains = _gains(torch.stack(again.points), truth, len(record.points))
+        trace = found.trace[: len(gains)]
+        kept = _kept(gains, allowed=trace <= trace[0])
+        items = torch.arange(len(kept), device=kept.device)
+        last = trace.isfinite().sum(dim=0) - 1
+        back = (kept < last).tolist()
+        status = [OVERFIT if b else s for s, b in zip(found.status, back, strict=True)]
+        return Inversion(torch.stack(record.points)[kept, items], trace[kept, items], found.trace, kept, tuple(status))
+
+
+def _gains(points: torch.Tensor, truth: torch.Tensor, count: int) -> torch.Tensor:
+    """Fall of the error in dB at the first `count` points of a walk (k + 1, n, ...) from its first; the last one goes on."""
+    import torch
+
+    error = torch.stack([norm(point - truth) for point in points]).clamp_min(1e-12)
+    error = torch.cat([error, error[-1:].expand(max(0, count - len(error)), -1)])[:count]
+    return 20 * torch.log10(error[0] / error)
+
+
+def _kept(gains: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
+    """Point that each item keeps, (k + 1, n) twice -> (n,): the last allowed one that has `_SHARE` of the best gain."""
+    import torch
+
+    gains = torch.where(allowed, gains.nan_to_num(nan=0.0), 0.0)
+    best = gains.max(dim=0).values
+    good = (gains >= _SHARE * best) & (best >= LEAST)
+    steps = torch.arange(len(gains), device=gains.device)[:, None]
+    return torch.where(good, steps, 0).max(dim=0).values
