@@ -168,6 +168,21 @@ def test_a_refiner_that_leads_astray_is_not_followed() -> None:
     assert (result.residual <= result.trace[0]).all()
 
 
+def test_a_second_step_that_leads_astray_leaves_the_first() -> None:
+    case, asked = Linear(), []
+
+    def refine(start: torch.Tensor, z: torch.Tensor, residual: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
+        asked.append(z)
+        step = case.refine(start, z, residual)
+        if len(asked) == 2:
+            step[0] = 100.0
+        return step
+
+    result = invert(replace(case.problem(), refine=refine), "learned", Settings(iterations=2, step=1.0))
+    assert result.status == ("refined",) * 3 and result.iterations.tolist() == [1, 2, 2]
+    assert torch.equal(result.latent[0], asked[1][0]) and result.residual[0] == result.trace[1, 0]
+
+
 @pytest.mark.parametrize(("times", "status"), [(3.9, "refined"), (4.1, "diverged")])
 def test_a_refiner_may_leave_up_to_four_times_the_residual(times: float, status: str) -> None:
     case = Linear()

@@ -24,6 +24,7 @@ from treering_verify.key import Key
 from treering_verify.models import LatentModel
 from treering_verify.models.weights import fingerprint
 from treering_verify.recovery import problem_of
+from treering_verify.results import KeyEvidence
 from treering_verify.weighing import weigh
 
 if TYPE_CHECKING:
@@ -103,17 +104,16 @@ class Laboratory:
             tensors["steps"],
         )
 
-    def evidence(self, latent: torch.Tensor) -> tuple[list[float], list[float]]:
+    def evidence(self, latent: torch.Tensor) -> Judgement:
         """Judge latents (n, C, h, w) of the laboratory's images, and keep the answer; see `judge`."""
 
         def measure() -> dict[str, NDArray[Any]]:
-            log10, cosine = judge(self.model, self.key, latent)
-            return {"log10": np.array(log10), "cosine": np.array(cosine)}
+            return {name: np.array(values) for name, values in vars(judge(self.model, self.key, latent)).items()}
 
         digest = hashlib.sha256(latent.contiguous().numpy().tobytes()).hexdigest()
         facts = (fingerprint(self.model, without=("refine", "screen")), __version__, self.key.fingerprint, digest)
         arrays = kept(self.scope.folder, "evidence", facts, measure)
-        return arrays["log10"].tolist(), arrays["cosine"].tolist()
+        return Judgement(**{name: array.tolist() for name, array in arrays.items()})
 
     def residual(self, latent: torch.Tensor, attack: str) -> list[float]:
         """|E(D(z)) - E(x)| of latents z (n, C, h, w), x being the first n images after an attack, over that of z = E(x)."""
@@ -168,15 +168,41 @@ class Clock:
         return self.seconds[-1] + (k - last) * (self.seconds[-1] - self.seconds[0]) / last
 
 
-def judge(model: LatentModel, key: Key, latent: torch.Tensor) -> tuple[list[float], list[float]]:
-    """log10 p and cosine of the key in the noise behind each latent (n, C, h, w), by the default noise inversion."""
+@dataclass(frozen=True)
+class Judgement:
+    """What latents show of a key, a number for each.
+
+    Attributes
+    ----------
+    log10, cosine : list of float
+        log10 p and agreement in the noise behind the latent, by the default noise inversion. Where that is an estimator, it
+        was trained behind one decoder inversion, and knows the errors of that one best.
+    naive, naive_cosine : list of float
+        By naive noise inversion, which nothing was trained for.
+    """
+
+    log10: list[float]
+    cosine: list[float]
+    naive: list[float]
+    naive_cosine: list[float]
+
+
+def judge(model: LatentModel, key: Key, latent: torch.Tensor) -> Judgement:
+    """Look for a key in the noise behind each latent (n, C, h, w), by the default noise inversion and by naive."""
     import torch
 
-    found = []
+    found: list[list[tuple[KeyEvidence, ...]]] = [[], []]
     for part in latent.split(_BATCH):
         with torch.inference_mode():
-            found += weigh(noise_inversion.invert(model, part), [key])
-    return [e[0].log10_pvalue for e in found], [e[0].statistic for e in found]
+            for way, noise_hat in enumerate(noise_inversion.with_naive(model, part)):
+                found[way] += weigh(noise_hat, [key])
+    default, naive = ([e[0] for e in way] for way in found)
+    return Judgement(
+        [e.log10_pvalue for e in default],
+        [e.statistic for e in default],
+        [e.log10_pvalue for e in naive],
+        [e.statistic for e in naive],
+    )
 
 
 def seeds(count: int) -> range:

@@ -41,8 +41,8 @@ def precision(model: LatentModel, scope: Scope) -> Findings:
                 latent = invert(problem, method).latent
                 seconds = (time.perf_counter() - started) / count
                 error = decibels(latent, known.latent).tolist()
-                log10, cosine = judge(model, key, latent)
-                base = base or {"error": error, "log10": log10}
+                judged = judge(model, key, latent)
+                base = base or {"error": error, "log10": judged.log10}
                 peak = peak_memory(model.name, pixels[:1], method, DEFAULTS[method], kind)
                 rows += [
                     {
@@ -54,8 +54,8 @@ def precision(model: LatentModel, scope: Scope) -> Findings:
                         "marked": True,
                         "image": i,
                         "nmse_db": error[i],
-                        "log10_pvalue": log10[i],
-                        "cosine": cosine[i],
+                        "log10_pvalue": judged.log10[i],
+                        "cosine": judged.cosine[i],
                         "agreement_db": None,
                         "seconds": seconds,
                         "seconds_first": None,
@@ -68,8 +68,8 @@ def precision(model: LatentModel, scope: Scope) -> Findings:
                         kind,
                         mean(error),
                         mean([a - b for a, b in zip(error, base["error"], strict=True)]),
-                        mean([a - b for a, b in zip(log10, base["log10"], strict=True)]),
-                        f"{statistics.fmean(cosine):.3f}",
+                        mean([a - b for a, b in zip(judged.log10, base["log10"], strict=True)]),
+                        f"{statistics.fmean(judged.cosine):.3f}",
                         f"{seconds:.3f}",
                         f"{peak.tensors:.1f}",
                     )
