@@ -200,8 +200,8 @@ class Inversion:
     iterations : (B,) int
         Steps that led to the returned iterate.
     status : tuple of str
-        Per item: "tolerance", "stagnated", "refined" (by learned steps), "overfit" (the next step would have fitted
-        the attack), "budget" or "diverged" (nothing better than the start was found).
+        Per item: "tolerance", "stagnated", "refined" (by learned steps), "overfit" (further steps would have
+        fitted the attack), "budget" or "diverged" (nothing better than the start was found).
     """
 
     latent: torch.Tensor

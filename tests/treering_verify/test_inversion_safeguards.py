@@ -149,7 +149,7 @@ def test_a_rehearsal_is_the_same_walk_on_the_starts_own_picture_with_the_mirrore
 
 def test_what_is_kept_is_the_last_step_that_has_half_of_the_best_rehearsed_gain() -> None:
     gains = torch.tensor(
-        [[0.0, 0.0, 0.0, 0.0], [2.0, 0.4, 0.6, math.nan], [4.0, 0.3, -1.0, 3.0], [2.1, 0.2, -3.0, 1.0]]
+        [[0.0, 0.0, 0.0, 0.0], [2.0, 0.9, 1.1, math.nan], [4.0, 0.3, -1.0, 3.0], [2.1, 0.2, -3.0, 1.0]]
     )
     allowed = torch.ones_like(gains, dtype=torch.bool)
     assert _kept(gains, allowed).tolist() == [3, 0, 1, 2]

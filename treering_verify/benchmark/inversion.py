@@ -128,7 +128,7 @@ def inversion(model: LatentModel, scope: Scope) -> Findings:
                     *_EVIDENCE,
                 ),
                 tuple(under_attack),
-                "Published methods run as published, without an overfit stop, and are read twice: at their end and, as "
+                "Published methods run as published, without a rehearsal, and are read twice: at their end and, as "
                 "'best', after the number of steps that turned out best on average, which nobody could know beforehand. "
                 "'Against the best published': the best of those readings, the encoder among them. Differences are paired; "
                 "negative is better. 'Residual': |E(D(z)) - E(x)|; the last line of an attack says what the latent that was "

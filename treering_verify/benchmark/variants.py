@@ -64,7 +64,7 @@ def default(*, refined: bool) -> Variant:
 
 
 def own(longest: int, *, refined: bool) -> list[Variant]:
-    """Return what this project adds, beginning with the default, which stops by itself; learned steps need a refiner."""
+    """Return what this project adds, beginning with the default; learned steps need a refiner."""
     few = tuple(n for n in (3, 5, 10, 20) if n <= longest)
     first = default(refined=refined)
     return [

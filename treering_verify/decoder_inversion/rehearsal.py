@@ -20,10 +20,8 @@ from treering_verify.results import Inversion
 if TYPE_CHECKING:
     import torch
 
-LEAST = 0.5  # dB that the best rehearsed step must gain: less says that nothing is to be gained
-_SHARE = (
-    0.5  # of the best gain that the last step kept still has: a rehearsal's damage holds some error of its start too
-)
+LEAST = 1.0  # dB that the best rehearsed step must gain: less says that nothing is to be gained
+_SHARE = 0.5  # of the best gain that the last step kept has left: the damage holds some of the start's own error
 OVERFIT = "overfit"
 
 

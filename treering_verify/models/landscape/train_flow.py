@@ -32,8 +32,8 @@ from treering_verify.models.landscape.train import (
 )
 from treering_verify.noise_inversion import denoise
 
-SCENES, STEPS, BATCH = 3200, 1500, 16
-PAIRS, REFLOW_STEPS, PAIR_STEPS = 1280, 1500, 20
+SCENES, STEPS, BATCH = 3200, 800, 16
+PAIRS, REFLOW_STEPS, PAIR_STEPS = 640, 400, 20
 _TIMES = 1000
 _FROM = 3_000_000  # seeds of the noise start here, those of the pairs at the next million
 _PAIRS_FROM = 4_000_000
