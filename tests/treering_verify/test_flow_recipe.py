@@ -16,7 +16,6 @@ from treering_verify.key import Key
 from treering_verify.models import load_model
 from treering_verify.models.landscape import train_flow
 from treering_verify.models.landscape.measure import detection
-from treering_verify.noise_inversion import denoise, exact
 from treering_verify.recovery import Pipeline
 from treering_verify.verification import verify, verify_many
 
@@ -76,7 +75,7 @@ def test_the_recipe_writes_models_that_commands_take_and_goes_on_where_it_stoppe
 
 
 @pytest.mark.slow
-def test_the_flow_model_is_detected_in_twenty_steps_and_its_steps_undone(tmp_path: Path) -> None:
+def test_the_flow_model_is_detected_in_twenty_steps(tmp_path: Path) -> None:
     """About 50 minutes on two cores; prints what `measure --detection` says of the flow and of its one-step reflow."""
     train_flow.main(["--work", str(tmp_path), "--reflow"])
     said = {
@@ -90,7 +89,3 @@ def test_the_flow_model_is_detected_in_twenty_steps_and_its_steps_undone(tmp_pat
     images = [made.image for made in generate(flow, key, seeds=range(100), steps=20)]
     verdicts = [one.verdict for one in verify_many(images, key, model=flow, pipeline=Pipeline(steps=20))]
     assert verdicts.count("detected") >= 95
-    noise = initial_noise(flow.latent_shape, range(4))
-    latent = denoise(flow, noise, steps=20, conditions=[None] * 4)
-    back = exact(flow, latent, steps=20, iterations=20, tolerance=1e-6)
-    assert float((back - noise).norm() / noise.norm()) < 1e-2
