@@ -24,14 +24,15 @@ def test_no_result_has_a_larger_residual_than_the_start(method: str, step: float
     assert (result.residual <= started).all()
 
 
+@pytest.mark.parametrize("rehearse", [False, True])
 @pytest.mark.parametrize("method", ["forward-step", "inertial-km"])
-def test_where_plain_steps_diverge_the_start_is_returned(method: str) -> None:
+def test_where_plain_steps_diverge_the_start_is_returned(method: str, rehearse: bool) -> None:
     case = Linear(sign=-1.0)  # E(D(z)) is about -z, so r grows along every step
     z = start = linear(case.encoder)(case.image)
     for _ in range(10):
         z = z - (linear(case.encoder)(linear(case.decoder)(z)) - start)
     assert float(z.norm()) > 100 * float(start.norm())  # the plain iteration does diverge
-    result = invert(case.problem(), method, tuned(method, 10, step=1.0))
+    result = invert(case.problem(), method, tuned(method, 10, step=1.0, rehearse=rehearse))
     assert result.status == ("diverged",) * 3
     assert result.converged == (False,) * 3
     assert torch.equal(result.latent, start)
@@ -117,7 +118,7 @@ def test_a_rehearsal_keeps_the_attack_out_of_the_latent_and_lets_clean_images_th
 
 
 def test_methods_rehearse_by_default_and_not_when_compared() -> None:
-    for method in ITERATIVE:
+    for method in (*ITERATIVE, "gauss-newton"):
         assert DEFAULTS[method].rehearse and not unstopped(DEFAULTS[method]).rehearse
 
 

@@ -73,7 +73,7 @@ DEFAULTS: dict[str, Settings] = {
     "inertial-km": Settings(iterations=5, step=1.0, momentum=0.3, rehearse=True),
     "adam": replace(_ADAM, step=0.01),
     "anderson": Settings(iterations=5, step=1.0, memory=4, rehearse=True),
-    "gauss-newton": Settings(iterations=2, step=0.1, inner=6),
+    "gauss-newton": Settings(iterations=2, step=0.1, inner=6, rehearse=True),
     # The second step: 1.6 dB lower on clean images, up to .5 dB on attacked ones, and evidence with it (docs/findings.md).
     "learned": Settings(iterations=2, step=1.0),
     "posterior-mode": unstopped(Settings(iterations=50, step=0.01, scheduled=True)),

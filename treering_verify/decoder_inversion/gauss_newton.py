@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from treering_verify.decoder_inversion.driver import Point, solve
 from treering_verify.decoder_inversion.problem import GREY_LEVEL, ROUNDING, Problem, Settings, norm
 from treering_verify.decoder_inversion.published import forward_step
+from treering_verify.decoder_inversion.rehearsal import rehearsed
 from treering_verify.results import Inversion
 
 if TYPE_CHECKING:
@@ -28,11 +29,17 @@ def gauss_newton(problem: Problem, settings: Settings) -> Inversion:
     the expected error of c per latent number. The error e is aware of quantisation and clamping: it is 0 within half a
     grey level, and where x is black or white and D(z) lies beyond.
 
-    Cost: the start's passes, then the time of about 4 + 4 `inner` decoder passes a step, and twice the activations of one.
+    Its steps from c are rehearsed as a whole, c's own with them: a centre that is known, E of its damaged picture, forward
+    steps, then these.
+
+    Cost: the start's passes, then the time of about 4 + 4 `inner` decoder passes a step, all twice if rehearsed, and twice
+    the activations of one.
     Fails where the decoder is blind (nothing but c speaks there), and costs much for what it gains.
     """
     import torch
 
+    if settings.rehearse:
+        return rehearsed(problem, lambda posed: gauss_newton(posed, replace(settings, rehearse=False)))
     unwatched = replace(problem, watch=None)
     centre = forward_step(unwatched, replace(settings, iterations=_START_STEPS, step=1.0, rehearse=True)).latent
     with torch.inference_mode():

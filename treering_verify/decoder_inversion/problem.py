@@ -40,8 +40,8 @@ class Settings:
     stagnation : float
         Stop when the residual fell by less than this share in a step.
     rehearse : bool
-        forward-step, inertial-km, anderson, adam, gradient: walk once more where the truth is known, and keep as many steps
-        as were good there (`rehearsal`); twice the time. The published methods do not (`unstopped`).
+        forward-step, inertial-km, anderson, adam, gradient, gauss-newton: walk once more where the truth is known, and keep
+        as many steps as were good there (`rehearsal`); twice the time. The published methods do not (`unstopped`).
     """
 
     iterations: int

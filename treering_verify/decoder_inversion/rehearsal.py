@@ -20,25 +20,21 @@ from treering_verify.results import Inversion
 if TYPE_CHECKING:
     import torch
 
-LEAST = 1.0  # dB that the best rehearsed step must gain: less says that nothing is to be gained
+_LEAST = 1.0  # dB that the best rehearsed step must gain: less says that nothing is to be gained
 _SHARE = 0.5  # of the best gain that the last step kept has left: the damage holds some of the start's own error
-OVERFIT = "overfit"
 
 
-class _Record:
-    """What a walk passed: points (k + 1, n, ...), the start's output, and the output that came closest to the image."""
+class _Walk:
+    """Points (k + 1, n, ...) that a method passed on a problem, and the outputs of its first and of its nearest one."""
 
     def __init__(self, problem: Problem) -> None:
         self.points: list[torch.Tensor] = []
         self._problem = problem
-        self._rows: torch.Tensor
+        self._rows: torch.Tensor | None = None
         self._start: torch.Tensor | None = None
 
-    def watched(self) -> Problem:
-        """Pose the same problem, with its walk recorded."""
-        return replace(self._problem, decode=self._decode, watch=self._watch)
-
-    def _watch(self, k: int, rows: torch.Tensor, points: torch.Tensor) -> None:
+    def watch(self, k: int, rows: torch.Tensor, points: torch.Tensor) -> None:
+        """Take down a point, as `Problem.watch`, and pass it on."""
         if self._problem.watch:
             self._problem.watch(k, rows, points)
         self._rows = rows
@@ -46,15 +42,19 @@ class _Record:
         current[rows] = points.detach()
         self.points.append(current)
 
-    def _decode(self, latent: torch.Tensor) -> torch.Tensor:
+    def decode(self, latent: torch.Tensor) -> torch.Tensor:
+        """D; the first time after a point was watched it keeps what `damaged` needs."""
         output = self._problem.decode(latent)
+        rows, self._rows = self._rows, None
+        if rows is None:  # on the way to where the walk begins, or once more for its derivative
+            return output
         seen = output.detach()
-        misfit = norm(seen - self._problem.image[self._rows])
+        misfit = norm(seen - self._problem.image[rows])
         if self._start is None:
             self._start, self._closest, self._misfit = seen.clone(), seen.clone(), misfit.clone()
         else:
-            nearer = misfit < self._misfit[self._rows]
-            rows = self._rows[nearer]
+            nearer = misfit < self._misfit[rows]
+            rows = rows[nearer]
             self._closest[rows], self._misfit[rows] = seen[nearer], misfit[nearer]
         return output
 
@@ -72,29 +72,29 @@ def rehearsed(problem: Problem, walk: Callable[[Problem], Inversion]) -> Inversi
     ----------
     problem : Problem
     walk : callable
-        A method without stops of its own, which watches (`Problem.watch`) and decodes each point that it passes once.
+        A method that does not rehearse, and evaluates each point by D right after it was watched (`Problem.watch`).
 
     Returns
     -------
     Inversion
-        "overfit" are items of which steps were taken back; the trace shows those too.
+        "overfit" are items of which steps were taken back; the trace shows those too. What diverged still says so.
     """
     import torch
 
     with torch.no_grad():
-        record = _Record(problem)
-        found = walk(record.watched())
-        image, truth = record.damaged(), record.points[0]
-        again = _Record(replace(problem, image=image, watch=None))
-        walk(again.watched())
-        gains = _gains(torch.stack(again.points), truth, len(record.points))
+        real = _Walk(problem)
+        found = walk(replace(problem, decode=real.decode, watch=real.watch))
+        posed = replace(problem, image=real.damaged(), watch=None)
+        again = _Walk(posed)
+        walk(replace(posed, watch=again.watch))
+        gains = _gains(torch.stack(again.points), real.points[0], len(real.points))
         trace = found.trace[: len(gains)]
         kept = _kept(gains, allowed=trace <= trace[0])
         items = torch.arange(len(kept), device=kept.device)
         last = trace.isfinite().sum(dim=0) - 1
         back = (kept < last).tolist()
-        status = [OVERFIT if b else s for s, b in zip(found.status, back, strict=True)]
-        return Inversion(torch.stack(record.points)[kept, items], trace[kept, items], found.trace, kept, tuple(status))
+        status = ["overfit" if b and s != "diverged" else s for s, b in zip(found.status, back, strict=True)]
+        return Inversion(torch.stack(real.points)[kept, items], trace[kept, items], found.trace, kept, tuple(status))
 
 
 def _gains(points: torch.Tensor, truth: torch.Tensor, count: int) -> torch.Tensor:
@@ -112,6 +112,6 @@ def _kept(gains: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
 
     gains = torch.where(allowed, gains.nan_to_num(nan=0.0), 0.0)
     best = gains.max(dim=0).values
-    good = (gains >= _SHARE * best) & (best >= LEAST)
+    good = (gains >= _SHARE * best) & (best >= _LEAST)
     steps = torch.arange(len(gains), device=gains.device)[:, None]
     return torch.where(good, steps, 0).max(dim=0).values

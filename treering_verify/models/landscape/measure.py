@@ -14,6 +14,9 @@ import torch.nn.functional as F
 from treering_verify.models.landscape.scenes import CLASSES, render
 
 if TYPE_CHECKING:
+    from PIL import Image
+
+    from treering_verify.decoder_inversion import Problem
     from treering_verify.models import LatentModel
 
 
@@ -95,6 +98,20 @@ LEARNED_SEEDS = (9 << 32) + (1 << 20)  # of images that neither a network nor a 
 STOP_SEEDS = 9 << 32  # images on which settings were chosen; no benchmark uses them
 
 
+def _problems(
+    model: LatentModel, pictures: Sequence[Image.Image], attacks: Sequence[str]
+) -> Iterator[tuple[str, Problem]]:
+    """Pose the decoder inversion of pictures as they are, "clean", and after each attack, given as text."""
+    from treering_verify.attacks import parse
+    from treering_verify.images import to_tensor
+    from treering_verify.recovery import problem_of
+
+    yield "clean", problem_of(model, torch.cat([to_tensor(picture) for picture in pictures]))
+    for text in attacks:
+        changed = [parse(text).apply(picture, i) for i, picture in enumerate(pictures)]
+        yield text, problem_of(model, torch.cat([to_tensor(picture) for picture in changed]))
+
+
 @torch.inference_mode()
 def rehearsals(model: LatentModel, attacks: Sequence[str], count: int) -> Iterator[str]:
     """Say how far forward steps are followed by their rehearsal, and what the error of z_0 makes of it, a line an attack.
@@ -102,18 +119,13 @@ def rehearsals(model: LatentModel, attacks: Sequence[str], count: int) -> Iterat
     Beside the change of the error stand those after all steps and after the step that was best for each image, which nobody
     can know. What a rehearsal must show (`decoder_inversion.rehearsal`) was chosen by these lines.
     """
-    from treering_verify.attacks import parse
     from treering_verify.decoder_inversion import DEFAULTS, invert, unstopped
     from treering_verify.generation import generate
-    from treering_verify.images import to_tensor
-    from treering_verify.recovery import problem_of
 
     made = list(generate(model, None, seeds=range(STOP_SEEDS, STOP_SEEDS + count), steps=15, batch_size=16))
     latents = torch.stack([one.latent for one in made])
     settings = DEFAULTS["forward-step"]
-    for text in ("clean", *attacks):
-        pictures = [one.image if text == "clean" else parse(text).apply(one.image, i) for i, one in enumerate(made)]
-        problem = problem_of(model, torch.cat([to_tensor(picture) for picture in pictures]))
+    for text, problem in _problems(model, [one.image for one in made], attacks):
         start = _decibels(model.encode(problem.image), latents)
         path: list[torch.Tensor] = []
 
@@ -137,21 +149,16 @@ def learned_steps(model: LatentModel, attacks: Sequence[str], count: int) -> Ite
     A line an attack. By the true latent's residual, |E(D(z_0)) - E(x)| as a multiple of the start's, the guard of learned
     steps was chosen: a tighter one sends back what comes near the truth.
     """
-    from treering_verify.attacks import parse
     from treering_verify.decoder_inversion import DEFAULTS, invert, relative_residual
     from treering_verify.generation import generate
-    from treering_verify.images import to_tensor
     from treering_verify.key import Key
     from treering_verify.noise_inversion import invert as to_noise
-    from treering_verify.recovery import problem_of
     from treering_verify.weighing import weigh
 
     key = Key.generate(model.latent_shape, seed=LEARNED_SEEDS)
     made = list(generate(model, key, seeds=range(LEARNED_SEEDS, LEARNED_SEEDS + count), steps=15, batch_size=16))
     latents = torch.stack([one.latent for one in made])
-    for text in ("clean", *attacks):
-        pictures = [one.image if text == "clean" else parse(text).apply(one.image, i) for i, one in enumerate(made)]
-        problem = problem_of(model, torch.cat([to_tensor(picture) for picture in pictures]))
+    for text, problem in _problems(model, [one.image for one in made], attacks):
         start, said, back = model.encode(problem.image), [], 0
         for steps in range(3):
             latent = start

@@ -274,6 +274,26 @@ def detail_times(u: torch.Tensor) -> torch.Tensor:
     return torch.where(u < _DETAIL_SHARE, early, late)
 
 
+def draw_latents(
+    cache: dict[str, torch.Tensor], scale: float, batch: int, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw latents (batch, C, h, w) from cached posteriors, and their labels, of which `drop_labels` takes some away."""
+    pick = torch.randint(0, len(cache["labels"]), (batch,), generator=generator)
+    mean, logvar = cache["moments"][pick].float().chunk(2, dim=1)
+    z = (mean + torch.exp(0.5 * logvar) * torch.randn(mean.shape, generator=generator)) * scale
+    return z, drop_labels(cache["labels"][pick], generator)
+
+
+def drop_labels(labels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Put the null class in the place of 15 % of the labels."""
+    return torch.where(torch.rand(len(labels), generator=generator) < 0.15, NULL_CLASS, labels)
+
+
+def draw_times(count: int, generator: torch.Generator) -> torch.Tensor:
+    """Draw times of [0, 1), one in each 1 / count of the range, which lowers the variance of the gradient."""
+    return (torch.arange(count) + torch.rand(count, generator=generator)) / count
+
+
 def diffusion_loss(
     model: UNet2DModel,
     cache: dict[str, torch.Tensor],
@@ -285,12 +305,8 @@ def diffusion_loss(
 ) -> dict[str, torch.Tensor]:
     """Mean squared error of the velocity v = sqrt(a) eps - sqrt(1 - a) z (Salimans and Ho, arXiv 2202.00512)."""
     g = torch.Generator().manual_seed(step)
-    pick = torch.randint(0, len(cache["labels"]), (batch,), generator=g)
-    mean, logvar = cache["moments"][pick].float().chunk(2, dim=1)
-    z = (mean + torch.exp(0.5 * logvar) * torch.randn(mean.shape, generator=g)) * scale
-    y = torch.where(torch.rand(batch, generator=g) < 0.15, NULL_CLASS, cache["labels"][pick])
-    # Stratified timesteps: one per 1/batch of the range, which lowers the variance of the gradient.
-    t = (times((torch.arange(batch) + torch.rand(batch, generator=g)) / batch) * len(alphas)).long()
+    z, y = draw_latents(cache, scale, batch, g)
+    t = (times(draw_times(batch, g)) * len(alphas)).long()
     a = alphas[t].view(-1, 1, 1, 1)
     noise = torch.randn(z.shape, generator=g)
     with autocast():

@@ -23,10 +23,12 @@ from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, UNet2DMode
 from treering_verify.models.class_conditional import ClassConditionalModel
 from treering_verify.models.landscape.scenes import CLASSES
 from treering_verify.models.landscape.train import (
-    NULL_CLASS,
     Trainer,
     autocast,
     cache_posteriors,
+    draw_latents,
+    draw_times,
+    drop_labels,
     recipe_parser,
     write_whole,
 )
@@ -56,15 +58,6 @@ def velocity_error(
     return {"loss": F.mse_loss(said.float(), noise - z)}
 
 
-def _some_unconditional(label: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    return torch.where(torch.rand(len(label), generator=generator) < 0.15, NULL_CLASS, label)
-
-
-def _spread(count: int, generator: torch.Generator) -> torch.Tensor:
-    """Draw times of [0, 1), one in each 1 / count of the range, which lowers the variance of the gradient."""
-    return (torch.arange(count) + torch.rand(count, generator=generator)) / count
-
-
 def train_flow(
     unet: UNet2DModel, cache: dict[str, torch.Tensor], scale: float, work: Path, *, steps: int, batch: int
 ) -> UNet2DModel:
@@ -72,11 +65,8 @@ def train_flow(
 
     def loss_of(step: int) -> dict[str, torch.Tensor]:
         g = torch.Generator().manual_seed(_FROM + step)
-        pick = torch.randint(0, len(cache["labels"]), (batch,), generator=g)
-        mean, logvar = cache["moments"][pick].float().chunk(2, dim=1)
-        z = (mean + torch.exp(0.5 * logvar) * torch.randn(mean.shape, generator=g)) * scale
-        label = _some_unconditional(cache["labels"][pick], g)
-        return velocity_error(trainer.model, z, torch.randn(z.shape, generator=g), _spread(batch, g), label)
+        z, label = draw_latents(cache, scale, batch, g)
+        return velocity_error(trainer.model, z, torch.randn(z.shape, generator=g), draw_times(batch, g), label)
 
     trainer = _trainer("flow", unet, work, steps)
     trainer.run(loss_of)
@@ -111,9 +101,9 @@ def train_reflow(
     def loss_of(step: int) -> dict[str, torch.Tensor]:
         g = torch.Generator().manual_seed(_FROM + step)
         pick = torch.randint(0, len(pairs["labels"]), (batch,), generator=g)
-        t = torch.where(torch.rand(batch, generator=g) < _FROM_THE_NOISE, 1.0, _spread(batch, g))
+        t = torch.where(torch.rand(batch, generator=g) < _FROM_THE_NOISE, 1.0, draw_times(batch, g))
         noise, latent = pairs["noise"][pick].float(), pairs["latent"][pick].float()
-        return velocity_error(trainer.model, latent, noise, t, _some_unconditional(pairs["labels"][pick], g))
+        return velocity_error(trainer.model, latent, noise, t, drop_labels(pairs["labels"][pick], g))
 
     trainer = _trainer("reflow", unet, work, steps)
     trainer.run(loss_of)
