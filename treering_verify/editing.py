@@ -109,14 +109,28 @@ def edit_latent(
     guidance: float = DEFAULT_GUIDANCE,
 ) -> torch.Tensor:
     """Edit a batch: images (B, 3, H, W) and latent masks (B or 1, 1, h, w), True inside -> latents (B, C, h, w)."""
-    import torch
-
     pipeline = pipeline or Pipeline()
     problem = decoder_inversion.in_precision(problem_of(model, image), pipeline.precision)
-    solution = decoder_inversion.invert(problem, pipeline.inversion, pipeline.settings)
+    latent = decoder_inversion.invert(problem, pipeline.inversion, pipeline.settings).latent
+    return repaint(model, latent, inside, prompts, steps=steps, strength=strength, guidance=guidance)
+
+
+def repaint(
+    model: LatentModel,
+    latent: torch.Tensor,
+    inside: torch.Tensor,
+    prompts: list[Condition],
+    *,
+    steps: int = DEFAULT_STEPS,
+    strength: float = DEFAULT_STRENGTH,
+    guidance: float = DEFAULT_GUIDANCE,
+) -> torch.Tensor:
+    """Edit latents (B, C, h, w) that a decoder inversion found, as `edit_latent` does."""
+    import torch
+
     with torch.inference_mode():
         climb = max(1, round(strength * steps))
-        path = noise_inversion.trajectory(model, solution.latent, steps=steps)[: climb + 1]
+        path = noise_inversion.trajectory(model, latent, steps=steps)[: climb + 1]
         points = model.timesteps(steps)[::-1][: climb + 1]
         z = path[-1]
         for k in range(climb, 0, -1):

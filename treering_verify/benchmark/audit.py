@@ -6,7 +6,6 @@ Where Ray is installed, its engine beside the local one too.
 from __future__ import annotations
 
 import io
-import multiprocessing
 import statistics
 import tempfile
 import time
@@ -19,6 +18,7 @@ from treering_verify.audit.null import NULL_PIPELINE, NullModel
 from treering_verify.audit.reading import read_path
 from treering_verify.audit.sources import Inputs
 from treering_verify.benchmark.engines import engine_lines, has_ray, measure_engines, processors_here
+from treering_verify.benchmark.memory import fresh_process
 from treering_verify.benchmark.scope import SEEDS, Scope
 from treering_verify.findings import Findings, Table
 from treering_verify.generation import generate
@@ -146,9 +146,7 @@ class _Watched:
 
 def _in_a_fresh_process(count: int) -> dict[str, float]:
     """Audit a folder of that many small files under the null engine, twice, where nothing else takes memory."""
-    context = multiprocessing.get_context("forkserver")  # its server has run nothing, so a child's peak is its own
-    context.set_forkserver_preload(["torch", "diffusers", "treering_verify.decoder_inversion"])
-    with tempfile.TemporaryDirectory() as folder, context.Pool(1) as pool:
+    with tempfile.TemporaryDirectory() as folder, fresh_process() as pool:
         _fill(Path(folder) / "images", count)
         return pool.apply(_null_audit, (folder, count))
 

@@ -69,7 +69,8 @@ def _tried(longest: int, *, refined: bool) -> list[Variant]:
     """Every method with its own settings, and the published ones without stops."""
     ours = [v for v in attacked(longest, refined=refined) if v.family in (BASELINE, OURS)]
     defaults = [
-        Variant(m, OURS, m, DEFAULTS[m], (DEFAULTS[m].iterations,)) for m in ("inertial-km", "adam", "gradient")
+        Variant(m, OURS, m, DEFAULTS[m], (DEFAULTS[m].iterations,))
+        for m in ("inertial-km", "adam", "gradient", "gauss-newton")
     ]
     free = [v for v in attacked(longest, refined=refined) if v.family not in (BASELINE, OURS)]
     return [*ours, *defaults, *free, *[v for v in own(longest, refined=refined) if v.method == "anderson"]]

@@ -7,6 +7,7 @@ import sys
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from multiprocessing.pool import Pool
 from typing import TYPE_CHECKING, Any
 
 from treering_verify.decoder_inversion import Settings
@@ -15,6 +16,14 @@ if TYPE_CHECKING:
     import torch
 
 _STEPS = 6  # by then every method holds all that it ever holds (anderson: its whole memory)
+# What every model's loading imports, some seconds of it; `diffusers` alone imports hardly anything before it is asked.
+_PRELOADED = (
+    "diffusers.models.autoencoders.autoencoder_kl",
+    "diffusers.models.unets.unet_2d",
+    "diffusers.schedulers.scheduling_ddim",
+    "treering_verify.models.estimator",
+    "treering_verify.recovery",
+)
 
 
 @dataclass(frozen=True)
@@ -38,11 +47,18 @@ def peak_of(prepare: Callable[..., Callable[[], object]], arguments: tuple[Any, 
 
     Both must be importable by name, and the arguments picklable.
     """
-    # A server that has imported the libraries, and nothing more, forks the processes: each begins in a moment.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "diffusers", "treering_verify.decoder_inversion"])
-    with context.Pool(1) as pool:
+    with fresh_process() as pool:
         return pool.apply(_measure, (prepare, arguments))
+
+
+def fresh_process() -> Pool:
+    """Return a pool of one process that has imported the libraries and run nothing: its peak is its own.
+
+    A server that has imported them, and nothing more, forks it: it begins in a moment.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([*_PRELOADED])
+    return context.Pool(1)
 
 
 def _inversion(model_name: str, pixels: Any, method: str, settings: Settings, precision: str) -> Callable[[], object]:
