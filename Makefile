@@ -9,7 +9,7 @@ demo: $(VENV)/.demo
 	$(BIN)/treering demo
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --durations 25
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow
