@@ -69,6 +69,7 @@ LINES = (
     ("treering_verify.family",),
     ("treering_verify.patterns",),
     ("treering_verify.clip_files",),
+    ("treering_verify.frame_folders",),
     (
         "treering_verify.images",
         "treering_verify.colours",
