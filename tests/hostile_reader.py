@@ -10,12 +10,13 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from treering_verify import frame_folders
 from treering_verify.audit import reader_process, reading
 from treering_verify.images import read_bytes
 
 
 def serve(connection: Connection, facts: list[Any]) -> None:
-    reading.read_bytes = read  # type: ignore[attr-defined]
+    reading.read_bytes = frame_folders.read_bytes = read  # type: ignore[attr-defined, assignment]
     reader_process.serve(connection, facts)
 
 

@@ -24,9 +24,10 @@ LATENT_FRAMES = {"animatediff": 3, "wan": 2}
 CHANNELS = {"animatediff": 4, "wan": 16}
 
 
-def kept_channels(family: str) -> tuple[int, ...]:
+def kept_channels(family: str, latent_frames: int | None = None) -> tuple[int, ...]:
     """Return the channels of the clip's noise that survive the autoencoder."""
-    return tuple(CHANNELS[family] * frame + c for frame in range(LATENT_FRAMES[family]) for c in KEPT)
+    frames = latent_frames or LATENT_FRAMES[family]
+    return tuple(CHANNELS[family] * frame + c for frame in range(frames) for c in KEPT)
 
 
 def animatediff() -> Any:

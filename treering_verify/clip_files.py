@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import io
 import os
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from treering_verify.decoders import quiet_decoders
 from treering_verify.errors import ImageError, UsageError
 from treering_verify.files import printable
+from treering_verify.frame_folders import listed
 from treering_verify.images import (
     CODES,
     FORMATS,
@@ -39,10 +39,7 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-    ClipSource = str | Path | bytes | Image.Image | Sequence[Image.Image]
-
-MAX_LISTED = 10_000
-"""Most names in a folder of frames."""
+    ClipSource = str | Path | bytes | Image.Image | Sequence[Image.Image | bytes]
 
 CODECS = ("h264", "hevc", "av1", "libdav1d", "vp8", "vp9", "mpeg4", "mjpeg")
 """libav's decoders that untrusted bytes may reach."""
@@ -90,7 +87,8 @@ def clip_of(source: ClipSource, frames: int, size: tuple[int, int]) -> Clip:
     ----------
     source
         A file (MP4, MOV, MKV, WebM; GIF and what else `images.FORMATS` can animate), a folder of pictures in the order of
-        their names, numbers in them counting as numbers; a file's bytes; a Pillow image; or a sequence of them.
+        their names, numbers in them counting as numbers; a file's bytes; a Pillow image; or a sequence of pictures, as
+        Pillow images or as files' bytes.
     frames : int
     size : (H, W)
 
@@ -140,26 +138,14 @@ def _frames(source: ClipSource) -> tuple[str, Iterator[Image.Image]]:
         return "", (open_image(picture) for picture in source)
     shown = printable(os.fspath(source))
     if os.path.isdir(source):
-        return shown, _folder_frames(Path(source), shown)
+        return shown, _folder_frames(Path(source))
     return shown, _file_frames(read_bytes(source), shown)
 
 
-def _folder_frames(folder: Path, shown: str) -> Iterator[Image.Image]:
-    try:
-        with os.scandir(folder) as entries:
-            names = [entry.name for entry in islice(entries, MAX_LISTED + 1) if entry.is_file()]
-    except OSError as error:
-        raise ImageError("not_readable", CODES["not_readable"], shown) from error
-    if len(names) > MAX_LISTED:
-        raise ImageError("too_many_frames", CODES["too_many_frames"], shown)
-    for name in sorted(names, key=_natural):
-        if has_image_signature(read_head(folder / name)[0]):  # not sidecars, nor what a desktop leaves behind
-            yield open_image(folder / name)
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Sort key in which numbers count as numbers: frame-2 before frame-10."""
-    return [(int(part) if part.isdecimal() else -1, part) for part in re.split(r"(\d+)", name)]
+def _folder_frames(folder: Path) -> Iterator[Image.Image]:
+    for file in listed(folder, links=True):
+        if has_image_signature(read_head(file)[0]):  # not sidecars, nor what a desktop leaves behind
+            yield open_image(file)
 
 
 def _file_frames(data: bytes, shown: str) -> Iterator[Image.Image]:

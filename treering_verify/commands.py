@@ -218,7 +218,8 @@ def search_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--search",
             default="all",
             show_default=True,
-            help="Where a picture shows no key as it is: all, none, or some of flip,rotation,crop. p is corrected.",
+            help="Where a picture shows no key as it is: all, none, or some of flip,rotation,crop and, of clips, time. "
+            "p is corrected.",
         ),
         click.option(
             "--search-budget",

@@ -1,4 +1,4 @@
-"""What may have been done to a picture's geometry since it was made, and the spectrum as it was before.
+"""What may have been done to a picture's geometry, or a clip's beginning, since it was made, and the spectrum before.
 
 Turning, mirroring, scaling or moving a picture does the same to its latent and, nearly, to the noise that is recovered from
 it, for the networks on the way hardly care where things stand. So one inversion of the picture as it is serves every
@@ -6,7 +6,8 @@ hypothesis: under u' = A u + t (positions from the picture's centre) the spectru
 
     F(f) = exp(2 pi i (A^-T f) . t) F'(A^-T f)
 
-with F' sampled between its bins. Where a turn has opened corners, a disc is cut out of the noise first.
+with F' sampled between its bins. Where a turn has opened corners, a disc is cut out of the noise first. A clip that begins
+late has its noise's frames moved instead (`offsets`).
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ import numpy.typing as npt
 
 from treering_verify.errors import UsageError
 from treering_verify.key import Family, Key
-from treering_verify.watermark import key_bins
+from treering_verify.offsets import Offset, Timeline
+from treering_verify.watermark import extract, key_bins
 
 if TYPE_CHECKING:
     import torch
 
-KINDS = ("flip", "rotation", "crop")
+KINDS = ("flip", "rotation", "crop", "time")  # the last in clips alone
 IDENTITY_WEIGHT = 0.5  # share of alpha for a picture that nothing was done to; the kinds share the rest equally
 SMALLEST_SHARE = 0.6  # of each side, that a crop is thought to have left
 # Distances between neighbours, times the key's outer radius: radians; relative; shares of the frame.
@@ -39,7 +41,7 @@ _RIM = 0.12  # width over which the disc fades out, in half sides
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """One guess: mirrored left to right, then turned, then scaled about the centre, then moved.
+    """One guess: mirrored left to right, then turned, then scaled about the centre, then moved; or begun late.
 
     Attributes
     ----------
@@ -50,12 +52,15 @@ class Hypothesis:
         At least 1: what a crop that was scaled up again has been enlarged by.
     shift : (float, float)
         Rows and columns that the centre moved by, in shares of the frame.
+    offset : Offset, optional
+        Of a clip to which nothing else was done.
     """
 
     mirrored: bool = False
     degrees: float = 0.0
     scale: float = 1.0
     shift: tuple[float, float] = (0.0, 0.0)
+    offset: Offset | None = None
 
     @property
     def changes(self) -> str:
@@ -65,6 +70,8 @@ class Hypothesis:
             parts.append(f"turned by {self.degrees:.0f} degrees")
         if self.scale != 1.0:
             parts.append(f"cropped to {1 / self.scale:.2f} of each side")
+        if self.offset:
+            parts.append(self.offset.changes)
         return ", ".join(parts)
 
 
@@ -99,7 +106,7 @@ def check_kinds(kinds: Sequence[str]) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=32)
-def candidates(outer_radius: int, kinds: tuple[str, ...]) -> tuple[Group, ...]:
+def candidates(outer_radius: int, kinds: tuple[str, ...], timeline: Timeline | None = None) -> tuple[Group, ...]:
     """All hypotheses of some kinds, close enough together for keys up to a radius. Their weights sum to 1/2.
 
     The other half of alpha belongs to the identity, which is not among them.
@@ -108,8 +115,10 @@ def candidates(outer_radius: int, kinds: tuple[str, ...]) -> tuple[Group, ...]:
     ----------
     outer_radius : int
         Of the key, in bins: a wider key needs closer hypotheses.
-    kinds : tuple of {"flip", "rotation", "crop"}
+    kinds : tuple of {"flip", "rotation", "crop", "time"}
         "rotation" alone takes the unmirrored turns, with "flip" the mirrored ones too.
+    timeline : Timeline, optional
+        Of the clip, if it is one. Without it "time" has no hypotheses and takes no share from the others.
     """
     by_kind: dict[str, list[tuple[Hypothesis, npt.NDArray[np.float64]]]] = {}
     still = np.zeros((1, 2))
@@ -128,6 +137,8 @@ def candidates(outer_radius: int, kinds: tuple[str, ...]) -> tuple[Group, ...]:
             (Hypothesis(scale=scale), _shifts((scale - 1) / 2, spacing))
             for scale in (SMALLEST_SHARE ** (-i / steps) for i in range(1, steps + 1))
         ]
+    if "time" in kinds and timeline:
+        by_kind["time"] = [(Hypothesis(offset=offset), still) for offset in timeline.offsets()]
     groups = []
     for members in by_kind.values():
         share = (1 - IDENTITY_WEIGHT) / len(by_kind) / sum(len(shifts) for _, shifts in members)
@@ -160,6 +171,19 @@ def coefficients(
     values : (m, channels, n)
         Of the block's hypotheses, group by group, m being the sum of their counts.
     """
+    most = max(1, 4 * _BLOCK // max(4, len(key.channels)))
+    if moved := [group for group in groups if group.frame.offset is None]:
+        yield from _moved_coefficients(noise_hat, key, moved, most)
+    late = [(group, group.frame.offset) for group in groups if group.frame.offset is not None]
+    for i in range(0, len(late), most):
+        read = [extract(offset.undo_in_noise(noise_hat)[None], key) for _, offset in late[i : i + most]]
+        yield [group for group, _ in late[i : i + most]], np.concatenate(read)
+
+
+def _moved_coefficients(
+    noise_hat: torch.Tensor, key: Key | Family, groups: Sequence[Group], most: int
+) -> Iterator[tuple[list[Group], npt.NDArray[np.complex128]]]:
+    """Of pictures that were turned, mirrored, scaled or moved, about `most` hypotheses at a time."""
     _, height, width = key.latent_shape
     chosen = noise_hat[list(key.channels)].detach().to("cpu").double()
     bins, sides = key_bins(key), np.array([height, width])
@@ -173,7 +197,6 @@ def coefficients(
             window = _disc(height, width) if member is turned else 1.0
             sampled[member] = _sample(_fine_spectrum(chosen * window), points[member])
     sampled *= home
-    most = max(1, 4 * _BLOCK // max(4, len(key.channels)))
     for block in _blocks([len(group.shifts) for group in groups], most):
         shifted = [sampled[i] * np.exp(2j * np.pi * ((groups[i].shifts * sides) @ points[i]))[:, None] for i in block]
         yield [groups[i] for i in block], np.concatenate(shifted)
@@ -193,13 +216,20 @@ def _blocks(sizes: Sequence[int], most: int) -> Iterator[list[int]]:
 
 def undo(image: torch.Tensor, hypothesis: Hypothesis) -> torch.Tensor:
     """Bring pictures (B, 3, H, W) back to where they were, the edge going on where they show nothing (bicubic)."""
+    if hypothesis.offset:
+        return hypothesis.offset.undo(image)
     return _moved(image, hypothesis, "border").clamp(-1, 1)
 
 
 def mask(latent_shape: tuple[int, int, int], hypothesis: Hypothesis) -> torch.Tensor:
-    """Return what a picture that was brought back shows, per cell of its latent, 1 or 0 and between at the rim: (h, w)."""
+    """Return what a picture that was brought back shows, per cell of its latent, 1 or 0 and between at the rim: (h, w).
+
+    Of a clip that began late, per plane: (C, 1, 1).
+    """
     import torch
 
+    if hypothesis.offset:
+        return hypothesis.offset.mask(latent_shape[0])
     return _moved(torch.ones(1, 1, *latent_shape[1:]), hypothesis, "zeros")[0, 0].clamp(0, 1)
 
 

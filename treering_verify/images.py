@@ -45,6 +45,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
 """Pillow's decoders that untrusted bytes may reach. JPEG includes MPO; PPM includes PBM, PGM, PNM and PFM."""
 
 _SIGNATURE_BYTES = 16
+_HEAD_BYTES = 4096  # among which a picture says that it moves
 
 CODES = {
     "not_found": "there is no such file; check the path",
@@ -90,12 +91,12 @@ def read_bytes(path: str | Path) -> bytes:
 
 
 def read_head(path: str | Path) -> tuple[bytes, int]:
-    """Return the first bytes of a regular file, as many as `has_image_signature` wants, and the file's size.
+    """Return the first bytes of a regular file, as many as tell what it is, and the file's size.
 
     Opened as by `read_bytes`, and refused for the same reasons but for its size.
     """
     with _opened(path) as (file, size, _):
-        return file.read(_SIGNATURE_BYTES), size
+        return file.read(_HEAD_BYTES), size
 
 
 @contextlib.contextmanager

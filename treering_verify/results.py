@@ -33,7 +33,7 @@ class KeyEvidence:
         The same after Holm's correction over all keys that were tried.
     degrees_of_freedom : int
     hypothesis : str
-        What was found to have been done to the picture's geometry, in words; "" for nothing, or when nothing was searched.
+        What was found to have been done to the picture or clip, in words; "" for nothing, or when nothing was searched.
     decoys : DecoyCheck, optional
         Monte-Carlo cross-check of `log10_pvalue`, where it was asked for.
     stratum : str

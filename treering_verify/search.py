@@ -1,9 +1,10 @@
 """Search: was a key's picture turned, mirrored or cropped since? First on the spectrum, then, for the best guesses, again.
 
-Every hypothesis about the geometry is tested on the noise that was recovered from the picture as it is (`hypotheses`), which
-costs a thousandth of an inversion each. Those that look best are undone in the picture, whose noise is then recovered again:
-far more evidence, for one inversion each. All p-values are corrected for all that could have been tested, with weights that
-are fixed beforehand (`detectors.searched_cosine_test`): half of alpha for the picture as it is, the rest for the search.
+Every hypothesis about the geometry, or about a clip's beginning, is tested on the noise that was recovered from the picture
+as it is (`hypotheses`), which costs a thousandth of an inversion each. Those that look best are undone in the picture, whose
+noise is then recovered again: far more evidence, for one inversion each. All p-values are corrected for all that could have
+been tested, with weights that are fixed beforehand (`detectors.searched_cosine_test`): half of alpha for the picture as it
+is, the rest for the search.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 from treering_verify.errors import UsageError
 from treering_verify.hypotheses import IDENTITY_WEIGHT, KINDS, Hypothesis, candidates, check_kinds, coefficients, mask
 from treering_verify.key import Key
+from treering_verify.offsets import Timeline
 from treering_verify.patterns import PATTERNS
 from treering_verify.watermark import extract, features
 
@@ -32,8 +34,9 @@ class Search:
 
     Attributes
     ----------
-    kinds : tuple of {"flip", "rotation", "crop"}
+    kinds : tuple of {"flip", "rotation", "crop", "time"}
         "flip" and "rotation" together include turns of the mirrored picture. Crops are those that were scaled up again.
+        "time": clips that lost their first frames, or begin with others; where a model makes pictures, all but that.
     budget : int
         Hypotheses per image, at most, for which the noise is recovered once more; 0 leaves it at the spectrum.
 
@@ -56,6 +59,15 @@ class Search:
         """How many times each hypothesis may be tested, and so by how much its weight is divided."""
         return 2 if self.budget else 1
 
+    def check_time(self, name: str, timeline: Timeline | None) -> None:
+        """UsageError if "time" was asked for by name, and a model of that name makes nothing that can begin late."""
+        if timeline is None and "time" in self.kinds and self.kinds != KINDS:
+            others = ", ".join(kind for kind in KINDS if kind != "time")
+            raise UsageError(
+                f"time is searched in clips, and {name} makes pictures, or clips of too few frames: "
+                f"choose from {others}, or all"
+            )
+
 
 @dataclass(frozen=True)
 class Guess:
@@ -77,10 +89,12 @@ def as_it_is(evidence: Evidence, key: Key) -> Guess:
     return Guess(made, Hypothesis(), IDENTITY_WEIGHT)
 
 
-def guess(noise_hat: torch.Tensor, keys: Sequence[Key], search: Search) -> list[list[Guess]]:
+def guess(
+    noise_hat: torch.Tensor, keys: Sequence[Key], search: Search, timeline: Timeline | None = None
+) -> list[list[Guess]]:
     """Test every hypothesis for each key on the noise of one image, (C, h, w): per key the best few, the best first.
 
-    None for keys whose pattern cannot be searched on the spectrum.
+    None for keys whose pattern cannot be searched on the spectrum. Clips with a timeline are searched in time too.
     """
     from detectors import searched_cosine_test
 
@@ -91,7 +105,7 @@ def guess(noise_hat: torch.Tensor, keys: Sequence[Key], search: Search) -> list[
     best: list[list[Guess]] = [[] for _ in keys]
     for members in families.values():
         first = keys[members[0]]
-        groups = candidates(first.outer_radius, search.kinds)
+        groups = candidates(first.outer_radius, search.kinds, timeline)
         for block, values in coefficients(noise_hat, first, groups):
             hypotheses = [(group, i) for group in block for i in range(len(group.shifts))]
             weights = np.array([group.weight for group, _ in hypotheses]) / search.stages

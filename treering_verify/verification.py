@@ -3,7 +3,7 @@
 The p-value is exact for any image that does not depend on the key (DESIGN 4.3): whatever happens between the image and
 the features, reading, resizing, both inversions, looks at the image only, and so can cost power but never validity. Over
 several keys it is Holm-corrected, so alpha bounds the chance of *any* false detection in an image. What `search` finds was
-done to the picture's geometry is corrected for all that was searched.
+done to the picture's geometry, or to a clip's beginning, is corrected for all that was searched.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from treering_verify.files import printable
 from treering_verify.images import fit, open_image, to_tensor
 from treering_verify.key import Key
 from treering_verify.models import LatentModel, load_model, makes_clips
+from treering_verify.offsets import Timeline
 from treering_verify.profiles import check_profile
 from treering_verify.recovery import Pipeline, recover_in_batches, recover_noise, together
 from treering_verify.results import DETECTED, INCONCLUSIVE, NO_EVIDENCE, KeyEvidence, Verdict
@@ -82,8 +83,8 @@ def verify_many(
     pipeline : Pipeline, optional
         `Pipeline.of(profile)` where the model was checked (`Profile.load`).
     search : Search, optional
-        What may have been done to a picture's geometry, tried on pictures that are not detected as they are; None
-        tries nothing, and spares the correction for it: a factor of 2 for pictures as they are.
+        What may have been done to a picture's geometry or a clip's beginning, tried on those that are not detected as
+        they are; None tries nothing, and spares the correction for it: a factor of 2 for pictures as they are.
     decoys : int
         Decoy keys that cross-check the p-value of each image's strongest key (`detectors.decoy_checks`); 0: none. They
         check the picture as it is, so nothing is searched then.
@@ -95,18 +96,23 @@ def verify_many(
     Raises
     ------
     UsageError
-        If there is no key, a key or the profile does not fit the model, or alpha or decoys is out of range.
+        If there is no key, a key or the profile does not fit the model, alpha or decoys is out of range, or what is to be
+        searched does not exist in what the model makes.
     """
     model = model or load_model()
     pipeline = pipeline or Pipeline()
     chosen = fitting_keys(keys, model)
     if decoys < 0:
         raise UsageError(f"decoys is {decoys}: draw 0 or more")
+    timeline = Timeline.of(model)
+    if search is not None:
+        search.check_time(model.name, timeline)
 
     def weigh_images(noise_hat: torch.Tensor, image: torch.Tensor) -> list[tuple[KeyEvidence, ...]]:
         if search is None or decoys:
             return weigh(noise_hat, chosen, decoys)
-        return weigh_searched(noise_hat, image, chosen, search, partial(recover_in_batches, model, pipeline), alpha)
+        again = partial(recover_in_batches, model, pipeline)
+        return weigh_searched(noise_hat, image, chosen, search, again, alpha, timeline)
 
     yield from judge_many(sources, weigh_images, len(chosen), model=model, alpha=alpha, pipeline=pipeline)
 

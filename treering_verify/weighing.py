@@ -11,6 +11,7 @@ import numpy as np
 from treering_verify.errors import UsageError
 from treering_verify.hypotheses import undo
 from treering_verify.key import Key
+from treering_verify.offsets import Timeline
 from treering_verify.patterns import PATTERNS
 from treering_verify.results import KeyEvidence
 from treering_verify.search import Guess, Search, as_it_is, confirm, guess
@@ -72,6 +73,7 @@ def weigh_searched(
     search: Search,
     again: Callable[[torch.Tensor], torch.Tensor],
     alpha: float,
+    timeline: Timeline | None = None,
 ) -> list[tuple[KeyEvidence, ...]]:
     """As `weigh`, and where no key reaches alpha search for what was done to the picture.
 
@@ -86,6 +88,8 @@ def weigh_searched(
         Pictures (n, 3, H, W) -> their noise (n, C, h, w), for any n.
     alpha : float
         A picture in which a key reaches it is not searched any further.
+    timeline : Timeline, optional
+        Of the clips, where they are clips; without it nothing is searched in time.
     """
     found = [[as_it_is(*one) for one in zip(row, keys, strict=True)] for row in _tests(noise_hat, keys)]
     ranked = [_rank_guesses(row, keys) for row in found]
@@ -102,7 +106,7 @@ def weigh_searched(
     for row in filter(unsettled, range(len(noise_hat))):
         guesses = [
             (position, one)
-            for position, some in enumerate(guess(noise_hat[row], keys, search))
+            for position, some in enumerate(guess(noise_hat[row], keys, search, timeline))
             for one in some
             if one.evidence.log10_pvalue < 0  # a p-value of 1 promises nothing
         ]

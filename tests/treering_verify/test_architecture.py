@@ -56,6 +56,7 @@ LINES = (
     ("treering_verify.weighing", "treering_verify.recovery"),
     ("treering_verify.search", "treering_verify.profiles"),
     ("treering_verify.hypotheses",),
+    ("treering_verify.offsets",),
     (
         "treering_verify.watermark",
         "treering_verify.legacy",
@@ -68,6 +69,7 @@ LINES = (
     ("treering_verify.family",),
     ("treering_verify.patterns",),
     ("treering_verify.clip_files",),
+    ("treering_verify.frame_folders",),
     (
         "treering_verify.images",
         "treering_verify.colours",

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import io
 import os
+import stat
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+from PIL import Image
 
-from treering_verify.audit import sources
+from treering_verify.audit import lists, sources
 from treering_verify.audit.sources import Entry, Inputs, entries
 from treering_verify.errors import UsageError
+from treering_verify.images import encode_png
 
 
 def found(tmp_path: Path, *paths: object, excluded: Path | None = None, **more: object) -> list[str]:
@@ -38,6 +42,37 @@ def test_a_large_folder_is_sorted_in_runs(tree: Path, tmp_path: Path, monkeypatc
     whole = found(tmp_path, tree)
     monkeypatch.setattr(sources, "_RUN", 3)
     assert found(tmp_path, tree) == whole
+
+
+def test_a_folder_of_frames_is_one_input_at_its_first_frame_and_the_rest_as_ever(tree: Path, tmp_path: Path) -> None:
+    still = encode_png(Image.new("RGB", (8, 8)))
+    for style in ("PNG", "WEBP", "GIF"):
+        moving = io.BytesIO()
+        parts = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+        parts[0].save(moving, format=style, save_all=True, append_images=parts[1:])
+        (tree / "b" / f"0 moves.{style.lower()}").write_bytes(moving.getvalue())
+    for name in ("b/2.png", "b/10.png", "b/c/x.png", "b/c/y"):
+        (tree / name).write_bytes(still)
+    (tree / "b" / "link.png").symlink_to("2.png")
+    os.mkfifo(tree / "b" / "fifo")
+
+    def framed(*paths: Path) -> list[str]:
+        inputs = Inputs(tuple(map(str, paths)))
+        return [entry.path for entry in entries(inputs, tmp_path, framed=True)]
+
+    names = ["0 moves.gif", "0 moves.png", "0 moves.webp", "", "c", "fifo", "link.png"]
+    inside = [str(tree / "b" / name) for name in names]
+    assert framed(tree / "b") == inside
+    assert framed(tree) == [str(tree / "B.png"), str(tree / "a.png"), *inside, str(tree / "z")], "empty files are none"
+    assert framed(tree / "b" / "2.png", tree / "b" / "c", tree)[:2] == [
+        str(tree / "b" / "2.png"),
+        str(tree / "b" / "c"),
+    ]
+    assert framed(tree / "b" / "c", tree).count(str(tree / "b" / "c")) == 1
+    (tree.parent / "named").symlink_to(tree / "b" / "c")
+    (linked,) = framed(tree.parent / "named")
+    assert os.path.isdir(linked) and not stat.S_ISLNK(os.lstat(linked).st_mode), "followed, as it was named"
+    assert len(found(tmp_path, tree / "b")) == 9, "pictures are inputs of their own where no clips are audited"
 
 
 def test_links_are_named_but_never_followed(tree: Path, tmp_path: Path) -> None:
@@ -79,7 +114,7 @@ def test_lists_end_entries_with_lines_or_nul(tmp_path: Path) -> None:
 
 
 def test_a_list_longer_than_a_block_is_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "_BLOCK", 5)
+    monkeypatch.setattr(lists, "_BLOCK", 5)
     names = [f"file {i}" for i in range(50)]
     (tmp_path / "list").write_text("\n".join(names) + "\n")
     assert found(tmp_path, lists=(str(tmp_path / "list"),)) == names

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from treering_verify import clip_files
+from treering_verify import clip_files, frame_folders
 from treering_verify.audit.reading import read_encoded, read_path
 from treering_verify.clip_files import clip_files as files_of
 from treering_verify.clip_files import encode_clip, read_clip
@@ -149,7 +149,7 @@ def test_a_clip_of_too_many_pixels_is_refused(
 
 
 def test_a_folder_of_too_many_files_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clip_files, "MAX_LISTED", 2)
+    monkeypatch.setattr(frame_folders, "MAX_LISTED", 2)
     for number in range(3):
         (tmp_path / f"{number}.txt").touch()
     assert code_of(tmp_path) == "too_many_frames"

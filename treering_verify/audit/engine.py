@@ -27,6 +27,7 @@ from treering_verify.audit.settings import facts_of, settings_id_of, settings_of
 from treering_verify.audit.shards import Store
 from treering_verify.audit.sources import Inputs
 from treering_verify.errors import UsageError
+from treering_verify.models import makes_clips
 
 LOG = logging.getLogger("treering_verify.audit")
 ENGINES = ("local", "ray")
@@ -126,7 +127,7 @@ def run_audit(
         summarise(False)  # a run that is killed leaves no older claim that all is finished
         LOG.info("settings %s, output %s", judge.settings_id, output)
         try:
-            with Plan(store.state, inputs, options.shard_rows, store.folder) as plan:
+            with Plan(store.state, inputs, options.shard_rows, store.folder, makes_clips(judge.model)) as plan:
                 shards = OpenShards(store, plan, tally, watch, stop)
                 if options.engine == "ray":
                     from treering_verify.audit.cluster import ClusterRun

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from treering_verify.audit.children import Child
-from treering_verify.audit.sources import STDIN, Entry, Inputs, entries
+from treering_verify.audit.lists import STDIN
+from treering_verify.audit.sources import Entry, Inputs, entries
 from treering_verify.errors import TreeringError, UsageError
 from treering_verify.files import write_atomic
 
@@ -49,6 +50,8 @@ class Plan:
         Inputs in a chunk.
     excluded : Path, optional
         A folder that is not walked.
+    framed : bool
+        As `sources.entries`.
 
     Raises
     ------
@@ -56,7 +59,9 @@ class Plan:
         From `next_chunk`, if the inputs cannot be read.
     """
 
-    def __init__(self, folder: Path, inputs: Inputs, chunk_rows: int, excluded: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, inputs: Inputs, chunk_rows: int, excluded: Path | None = None, framed: bool = False
+    ) -> None:
         self._folder = folder
         self.chunks: list[Chunk] = []
         self.complete = False
@@ -73,7 +78,7 @@ class Plan:
                 missing_ok=True
             )  # never truncated: a walk whose parent was killed may still hold it
             (folder / _PART).touch()
-            facts = [inputs.facts(), str(folder), chunk_rows, str(excluded) if excluded else None]
+            facts = [inputs.facts(), str(folder), chunk_rows, str(excluded) if excluded else None, framed]
             self._child = Child(__name__, facts, stdin=STDIN in inputs.lists)
         self._file = open(folder / (_WHOLE if self.complete else _PART), "rb")  # noqa: SIM115  (closed by __exit__)
 
@@ -142,7 +147,7 @@ class Plan:
 
 def serve(connection: Connection, facts: list[Any]) -> None:
     """Walk, in a process of its own; see `Plan`."""
-    fields, where, chunk_rows, excluded = facts
+    fields, where, chunk_rows, excluded, framed = facts
     inputs = Inputs.of(fields)
     folder = Path(where)
 
@@ -150,7 +155,7 @@ def serve(connection: Connection, facts: list[Any]) -> None:
         connection.send_bytes(json.dumps(message).encode())
 
     try:
-        _write(inputs, folder, chunk_rows, Path(excluded) if excluded else None, say)
+        _write(entries(inputs, folder / SCRATCH, Path(excluded) if excluded else None, framed), folder, chunk_rows, say)
         say({"complete": True})
         with contextlib.suppress(EOFError, OSError):
             connection.recv_bytes()  # until the parent has heard everything
@@ -160,8 +165,7 @@ def serve(connection: Connection, facts: list[Any]) -> None:
         say({"error": f"cannot write the audit's plan: {error.strerror}; free space, and run again"})
 
 
-def _write(inputs: Inputs, folder: Path, chunk_rows: int, excluded: Path | None, say: Any) -> None:
-    remaining: Iterator[Entry] = entries(inputs, folder / SCRATCH, excluded)
+def _write(remaining: Iterator[Entry], folder: Path, chunk_rows: int, say: Any) -> None:
     with open(folder / _PART, "r+b", buffering=0) as file:
         while some := list(islice(remaining, chunk_rows)):
             data = json.dumps(some).encode()

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from treering_verify.clip_files import clip_of, has_clip_signature
 from treering_verify.errors import ImageError
 from treering_verify.files import printable
+from treering_verify.frame_folders import read_frames
 from treering_verify.images import (
     CODES,
     FORMATS,
@@ -42,7 +43,7 @@ SKIPPED = {
     "device": "a device, which is never opened",
     "not_a_clip_file": "its first bytes are of no video or picture format that is read here (MP4, MOV, MKV, WebM, GIF)",
     "still": "a still picture, and the model makes clips; judge it with a model that makes pictures",
-    "folder": "a folder; lists name files: give folders as PATH to have them walked",
+    "folder": "a folder; lists name files, or folders of a clip's frames: give others as PATH to have them walked",
 }
 """Codes of rows with status "skipped", with their reasons."""
 
@@ -101,10 +102,12 @@ def refused(path: str, code: str, detail: str = "", **facts: Any) -> Reading:
 
 
 def read_path(path: str, shape: tuple[int, ...]) -> Reading:
-    """Read a local path into pixels of a model's shape."""
+    """Read a local path into pixels of a model's shape: a file, or, of clips, a folder of frames."""
     started = time.perf_counter()
     try:
         kind = os.lstat(path).st_mode
+        if stat.S_ISDIR(kind) and len(shape) == 3:
+            return replace(_read_folder(path, shape), seconds=time.perf_counter() - started)
         if code := next((code for test, code in _KINDS if test(kind)), ""):
             return refused(path, code)
         head, size = read_head(path)
@@ -145,8 +148,6 @@ def read_encoded(path: str, data: bytes, shape: tuple[int, ...]) -> Reading:
     MemoryError
         Whatever else decoders throw is in the result.
     """
-    import numpy as np
-
     started = time.perf_counter()
     facts: dict[str, Any] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
     if code := _foreign(data, shape):
@@ -155,20 +156,39 @@ def read_encoded(path: str, data: bytes, shape: tuple[int, ...]) -> Reading:
     moves = facts.pop("moves", True)
     if len(shape) == 3 and not moves:
         return refused(path, "still", **facts)
+    return replace(_decoded(path, data, shape, facts), seconds=time.perf_counter() - started)
+
+
+def _read_folder(path: str, shape: tuple[int, ...]) -> Reading:
+    """Read a folder of frames; one without still pictures is none, and a single one makes no clip."""
+    stored = read_frames(path, shape[0] + 1)
+    if not stored.contents:
+        return refused(path, "folder")
+    facts = {"sha256": stored.sha256, "bytes": stored.bytes, **_header(stored.contents[0])}
+    facts.pop("moves", None)
+    if len(stored.contents) == 1 < shape[0]:
+        return refused(path, "still", **facts)
+    return _decoded(path, stored.contents, shape, facts)
+
+
+def _decoded(path: str, data: bytes | list[bytes], shape: tuple[int, ...], facts: dict[str, Any]) -> Reading:
+    """Decode a file's bytes, or those of each frame."""
+    import numpy as np
+
     try:
         if len(shape) == 3:
             clip = clip_of(data, shape[0], (shape[1], shape[2]))
-            facts["width"], facts["height"] = clip.size
+            facts = {**facts, "width": clip.size[0], "height": clip.size[1]}
             pixels, note = np.stack([np.asarray(frame) for frame in clip.frames]), clip.note
         else:
+            assert isinstance(data, bytes)
             image, note = fit(open_image(data), (shape[0], shape[1]))
             pixels = np.array(image)
     except ImageError as error:
         if isinstance(error.__cause__, MemoryError):
             raise error.__cause__ from None
         return Reading(path, "error", error.code, printable(error.reason), **facts)
-    seconds = time.perf_counter() - started
-    return Reading(path, "ok", note=note, seconds=seconds, pixels=pixels, **facts)
+    return Reading(path, "ok", note=note, pixels=pixels, **facts)
 
 
 def _foreign(head: bytes, shape: tuple[int, ...]) -> str:

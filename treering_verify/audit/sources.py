@@ -1,7 +1,8 @@
 """Which inputs an audit has: folders, files, globs, lists and manifests, one after another, in an order that is kept.
 
 Folders are walked depth first, names in the order of their bytes, links never followed. Nothing here grows with the number
-of inputs: a folder's names are sorted in runs that lie on disk, and what was seen before is looked up there.
+of inputs: a folder's names are sorted in runs that lie on disk, and what was seen before is looked up there. Where clips are
+audited, a folder that directly holds still pictures is one input, and they are none.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import os
 import re
 import sqlite3
 import struct
-import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -22,14 +22,11 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from treering_verify.errors import UsageError
-from treering_verify.files import printable
+from treering_verify.audit.lists import listed, tabled
+from treering_verify.frame_folders import is_still_file
 
-STDIN = "-"
 _RUN = 32_768  # names sorted in memory at a time
-_BLOCK = 1 << 16
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(::[A-Za-z][A-Za-z0-9+.-]*)*://")
-_COLUMNS = ("path", "url", "file", "filename", "image")  # a manifest's column where none is named
 
 
 class Entry(NamedTuple):
@@ -82,7 +79,7 @@ def is_url(text: str) -> bool:
     return _URL.match(text) is not None
 
 
-def entries(inputs: Inputs, scratch: Path, excluded: Path | None = None) -> Iterator[Entry]:
+def entries(inputs: Inputs, scratch: Path, excluded: Path | None = None, framed: bool = False) -> Iterator[Entry]:
     """Yield every input once, in order: what is named twice, or lies in two named folders, comes at its first place.
 
     Two paths are one if their absolute forms are equal; links are not resolved, so a hard link is an input of its own.
@@ -94,36 +91,44 @@ def entries(inputs: Inputs, scratch: Path, excluded: Path | None = None) -> Iter
         Folder for temporary files.
     excluded : Path, optional
         A folder that is not walked: the audit's own output.
+    framed : bool
+        Still pictures that lie in one folder are met by the walk as that folder, at the first one's place.
 
     Raises
     ------
     UsageError
         If a list or manifest cannot be read, or a manifest has no such column.
     """
-    found = _all(inputs, scratch, _identity(excluded) if excluded else None)
+    found = _all(inputs, _Walk(scratch, _identity(excluded) if excluded else None, framed))
     if len(inputs.paths) == 1 and not inputs.lists and not inputs.manifests and not glob.has_magic(inputs.paths[0]):
         return found  # one folder or file: a walk meets no path twice
     return _distinct(found, scratch)
 
 
-def _all(inputs: Inputs, scratch: Path, excluded: tuple[int, int] | None) -> Iterator[Entry]:
+class _Walk(NamedTuple):
+    scratch: Path
+    excluded: tuple[int, int] | None
+    framed: bool
+
+
+def _all(inputs: Inputs, walk: _Walk) -> Iterator[Entry]:
     for path in inputs.paths:
         if is_url(path):
             yield _named(path)
         elif os.path.lexists(path) or not glob.has_magic(path):
-            yield from _walk_argument(path, scratch, excluded)
+            yield from _walk_argument(path, walk)
         else:
             matches = ((os.fsencode(match), b"") for match in glob.iglob(path, recursive=True))
             empty = True
-            for match, _ in _sorted(matches, scratch):
+            for match, _ in _sorted(matches, walk.scratch):
                 empty = False
-                yield from _walk_argument(os.fsdecode(match), scratch, excluded)
+                yield from _walk_argument(os.fsdecode(match), walk)
             if empty:
                 yield Entry(path)  # a row that says so: nothing that was asked for goes missing
     for name in inputs.lists:
-        yield from map(_named, _listed(name, b"\0" if inputs.nul else b"\n"))
+        yield from map(_named, listed(name, b"\0" if inputs.nul else b"\n"))
     for name in inputs.manifests:
-        yield from map(_named, _tabled(name, inputs.column))
+        yield from map(_named, tabled(name, inputs.column))
 
 
 def _named(text: str) -> Entry:
@@ -134,22 +139,23 @@ def _named(text: str) -> Entry:
     return Entry(text, is_url(text))
 
 
-def _walk_argument(path: str, scratch: Path, excluded: tuple[int, int] | None) -> Iterator[Entry]:
+def _walk_argument(path: str, walk: _Walk) -> Iterator[Entry]:
     """Walk a path that the user named; there, and nowhere else, a link to a folder is followed."""
     if os.path.isdir(path):
-        if _identity(path) != excluded:
-            yield from _walk(path, scratch, excluded)
+        if _identity(path) != walk.excluded:
+            yield from _walk(path, walk)
     else:
         yield Entry(path)
 
 
-def _walk(folder: str, scratch: Path, excluded: tuple[int, int] | None) -> Iterator[Entry]:
+def _walk(folder: str, walk: _Walk) -> Iterator[Entry]:
     """Depth first; a stack of listings and not a recursion, as folders can be nested deeper than Python calls."""
     stack: list[tuple[str, Iterator[tuple[bytes, bytes]]]] = []
 
     def enter(path: str) -> Iterator[Entry]:
         try:
-            stack.append((path, _sorted(_listing(path), scratch)))
+            listing = _sorted(_listing(path), walk.scratch)
+            stack.append((path, _with_frames_as_one(path, listing) if walk.framed else listing))
         except OSError:
             yield Entry(path, code="folder_not_readable")
 
@@ -161,16 +167,31 @@ def _walk(folder: str, scratch: Path, excluded: tuple[int, int] | None) -> Itera
             stack.pop()
             continue
         inside = os.path.join(path, os.fsdecode(entry[0]))
-        if entry[1] != b"d":
+        if not entry[0]:
+            yield Entry(inside if os.path.islink(path) else path)  # with a slash a link is the folder that it leads to
+        elif entry[1] != b"d":
             yield Entry(inside)
-        elif excluded is None or _identity(inside) != excluded:
+        elif walk.excluded is None or _identity(inside) != walk.excluded:
             yield from enter(inside)
 
 
 def _listing(path: str) -> Iterator[tuple[bytes, bytes]]:
     with os.scandir(path) as listing:
         for entry in listing:
-            yield os.fsencode(entry.name), b"d" if entry.is_dir(follow_symlinks=False) else b"f"
+            is_folder, is_file = entry.is_dir(follow_symlinks=False), entry.is_file(follow_symlinks=False)
+            yield os.fsencode(entry.name), b"d" if is_folder else b"f" if is_file else b"-"
+
+
+def _with_frames_as_one(folder: str, listing: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+    """Put one nameless item where the first still picture of a folder is, and leave out all of them."""
+    met = False
+    for name, kind in listing:
+        if kind == b"f" and is_still_file(os.path.join(folder, os.fsdecode(name))):
+            if not met:
+                yield b"", kind
+            met = True
+        else:
+            yield name, kind
 
 
 def _sorted(items: Iterable[tuple[bytes, bytes]], scratch: Path) -> Iterator[tuple[bytes, bytes]]:
@@ -228,68 +249,3 @@ def _distinct(found: Iterable[Entry], scratch: Path) -> Iterator[Entry]:
 def _absolute(path: str) -> str:
     joined = os.path.join(os.getcwd(), path)
     return joined if ".." in joined.split(os.sep) else os.path.normpath(joined)  # a/link/../b need not be a/b
-
-
-def _listed(name: str, end: bytes) -> Iterator[str]:
-    """Entries of a list; empty ones are left out, and a carriage return before a line's end."""
-    shown = "standard input" if name == STDIN else printable(name)
-    try:
-        with contextlib.nullcontext(sys.stdin.buffer) if name == STDIN else open(name, "rb") as file:
-            rest = b""
-            while block := file.read(_BLOCK):
-                *whole, rest = (rest + block).split(end)
-                for line in whole:
-                    if text := line if end == b"\0" else line.removesuffix(b"\r"):
-                        yield os.fsdecode(text)
-            if rest := rest if end == b"\0" else rest.removesuffix(b"\r"):
-                yield os.fsdecode(rest)
-    except OSError as error:
-        raise UsageError(f"cannot read the list {shown}: {error.strerror}") from error
-
-
-def _tabled(name: str, column: str) -> Iterator[str]:
-    """Entries of a manifest's column; empty ones are left out."""
-    shown = printable(name)
-    try:
-        with open(name, "rb") as file:
-            is_parquet = file.read(4) == b"PAR1"
-        yield from _parquet(name, column) if is_parquet else _csv(name, column)
-    except OSError as error:
-        raise UsageError(f"cannot read the manifest {shown}: {error.strerror or error}") from error
-    except (ValueError, LookupError) as error:  # pyarrow's errors are among them; csv's is turned into one
-        raise UsageError(f"the manifest {shown} cannot be used: {printable(str(error))}") from error
-
-
-def _parquet(name: str, column: str) -> Iterator[str]:
-    import pyarrow.parquet
-
-    with pyarrow.parquet.ParquetFile(name) as table:
-        chosen = _choose(table.schema_arrow.names, column)
-        for batch in table.iter_batches(4096, columns=[chosen]):
-            for value in batch.column(0).to_pylist():
-                if value:
-                    yield os.fsdecode(value) if isinstance(value, bytes) else str(value)
-
-
-def _csv(name: str, column: str) -> Iterator[str]:
-    import csv
-
-    with open(name, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        rows = csv.reader(file)
-        try:
-            header = next(rows, [])
-            place = header.index(_choose(header, column))
-            for row in rows:
-                if len(row) > place and row[place]:
-                    yield row[place]
-        except csv.Error as error:
-            raise ValueError(f"line {rows.line_num}: {error}") from error
-
-
-def _choose(names: list[str], column: str) -> str:
-    candidates = [column] if column else [*_COLUMNS, *(names if len(names) == 1 else [])]
-    for candidate in candidates:
-        if candidate in names:
-            return candidate
-    listed = ", ".join(names[:20])
-    raise LookupError(f"no column {column!r} in it: choose one of {listed}" if column else f"--column one of {listed}")

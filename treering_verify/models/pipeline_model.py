@@ -163,6 +163,7 @@ class PipelineModel:
         self.latent_shape, self.image_size = family.shapes(name, network.config, pipe.vae.config, image_size, frames)
         self.frames = (family.video.frames if frames is None else frames) if family.video else None
         self.fps = family.video.fps if family.video else None
+        self.latent_frames = self.latent_shape[0] // family.latent_channels(pipe.vae.config) if family.video else None
         if tile and family.video:
             raise UsageError(
                 f"{name}: clips go through the autoencoder in chunks of frames, not in tiles: leave the tile"

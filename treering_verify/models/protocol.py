@@ -4,7 +4,7 @@ Shapes: image (B, 3, H, W) float32 in [-1, 1], not clamped on the way out of `de
 as the diffusion model sees it; noise like latent, unit normal. A model may compute elsewhere, in other precisions and
 layouts (a GPU, 16 bits, packed tokens): what goes in may lie on any device, and what comes out is float32, of these
 shapes, and lies where the input lay. The frames of a clip lie one after another along the channel axis, pictures
-(B, 3 F, H, W) and latents (B, C F, h, w): `treering_verify.models.clips` says why.
+(B, 3 F, H, W) and latents (B, C f, h, w): `treering_verify.models.clips` says why.
 """
 
 from __future__ import annotations
@@ -92,6 +92,7 @@ class ClipModel(LatentModel, Protocol):
     """A latent diffusion model of clips."""
 
     frames: int  # of what it encodes and decodes
+    latent_frames: int  # that become them, f of the shapes above
     fps: int  # frames a second
 
 

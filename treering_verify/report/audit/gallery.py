@@ -74,9 +74,12 @@ def hang(
     keys : mapping of str to Key, optional
         By fingerprint.
     """
+    from treering_verify.models import makes_clips
+
+    frames = model.frames if model and makes_clips(model) else 1
     tiles = []
     for start in range(0, len(rows), _BATCH):
-        read = [_read(row, root) for row in rows[start : start + _BATCH]]
+        read = [_read(row, root, frames) for row in rows[start : start + _BATCH]]
         files = [data for data in read if not isinstance(data, str)]
         opened = iter(_open(files, model, pipeline))
         for row, data in zip(rows[start : start + _BATCH], read, strict=True):
@@ -103,16 +106,23 @@ def agreement_by_ring(noise_hat: torch.Tensor, key: Key) -> tuple[tuple[int, flo
     return tuple(answers)
 
 
-def _read(row: dict[str, Any], root: Path) -> bytes | str:
-    """Read the file of a row, or say the reason why there is none."""
+def _read(row: dict[str, Any], root: Path, frames: int) -> bytes | list[bytes] | str:
+    """Read the file of a row, or so many of a folder of frames, or say the reason why there is none."""
+    from treering_verify.frame_folders import read_frames
     from treering_verify.images import read_bytes
 
     if "://" in row["path"]:
         return "read over a network: not fetched again"
     try:
         name = os.fsdecode(row["path_bytes"]) if row.get("path_bytes") else row["path"]
-        data = read_bytes(root / name)
-        if row["sha256"] and hashlib.sha256(data).hexdigest() != row["sha256"]:
+        data: bytes | list[bytes]
+        if os.path.isdir(root / name):
+            stored = read_frames(root / name, frames)
+            data, digest = stored.contents, stored.sha256
+        else:
+            data = read_bytes(root / name)
+            digest = hashlib.sha256(data).hexdigest()
+        if row["sha256"] and digest != row["sha256"]:
             return "the file has changed since the audit"
         return data
     except ImageError as error:
@@ -120,7 +130,7 @@ def _read(row: dict[str, Any], root: Path) -> bytes | str:
 
 
 def _open(
-    files: list[bytes], model: LatentModel | None, pipeline: Pipeline | None
+    files: list[bytes | list[bytes]], model: LatentModel | None, pipeline: Pipeline | None
 ) -> list[tuple[Image.Image, torch.Tensor | None] | str]:
     """Picture, or first frame of a clip, and the noise behind it, None without a model; or the reason for neither."""
     from treering_verify.clip_files import clip_of
@@ -134,7 +144,7 @@ def _open(
                 frames = clip_of(data, model.frames, model.image_size).frames
                 shown.append((frames[0], frames))
             else:
-                image = open_image(data)
+                image = open_image(data if isinstance(data, bytes) else data[0])
                 shown.append((image, [fit(image, model.image_size)[0]] if model else []))
         except ImageError as error:
             shown.append(error.reason)
