@@ -148,6 +148,26 @@ def test_a_rehearsal_is_the_same_walk_on_the_starts_own_picture_with_the_mirrore
     torch.testing.assert_close(seen[5], posed)  # after E(x) and four evaluated points
 
 
+def test_a_method_that_fits_pixels_rehearses_with_what_forward_steps_leave() -> None:
+    case = Attacked(2.0, batch=2)
+    encode, decode = linear(case.encoder, (3, 4, 4)), linear(case.decoder)
+    seen: list[torch.Tensor] = []
+
+    def watching(image: torch.Tensor) -> torch.Tensor:
+        seen.append(image.detach())
+        return encode(image)
+
+    settings = tuned("gradient", 40, rehearse=True)
+    invert(Problem(case.image, watching, decode), "gradient", settings)
+    points: list[torch.Tensor] = []
+    problem = Problem(case.image, encode, decode, watch=lambda k, rows, z: points.append(z.clone()))
+    invert(problem, "forward-step", replace(DEFAULTS["forward-step"], iterations=3, step=1.0, rehearse=False))
+    left = torch.stack([case.image - decode(z) for z in points])
+    nearest = left.flatten(2).norm(dim=2).argmin(dim=0)
+    misfit = left[nearest, torch.arange(2)]
+    torch.testing.assert_close(seen[-1], decode(encode(case.image)) + misfit.flip(-1))
+
+
 def test_what_is_kept_is_the_last_step_that_has_half_of_the_best_rehearsed_gain() -> None:
     gains = torch.tensor(
         [[0.0, 0.0, 0.0, 0.0], [2.0, 0.9, 1.1, math.nan], [4.0, 0.3, -1.0, 3.0], [2.1, 0.2, -3.0, 1.0]]

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     Propose = Callable[[int, torch.Tensor, torch.Tensor, State], tuple[torch.Tensor, State]]
 
 
+_PLAIN_STEPS = 3
+
+
 class Point(NamedTuple):
     """What is known of a batch of latents once they were evaluated.
 
@@ -89,6 +92,7 @@ def solve(
             lambda posed: solve(
                 posed, free, propose, initial_state, evaluate=evaluate, in_pixels=in_pixels, start=start
             ),
+            plain_steps if in_pixels else None,
         )
     target = encode(problem)
     with torch.no_grad():
@@ -120,6 +124,11 @@ def solve(
             point, state = propose(k, point, signal, state)
             point, state, rows = point[going], tuple(s[going] for s in state), rows[going]
     return Inversion(best, best_residual, trace[: k + 1], best_step, tuple(status))
+
+
+def plain_steps(problem: Problem) -> Inversion:
+    """Forward steps of length 1, unrehearsed: what they leave of an image, no method has fitted by its pixels."""
+    return solve(problem, Settings(iterations=_PLAIN_STEPS, step=1.0), lambda k, z, r, state: (z - r, ()))
 
 
 def _stops(k: int, settings: Settings, residual: torch.Tensor, best: torch.Tensor) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from treering_verify.decoder_inversion.driver import Point, solve
+from treering_verify.decoder_inversion.driver import Point, plain_steps, solve
 from treering_verify.decoder_inversion.problem import GREY_LEVEL, ROUNDING, Problem, Settings, norm
 from treering_verify.decoder_inversion.published import forward_step
 from treering_verify.decoder_inversion.rehearsal import rehearsed
@@ -39,7 +39,7 @@ def gauss_newton(problem: Problem, settings: Settings) -> Inversion:
     import torch
 
     if settings.rehearse:
-        return rehearsed(problem, lambda posed: gauss_newton(posed, replace(settings, rehearse=False)))
+        return rehearsed(problem, lambda posed: gauss_newton(posed, replace(settings, rehearse=False)), plain_steps)
     unwatched = replace(problem, watch=None)
     centre = forward_step(unwatched, replace(settings, iterations=_START_STEPS, step=1.0, rehearse=True)).latent
     with torch.inference_mode():

@@ -4,8 +4,11 @@ Under attack, solving E(D(z)) = E(x) ever better leads away from the latent that
 says so: residual and misfit fall all the same. But what the decoder could not explain, m = x - D(z_end), is known, and it is
 most of what an attack did. So the picture of a latent that *is* known, D(E(x)), is given that much damage, mirrored so that
 it fits no content, and the same method walks on it. How each of its steps changed the error of that latent says how many
-steps to keep on the image itself. This is a parametric bootstrap (Efron, Ann. Stat. 7, 1979): it has no threshold that
-belongs to an autoencoder, and costs the walk a second time.
+steps to keep on the image itself. A method that fits pixels explains part of the damage away and would rehearse with too
+little of it; there m is what plain forward steps leave, which see pixels through the encoder alone.
+
+This is a parametric bootstrap (Efron, Ann. Stat. 7, 1979): it has no threshold that belongs to an autoencoder, and costs the
+walk a second time.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ _SHARE = 0.5  # of the best gain that the last step kept has left: the damage ho
 
 
 class _Walk:
-    """Points (k + 1, n, ...) that a method passed on a problem, and the outputs of its first and of its nearest one."""
+    """Points (k + 1, n, ...) that a method passed on a problem, the output of the first, and the misfit of the nearest."""
 
     def __init__(self, problem: Problem) -> None:
         self.points: list[torch.Tensor] = []
@@ -43,29 +46,34 @@ class _Walk:
         self.points.append(current)
 
     def decode(self, latent: torch.Tensor) -> torch.Tensor:
-        """D; the first time after a point was watched it keeps what `damaged` needs."""
+        """D; the first time after a point was watched it keeps the output."""
         output = self._problem.decode(latent)
         rows, self._rows = self._rows, None
         if rows is None:  # on the way to where the walk begins, or once more for its derivative
             return output
         seen = output.detach()
-        misfit = norm(seen - self._problem.image[rows])
+        size = norm(seen - self._problem.image[rows])
         if self._start is None:
-            self._start, self._closest, self._misfit = seen.clone(), seen.clone(), misfit.clone()
+            self._start, self._closest, self._size = seen.clone(), seen.clone(), size.clone()
         else:
-            nearer = misfit < self._misfit[rows]
+            nearer = size < self._size[rows]
             rows = rows[nearer]
-            self._closest[rows], self._misfit[rows] = seen[nearer], misfit[nearer]
+            self._closest[rows], self._size[rows] = seen[nearer], size[nearer]
         return output
 
-    def damaged(self) -> torch.Tensor:
-        """Give the start's output the mirrored misfit: (n, 3, H, W)."""
+    def start(self) -> torch.Tensor:
+        """Output of the first point: (n, 3, H, W)."""
         assert self._start is not None
-        misfit = self._problem.image - self._closest
-        return self._start + misfit.flip(-1)
+        return self._start
+
+    def misfit(self) -> torch.Tensor:
+        """Return the image less the nearest output: (n, 3, H, W)."""
+        return self._problem.image - self._closest
 
 
-def rehearsed(problem: Problem, walk: Callable[[Problem], Inversion]) -> Inversion:
+def rehearsed(
+    problem: Problem, walk: Callable[[Problem], Inversion], look: Callable[[Problem], Inversion] | None = None
+) -> Inversion:
     """Walk, rehearse, and keep as many steps of each item as the rehearsal found good; never a residual above the start's.
 
     Parameters
@@ -73,6 +81,8 @@ def rehearsed(problem: Problem, walk: Callable[[Problem], Inversion]) -> Inversi
     problem : Problem
     walk : callable
         A method that does not rehearse, and evaluates each point by D right after it was watched (`Problem.watch`).
+    look : callable, optional
+        Another such method, whose misfit is the damage; the walk's own when left out.
 
     Returns
     -------
@@ -84,7 +94,11 @@ def rehearsed(problem: Problem, walk: Callable[[Problem], Inversion]) -> Inversi
     with torch.no_grad():
         real = _Walk(problem)
         found = walk(replace(problem, decode=real.decode, watch=real.watch))
-        posed = replace(problem, image=real.damaged(), watch=None)
+        seen = real
+        if look:
+            seen = _Walk(replace(problem, watch=None))
+            look(replace(problem, decode=seen.decode, watch=seen.watch))
+        posed = replace(problem, image=real.start() + seen.misfit().flip(-1), watch=None)
         again = _Walk(posed)
         walk(replace(posed, watch=again.watch))
         gains = _gains(torch.stack(again.points), real.points[0], len(real.points))
