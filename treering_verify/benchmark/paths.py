@@ -24,7 +24,7 @@ class Path:
     error : (k + 1, n)
         NMSE in dB of the iterate that would be returned, were the budget that many steps.
     seconds : (k + 1,)
-        Time per image up to there, its evaluation included.
+        Time per image up to there, its evaluation included, and, but for the last, the choice of the next point.
     latents : dict of int to (n, C, h, w)
         The iterates returned at the budgets asked for.
     steps : (n,)

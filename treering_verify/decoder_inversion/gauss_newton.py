@@ -30,10 +30,10 @@ def gauss_newton(problem: Problem, settings: Settings) -> Inversion:
     grey level, and where x is black or white and D(z) lies beyond.
 
     Its steps from c are rehearsed as a whole, c's own with them: a centre that is known, E of its damaged picture, forward
-    steps, then these.
+    steps, then these. The damage is what plain forward steps leave of the image.
 
-    Cost: the start's passes, then the time of about 4 + 4 `inner` decoder passes a step, all twice if rehearsed, and twice
-    the activations of one.
+    Cost: the start's passes, then the time of about 4 + 4 `inner` decoder passes a step, all twice if rehearsed, with three
+    passes of each network more, and twice the activations of one.
     Fails where the decoder is blind (nothing but c speaks there), and costs much for what it gains.
     """
     import torch
