@@ -110,9 +110,9 @@ def inversion(model: LatentModel, scope: Scope) -> Findings:
                 "NMSE: mean and 95 % interval. Times: median over rounds in which the methods take turns, after a warm-up, "
                 f"last evaluation included; steps of equal cost beyond the {TIMED_STEPS}th are counted, not run. A budget "
                 "before the longest also holds the choice of the next point, which only gauss-newton takes long for. "
-                "Memory: of one image in a fresh process, beyond the loaded model. Cosine, p: the key in the noise behind the "
-                "latent, by the default noise inversion, whose estimator was trained behind the default decoder inversion, and "
-                "by naive, which was trained for none.",
+                "Memory: of one image in a fresh process, beyond the loaded model. Cosine, p: the key in the noise behind "
+                "the latent, by the default noise inversion, whose estimator was trained behind the default decoder "
+                "inversion, and by naive, which was trained for none.",
             ),
             _ahead(lines),
             Table(
