@@ -39,6 +39,7 @@ from treering_verify.models.refiner import Refiner
 from treering_verify.models.weights import fingerprint
 from treering_verify.recovery import problem_of
 from treering_verify.report import Provenance, draw_figure, format_cell, store_findings
+from treering_verify.report.pictures import _draw_curves
 
 PROVENANCE = Provenance("treering benchmark x --output DIR", "tiny", "a machine", "some versions", "2026-01-01")
 
@@ -208,6 +209,14 @@ def test_rows_keep_their_types_and_have_no_nan(tmp_path: Path) -> None:
     table = pyarrow.parquet.read_table(tmp_path / "example.parquet")
     assert table.to_pylist() == [{"a": 1, "b": None}, {"a": 2, "b": 0.5}]
     assert table.schema.metadata[b"treering.model"] == b"tiny"
+
+
+def test_no_two_of_many_curves_look_alike() -> None:
+    from matplotlib.figure import Figure as Sheet
+
+    axis = Sheet().add_subplot()
+    _draw_curves(axis, Curves("c", "x", "y", tuple(Curve(str(i), (1.0,), (float(i),)) for i in range(30))))
+    assert len({(line.get_color(), line.get_marker()) for line in axis.get_lines()}) == 30
 
 
 def test_equal_figures_are_equal_files() -> None:

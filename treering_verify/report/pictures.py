@@ -132,11 +132,14 @@ def draw_figure(figure: Figure) -> str:
     return text[text.index("<svg") :]
 
 
+_COLOURS = 10  # of matplotlib's cycle; curves beyond them have another marker
+_MARKERS = ".^sD"
+
+
 def _draw_curves(axis: Any, panel: Curves) -> None:
-    for curve in panel.curves:
-        (drawn,) = axis.plot(
-            curve.x, curve.y, "--" if curve.dashed else "-", marker=".", label=curve.label, linewidth=1.4
-        )
+    for i, curve in enumerate(panel.curves):
+        style, marker = "--" if curve.dashed else "-", _MARKERS[i // _COLOURS % len(_MARKERS)]
+        (drawn,) = axis.plot(curve.x, curve.y, style, marker=marker, label=curve.label, linewidth=1.4, markersize=5)
         if curve.half_width:
             bounds = list(zip(curve.y, curve.half_width, strict=True))
             low, high = [y - h for y, h in bounds], [y + h for y, h in bounds]
