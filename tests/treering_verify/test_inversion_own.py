@@ -98,6 +98,23 @@ def test_gauss_newton_is_held_by_its_start_when_the_image_is_disturbed() -> None
     assert moved[1] < 0.2 * moved[0]
 
 
+def test_gauss_newton_leaves_images_alone_of_which_rehearsed_forward_steps_kept_none() -> None:
+    attacked, clean = Attacked(4.0, batch=2), Attacked(0.0, batch=2)
+    image = torch.stack([attacked.image[0], clean.image[1]])
+    problem = Problem(image, linear(clean.encoder, (3, 4, 4)), linear(clean.decoder))
+    settings = Settings(iterations=2, step=0.1, inner=20, rehearse=True)
+    seen: list[tuple[int, list[int]]] = []
+    result = invert(
+        replace(problem, watch=lambda k, rows, z: seen.append((k, rows.tolist()))), "gauss-newton", settings
+    )
+    centre = invert(problem, "forward-step", replace(settings, iterations=3, step=1.0))
+    assert centre.iterations[0] == 0 < centre.iterations[1]
+    assert seen[0] == (0, [0, 1]) and [rows for k, rows in seen[1:]] == [[1], [1]]
+    assert result.status[0] == "overfit" and result.iterations.tolist() == [0, 2]
+    torch.testing.assert_close(result.latent[0], centre.latent[0], rtol=0, atol=0)
+    assert (result.latent[1] - clean.truth[1]).norm() < 0.9 * (centre.latent[1] - clean.truth[1]).norm()
+
+
 def test_the_posterior_mode_is_found_where_the_image_is_as_it_was_decoded_and_not_sought_elsewhere() -> None:
     case, other = Attacked(0.0, batch=3), Attacked(1.0, batch=3)
     encode, decode = linear(case.encoder, (3, 4, 4)), linear(case.decoder)

@@ -126,6 +126,38 @@ def solve(
     return Inversion(best, best_residual, trace[: k + 1], best_step, tuple(status))
 
 
+def solve_some(
+    problem: Problem,
+    rows: torch.Tensor,
+    start: Inversion,
+    go_on: Callable[[Problem], Inversion],
+) -> Inversion:
+    """Go on from where `start` ended with the images `rows` (b,) only; the other items stay there, with its status.
+
+    `go_on` solves the part of the problem that holds these images. Every item counts its steps from here.
+    """
+    import torch
+
+    if problem.watch:
+        problem.watch(0, torch.arange(len(start.latent), device=rows.device), start.latent)
+    latent, residual, steps = start.latent.clone(), start.residual.clone(), torch.zeros_like(start.iterations)
+    status = list(start.status)
+    trace = residual[None].clone()
+    if len(rows):
+
+        def watch(k: int, going: torch.Tensor, points: torch.Tensor) -> None:
+            if problem.watch and k:
+                problem.watch(k, rows[going], points)
+
+        found = go_on(replace(problem, image=problem.image[rows], watch=watch))
+        trace = residual.new_full((len(found.trace), len(residual)), math.nan)
+        trace[0], trace[:, rows] = residual, found.trace
+        latent[rows], residual[rows], steps[rows] = found.latent, found.residual, found.iterations
+        for row, reason in zip(rows.tolist(), found.status, strict=True):
+            status[row] = reason
+    return Inversion(latent, residual, trace, steps, tuple(status))
+
+
 def plain_steps(problem: Problem) -> Inversion:
     """Forward steps of length 1, unrehearsed: what they leave of an image, no method has fitted by its pixels."""
     return solve(problem, Settings(iterations=_PLAIN_STEPS, step=1.0), lambda k, z, r, state: (z - r, ()))

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from treering_verify.decoder_inversion.driver import solve
+from treering_verify.decoder_inversion.driver import solve, solve_some
 from treering_verify.decoder_inversion.learned import learned
 from treering_verify.decoder_inversion.problem import ROUNDING, Problem, Settings, norm
 from treering_verify.decoder_inversion.published import by_gradient
@@ -45,35 +45,17 @@ def posterior_mode(problem: Problem, settings: Settings) -> Inversion:
     import torch
 
     begun = learned(replace(problem, watch=None), replace(settings, iterations=_LEARNED_STEPS))
-    centre, everything = begun.latent, torch.arange(len(begun.latent), device=begun.latent.device)
     with torch.inference_mode():
-        misfit = norm(problem.decode(centre) - problem.image)
+        misfit = norm(problem.decode(begun.latent) - problem.image)
     square = misfit.square() / problem.image[0].numel()
-    rows = everything[(square <= _UNTOUCHED**2 * ROUNDING)]
-    if problem.watch:
-        problem.watch(0, everything, centre)
-    at_centre = misfit / norm(problem.image).clamp_min(1e-12)
-    latent, residual, steps = centre.clone(), at_centre.clone(), torch.zeros_like(everything)
-    if not len(rows):
-        return Inversion(latent, residual, at_centre[None], steps, ("refined",) * len(centre))
-    found = _descend(problem, settings, rows, centre[rows], square[rows].clamp_min(ROUNDING) / _PRIOR**2)
-    trace = at_centre.new_full((len(found.trace), len(centre)), math.nan)
-    trace[0], trace[:, rows] = at_centre, found.trace
-    latent[rows], residual[rows], steps[rows] = found.latent, found.residual, found.iterations
-    status = ["refined"] * len(centre)
-    for row, reason in zip(rows.tolist(), found.status, strict=True):
-        status[row] = reason
-    return Inversion(latent, residual, trace, steps, tuple(status))
+    rows = (square <= _UNTOUCHED**2 * ROUNDING).nonzero().flatten()
+    start = replace(begun, residual=misfit / norm(problem.image).clamp_min(1e-12))
+    weight = square[rows].clamp_min(ROUNDING) / _PRIOR**2
+    return solve_some(problem, rows, start, lambda part: _descend(part, settings, begun.latent[rows], weight))
 
 
-def _descend(
-    problem: Problem, settings: Settings, rows: torch.Tensor, centre: torch.Tensor, weight: torch.Tensor
-) -> Inversion:
-    """Minimise from the centre (b, C, h, w) for some rows of a problem, `weight` (b,) being the prior's."""
-
-    def watch(k: int, going: torch.Tensor, points: torch.Tensor) -> None:
-        if problem.watch and k:
-            problem.watch(k, rows[going], points)
+def _descend(problem: Problem, settings: Settings, centre: torch.Tensor, weight: torch.Tensor) -> Inversion:
+    """Minimise from the centre (b, C, h, w), `weight` (b,) being the prior's."""
 
     def initial_state(z: torch.Tensor) -> State:
         return z.new_zeros(z.shape), z.new_zeros(z.shape), centre, weight.view(-1, *[1] * (z.ndim - 1))
@@ -86,5 +68,4 @@ def _descend(
         step = settings.step * 0.5 * (1 + math.cos(math.pi * k / settings.iterations))
         return z - step * ahead / ((second / (1 - 0.99 ** (k + 1))).sqrt() + 1e-8), (first, second, middle, mu)
 
-    part = replace(problem, image=problem.image[rows], watch=watch)
-    return solve(part, settings, propose, initial_state, evaluate=by_gradient, in_pixels=True, start=centre)
+    return solve(problem, settings, propose, initial_state, evaluate=by_gradient, in_pixels=True, start=centre)
