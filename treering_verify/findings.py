@@ -113,6 +113,8 @@ class Findings:
     tables, figures : tuples
     seeds, count : str
         Which images, and how many.
+    model : str
+        The model that was measured, where it is another than the one that was asked about.
     """
 
     name: str
@@ -122,3 +124,4 @@ class Findings:
     figures: tuple[Figure, ...] = ()
     seeds: str = ""
     count: str = ""
+    model: str = ""

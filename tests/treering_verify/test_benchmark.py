@@ -75,6 +75,17 @@ def test_every_benchmark_stores_rows_summary_and_report(name: str, tiny_folder: 
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
 
 
+def test_the_provenance_names_the_model_that_was_measured(
+    tiny_model: LatentModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = Table("t", ("a",), (("1",),))
+    found = Findings("heldout", "?", ({"a": 1},), (line,), model="another")
+    monkeypatch.setitem(BENCHMARKS, "heldout", lambda model, scope: found)
+    assert "\nmodel: another\n" in run("heldout", tiny_model, tmp_path, Scope(silent))
+    monkeypatch.setitem(BENCHMARKS, "heldout", lambda model, scope: replace(found, model=""))
+    assert f"\nmodel: {tiny_model.name}\n" in run("heldout", tiny_model, tmp_path, Scope(silent))
+
+
 def test_no_two_benchmarks_share_a_seed() -> None:
     starts = sorted(SEEDS.values())
     assert all(b - a >= 1 << 32 for a, b in pairwise(starts))

@@ -78,7 +78,7 @@ def run(name: str, model: LatentModel, output: Path, scope: Scope) -> str:
     where = "" if model.name == "landscape" else f" --model {model.name}"
     provenance = Provenance(
         command=f"treering benchmark {name}{''.join(options)}{where} --output DIR",
-        model=model.name,
+        model=findings.model or model.name,
         hardware=hardware(),
         versions=versions(),
         date=datetime.date.today().isoformat(),

@@ -62,6 +62,7 @@ def heldout(model: LatentModel, scope: Scope) -> Findings:
         ),
         seeds=f"{first} onwards",
         count=f"{count} per line",
+        model=model.name,
     )
 
 
