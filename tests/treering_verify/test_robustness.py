@@ -175,9 +175,9 @@ CROP, JPEG = Condition("crop", "centre_crop:share=0.75"), Condition("JPEG", "jpe
 
 def tasks() -> list[Task]:
     return [
-        Task(Condition("clean", CLEAN), ("random", "gaussian-shading"), 18, 5, published=True),
-        Task(CROP, ("random", "gaussian-shading"), 3, 5, searched_unmarked=True),
-        Task(JPEG, ("random",), 3, 0, searched=False, method="encoder", pipeline=Pipeline(inversion="encoder")),
+        Task(Condition("clean", CLEAN), {"random": 18, "gaussian-shading": 4}, 5, published=True),
+        Task(CROP, {"random": 3, "gaussian-shading": 3}, 5, searched_unmarked=("random",)),
+        Task(JPEG, {"random": 3}, 0, searched=False, method="encoder", pipeline=Pipeline(inversion="encoder")),
     ]
 
 
@@ -233,6 +233,7 @@ def test_measurements_are_what_judging_each_image_under_its_own_key_gives() -> N
     # Pixels moved, so the pattern that can be searched is searched; the other has no rivals and no published statistic.
     assert {*found.marked["random", DEFAULT, CROP.attack]} == {EXACT, "statistic", SEARCHED, f"rival {EXACT}"}
     assert {*found.marked["gaussian-shading", DEFAULT, CLEAN]} == {EXACT, "statistic"}
+    assert [len(found.marked[p, DEFAULT, CLEAN][EXACT]) for p in ("random", "gaussian-shading")] == [18, 4]
     assert SEARCHED in found.unmarked["random", CROP.attack] and SEARCHED not in found.unmarked["random", CLEAN]
     assert ("random", "encoder", JPEG.attack) in found.marked and ("random", JPEG.attack) not in found.unmarked
     assert found.null.keys() == {"random"} and len(found.null["random"][CHI_SQUARE]) == 4
@@ -247,7 +248,7 @@ def test_no_key_that_judges_unmarked_images_is_used_twice(monkeypatch: pytest.Mo
         return weigh_each(model, found, keys, searched=searched)
 
     monkeypatch.setattr(measurements, "weigh_each", noted)
-    both = [Task(Condition("clean", CLEAN), ("random",), 2, 4, published=True), Task(CROP, ("random",), 0, 4)]
+    both = [Task(Condition("clean", CLEAN), {"random": 2}, 4, published=True), Task(CROP, {"random": 0}, 4)]
     measure(WhiteModel(), Scope(silent), both, 4, 2)
     assert len(used) == 2 + 4 + 4 + 4 and len(set(used)) == len(used)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
@@ -55,15 +55,16 @@ class Task:
     Attributes
     ----------
     condition : Condition
-    patterns : tuple of str
-    marked, unmarked : int
-        Images of each.
+    marked : dict of str to int
+        Images of each pattern.
+    unmarked : int
+        Images without a key, which all these patterns judge.
     published : bool
         Whether published statistics are read too.
     searched : bool
         Whether the default search is tried too on marked images, where the condition moves pixels; and
-    searched_unmarked : bool
-        on unmarked ones.
+    searched_unmarked : tuple of str
+        on unmarked ones, under keys of these patterns.
     method : str
         Name of the inversion, and
     pipeline : Pipeline
@@ -71,18 +72,22 @@ class Task:
     """
 
     condition: Condition
-    patterns: tuple[str, ...]
-    marked: int
+    marked: Mapping[str, int]
     unmarked: int
     published: bool = False
     searched: bool = True
-    searched_unmarked: bool = False
+    searched_unmarked: tuple[str, ...] = ()
     method: str = DEFAULT
     pipeline: Pipeline = field(default_factory=Pipeline)
 
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """Patterns that are measured."""
+        return tuple(self.marked)
+
     def searches(self, pattern: str, *, marked: bool) -> bool:
         """Whether a pattern's images are searched."""
-        wanted = self.searched if marked else self.searched_unmarked
+        wanted = self.searched if marked else pattern in self.searched_unmarked
         return wanted and self.condition.geometric and PATTERNS[pattern].searched
 
 
@@ -158,10 +163,10 @@ class _Bench:
         for pattern in self.patterns:
             tasks = [task for task in self.tasks if pattern in task.patterns]
             rivals = cache(partial(Rivals.draw, Family.choose(self.model.latent_shape, pattern=pattern), _FIRST))
-            for batch in _batches(max(task.marked for task in tasks)):
+            for batch in _batches(max(task.marked[pattern] for task in tasks)):
                 marked = cache(partial(self._mark, pattern, batch))
                 for task in tasks:
-                    if batch.start < task.marked:
+                    if batch.start < task.marked[pattern]:
                         yield partial(self._judge_marked, task, pattern, batch, marked, rivals)
 
     def _mark(self, pattern: str, batch: range) -> tuple[list[Key], list[Image.Image]]:
@@ -177,7 +182,7 @@ class _Bench:
         marked: Callable[[], tuple[list[Key], list[Image.Image]]],
         rivals: Callable[[], Rivals | None],
     ) -> None:
-        chosen = range(batch.start, min(batch.stop, task.marked))
+        chosen = range(batch.start, min(batch.stop, task.marked[pattern]))
         searched = task.searches(pattern, marked=True)
 
         def work() -> Arrays:

@@ -26,7 +26,9 @@ from treering_verify.scores import CHI_SQUARE, DISTANCE
 
 # Patterns whose curves are drawn over all strengths; the others are measured under the conditions only.
 _CURVES = ("random", "rings", "mixed-rings", "centre-signs")
-_BY_METHOD = "random"  # the pattern with which inversion methods are compared
+_MAIN = (
+    "random"  # the default: the pattern that is measured on most images, and with which inversion methods are compared
+)
 _METHODS: dict[str, Pipeline] = {
     "encoder": Pipeline(inversion="encoder"),
     "forward-step": Pipeline(inversion="forward-step"),
@@ -36,23 +38,34 @@ _METHODS: dict[str, Pipeline] = {
     "default, exact": Pipeline(noise_method="exact"),
     "encoder, naive, 50 steps": Pipeline(inversion="encoder", noise_method="naive", steps=50),
 }
-_SHARE = 5  # curves and inversion methods take a fifth of the images
+# All patterns but the main one take a fifth of the images, inversion methods a tenth, each strength of a curve a 25th: some
+# 50,000 inversions at the full count of 500. With a fifth for all it would be 150,000.
+_FEWER, _BY_METHOD, _BY_STRENGTH = 5, 10, 25
 
 
 def robustness(model: LatentModel, scope: Scope) -> Findings:
     """Judge marked images, each under a key of its own, and unmarked ones, each under a fresh key, both processed alike."""
     count = scope.images(4, 500)
-    part = count if scope.quick else max(2, count // _SHARE)
+    fewer, by_method, by_strength = (
+        count if scope.quick else max(2, count // share) for share in (_FEWER, _BY_METHOD, _BY_STRENGTH)
+    )
     wanted = QUICK if scope.quick else TWELVE
     conditions, left_out = available(wanted, model)
     curves, missing = _curves(quick_scales() if scope.quick else scales(), model)
     patterns = ("random", "rings") if scope.quick else tuple(PATTERNS)
     compared = SEVEN[:1] + SEVEN[2:3] if scope.quick else SEVEN
     methods = _methods(model, quick=scope.quick)
-    tasks = _plan(conditions, compared, curves, methods, patterns, count, part)
-    found = measure(model, scope, tasks, 2 * count, part)
+    many = {pattern: count if pattern == _MAIN else fewer for pattern in patterns}
+    few = {pattern: by_strength for pattern in patterns if pattern in _CURVES}
+    tasks = _plan(conditions, compared, curves, many, few, 2 * count)
+    tasks += [
+        Task(condition, {_MAIN: by_method}, 0, searched=False, method=name, pipeline=pipeline)
+        for name, pipeline in methods.items()
+        for condition in conditions
+    ]
+    found = measure(model, scope, tasks, 2 * count, fewer)
     photographs = sum(kind == "photograph" for kind in found.kinds)
-    drawn = [pattern for pattern in _CURVES if pattern in patterns]
+    drawn = [pattern for pattern in _CURVES if pattern in few]
     return Findings(
         "robustness",
         "What do attacks leave of each pattern's evidence, what do they make of unmarked images, and what does each pattern "
@@ -62,15 +75,16 @@ def robustness(model: LatentModel, scope: Scope) -> Findings:
             summary_table(found, conditions, patterns, (*left_out, *missing)),
             conditions_table(found, conditions, patterns),
             held_table(found, curves, drawn),
-            methods_table(found, conditions, (DEFAULT, *methods), _BY_METHOD),
+            methods_table(found, conditions, (DEFAULT, *methods), _MAIN),
             tree_ring_table(found, compared, drawn),
             sfwmark_table(found, conditions, patterns),
             strength_table(found, curves, drawn),
         ),
         figures(found, curves, drawn),
         seeds=f"{SEEDS['robustness']} onwards, keys likewise; each image under a key of its own",
-        count=f"{count} marked per pattern and {2 * count} unmarked ({photographs} photographs) under the conditions, "
-        f"{part} and {2 * part} elsewhere; {2 * count} other unmarked ones for thresholds",
+        count=f"{count} marked by {_MAIN}, {fewer} by each other pattern and {2 * count} unmarked ({photographs} "
+        f"photographs) under the conditions; {by_method} for each inversion method; {by_strength} marked and "
+        f"{2 * by_strength} unmarked elsewhere; {2 * count} other unmarked ones for thresholds",
     )
 
 
@@ -112,27 +126,21 @@ def _plan(
     conditions: tuple[Condition, ...],
     compared: tuple[Condition, ...],
     curves: tuple[Scale, ...],
-    methods: dict[str, Pipeline],
-    patterns: tuple[str, ...],
-    count: int,
-    part: int,
+    many: dict[str, int],
+    few: dict[str, int],
+    unmarked: int,
 ) -> list[Task]:
-    """One task for each condition, the largest where it is wanted twice; then the inversion methods."""
-    drawn = tuple(pattern for pattern in patterns if pattern in _CURVES)
+    """One task for each condition, the largest where it is wanted twice; `many` and `few`: marked images by pattern."""
     tasks: dict[str, Task] = {}
     for condition in conditions:
-        tasks[condition.attack] = Task(condition, patterns, count, 2 * count, published=True, searched_unmarked=True)
+        tasks[condition.attack] = Task(condition, many, unmarked, published=True, searched_unmarked=(_MAIN,))
+    elsewhere = 2 * max(few.values())
     for condition in compared:
-        tasks.setdefault(condition.attack, Task(condition, drawn, part, 2 * part, searched_unmarked=True))
+        tasks.setdefault(condition.attack, Task(condition, few, elsewhere, searched_unmarked=(_MAIN,)))
     for scale in curves:
         for condition in scale.conditions:
-            tasks.setdefault(condition.attack, Task(condition, drawn, part, 2 * part))
-    by_method = [
-        Task(condition, (_BY_METHOD,), part, 0, searched=False, method=name, pipeline=pipeline)
-        for name, pipeline in methods.items()
-        for condition in conditions
-    ]
-    return [*tasks.values(), *by_method]
+            tasks.setdefault(condition.attack, Task(condition, few, elsewhere))
+    return list(tasks.values())
 
 
 def _rows(found: Measurements) -> list[dict[str, Any]]:

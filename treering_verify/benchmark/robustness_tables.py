@@ -101,7 +101,8 @@ def summary_table(
         "are too few for the rate. FPR: among unmarked images, processed alike. Rates count all conditions together, with "
         "95 % Clopper-Pearson intervals, a little too narrow as the images are the same under each. Named: own key "
         f"nearest among {KEYS}; not measured for patterns of keystreams and codes. With search: verify's default, searched "
-        f"where pixels move, and elsewhere the picture as it is at half of alpha. {COST_NOTE}"
+        "where pixels move, and elsewhere the picture as it is at half of alpha; unmarked images are searched under one "
+        f"pattern only. {COST_NOTE}"
     )
     if left_out:
         note += f" Left out: {'; '.join(left_out)}."
