@@ -60,6 +60,9 @@ _SHOWN = 20  # detected files listed at the end
 )
 @click.option("--overwrite", is_flag=True, help="Throw away the audit in --output and begin anew.")
 @click.option(
+    "--retry-errors", is_flag=True, help="Try again what an earlier run has an error for; all other rows stay."
+)
+@click.option(
     "--engine",
     type=click.Choice(["local", "ray"]),
     default="local",
@@ -103,6 +106,7 @@ def audit(
     fail_on: tuple[str, ...],
     style: str,
     overwrite: bool,
+    retry_errors: bool,
     engine: str,
     worker_cpus: int,
     readers: int,
@@ -138,7 +142,7 @@ def audit(
     if not (paths or lists or manifests):
         raise UsageError("nothing to audit: give PATH, --files-from or --manifest")
     limits = Limits(time_limit, reader_memory, readers)
-    options = Options(limits, pipeline.batch_size, shard_rows, fdr, overwrite, engine, worker_cpus)
+    options = Options(limits, pipeline.batch_size, shard_rows, fdr, overwrite, engine, worker_cpus, retry_errors)
     inputs = Inputs(paths, lists, nul, manifests, column)
     with _logged(log_file), _stopped_by_signals() as stop, _progress(quiet) as watch:
         keys, loaded, two = load_keys(key_paths), load_model(model), Passes() if passes == "two" else None

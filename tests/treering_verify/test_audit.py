@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,37 @@ def test_a_damaged_shard_is_done_again_and_no_other(tmp_path: Path, judged: list
     judged.clear()
     assert essence(audited(tmp_path / "in", output, shard_rows=2)) == essence(stored(output)) == essence(first)
     assert sorted(judged) == paths[2:4]
+
+
+@pytest.mark.parametrize("q_values", [False, True])
+def test_errors_are_tried_again_on_request_only_and_nothing_else_is(
+    tmp_path: Path, judged: list[str], q_values: bool
+) -> None:
+    paths = fill(tmp_path / "in", 6)
+    whole = Path(paths[3]).read_bytes()
+    Path(paths[3]).write_bytes(whole[:200])
+    Path(paths[5]).write_bytes(b"no image")  # skipped, which is no error
+    output = tmp_path / "out"
+    before = audited(tmp_path / "in", output, shard_rows=2, q_values=q_values)
+    assert [row.status for row in before] == ["ok", "ok", "ok", "error", "ok", "skipped"]
+    times = {p.name: p.stat().st_mtime_ns for p in shards.shard_files(output)}
+    Path(paths[3]).write_bytes(whole)
+    Path(paths[5]).write_bytes(whole)
+    judged.clear()
+    unasked = audited(tmp_path / "in", output, shard_rows=2, q_values=q_values)
+    assert [replace(row, q_value=None) for row in unasked] == before and judged == []
+    again = audited(tmp_path / "in", output, shard_rows=2, q_values=q_values, retry_errors=True)
+    again = [replace(row, q_value=None) for row in again]
+    assert judged == paths[3:4] and [row.status for row in again] == ["ok"] * 5 + ["skipped"]
+    assert [row for row in again if row.path != paths[3]] == [row for row in before if row.path != paths[3]]
+    found, kept = summary(output), shards.shard_files(output)
+    assert found["status"] == {"ok": 5, "skipped": 1} and found["files"] == 6 and "error" not in found["code"]
+    changed = [p.name for p in kept if p.stat().st_mtime_ns != times[p.name]]
+    assert changed == ([p.name for p in kept] if q_values else ["rows-000001.parquet"])
+    judged.clear()
+    assert len(audited(tmp_path / "in", output, shard_rows=2, retry_errors=True)) == 6 and judged == []  # none is left
+    if q_values:
+        assert all((row.q_value is None) == (row.status != "ok") for row in stored(output))
 
 
 def test_other_settings_are_refused_by_name_and_overwritten_on_request_only(tmp_path: Path) -> None:

@@ -52,6 +52,8 @@ class Options:
         This machine, or a cluster's (`cluster`).
     worker_cpus : int
         Processors that a worker of a cluster takes.
+    retry_errors : bool
+        Try inputs again that an earlier run of the audit has a row of status "error" for; other rows stay.
 
     Raises
     ------
@@ -66,6 +68,7 @@ class Options:
     overwrite: bool = False
     engine: str = "local"
     worker_cpus: int = 1
+    retry_errors: bool = False
 
     def __post_init__(self) -> None:
         if self.shard_rows < 1 or (self.batch_size is not None and self.batch_size < 1) or self.worker_cpus < 1:
@@ -128,7 +131,7 @@ def run_audit(
         LOG.info("settings %s, output %s", judge.settings_id, output)
         try:
             with Plan(store.state, inputs, options.shard_rows, store.folder, makes_clips(judge.model)) as plan:
-                shards = OpenShards(store, plan, tally, watch, stop)
+                shards = OpenShards(store, plan, tally, watch, stop, options.retry_errors)
                 if options.engine == "ray":
                     from treering_verify.audit.cluster import ClusterRun
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from treering_verify.audit.plan import Chunk, Plan
 from treering_verify.audit.readers import Pending, Task
 from treering_verify.audit.rows import Row, count
-from treering_verify.audit.shards import Store
+from treering_verify.audit.shards import Store, read_shard
 
 LOG = logging.getLogger("treering_verify.audit")
+_ERRORS = "status:error"  # in `rows.count`
 
 
 @dataclass
@@ -65,6 +66,8 @@ class OpenShards:
         Told how far the audit is, at every `tick`.
     stop : threading.Event, optional
         Once set, `tick` raises KeyboardInterrupt.
+    retry_errors : bool
+        Open finished shards again for their rows of status "error".
     """
 
     def __init__(
@@ -74,13 +77,15 @@ class OpenShards:
         tally: Tally,
         watch: Callable[[Tally], None],
         stop: threading.Event | None,
+        retry_errors: bool = False,
     ) -> None:
         self._store, self._plan, self._tally, self._watch, self._stop = store, plan, tally, watch, stop
+        self._retry_errors = retry_errors
         self._open: dict[int, _Shard] = {}
         self._finished: deque[tuple[int, dict[str, int]]] = deque()
 
     def next_tasks(self) -> list[Task] | None:
-        """Tasks of the next chunk, none if its shard was finished before; None after the last.
+        """Tasks of the next chunk for which its shard has no row yet; None after the last chunk.
 
         Raises
         ------
@@ -94,11 +99,18 @@ class OpenShards:
             raise Pending
         number, chunk = found
         counts = self._store.finished(number, chunk)
+        rows: list[Row | None] = [None] * chunk.rows
         if counts is not None:
-            self._finished.append((number, counts))
-            return []
-        self._open[number] = _Shard(chunk, [None] * chunk.rows, chunk.rows)
-        return [Task(number, place, entry) for place, entry in enumerate(self._plan.read(chunk))]
+            if not (self._retry_errors and counts.get(_ERRORS)):
+                self._finished.append((number, counts))
+                return []
+            rows = [None if row.status == "error" else row for row in read_shard(self._store.folder, number)]
+            kept = [row for row in rows if row is not None]
+            self._tally.add(count(kept))
+            self._tally.resumed += len(kept)
+        self._open[number] = _Shard(chunk, rows, rows.count(None))
+        entries = self._plan.read(chunk)
+        return [Task(number, place, entries[place]) for place, row in enumerate(rows) if row is None]
 
     def tick(self) -> None:
         """Tell how far the audit is; KeyboardInterrupt if it is to stop."""

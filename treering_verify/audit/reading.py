@@ -55,10 +55,15 @@ FAILED = {
     "reader_failed": "reading it failed in an unforeseen way",
     "worker_died": "judging it ended a worker of the cluster twice; it is left alone now, and may be hostile",
     "url_not_readable": "the URL cannot be read; check it, its permissions and the network",
+    "url_needs_library": "the library that opens such URLs is not installed: install it (of http and https: pip install "
+    "'treering-verify[http]'), and run the same command again with --retry-errors",
     "model_out_of_memory": "the model ran out of memory on this image alone; free memory, or use another device",
     "model_failed": "the model gave no usable numbers on this image",
 }
 """Codes of rows with status "error", beside those of `images.CODES`, with their reasons."""
+
+
+_GONE = (404, 410)  # of HTTP: there is no such file
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,13 +136,28 @@ def read_url(url: str, shape: tuple[int, ...]) -> Reading:
     try:
         with fsspec.open(url, "rb") as file:
             data = file.read(MAX_BYTES + 1)
-    except FileNotFoundError:
-        return refused(url, "not_found")
+    except FileNotFoundError as error:
+        cause = error.__cause__
+        return refused(url, "url_not_readable", _of(cause)) if _hides(cause) else refused(url, "not_found")
     except MemoryError:
         raise
+    except ImportError as error:
+        return refused(url, "url_needs_library", str(error))
     except Exception as error:  # each file system has exceptions of its own
-        return refused(url, "url_not_readable", f"{type(error).__name__}: {error}")
+        return refused(url, "url_not_readable", _of(error))
     return replace(read_encoded(url, data, shape), seconds=time.perf_counter() - started)
+
+
+def _hides(cause: BaseException | None) -> bool:
+    """Whether what fsspec calls a missing file is another trouble: of HTTP it says so for all errors."""
+    status = getattr(cause, "status", None)
+    if isinstance(status, int):
+        return status not in _GONE
+    return isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError)
+
+
+def _of(error: BaseException | None) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def read_encoded(path: str, data: bytes, shape: tuple[int, ...]) -> Reading:
