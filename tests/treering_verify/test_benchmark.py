@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import multiprocessing
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from html import escape
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from treering_verify.benchmark.scope import SEEDS, truth
 from treering_verify.benchmark.variants import Variant, attacked, own, published
 from treering_verify.decoder_inversion import DEFAULTS, default_method, invert, unstopped
 from treering_verify.findings import Cloud, Curve, Curves, Figure, Findings, Matrix, Table
+from treering_verify.first_pass import default_look
 from treering_verify.models import LatentModel, load_model
 from treering_verify.models.refiner import Refiner
 from treering_verify.models.weights import fingerprint
@@ -73,6 +75,25 @@ def test_every_benchmark_stores_rows_summary_and_report(name: str, tiny_folder: 
         assert row["header"] and all(len(line) == len(row["header"]) for line in row["rows"])
         assert f"<h3>{escape(row['title']).replace('&#x27;', '&#39;')}</h3>" in html
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+
+
+def test_the_chosen_first_pass_reads_all_marked_images_and_the_others_a_share(
+    tiny_model: LatentModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = importlib.import_module("treering_verify.benchmark.passes")
+    monkeypatch.setattr(module, "_ATTACKS", ("clean", "jpeg:quality=50"))
+    monkeypatch.setattr(module, "_SHARE", 2)
+    monkeypatch.setattr(module, "_BATCH", 3)
+    found = BENCHMARKS["passes"](tiny_model, Scope(silent, count=5))
+    chosen = default_look(tiny_model)
+    for case in product({row["pass"] for row in found.rows}, ("marked", "unmarked"), ("clean", "jpeg:quality=50")):
+        images = [row["image"] for row in found.rows if (row["pass"], row["truth"], row["attack"]) == case]
+        assert images == ([0, 1, 2, 3, 4] if case[:2] == (chosen, "marked") else [0, 1])
+    of_chosen, of_another = (
+        next(line for line in found.tables[0].rows if line[0] == look) for look in (chosen, "inverted")
+    )
+    trials = [[cell.trials for cell in line if isinstance(cell, Rate)] for line in (of_chosen, of_another)]
+    assert (trials[0][0], trials[0][-1], trials[1][0], trials[1][-1]) == (10, 4, 4, 4)
 
 
 def test_the_provenance_names_the_model_that_was_measured(
