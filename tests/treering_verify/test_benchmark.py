@@ -412,10 +412,14 @@ def test_the_published_ceiling_shows_in_the_classification_of_perfectly_inverted
     off, centred = _paper_groups(tiny_model, 8, 0)
     shares = []
     for group in (off, centred):
-        (rule,) = group.rules
-        assert group.truth is not None and len(group.truth) == len(rule.actual) == len(group.images) == 24
+        rule, by_angle = group.rules
+        assert (
+            group.truth is not None and len(group.truth) == len(rule.actual) == len(group.images()) == group.count == 24
+        )
         called = rule.decide(group.truth)
         shares.append(np.mean([a == c for a, c in zip(rule.actual, called, strict=True)]))
         if group is off:  # class 1 reads as class 2, and the others as themselves
             assert {c for a, c in zip(rule.actual, called, strict=True) if a == "1"} == {"2"}
+        if group is centred:  # what inversion shrinks is told apart by angle, and by distance no longer
+            assert by_angle.decide(0.2 * group.truth) == rule.actual != rule.decide(0.2 * group.truth)
     assert shares == pytest.approx([2 / 3, 1.0])
