@@ -73,7 +73,7 @@ def classification(model: LatentModel, scope: Scope) -> Findings:
         "gradient-free": _published("adam", scope.quick),
         "ours": _pipeline(default_method(refined=model.refine is not None)),
     }
-    each, first = scope.images(2, 30), SEEDS["classification"]
+    each, first = scope.images(1, 30), SEEDS["classification"]
     groups = [*_paper_groups(model, each, first), *_random_groups(model, scope, first)]
     weights = fingerprint(model)
     rows: list[dict[str, Any]] = []
@@ -159,7 +159,7 @@ def _pipeline(method: str, settings: Settings | None = None) -> Pipeline:
 
 def _published(method: str, quick: bool) -> Pipeline:
     settings = unstopped(DEFAULTS[method])
-    return _pipeline(method, replace(settings, iterations=4) if quick else settings)
+    return _pipeline(method, replace(settings, iterations=2) if quick else settings)
 
 
 def _paper_groups(model: LatentModel, each: int, first: int) -> list[_Group]:
@@ -198,7 +198,7 @@ def _random_groups(model: LatentModel, scope: Scope, first: int) -> list[_Group]
     groups = []
     sizes = (8,) if scope.quick else (8, 64)
     for many in sizes:
-        count = scope.count or (8 if scope.quick else 64)
+        count = scope.count or (4 if scope.quick else 64)
         keys = [Key.generate(model.latent_shape, name=str(i + 1), seed=first + i) for i in range(many)]
         actual = [keys[i % many] for i in range(count)]
         noise = initial_noise(model.latent_shape, range(first + (1 << 20), first + (1 << 20) + count))

@@ -65,7 +65,7 @@ class Laboratory:
 
     def variants(self) -> list[Variant]:
         """Return every method that is compared on clean images."""
-        longest, ours = (5, 5) if self.scope.quick else (100, 20)
+        longest, ours = (3, 3) if self.scope.quick else (100, 20)
         return [*published(longest), *own(ours, refined=self.model.refine is not None)]
 
     def path(self, variant: Variant, attack: str = CLEAN, count: int | None = None) -> Path:
@@ -129,7 +129,9 @@ class Laboratory:
                 ratios.append(relative_residual(problem, z) / relative_residual(problem, problem.encode(image)))
         return torch.cat(ratios).tolist()
 
-    def clock(self, variants: list[Variant], rounds: int, batch: int) -> dict[Variant, list[Clock]]:
+    def clock(
+        self, variants: list[Variant], rounds: int, batch: int, warm_up: bool = True
+    ) -> dict[Variant, list[Clock]]:
         """Time every method in turns, once a round, on `batch` clean images at a time; for each, a clock per round."""
         import torch
 
@@ -137,7 +139,7 @@ class Laboratory:
         whole = torch.cat([pixels] * (1 + batch * (rounds + 1) // len(pixels)))
         latent = self.known.latent[:1].expand(batch, *self.known.latent.shape[1:])  # errors are not looked at
         clocks: dict[Variant, list[Clock]] = {variant: [] for variant in variants}
-        for number in range(rounds + 1):
+        for number in range(0 if warm_up else 1, rounds + 1):
             part = whole[number * batch : (number + 1) * batch]
             measured: dict[tuple[str, str], Clock] = {}
             for variant in variants:

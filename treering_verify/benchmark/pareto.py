@@ -18,7 +18,7 @@ from treering_verify.models import LatentModel
 
 def pareto(model: LatentModel, scope: Scope) -> Findings:
     """Read the laboratory's errors against the time of one image at a time, and compare the families' lower envelopes."""
-    count, rounds = scope.images(4, 100), 2 if scope.quick else 5
+    count, rounds = scope.images(2, 100), 1 if scope.quick else 5
     lab = Laboratory.open(model, scope, count)
     variants = lab.variants()
     rows: list[dict[str, Any]] = []

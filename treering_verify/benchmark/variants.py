@@ -67,10 +67,12 @@ def own(longest: int, *, refined: bool) -> list[Variant]:
     """Return what this project adds, the default first, none rehearsed on clean images; learned steps need a refiner."""
     few = tuple(n for n in (3, 5, 10, 20) if n <= longest)
     first = default(refined=refined)
+    steps = (1, 2) if longest > few[0] else (1,)
+    free = replace(DEFAULTS["gauss-newton"], iterations=steps[-1], rehearse=False)
     return [
         first,
         _long("anderson", few, "anderson", OURS),
-        Variant("gauss-newton", OURS, "gauss-newton", replace(DEFAULTS["gauss-newton"], rehearse=False), (1, 2)),
+        Variant("gauss-newton", OURS, "gauss-newton", free, steps),
         *([v for v in _learned(1, 2, 3) if v.budgets != first.budgets] if refined else []),
         *([_posterior(min(50, 3 * longest))] if refined else []),
     ]
