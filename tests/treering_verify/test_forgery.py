@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from progress import silent
 from white_model import WhiteModel
 
 from detectors import Rate
@@ -18,11 +17,6 @@ from treering_verify.benchmark import Scope
 from treering_verify.benchmark.forgery import FORGES, Victim, forgery
 from treering_verify.benchmark.forgery_tables import figure, safe_count, safe_table
 from treering_verify.images import to_tensor
-
-
-@contextmanager
-def silent(what: str, total: int) -> Iterator[Callable[[], None]]:
-    yield lambda: None
 
 
 @pytest.fixture(scope="module")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from progress import silent
 
 from treering_verify.benchmark.null import EXACT, PUBLISHED, WHITE, _pvalues, _uniformity
 from treering_verify.benchmark.scope import Scope
@@ -20,11 +19,6 @@ from treering_verify.family import Family
 from treering_verify.models import LatentModel
 
 module = import_module("treering_verify.benchmark.null")  # the package calls the function so
-
-
-@contextmanager
-def silent(what: str, total: int) -> Iterator[Callable[[], None]]:
-    yield lambda: None
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from progress import silent
 from sklearn.metrics import roc_auc_score
 from white_model import WhiteModel
 
@@ -38,11 +37,6 @@ from treering_verify.scores import CHI_SQUARE, DISTANCE, score
 from treering_verify.watermark import embed, weigh_key
 
 SHAPE = (4, 32, 32)
-
-
-@contextmanager
-def silent(what: str, total: int) -> Iterator[Callable[[], None]]:
-    yield lambda: None
 
 
 def picture(level: int = 128) -> Image.Image:

@@ -132,7 +132,10 @@ class Laboratory:
     def clock(
         self, variants: list[Variant], rounds: int, batch: int, warm_up: bool = True
     ) -> dict[Variant, list[Clock]]:
-        """Time every method in turns, once a round, on `batch` clean images at a time; for each, a clock per round."""
+        """Time every method in turns, once a round, on `batch` clean images at a time; for each, a clock per round.
+
+        Without `warm_up`, something must have run them before.
+        """
         import torch
 
         pixels = self.known.pixels()

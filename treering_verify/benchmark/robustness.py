@@ -26,9 +26,8 @@ from treering_verify.scores import CHI_SQUARE, DISTANCE
 
 # Patterns whose curves are drawn over all strengths; the others are measured under the conditions only.
 _CURVES = ("random", "rings", "mixed-rings", "centre-signs")
-_MAIN = (
-    "random"  # the default: the pattern that is measured on most images, and with which inversion methods are compared
-)
+# The default pattern: it is measured on most images, and inversion methods are compared with it.
+_MAIN = "random"
 _METHODS: dict[str, Pipeline] = {
     "encoder": Pipeline(inversion="encoder"),
     "forward-step": Pipeline(inversion="forward-step"),
