@@ -21,12 +21,12 @@ lint: $(VENV)/.dev
 
 $(VENV)/.demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt torch -e .
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt torch -e .
 	touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt torch -e '.[dev,ray]'
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt torch -e '.[dev,ray]'
 	touch $@
 
 clean:

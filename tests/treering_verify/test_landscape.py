@@ -15,6 +15,7 @@ from treering_verify.models import LatentModel, load_model
 from treering_verify.models.landscape.measure import colour_error, learned_steps, sliced_wasserstein, star_contrast
 from treering_verify.models.landscape.scenes import CLASSES, render
 from treering_verify.recovery import problem_of
+from treering_verify.results import Generated
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,7 @@ def landscape() -> LatentModel:
 
 @pytest.fixture(scope="module")
 def scenes() -> tuple[torch.Tensor, torch.Tensor]:
-    batches = [render(40, stream="test", index=i) for i in range(5)]  # the 200 scenes of the model card
+    batches = [render(40, stream="test", index=i) for i in range(2)]  # of the 200 scenes of the model card
     return torch.cat([images for images, _ in batches]) * 2 - 1, torch.cat([labels for _, labels in batches])
 
 
@@ -66,11 +67,15 @@ def test_what_learned_steps_do_is_told_attack_by_attack(landscape: LatentModel) 
     assert ratios[0] < 1 < ratios[1], "where a picture was changed, the truth does not solve the equation"
 
 
+@pytest.fixture(scope="module")
+def made(landscape: LatentModel) -> list[Generated]:
+    return list(generate(landscape, None, seeds=range(70, 78), steps=15))
+
+
 @pytest.mark.parametrize("quality", [None, 50, 25])
 def test_the_default_brings_generated_images_nearer_than_the_encoder_attacked_ones_too(
-    landscape: LatentModel, quality: int | None
+    landscape: LatentModel, made: list[Generated], quality: int | None
 ) -> None:
-    made = list(generate(landscape, None, seeds=range(70, 78), steps=15))
     latents, pictures = torch.stack([r.latent for r in made]), [r.image for r in made]
     if quality:
         pictures = [Attack("jpeg", {"quality": quality}).apply(picture, seed=i) for i, picture in enumerate(pictures)]

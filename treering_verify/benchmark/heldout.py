@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from detectors import Rate, mean
@@ -26,8 +27,8 @@ def heldout(model: LatentModel, scope: Scope) -> Findings:
         model = load_model(_OTHER[model.name])
     count, first = scope.images(4, 32), SEEDS["heldout"]
     known = truth(model, None, range(first, first + count))
-    names = ATTACKS[:2] if scope.quick else ATTACKS
-    tried = _tried(3 if scope.quick else 20, refined=model.refine is not None)
+    names, refined = ATTACKS[:2] if scope.quick else ATTACKS, model.refine is not None
+    tried = _tried(3, refined=refined, most=20) if scope.quick else _tried(20, refined=refined)
     rows: list[dict[str, Any]] = []
     lines: list[tuple[Cell, ...]] = []
     with scope.progress("Methods", len(names) * len(tried)) as advance:
@@ -66,12 +67,13 @@ def heldout(model: LatentModel, scope: Scope) -> Findings:
     )
 
 
-def _tried(longest: int, *, refined: bool) -> list[Variant]:
-    """Every method with its own settings, and the published ones without stops."""
+def _tried(longest: int, *, refined: bool, most: int = 1000) -> list[Variant]:
+    """Every method with its own settings, of at most so many iterations, and the published ones without stops."""
     ours = [v for v in attacked(longest, refined=refined) if v.family in (BASELINE, OURS)]
     defaults = [
-        Variant(m, OURS, m, DEFAULTS[m], (DEFAULTS[m].iterations,))
+        Variant(m, OURS, m, replace(DEFAULTS[m], iterations=budget), (budget,))
         for m in ("inertial-km", "adam", "gradient", "gauss-newton")
+        for budget in (min(DEFAULTS[m].iterations, most),)
     ]
     free = [v for v in attacked(longest, refined=refined) if v.family not in (BASELINE, OURS)]
     return [*ours, *defaults, *free, *[v for v in own(longest, refined=refined) if v.method == "anderson"]]

@@ -28,7 +28,8 @@ def precision(model: LatentModel, scope: Scope) -> Findings:
     key = Key.generate(model.latent_shape, seed=first)
     known = truth(model, key, range(first, first + count))
     pixels = known.pixels()
-    methods = [m for m in _METHODS if m != "learned" or model.refine is not None]
+    tried = (_METHODS[0], _METHODS[-1]) if scope.quick else _METHODS
+    methods = [m for m in tried if m != "learned" or model.refine is not None]
     rows: list[dict[str, Any]] = []
     lines: list[tuple[Cell, ...]] = []
     with scope.progress("Methods", len(methods) * len(_PRECISIONS)) as advance:
