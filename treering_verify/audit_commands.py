@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -48,10 +48,11 @@ _SHOWN = 20  # detected files listed at the end
 @click.option("--alpha", type=float, default=1e-6, show_default=True, help="False-positive rate per image, all keys.")
 @click.option(
     "--passes",
-    type=click.Choice(["one", "two"]),
-    default="one",
+    type=click.Choice(["auto", "one", "two"]),
+    default="auto",
     show_default=True,
-    help="two: a cheap first pass decides what is clear, only the rest is inverted in full.",
+    help="two: a cheap first pass decides what is clear, only the rest is inverted in full; auto: two where that was "
+    "measured to lose next to nothing (a model that brings a screen, its usual inversion, up to 10 keys).",
 )
 @click.option("--fdr", is_flag=True, help="Add q_value to the rows at the end: Benjamini-Hochberg over files.")
 @click.option("--fail-on", type=click.Choice(["detected", "no-evidence", "inconclusive"]), multiple=True)
@@ -145,8 +146,9 @@ def audit(
     options = Options(limits, pipeline.batch_size, shard_rows, fdr, overwrite, engine, worker_cpus, retry_errors)
     inputs = Inputs(paths, lists, nul, manifests, column)
     with _logged(log_file), _stopped_by_signals() as stop, _progress(quiet) as watch:
-        keys, loaded, two = load_keys(key_paths), load_model(model), Passes() if passes == "two" else None
-        judge = Judge.of(keys, loaded, alpha, pipeline.pipeline(loaded), two)
+        keys, loaded = load_keys(key_paths), load_model(model)
+        way: Passes | Literal["auto"] | None = Passes() if passes == "two" else None if passes == "one" else "auto"
+        judge = Judge.of(keys, loaded, alpha, pipeline.pipeline(loaded), way)
         for _ in run_audit(inputs, judge, output, options, watch, stop):
             pass
         write_report(output, model=judge.model, pipeline=judge.pipeline)

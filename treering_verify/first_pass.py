@@ -95,6 +95,9 @@ LOOKS: dict[str, Callable[[LatentModel, torch.Tensor], tuple[torch.Tensor, Inver
     "screen": screened,
 }
 AUTO = "auto"  # screen where the model brings one, latent elsewhere
+MOST_KEYS = (
+    10  # that two passes are chosen for by themselves: with more, the gate was not measured to lose next to nothing
+)
 
 
 def default_look(model: LatentModel) -> str:
@@ -143,6 +146,26 @@ class Passes:
     def settles(self, log10_adjusted: float, alpha: float) -> bool:
         """Whether the first pass decides, by its smallest p over all keys."""
         return log10_adjusted <= math.log10(self.share * alpha) or log10_adjusted > math.log10(self.gate)
+
+
+def default_passes(model: LatentModel, pipeline: Pipeline, keys: int) -> Passes | None:
+    """Choose two passes where they were measured to lose next to nothing (docs/audit.md), and one elsewhere.
+
+    Parameters
+    ----------
+    model : LatentModel
+    pipeline : Pipeline
+        What the second pass would be; its batch size plays no part.
+    keys : int
+        Count of keys tried.
+
+    Returns
+    -------
+    Passes or None
+        Two for a model that brings a screen, inverted as is the default, under at most `MOST_KEYS` keys.
+    """
+    usual = pipeline == replace(Pipeline(), batch_size=pipeline.batch_size)
+    return Passes() if usual and model.screen is not None and keys <= MOST_KEYS else None
 
 
 def spent(evidence: tuple[KeyEvidence, ...], share: float) -> tuple[KeyEvidence, ...]:

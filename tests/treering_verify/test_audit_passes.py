@@ -23,6 +23,7 @@ from treering_verify.cli import main
 from treering_verify.errors import UsageError
 from treering_verify.first_pass import Passes
 from treering_verify.key import Key
+from treering_verify.models import LatentModel
 from treering_verify.models.protocol import Condition, Timestep
 from treering_verify.recovery import Pipeline
 from treering_verify.report.audit.rows import open_audit
@@ -107,6 +108,27 @@ def test_an_audit_says_which_pass_decided_and_goes_on_with_the_same_passes_only(
         with pytest.raises(UsageError, match="passes was"):
             audit(tmp_path / "in", tmp_path / "two", other)
     assert len(audit(tmp_path / "in", tmp_path / "two", Passes(gate=0.5))) == 8
+
+
+@pytest.mark.parametrize(("asked", "two"), [([], True), (["--passes", "one"], False), (["--steps", "3"], False)])
+def test_the_command_chooses_two_passes_by_itself_where_they_were_measured(
+    asked: list[str], two: bool, tiny_model: LatentModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("treering_verify.models.load_model", lambda name: tiny_model)
+    fill(tmp_path / "in", 1)
+    KEY.save(tmp_path / "k.json")
+    options = ["--keys", str(tmp_path / "k.json"), "--output", str(tmp_path / "out"), "--readers", "1", *asked]
+    run = CliRunner().invoke(main, ["audit", str(tmp_path / "in"), *options])
+    assert run.exit_code == 0, run.output
+    assert ("decided by the first pass: " in run.output) == two
+    assert ("passes" in summary(tmp_path / "out")["settings"]) == two
+
+
+def test_from_python_two_passes_are_chosen_likewise(tiny_model: LatentModel, tmp_path: Path) -> None:
+    fill(tmp_path / "in", 1)
+    for passes, chosen in (({}, {"first", "full"}), ({"passes": None}, {None})):
+        (row,) = audit_folder(tmp_path / "in", KEY, model=tiny_model, **passes)  # type: ignore[arg-type]
+        assert row.decided_by in chosen
 
 
 def test_the_command_takes_two_passes_where_it_is_told_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,12 +13,13 @@ from scipy import stats
 from detectors import cosine_tests
 from treering_verify import noise_inversion
 from treering_verify.errors import UsageError
-from treering_verify.first_pass import LOOKS, Passes, spent
+from treering_verify.first_pass import LOOKS, MOST_KEYS, Passes, default_passes, spent
 from treering_verify.key import Key
 from treering_verify.models import LatentModel
 from treering_verify.models.estimator import Estimator
 from treering_verify.models.landscape import train_estimator
 from treering_verify.models.weights import fingerprint
+from treering_verify.recovery import Pipeline
 from treering_verify.results import KeyEvidence
 from treering_verify.watermark import extract, features
 
@@ -46,6 +47,17 @@ def test_auto_is_the_screen_where_a_model_brings_one(tiny_model: LatentModel, mo
     assert Passes().of(tiny_model).look == "latent"
     with pytest.raises(UsageError, match="no screen: choose another first pass"):
         Passes("screen").of(tiny_model)
+
+
+def test_two_passes_are_the_default_only_where_they_were_measured(
+    tiny_model: LatentModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert default_passes(tiny_model, Pipeline(batch_size=3), 1) == Passes()
+    assert default_passes(tiny_model, Pipeline(), MOST_KEYS) == Passes()
+    assert default_passes(tiny_model, Pipeline(), MOST_KEYS + 1) is None
+    assert default_passes(tiny_model, Pipeline(inversion="encoder"), 1) is None
+    monkeypatch.setattr(tiny_model, "screen", None)
+    assert default_passes(tiny_model, Pipeline(), 1) is None
 
 
 @pytest.mark.parametrize("bad", [{"look": "glance"}, {"share": 0.0}, {"share": 1.0}, {"gate": 0.0}, {"gate": 1.1}])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from detectors import Rate
-from treering_verify.benchmark.passes import _decided, _line
+from treering_verify.benchmark.passes import _by_keys, _decided, _line
+from treering_verify.first_pass import Passes
 
 
 def test_an_image_is_lost_where_the_gate_or_the_shared_alpha_keeps_back_what_the_full_inversion_shows() -> None:
@@ -19,3 +20,12 @@ def test_an_image_is_lost_where_the_gate_or_the_shared_alpha_keeps_back_what_the
     line = _line(rows, "latent", "clean", {"latent": 0.1, "full": 0.5})
     assert line[2:6] == (Rate(2, 5), Rate(4, 5), Rate(2, 4), Rate(0, 5))
     assert line[6:] == ("40 %", "80 %", f"{1 / 0.4:.2f}", f"{1 / 0.2:.2f}", "2.00")
+
+
+def test_with_more_keys_a_weak_mark_no_longer_passes_the_gate() -> None:
+    first, full = np.array([-80.0, -3.0, -3.0]), np.array([-90.0, -20.0, -6.5])
+    rows = _decided("clean", "marked", "latent", range(3), first, full)
+    lines = {line[0]: line[1:] for line in _by_keys(rows, Passes("latent")).rows}
+    assert lines["1"] == (Rate(3, 3), Rate(3, 3), Rate(0, 3), "33 %")
+    assert lines["10"] == (Rate(2, 3), Rate(2, 3), Rate(0, 2), "33 %")  # the third no longer reaches alpha in full
+    assert lines["1,000"] == (Rate(1, 3), Rate(2, 3), Rate(1, 2), "100 %")  # the second's first p is 1

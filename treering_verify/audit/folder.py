@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from treering_verify.audit.engine import Options, run_audit
 from treering_verify.audit.judging import Judge
@@ -33,7 +33,7 @@ def audit_folder(
     model: LatentModel | None = None,
     alpha: float = DEFAULT_ALPHA,
     pipeline: Pipeline | None = None,
-    passes: Passes | None = None,
+    passes: Passes | Literal["auto"] | None = "auto",
     output: str | Path | None = None,
     options: Options | None = None,
 ) -> Iterator[Row]:
@@ -50,8 +50,9 @@ def audit_folder(
     alpha : float
         False-positive rate per image, over all keys together, 0 < alpha < 1.
     pipeline : Pipeline, optional
-    passes : Passes, optional
-        How a cheap first pass decides what is clear; without, every picture is inverted in full.
+    passes : Passes, "auto" or None
+        How a cheap first pass decides what is clear; with None every picture is inverted in full. "auto" is what
+        `first_pass.default_passes` chooses for the model, `pipeline` and the count of keys.
     output : path, optional
         Folder for Parquet shards and the summary; an audit that was cut short there goes on. Without, nothing is kept.
     options : Options, optional

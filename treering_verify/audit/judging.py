@@ -10,14 +10,14 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from treering_verify.audit.answers import answer
 from treering_verify.audit.reading import Reading, read_encoded, refused
 from treering_verify.audit.rows import Row
 from treering_verify.errors import KeyFileError, ModelError, UsageError
 from treering_verify.files import printable
-from treering_verify.first_pass import Passes
+from treering_verify.first_pass import Passes, default_passes
 from treering_verify.identification import gather
 from treering_verify.key_index import KeyIndex
 from treering_verify.models import LatentModel, makes_clips
@@ -66,9 +66,14 @@ class Judge:
 
     @classmethod
     def of(
-        cls, keys: Keys, model: LatentModel, alpha: float, pipeline: Pipeline, passes: Passes | None = None
+        cls,
+        keys: Keys,
+        model: LatentModel,
+        alpha: float,
+        pipeline: Pipeline,
+        passes: Passes | Literal["auto"] | None = None,
     ) -> Judge:
-        """Judge by keys and indexes.
+        """Judge by keys and indexes; passes "auto" are what `default_passes` chooses.
 
         Raises
         ------
@@ -81,8 +86,10 @@ class Judge:
             check_shape(f"a family of keys ({index.family})", index.family.latent_shape, model)
         if not 0 < alpha < 1:
             raise UsageError(f"alpha is {alpha}: choose a false-positive rate between 0 and 1, such as 1e-6")
-        weakness = check_profile(pipeline.profile, model, alpha, sum(map(len, indexes)))
-        return cls(model, indexes, alpha, pipeline, weakness=weakness, passes=passes and passes.of(model))
+        count = sum(map(len, indexes))
+        weakness = check_profile(pipeline.profile, model, alpha, count)
+        chosen = default_passes(model, pipeline, count) if passes == "auto" else passes
+        return cls(model, indexes, alpha, pipeline, weakness=weakness, passes=chosen and chosen.of(model))
 
     @property
     def keys_tried(self) -> int:

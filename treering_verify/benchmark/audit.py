@@ -39,8 +39,8 @@ def audit(model: LatentModel, scope: Scope) -> Findings:
     Last, by Ray what the local engine has audited: a folder under the null engine and, unless quick, images of the model.
     """
     count, rounds = scope.images(_BATCH, 4 * _BATCH), 1 if scope.quick else _ROUNDS
-    large = scope.images(2000, 20_000)
-    small = max(2, large // 20)
+    large = scope.images(2000, 100_000)
+    small = max(2, large // 100)
     with scope.progress("Throughput", rounds) as advance:
         turns = _throughput(model, count, rounds, advance)
     with scope.progress("Null audits", 2) as advance:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -39,6 +40,7 @@ _TRUTHS = ("marked", "unmarked")
 _BATCH = 16
 _SHARE = 10  # of the images that are marked: one in so many is read by every first pass
 _FULL = "full"
+_KEYS = (1, 10, 100, 1000, 1_000_000)  # that an audit may try
 _COLUMNS = (
     "detected",
     "detected in full",
@@ -102,6 +104,7 @@ def passes(model: LatentModel, scope: Scope) -> Findings:
         (
             Table("All attacks together", columns, tuple(line[1:] for line in together), note),
             Table("By attack", ("attack", *columns), tuple(lines)),
+            _by_keys(rows, chosen),
             times,
         ),
         seeds=f"{SEEDS['passes']} onwards, keys likewise; one key per image",
@@ -146,8 +149,7 @@ def _decided(
 ) -> list[dict[str, Any]]:
     chosen, rows = Passes(look), []
     for i, one, two in zip(members, first.tolist(), full.tolist(), strict=True):
-        settled = chosen.settles(one, DEFAULT_ALPHA)
-        log10, share = (one, chosen.share) if settled else (two, 1 - chosen.share)
+        settled, detected, detected_in_full = _outcome(chosen, one, two)
         rows.append(
             {
                 "pass": look,
@@ -157,11 +159,44 @@ def _decided(
                 "log10_first": one,
                 "log10_full": two,
                 "decided_by": "first" if settled else _FULL,
-                "detected": log10 <= np.log10(share * DEFAULT_ALPHA),
-                "detected_in_full": two <= np.log10(DEFAULT_ALPHA),
+                "detected": detected,
+                "detected_in_full": detected_in_full,
             }
         )
     return rows
+
+
+def _outcome(passes: Passes, first: float, full: float) -> tuple[bool, bool, bool]:
+    """Whether the first pass decides, two passes detect, and the full inversion alone does, by log10 p over all keys."""
+    settled = passes.settles(first, DEFAULT_ALPHA)
+    log10, share = (first, passes.share) if settled else (full, 1 - passes.share)
+    return settled, log10 <= math.log10(share * DEFAULT_ALPHA), full <= math.log10(DEFAULT_ALPHA)
+
+
+def _by_keys(rows: Sequence[dict[str, Any]], passes: Passes) -> Table:
+    """Say what two passes lose where more keys are tried: p-values of the image's own key, times their count."""
+    marked = [row for row in rows if row["pass"] == passes.look and row["truth"] == "marked"]
+    lines = []
+    for count in _KEYS:
+        pairs = [[min(0.0, row[name] + math.log10(count)) for name in ("log10_first", "log10_full")] for row in marked]
+        found = [_outcome(passes, first, full) for first, full in pairs]
+        whole = [detected for _, detected, detected_in_full in found if detected_in_full]
+        lines.append(
+            (
+                f"{count:,}",
+                Rate(sum(detected for _, detected, _ in found), len(found)),
+                Rate(len(whole), len(found)),
+                Rate(len(whole) - sum(whole), len(whole)) if whole else "none to lose",
+                f"{100 * statistics.fmean(settled for settled, _, _ in found):.0f} %",
+            )
+        )
+    return Table(
+        "With more keys",
+        ("keys tried", "detected", "detected in full", "lost", "decided: marked"),
+        tuple(lines),
+        f"Passes as above, by {passes.look}, all attacks together. The p of the image's own key times the count of keys: "
+        "what the gate looks at, too, so that a mark must stand out among all keys in the first pass already.",
+    )
 
 
 def _line(rows: Sequence[dict[str, Any]], look: str, attack: str | None, cost: dict[str, float]) -> tuple[Cell, ...]:
