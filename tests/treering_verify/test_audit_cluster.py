@@ -9,6 +9,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from treering_verify.audit.ray_session import connected
 from treering_verify.audit.readers import Limits
 from treering_verify.audit.rows import Row
 from treering_verify.audit.sources import Inputs
+from treering_verify.benchmark.engines import engine_lines, measure_engines
 from treering_verify.errors import UsageError
 from treering_verify.first_pass import Passes
 from treering_verify.models import LatentModel
@@ -158,6 +160,21 @@ def test_two_passes_decide_alike_on_a_cluster_and_on_one_machine(session: Path, 
         "first",
         "full",
     }
+
+
+def test_the_benchmark_compares_the_engines_row_by_row(
+    session: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("treering_verify.audit.ray_session.connected", lambda count: nullcontext())
+    fill(tmp_path / "in", 12)
+    judge = Judge.of(KEY, NullModel(), 1e-6, NULL_PIPELINE)
+    local, ray = measure_engines("null engine", judge, tmp_path / "in", tmp_path, 4, (2,))
+    assert (local["engine"], ray["engine"]) == ("local", "ray, 2 processors")
+    assert local["files"] == ray["files"] == 12 and ray["other"] == ray["otherwise"] == 0
+    lines = dict(engine_lines([local, ray]))
+    assert lines["null engine, 12 files, ray, 2 processors: rows unlike the local engine's"] == "0; verdicts: 0"
+    assert len(lines) == 3
+    assert [row.path for row in stored(tmp_path / "null engine-2")] == sorted(map(str, (tmp_path / "in").iterdir()))
 
 
 def test_an_address_from_outside_the_cluster_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

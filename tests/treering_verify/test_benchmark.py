@@ -31,7 +31,11 @@ from treering_verify.recovery import problem_of
 
 
 @pytest.mark.parametrize("name", [n for n in BENCHMARKS if n != "throughput"])
-def test_every_benchmark_stores_rows_summary_and_report(name: str, tiny_folder: Path, tmp_path: Path) -> None:
+def test_every_benchmark_stores_rows_summary_and_report(
+    name: str, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A cluster takes its time to begin: engines are compared on the one that test_audit_cluster.py has.
+    monkeypatch.setattr(importlib.import_module("treering_verify.benchmark.audit"), "has_ray", lambda: False)
     model = load_model(tiny_folder)
     # Images for a line to be fitted, and for keys to be told apart; what takes many looks at each needs no second one.
     least = {"cocoercivity": 4, "classification": 4, "search": 1}
@@ -54,7 +58,7 @@ def test_the_chosen_first_pass_reads_all_marked_images_and_the_others_a_share(
 ) -> None:
     module = importlib.import_module("treering_verify.benchmark.passes")
     monkeypatch.setattr(module, "_ATTACKS", ("clean", "jpeg:quality=50"))
-    monkeypatch.setattr(module, "_SHARE", 2)
+    monkeypatch.setattr(module, "_IN_DETAIL", 2)
     monkeypatch.setattr(module, "_BATCH", 3)
     found = BENCHMARKS["passes"](tiny_model, Scope(silent, count=5))
     chosen = default_look(tiny_model)

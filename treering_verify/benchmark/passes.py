@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 _ATTACKS = (CLEAN, "jpeg:quality=75", "jpeg:quality=25", "jpeg:quality=10", "noise:sigma=0.05", "blur:radius=2")
 _TRUTHS = ("marked", "unmarked")
 _BATCH = 16
-_SHARE = 10  # of the images that are marked: one in so many is read by every first pass
+_IN_DETAIL = 50  # images are read by every first pass, marked and unmarked
 _FULL = "full"
 _KEYS = (1, 10, 100, 1000, 1_000_000)  # that an audit may try
 _COLUMNS = (
@@ -57,11 +57,11 @@ _COLUMNS = (
 def passes(model: LatentModel, scope: Scope) -> Findings:
     """Read images by first passes and in full, each under a key of its own, and let each pair of passes decide.
 
-    Whether the chosen first pass loses anything takes many marked images, and nothing else: a tenth of them, and as many
+    Whether the chosen first pass loses anything takes many marked images, and nothing else: the first of them, and as many
     unmarked ones, are read by all the others too.
     """
-    count, chosen = scope.images(4, 500), Passes().of(model)
-    few = count if scope.quick else max(2, count // _SHARE)
+    count, chosen = scope.images(4, 640), Passes().of(model)
+    few = min(count, _IN_DETAIL)
     attacks = (_ATTACKS[0], _ATTACKS[2]) if scope.quick else _ATTACKS
     looks = [name for name in LOOKS if name != "screen" or model.screen is not None]
     rows: list[dict[str, Any]] = []
