@@ -82,6 +82,9 @@ def test_rows_hold_the_numbers_of_the_pass_that_decided_corrected_for_its_share(
         assert row.statistic == pytest.approx(alone.statistic) and row.log10_pvalue == pytest.approx(alone.log10_pvalue)
         assert row.log10_adjusted == pytest.approx(min(0.0, alone.log10_adjusted - np.log10(0.75)))  # type: ignore[operator]
     assert two[0].log10_adjusted == pytest.approx(two[0].log10_pvalue - np.log10(0.25))  # type: ignore[operator]
+    latent = [row.log10_pvalue for row in judged(marked, Passes(gate=1e-4))[0]]  # all decided by the first pass
+    assert [row.log10_first for row in two] == pytest.approx(latent)
+    assert {row.log10_first for row in one} == {None}
 
 
 def audit(paths: Path, output: Path, passes: Passes | None) -> list[Row]:

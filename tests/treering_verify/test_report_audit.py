@@ -150,6 +150,15 @@ def test_the_p_of_the_histogram_is_uniform_however_many_keys_were_tried(keys_tri
     assert uniform_pvalue(np.array([-300.0, 0.0]), keys_tried).tolist() == pytest.approx([keys_tried * 1e-300, 1.0])
 
 
+def test_the_histogram_of_two_passes_shows_the_first_and_says_so(tmp_path: Path) -> None:
+    first = np.log10((np.arange(1000) + 0.5) / 1000).tolist()
+    rows = [row(f"{i}.png") | {"log10_pvalue": -0.01, "log10_first": one} for i, one in enumerate(first)]
+    rows.append(row("text") | {"status": "skipped", "log10_pvalue": None, "log10_first": None})
+    folder = write_audit(tmp_path, [rows])
+    assert set(gather(open_audit(folder)).pvalue_counts["judged"].tolist()) == {1000 // digest.PVALUE_BINS}
+    assert "p of the first pass is uniform" in write_report(folder).read_text()
+
+
 def test_an_empty_and_an_unfinished_audit_have_a_page_too(tmp_path: Path) -> None:
     empty = write_report(write_audit(tmp_path / "none", []))
     assert "0 files." in empty.read_text()

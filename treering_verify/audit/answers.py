@@ -37,6 +37,8 @@ class Answer:
         This picture's share of the time of every pass that it went through.
     decided_by : {"first", "full"} or None
         Which of two passes decided; None where there was one.
+    log10_first : float or None
+        Log10 p of the first of two passes, of its strongest key alone, divided by no share; None where there was one.
     """
 
     evidence: tuple[KeyEvidence, ...]
@@ -45,6 +47,7 @@ class Answer:
     converged: bool
     seconds: float
     decided_by: str | None = None
+    log10_first: float | None = None
 
 
 def answer(
@@ -65,10 +68,20 @@ def answer(
     look = LOOKS[passes.look]
     found = _look(images, indexes, lambda batch: look(model, batch))
     unclear = [i for i, one in enumerate(found) if not passes.settles(one.evidence[0].log10_adjusted, alpha)]
-    answers = [replace(one, evidence=spent(one.evidence, passes.share), decided_by=FIRST) for one in found]
+    answers = [
+        replace(
+            one,
+            evidence=spent(one.evidence, passes.share),
+            decided_by=FIRST,
+            log10_first=one.evidence[0].log10_pvalue,
+        )
+        for one in found
+    ]
     for i, one in zip(unclear, _look(images[unclear], indexes, in_full) if unclear else [], strict=True):
         evidence, seconds = spent(one.evidence, 1 - passes.share), one.seconds + found[i].seconds
-        answers[i] = replace(one, evidence=evidence, seconds=seconds, decided_by=FULL)
+        answers[i] = replace(
+            one, evidence=evidence, seconds=seconds, decided_by=FULL, log10_first=answers[i].log10_first
+        )
     return answers
 
 

@@ -147,6 +147,7 @@ def judge_batch(judge: Judge, readings: Sequence[Reading]) -> list[Row]:
             converged=found.converged,
             seconds=reading.seconds + found.seconds,
             decided_by=found.decided_by,
+            log10_first=found.log10_first,
             **strongest,
         )
         rows.append(row)

@@ -56,6 +56,9 @@ class Row:
         Reading, and this image's share of the time of its batch; reading alone for a repeated picture.
     decided_by : {"first", "full"} or None
         Which pass decided, in an audit of two; the numbers are that pass's.
+    log10_first : float or None
+        In an audit of two passes, p of the first, of its strongest key alone, whichever pass decided: uniform on unmarked
+        images, which the p of the pass that decided is not.
     q_value : float or None
         Benjamini-Hochberg over the judged files of the audit, where it was asked for.
     """
@@ -82,6 +85,7 @@ class Row:
     converged: bool = False
     seconds: float = 0.0
     decided_by: str | None = None
+    log10_first: float | None = None
     q_value: float | None = None
 
     @property
@@ -150,6 +154,7 @@ def schema(with_q_values: bool = False) -> pyarrow.Schema:
         column("settings_id", pa.string()),
         column("seconds", pa.float64()),
         column("decided_by", pa.string(), True),
+        column("log10_first", pa.float64(), True),
     ]
     return pa.schema(columns + ([column("q_value", pa.float64(), True)] if with_q_values else []))
 

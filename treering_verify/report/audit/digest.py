@@ -42,7 +42,8 @@ class Digest:
     folders : dict of Counter
         Labels by folder; "/..." at the end of one says that all below it are counted there.
     pvalue_counts : dict of (PVALUE_BINS,) int
-        For "judged" and `NO_EVIDENCE`: files by p, corrected for all keys so that it is uniform on unmarked images.
+        For "judged" and `NO_EVIDENCE`: files by p, of the first pass where there were two, corrected for all keys so that it
+        is uniform on unmarked images.
     rows : dict of list of dict
         The sample, by label, in order.
     """
@@ -116,8 +117,14 @@ def _count(digest: Digest, batch: Any) -> None:
 
 
 def _count_pvalues(digest: Digest, batch: Any, keys_tried: int) -> None:
+    """Count p; in an audit of two passes that of the first, for which pass decides depends on it."""
+    from pyarrow import compute
+
     for name, chosen in (("judged", batch), (NO_EVIDENCE, _of_label(batch, NO_EVIDENCE))):
-        p = uniform_pvalue(chosen["log10_pvalue"].drop_null().to_numpy(), keys_tried)
+        log10 = chosen["log10_pvalue"]
+        if "log10_first" in chosen.column_names:
+            log10 = compute.coalesce(chosen["log10_first"], log10)
+        p = uniform_pvalue(log10.drop_null().to_numpy(), keys_tried)
         digest.pvalue_counts[name] += np.histogram(p, PVALUE_BINS, (0.0, 1.0))[0]
 
 

@@ -68,6 +68,7 @@ def render(audit: AuditRows, digest: Digest, tiles: Sequence[Tile], note: str = 
         keys=_key_lines(audit, digest),
         figure=figure,
         histogram_note=verdict,
+        two_passes="log10_first" in audit.columns,
         facts=_facts(audit),
     )
 

@@ -44,8 +44,8 @@ COLUMNS = {
 }
 """Name and Arrow type of every column of version 1; `OPTIONAL` ones may follow."""
 
-OPTIONAL = {"path_bytes": "binary", "decided_by": "string", "q_value": "float64"}
-"""`path_bytes`: the name itself where it is no UTF-8, and `path` shows it escaped; `decided_by`: see `audit.rows.Row`."""
+OPTIONAL = {"path_bytes": "binary", "decided_by": "string", "log10_first": "float64", "q_value": "float64"}
+"""`path_bytes`: the name itself where it is no UTF-8, and `path` shows it escaped; the others: see `audit.rows.Row`."""
 
 
 @dataclass(frozen=True)
