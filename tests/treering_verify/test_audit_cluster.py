@@ -168,13 +168,14 @@ def test_the_benchmark_compares_the_engines_row_by_row(
     monkeypatch.setattr("treering_verify.audit.ray_session.connected", lambda count: nullcontext())
     fill(tmp_path / "in", 12)
     judge = Judge.of(KEY, NullModel(), 1e-6, NULL_PIPELINE)
-    local, ray = measure_engines("null engine", judge, tmp_path / "in", tmp_path, 4, (2,))
-    assert (local["engine"], ray["engine"]) == ("local", "ray, 2 processors")
-    assert local["files"] == ray["files"] == 12 and ray["other"] == ray["otherwise"] == 0
+    local, ray = measure_engines("null engine", judge, tmp_path / "in", tmp_path, 4, ((2, 1),))
+    assert (local["engine"], ray["engine"]) == ("local", "ray, 2 workers of 1 processor")
+    assert local["files"] == ray["files"] == 12 and ray["other"] == ray["otherwise"] == ray["apart"] == 0
     lines = dict(engine_lines([local, ray]))
-    assert lines["null engine, 12 files, ray, 2 processors: rows unlike the local engine's"] == "0; verdicts: 0"
+    unlike = lines["null engine, 12 files, ray, 2 workers of 1 processor: rows unlike the local engine's"]
+    assert unlike == "0, log10 p by at most 0; verdicts: 0"
     assert len(lines) == 3
-    assert [row.path for row in stored(tmp_path / "null engine-2")] == sorted(map(str, (tmp_path / "in").iterdir()))
+    assert [row.path for row in stored(tmp_path / "null engine-2-1")] == sorted(map(str, (tmp_path / "in").iterdir()))
 
 
 def test_an_address_from_outside_the_cluster_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

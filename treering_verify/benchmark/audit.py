@@ -17,7 +17,7 @@ from treering_verify.audit.judging import Judge, judge_batch
 from treering_verify.audit.null import NULL_PIPELINE, NullModel
 from treering_verify.audit.reading import read_path
 from treering_verify.audit.sources import Inputs
-from treering_verify.benchmark.engines import engine_lines, has_ray, measure_engines, processors_here
+from treering_verify.benchmark.engines import clusters_here, engine_lines, has_ray, measure_engines
 from treering_verify.benchmark.memory import fresh_process
 from treering_verify.benchmark.scope import SEEDS, Scope
 from treering_verify.findings import Findings, Table
@@ -99,8 +99,7 @@ def _engines(model: LatentModel, scope: Scope) -> list[dict[str, Any]]:
         for what, judge in judges.items():
             images = Path(folder) / f"{what} images"
             _fill(images, counts[what])
-            processors = processors_here(scope.quick)
-            found += measure_engines(what, judge, images, Path(folder), _BATCH, processors)
+            found += measure_engines(what, judge, images, Path(folder), _BATCH, clusters_here(scope.quick))
             advance()
     return found
 

@@ -27,9 +27,9 @@ def has_ray() -> bool:
 
 
 def measure_engines(
-    what: str, judge: Judge, images: Path, outputs: Path, batch_size: int, processors: Sequence[int]
+    what: str, judge: Judge, images: Path, outputs: Path, batch_size: int, clusters: Sequence[tuple[int, int]]
 ) -> list[dict[str, Any]]:
-    """Audit a folder by the local engine, then by Ray on clusters of so many processors of this machine.
+    """Audit a folder by the local engine, then by Ray on clusters of this machine.
 
     Parameters
     ----------
@@ -38,43 +38,50 @@ def measure_engines(
     judge : Judge
     images, outputs : Path
     batch_size : int
-    processors : sequence of int
+    clusters : sequence of (int, int)
+        Processors of each, and how many of them a worker takes.
 
     Returns
     -------
     list of dict
-        For each audit: what, engine ("local" or "ray, 2 processors"), files; start, the seconds in which the cluster
-        began, and seconds of the audit after it; first, the seconds until there were rows, and head, how many these were;
+        For each audit: what, engine ("local" or "ray, 2 workers of 1 processor"), files; start, the seconds in which the
+        cluster began, and seconds of the audit after it; first, the seconds until there were rows, and head, how many;
         for Ray's: the rows that are not the local engine's, but for their seconds (other), and of other verdict, code or
-        key (otherwise).
+        key (otherwise); the largest difference of their log10 p (apart).
     """
     from treering_verify.audit.ray_session import connected
 
     found: list[dict[str, Any]] = []
     expected: list[dict[str, Any]] = []
-    for count in (0, *processors):
-        engine = f"ray, {count} processor{'s' if count > 1 else ''}" if count else LOCAL
+    for count, each in ((0, 1), *clusters):
+        engine = f"ray, {_named(count // each, 'worker')} of {_named(each, 'processor')}" if count else LOCAL
         begun = time.perf_counter()
         with connected(count) if count else nullcontext():
             start = time.perf_counter() - begun
-            output = outputs / f"{what}-{count}"
-            options = Options(batch_size=batch_size, engine="ray" if count else LOCAL)
+            output = outputs / f"{what}-{count}-{each}"
+            options = Options(batch_size=batch_size, engine="ray" if count else LOCAL, worker_cpus=each)
             record, rows = _audit(Inputs((str(images),)), judge, output, options)
         record |= {"what": what, "engine": engine, "start": start}
         if count:
             pairs = list(zip(expected, rows, strict=True))
             record["other"] = sum(a != b for a, b in pairs)
             record["otherwise"] = sum(any(a[k] != b[k] for k in ("verdict", "code", "key")) for a, b in pairs)
+            numbers = [[row["log10_pvalue"] or 0.0 for row in pair] for pair in pairs]
+            record["apart"] = max(abs(a - b) for a, b in numbers)
         else:
             expected = rows
         found.append(record)
     return found
 
 
-def processors_here(quick: bool) -> tuple[int, ...]:
-    """Sizes of clusters to measure on this machine."""
+def clusters_here(quick: bool) -> tuple[tuple[int, int], ...]:
+    """Clusters to measure on this machine: one worker of one processor, one on each, and one that has all."""
     most = os.cpu_count() or 1
-    return (most,) if quick or most == 1 else (1, most)
+    return ((most, 1),) if quick or most == 1 else ((1, 1), (most, 1), (most, most))
+
+
+def _named(count: int, what: str) -> str:
+    return f"{count} {what}{'s' if count > 1 else ''}"
 
 
 def engine_lines(records: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
@@ -93,7 +100,10 @@ def engine_lines(records: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
                 f"{name}: time with all that has to start",
                 f"{record['start'] + record['seconds']:.1f} s = {whole:.2f} times the local engine's",
             ),
-            (f"{name}: rows unlike the local engine's", f"{record['other']}; verdicts: {record['otherwise']}"),
+            (
+                f"{name}: rows unlike the local engine's",
+                f"{record['other']}, log10 p by at most {record['apart']:.1g}; verdicts: {record['otherwise']}",
+            ),
         ]
     return lines
 
