@@ -70,7 +70,9 @@ class Store:
 
     def __init__(self, folder: Path, facts: dict[str, Any], settings_id: str, overwrite: bool = False) -> None:
         # Loads all that writes shards: what is broken there shows before the first image, and memory is what it stays.
-        row_module.to_table([])
+        import pyarrow.parquet
+
+        pyarrow.parquet.write_table(row_module.to_table([]), io.BytesIO())
         self.folder, self.state, self._settings_id = folder, folder / STATE, settings_id
         self._shown = printable(str(folder))
         self._ledger: dict[int, dict[str, Any]] = {}
