@@ -2,6 +2,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --no-compile -c constraints.txt torch
+# On all cores, where pip takes one. Some packages bring templates that are no Python: they are left out.
+COMPILE := $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib >/dev/null 2>&1 || true
 
 .PHONY: demo test test-slow lint clean
 
@@ -21,12 +24,14 @@ lint: $(VENV)/.dev
 
 $(VENV)/.demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt torch -e .
+	$(INSTALL) -e .
+	$(COMPILE)
 	touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt torch -e '.[dev,ray]'
+	$(INSTALL) -e '.[dev,ray]'
+	$(COMPILE)
 	touch $@
 
 clean:
