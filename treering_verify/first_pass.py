@@ -95,9 +95,8 @@ LOOKS: dict[str, Callable[[LatentModel, torch.Tensor], tuple[torch.Tensor, Inver
     "screen": screened,
 }
 AUTO = "auto"  # screen where the model brings one, latent elsewhere
-MOST_KEYS = (
-    10  # that two passes are chosen for by themselves: with more, the gate was not measured to lose next to nothing
-)
+# Keys for which two passes are chosen by themselves: with more, the gate loses more than next to nothing (docs/audit.md).
+MOST_KEYS = 10
 
 
 def default_look(model: LatentModel) -> str:

@@ -91,7 +91,7 @@ def test_a_full_disk_ends_the_audit_with_advice_and_more_space_lets_it_go_on(tmp
     small.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160k", "tmpfs", str(small)], capture_output=True)
     if mounted.returncode:
-        pytest.skip(f"no small file system can be mounted here: {mounted.stderr.decode().strip()}")
+        pytest.skip(f"no small file system can be mounted here, run as root: {mounted.stderr.decode().strip()}")
     try:
         with pytest.raises(UsageError, match="free space"):
             audited(tmp_path / "in", small / "out", shard_rows=2)

@@ -26,6 +26,6 @@ def test_with_more_keys_a_weak_mark_no_longer_passes_the_gate() -> None:
     first, full = np.array([-80.0, -3.0, -3.0]), np.array([-90.0, -20.0, -6.5])
     rows = _decided("clean", "marked", "latent", range(3), first, full)
     lines = {line[0]: line[1:] for line in _by_keys(rows, Passes("latent")).rows}
-    assert lines["1"] == (Rate(3, 3), Rate(3, 3), Rate(0, 3), "33 %")
-    assert lines["10"] == (Rate(2, 3), Rate(2, 3), Rate(0, 2), "33 %")  # the third no longer reaches alpha in full
-    assert lines["1,000"] == (Rate(1, 3), Rate(2, 3), Rate(1, 2), "100 %")  # the second's first p is 1
+    assert lines["1"] == (Rate(3, 3), Rate(3, 3), Rate(0, 3), Rate(0, 3), "33 %")
+    assert lines["10"] == (Rate(2, 3), Rate(2, 3), Rate(0, 2), Rate(0, 2), "33 %")  # the third is below alpha no more
+    assert lines["1,000"] == (Rate(1, 3), Rate(2, 3), Rate(1, 2), Rate(0, 2), "100 %")  # the second's first p is 1

@@ -154,9 +154,13 @@ def test_the_histogram_of_two_passes_shows_the_first_and_says_so(tmp_path: Path)
     first = np.log10((np.arange(1000) + 0.5) / 1000).tolist()
     rows = [row(f"{i}.png") | {"log10_pvalue": -0.01, "log10_first": one} for i, one in enumerate(first)]
     rows.append(row("text") | {"status": "skipped", "log10_pvalue": None, "log10_first": None})
-    folder = write_audit(tmp_path, [rows])
+    folder = write_audit(tmp_path / "two", [rows], decided_by={"first": 1000})
     assert set(gather(open_audit(folder)).pvalue_counts["judged"].tolist()) == {1000 // digest.PVALUE_BINS}
     assert "p of the first pass is uniform" in write_report(folder).read_text()
+    alone = write_audit(tmp_path / "one", [[line | {"log10_first": None} for line in rows]])
+    assert gather(open_audit(alone)).pvalue_counts["judged"].tolist()[-1] == 1000
+    text = write_report(alone).read_text()
+    assert "p is uniform" in text and "first pass" not in text
 
 
 def test_an_empty_and_an_unfinished_audit_have_a_page_too(tmp_path: Path) -> None:

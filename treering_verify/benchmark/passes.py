@@ -6,6 +6,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -177,22 +178,28 @@ def _by_keys(rows: Sequence[dict[str, Any]], passes: Passes) -> Table:
     """Say what two passes lose where more keys are tried: p-values of the image's own key, times their count."""
     marked = [row for row in rows if row["pass"] == passes.look and row["truth"] == "marked"]
     lines = []
+
+    def lost(outcomes: list[tuple[bool, bool, bool]]) -> Cell:
+        whole = [detected for _, detected, detected_in_full in outcomes if detected_in_full]
+        return Rate(len(whole) - sum(whole), len(whole)) if whole else "none to lose"
+
     for count in _KEYS:
         pairs = [[min(0.0, row[name] + math.log10(count)) for name in ("log10_first", "log10_full")] for row in marked]
         found = [_outcome(passes, first, full) for first, full in pairs]
-        whole = [detected for _, detected, detected_in_full in found if detected_in_full]
+        open_gate = [_outcome(replace(passes, gate=1.0), first, full) for first, full in pairs]
         lines.append(
             (
                 f"{count:,}",
                 Rate(sum(detected for _, detected, _ in found), len(found)),
-                Rate(len(whole), len(found)),
-                Rate(len(whole) - sum(whole), len(whole)) if whole else "none to lose",
+                Rate(sum(detected_in_full for _, _, detected_in_full in found), len(found)),
+                lost(found),
+                lost(open_gate),
                 f"{100 * statistics.fmean(settled for settled, _, _ in found):.0f} %",
             )
         )
     return Table(
         "With more keys",
-        ("keys tried", "detected", "detected in full", "lost", "decided: marked"),
+        ("keys tried", "detected", "detected in full", "lost", "lost with gate 1", "decided: marked"),
         tuple(lines),
         f"Passes as above, by {passes.look}, all attacks together. The p of the image's own key times the count of keys: "
         "what the gate looks at, too, so that a mark must stand out among all keys in the first pass already.",

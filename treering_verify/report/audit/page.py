@@ -68,7 +68,7 @@ def render(audit: AuditRows, digest: Digest, tiles: Sequence[Tile], note: str = 
         keys=_key_lines(audit, digest),
         figure=figure,
         histogram_note=verdict,
-        two_passes="log10_first" in audit.columns,
+        two_passes="decided_by" in audit.summary,
         facts=_facts(audit),
     )
 
