@@ -37,17 +37,15 @@ _METHODS: dict[str, Pipeline] = {
     "default, exact": Pipeline(noise_method="exact"),
     "encoder, naive, 50 steps": Pipeline(inversion="encoder", noise_method="naive", steps=50),
 }
-# All patterns but the main one take a fifth of the images, inversion methods a tenth, each strength of a curve a 25th: some
-# 50,000 inversions at the full count of 500. With a fifth for all it would be 150,000.
-_FEWER, _BY_METHOD, _BY_STRENGTH = 5, 10, 25
+# All patterns but the main one take a fifth of the images, inversion methods and each strength of a curve a 31st, a batch
+# of 16: some 50,000 inversions at the full count of 500. With a fifth for all it would be 150,000.
+_FEWER, _FEWEST = 5, 31
 
 
 def robustness(model: LatentModel, scope: Scope) -> Findings:
     """Judge marked images, each under a key of its own, and unmarked ones, each under a fresh key, both processed alike."""
     count = scope.images(4, 500)
-    fewer, by_method, by_strength = (
-        count if scope.quick else max(2, count // share) for share in (_FEWER, _BY_METHOD, _BY_STRENGTH)
-    )
+    fewer, fewest = (count if scope.quick else max(2, count // share) for share in (_FEWER, _FEWEST))
     wanted = QUICK if scope.quick else TWELVE
     conditions, left_out = available(wanted, model)
     curves, missing = _curves(quick_scales() if scope.quick else scales(), model)
@@ -55,10 +53,10 @@ def robustness(model: LatentModel, scope: Scope) -> Findings:
     compared = SEVEN[:1] + SEVEN[2:3] if scope.quick else SEVEN
     methods = _methods(model, quick=scope.quick)
     many = {pattern: count if pattern == _MAIN else fewer for pattern in patterns}
-    few = {pattern: by_strength for pattern in patterns if pattern in _CURVES}
+    few = {pattern: fewest for pattern in patterns if pattern in _CURVES}
     tasks = _plan(conditions, compared, curves, many, few, 2 * count)
     tasks += [
-        Task(condition, {_MAIN: by_method}, 0, searched=False, method=name, pipeline=pipeline)
+        Task(condition, {_MAIN: fewest}, 0, searched=False, method=name, pipeline=pipeline)
         for name, pipeline in methods.items()
         for condition in conditions
     ]
@@ -82,8 +80,8 @@ def robustness(model: LatentModel, scope: Scope) -> Findings:
         figures(found, curves, drawn),
         seeds=f"{SEEDS['robustness']} onwards, keys likewise; each image under a key of its own",
         count=f"{count} marked by {_MAIN}, {fewer} by each other pattern and {2 * count} unmarked ({photographs} "
-        f"photographs) under the conditions; {by_method} for each inversion method; {by_strength} marked and "
-        f"{2 * by_strength} unmarked elsewhere; {2 * count} other unmarked ones for thresholds",
+        f"photographs) under the conditions; {fewest} for each inversion method; {fewest} marked and "
+        f"{2 * fewest} unmarked elsewhere; {2 * count} other unmarked ones for thresholds",
     )
 
 
