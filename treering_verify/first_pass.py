@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from treering_verify import noise_inversion
 from treering_verify.errors import UsageError
 from treering_verify.models import LatentModel
-from treering_verify.recovery import Pipeline, recover_noise
+from treering_verify.recovery import Pipeline, recover_by, recover_noise
 from treering_verify.results import Inversion, KeyEvidence
 
 if TYPE_CHECKING:
@@ -59,12 +59,11 @@ def inverted(model: LatentModel, image: torch.Tensor) -> tuple[torch.Tensor, Inv
 
 def stepped(model: LatentModel, image: torch.Tensor, *, steps: int) -> tuple[torch.Tensor, Inversion]:
     """Read what the first `steps` of the usual ten diffusion steps make of the encoder's latent; else as `latent`."""
-    import torch
 
-    start, inversion = latent(model, image)
-    with torch.inference_mode():
-        passed = noise_inversion.trajectory(model, start, steps=noise_inversion.DEFAULT_STEPS, most=steps)
-    return passed[-1], inversion
+    def upwards(start: torch.Tensor) -> torch.Tensor:
+        return noise_inversion.trajectory(model, start, steps=noise_inversion.DEFAULT_STEPS, most=steps)[-1]
+
+    return recover_by(model, image, _ENCODER, upwards)
 
 
 def screened(model: LatentModel, image: torch.Tensor) -> tuple[torch.Tensor, Inversion]:
@@ -75,15 +74,14 @@ def screened(model: LatentModel, image: torch.Tensor) -> tuple[torch.Tensor, Inv
     UsageError
         If the model has no screen.
     """
-    import torch
-
     screen = model.screen
     if screen is None:
         raise UsageError("this model has no screen: choose another first pass, such as latent")
-    start, inversion = latent(model, image)
-    with torch.inference_mode():
-        passed = noise_inversion.trajectory(model, start, steps=screen.steps, most=screen.points[-1])
-        return screen(passed), inversion
+
+    def upwards(start: torch.Tensor) -> torch.Tensor:
+        return screen(noise_inversion.trajectory(model, start, steps=screen.steps, most=screen.points[-1]))
+
+    return recover_by(model, image, _ENCODER, upwards)
 
 
 LOOKS: dict[str, Callable[[LatentModel, torch.Tensor], tuple[torch.Tensor, Inversion]]] = {

@@ -221,16 +221,18 @@ def undo(image: torch.Tensor, hypothesis: Hypothesis) -> torch.Tensor:
     return _moved(image, hypothesis, "border").clamp(-1, 1)
 
 
-def mask(latent_shape: tuple[int, int, int], hypothesis: Hypothesis) -> torch.Tensor:
-    """Return what a picture that was brought back shows, per cell of its latent, 1 or 0 and between at the rim: (h, w).
+def mask(latent_shape: tuple[int, int, int], hypothesis: Hypothesis, shown: torch.Tensor | None = None) -> torch.Tensor:
+    """Say what a picture that was brought back shows, per cell of its latent, 1 or 0 and between at the rim: (1, 1, h, w).
 
-    Of a clip that began late, per plane: (C, 1, 1).
+    Of a clip that began late, per plane too: (1, C, h, w). `shown`, (1, 1, H, W): what it showed before (`seen`).
     """
     import torch
 
+    before = torch.ones(1, 1, *latent_shape[1:]) if shown is None else shown
+    cells = torch.nn.functional.adaptive_avg_pool2d(before, latent_shape[1:])
     if hypothesis.offset:
-        return hypothesis.offset.mask(latent_shape[0])
-    return _moved(torch.ones(1, 1, *latent_shape[1:]), hypothesis, "zeros")[0, 0].clamp(0, 1)
+        return cells * hypothesis.offset.mask(latent_shape[0])
+    return _moved(cells, hypothesis, "zeros").clamp(0, 1)
 
 
 def _moved(picture: torch.Tensor, hypothesis: Hypothesis, padding: str) -> torch.Tensor:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from treering_verify import decoder_inversion, noise_inversion
 from treering_verify.errors import UsageError
 from treering_verify.models import LatentModel, makes_clips
 from treering_verify.profiles import Profile
+from treering_verify.seen import filled, masked, seen
 
 if TYPE_CHECKING:
     import torch
@@ -87,7 +90,7 @@ def recover_latent(model: LatentModel, image: torch.Tensor, pipeline: Pipeline) 
 def recover_noise(
     model: LatentModel, image: torch.Tensor, pipeline: Pipeline | None = None
 ) -> tuple[torch.Tensor, Inversion]:
-    """Take images back to their noise.
+    """Take images back to their noise, as far as they show anything of it (`seen`).
 
     Parameters
     ----------
@@ -101,13 +104,34 @@ def recover_noise(
     inversion : Inversion
         The decoder inversion's result.
     """
+    pipeline = pipeline or Pipeline()
+    upwards = partial(noise_inversion.invert, model, method=pipeline.noise_method, steps=pipeline.steps)
+    return recover_by(model, image, pipeline, upwards)
+
+
+def recover_by(
+    model: LatentModel, image: torch.Tensor, pipeline: Pipeline, upwards: Callable[[torch.Tensor], torch.Tensor]
+) -> tuple[torch.Tensor, Inversion]:
+    """As `recover_noise`, with any way from latents to noise, both (B, C, h, w)."""
     import torch
 
-    pipeline = pipeline or Pipeline()
-    solution = recover_latent(model, image, pipeline)
+    shown = seen(image)
+    solution = recover_latent(model, filled(image, shown), pipeline)
     with torch.inference_mode():
-        noise_hat = noise_inversion.invert(model, solution.latent, pipeline.noise_method, steps=pipeline.steps)
-    return noise_hat, solution
+        noise_hat = masked(upwards(solution.latent), shown)
+    return noise_hat, replace(solution, shown=tuple(shown.flatten(1).mean(dim=1).tolist()))
+
+
+def recover_both(model: LatentModel, image: torch.Tensor, pipeline: Pipeline) -> tuple[torch.Tensor, torch.Tensor]:
+    """Noise_hat as `recover_noise` gives it, and the whole of what `naive` says, which published statistics take."""
+    whole: list[torch.Tensor] = []
+
+    def upwards(latent: torch.Tensor) -> torch.Tensor:
+        noise, raw = noise_inversion.with_naive(model, latent, pipeline.noise_method, steps=pipeline.steps)
+        whole.append(raw)
+        return noise
+
+    return recover_by(model, image, pipeline, upwards)[0], whole[0]
 
 
 def together(model: LatentModel, pipeline: Pipeline) -> int:

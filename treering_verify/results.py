@@ -87,6 +87,9 @@ class Verdict:
         Images that each stratum of the calibration holds; 0 for the exact test.
     profile : str
         Digest of the model's profile that the image was judged by; "" without one.
+    shown : float
+        Share of the picture that shows anything, and was read; the rest is areas of one colour, cut off or covered. NaN on
+        errors.
     """
 
     path: str
@@ -105,6 +108,7 @@ class Verdict:
     detector: str = "exact-cosine"
     null_count: int = 0
     profile: str = ""
+    shown: float = float("nan")
 
     @property
     def best(self) -> KeyEvidence | None:
@@ -147,6 +151,7 @@ class Verdict:
             "note": self.note,
             "residual": self.residual if best else None,
             "converged": self.converged,
+            "shown": round(self.shown, 4) if best else None,
             "seconds": round(self.seconds, 4),
             **({} if self.message is None else {"message": self.message}),
             **({"profile": self.profile} if self.profile else {}),
@@ -202,6 +207,8 @@ class Inversion:
     status : tuple of str
         Per item: "tolerance", "stagnated", "refined" (by learned steps), "overfit" (further steps would have
         fitted the attack), "budget" or "diverged" (nothing better than the start was found).
+    shown : tuple of float
+        Share of each picture that shows anything (`seen`); empty where nobody looked.
     """
 
     latent: torch.Tensor
@@ -209,6 +216,7 @@ class Inversion:
     trace: torch.Tensor
     iterations: torch.Tensor
     status: tuple[str, ...]
+    shown: tuple[float, ...] = ()
 
     @property
     def converged(self) -> tuple[bool, ...]:

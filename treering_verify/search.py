@@ -20,6 +20,7 @@ from treering_verify.hypotheses import IDENTITY_WEIGHT, KINDS, Hypothesis, candi
 from treering_verify.key import Key
 from treering_verify.offsets import Timeline
 from treering_verify.patterns import PATTERNS
+from treering_verify.seen import masked
 from treering_verify.watermark import extract, features
 
 if TYPE_CHECKING:
@@ -118,12 +119,13 @@ def guess(
     return [sorted(guesses, key=lambda g: g.evidence.log10_pvalue)[:keep] for guesses in best]
 
 
-def confirm(noise_hat: torch.Tensor, key: Key, guessed: Guess) -> Guess:
-    """Test a key on the noise, (C, h, w), of a picture in which a hypothesis was undone, where it shows anything."""
+def confirm(noise_hat: torch.Tensor, key: Key, guessed: Guess, shown: torch.Tensor | None = None) -> Guess:
+    """Test a key on the noise, (C, h, w), of a picture in which a hypothesis was undone, where it shows anything.
+
+    `shown`, (1, 1, H, W): what the picture showed before (`seen`); all, if left out.
+    """
     from detectors import searched_cosine_test
 
-    shown = mask(key.latent_shape, guessed.hypothesis)
-    centred = noise_hat.cpu() - noise_hat.cpu().mean(dim=(-2, -1), keepdim=True)
-    values = extract((centred * shown)[None], key)
-    found = searched_cosine_test(features(values, key), key.numbers, [guessed.weight])
+    read = masked(noise_hat.cpu()[None], mask(key.latent_shape, guessed.hypothesis, shown))
+    found = searched_cosine_test(features(extract(read, key), key), key.numbers, [guessed.weight])
     return Guess(found.evidence, guessed.hypothesis, guessed.weight)

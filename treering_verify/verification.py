@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 DEFAULT_ALPHA = 1e-6
 DEFAULT_SEARCH = Search()
+LITTLE_SHOWN = 0.08
+"""Share of the picture below which its mark would be missed too often for 'no evidence' (docs/attacks.md)."""
 
 
 def verify(
@@ -195,13 +197,13 @@ def _judge(
         except ImageError as error:
             read.append(error)
     good = [i for i, item in enumerate(read) if not isinstance(item, ImageError)]
-    answers: dict[int, tuple[tuple[KeyEvidence, ...], float, str]] = {}
+    answers: dict[int, tuple[tuple[KeyEvidence, ...], float, str, float]] = {}
     if good:
         image_batch = torch.cat([item[0] for item in read if not isinstance(item, ImageError)])
         noise_hat, solution = recover_noise(model, image_batch, pipeline)
         evidence = weigh_images(noise_hat, image_batch)
         for row, i in enumerate(good):
-            answers[i] = (evidence[row], float(solution.residual[row]), solution.status[row])
+            answers[i] = (evidence[row], float(solution.residual[row]), solution.status[row], solution.shown[row])
     seconds = (time.perf_counter() - started) / len(sources)
     profile = pipeline.profile.digest if pipeline.profile else ""
     verdicts = []
@@ -218,8 +220,8 @@ def _judge(
                 profile=profile,
             )
         else:
-            found, residual, status = answers[i]
-            answer, code, reason = decide(found, alpha, item[1], status, weakness)
+            found, residual, status, shown = answers[i]
+            answer, code, reason = decide(found, alpha, item[1], status, weakness, shown)
             verdict = Verdict(
                 paths[i],
                 "ok",
@@ -234,6 +236,7 @@ def _judge(
                 seconds,
                 keys_tried,
                 profile=profile,
+                shown=shown,
             )
         verdicts.append(verdict)
     return verdicts
@@ -253,7 +256,7 @@ _UNSETTLED = ("budget", "diverged")
 
 
 def decide(
-    evidence: tuple[KeyEvidence, ...], alpha: float, note: str, status: str, weakness: str = ""
+    evidence: tuple[KeyEvidence, ...], alpha: float, note: str, status: str, weakness: str = "", shown: float = 1.0
 ) -> tuple[str, str, str]:
     """Verdict, code and reason. A p-value at or under alpha counts whatever was done to the image before.
 
@@ -268,6 +271,8 @@ def decide(
         How the decoder inversion ended (`Inversion.status`).
     weakness : str
         Why marks of this model would be missed (`Profile.weakness`), or "".
+    shown : float
+        Share of the picture that shows anything (`Inversion.shown`).
     """
     if evidence[0].log10_adjusted <= np.log10(alpha):
         return DETECTED, "", ""
@@ -276,6 +281,11 @@ def decide(
     if status == "diverged":
         reason = "the decoder inversion found nothing better than its start: the model may not be the image's"
         return INCONCLUSIVE, "not_converged", reason
+    if shown < LITTLE_SHOWN:
+        reason = (
+            f"{shown:.1%} of the picture shows anything, the rest is one colour: too little to tell; find the original"
+        )
+        return INCONCLUSIVE, "little_shown", reason
     if note:
         what = "a picture of another size, or a clip of another length, was cut or scaled since"
         reason = f"{note}: {what}, which hides a mark; find the original"

@@ -15,6 +15,7 @@ from treering_verify.offsets import Timeline
 from treering_verify.patterns import PATTERNS
 from treering_verify.results import KeyEvidence
 from treering_verify.search import Guess, Search, as_it_is, confirm, guess
+from treering_verify.seen import filled, seen
 from treering_verify.watermark import extract, features, weigh_key
 
 if TYPE_CHECKING:
@@ -118,9 +119,11 @@ def weigh_searched(
     if dear:
         import torch
 
-        undone = again(torch.cat([undo(image[row : row + 1], one.hypothesis) for row, _, one in dear]))
+        shown = seen(image)
+        whole = filled(image, shown)
+        undone = again(torch.cat([undo(whole[row : row + 1], one.hypothesis) for row, _, one in dear]))
         for (row, position, one), noise in zip(dear, undone, strict=True):
-            improve(row, position, confirm(noise, keys[position], one))
+            improve(row, position, confirm(noise, keys[position], one, shown[row : row + 1]))
     return ranked
 
 

@@ -24,11 +24,12 @@ from treering_verify.benchmark.own_keys import evidence_of, generate_each
 from treering_verify.benchmark.rates import Series, calibrated_limits, exact_limits, mean_of, pooled
 from treering_verify.benchmark.robustness import robustness
 from treering_verify.benchmark.robustness_curves import figures, held_table
-from treering_verify.benchmark.robustness_tables import as_verified, series_of, summary_table
+from treering_verify.benchmark.robustness_tables import as_verified, blank_share, series_of, summary_table
 from treering_verify.benchmark.scope import CLEAN, SEEDS
 from treering_verify.benchmark.strangers import strangers
-from treering_verify.benchmark.trials import EXACT, KEYS, SEARCHED, Recovered, Rivals, nearest_rivals, weigh_each
-from treering_verify.generation import initial_noise
+from treering_verify.benchmark.trials import BLANK, EXACT, KEYS, SEARCHED, Recovered, Rivals, nearest_rivals, weigh_each
+from treering_verify.generation import generate, initial_noise
+from treering_verify.images import to_tensor
 from treering_verify.key import Family, Key
 from treering_verify.models import LatentModel
 from treering_verify.patterns import PATTERNS
@@ -212,6 +213,18 @@ def test_an_end_in_between_loses_nothing_and_a_second_run_measures_nothing(
     assert same(resumed, measure(model, scope, tasks(), 4, 4))
 
 
+def test_pictures_of_which_nothing_is_left_are_counted(tiny_model: LatentModel) -> None:
+    key = Key.generate(tiny_model.latent_shape, seed=1)
+    pictures = [made.image for made in generate(tiny_model, key, seeds=[1], steps=2)]
+    pictures += [Image.new("RGB", pictures[0].size, "white"), pictures[0].copy()]
+    pictures[2].paste((255, 255, 255), (0, 0, pictures[0].width - 2, pictures[0].height))
+    noise = torch.zeros(3, *tiny_model.latent_shape)
+    found = Recovered(torch.cat([to_tensor(picture) for picture in pictures]), noise, None, Pipeline())
+    assert weigh_each(tiny_model, found, [key] * 3, searched=False)[BLANK].tolist() == [False, True, True]
+    both = Measurements({("random", DEFAULT, "a"): {BLANK: np.array([True, False])}}, {}, {}, {}, [])
+    assert blank_share(both, ["random", "rings"], "a") == Rate(1, 2)
+
+
 def test_measurements_are_what_judging_each_image_under_its_own_key_gives() -> None:
     model = WhiteModel()
     found = measure(model, Scope(silent), tasks(), 4, 4)
@@ -223,10 +236,10 @@ def test_measurements_are_what_judging_each_image_under_its_own_key_gives() -> N
     np.testing.assert_allclose(clean[EXACT], expected[:, 0], rtol=1e-6)
     np.testing.assert_allclose(clean["statistic"], expected[:, 1], rtol=1e-6)
     assert len(found.kinds) == 5 and len(found.unmarked["random", CLEAN][EXACT]) == 5
-    assert {*clean} == {EXACT, "statistic", CHI_SQUARE, DISTANCE, f"rival {EXACT}", f"rival {DISTANCE}"}
+    assert {*clean} == {EXACT, "statistic", BLANK, CHI_SQUARE, DISTANCE, f"rival {EXACT}", f"rival {DISTANCE}"}
     # Pixels moved, so the pattern that can be searched is searched; the other has no rivals and no published statistic.
-    assert {*found.marked["random", DEFAULT, CROP.attack]} == {EXACT, "statistic", SEARCHED, f"rival {EXACT}"}
-    assert {*found.marked["gaussian-shading", DEFAULT, CLEAN]} == {EXACT, "statistic"}
+    assert {*found.marked["random", DEFAULT, CROP.attack]} == {EXACT, "statistic", BLANK, SEARCHED, f"rival {EXACT}"}
+    assert {*found.marked["gaussian-shading", DEFAULT, CLEAN]} == {EXACT, "statistic", BLANK}
     assert [len(found.marked[p, DEFAULT, CLEAN][EXACT]) for p in ("random", "gaussian-shading")] == [18, 4]
     assert SEARCHED in found.unmarked["random", CROP.attack] and SEARCHED not in found.unmarked["random", CLEAN]
     assert ("random", "encoder", JPEG.attack) in found.marked and ("random", JPEG.attack) not in found.unmarked
@@ -287,7 +300,13 @@ def test_the_mean_over_conditions_and_the_worst_of_them_are_those_of_the_counts(
     assert line["TPR at p <= 1e-6"] == Rate(2, 4) and line["FPR at 1 %"] == Rate(3, 6)
     assert str(line["worst FPR at 1 %"]).startswith("B: 2/3")
     assert line["AUC"] == pytest.approx((1.0 + (3 + 1) / 6) / 2)
-    assert "Left out: C: missing" in table.note
+    assert "Left out: C: missing" in table.note and len(table.rows) == 3  # exact, searched, unmarked
+    found.marked["random", DEFAULT, "b"][BLANK] = np.array([False, True])
+    table = summary_table(found, [Condition("A", "a"), Condition("B", "b")], ["random"], [])
+    left = dict(zip(table.header, table.rows[1], strict=True))
+    assert left["detector"] == "exact, blank pictures left out" and left["FPR at 1 %"] == Rate(3, 6)
+    assert left["TPR at 1 %"] == Rate(3, 3)
+    assert "B 1/2" in table.note
 
 
 def test_published_thresholds_come_from_the_calibration_images_alone() -> None:

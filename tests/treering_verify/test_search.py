@@ -84,7 +84,7 @@ def test_undoing_brings_back_the_pixels_that_the_mask_says_are_known(attack: str
     from treering_verify.images import to_pil, to_tensor
 
     back = undo(to_tensor(parse(attack).apply(to_pil(smooth[0]), seed=0)), hypothesis)
-    shown = mask((4, 128, 128), hypothesis) > 0.999
+    shown = mask((4, 128, 128), hypothesis)[0, 0] > 0.999
     if hypothesis.degrees:  # what the turn cut off is black in the attacked picture, which nobody can know
         rows, columns = torch.meshgrid(torch.arange(128) - 63.5, torch.arange(128) - 63.5, indexing="ij")
         shown &= torch.hypot(rows, columns) < 62

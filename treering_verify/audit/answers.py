@@ -33,6 +33,8 @@ class Answer:
     status : str
         How the decoder inversion ended (`Inversion.status`).
     converged : bool
+    shown : float
+        Share of the picture that shows anything.
     seconds : float
         This picture's share of the time of every pass that it went through.
     decided_by : {"first", "full"} or None
@@ -45,6 +47,7 @@ class Answer:
     residual: float
     status: str
     converged: bool
+    shown: float
     seconds: float
     decided_by: str | None = None
     log10_first: float | None = None
@@ -95,6 +98,8 @@ def _look(
     evidence = search(noise_hat.cpu(), indexes, 1)
     seconds = (time.perf_counter() - started) / len(images)
     return [
-        Answer(found, float(solution.residual[i]), solution.status[i], solution.converged[i], seconds)
+        Answer(
+            found, float(solution.residual[i]), solution.status[i], solution.converged[i], solution.shown[i], seconds
+        )
         for i, found in enumerate(evidence)
     ]

@@ -134,7 +134,9 @@ def judge_batch(judge: Judge, readings: Sequence[Reading]) -> list[Row]:
     answers = answer(judge.model, images.to(judge.device), judge.indexes, judge.pipeline, judge.passes, judge.alpha)
     rows = []
     for reading, found in zip(readings, answers, strict=True):
-        verdict, code, reason = decide(found.evidence, judge.alpha, reading.note, found.status, judge.weakness)
+        verdict, code, reason = decide(
+            found.evidence, judge.alpha, reading.note, found.status, judge.weakness, found.shown
+        )
         best = found.evidence[0]
         strongest = {name: getattr(best, name) for name in _EVIDENCE}
         row = row_of(

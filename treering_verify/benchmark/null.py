@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from treering_verify import __version__, noise_inversion
+from treering_verify import __version__
 from treering_verify.benchmark.kept import kept
 from treering_verify.benchmark.scope import SEEDS, Scope
 from treering_verify.benchmark.strangers import Stranger, strangers
@@ -18,7 +18,7 @@ from treering_verify.key import Family, Key
 from treering_verify.models import LatentModel
 from treering_verify.models.weights import fingerprint
 from treering_verify.nulls import batch_of
-from treering_verify.recovery import Pipeline, recover_latent
+from treering_verify.recovery import Pipeline, recover_both
 from treering_verify.report import format_pvalue
 from treering_verify.watermark import extract, features, key_coefficients
 
@@ -84,9 +84,7 @@ def _noise(
 
         def measure(batch: _Batch = batch) -> dict[str, NDArray[Any]]:
             chosen = batch.read()
-            solution = recover_latent(model, batch_of([s.picture for s in chosen]), Pipeline())
-            with torch.inference_mode():
-                noise_hat, raw = noise_inversion.with_naive(model, solution.latent)
+            noise_hat, raw = recover_both(model, batch_of([s.picture for s in chosen]), Pipeline())
             return {
                 "raw": raw.numpy(),
                 "noise": noise_hat.numpy(),

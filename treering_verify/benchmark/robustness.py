@@ -17,7 +17,7 @@ from treering_verify.benchmark.robustness_tables import (
     tree_ring_table,
 )
 from treering_verify.benchmark.scope import SEEDS, Scope
-from treering_verify.benchmark.trials import EXACT, SEARCHED
+from treering_verify.benchmark.trials import BLANK, EXACT, SEARCHED
 from treering_verify.findings import Findings
 from treering_verify.models import LatentModel
 from treering_verify.patterns import PATTERNS
@@ -149,6 +149,7 @@ def _rows(found: Measurements) -> list[dict[str, Any]]:
         "rival_log10_pvalue": f"rival {EXACT}",
         "chi_square": CHI_SQUARE,
         "distance": DISTANCE,
+        "blank": BLANK,
         "rival_distance": f"rival {DISTANCE}",
     }
     groups = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from treering_verify.benchmark.rates import (
     mean_of,
     pooled,
 )
-from treering_verify.benchmark.trials import EXACT, KEYS, SEARCHED
+from treering_verify.benchmark.trials import BLANK, EXACT, KEYS, SEARCHED
 from treering_verify.findings import Cell, Table
 from treering_verify.hypotheses import IDENTITY_WEIGHT
 from treering_verify.patterns import PATTERNS
@@ -29,6 +30,7 @@ from treering_verify.report import format_pvalue
 from treering_verify.scores import CHI_SQUARE, DISTANCE
 
 DETECTORS = (EXACT, SEARCHED, CHI_SQUARE, DISTANCE)
+LEFT = "exact, blank pictures left out"
 _NOTHING: Scores = np.empty(0)
 _PERCENT = {0.01: "1 %", 0.001: "0.1 %"}
 
@@ -45,6 +47,15 @@ def series_of(
     if detector in (EXACT, SEARCHED):
         return Series(-marked[detector], -null, exact_limits(), None if rivals is None else -rivals, KEYS)
     return Series(marked[detector], null, calibrated_limits(found.null[pattern][detector]), rivals, KEYS)
+
+
+def of_what_is_left(found: Measurements, pattern: str, attack: str) -> Series | None:
+    """Scores of the exact test without marked images that the attack made blank, in which nothing could be found."""
+    one = series_of(found, pattern, attack)
+    if one is None:
+        return None
+    left = found.marked[pattern, DEFAULT, attack].get(BLANK, np.zeros(len(one.marked))) == 0
+    return replace(one, marked=one.marked[left], rivals=None if one.rivals is None else one.rivals[left])
 
 
 def as_verified(found: Measurements, pattern: str, condition: Condition) -> Series | None:
@@ -70,15 +81,11 @@ def summary_table(
     """Mean over the conditions, a line for each pattern and detector, and what the pattern costs the picture."""
     lines: list[tuple[Cell, ...]] = []
     for pattern in patterns:
-        for detector in DETECTORS:
-            some = [
-                as_verified(found, pattern, condition)
-                if detector == SEARCHED
-                else series_of(found, pattern, condition.attack, detector)
-                for condition in conditions
-            ]
+        for detector in (EXACT, LEFT, *DETECTORS[1:]):
+            some = [_summarised(found, pattern, condition, detector) for condition in conditions]
             known = [one for one in some if one is not None]
-            if not known or len(known) < len(some):
+            blank = any(blank_share(found, [pattern], condition.attack).successes for condition in conditions)
+            if not known or len(known) < len(some) or (detector == LEFT and not blank):
                 continue
             exact = detector == EXACT
             lines.append(
@@ -104,6 +111,9 @@ def summary_table(
         "where pixels move, and elsewhere the picture as it is at half of alpha; unmarked images are searched under one "
         f"pattern only. {COST_NOTE}"
     )
+    shares = {condition.name: blank_share(found, patterns, condition.attack) for condition in conditions}
+    if lost := [f"{name} {rate}" for name, rate in shares.items() if rate.successes]:
+        note += f" Marked images of which the attack left one colour on 95 % or more: {'; '.join(lost)}."
     if left_out:
         note += f" Left out: {'; '.join(left_out)}."
     return Table(
@@ -122,6 +132,20 @@ def summary_table(
         tuple(lines),
         note,
     )
+
+
+def _summarised(found: Measurements, pattern: str, condition: Condition, detector: str) -> Series | None:
+    if detector == SEARCHED:
+        return as_verified(found, pattern, condition)
+    if detector == LEFT:
+        return of_what_is_left(found, pattern, condition.attack)
+    return series_of(found, pattern, condition.attack, detector)
+
+
+def blank_share(found: Measurements, patterns: Sequence[str], attack: str) -> Rate:
+    """Rate of marked images, of all these patterns, of which an attack left next to nothing that could be read."""
+    said = [found.marked.get((pattern, DEFAULT, attack), {}).get(BLANK, np.empty(0)) for pattern in patterns]
+    return Rate(int(sum(one.sum() for one in said)), sum(map(len, said)))
 
 
 def conditions_table(found: Measurements, conditions: Sequence[Condition], patterns: Sequence[str]) -> Table:

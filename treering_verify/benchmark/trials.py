@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from treering_verify import noise_inversion
 from treering_verify.images import to_tensor
 from treering_verify.key import Family, Key
 from treering_verify.models import LatentModel
 from treering_verify.patterns import PATTERNS
 from treering_verify.patterns.pattern import SIGNS
-from treering_verify.recovery import Pipeline, recover_latent, recover_noise
+from treering_verify.recovery import Pipeline, recover_both, recover_noise
 from treering_verify.scores import PUBLISHED, score
 from treering_verify.verification import DEFAULT_ALPHA, DEFAULT_SEARCH
 from treering_verify.watermark import extract, features, weigh_key
@@ -31,6 +30,9 @@ if TYPE_CHECKING:
 KEYS = 2048
 """Keys among which an image's own has to be the nearest: it and 2047 that mark nothing."""
 EXACT, SEARCHED = "exact", "exact, with search"
+BLANK = "blank"
+"""Whether nearly all of a picture is one colour, as a brightened one is where all is white: nothing can be found there."""
+_NEARLY_ALL = 0.95
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,10 +52,7 @@ def recover(model: LatentModel, pictures: Sequence[Image.Image], pipeline: Pipel
     pixels = torch.cat([to_tensor(picture) for picture in pictures])
     if not published:
         return Recovered(pixels, recover_noise(model, pixels, pipeline)[0], None, pipeline)
-    latent = recover_latent(model, pixels, pipeline).latent
-    with torch.inference_mode():
-        noise, raw = noise_inversion.with_naive(model, latent, pipeline.noise_method, steps=pipeline.steps)
-    return Recovered(pixels, noise, raw, pipeline)
+    return Recovered(pixels, *recover_both(model, pixels, pipeline), pipeline)
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,13 +107,15 @@ def weigh_each(model: LatentModel, found: Recovered, keys: Sequence[Key], *, sea
     Returns
     -------
     dict of (n,) arrays
-        `exact`: log10 p; `statistic`; with `searched` also the p-value of the default search, corrected for it; the
-        published statistics where the noise for them is there and the pattern has them.
+        `exact`: log10 p; `statistic`; `blank`: whether nearly all of the picture is one colour; with `searched` also the
+        p-value of the default search, corrected for it; the published statistics where the noise for them is there and the
+        pattern has them.
     """
     evidence = [weigh_key(noise[None], key)[0] for noise, key in zip(found.noise, keys, strict=True)]
     arrays: Arrays = {
         EXACT: np.array([e.log10_pvalue for e in evidence]),
         "statistic": np.array([e.statistic for e in evidence]),
+        BLANK: np.array([_commonest(picture) >= _NEARLY_ALL for picture in found.pixels]),
     }
     if searched:
         again = partial(_noise_of, model, found.pipeline)
@@ -142,6 +143,13 @@ def nearest_rivals(found: Recovered, rivals: Rivals | None) -> Arrays:
     if found.raw is not None:
         arrays["rival distance"] = rivals.distances(found.raw)
     return arrays
+
+
+def _commonest(picture: torch.Tensor) -> float:
+    """Share of pixels that have the commonest colour of a picture (3, H, W)."""
+    levels = ((picture + 1) * 127.5).round().clamp(0, 255).long().flatten(1)
+    colours = (levels[0] << 16) + (levels[1] << 8) + levels[2]
+    return float(colours.unique(return_counts=True)[1].max()) / len(colours)
 
 
 def _noise_of(model: LatentModel, pipeline: Pipeline, pixels: torch.Tensor) -> torch.Tensor:
