@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     Mask = npt.NDArray[np.bool_]
 
 _SMALLEST = 0.0025  # share of the picture that an area has at least
+_MOST = 16  # such areas: a picture of more is drawn in them
 _EDGE = 20  # grey levels that its surroundings differ from it by, at least
 _REACH = 8  # pixels: what counts as surroundings, and how far a codec blurs an edge
 _RINGING = 40  # grey levels that it blurs by
@@ -93,13 +94,16 @@ def _blank(levels: npt.NDArray[np.uint8]) -> Mask:
     from scipy.ndimage import find_objects, label
 
     flat = _flat(levels)
-    areas, _ = label(flat)
-    sizes = np.bincount(areas.ravel())
     blank = np.zeros(flat.shape, dtype=bool)
-    for number, place in enumerate(find_objects(areas), start=1):
-        if sizes[number] >= _SMALLEST * flat.size:
-            row, column = np.argwhere(areas[place] == number)[0] + [part.start for part in place]
-            blank |= _area(levels, flat, areas == number, levels[:, row, column].astype(np.int16))
+    smallest = _SMALLEST * flat.size
+    if flat.sum() < smallest:  # most pictures
+        return blank
+    areas, _ = label(flat)
+    places = find_objects(areas)
+    large = np.flatnonzero(np.bincount(areas.ravel())[1:] >= smallest)
+    for number in large if len(large) <= _MOST else ():
+        window = tuple(slice(max(0, part.start - _REACH), part.stop + _REACH) for part in places[number])
+        blank[window] |= _area(levels[:, *window], flat[window], areas[window] == number + 1)
     return blank
 
 
@@ -115,17 +119,16 @@ def _flat(levels: npt.NDArray[np.uint8]) -> Mask:
     return flat
 
 
-def _area(levels: npt.NDArray[np.uint8], flat: Mask, inside: Mask, colour: npt.NDArray[np.int16]) -> Mask:
+def _area(levels: npt.NDArray[np.uint8], flat: Mask, inside: Mask) -> Mask:
     """Area of one colour up to its edge, and beyond where a codec blurred that; empty where it may belong to the picture."""
-    from scipy.ndimage import binary_dilation, binary_propagation
+    from scipy.ndimage import binary_propagation, maximum_filter
 
+    colour = levels[:, inside][:, 0].astype(np.int16)
     away = np.abs(levels.astype(np.int16) - colour[:, None, None]).max(axis=0)
     area = binary_propagation(inside, mask=away == 0)
-    square = np.ones((3, 3), dtype=bool)
-    around = binary_dilation(area, square, iterations=_REACH) & ~area
+    around, rim = (maximum_filter(area, 2 * reach + 1) & ~area for reach in (_REACH, 1))
     if not around.any():
         return np.asarray(area)
-    rim = binary_dilation(area, square) & ~area
     touching, surroundings = float(np.median(away[rim])), float(np.median(away[around]))
     sharp, blurred = touching >= _SHARP * surroundings, touching <= _BLURRED * surroundings
     if surroundings < _EDGE or np.mean(flat[around]) > _OTHERS or not (sharp or blurred):

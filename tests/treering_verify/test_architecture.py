@@ -56,7 +56,7 @@ LINES = (
     ("treering_verify.weighing", "treering_verify.recovery"),
     ("treering_verify.search", "treering_verify.profiles"),
     ("treering_verify.hypotheses",),
-    ("treering_verify.offsets",),
+    ("treering_verify.offsets", "treering_verify.seen"),
     (
         "treering_verify.watermark",
         "treering_verify.legacy",
