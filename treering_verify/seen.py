@@ -25,7 +25,7 @@ _RINGING = 40  # grey levels that it blurs by
 # A frame stands out at once: what touches it differs from it as what lies around it does. A codec's or a scaler's edge
 # begins at next to nothing. What is clipped, a bright sky, fades out, and lies between.
 _SHARP, _BLURRED = 0.6, 0.11
-# Of the surroundings, at most so much may be of one colour too: more is a picture of few levels, or of a codec's bare blocks.
+# Of the surroundings, so much at most may be of one colour: more is a picture of few levels, or of a codec's bare blocks.
 _OTHERS = 0.1
 
 
