@@ -76,7 +76,7 @@ def test_the_recipe_writes_models_that_commands_take_and_goes_on_where_it_stoppe
 
 @pytest.mark.slow
 def test_the_flow_model_is_detected_in_twenty_steps(tmp_path: Path) -> None:
-    """About 50 minutes on two cores; prints what `measure --detection` says of the flow and of its one-step reflow."""
+    """An hour and a half of one core; prints what `measure --detection` says of the flow and of its one-step reflow."""
     train_flow.main(["--work", str(tmp_path), "--reflow"])
     said = {
         (name, steps): list(detection(load_model(tmp_path / name), 100, steps))
