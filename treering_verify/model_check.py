@@ -1,7 +1,7 @@
 """A model's self-test: how much of what is written into the noise comes back through this very model.
 
-noise -> image -> noise_hat on images made here and now, marked and unmarked, in several settings. It says nothing of
-attacks: `treering attack` and `treering benchmark` measure those.
+noise -> image -> noise_hat on images made here and now, marked and unmarked, in several settings. One attack is tried, so
+that no setting is recommended that it leaves behind; `treering attack` and `treering benchmark` measure the others.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from treering_verify.attacks import parse
 from treering_verify.errors import UsageError
 from treering_verify.generation import generate
 from treering_verify.images import to_tensor
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     import torch
 
 BANDS = 4
+ATTACK = "jpeg:quality=50"
 SETTINGS = (
     Pipeline(inversion="encoder"),
     Pipeline(),
@@ -50,8 +52,8 @@ class Trial:
         |noise_hat - noise| / |noise|, mean of the marked images.
     agreement : tuple of float
         Correlation of noise_hat with the noise, by frequency: a band each from DC to the highest.
-    log10_marked, log10_unmarked : float
-        Median log10 p of the marked images, and the smallest of the unmarked.
+    log10_marked, log10_attacked, log10_unmarked : float
+        Median log10 p of the marked images, of the same after `ATTACK`, and the smallest of the unmarked.
     seconds : float
         An image.
     """
@@ -62,6 +64,7 @@ class Trial:
     error: float
     agreement: tuple[float, ...]
     log10_marked: float
+    log10_attacked: float
     log10_unmarked: float
     seconds: float
 
@@ -101,8 +104,13 @@ class SelfTest:
 
     @property
     def best(self) -> Trial:
-        """The trial whose marked images have the smallest median p, and the faster of equals."""
-        return min(self.trials, key=lambda trial: (trial.log10_marked, trial.seconds))
+        """The trial with most evidence over marked images, as they are and attacked together, and the faster of equals.
+
+        Of those that find the median marked image as it is, if any does. On clean images alone the best may be one that
+        an attack leaves behind.
+        """
+        sound = [trial for trial in self.trials if trial.log10_marked <= FLOOR]
+        return min(sound or self.trials, key=lambda trial: (trial.log10_marked + trial.log10_attacked, trial.seconds))
 
     @property
     def usable(self) -> bool:
@@ -178,6 +186,7 @@ def check_model(
     noise = torch.stack([made.noise for made in marked])
     latent = torch.stack([made.latent for made in marked])
     pixels = torch.cat([to_tensor(made.image) for made in (*marked, *plain)])
+    attacked = torch.cat([to_tensor(parse(ATTACK).apply(made.image)) for made in marked])
     with torch.inference_mode():
         autoencoder = torch.cat([model.encode(part) for part in pixels[:count].split(batch_size)])
         back = torch.cat([invert(model, part, "exact", steps=steps) for part in latent.split(batch_size)])
@@ -196,7 +205,7 @@ def check_model(
         _relative(autoencoder, latent),
         _relative(back, noise),
         tuple(
-            _trial(model, replace(setting, precision=precision), pixels, noise, keys, batch_size)
+            _trial(model, replace(setting, precision=precision), pixels, attacked, noise, keys, batch_size)
             for setting in _settings(steps)
         ),
     )
@@ -209,22 +218,35 @@ def _settings(steps: int) -> tuple[Pipeline, ...]:
 
 
 def _trial(
-    model: LatentModel, pipeline: Pipeline, pixels: torch.Tensor, noise: torch.Tensor, keys: list[Key], batch_size: int
+    model: LatentModel,
+    pipeline: Pipeline,
+    pixels: torch.Tensor,
+    attacked: torch.Tensor,
+    noise: torch.Tensor,
+    keys: list[Key],
+    batch_size: int,
 ) -> Trial:
     import torch
 
+    def recovered(images: torch.Tensor) -> torch.Tensor:
+        return torch.cat([recover_noise(model, part, pipeline)[0] for part in images.split(batch_size)])
+
+    def pvalues(found: torch.Tensor) -> list[float]:
+        return [weigh(row[None], [key])[0][0].log10_adjusted for row, key in zip(found, keys, strict=True)]
+
     started = time.perf_counter()
-    found = torch.cat([recover_noise(model, part, pipeline)[0] for part in pixels.split(batch_size)])
+    found = recovered(pixels)
     seconds = (time.perf_counter() - started) / len(pixels)
-    pvalues = [weigh(row[None], [key])[0][0].log10_adjusted for row, key in zip(found, [*keys, *keys], strict=True)]
+    marked, unmarked = found.split(len(keys))
     return Trial(
         pipeline.inversion,
         pipeline.noise_method,
         pipeline.steps,
-        _relative(found[: len(keys)], noise),
-        _agreement(found[: len(keys)], noise),
-        float(np.median(pvalues[: len(keys)])),
-        float(min(pvalues[len(keys) :])),
+        _relative(marked, noise),
+        _agreement(marked, noise),
+        float(np.median(pvalues(marked))),
+        float(np.median(pvalues(recovered(attacked)))),
+        float(min(pvalues(unmarked))),
         seconds,
     )
 

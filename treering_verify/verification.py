@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 DEFAULT_ALPHA = 1e-6
 DEFAULT_SEARCH = Search()
 LITTLE_SHOWN = 0.08
-"""Share of the picture below which its mark would be missed too often for 'no evidence' (docs/attacks.md)."""
+"""Share of the picture below which its mark would be missed too often for 'no evidence' (docs/search.md)."""
 
 
 def verify(

@@ -119,11 +119,11 @@ def weigh_searched(
     if dear:
         import torch
 
-        shown = seen(image)
-        whole = filled(image, shown)
-        undone = again(torch.cat([undo(whole[row : row + 1], one.hypothesis) for row, _, one in dear]))
+        shown = {row: seen(image[row : row + 1]) for row in {row for row, _, _ in dear}}
+        whole = {row: filled(image[row : row + 1], mask) for row, mask in shown.items()}
+        undone = again(torch.cat([undo(whole[row], one.hypothesis) for row, _, one in dear]))
         for (row, position, one), noise in zip(dear, undone, strict=True):
-            improve(row, position, confirm(noise, keys[position], one, shown[row : row + 1]))
+            improve(row, position, confirm(noise, keys[position], one, shown[row]))
     return ranked
 
 

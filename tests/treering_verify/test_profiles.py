@@ -72,7 +72,9 @@ def test_a_profile_says_what_the_self_test_recommended(saved: Path) -> None:
         chosen["noise_inversion"],
         chosen["steps"],
     )
-    assert profile.log10_marked == min(trial["log10_marked"] for trial in record["trials"]) < FLOOR
+    sound = [trial for trial in record["trials"] if trial["log10_marked"] <= FLOOR]
+    best = min(sound, key=lambda trial: trial["log10_marked"] + trial["log10_attacked"])
+    assert profile.log10_marked == best["log10_marked"] < FLOOR
     pipeline = tv.Pipeline.of(profile, batch_size=3)
     assert (pipeline.inversion, pipeline.noise_method, pipeline.steps, pipeline.batch_size, pipeline.profile) == (
         profile.inversion,

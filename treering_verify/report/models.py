@@ -34,13 +34,14 @@ def format_self_test(record: dict[str, Any]) -> Iterator[str]:
             f"{trial['error']:.3f}",
             " ".join(f"{value:.2f}" for value in trial["agreement"]),
             format_pvalue(trial["log10_marked"]),
+            format_pvalue(trial["log10_attacked"]),
             format_pvalue(trial["log10_unmarked"]),
             f"{trial['seconds']:.2f}",
         ]
         for trial in record["trials"]
     ]
-    header = ["inversion", "noise", "steps", "error", "agreement by frequency", "median p marked", "least p unmarked"]
-    yield table([*header, "seconds"], rows)
+    header = ["inversion", "noise", "steps", "error", "agreement by frequency", "median p marked", "after JPEG 50"]
+    yield table([*header, "least p unmarked", "seconds"], rows)
     chosen = record["recommended"]
     yield (
         f"{record['images']} marked and {record['images']} unmarked images. Recommended: --inversion {chosen['inversion']} "
