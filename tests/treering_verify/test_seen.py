@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from treering_verify.hypotheses import Hypothesis, mask
 from treering_verify.images import fit, open_image, to_tensor
 from treering_verify.key import Key
 from treering_verify.models import LatentModel, load_model
+from treering_verify.models.landscape.measure import shown
 from treering_verify.report.text import format_text
 from treering_verify.seen import filled, masked, seen
 from treering_verify.verification import verify, verify_many
@@ -41,7 +43,7 @@ def attacked(pictures: list[Image.Image], attack: str) -> list[Image.Image]:
 
 
 @pytest.mark.parametrize(
-    ("attack", "shown"),
+    ("attack", "share"),
     [
         ("centre_crop:share=0.75", 0.5625),
         ("random_crop:share=0.9", 0.81),
@@ -53,8 +55,8 @@ def attacked(pictures: list[Image.Image], attack: str) -> list[Image.Image]:
         ("centre_crop:share=0.75+resize:share=0.5", 0.5625),
     ],
 )
-def test_what_was_cut_off_or_covered_is_found(attack: str, shown: float, marked: list[Image.Image]) -> None:
-    assert shares(attacked(marked, attack)) == pytest.approx([shown] * 3, abs=0.05)
+def test_what_was_cut_off_or_covered_is_found(attack: str, share: float, marked: list[Image.Image]) -> None:
+    assert shares(attacked(marked, attack)) == pytest.approx([share] * 3, abs=0.05)
 
 
 @pytest.mark.parametrize(
@@ -142,3 +144,10 @@ def test_turned_pictures_are_turned_back_without_their_corners(
 ) -> None:
     for verdict in verify_many(attacked(marked, "rotate:degrees=40"), sample_key, model=model, alpha=1e-60):
         assert verdict.verdict == "detected" and "turned by" in verdict.evidence[0].hypothesis
+
+
+def test_what_the_measure_says_of_frames(model: LatentModel) -> None:
+    first, black, *_, nearest, whole, read = shown(model, ["centre_crop:share=0.75"], 2)
+    value = {line: float(re.findall(r"median log10 p (-[0-9.]+)", line)[-1]) for line in (black, nearest, whole, read)}
+    assert "0.56 shown" in first and "black" in black and "nearest" in nearest
+    assert value[nearest] == value[read] < -40 < value[black] and value[whole] < value[nearest]

@@ -219,6 +219,62 @@ def detection(model: LatentModel, count: int, steps: int) -> Iterator[str]:
     yield f"sliced Wasserstein distance of 7 x 7 patches, {count} samples to test scenes: {distance:.4f}"
 
 
+SHOWN_ATTACKS = (
+    "centre_crop:share=0.7071",
+    "random_crop:share=0.8367",
+    "centre_crop:share=0.35",
+    "mask:share=0.9",
+    "centre_crop:share=0.7071+jpeg:quality=75",
+    "centre_crop:share=0.7071+jpeg:quality=25",
+    "rotate:degrees=5",
+    "mask:share=0.5+jpeg:quality=75",
+)
+
+
+def shown(model: LatentModel, attacks: Sequence[str], count: int) -> Iterator[str]:
+    """Say what is read of a key where a picture was cut off or covered: as it came, and as `seen` reads it.
+
+    Of the first attack also what stands around what is left in its place, with all of noise_hat read and with what is shown.
+    """
+    from treering_verify.attacks import parse
+    from treering_verify.generation import generate
+    from treering_verify.images import to_tensor
+    from treering_verify.key import Key
+    from treering_verify.noise_inversion import invert
+    from treering_verify.recovery import Pipeline, recover_latent
+    from treering_verify.seen import filled, masked, seen
+    from treering_verify.weighing import weigh
+
+    seeds = range(LEARNED_SEEDS, LEARNED_SEEDS + count)
+    keys = [Key.generate(model.latent_shape, seed=seed) for seed in seeds]
+    images = [made.image for k, key in zip(seeds, keys, strict=True) for made in generate(model, key, seeds=[k])]
+    whole = torch.cat([to_tensor(image) for image in images])
+
+    def noise_of(pixels: torch.Tensor) -> torch.Tensor:
+        parts = pixels.split(16)
+        with torch.inference_mode():
+            return torch.cat([invert(model, recover_latent(model, part, Pipeline()).latent) for part in parts])
+
+    def read(noise_hat: torch.Tensor) -> str:
+        found = sorted(weigh(row[None], [key])[0][0].log10_pvalue for row, key in zip(noise_hat, keys, strict=True))
+        return f"median log10 p {found[count // 2]:.1f}, worst {found[-1]:.1f}"
+
+    for number, attack in enumerate(attacks):
+        pixels = torch.cat([to_tensor(parse(attack).apply(image, seed=i)) for i, image in enumerate(images)])
+        mask = seen(pixels)
+        came = noise_of(pixels)
+        yield f"{attack}, {mask.mean():.2f} shown: as it came {read(came)}"
+        if not number:
+            mean = (pixels * mask).sum(dim=(-2, -1), keepdim=True) / mask.sum(dim=(-2, -1), keepdim=True)
+            others = {"another picture": whole.roll(1, 0), "mean colour": mean}
+            tried = {name: noise_of(torch.where(mask > 0, pixels, other)) for name, other in others.items()}
+            for name, noise_hat in {"black": came, **tried, "nearest": noise_of(filled(pixels, mask))}.items():
+                yield f"  around it {name}: all read {read(noise_hat)}; what is shown {read(masked(noise_hat, mask))}"
+            clean = noise_of(whole)
+            yield f"  the whole picture: all read {read(clean)}; what is shown of the crop {read(masked(clean, mask))}"
+        yield f"  as seen reads it {read(masked(noise_of(filled(pixels, mask)), mask))}"
+
+
 @torch.inference_mode()
 def main(argv: list[str] | None = None) -> None:
     """Print PSNR, colours and stars on held-out scenes, patch distance of samples, and round-trip errors."""
@@ -241,6 +297,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--detection", type=int, metavar="STEPS", help="what images made in so many steps show of a key"
     )
+    parser.add_argument("--shown", action="store_true", help="what is read of cut off and covered pictures")
     options = parser.parse_args(argv)
     count = options.count
     model = load_model(options.model)
@@ -249,6 +306,8 @@ def main(argv: list[str] | None = None) -> None:
         chosen = learned_steps(model, LEARNED_ATTACKS, count)
     elif options.rehearsals:
         chosen = rehearsals(model, STOP_ATTACKS, count)
+    elif options.shown:
+        chosen = shown(model, SHOWN_ATTACKS, count)
     elif options.detection:
         chosen = detection(model, count, options.detection)
     if chosen is not None:
