@@ -115,6 +115,8 @@ class Findings:
         Which images, and how many.
     model : str
         The model that was measured, where it is another than the one that was asked about.
+    device : str
+        Where it was computed, likewise.
     """
 
     name: str
@@ -125,3 +127,4 @@ class Findings:
     seeds: str = ""
     count: str = ""
     model: str = ""
+    device: str = ""

@@ -77,6 +77,7 @@ LINES = (
         "treering_verify.files",
         "treering_verify.derivation",
         "treering_verify.spectrum",
+        "treering_verify.precision",
         "treering_verify.errors",
     ),
     ("detectors",),

@@ -189,7 +189,9 @@ def test_sizes_devices_and_dtypes_are_checked(saved: Path, tiny_folder: Path) ->
     if not torch.cuda.is_available():
         with pytest.raises(UsageError, match="no device cuda here"):
             load_model(saved, device="cuda")
-    for options in ({"dtype": "float16"}, {"device": "cuda"}, {"image_size": (64, 64)}):
+        with pytest.raises(UsageError, match="no device cuda here"):
+            load_model(tiny_folder, device="cuda")
+    for options in ({"dtype": "float16"}, {"image_size": (64, 64)}):
         with pytest.raises(UsageError, match="leave"):
             load_model(tiny_folder, **options)
         with pytest.raises(UsageError, match="leave"):

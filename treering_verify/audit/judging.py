@@ -131,7 +131,7 @@ def judge_batch(judge: Judge, readings: Sequence[Reading]) -> list[Row]:
     pixels = torch.from_numpy(np.stack([reading.pixels for reading in readings if reading.pixels is not None]))
     images = pixels.movedim(-1, -3).to(torch.float32).contiguous() / 127.5 - 1.0  # as images.to_tensor
     images = images.flatten(1, -3)  # of clips: frame after frame
-    answers = answer(judge.model, images.to(judge.device), judge.indexes, judge.pipeline, judge.passes, judge.alpha)
+    answers = answer(judge.model, images, judge.indexes, judge.pipeline, judge.passes, judge.alpha)
     rows = []
     for reading, found in zip(readings, answers, strict=True):
         verdict, code, reason = decide(

@@ -23,6 +23,7 @@ from treering_verify.audit.rows import Row
 from treering_verify.audit.sources import Entry
 from treering_verify.errors import ModelError, TreeringError, UsageError
 from treering_verify.files import printable
+from treering_verify.models import movable
 
 if TYPE_CHECKING:
     import pyarrow
@@ -149,11 +150,8 @@ class Worker:
 
 def on_its_device(judge: Judge) -> Judge:
     """Move the networks of a judge's model to the judge's device."""
-    import torch
-
-    for part in vars(judge.model).values():
-        if isinstance(part, torch.nn.Module):
-            part.to(judge.device)
+    if movable(judge.model) and judge.model.device != judge.device:
+        judge.model.to(judge.device)
     return judge
 
 

@@ -36,7 +36,7 @@ from treering_verify.benchmark.search import search
 from treering_verify.benchmark.sizes import sizes
 from treering_verify.benchmark.throughput import throughput
 from treering_verify.findings import Findings
-from treering_verify.models import LatentModel
+from treering_verify.models import LatentModel, device_of
 from treering_verify.report import Provenance, store_findings
 
 __all__ = ["BENCHMARKS", "Scope", "run"]
@@ -72,14 +72,21 @@ BENCHMARKS: dict[str, Callable[[LatentModel, Scope], Findings]] = {
 
 
 def run(name: str, model: LatentModel, output: Path, scope: Scope) -> str:
-    """Run one benchmark, store what it found in a folder, and return the summary; long measurements there are taken up."""
-    findings = BENCHMARKS[name](model, replace(scope, folder=output / FOLDER))
+    """Run one benchmark, store what it found in a folder, and return the summary; long measurements there are taken up.
+
+    Those that another device made are left where they are: results of two devices are never mixed.
+    """
+    device = device_of(model)
+    findings = BENCHMARKS[name](
+        model, replace(scope, folder=output / (FOLDER if device == "cpu" else f"{FOLDER}-{device}"))
+    )
     options = [" --quick" if scope.quick else "", f" --count {scope.count}" if scope.count else ""]
+    options += ["" if device == "cpu" else f" --device {device}"]
     where = "" if model.name == "landscape" else f" --model {model.name}"
     provenance = Provenance(
         command=f"treering benchmark {name}{''.join(options)}{where} --output DIR",
         model=findings.model or model.name,
-        hardware=hardware(),
+        hardware=hardware(accelerated=(findings.device or device) != "cpu"),
         versions=versions(),
         date=datetime.date.today().isoformat(),
     )

@@ -12,11 +12,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from detectors import mean
-from treering_verify.benchmark.memory import Peak, peak_memory, peak_of
+from treering_verify.benchmark.memory import peak_memory, peak_of
 from treering_verify.benchmark.scope import SEEDS, Scope, truth
 from treering_verify.decoder_inversion import DEFAULTS, invert, scheduled_step, unstopped
 from treering_verify.findings import Cell, Findings, Table
-from treering_verify.models import LatentModel
+from treering_verify.models import LatentModel, device_of
 from treering_verify.recovery import problem_of
 
 if TYPE_CHECKING:
@@ -49,10 +49,11 @@ def baseline(model: LatentModel, scope: Scope) -> Findings:
                 run(name)
                 rows.append({"round": number, "method": name, "seconds": time.perf_counter() - started})
             advance()
+    where, step = device_of(model), plans["gradient, as released"].step
     peaks = {
-        "gradient, fair": peak_memory(model.name, pixels, "gradient", plans["gradient, fair"]),
-        "gradient, as released": _released_peak(model.name, pixels, plans["gradient, as released"].step),
-        "adam": peak_memory(model.name, pixels, "adam", plans["adam"]),
+        "gradient, fair": peak_memory(model.name, pixels, "gradient", plans["gradient, fair"], device=where),
+        "gradient, as released": peak_of(_released, (model.name, pixels.numpy(), step, where), where),
+        "adam": peak_memory(model.name, pixels, "adam", plans["adam"], device=where),
     }
     seconds = {name: [r["seconds"] for r in rows if r["method"] == name] for name in plans}
     lines: list[tuple[Cell, ...]] = []
@@ -98,15 +99,11 @@ def released_gradient(model: LatentModel, image: torch.Tensor, iterations: int, 
     return z.detach()
 
 
-def _released_peak(model_name: str, pixels: torch.Tensor, peak: float) -> Peak:
-    return peak_of(_released, (model_name, pixels.numpy(), peak))
-
-
-def _released(model_name: str, pixels: Any, peak: float) -> Any:
+def _released(model_name: str, pixels: Any, peak: float, device: str) -> Any:
     """Load the model, and return what is to be measured."""
     import torch
 
     from treering_verify.models import load_model
 
-    model = load_model(model_name)
+    model = load_model(model_name, device=device)
     return lambda: released_gradient(model, torch.from_numpy(pixels), 3, peak)

@@ -22,7 +22,7 @@ from treering_verify.findings import Cell, Figure, Findings, Matrix, Table
 from treering_verify.generation import DEFAULT_GUIDANCE, DEFAULT_STEPS, initial_noise
 from treering_verify.images import to_pil, to_tensor
 from treering_verify.key import Key
-from treering_verify.models import LatentModel
+from treering_verify.models import LatentModel, device_of
 from treering_verify.models.weights import fingerprint
 from treering_verify.noise_inversion import denoise
 from treering_verify.recovery import Pipeline, recover_noise
@@ -266,6 +266,6 @@ def _peaks(model: LatentModel, picture: Image.Image, methods: dict[str, Pipeline
     lines = []
     for name, pipeline in methods.items():
         settings = pipeline.settings or DEFAULTS[pipeline.inversion]
-        peak = peak_memory(model.name, to_tensor(picture), pipeline.inversion, settings)
+        peak = peak_memory(model.name, to_tensor(picture), pipeline.inversion, settings, device=device_of(model))
         lines.append((name, f"{peak.tensors:.1f}", f"{peak.resident:.0f}"))
     return tuple(lines)

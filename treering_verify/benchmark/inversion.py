@@ -13,7 +13,7 @@ from treering_verify.benchmark.published import INVERSION, SOURCE
 from treering_verify.benchmark.scope import CLEAN, Scope
 from treering_verify.benchmark.variants import BASELINE, GRADIENT, OURS, Variant, attacked
 from treering_verify.findings import Cell, Findings, Table
-from treering_verify.models import LatentModel
+from treering_verify.models import LatentModel, device_of
 
 if TYPE_CHECKING:
     from treering_verify.benchmark.paths import Path
@@ -69,7 +69,7 @@ def inversion(model: LatentModel, scope: Scope) -> Findings:
             wanted = not scope.quick or variant.is_default or variant.family == _GOAL[0]
             if wanted and variant.method not in peaks:
                 peaks[variant.method] = peak_memory(
-                    model.name, lab.known.pixels()[:1], variant.method, variant.settings
+                    model.name, lab.known.pixels()[:1], variant.method, variant.settings, device=device_of(model)
                 )
             for budget in variant.budgets:
                 line = _Line(

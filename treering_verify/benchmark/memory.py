@@ -35,18 +35,29 @@ class Peak:
 
 
 def peak_memory(
-    model_name: str, pixels: torch.Tensor, method: str, settings: Settings, precision: str = "float32"
+    model_name: str,
+    pixels: torch.Tensor,
+    method: str,
+    settings: Settings,
+    precision: str = "float32",
+    device: str = "cpu",
 ) -> Peak:
-    """Invert one batch in a fresh process and return its high-water marks."""
+    """Invert one batch, and return the high-water marks of nothing else."""
     few = replace(settings, iterations=min(settings.iterations, _STEPS))
-    return peak_of(_inversion, (model_name, pixels.numpy(), method, few, precision))
+    return peak_of(_inversion, (model_name, pixels.numpy(), method, few, precision, device), device)
 
 
-def peak_of(prepare: Callable[..., Callable[[], object]], arguments: tuple[Any, ...]) -> Peak:
+def peak_of(prepare: Callable[..., Callable[[], object]], arguments: tuple[Any, ...], device: str = "cpu") -> Peak:
     """Call prepare(*arguments) in a fresh process, then what it returns, and measure the second call alone.
 
-    Both must be importable by name, and the arguments picklable.
+    Both must be importable by name, and the arguments picklable. On a GPU it is measured here: its allocator counts exactly.
+
+    Raises
+    ------
+    torch.OutOfMemoryError
     """
+    if device.startswith("cuda"):
+        return _measure_allocator(prepare(*arguments))
     with fresh_process() as pool:
         return pool.apply(_measure, (prepare, arguments))
 
@@ -61,27 +72,31 @@ def fresh_process() -> Pool:
     return context.Pool(1)
 
 
-def _inversion(model_name: str, pixels: Any, method: str, settings: Settings, precision: str) -> Callable[[], object]:
+def _inversion(
+    model_name: str, pixels: Any, method: str, settings: Settings, precision: str, device: str
+) -> Callable[[], object]:
     import torch
 
     from treering_verify.decoder_inversion import in_precision, invert
     from treering_verify.models import load_model
     from treering_verify.recovery import problem_of
 
-    problem = in_precision(problem_of(load_model(model_name), torch.from_numpy(pixels)), precision)
+    problem = in_precision(problem_of(load_model(model_name, device=device), torch.from_numpy(pixels)), precision)
     return lambda: invert(problem, method, settings)
 
 
-def _measure(prepare: Callable[..., Callable[[], object]], arguments: tuple[Any, ...]) -> Peak:
+def _measure_allocator(work: Callable[[], object]) -> Peak:
     import torch
 
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    work()
+    peak = (torch.cuda.max_memory_allocated() - before) / 2**20
+    return Peak(peak, peak)
+
+
+def _measure(prepare: Callable[..., Callable[[], object]], arguments: tuple[Any, ...]) -> Peak:
     work = prepare(*arguments)
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        work()
-        peak = (torch.cuda.max_memory_allocated() - before) / 2**20
-        return Peak(peak, peak)
     resident = _resident()
     with _live_tensors() as live:
         work()

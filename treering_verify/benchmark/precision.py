@@ -11,15 +11,14 @@ from treering_verify.benchmark.laboratory import judge
 from treering_verify.benchmark.memory import peak_memory
 from treering_verify.benchmark.paths import decibels
 from treering_verify.benchmark.scope import SEEDS, Scope, truth
-from treering_verify.benchmark.whole_way import whole_way
+from treering_verify.benchmark.whole_way import sixteen_bits, whole_way
 from treering_verify.decoder_inversion import DEFAULTS, in_precision, invert
 from treering_verify.findings import Cell, Findings, Table
 from treering_verify.key import Key
-from treering_verify.models import LatentModel
+from treering_verify.models import LatentModel, device_of
 from treering_verify.recovery import problem_of
 
 _METHODS = ("encoder", "forward-step", "anderson", "learned")
-_PRECISIONS = ("float32", "bfloat16")
 
 
 def precision(model: LatentModel, scope: Scope) -> Findings:
@@ -29,13 +28,14 @@ def precision(model: LatentModel, scope: Scope) -> Findings:
     known = truth(model, key, range(first, first + count))
     pixels = known.pixels()
     tried = (_METHODS[0], _METHODS[-1]) if scope.quick else _METHODS
+    precisions = ("float32", *sixteen_bits(device_of(model)))
     methods = [m for m in tried if m != "learned" or model.refine is not None]
     rows: list[dict[str, Any]] = []
     lines: list[tuple[Cell, ...]] = []
-    with scope.progress("Methods", len(methods) * len(_PRECISIONS)) as advance:
+    with scope.progress("Methods", len(methods) * len(precisions)) as advance:
         for method in methods:
             base: dict[str, list[float]] = {}
-            for kind in _PRECISIONS:
+            for kind in precisions:
                 problem = in_precision(problem_of(model, pixels), kind)
                 invert(in_precision(problem_of(model, pixels[:1]), kind), method)  # warm-up
                 started = time.perf_counter()
@@ -44,7 +44,7 @@ def precision(model: LatentModel, scope: Scope) -> Findings:
                 error = decibels(latent, known.latent).tolist()
                 judged = judge(model, key, latent)
                 base = base or {"error": error, "log10": judged.log10}
-                peak = peak_memory(model.name, pixels[:1], method, DEFAULTS[method], kind)
+                peak = peak_memory(model.name, pixels[:1], method, DEFAULTS[method], kind, device_of(model))
                 rows += [
                     {
                         "part": "decoder",

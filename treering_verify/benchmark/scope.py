@@ -117,12 +117,12 @@ def distorted(pictures: Sequence[Image.Image], attack: str) -> list[Image.Image]
     return [chosen.apply(picture, seed) for seed, picture in enumerate(pictures)]
 
 
-def hardware() -> str:
-    """Processor kind, threads and vector unit; the accelerator, if there is one."""
+def hardware(*, accelerated: bool) -> str:
+    """Processor kind, threads and vector unit; the accelerator, if one is computed on."""
     import torch
 
     text = f"{platform.machine()}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
-    return f"{text}, {torch.cuda.get_device_name()}" if torch.cuda.is_available() else text
+    return f"{text}, {torch.cuda.get_device_name()}" if accelerated and torch.cuda.is_available() else text
 
 
 def versions() -> str:

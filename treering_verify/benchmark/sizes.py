@@ -1,5 +1,7 @@
 """Decoder inversion at the size that people use: time and peak memory of each method on Stable Diffusion's autoencoder.
 
+Of one picture, and of a clip whose frames it decodes one by one, as LaVie's does.
+
 Its weights are random: no others can be had where this is built, and neither time nor memory depends on what they are.
 Errors do, and none are given. It runs on a GPU where there is one, which is what it is for; on a processor it takes hours.
 """
@@ -10,10 +12,11 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from treering_verify.benchmark.memory import peak_of
-from treering_verify.benchmark.published import INVERSION, SOURCE
+from treering_verify.benchmark.published import CLIP_SOURCE, PUBLISHED_COSTS, SOURCE
 from treering_verify.benchmark.scope import Scope
 from treering_verify.decoder_inversion import (
     DEFAULTS,
@@ -28,22 +31,28 @@ from treering_verify.decoder_inversion import (
 from treering_verify.findings import Cell, Findings, Table
 from treering_verify.models import LatentModel
 from treering_verify.models.autoencoder import decode, encode
+from treering_verify.models.clips import by_frame
 
 if TYPE_CHECKING:
     import torch
 
 _BUDGET = 50  # steps at which the published table is read
-_PUBLISHED = {"gradient": INVERSION["gradient .1 scheduled"], "adam": INVERSION["adam .01 scheduled"]}
+_LONG = 5.0  # seconds
+_CLIP_METHODS = ("encoder", "forward-step", "adam", "gradient")
 
 
 @dataclass(frozen=True)
 class Size:
-    """An autoencoder and its pictures: channels of its stages, blocks in each, latent channels, pixels on a side."""
+    """An autoencoder, its pictures and clips: channels of its stages, blocks in each, latent channels, pixels on a side.
+
+    A clip: frames, height and width.
+    """
 
     channels: tuple[int, ...]
     layers: int
     latent_channels: int
     pixels: int
+    clip: tuple[int, int, int]
 
     @property
     def tile(self) -> int:
@@ -51,17 +60,18 @@ class Size:
         return self.pixels // 2
 
 
-STABLE_DIFFUSION = Size((128, 256, 512, 512), 2, 4, 512)
-_SMALL = Size((8, 8), 1, 4, 32)
+STABLE_DIFFUSION = Size((128, 256, 512, 512), 2, 4, 512, (16, 320, 512))
+_SMALL = Size((8, 8), 1, 4, 32, (2, 16, 32))
 
 
 @dataclass(frozen=True)
 class Case:
-    """A method, the precision of the networks' passes, and the side of tiles in pixels (0: whole pictures)."""
+    """A method, the networks' precision, the side of tiles in pixels (0: whole pictures), and whether it is of a clip."""
 
     method: str
     precision: str = "float32"
     tile: int = 0
+    clip: bool = False
 
     def settings(self, steps: int) -> Settings:
         """Return settings for exactly so many steps: random weights would stop a method anywhere."""
@@ -69,14 +79,23 @@ class Case:
 
 
 def cases(size: Size, precisions: tuple[str, ...]) -> list[Case]:
-    """Every method that needs nothing trained, in each precision, and the gradient-free ones' pass on tiles."""
+    """Every method that needs nothing trained, in each precision; some on tiles, and some on a clip, likewise."""
     methods = [method for method in METHODS if method not in REFINED]
     whole = [Case(method, precision) for precision in precisions for method in methods]
-    return whole + [Case(method, "float32", size.tile) for method in ("encoder", "forward-step", "gradient")]
+    tiles = [Case(method, "float32", size.tile) for method in ("encoder", "forward-step", "gradient")]
+    lowered = [p for p in precisions if p != "bfloat16"]  # on a GPU it costs what float16 does
+    return whole + tiles + [Case(method, p, clip=True) for p in lowered for method in _CLIP_METHODS]
 
 
-def problem_at(size: Size, case: Case, device: str) -> Problem:
-    """Pose one picture of noise under an autoencoder of random weights; the networks' passes run on the device."""
+def shape_of(size: Size, case: Case) -> tuple[int, int, int]:
+    """Channels, height and width of what is inverted; a clip's frames lie one after another along the channels."""
+    frames, height, width = size.clip if case.clip else (1, size.pixels, size.pixels)
+    return 3 * frames, height, width
+
+
+@cache
+def autoencoder_at(size: Size, device: str) -> Any:
+    """Autoencoder of random weights, on a device; it stays there for the next case."""
     import torch
     from diffusers import AutoencoderKL
 
@@ -92,8 +111,15 @@ def problem_at(size: Size, case: Case, device: str) -> Problem:
             norm_num_groups=min(32, *size.channels),
             sample_size=size.pixels,
         )
-        image = torch.rand(1, 3, size.pixels, size.pixels) * 2 - 1
-    vae.eval().requires_grad_(False).to(device)
+    return vae.eval().requires_grad_(False).to(device)
+
+
+def problem_at(size: Size, case: Case, device: str) -> Problem:
+    """Pose one picture, or clip, of noise; the networks' passes run on the device."""
+    import torch
+
+    vae = autoencoder_at(size, device)
+    image = torch.rand(1, *shape_of(size, case), generator=torch.Generator().manual_seed(0)) * 2 - 1
 
     def lower(x: torch.Tensor) -> torch.Tensor:
         return encode(vae, x.to(device), case.tile).to(x.device)
@@ -101,7 +127,10 @@ def problem_at(size: Size, case: Case, device: str) -> Problem:
     def raise_(z: torch.Tensor) -> torch.Tensor:
         return decode(vae, z.to(device), case.tile).to(z.device)
 
-    return in_precision(Problem(image, lower, raise_), case.precision)
+    if not case.clip:
+        return in_precision(Problem(image, lower, raise_), case.precision)
+    frames = Problem(image, by_frame(lower, 3), by_frame(raise_, size.latent_channels))
+    return in_precision(frames, case.precision)
 
 
 def work(size: Size, case: Case, device: str, steps: int) -> Callable[[], object]:
@@ -111,7 +140,7 @@ def work(size: Size, case: Case, device: str, steps: int) -> Callable[[], object
 
 
 def sizes(model: LatentModel, scope: Scope) -> Findings:
-    """Time and measure each method on Stable Diffusion's autoencoder at 512 pixels; the model plays no part."""
+    """Time and measure each method on Stable Diffusion's autoencoder, pictures and a clip; the model plays no part."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -126,6 +155,7 @@ def sizes(model: LatentModel, scope: Scope) -> Findings:
             advance()
     lines: list[tuple[Cell, ...]] = [
         (
+            row["frames"],
             row["method"],
             row["precision"],
             row["tile"] or "whole",
@@ -135,17 +165,20 @@ def sizes(model: LatentModel, scope: Scope) -> Findings:
             row["seconds_budget"],
             row["published_seconds"],
             row["peak_mib"],
+            row["published_peak_mib"],
         )
         for row in rows
     ]
-    header = ("method", "precision", "tiles", "s to start", "s a step", "s by default (steps)")
+    header = ("frames", "method", "precision", "tiles", "s to start", "s a step", "s by default (steps)")
+    frames, height, width = size.clip
     table = Table(
-        f"Decoder inversion of one picture of {size.pixels} x {size.pixels} pixels, {device}",
-        (*header, f"s, {_BUDGET} steps", f"published s, {_BUDGET} steps", "peak (MiB)"),
+        f"Decoder inversion of one picture of {size.pixels} x {size.pixels} pixels, and of a clip of {frames} frames of "
+        f"{height} x {width}, {device}",
+        (*header, f"s, {_BUDGET} steps", f"published s, {_BUDGET} steps", "peak (MiB)", "published peak (MiB)"),
         tuple(lines),
-        f"Random weights, so no errors; stops are off. Peak: above the loaded model, in a process of its own"
-        f"{' (the allocator)' if device == 'cuda' else ' (live tensors)'}; empty: out of memory. Published: {SOURCE}, "
-        "whose pictures and budgets these are, on another card.",
+        "Random weights, so no errors; stops are off. Peak: above the loaded model, "
+        f"{'by the allocator' if device == 'cuda' else 'live tensors in a process of its own'}; empty: out of memory. "
+        f"Published: {SOURCE}; clips: {CLIP_SOURCE}; on other cards, and the peak as they count it.",
     )
     return Findings(
         "sizes",
@@ -154,7 +187,8 @@ def sizes(model: LatentModel, scope: Scope) -> Findings:
         tuple(rows),
         (table,),
         seeds="0, weights and picture",
-        count=f"1, median of {repeats} runs",
+        count=f"1, median of up to {repeats} runs",
+        device=device,
     )
 
 
@@ -166,31 +200,41 @@ def _row(size: Size, case: Case, device: str, repeats: int) -> dict[str, Any]:
     if len(few) > 1:
         step = max(0.0, (seconds[few[1]] - seconds[few[0]]) / (few[1] - few[0]))
         start = max(0.0, start - few[0] * step)
-    published = None if case.tile or case.precision != "float32" else _PUBLISHED.get(case.method, {}).get(_BUDGET)
+    theirs = size is STABLE_DIFFUSION and not case.tile
+    published = PUBLISHED_COSTS.get((case.clip, case.method, case.precision)) if theirs else None
+    channels, height, width = shape_of(size, case)
     return {
+        "frames": channels // 3,
         "method": case.method,
         "precision": case.precision,
         "tile": case.tile,
-        "pixels": size.pixels,
+        "height": height,
+        "width": width,
         "device": device,
         "seconds_start": start,
         "seconds_step": step,
         "steps_default": default,
         "seconds_default": start + default * step,
         "seconds_budget": start + _BUDGET * step if len(few) > 1 else None,
-        "published_seconds": published[2] if published else None,
+        "published_seconds": published[0] if published else None,
         "peak_mib": _peak(size, case, device, few[-1]),
+        "published_peak_mib": published[1] if published else None,
     }
 
 
 def _seconds(size: Size, case: Case, device: str, budgets: tuple[int, ...], repeats: int) -> dict[int, float]:
-    """Median seconds of runs of each length, in turns after a warm-up; NaN where memory does not do."""
+    """Median seconds of runs of each length, in turns after a warm-up; NaN where memory does not do.
+
+    Once they took `_LONG` seconds no more rounds are begun.
+    """
     import torch
 
     times: dict[int, list[float]] = {steps: [] for steps in budgets}
     try:
-        problem = problem_at(size, case, device)
+        problem, begun = problem_at(size, case, device), time.perf_counter()
         for number in range(repeats + 1):
+            if number > 1 and time.perf_counter() - begun > _LONG:
+                break
             for steps in budgets:
                 started = time.perf_counter()
                 invert(
@@ -200,6 +244,9 @@ def _seconds(size: Size, case: Case, device: str, budgets: tuple[int, ...], repe
                     times[steps].append(time.perf_counter() - started)
     except torch.OutOfMemoryError:
         return dict.fromkeys(budgets, float("nan"))
+    finally:
+        if device == "cuda":
+            torch.cuda.empty_cache()
     return {steps: statistics.median(found) for steps, found in times.items()}
 
 
@@ -207,6 +254,6 @@ def _peak(size: Size, case: Case, device: str, steps: int) -> float | None:
     import torch
 
     try:
-        return peak_of(work, (size, case, device, steps)).tensors
+        return peak_of(work, (size, case, device, steps), device).tensors
     except torch.OutOfMemoryError:
         return None

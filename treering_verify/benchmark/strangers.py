@@ -63,6 +63,19 @@ def strangers(model: LatentModel, count: int, seed: int, *, attacked: bool = Tru
     Photographs and textures are crops, of random place and size, of those that scikit-learn and, where it is installed,
     scikit-image ship; without the latter there are no textures, and photographs take their place.
     """
+    draw = _drawer(model, seed, attacked=attacked)
+    seen: set[str] = set()
+    i = 0
+    while len(seen) < count:
+        one = draw(i)
+        i += 1
+        if (name := digest(one.picture)) not in seen:
+            seen.add(name)
+            yield one
+
+
+def _drawer(model: LatentModel, seed: int, *, attacked: bool) -> Callable[[int], Stranger]:
+    """Return what draws the image of a number, whichever were drawn before; a few are drawn twice."""
     photographs, textures = _shipped()
     attacks = [a for grid in GRIDS.values() for a in grid if a.name in ATTACKS]
     makers: dict[str, Callable[[np.random.Generator, int], Image.Image]] = {
@@ -74,19 +87,17 @@ def strangers(model: LatentModel, count: int, seed: int, *, attacked: bool = Tru
         ANOTHER: lambda rng, i: _made(model, Key.generate(model.latent_shape, seed=seed + i), seed + i),
     }
     order = np.random.default_rng(seed).permutation(len(_TURN))
-    seen: set[str] = set()
-    i = 0
-    while len(seen) < count:
+
+    def draw(i: int) -> Stranger:
         kind = _TURN[order[i % len(order)]]
         rng = np.random.default_rng([seed, i])
         picture = fit(makers[kind](rng, i), model.image_size)[0]
         attack = attacks[int(rng.integers(len(attacks)))] if attacked and i % 2 else None
         if attack:
             picture = attack.apply(picture, seed=i)
-        i += 1
-        if (name := digest(picture)) not in seen:
-            seen.add(name)
-            yield Stranger(kind, _text(attack), picture)
+        return Stranger(kind, _text(attack), picture)
+
+    return draw
 
 
 def _text(attack: Attack | None) -> str:

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 from detectors import mean
 from treering_verify.benchmark.paths import decibels
 from treering_verify.benchmark.scope import SEEDS, Scope, Truth, truth
-from treering_verify.decoder_inversion import autocasting
 from treering_verify.errors import UsageError
 from treering_verify.findings import Cell, Table
 from treering_verify.key import Key
-from treering_verify.models import Condition, LatentModel, Timestep
+from treering_verify.models import Condition, LatentModel, Timestep, device_of
 from treering_verify.models.compiling import compile_networks
+from treering_verify.precision import autocasting
 from treering_verify.recovery import Pipeline, recover_noise
 from treering_verify.weighing import weigh
 
@@ -38,6 +38,11 @@ class Way:
     autoencoder: str = "float32"
     network: str = "float32"
     compiled: bool = False
+
+
+def sixteen_bits(device: str) -> tuple[str, ...]:
+    """Precisions of 16 bits that are worth a try on a device; processors have no units for float16."""
+    return ("bfloat16",) if device == "cpu" else ("bfloat16", "float16")
 
 
 def ways(sixteen: Sequence[str], *, compiled: bool) -> list[Way]:
@@ -67,7 +72,7 @@ def whole_way(model: LatentModel, key: Key, known: Truth, scope: Scope) -> tuple
     plain = truth(model, None, range(others, others + count))
     pixels = torch.cat([known.pixels(), plain.pixels()])
     noise = torch.cat([known.noise, plain.noise])
-    sixteen = ("bfloat16", "float16") if torch.cuda.is_available() else ("bfloat16",)
+    sixteen = sixteen_bits(device_of(model))
     compiled = None if scope.quick else _compiled(model)
     chosen = ways(sixteen, compiled=compiled is not None)
     rows: list[dict[str, Any]] = []

@@ -16,7 +16,7 @@ from treering_verify.decoder_inversion.driver import relative_residual
 from treering_verify.decoder_inversion.gauss_newton import gauss_newton
 from treering_verify.decoder_inversion.learned import learned
 from treering_verify.decoder_inversion.posterior import posterior_mode
-from treering_verify.decoder_inversion.problem import PRECISIONS, Problem, Settings, autocasting, in_precision
+from treering_verify.decoder_inversion.problem import PRECISIONS, Problem, Settings, in_precision
 from treering_verify.decoder_inversion.published import (
     adam,
     encoder,
@@ -25,6 +25,7 @@ from treering_verify.decoder_inversion.published import (
     inertial_km,
     scheduled_step,
 )
+from treering_verify.precision import ieee
 from treering_verify.results import Inversion
 
 __all__ = [
@@ -35,7 +36,6 @@ __all__ = [
     "REFINED",
     "Problem",
     "Settings",
-    "autocasting",
     "default_method",
     "in_precision",
     "invert",
@@ -99,4 +99,5 @@ def invert(problem: Problem, method: str = AUTO, settings: Settings | None = Non
     """
     if method == AUTO:
         method = default_method(refined=problem.refine is not None)
-    return METHODS[method](problem, settings or DEFAULTS[method])
+    with ieee():
+        return METHODS[method](problem, settings or DEFAULTS[method])

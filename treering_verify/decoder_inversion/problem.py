@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+from treering_verify.precision import autocasting
 
 if TYPE_CHECKING:
     import torch
@@ -115,16 +116,3 @@ def in_precision(problem: Problem, precision: str) -> Problem:
 
     refine = half(problem.refine) if problem.refine else None
     return replace(problem, encode=half(problem.encode), decode=half(problem.decode), refine=refine)
-
-
-@contextmanager
-def autocasting(precision: str) -> Iterator[None]:
-    """Run networks in a precision, on whichever device: images may lie on the processor and networks on an accelerator."""
-    import torch
-
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    with ExitStack() as lowered:
-        if precision != "float32":
-            for device in (name for name, found in there.items() if found):
-                lowered.enter_context(torch.autocast(device, getattr(torch, precision)))
-        yield

@@ -5,7 +5,17 @@ from treering_verify.models.families import FAMILIES
 from treering_verify.models.loading import EMBEDDED, latent_shape, load_model
 from treering_verify.models.pipeline_loading import load_pipeline
 from treering_verify.models.pipeline_model import canonical_noise, from_pipeline, native_noise, pipeline_shape
-from treering_verify.models.protocol import ClipModel, Condition, LatentModel, Timestep, makes_clips, pictures_only
+from treering_verify.models.protocol import (
+    ClipModel,
+    Condition,
+    LatentModel,
+    MovableModel,
+    Timestep,
+    device_of,
+    makes_clips,
+    movable,
+    pictures_only,
+)
 from treering_verify.models.source import DEVICES, DTYPES, ModelSource
 
 __all__ = [
@@ -18,14 +28,17 @@ __all__ = [
     "Condition",
     "LatentModel",
     "ModelSource",
+    "MovableModel",
     "Timestep",
     "canonical_noise",
+    "device_of",
     "from_pipeline",
     "latent_shape",
     "load_model",
     "load_pipeline",
     "lowered",
     "makes_clips",
+    "movable",
     "native_noise",
     "pictures_only",
     "pipeline_shape",

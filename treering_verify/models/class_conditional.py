@@ -14,6 +14,7 @@ from treering_verify.models.autoencoder import check_autoencoder, decode, encode
 from treering_verify.models.ode import FLOW, diffusion_grid, estimates, flow_grid, flow_scheduler
 from treering_verify.models.protocol import Condition, Timestep
 from treering_verify.models.rectified_flow import is_flow
+from treering_verify.precision import ieee
 
 if TYPE_CHECKING:
     import torch
@@ -66,7 +67,7 @@ class ClassConditionalModel:
                 f"{name}: the network takes {unet.config.in_channels} channels and the autoencoder makes latents of "
                 f"{latent_channels(vae.config)}: take the autoencoder that it was trained behind"
             )
-        self.name, self.classes = name, tuple(classes)
+        self.name, self.classes, self.device = name, tuple(classes), "cpu"
         self._vae, self._unet, self._scheduler = vae, unet, scheduler
         self.refine, self.estimate, self.screen, self.tile = refiner, estimator, screen, 0
         self._alphas: list[float] = _shares_of_signal(scheduler, self._straight)
@@ -78,13 +79,23 @@ class ClassConditionalModel:
         self.latent_shape = (int(unet.config.in_channels), height, width)
         self.image_size = (height * factor, width * factor)
 
+    def to(self, device: str) -> ClassConditionalModel:
+        """Compute on a device of torch from now on; return the model."""
+        import torch
+
+        for part in vars(self).values():
+            if isinstance(part, torch.nn.Module):
+                part.to(device)
+        self.device = device
+        return self
+
     def encode(self, image: torch.Tensor) -> torch.Tensor:
         """Image (B, 3, H, W) in [-1, 1] -> latent (B, C, h, w): mode of the posterior, if any, shifted and scaled."""
-        return encode(self._vae, image)
+        return encode(self._vae, image.to(self.device)).to(image.device)
 
     def decode(self, latent: torch.Tensor) -> torch.Tensor:
         """Latent (B, C, h, w) -> image (B, 3, H, W), not clamped."""
-        return decode(self._vae, latent)
+        return decode(self._vae, latent.to(self.device)).to(latent.device)
 
     def timesteps(self, steps: int) -> tuple[Timestep, ...]:
         """Return the scheduler's own grid, noisiest first; the last point is where the scheduler ends."""
@@ -96,13 +107,14 @@ class ClassConditionalModel:
         """Estimate (latent, noise) from z_t; guidance g extrapolates: out = out_null + g (out_condition - out_null)."""
         import torch
 
-        labels = torch.tensor([self._label(c) for c in conditions], device=z.device)
-        with _autocast(z.device.type):
-            output = self._unet(z, at.index, class_labels=labels).sample.float()
+        inside, labels = z.to(self.device), torch.tensor([self._label(c) for c in conditions], device=self.device)
+        with _autocast(inside.device.type), ieee():
+            output = self._unet(inside, at.index, class_labels=labels).sample.float()
             if guidance != 1.0:
-                null = self._unet(z, at.index, class_labels=torch.full_like(labels, len(self.classes))).sample.float()
+                labels = torch.full_like(labels, len(self.classes))
+                null = self._unet(inside, at.index, class_labels=labels).sample.float()
                 output = null + guidance * (output - null)
-        return estimates(z, at, output, FLOW if self._straight else self._scheduler.config.prediction_type)
+        return estimates(z, at, output.to(z.device), FLOW if self._straight else self._scheduler.config.prediction_type)
 
     def denoised(self, latent: torch.Tensor, level: int) -> torch.Tensor:
         """Take a latent (B, C, h, w) for a noisy one at a time index; return the network's estimate of what is behind it.

@@ -51,7 +51,8 @@ class Estimator(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
     def forward(self, trajectory: Sequence[torch.Tensor]) -> torch.Tensor:
         """Estimate the noise from the points that were passed, (B, C, h, w) each, the latent first."""
-        return self.estimate(torch.cat([trajectory[point] for point in self.points], dim=1))
+        inputs = torch.cat([trajectory[point] for point in self.points], dim=1)
+        return self.estimate(inputs.to(self.device)).to(inputs.device)
 
     def estimate(self, inputs: torch.Tensor) -> torch.Tensor:
         """Estimate the noise, (B, C, h, w), from the points it is shown, one after the other: (B, points C, h, w)."""

@@ -14,7 +14,7 @@ from treering_verify.models.compiling import compile_networks
 from treering_verify.models.families import known_pipelines
 from treering_verify.models.pipeline_loading import INDEX, pipeline_of, read_index, shapes_of
 from treering_verify.models.pipeline_model import from_pipeline
-from treering_verify.models.protocol import LatentModel
+from treering_verify.models.protocol import LatentModel, MovableModel
 from treering_verify.models.source import ModelSource
 
 _LANDSCAPE = Path(__file__).with_name("landscape")
@@ -52,7 +52,7 @@ def load_model(
         `FlowMatchEulerDiscreteScheduler`, and, optionally, "classes": the names of its classes. A `ModelSource` brings all
         that follows.
     revision, variant, device, dtype, image_size, configuration, tile, compiled, frames
-        As those of `ModelSource`. Class-conditional models are small, and always float32 on the CPU.
+        As those of `ModelSource`. Class-conditional models are small, and always float32; "auto" is for them the processor.
 
     Returns
     -------
@@ -97,9 +97,10 @@ def _load(source: ModelSource) -> LatentModel:
         held_out = _HELD_OUT.get(source.name)
         autoencoder = held_out or ("vae", found["vae"])
         kinds = (*autoencoder, found["scheduler"])
-        return _load_parts(shown, folder, kinds, index.get("classes"), refined=held_out is None)
+        model = _load_parts(shown, folder, kinds, index.get("classes"), refined=held_out is None)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
         raise ModelError(f"cannot load {shown}: {printable(str(error))}; fetch or export the folder again") from error
+    return model if source.device == "auto" else model.to(str(source.chosen_device()))
 
 
 def latent_shape(name: str | Path | ModelSource = "landscape") -> tuple[int, int, int]:
@@ -142,8 +143,8 @@ def _no_model(shown: str) -> str:
 
 
 def _refuse_unused(source: ModelSource) -> None:
-    if source.device not in ("auto", "cpu") or source.dtype not in ("auto", "float32"):
-        raise UsageError(f"{source.shown} is small, and computed in float32 on the processor: leave device and dtype")
+    if source.dtype not in ("auto", "float32"):
+        raise UsageError(f"{source.shown} is small, and computed in float32: leave the dtype")
     if source.image_size is not None:
         raise UsageError(f"{source.shown} makes images of one size: leave the size")
     if source.tile:
@@ -154,7 +155,7 @@ def _refuse_unused(source: ModelSource) -> None:
 
 def _load_parts(
     name: str, folder: Path, kinds: tuple[str, str, str], classes: list[str] | None, *, refined: bool
-) -> LatentModel:
+) -> MovableModel:
     import diffusers
     from diffusers.utils import logging
 

@@ -172,22 +172,30 @@ class PipelineModel:
         self.refine: Callable[..., torch.Tensor] | None = None
         self.estimate: NoiseEstimator | None = None
         self.screen: NoiseEstimator | None = None
-        self._pipe, self._network, self._device = pipe, network, pipe._execution_device
-        self._vae = own_float32(pipe.vae, self._device)
+        self._pipe, self._network, self.device = pipe, network, str(pipe._execution_device)
+        self._vae = own_float32(pipe.vae, self.device)
         self._scheduler = (flow_scheduler if family.straight else diffusion_scheduler)(name, scheduler)
         self._kept: dict[Condition, dict[str, torch.Tensor]] = {}
+
+    def to(self, device: str) -> PipelineModel:
+        """Compute on a device from now on, and move the pipeline there, which is not for one that a caller lent."""
+        self._pipe.to(device)
+        self._vae.to(device)
+        self._kept.clear()
+        self.device = device
+        return self
 
     def encode(self, image: torch.Tensor) -> torch.Tensor:
         """Image (B, 3, H, W) in [-1, 1] -> latent (B, C, h, w): mode of the posterior, normalised."""
         if self.family.video:
-            return self.family.video.encode(self._vae, image.to(self._device)).to(image.device)
-        return encode(self._vae, image.to(self._device), self.tile).to(image.device)
+            return self.family.video.encode(self._vae, image.to(self.device)).to(image.device)
+        return encode(self._vae, image.to(self.device), self.tile).to(image.device)
 
     def decode(self, latent: torch.Tensor) -> torch.Tensor:
         """Latent (B, C, h, w) -> image (B, 3, H, W), not clamped."""
         if self.family.video:
-            return self.family.video.decode(self._vae, latent.to(self._device)).to(latent.device)
-        return decode(self._vae, latent.to(self._device), self.tile).to(latent.device)
+            return self.family.video.decode(self._vae, latent.to(self.device)).to(latent.device)
+        return decode(self._vae, latent.to(self.device), self.tile).to(latent.device)
 
     def timesteps(self, steps: int) -> tuple[Timestep, ...]:
         """Grid as the pipeline's scheduler spaces it; where the scheduler shifts it by size, for this image size."""
@@ -215,7 +223,7 @@ class PipelineModel:
 
         rows = [self._embedded(condition) for condition in conditions]
         given = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
-        output = self.family.predict(self._pipe, z.to(self._device, self._network.dtype), at, given, guidance)
+        output = self.family.predict(self._pipe, z.to(self.device, self._network.dtype), at, given, guidance)
         return output.float().to(z.device)
 
     def _embedded(self, condition: Condition) -> dict[str, torch.Tensor]:

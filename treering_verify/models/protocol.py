@@ -88,12 +88,31 @@ class LatentModel(Protocol):
         """One network pass at a grid point: z_t -> estimates of (latent z_0, noise), each shaped like z."""
 
 
+class MovableModel(LatentModel, Protocol):
+    """A latent diffusion model that was loaded here, and so may be told where to compute."""
+
+    device: str  # of torch
+
+    def to(self, device: str) -> MovableModel:
+        """Compute on a device from now on; return the model."""
+
+
 class ClipModel(LatentModel, Protocol):
     """A latent diffusion model of clips."""
 
     frames: int  # of what it encodes and decodes
     latent_frames: int  # that become them, f of the shapes above
     fps: int  # frames a second
+
+
+def movable(model: LatentModel) -> TypeGuard[MovableModel]:
+    """Whether a model may be told where to compute."""
+    return hasattr(model, "device")
+
+
+def device_of(model: LatentModel) -> str:
+    """Where a model computes, such as "cpu" or "cuda"."""
+    return model.device if movable(model) else "cpu"
 
 
 def makes_clips(model: LatentModel) -> TypeGuard[ClipModel]:

@@ -70,7 +70,8 @@ class Refiner(ModelMixin, ConfigMixin):  # type: ignore[misc]
     ) -> torch.Tensor:
         """Estimate z_0 - z, (B, C, h, w), from E(x), z, r(z), x and D(z)."""
         known = features(start, z, residual, image, output, self.config.factor)
-        return self.correct(torch.cat([known, *self.priors(z, self.denoise)], dim=1)) - residual
+        inputs = torch.cat([known, *self.priors(z, self.denoise)], dim=1)
+        return self.correct(inputs.to(self.device)).to(z.device) - residual
 
     def priors(
         self, z: torch.Tensor, denoise: Callable[[torch.Tensor, int], torch.Tensor] | None
