@@ -88,7 +88,8 @@ def test_what_was_kept_is_not_measured_again_and_another_question_is(tmp_path: P
     np.testing.assert_array_equal(first["numbers"], again["numbers"])
     assert other["numbers"][0] == 3.0 and asked == ["1.0", "3.0"]
     assert kept(None, "x", ("facts", 1), measure(4.0))["numbers"][0] == 4.0
-    assert len(list(tmp_path.iterdir())) == 2  # and nothing half-written
+    assert {path.suffix for path in tmp_path.iterdir()} == {".npz", ""}  # and nothing half-written, but a lock
+    assert len(list(tmp_path.glob("*.npz"))) == 2
 
 
 def test_an_interrupted_benchmark_goes_on_where_it_was(tiny_folder: Path, tmp_path: Path) -> None:

@@ -53,13 +53,17 @@ def forgery(model: LatentModel, scope: Scope) -> Findings:
     shares = [len(part) for part in np.array_split(np.arange(trials), keys)]
     weights = fingerprint(model)
     gathered: dict[tuple[str, str, int], list[Arrays]] = {}
-    steps: deque[tuple[tuple[str, str, int], Callable[[], Arrays]]] = deque()
-    for pattern in patterns:
-        for k, share in enumerate(shares):
-            victim = Victim(model, pattern, k, share, max(counts))
-            for attack in attacks:
-                for count in counts:
-                    steps.append(((pattern, attack, count), partial(_measured, scope, weights, victim, attack, count)))
+
+    def planned() -> Iterator[tuple[tuple[str, str, int], Callable[[], Arrays]]]:
+        for pattern in patterns:
+            for k, share in enumerate(shares):
+                victim = Victim(model, pattern, k, share, max(counts))
+                for attack in attacks:
+                    for count in counts:
+                        yield (pattern, attack, count), partial(_measured, scope, weights, victim, attack, count)
+
+    scope.help_with("Attacks", lambda: (work for _, work in planned()))
+    steps = deque(planned())
     with scope.progress("Attacks", len(steps)) as advance:
         while steps:
             line, work = steps.popleft()

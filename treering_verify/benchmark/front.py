@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,15 +42,16 @@ def front(model: LatentModel, scope: Scope) -> Findings:
     unmarked = cache(lambda: (rendered(model, (), seeds), rendered(model, (), others)[0]))
     weights = fingerprint(model)
     rows: list[dict[str, Any]] = []
+
+    def measured(family: Family | None) -> dict[str, NDArray[Any]]:
+        facts = (weights, __version__, seeds, keys_among(count, len(model.classes)), attacks, family)
+        name = f"front-{family.pattern if family else 'unmarked'}"
+        return kept(scope.folder, name, facts, lambda: _measure(model, family, seeds, attacks, *unmarked()))
+
+    scope.help_with("Variants", lambda: [partial(measured, family) for family in (None, *families)])
     with scope.progress("Variants", len(families) + 1) as advance:
         for family in (None, *families):
-
-            def work(family: Family | None = family) -> dict[str, NDArray[Any]]:
-                return _measure(model, family, seeds, attacks, *unmarked())
-
-            facts = (weights, __version__, seeds, keys_among(count, len(model.classes)), attacks, family)
-            found = kept(scope.folder, f"front-{family.pattern if family else 'unmarked'}", facts, work)
-            rows.append(_row(family, found, attacks))
+            rows.append(_row(family, measured(family), attacks))
             advance()
     best = non_dominated([(row["log10_pvalue"], -row["diversity"], row["distance"]) for row in rows[1:]])
     for row, chosen in zip(rows, [False, *best], strict=True):

@@ -1,4 +1,4 @@
-"""Keep what took long to measure, so that an interrupted benchmark goes on where it was, and two never measure it twice."""
+"""Keep what took long to measure: an interrupted benchmark goes on where it was, and two never measure the same."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from treering_verify.benchmark.sharing import claimed
 from treering_verify.files import write_atomic
 
 if TYPE_CHECKING:
@@ -33,16 +34,24 @@ def kept(folder: Path | None, name: str, facts: object, measure: Callable[[], Ar
         All that the answer depends on, by its `repr`: another answer is never taken for this one's.
     measure : callable
         Gives the arrays.
+
+    Raises
+    ------
+    Taken
+        If another process measures it just now, in a `Share`'s work; elsewhere that is waited for.
     """
     if folder is None:
         return measure()
-    path = folder / f"{name}-{hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}.npz"
-    if path.exists():
-        with np.load(path, allow_pickle=False) as arrays:
-            return dict(arrays)
-    found = measure()
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **found)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, buffer.getvalue())
-    return found
+    path = folder / f"{name}-{_digest(repr(facts))}.npz"
+    if not path.exists():
+        with claimed(folder, int(_digest(path.name), 16) >> 2):
+            if not path.exists():
+                buffer = io.BytesIO()
+                np.savez(buffer, allow_pickle=False, **measure())
+                write_atomic(path, buffer.getvalue())
+    with np.load(path, allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -17,7 +17,7 @@ from treering_verify.benchmark.cost import Cost, cost, keys_among, rendered
 from treering_verify.benchmark.kept import kept
 from treering_verify.benchmark.own_keys import generate_each
 from treering_verify.benchmark.scope import CLEAN, SEEDS, Scope
-from treering_verify.benchmark.strangers import Stranger, strangers
+from treering_verify.benchmark.strangers import Crowd
 from treering_verify.benchmark.trials import KEYS, Rivals, nearest_rivals, recover, weigh_each
 from treering_verify.key import Family, Key
 from treering_verify.models import LatentModel
@@ -129,8 +129,9 @@ def measure(model: LatentModel, scope: Scope, tasks: Sequence[Task], calibration
     pictured : int
         Images of each pattern whose pictures are compared.
     """
+    scope.help_with("Batches", lambda: _Bench(model, scope, tuple(tasks)).steps(calibration, pictured))
     bench = _Bench(model, scope, tuple(tasks))
-    steps = deque([*bench.on_marked(), *bench.on_unmarked(), *bench.on_null(calibration), *bench.on_pictures(pictured)])
+    steps = deque(bench.steps(calibration, pictured))
     with scope.progress("Batches", len(steps)) as advance:
         while steps:
             steps.popleft()()  # and lets go of the pictures that only it needed
@@ -156,6 +157,13 @@ class _Bench:
         self.null: dict[str, list[Arrays]] = {}
         self.costs: dict[str, Cost] = {}
         self.kinds: list[NDArray[Any]] = []
+
+    def steps(self, calibration: int, pictured: int) -> Iterator[Callable[[], None]]:
+        """All of them, neighbours sharing pictures."""
+        yield from self.on_marked()
+        yield from self.on_unmarked()
+        yield from self.on_null(calibration)
+        yield from self.on_pictures(pictured)
 
     # --- marked images ------------------------------------------------------------------------------------------------
 
@@ -200,29 +208,26 @@ class _Bench:
 
     def on_unmarked(self) -> Iterator[Callable[[], None]]:
         count = max((task.unmarked for task in self.tasks), default=0)
-        pictures = cache(partial(self._strangers, count, _JUDGED))
+        pictures = Crowd(self.model, count, _FIRST + _JUDGED)
         for batch in _batches(count):
             yield partial(self._describe, batch, pictures)
             for number, task in enumerate(self.tasks):
                 if batch.start < task.unmarked:
                     yield partial(self._judge_unmarked, number, task, batch, pictures)
 
-    def _strangers(self, count: int, place: int) -> list[Stranger]:
-        return list(strangers(self.model, count, _FIRST + place, attacked=False))
-
-    def _describe(self, batch: range, pictures: Callable[[], list[Stranger]]) -> None:
+    def _describe(self, batch: range, pictures: Crowd) -> None:
         def work() -> Arrays:
-            return {"kind": np.array([one.kind for one in pictures()[batch.start : batch.stop]])}
+            return {"kind": np.array([one.kind for one in pictures.some(batch)])}
 
         self.kinds.append(kept(self.scope.folder, "robustness-kinds", (*self.facts, batch), work)["kind"])
 
-    def _judge_unmarked(self, number: int, task: Task, batch: range, pictures: Callable[[], list[Stranger]]) -> None:
+    def _judge_unmarked(self, number: int, task: Task, batch: range, pictures: Crowd) -> None:
         chosen = range(batch.start, min(batch.stop, task.unmarked))
         first_key = _FIRST + _FRESH_KEYS + (number << 20)
         searched = [pattern for pattern in task.patterns if task.searches(pattern, marked=False)]
 
         def work() -> Arrays:
-            plain = [one.picture for one in pictures()[chosen.start : chosen.stop]]
+            plain = [one.picture for one in pictures.some(chosen)]
             processed = task.condition.apply(plain, chosen, self.model)
             found = recover(self.model, processed, task.pipeline, published=task.published)
             answers: Arrays = {}
@@ -250,13 +255,13 @@ class _Bench:
             if PATTERNS[name].coefficients is not None
             and any(task.published and name in task.patterns for task in self.tasks)
         )
-        pictures = cache(partial(self._strangers, count, _CALIBRATION))
+        pictures = Crowd(self.model, count, _FIRST + _CALIBRATION)
         for batch in _batches(count) if patterns else ():
             yield partial(self._calibrate, patterns, batch, pictures)
 
-    def _calibrate(self, patterns: tuple[str, ...], batch: range, pictures: Callable[[], list[Stranger]]) -> None:
+    def _calibrate(self, patterns: tuple[str, ...], batch: range, pictures: Crowd) -> None:
         def work() -> Arrays:
-            plain = [one.picture for one in pictures()[batch.start : batch.stop]]
+            plain = [one.picture for one in pictures.some(batch)]
             found = recover(self.model, plain, Pipeline(), published=True)
             answers: Arrays = {}
             for pattern in patterns:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from treering_verify import attacks
+from treering_verify.benchmark.sharing import Share
 from treering_verify.generation import generate
 from treering_verify.key import Key
 from treering_verify.models import LatentModel
@@ -70,12 +71,22 @@ class Scope:
         Images, instead of the benchmark's own number.
     folder : Path, optional
         Where long measurements are kept, to go on after an interruption; None keeps nothing.
+    share : Share, optional
+        Which of several processes this is that share long measurements.
     """
 
     progress: Callable[[str, int], Any]
     quick: bool = False
     count: int | None = None
     folder: Path | None = None
+    share: Share | None = None
+
+    def help_with(self, what: str, steps: Callable[[], Iterable[Callable[[], object]]]) -> None:
+        """Do the steps of a measurement that others do not, where it is shared; they are called for there alone."""
+        if self.share is not None and self.folder is not None:
+            chosen = list(steps())
+            with self.progress(f"{what}, shared", len(chosen)) as advance:
+                self.share.work(chosen, advance)
 
     def images(self, quick: int, full: int) -> int:
         """Return the number of images to use, given the benchmark's own for both forms."""
@@ -117,11 +128,14 @@ def distorted(pictures: Sequence[Image.Image], attack: str) -> list[Image.Image]
     return [chosen.apply(picture, seed) for seed, picture in enumerate(pictures)]
 
 
-def hardware(*, accelerated: bool) -> str:
-    """Processor kind, threads and vector unit; the accelerator, if one is computed on."""
+def hardware(*, accelerated: bool, processes: int = 1) -> str:
+    """Processor kind, threads of each process, and vector unit; the accelerator, if one is computed on."""
     import torch
 
-    text = f"{platform.machine()}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
+    threads = (
+        f"{torch.get_num_threads()} threads" if processes == 1 else f"{processes} x {torch.get_num_threads()} threads"
+    )
+    text = f"{platform.machine()}, {threads}, {torch.backends.cpu.get_cpu_capability()}"
     return f"{text}, {torch.cuda.get_device_name()}" if accelerated and torch.cuda.is_available() else text
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +65,7 @@ def strangers(model: LatentModel, count: int, seed: int, *, attacked: bool = Tru
     Photographs and textures are crops, of random place and size, of those that scikit-learn and, where it is installed,
     scikit-image ship; without the latter there are no textures, and photographs take their place.
     """
-    draw = _drawer(model, seed, attacked=attacked)
+    draw = _Drawer(model, seed, attacked=attacked)
     seen: set[str] = set()
     i = 0
     while len(seen) < count:
@@ -74,30 +76,70 @@ def strangers(model: LatentModel, count: int, seed: int, *, attacked: bool = Tru
             yield one
 
 
-def _drawer(model: LatentModel, seed: int, *, attacked: bool) -> Callable[[int], Stranger]:
-    """Return what draws the image of a number, whichever were drawn before; a few are drawn twice."""
-    photographs, textures = _shipped()
-    attacks = [a for grid in GRIDS.values() for a in grid if a.name in ATTACKS]
-    makers: dict[str, Callable[[np.random.Generator, int], Image.Image]] = {
-        PHOTOGRAPH: lambda rng, i: _crop(photographs, rng),
-        TEXTURE: lambda rng, i: _crop(textures or photographs, rng),
-        SCENE: lambda rng, i: _scene(model, i),
-        FRACTAL: lambda rng, i: _fractal(model, rng),
-        OWN: lambda rng, i: _made(model, None, seed + i),
-        ANOTHER: lambda rng, i: _made(model, Key.generate(model.latent_shape, seed=seed + i), seed + i),
-    }
-    order = np.random.default_rng(seed).permutation(len(_TURN))
+class Crowd:
+    """The images that `strangers` yields, none attacked, of which any may be asked for; the last that were are remembered.
 
-    def draw(i: int) -> Stranger:
-        kind = _TURN[order[i % len(order)]]
-        rng = np.random.default_rng([seed, i])
-        picture = fit(makers[kind](rng, i), model.image_size)[0]
-        attack = attacks[int(rng.integers(len(attacks)))] if attacked and i % 2 else None
+    Only those that are quickly drawn are compared with each other: an image of the model is like no other.
+    """
+
+    def __init__(self, model: LatentModel, count: int, seed: int) -> None:
+        self._count, self._draw = count, _Drawer(model, seed, attacked=False)
+        self._last: tuple[range, list[Stranger]] = range(0), []
+
+    def some(self, which: range) -> list[Stranger]:
+        """Return images number start to stop - 1."""
+        if self._last[0] != which:
+            self._last = which, [self._draw(i) for i in self._numbers[which.start : which.stop]]
+        return self._last[1]
+
+    @cached_property
+    def _numbers(self) -> list[int]:
+        """Number of each image to `_draw`."""
+        seen: set[str] = set()
+        found: list[int] = []
+        for i in itertools.count():
+            if len(found) == self._count:
+                break
+            name = str(i) if self._draw.kind(i) in (OWN, ANOTHER) else digest(self._draw(i).picture)
+            if name not in seen:
+                seen.add(name)
+                found.append(i)
+        return found
+
+
+class _Drawer:
+    """Draws the image of a number, whichever were drawn before; a few are drawn twice."""
+
+    def __init__(self, model: LatentModel, seed: int, *, attacked: bool) -> None:
+        self._model, self._seed, self._attacked = model, seed, attacked
+        self._order = np.random.default_rng(seed).permutation(len(_TURN))
+        self._photographs, self._textures = _shipped()
+        self._attacks = [a for grid in GRIDS.values() for a in grid if a.name in ATTACKS]
+
+    def kind(self, i: int) -> str:
+        """Say what image i is."""
+        return _TURN[self._order[i % len(self._order)]]
+
+    def __call__(self, i: int) -> Stranger:
+        """Draw image i."""
+        rng = np.random.default_rng([self._seed, i])
+        picture = fit(self._make(self.kind(i), rng, i), self._model.image_size)[0]
+        attack = self._attacks[int(rng.integers(len(self._attacks)))] if self._attacked and i % 2 else None
         if attack:
             picture = attack.apply(picture, seed=i)
-        return Stranger(kind, _text(attack), picture)
+        return Stranger(self.kind(i), _text(attack), picture)
 
-    return draw
+    def _make(self, kind: str, rng: np.random.Generator, i: int) -> Image.Image:
+        if kind == PHOTOGRAPH:
+            return _crop(self._photographs, rng)
+        if kind == TEXTURE:
+            return _crop(self._textures or self._photographs, rng)
+        if kind == SCENE:
+            return _scene(self._model, i)
+        if kind == FRACTAL:
+            return _fractal(self._model, rng)
+        key = Key.generate(self._model.latent_shape, seed=self._seed + i) if kind == ANOTHER else None
+        return _made(self._model, key, self._seed + i)
 
 
 def _text(attack: Attack | None) -> str:
