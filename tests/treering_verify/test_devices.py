@@ -143,6 +143,12 @@ def test_inversions_multiply_float32_as_such_and_switches_are_put_back() -> None
     with pytest.raises(ZeroDivisionError), ieee():
         raise ZeroDivisionError
     assert switches() == before
+    first, second = ieee(), ieee()  # of two threads, say: the first to begin is the first to end
+    with first:
+        second.__enter__()
+    assert switches() == ["ieee", "ieee"]
+    second.__exit__(None, None, None)
+    assert switches() == before
 
 
 def test_a_callers_own_switches_are_left_as_they_were() -> None:
