@@ -22,7 +22,7 @@ def autocasting(precision: str) -> Iterator[None]:
 
 
 class _Switches:
-    """Where PyTorch is told how to multiply float32 on a GPU, how many want it exact just now, and how it was before them."""
+    """How PyTorch multiplies float32 on a GPU, how many want it exact just now, and how it was before them."""
 
     def __init__(self) -> None:
         self._lock, self._wanted, self._before = threading.Lock(), 0, list[object]()
