@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
+from progress import silent
 
-from treering_verify.benchmark.sizes import _SMALL, STABLE_DIFFUSION, Case, cases, problem_at, work
+from treering_verify.benchmark.scope import Scope
+from treering_verify.benchmark.sizes import _SMALL, STABLE_DIFFUSION, Case, Size, cases, problem_at, work
 from treering_verify.benchmark.whole_way import Way, _lowered, ways
 from treering_verify.decoder_inversion import METHODS, REFINED, in_precision, invert
 from treering_verify.generation import initial_noise
 from treering_verify.models import LatentModel
+
+benchmark_sizes = importlib.import_module(
+    "treering_verify.benchmark.sizes"
+)  # the package's name for it is its function's
 
 
 def test_the_autoencoder_has_stable_diffusions_own_layout() -> None:
@@ -76,3 +84,30 @@ def test_float32_is_the_first_way_and_compiling_comes_last() -> None:
         Way("bfloat16", "bfloat16"),
     ]
     assert [way.compiled for way in ways(("bfloat16",), compiled=True)] == [False] * 4 + [True] * 2
+
+
+def test_what_was_timed_on_this_machine_is_not_timed_again(
+    tiny_model: LatentModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Case] = []
+
+    def seconds(size: Size, case: Case, device: str, budgets: tuple[int, ...], repeats: int) -> dict[int, float]:
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        asked.append(case)
+        return {steps: 1.0 + 0.5 * steps for steps in budgets}
+
+    monkeypatch.setattr(benchmark_sizes, "_seconds", seconds)
+    monkeypatch.setattr(benchmark_sizes, "_peak", lambda size, case, device, steps: None if case.tile else 7.0)
+    scope = Scope(silent, quick=True, folder=tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        benchmark_sizes.sizes(tiny_model, scope)
+    first, asked = asked, []
+    monkeypatch.setattr(benchmark_sizes, "_seconds", lambda *a: asked.append(a[1]) or {n: 1.0 + 0.5 * n for n in a[3]})
+    found = benchmark_sizes.sizes(tiny_model, scope).rows
+    assert first + asked == cases(_SMALL, ("float32",)) and asked[-1].method == "gauss-newton"
+    assert all(
+        row["seconds_step"] == 0.5 and row["seconds_start"] == 1.0 for row in found if row["method"] != "encoder"
+    )
+    assert {row["peak_mib"] for row in found} == {7.0, None}
+    assert all(row["published_seconds"] is None for row in found)  # they are of another size

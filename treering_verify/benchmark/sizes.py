@@ -12,12 +12,16 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from treering_verify.benchmark.kept import kept
 from treering_verify.benchmark.memory import peak_of
 from treering_verify.benchmark.published import CLIP_SOURCE, PUBLISHED_COSTS, SOURCE
-from treering_verify.benchmark.scope import Scope
+from treering_verify.benchmark.scope import Scope, hardware, versions
 from treering_verify.decoder_inversion import (
     DEFAULTS,
     METHODS,
@@ -38,6 +42,7 @@ if TYPE_CHECKING:
 
 _BUDGET = 50  # steps at which the published table is read
 _LONG = 5.0  # seconds
+_DEAREST = ("gauss-newton",)
 _CLIP_METHODS = ("encoder", "forward-step", "adam", "gradient")
 
 
@@ -79,12 +84,16 @@ class Case:
 
 
 def cases(size: Size, precisions: tuple[str, ...]) -> list[Case]:
-    """Every method that needs nothing trained, in each precision; some on tiles, and some on a clip, likewise."""
-    methods = [method for method in METHODS if method not in REFINED]
+    """Every method that needs nothing trained, in each precision; some on tiles, and some on a clip, likewise.
+
+    The dearest come last, for whoever has not the time for all.
+    """
+    methods = [method for method in METHODS if method not in (*REFINED, *_DEAREST)]
     whole = [Case(method, precision) for precision in precisions for method in methods]
+    dearest = [Case(method, precision) for precision in precisions for method in _DEAREST]
     tiles = [Case(method, "float32", size.tile) for method in ("encoder", "forward-step", "gradient")]
     lowered = [p for p in precisions if p != "bfloat16"]  # on a GPU it costs what float16 does
-    return whole + tiles + [Case(method, p, clip=True) for p in lowered for method in _CLIP_METHODS]
+    return whole + tiles + [Case(method, p, clip=True) for p in lowered for method in _CLIP_METHODS] + dearest
 
 
 def shape_of(size: Size, case: Case) -> tuple[int, int, int]:
@@ -151,7 +160,9 @@ def sizes(model: LatentModel, scope: Scope) -> Findings:
     rows: list[dict[str, Any]] = []
     with scope.progress("Methods", len(chosen)) as advance:
         for case in chosen:
-            rows.append(_row(size, case, device, repeats))
+            facts = (hardware(accelerated=device == "cuda"), versions(), size, case, repeats)
+            times = kept(scope.folder, "sizes", facts, partial(_measured, size, case, device, repeats))
+            rows.append(_row(size, case, device, times))
             advance()
     lines: list[tuple[Cell, ...]] = [
         (
@@ -192,13 +203,30 @@ def sizes(model: LatentModel, scope: Scope) -> Findings:
     )
 
 
-def _row(size: Size, case: Case, device: str, repeats: int) -> dict[str, Any]:
-    default = DEFAULTS[case.method].iterations
-    few = (0,) if case.method == "encoder" else (1, 3) if default > 2 else (1, 2)
+def _measured(size: Size, case: Case, device: str, repeats: int) -> dict[str, NDArray[np.float64]]:
+    """Seconds of runs of each length, and the peak in MiB; NaN where memory does not do."""
+    few = _budgets(case)
     seconds = _seconds(size, case, device, few, repeats)
-    start, step = seconds[few[0]], 0.0
+    peak = _peak(size, case, device, few[-1])
+    return {
+        "seconds": np.array([seconds[steps] for steps in few]),
+        "peak": np.array([np.nan if peak is None else peak]),
+    }
+
+
+def _budgets(case: Case) -> tuple[int, ...]:
+    """Return the steps of two runs, whose difference in time is that of the steps between."""
+    if case.method == "encoder":
+        return (0,)
+    return (1, 3) if DEFAULTS[case.method].iterations > 2 else (1, 2)
+
+
+def _row(size: Size, case: Case, device: str, measured: dict[str, NDArray[np.float64]]) -> dict[str, Any]:
+    default, few = DEFAULTS[case.method].iterations, _budgets(case)
+    seconds, peak = measured["seconds"].tolist(), float(measured["peak"][0])
+    start, step = seconds[0], 0.0
     if len(few) > 1:
-        step = max(0.0, (seconds[few[1]] - seconds[few[0]]) / (few[1] - few[0]))
+        step = max(0.0, (seconds[1] - seconds[0]) / (few[1] - few[0]))
         start = max(0.0, start - few[0] * step)
     theirs = size is STABLE_DIFFUSION and not case.tile
     published = PUBLISHED_COSTS.get((case.clip, case.method, case.precision)) if theirs else None
@@ -217,7 +245,7 @@ def _row(size: Size, case: Case, device: str, repeats: int) -> dict[str, Any]:
         "seconds_default": start + default * step,
         "seconds_budget": start + _BUDGET * step if len(few) > 1 else None,
         "published_seconds": published[0] if published else None,
-        "peak_mib": _peak(size, case, device, few[-1]),
+        "peak_mib": None if np.isnan(peak) else peak,
         "published_peak_mib": published[1] if published else None,
     }
 
