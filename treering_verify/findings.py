@@ -31,13 +31,14 @@ class Table:
 
 @dataclass(frozen=True)
 class Curve:
-    """One line of a panel: `x` and `y` of the same length; `half_width` is drawn as a band."""
+    """One line of a panel: `x` and `y` of the same length; `half_width` is drawn as a band; a `group` shares a colour."""
 
     label: str
     x: tuple[float, ...]
     y: tuple[float, ...]
     half_width: tuple[float, ...] = ()
     dashed: bool = False
+    group: str = ""  # its label alone, where it is empty
 
 
 @dataclass(frozen=True)

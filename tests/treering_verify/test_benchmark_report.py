@@ -64,6 +64,28 @@ def test_no_two_of_many_curves_look_alike() -> None:
     assert len({(line.get_color(), line.get_marker()) for line in axis.get_lines()}) == 30
 
 
+def test_curves_of_one_group_share_a_colour() -> None:
+    from matplotlib.figure import Figure as Sheet
+
+    axis = Sheet().add_subplot()
+    points: tuple[tuple[float, ...], tuple[float, ...]] = (1.0,), (2.0,)
+    lines = (Curve("a", *points), Curve("a, with search", *points, dashed=True, group="a"), Curve("b", *points))
+    _draw_curves(axis, Curves("c", "x", "y", lines))
+    one, other, third = axis.get_lines()
+    assert one.get_color() == other.get_color() != third.get_color() and one.get_linestyle() != other.get_linestyle()
+
+
+def test_long_tables_are_folded_and_figures_come_after_the_first_table(tmp_path: Path) -> None:
+    first, second = (
+        Table(name, ("n",), tuple((str(i),) for i in range(n))) for name, n in (("First", 40), ("Long", 41))
+    )
+    store_findings(example(tables=(first, second)), PROVENANCE, tmp_path)
+    html = (tmp_path / "report.html").read_text()
+    assert html.count("<details>") == html.count("<details><summary><h3>Long</h3> 41 rows</summary>") == 1
+    places = [html.index(text) for text in ("<h3>First</h3>", "<svg", "<h3>Long</h3>", "<dl>")]
+    assert places == sorted(places) and html.count("<tr>") == 2 + 81
+
+
 def test_equal_figures_are_equal_files() -> None:
     figure = example().figures[0]
     assert draw_figure(figure) == draw_figure(figure)

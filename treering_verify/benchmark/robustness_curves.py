@@ -68,9 +68,9 @@ def figures(found: Measurements, curves: Sequence[Scale], patterns: Sequence[str
                     continue
                 label = pattern if detector == EXACT else f"{pattern}, with search"
                 rates = tuple(rate.value if (rate := one.tpr(STRICT)) else float("nan") for one in some)
-                shares.append(Curve(label, scale.values, rates, dashed=detector == SEARCHED))
+                shares.append(Curve(label, scale.values, rates, dashed=detector == SEARCHED, group=pattern))
                 median = tuple(-float(np.median(one.marked)) for one in some)
-                medians.append(Curve(label, scale.values, median, dashed=detector == SEARCHED))
+                medians.append(Curve(label, scale.values, median, dashed=detector == SEARCHED, group=pattern))
         wide = min(scale.values) > 0 and max(scale.values) / min(scale.values) > 20
         drawn.append(
             Figure(

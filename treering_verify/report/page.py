@@ -14,6 +14,7 @@ from treering_verify.report.pictures import draw_figure
 from treering_verify.report.text import format_cell, format_table, to_json
 
 REPORT = "report.html"
+_LONG = 40  # rows; a longer table is folded, for what comes after it is no less read
 _SECTION = ".section.json"
 
 
@@ -75,7 +76,7 @@ def write_report(folder: Path) -> Path:
     environment = Environment(
         loader=PackageLoader("treering_verify", "report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    html = environment.get_template("benchmark.html.jinja").render(sections=sections)
+    html = environment.get_template("benchmark.html.jinja").render(sections=sections, long=_LONG)
     write_atomic(folder / REPORT, html.encode())
     return folder / REPORT
 

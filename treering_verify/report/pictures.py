@@ -137,9 +137,12 @@ _MARKERS = ".^sD"
 
 
 def _draw_curves(axis: Any, panel: Curves) -> None:
-    for i, curve in enumerate(panel.curves):
+    groups = list(dict.fromkeys(curve.group or curve.label for curve in panel.curves))
+    for curve in panel.curves:
+        i = groups.index(curve.group or curve.label)
         style, marker = "--" if curve.dashed else "-", _MARKERS[i // _COLOURS % len(_MARKERS)]
-        (drawn,) = axis.plot(curve.x, curve.y, style, marker=marker, label=curve.label, linewidth=1.4, markersize=5)
+        look = {"color": f"C{i % _COLOURS}", "marker": marker, "linewidth": 1.4, "markersize": 5}
+        (drawn,) = axis.plot(curve.x, curve.y, style, label=curve.label, **look)
         if curve.half_width:
             bounds = list(zip(curve.y, curve.half_width, strict=True))
             low, high = [y - h for y, h in bounds], [y + h for y, h in bounds]
