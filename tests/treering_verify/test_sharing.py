@@ -100,16 +100,13 @@ def test_a_shared_benchmark_finds_what_one_process_finds(
     tiny_model: LatentModel, tiny_folder: Path, tmp_path: Path
 ) -> None:
     scope = Scope(silent, quick=True, count=2)
-    together = run_shared("front", ModelSource(str(tiny_folder)), tmp_path / "together", scope, 2)
-    alone = run("front", tiny_model, tmp_path / "alone", scope)
-    assert " 2 x " in together and "--workers 2" in together and "--workers" not in alone
-    found, expected = (pq.read_table(tmp_path / name / "front.parquet") for name in ("together", "alone"))
-    assert found.column_names == expected.column_names and found["pattern"] == expected["pattern"]
-    for name in ("log10_pvalue", "distance"):  # but for rounding: each process took one thread
-        np.testing.assert_allclose(found[name].to_numpy(), expected[name].to_numpy(), rtol=0.01)
-    assert sorted(p.name for p in (tmp_path / "together/kept").glob("*.npz")) == sorted(
-        p.name for p in (tmp_path / "alone/kept").glob("*.npz")
-    )
+    together = run_shared("front", ModelSource(str(tiny_folder)), tmp_path, scope, 2)
+    assert " 2 x " in together and "--workers 2" in together
+    found, shown = pq.read_table(tmp_path / "front.parquet"), (tmp_path / "kept").stat().st_mtime_ns
+    assert found["pattern"].to_pylist() == ["unmarked", "random", "rings"] and found["judged"].to_pylist() == [0, 2, 2]
+    alone = run("front", tiny_model, tmp_path, scope)
+    assert "--workers" not in alone and (tmp_path / "kept").stat().st_mtime_ns == shown  # nothing was left to measure
+    assert pq.read_table(tmp_path / "front.parquet").equals(found)
 
 
 def test_what_cannot_be_shared_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
