@@ -14,14 +14,14 @@ from detectors import Rate
 from treering_verify.attacks.averaging import estimate_trace
 from treering_verify.attacks.imprinting import average_carrier, recover
 from treering_verify.benchmark import Scope
-from treering_verify.benchmark.forgery import FORGES, Victim, forgery
+from treering_verify.benchmark.forgery import FORGES, Attacker, Victim, forgery
 from treering_verify.benchmark.forgery_tables import figure, safe_count, safe_table
 from treering_verify.images import to_tensor
 
 
 @pytest.fixture(scope="module")
 def victim() -> Victim:
-    return Victim(WhiteModel(), "random", 0, 3, 4)
+    return Victim(Attacker(WhiteModel(), 4), "random", 0, 3)
 
 
 def test_a_count_is_safe_up_to_the_first_that_is_not() -> None:
@@ -55,18 +55,18 @@ def test_an_attacker_has_other_images_in_each_trial_and_never_one_twice(victim: 
 
 
 def test_carriers_and_traces_are_those_of_the_attacks(victim: Victim) -> None:
-    marked, plain = (torch.cat([to_tensor(p) for p in pictures]) for pictures in (victim.marked, victim.plain))
+    marked, plain = (torch.cat([to_tensor(p) for p in pictures]) for pictures in (victim.marked, victim.attacker.plain))
     expected = average_carrier(victim.model, marked[:2], plain[:4])
     torch.testing.assert_close(victim.carrier(0, 2), expected, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(victim.carrier(1, 1), recover(victim.model, marked[1:2])[0], rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(victim.trace(0, 2), estimate_trace(victim.marked[:2], victim.plain[:4]))
+    np.testing.assert_allclose(victim.trace(0, 2), estimate_trace(victim.marked[:2], victim.attacker.plain[:4]))
     # Without marked images nothing of the key is in either.
-    torch.testing.assert_close(victim.carrier(0, 0), victim.plain_noise[4])
-    np.testing.assert_allclose(victim.trace(0, 0), estimate_trace(victim.plain[4:], victim.plain[:4]))
+    torch.testing.assert_close(victim.carrier(0, 0), victim.attacker.plain_noise[4])
+    np.testing.assert_allclose(victim.trace(0, 0), estimate_trace(victim.attacker.plain[4:], victim.attacker.plain[:4]))
 
 
 def test_leaked_images_targets_and_the_attackers_own_are_different_pictures(victim: Victim) -> None:
-    pictures = [*victim.marked, *victim.plain, *victim.targets, *victim.foreign]
+    pictures = [*victim.marked, *victim.attacker.plain, *victim.targets, *victim.foreign]
     assert len({p.tobytes() for p in pictures}) == len(pictures) == 4 + 8 + 3 + 3
 
 

@@ -142,10 +142,26 @@ def test_reprompting_makes_many_marked_pictures_from_one() -> None:
     assert torch.equal(made, again)
 
 
+def test_pictures_attacked_together_with_their_noise_come_out_as_one_by_one() -> None:
+    carriers = recover(MODEL, pictures(2, 1500, KEY))
+    foreign = pictures(2, 1600, None)
+    noise, one_by_one = recover(MODEL, foreign), [*zip(foreign.split(1), carriers, strict=True)]
+    for redraw in (False, True):
+        together = imprint(foreign, MODEL, carriers, redraw=redraw, noise=noise)
+        apart = torch.cat([imprint(x, MODEL, c, redraw=redraw) for x, c in one_by_one])
+        torch.testing.assert_close(together, apart, atol=1e-4, rtol=0.0)
+    apart = torch.cat([erase(x, MODEL, c, [i]) for i, (x, c) in enumerate(one_by_one)])
+    torch.testing.assert_close(erase(foreign, MODEL, carriers, [0, 1], noise=noise), apart, atol=1e-4, rtol=0.0)
+    apart = torch.cat([reprompt(MODEL, c, [None], [i]) for i, c in enumerate(carriers)])
+    torch.testing.assert_close(reprompt(MODEL, carriers, [None, None], [0, 1]), apart, atol=1e-4, rtol=0.0)
+
+
 def test_what_does_not_fit_is_refused() -> None:
     image, carrier = pictures(1, 0, None), torch.zeros(3, 32, 32)
     with pytest.raises(UsageError, match="carrier has shape"):
         imprint(image, MODEL, torch.zeros(4, 32, 32))
+    with pytest.raises(UsageError, match="carrier has shape"):
+        imprint(image, MODEL, torch.zeros(2, 3, 32, 32))
     with pytest.raises(UsageError, match="band"):
         erase(image, MODEL, carrier, [1], band=(3, 40))
     with pytest.raises(UsageError, match="weight"):

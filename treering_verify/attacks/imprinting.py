@@ -1,8 +1,9 @@
 """Attacks on a key by whoever has the model and marked images of it, but not the key: forgery and removal in the noise.
 
-A *carrier* is noise, (C, h, w), recovered from marked images: it carries the key without saying which of its bins do. The
-attacker knows the scheme, so that the key lives on an annulus, and guesses a band, (inner, outer) in bins from DC, that
-covers it; outside the band the picture keeps its own noise, so that its composition stays.
+A *carrier* is noise, (C, h, w), recovered from marked images: it carries the key without saying which of its bins do; with
+(B, C, h, w) each picture has one of its own. The attacker knows the scheme, so that the key lives on an annulus, and guesses
+a band, (inner, outer) in bins from DC, that covers it; outside the band the picture keeps its own noise, so that its
+composition stays.
 
 Müller et al. (arXiv 2412.03283) and Jain et al. (arXiv 2504.20111) show such forgeries from a single image on larger models;
 Yang et al. (arXiv 2406.09026) average. Images are (B, 3, H, W) float32 in [-1, 1], of the model's size.
@@ -82,6 +83,7 @@ def imprint(
     band: tuple[int, int] = BAND,
     steps: int = _STEPS,
     redraw: bool = False,
+    noise: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Forge: put a carrier's spectrum into foreign images by way of their noise.
 
@@ -95,7 +97,7 @@ def imprint(
     ----------
     images : (B, 3, H, W) float32
     model : LatentModel
-    carrier : (C, h, w) float32
+    carrier : (C, h, w) or (B, C, h, w) float32
         From `recover` (of one image) or `average_carrier`.
     weight : float
         w in [0, 1]; 0 gives the images back.
@@ -105,6 +107,8 @@ def imprint(
         Steps of the way up and of the way down.
     redraw : bool
         Return D(z') itself.
+    noise : (B, C, h, w) float32, optional
+        Of the images, from `recover` with as many steps, for who attacks them more than once.
 
     Returns
     -------
@@ -117,10 +121,10 @@ def imprint(
     """
     if not 0 <= weight <= 1:
         raise UsageError(f"weight is {weight}: choose 0 to 1")
-    bins, own, stolen = _on_band(recover(model, images, steps=steps), carrier, model, band)
-    stolen = stolen / stolen.abs().square().mean().sqrt()
-    mixed = (1.0 - weight**2) ** 0.5 * own[1] + weight * stolen
-    return _redraw(images, model, own[0], _written(own[0], bins, mixed), steps, redraw)
+    noise = recover(model, images, steps=steps) if noise is None else noise
+    bins, own, stolen = _on_band(noise, carrier, model, band)
+    mixed = (1.0 - weight**2) ** 0.5 * own + weight * _unit(stolen)
+    return _redraw(images, model, noise, _written(noise, bins, mixed), steps, redraw)
 
 
 def erase(
@@ -133,6 +137,7 @@ def erase(
     band: tuple[int, int] = BAND,
     steps: int = _STEPS,
     redraw: bool = False,
+    noise: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Remove: take a carrier's direction out of the images' noise on the band, and put fresh noise in its place.
 
@@ -142,7 +147,7 @@ def erase(
 
     Parameters
     ----------
-    images, model, carrier, band, steps, redraw
+    images, model, carrier, band, steps, redraw, noise
         As for `imprint`.
     seeds : sequence of int
         One per image.
@@ -160,12 +165,13 @@ def erase(
     """
     if strength < 0:
         raise UsageError(f"strength is {strength}: choose 0 or more")
-    bins, own, stolen = _on_band(recover(model, images, steps=steps), carrier, model, band)
-    share = (own[1] * stolen.conj()).real.sum(dim=(1, 2), keepdim=True) / stolen.abs().square().sum()
+    noise = recover(model, images, steps=steps) if noise is None else noise
+    bins, own, stolen = _on_band(noise, carrier, model, band)
+    share = (own * stolen.conj()).real.sum(dim=(1, 2), keepdim=True) / stolen.abs().square().sum((1, 2), keepdim=True)
     # Read like everything else, fresh noise has complex coefficients of unit power on the band.
-    fresh = spectrum.read(fresh_noise(carrier.shape, seeds).to(images), bins)
+    fresh = spectrum.read(fresh_noise(model.latent_shape, seeds).to(images), bins)
     replaced = strength * (share.abs() * stolen.abs() * fresh - share * stolen)
-    return _redraw(images, model, own[0], _written(own[0], bins, own[1] + replaced), steps, redraw)
+    return _redraw(images, model, noise, _written(noise, bins, own + replaced), steps, redraw)
 
 
 def reprompt(
@@ -183,7 +189,7 @@ def reprompt(
     Parameters
     ----------
     model : LatentModel
-    carrier : (C, h, w) float32
+    carrier : (C, h, w) or (B, C, h, w) float32
     prompts, seeds : sequences of B
         One of each per picture. A seed draws the noise outside the band, so that many pictures come from one carrier.
     band : (int, int) or None
@@ -204,13 +210,12 @@ def reprompt(
 
     if len(prompts) != len(seeds):
         raise UsageError(f"{len(prompts)} prompts for {len(seeds)} seeds: give one per seed")
-    noise = fresh_noise(carrier.shape, seeds).to(carrier)
+    noise = fresh_noise(model.latent_shape, seeds).to(carrier)
     if band is None:
-        noise = carrier.expand(len(seeds), -1, -1, -1)
+        noise = carrier.expand(noise.shape)
     else:
-        bins, _, stolen = _on_band(noise, carrier, model, band)
-        stolen = stolen / stolen.abs().square().mean().sqrt()
-        noise = _written(noise, bins, stolen.expand(len(seeds), -1, -1))
+        bins, own, stolen = _on_band(noise, carrier, model, band)
+        noise = _written(noise, bins, _unit(stolen).expand(own.shape))
     with torch.inference_mode():
         latent = noise_inversion.denoise(model, noise, steps=steps, conditions=list(prompts), guidance=guidance)
         return model.decode(latent).clamp(-1.0, 1.0)
@@ -218,15 +223,20 @@ def reprompt(
 
 def _on_band(
     noise: torch.Tensor, carrier: torch.Tensor, model: LatentModel, band: tuple[int, int]
-) -> tuple[spectrum.Bins, tuple[torch.Tensor, torch.Tensor], torch.Tensor]:
-    """Return the band's bins, the noise with its coefficients there (B, C, n), and the carrier's (C, n)."""
-    if tuple(carrier.shape) != model.latent_shape:
+) -> tuple[spectrum.Bins, torch.Tensor, torch.Tensor]:
+    """Return the band's bins, the noise's coefficients there, (B, C, n), and the carrier's, (1, C, n) or (B, C, n)."""
+    if tuple(carrier.shape[-3:]) != model.latent_shape or carrier.shape[:-3] not in ((), (len(noise),)):
         raise UsageError(f"the carrier has shape {tuple(carrier.shape)}, the model's noise {model.latent_shape}")
     try:
         bins = spectrum.annulus(*model.latent_shape[1:], *band)
     except ValueError as error:
         raise UsageError(f"band {band}: {error}") from error
-    return bins, (noise, spectrum.read(noise, bins)), spectrum.read(carrier[None].to(noise), bins)[0]
+    return bins, spectrum.read(noise, bins), spectrum.read(carrier.reshape(-1, *model.latent_shape).to(noise), bins)
+
+
+def _unit(values: torch.Tensor) -> torch.Tensor:
+    """Scale each carrier's coefficients, (B, C, n), to unit power."""
+    return values / values.abs().square().mean(dim=(1, 2), keepdim=True).sqrt()
 
 
 def _written(noise: torch.Tensor, bins: spectrum.Bins, values: torch.Tensor) -> torch.Tensor:

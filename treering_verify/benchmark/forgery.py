@@ -51,13 +51,13 @@ def forgery(model: LatentModel, scope: Scope) -> Findings:
     keys = min(1 if scope.quick else _KEYS, trials)
     attacks = {name: forges for name, forges in FORGES.items() if not scope.quick or name in _QUICK}
     shares = [len(part) for part in np.array_split(np.arange(trials), keys)]
-    weights = fingerprint(model)
+    weights, attacker = fingerprint(model), Attacker(model, max(counts))
     gathered: dict[tuple[str, str, int], list[Arrays]] = {}
 
     def planned() -> Iterator[tuple[tuple[str, str, int], Callable[[], Arrays]]]:
         for pattern in patterns:
             for k, share in enumerate(shares):
-                victim = Victim(model, pattern, k, share, max(counts))
+                victim = Victim(attacker, pattern, k, share)
                 for attack in attacks:
                     for count in counts:
                         yield (pattern, attack, count), partial(_measured, scope, weights, victim, attack, count)
@@ -94,25 +94,58 @@ def forgery(model: LatentModel, scope: Scope) -> Findings:
 
 
 @dataclass(frozen=True, eq=False)
+class Attacker:
+    """Who has the model, marked images of a key, and as many of their own as they like; these serve against every key.
+
+    Attributes
+    ----------
+    model : LatentModel
+    most : int
+        Marked images of a key that they have at most.
+    """
+
+    model: LatentModel
+    most: int
+
+    @cached_property
+    def plain(self) -> list[Image.Image]:
+        """Unmarked images: half for means, half in place of marked ones where there are none."""
+        return _generated(self.model, None, _PLAIN, 2 * self.most)
+
+    @cached_property
+    def plain_noise(self) -> torch.Tensor:
+        """Noise of these."""
+        return _recovered(self.model, self.plain)
+
+
+@dataclass(frozen=True, eq=False)
 class Victim:
     """A key, the marked images of it that an attacker may have, and the pictures that are attacked.
 
     Attributes
     ----------
-    model, pattern
+    attacker : Attacker
+    pattern : str
     number : int
         Which of the pattern's keys.
     trials : int
         Pictures that are attacked.
-    most : int
-        Marked images that an attacker has at most.
     """
 
-    model: LatentModel
+    attacker: Attacker
     pattern: str
     number: int
     trials: int
-    most: int
+
+    @property
+    def model(self) -> LatentModel:
+        """What made the images."""
+        return self.attacker.model
+
+    @property
+    def most(self) -> int:
+        """Marked images that leaked."""
+        return self.attacker.most
 
     @cached_property
     def key(self) -> Key:
@@ -122,17 +155,12 @@ class Victim:
     @cached_property
     def marked(self) -> list[Image.Image]:
         """What leaked."""
-        return self._generate(self.key, 0, self.most)
-
-    @cached_property
-    def plain(self) -> list[Image.Image]:
-        """Unmarked images of the model, as many, which the attacker makes."""
-        return self._generate(None, _PLAIN, 2 * self.most)
+        return self._made(0, self.most)
 
     @cached_property
     def targets(self) -> list[Image.Image]:
         """Other marked images, from which the mark is to go."""
-        return self._generate(self.key, _TARGETS, self.trials)
+        return self._made(_TARGETS, self.trials)
 
     @cached_property
     def foreign(self) -> list[Image.Image]:
@@ -146,9 +174,14 @@ class Victim:
         return _recovered(self.model, self.marked)
 
     @cached_property
-    def plain_noise(self) -> torch.Tensor:
-        """Noise of the attacker's own images."""
-        return _recovered(self.model, self.plain)
+    def target_noise(self) -> torch.Tensor:
+        """Noise of the targets."""
+        return _recovered(self.model, self.targets)
+
+    @cached_property
+    def foreign_noise(self) -> torch.Tensor:
+        """Noise of the foreign pictures."""
+        return _recovered(self.model, self.foreign)
 
     def sample(self, trial: int, count: int) -> list[int]:
         """Return which leaked images an attacker with `count` of them has: others in each trial, as far as they go."""
@@ -159,52 +192,59 @@ class Victim:
 
         From one image the noise itself; the mean of unmarked ones is taken off where there are several.
         """
+        plain = self.attacker.plain_noise
         if count == 0:
-            return self.plain_noise[self.most + trial % self.most]
+            return plain[self.most + trial % self.most]
         mean = self.marked_noise[self.sample(trial, count)].mean(dim=0)
-        return mean - self.plain_noise[: self.most].mean(dim=0) if count > 1 else mean
+        return mean - plain[: self.most].mean(dim=0) if count > 1 else mean
+
+    def carriers(self, count: int) -> torch.Tensor:
+        """Carrier of each trial, (trials, C, h, w)."""
+        import torch
+
+        return torch.stack([self.carrier(trial, count) for trial in range(self.trials)])
 
     def trace(self, trial: int, count: int) -> NDArray[np.float64]:
         """Trace of the key in pixels; with no marked images, of unmarked ones."""
-        leaked = [self.marked[i] for i in self.sample(trial, count)] or self.plain[self.most :]
-        return estimate_trace(leaked, self.plain[: self.most])
+        plain = self.attacker.plain
+        leaked = [self.marked[i] for i in self.sample(trial, count)] or plain[self.most :]
+        return estimate_trace(leaked, plain[: self.most])
 
-    def _generate(self, key: Key | None, place: int, count: int) -> list[Image.Image]:
-        first = _FIRST + place + (self.number << 12)
-        return [made.image for made in generate(self.model, key, seeds=range(first, first + count))]
-
-
-def _imprint(victim: Victim, count: int, *, redraw: bool) -> Iterator[tuple[Image.Image, Image.Image]]:
-    for trial, picture in enumerate(victim.foreign):
-        made = imprint(to_tensor(picture), victim.model, victim.carrier(trial, count), redraw=redraw)
-        yield picture, to_pil(made[0])
+    def _made(self, place: int, count: int) -> list[Image.Image]:
+        return _generated(self.model, self.key, place + (self.number << 12), count)
 
 
-def _reprompt(victim: Victim, count: int) -> Iterator[tuple[Image.Image, Image.Image]]:
+def _imprint(victim: Victim, count: int, *, redraw: bool) -> tuple[list[Image.Image], list[Image.Image]]:
+    pixels = _pixels(victim.foreign)
+    made = imprint(pixels, victim.model, victim.carriers(count), redraw=redraw, noise=victim.foreign_noise)
+    return victim.foreign, [to_pil(one) for one in made]
+
+
+def _reprompt(victim: Victim, count: int) -> tuple[list[Image.Image], list[Image.Image]]:
     classes = victim.model.classes or (None,)
-    for trial, picture in enumerate(victim.foreign):
-        carrier = victim.carrier(trial, count)
-        made = reprompt(victim.model, carrier, [classes[trial % len(classes)]], [_FIRST + _FOREIGN + trial])
-        yield picture, to_pil(made[0])
+    prompts = [classes[trial % len(classes)] for trial in range(victim.trials)]
+    seeds = [_FIRST + _FOREIGN + trial for trial in range(victim.trials)]
+    return victim.foreign, [to_pil(one) for one in reprompt(victim.model, victim.carriers(count), prompts, seeds)]
 
 
-def _add_trace(victim: Victim, count: int, *, strength: float) -> Iterator[tuple[Image.Image, Image.Image]]:
-    for trial, picture in enumerate(victim.foreign):
-        yield picture, add_trace(picture, victim.trace(trial, count), strength)
+def _add_trace(victim: Victim, count: int, *, strength: float) -> tuple[list[Image.Image], list[Image.Image]]:
+    pairs = enumerate(victim.foreign)
+    return victim.foreign, [add_trace(picture, victim.trace(i, count), strength) for i, picture in pairs]
 
 
-def _subtract_trace(victim: Victim, count: int, *, strength: float) -> Iterator[tuple[Image.Image, Image.Image]]:
-    for trial, picture in enumerate(victim.targets):
-        yield picture, subtract_trace(picture, victim.trace(trial, count), strength)
+def _subtract_trace(victim: Victim, count: int, *, strength: float) -> tuple[list[Image.Image], list[Image.Image]]:
+    pairs = enumerate(victim.targets)
+    return victim.targets, [subtract_trace(picture, victim.trace(i, count), strength) for i, picture in pairs]
 
 
-def _erase(victim: Victim, count: int) -> Iterator[tuple[Image.Image, Image.Image]]:
-    for trial, picture in enumerate(victim.targets):
-        seeds = [_FIRST + _TARGETS + trial]
-        yield picture, to_pil(erase(to_tensor(picture), victim.model, victim.carrier(trial, count), seeds)[0])
+def _erase(victim: Victim, count: int) -> tuple[list[Image.Image], list[Image.Image]]:
+    seeds = [_FIRST + _TARGETS + trial for trial in range(victim.trials)]
+    pixels = _pixels(victim.targets)
+    made = erase(pixels, victim.model, victim.carriers(count), seeds, noise=victim.target_noise)
+    return victim.targets, [to_pil(one) for one in made]
 
 
-ATTACKS: dict[str, Callable[[Victim, int], Iterator[tuple[Image.Image, Image.Image]]]] = {
+ATTACKS: dict[str, Callable[[Victim, int], tuple[list[Image.Image], list[Image.Image]]]] = {
     "imprint": partial(_imprint, redraw=False),
     "imprint, redrawn": partial(_imprint, redraw=True),
     "reprompt": _reprompt,
@@ -213,7 +253,7 @@ ATTACKS: dict[str, Callable[[Victim, int], Iterator[tuple[Image.Image, Image.Ima
     "subtract trace": partial(_subtract_trace, strength=1.0),
     "erase": _erase,
 }
-"""(victim, marked images) -> the picture before and after, for each trial."""
+"""(victim, marked images) -> the pictures before and after, one for each trial."""
 
 FORGES = {name: name not in ("subtract trace", "erase") for name in ATTACKS}
 """Whether an attack succeeds where the key is found, or where it is not."""
@@ -221,7 +261,7 @@ FORGES = {name: name not in ("subtract trace", "erase") for name in ATTACKS}
 
 def _measured(scope: Scope, weights: str, victim: Victim, attack: str, count: int) -> Arrays:
     def work() -> Arrays:
-        before, after = zip(*ATTACKS[attack](victim, count), strict=True)
+        before, after = ATTACKS[attack](victim, count)
         found = list(evidence_of(victim.model, after, [victim.key] * len(after)))
         return {
             "log10_pvalue": np.array([log10 for log10, _ in found]),
@@ -229,15 +269,25 @@ def _measured(scope: Scope, weights: str, victim: Victim, attack: str, count: in
             "psnr": np.array([_psnr(a, b) for a, b in zip(before, after, strict=True)]),
         }
 
-    facts = (weights, __version__, _FIRST, victim.pattern, victim.number, victim.trials, victim.most)
+    facts = (weights, __version__, _FIRST, _PLAIN, victim.pattern, victim.number, victim.trials, victim.most)
     return kept(scope.folder, f"forgery-{victim.pattern}", (*facts, attack, count), work)
 
 
 def _recovered(model: LatentModel, pictures: Sequence[Image.Image]) -> torch.Tensor:
     import torch
 
-    pixels = torch.cat([to_tensor(picture) for picture in pictures])
-    return torch.cat([recover(model, part) for part in pixels.split(_BATCH)])
+    return torch.cat([recover(model, part) for part in _pixels(pictures).split(_BATCH)])
+
+
+def _generated(model: LatentModel, key: Key | None, place: int, count: int) -> list[Image.Image]:
+    first = _FIRST + place
+    return [made.image for made in generate(model, key, seeds=range(first, first + count))]
+
+
+def _pixels(pictures: Sequence[Image.Image]) -> torch.Tensor:
+    import torch
+
+    return torch.cat([to_tensor(picture) for picture in pictures])
 
 
 def _psnr(before: Image.Image, after: Image.Image) -> float:
