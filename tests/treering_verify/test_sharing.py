@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from progress import silent
 
 from treering_verify.benchmark import Scope, run, run_shared
 from treering_verify.benchmark.kept import kept
-from treering_verify.benchmark.sharing import Helped, Share, Taken, claimed
+from treering_verify.benchmark.sharing import Helped, Share, Taken, claimed, end_with_parent
 from treering_verify.benchmark.strangers import Crowd, strangers
 from treering_verify.cli import main
 from treering_verify.models import LatentModel, ModelSource
@@ -34,6 +35,22 @@ def hold(folder: Path, held: Any, done: Any) -> None:
         return {"by": np.array([os.getpid()])}
 
     kept(folder, "x", 1, measure)
+
+
+def help_for_long(folder: Path, held: Any) -> None:
+    """Hold number 1 of the folder, as a helper does."""
+    end_with_parent()
+    with claimed(folder, 1):
+        held.set()
+        time.sleep(60)
+        (folder / "slept").touch()
+
+
+def lead(folder: Path, held: Any) -> None:
+    """Start a helper, and wait for it."""
+    helper = SPAWN.Process(target=help_for_long, args=(folder, held))
+    helper.start()
+    helper.join()
 
 
 def mine() -> dict[str, Any]:
@@ -80,6 +97,17 @@ def test_what_a_process_held_that_died_is_measured_by_another(other: Any) -> Non
     process.join()
     assert kept(folder, "x", 1, mine)["by"] == os.getpid()
     assert not list(folder.glob("*.tmp*"))
+
+
+def test_a_helper_ends_when_the_process_that_started_it_is_killed(tmp_path: Path) -> None:
+    held = SPAWN.Event()
+    leader = SPAWN.Process(target=lead, args=(tmp_path, held))
+    leader.start()
+    assert held.wait(60)
+    assert leader.pid is not None
+    os.kill(leader.pid, signal.SIGKILL)
+    with claimed(tmp_path, 1):  # waits for the helper
+        assert not (tmp_path / "slept").exists()
 
 
 def test_each_begins_at_a_place_of_its_own_and_a_helper_reports_nothing(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ from treering_verify.benchmark.quality import quality
 from treering_verify.benchmark.robustness import robustness
 from treering_verify.benchmark.scope import Scope, hardware, versions
 from treering_verify.benchmark.search import search
-from treering_verify.benchmark.sharing import Helped, Share
+from treering_verify.benchmark.sharing import Helped, Share, end_with_parent
 from treering_verify.benchmark.sizes import sizes
 from treering_verify.benchmark.throughput import throughput
 from treering_verify.findings import Findings
@@ -126,6 +126,7 @@ def _help(name: str, model: ModelSource, output: Path, quick: bool, count: int |
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ended by the process that it helps
+    end_with_parent()
     with _threads(share.of), contextlib.suppress(Helped):
         loaded = load_model(model)
         scope = Scope(_silent, quick, count, _kept_in(output, device_of(loaded)), share)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -66,6 +67,21 @@ class Share:
             _SKIPPING.reset(token)
         if self.number:
             raise Helped
+
+
+def end_with_parent() -> None:
+    """End this process, at once, when the one that started it ends in whatever way: killed, it can end nobody itself."""
+    import multiprocessing
+    from multiprocessing.connection import wait
+
+    if (parent := multiprocessing.parent_process()) is None:
+        return
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager
