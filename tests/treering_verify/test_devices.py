@@ -25,7 +25,6 @@ from treering_verify.models import (
     LatentModel,
     MovableModel,
     autoencoder,
-    class_conditional,
     device_of,
     from_pipeline,
     load_model,
@@ -163,16 +162,27 @@ def test_a_callers_own_switches_are_left_as_they_were() -> None:
         products.allow_tf32, convolutions.allow_tf32 = before
 
 
+def test_an_embedded_network_is_computed_in_float32_also_where_the_processor_has_units_for_16_bits(
+    tiny_model: LatentModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+    unet = tiny_model._unet  # type: ignore[attr-defined]
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    handle = unet.register_forward_pre_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
+    try:
+        tiny_model.denoise(torch.zeros(1, *tiny_model.latent_shape), tiny_model.timesteps(2)[0], [None])
+    finally:
+        handle.remove()
+    assert seen == [False]  # one image has one p, on whatever machine
+
+
 # --- on a GPU ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
 @on_a_gpu
 @pytest.mark.parametrize("method", METHODS)
-def test_a_gpu_inverts_the_embedded_decoder_as_the_processor_does(
-    landscape: LatentModel, method: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(class_conditional, "_autocast", lambda device: nullcontext())  # processors may take 16 bits
+def test_a_gpu_inverts_the_embedded_decoder_as_the_processor_does(landscape: LatentModel, method: str) -> None:
     made = list(tv.generate(landscape, None, seeds=[1, 2], steps=10))
     pixels = torch.cat([to_tensor(one.image) for one in made])
     there, here = moved(landscape, "cuda"), landscape

@@ -6,7 +6,6 @@ With a `DDIMScheduler` the network denoises, with a `FlowMatchEulerDiscreteSched
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from treering_verify.errors import ModelError, UsageError
@@ -108,7 +107,7 @@ class ClassConditionalModel:
         import torch
 
         inside, labels = z.to(self.device), torch.tensor([self._label(c) for c in conditions], device=self.device)
-        with _autocast(inside.device.type), ieee():
+        with ieee():
             output = self._unet(inside, at.index, class_labels=labels).sample.float()
             if guidance != 1.0:
                 labels = torch.full_like(labels, len(self.classes))
@@ -156,12 +155,3 @@ def _shares_of_signal(scheduler: Any, straight: bool) -> list[float]:
         return [float(alpha) for alpha in scheduler.alphas_cumprod]
     count = scheduler.config.num_train_timesteps
     return [1 - index / count for index in range(count)]
-
-
-def _autocast(device: str) -> AbstractContextManager[Any]:
-    """Run the network in bfloat16 where the processor multiplies it in hardware; emulated, it is 3 times slower."""
-    import torch
-
-    if device == "cpu" and torch.cpu._is_amx_tile_supported():
-        return torch.autocast("cpu", torch.bfloat16)
-    return nullcontext()
