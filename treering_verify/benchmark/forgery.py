@@ -15,11 +15,11 @@ from detectors import Rate
 from treering_verify import __version__
 from treering_verify.attacks.averaging import add_trace, estimate_trace, subtract_trace
 from treering_verify.attacks.imprinting import erase, imprint, recover, reprompt
-from treering_verify.benchmark.forgery_tables import figure, safe_table, success_table
+from treering_verify.benchmark.forgery_tables import figure, kinds_table, safe_table, success_table
 from treering_verify.benchmark.kept import kept
 from treering_verify.benchmark.own_keys import evidence_of
 from treering_verify.benchmark.scope import SEEDS, Scope
-from treering_verify.benchmark.strangers import strangers
+from treering_verify.benchmark.strangers import Stranger, strangers
 from treering_verify.findings import Findings
 from treering_verify.generation import generate
 from treering_verify.images import to_pil, to_tensor
@@ -70,10 +70,7 @@ def forgery(model: LatentModel, scope: Scope) -> Findings:
             gathered.setdefault(line, []).append(work())
             advance()
     found = {line: {n: np.concatenate([p[n] for p in parts]) for n in parts[0]} for line, parts in gathered.items()}
-    succeeded = {
-        line: Rate(int(np.sum((arrays["log10_pvalue"] <= np.log10(ALPHA)) == FORGES[line[1]])), trials)
-        for line, arrays in found.items()
-    }
+    succeeded = {line: Rate(int(_succeeded(line[1], arrays).sum()), trials) for line, arrays in found.items()}
     medians = {
         line: (float(np.median(arrays["log10_pvalue"])), float(np.median(arrays["psnr"])))
         for line, arrays in found.items()
@@ -86,6 +83,7 @@ def forgery(model: LatentModel, scope: Scope) -> Findings:
         (
             safe_table(succeeded, patterns, attacks),
             success_table(succeeded, medians, attacks),
+            kinds_table(_by_kind(found)),
         ),
         (figure(succeeded, patterns, tuple(attacks)),),
         seeds=f"{_FIRST} onwards; key i from seed {_FIRST} + i",
@@ -163,10 +161,15 @@ class Victim:
         return self._made(_TARGETS, self.trials)
 
     @cached_property
-    def foreign(self) -> list[Image.Image]:
+    def strangers(self) -> list[Stranger]:
         """Photographs and other pictures, which are to pass for marked ones."""
         seed = _FIRST + _FOREIGN + (self.number << 12)
-        return [one.picture for one in strangers(self.model, self.trials, seed, attacked=False)]
+        return list(strangers(self.model, self.trials, seed, attacked=False))
+
+    @property
+    def foreign(self) -> list[Image.Image]:
+        """These, without what they are."""
+        return [one.picture for one in self.strangers]
 
     @cached_property
     def marked_noise(self) -> torch.Tensor:
@@ -258,6 +261,9 @@ ATTACKS: dict[str, Callable[[Victim, int], tuple[list[Image.Image], list[Image.I
 FORGES = {name: name not in ("subtract trace", "erase") for name in ATTACKS}
 """Whether an attack succeeds where the key is found, or where it is not."""
 
+_PUT = ("imprint", "imprint, redrawn", "add trace", "add trace, doubled")
+"""Forgeries that begin with a foreign picture."""
+
 
 def _measured(scope: Scope, weights: str, victim: Victim, attack: str, count: int) -> Arrays:
     def work() -> Arrays:
@@ -267,10 +273,25 @@ def _measured(scope: Scope, weights: str, victim: Victim, attack: str, count: in
             "log10_pvalue": np.array([log10 for log10, _ in found]),
             "statistic": np.array([statistic for _, statistic in found]),
             "psnr": np.array([_psnr(a, b) for a, b in zip(before, after, strict=True)]),
+            "picture": np.array([one.kind if attack in _PUT else "" for one in victim.strangers]),
         }
 
     facts = (weights, __version__, _FIRST, _PLAIN, victim.pattern, victim.number, victim.trials, victim.most)
     return kept(scope.folder, f"forgery-{victim.pattern}", (*facts, attack, count), work)
+
+
+def _succeeded(attack: str, arrays: Arrays) -> NDArray[np.bool_]:
+    return np.asarray((arrays["log10_pvalue"] <= np.log10(ALPHA)) == FORGES[attack])
+
+
+def _by_kind(found: dict[tuple[str, str, int], Arrays]) -> dict[tuple[str, str, int, str], Rate]:
+    """Success of forgeries on each kind of foreign picture, where there are any."""
+    return {
+        (*line, str(kind)): Rate(int(_succeeded(line[1], arrays)[chosen].sum()), int(chosen.sum()))
+        for line, arrays in found.items()
+        for kind in np.unique(arrays["picture"])
+        if kind and (chosen := arrays["picture"] == kind).any()
+    }
 
 
 def _recovered(model: LatentModel, pictures: Sequence[Image.Image]) -> torch.Tensor:
@@ -304,7 +325,7 @@ def _rows(found: dict[tuple[str, str, int], Arrays]) -> list[dict[str, Any]]:
             "forges": FORGES[attack],
             "marked_images": count,
             "trial": i,
-            **{name: float(values[i]) for name, values in arrays.items()},
+            **{name: values[i].item() for name, values in arrays.items()},
         }
         for (pattern, attack, count), arrays in found.items()
         for i in range(len(arrays["log10_pvalue"]))

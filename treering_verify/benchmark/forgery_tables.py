@@ -91,6 +91,18 @@ def success_table(
     )
 
 
+def kinds_table(succeeded: Mapping[tuple[str, str, int, str], Rate]) -> Table:
+    """Forgeries on foreign pictures, by what these are."""
+    kinds = sorted({kind for *_, kind in succeeded})
+    lines = dict.fromkeys((pattern, attack, count) for pattern, attack, count, _ in succeeded)
+    return Table(
+        "Forgeries by what the foreign picture is",
+        ("pattern", "attack", "marked images", *kinds),
+        tuple((*line, *(succeeded.get((*line, kind)) for kind in kinds)) for line in lines),
+        "What the model could have drawn takes a mark; a photograph or a texture comes back from it as something else.",
+    )
+
+
 def figure(succeeded: Mapping[Line, Rate], patterns: Sequence[str], attacks: Sequence[str]) -> Figure:
     """Success against marked images, a panel for each pattern."""
     panels = []
