@@ -66,8 +66,9 @@ def test_carriers_and_traces_are_those_of_the_attacks(victim: Victim) -> None:
 
 
 def test_leaked_images_targets_and_the_attackers_own_are_different_pictures(victim: Victim) -> None:
-    pictures = [*victim.marked, *victim.attacker.plain, *victim.targets, *victim.foreign]
-    assert len({p.tobytes() for p in pictures}) == len(pictures) == 4 + 8 + 3 + 3
+    mixed = victim.attacker.mixed("random")
+    pictures = [*victim.marked, *victim.attacker.plain, *victim.targets, *victim.foreign, *mixed]
+    assert len({p.tobytes() for p in pictures}) == len(pictures) == 4 + 8 + 3 + 3 + 4
 
 
 def test_on_the_white_model_one_image_forges_and_none_does_not(tmp_path: Path) -> None:
@@ -75,6 +76,9 @@ def test_on_the_white_model_one_image_forges_and_none_does_not(tmp_path: Path) -
     lines = {(line[1], line[3]): line[4] for line in findings.tables[1].rows}
     assert lines["imprint", 0] == lines["add trace", 0] == Rate(0, 4)
     assert lines["imprint", 1] == lines["imprint", 2] == Rate(4, 4)
+    # A trace takes the mark away that it is of, and no other: with a key per image there is nothing to average.
+    assert lines["subtract trace", 2] == Rate(4, 4)
+    assert lines["subtract trace, a key per image", 2] == Rate(0, 4)
     assert lines["subtract trace", 0] == Rate(0, 4)  # marked pictures stay marked where another trace is taken away
     imprinted = next(line for line in findings.tables[0].rows if line[1] == "imprint")
     assert imprinted[3] == "0" and imprinted[5] == "1"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from treering_verify.attacks.averaging import add_trace, estimate_trace, subtrac
 from treering_verify.attacks.imprinting import erase, imprint, recover, reprompt
 from treering_verify.benchmark.forgery_tables import figure, kinds_table, safe_table, success_table
 from treering_verify.benchmark.kept import kept
-from treering_verify.benchmark.own_keys import evidence_of
+from treering_verify.benchmark.own_keys import evidence_of, generate_each
 from treering_verify.benchmark.scope import SEEDS, Scope
 from treering_verify.benchmark.strangers import Stranger, strangers
 from treering_verify.findings import Findings
@@ -34,13 +34,18 @@ if TYPE_CHECKING:
     Arrays = dict[str, NDArray[Any]]
 
 ALPHA = 1e-6
-_QUICK = ("imprint", "add trace", "subtract trace")
+_QUICK = ("imprint", "add trace", "subtract trace", "subtract trace, a key per image")
 _COUNTS = (0, 1, 2, 5, 10, 20, 50, 100)
 _PATTERNS = ("random", "rings")
 _KEYS = 10
 _BATCH = 16
 _FIRST = SEEDS["forgery"]
-_TARGETS, _PLAIN, _FOREIGN = 1 << 20, 2 << 20, 3 << 20  # where each kind of image lies in the range of seeds
+_TARGETS, _PLAIN, _FOREIGN, _MIXED = (
+    1 << 20,
+    2 << 20,
+    3 << 20,
+    4 << 20,
+)  # where each kind lies in the range of seeds
 
 
 def forgery(model: LatentModel, scope: Scope) -> Findings:
@@ -104,6 +109,7 @@ class Attacker:
 
     model: LatentModel
     most: int
+    _mixed: dict[str, list[Image.Image]] = field(default_factory=dict, repr=False)
 
     @cached_property
     def plain(self) -> list[Image.Image]:
@@ -114,6 +120,14 @@ class Attacker:
     def plain_noise(self) -> torch.Tensor:
         """Noise of these."""
         return _recovered(self.model, self.plain)
+
+    def mixed(self, pattern: str) -> list[Image.Image]:
+        """Return marked images of whoever gives each image a key of its own."""
+        if pattern not in self._mixed:
+            seeds = range(_FIRST + _MIXED, _FIRST + _MIXED + self.most)
+            keys = [Key.generate(self.model.latent_shape, pattern=pattern, seed=seed) for seed in seeds]
+            self._mixed[pattern] = generate_each(self.model, keys, seeds, lambda: None)
+        return self._mixed[pattern]
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,10 +221,11 @@ class Victim:
 
         return torch.stack([self.carrier(trial, count) for trial in range(self.trials)])
 
-    def trace(self, trial: int, count: int) -> NDArray[np.float64]:
-        """Trace of the key in pixels; with no marked images, of unmarked ones."""
+    def trace(self, trial: int, count: int, *, mixed: bool = False) -> NDArray[np.float64]:
+        """Trace of the key in pixels; with no marked images, of unmarked ones; `mixed`: each under a key of its own."""
         plain = self.attacker.plain
-        leaked = [self.marked[i] for i in self.sample(trial, count)] or plain[self.most :]
+        marked = self.attacker.mixed(self.pattern) if mixed and count else self.marked
+        leaked = [marked[i] for i in self.sample(trial, count)] or plain[self.most :]
         return estimate_trace(leaked, plain[: self.most])
 
     def _made(self, place: int, count: int) -> list[Image.Image]:
@@ -235,9 +250,9 @@ def _add_trace(victim: Victim, count: int, *, strength: float) -> tuple[list[Ima
     return victim.foreign, [add_trace(picture, victim.trace(i, count), strength) for i, picture in pairs]
 
 
-def _subtract_trace(victim: Victim, count: int, *, strength: float) -> tuple[list[Image.Image], list[Image.Image]]:
+def _subtract_trace(victim: Victim, count: int, *, mixed: bool) -> tuple[list[Image.Image], list[Image.Image]]:
     pairs = enumerate(victim.targets)
-    return victim.targets, [subtract_trace(picture, victim.trace(i, count), strength) for i, picture in pairs]
+    return victim.targets, [subtract_trace(picture, victim.trace(i, count, mixed=mixed)) for i, picture in pairs]
 
 
 def _erase(victim: Victim, count: int) -> tuple[list[Image.Image], list[Image.Image]]:
@@ -253,12 +268,13 @@ ATTACKS: dict[str, Callable[[Victim, int], tuple[list[Image.Image], list[Image.I
     "reprompt": _reprompt,
     "add trace": partial(_add_trace, strength=1.0),
     "add trace, doubled": partial(_add_trace, strength=2.0),
-    "subtract trace": partial(_subtract_trace, strength=1.0),
+    "subtract trace": partial(_subtract_trace, mixed=False),
+    "subtract trace, a key per image": partial(_subtract_trace, mixed=True),
     "erase": _erase,
 }
 """(victim, marked images) -> the pictures before and after, one for each trial."""
 
-FORGES = {name: name not in ("subtract trace", "erase") for name in ATTACKS}
+FORGES = {name: not name.startswith(("subtract trace", "erase")) for name in ATTACKS}
 """Whether an attack succeeds where the key is found, or where it is not."""
 
 _PUT = ("imprint", "imprint, redrawn", "add trace", "add trace, doubled")
