@@ -289,7 +289,7 @@ def _measured(scope: Scope, weights: str, victim: Victim, attack: str, count: in
             "log10_pvalue": np.array([log10 for log10, _ in found]),
             "statistic": np.array([statistic for _, statistic in found]),
             "psnr": np.array([_psnr(a, b) for a, b in zip(before, after, strict=True)]),
-            "picture": np.array([one.kind if attack in _PUT else "" for one in victim.strangers]),
+            "picture": np.array([one.kind for one in victim.strangers] if attack in _PUT else [""] * victim.trials),
         }
 
     facts = (weights, __version__, _FIRST, _PLAIN, victim.pattern, victim.number, victim.trials, victim.most)
@@ -301,12 +301,13 @@ def _succeeded(attack: str, arrays: Arrays) -> NDArray[np.bool_]:
 
 
 def _by_kind(found: dict[tuple[str, str, int], Arrays]) -> dict[tuple[str, str, int, str], Rate]:
-    """Success of forgeries on each kind of foreign picture, where there are any."""
+    """Success of forgeries on each kind of foreign picture."""
     return {
         (*line, str(kind)): Rate(int(_succeeded(line[1], arrays)[chosen].sum()), int(chosen.sum()))
         for line, arrays in found.items()
+        if line[1] in _PUT
         for kind in np.unique(arrays["picture"])
-        if kind and (chosen := arrays["picture"] == kind).any()
+        for chosen in [arrays["picture"] == kind]
     }
 
 
