@@ -25,11 +25,13 @@ from treering_verify.commands import (
     progress,
     reach_of,
     read_secret,
+    refuse_weak,
     reported_errors,
     search_options,
     verdict_options,
 )
 from treering_verify.errors import UsageError
+from treering_verify.generation_commands import generate
 from treering_verify.key_commands import identify, keys
 from treering_verify.message_commands import decode
 from treering_verify.model_commands import models
@@ -66,6 +68,7 @@ def main(context: click.Context, config: Path | None) -> None:
 
 command = command_of(main)
 main.add_command(audit)
+main.add_command(generate)
 main.add_command(identify)
 main.add_command(keys)
 main.add_command(report)
@@ -124,94 +127,10 @@ def keygen(
         from treering_verify.messages import with_message
 
         key = with_message(key, message)
-    reach, sentence = reach_of(key.family)
-    if reach > -6 and not allow_weak:
-        raise UsageError(
-            f"{key.degrees_of_freedom} numbers are too few for 1e-6 ({sentence}): "
-            "use more channels or rings, the random pattern, or --allow-weak"
-        )
+    sentence = reach_of(key.family)[1] if allow_weak else refuse_weak(key.family, ", or --allow-weak")
     key.save(output)
     click.echo(f"{printable(str(output))}: {key.pattern} key {key.name}, fingerprint {key.fingerprint}", err=True)
     click.echo(sentence, err=True)
-
-
-@command("treering generate --key my.key.json --count 4 --output images")
-@click.option("--key", "key_file", type=click.Path(path_type=Path), help="Key to write into the noise.")
-@click.option("--count", type=click.IntRange(1), default=1, show_default=True, help="Number of images.")
-@click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the first; the next count up."
-)
-@click.option(
-    "--output", type=click.Path(path_type=Path), required=True, help="Folder for PNG files and JSON sidecars."
-)
-@click.option("--class", "label", help="Class of all images, such as lake; default: classes take turns.")
-@click.option("--prompt", help="The same for models that take prompts; 'landscape' takes its class names.")
-@click.option("--steps", type=click.IntRange(1), default=50, show_default=True)
-@click.option("--guidance", type=click.FloatRange(0), default=2.0, show_default=True)
-@click.option("--unmarked", is_flag=True, help="Write no key: controls, twins of the marked images of the same seeds.")
-@click.option(
-    "--clip-format",
-    type=click.Choice(["mp4", "gif", "png"]),
-    default="mp4",
-    show_default=True,
-    help="Of clips, by models that make them; png is a folder of frames.",
-)
-@model_option
-def generate(
-    key_file: Path | None,
-    count: int,
-    seed: int,
-    output: Path,
-    label: str | None,
-    prompt: str | None,
-    steps: int,
-    guidance: float,
-    unmarked: bool,
-    clip_format: str,
-    model: ModelSource,
-) -> None:
-    """Generate images, or clips, with a key in their noise (or, with --unmarked, without)."""
-    import json
-
-    from treering_verify.clip_files import clip_files
-    from treering_verify.files import printable, write_atomic
-    from treering_verify.generation import generate as generate_images
-    from treering_verify.generation import generate_clips
-    from treering_verify.images import encode_png
-    from treering_verify.key import Key
-    from treering_verify.models import load_model, makes_clips
-    from treering_verify.results import GeneratedClip
-
-    if unmarked == (key_file is not None):
-        raise UsageError("give either --key FILE or --unmarked")
-    if label and prompt:
-        raise UsageError("give --class or --prompt, not both")
-    key = Key.load(key_file) if key_file else None
-    condition = label or prompt
-    prompts = [condition] * count if condition else None
-    seeds = list(range(seed, seed + count))
-    loaded, settings = load_model(model), {"prompts": prompts, "steps": steps, "guidance": guidance}
-    run: Any = generate_clips if makes_clips(loaded) else generate_images
-    made = run(loaded, key, seeds=seeds, **settings)
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        with progress("Generating", count) as advance:
-            for result in made:
-                stem = f"{'marked' if key else 'unmarked'}-{result.sidecar['seed']:06d}"
-                if isinstance(result, GeneratedClip):
-                    written = clip_files(result.frames, clip_format, result.sidecar["fps"])
-                else:
-                    written = iter([(".png", encode_png(result.image))])
-                for ending, content in written:
-                    path = output / f"{stem}{ending}"
-                    path.parent.mkdir(exist_ok=True)
-                    write_atomic(path, content)
-                text = json.dumps(result.sidecar, indent=2) + "\n"
-                write_atomic(output / f"{stem}.json", text.encode())
-                click.echo(printable(str(path if path.parent == output else path.parent)))
-                advance()
-    except OSError as error:
-        raise UsageError(f"cannot write to {printable(str(output))}: {error.strerror}") from error
 
 
 @command("treering verify images/*.png --key my.key.json")

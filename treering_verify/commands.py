@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
+from click.core import ParameterSource
 
 from treering_verify.errors import LimitedModelWarning, TreeringError, UsageError
 from treering_verify.model_options import model_option
@@ -271,6 +272,30 @@ def reach_of(family: Family) -> tuple[float, str]:
         f"{compared} {pattern.counts}; p could reach {format_pvalue(reach)} "
         f"at a realistic {measure} of {pattern.realistic}"
     )
+
+
+def refuse_weak(family: Family, otherwise: str = "") -> str:
+    """Return how sure keys of the family could ever be, a sentence; raise UsageError where that is too little.
+
+    `otherwise` ends the error's advice.
+    """
+    reach, sentence = reach_of(family)
+    if reach > -6:
+        raise UsageError(
+            f"{family.degrees_of_freedom} numbers are too few for 1e-6 ({sentence}): "
+            f"use more channels or rings, or the random pattern{otherwise}"
+        )
+    return sentence
+
+
+def given(*names: str) -> list[str]:
+    """Return those of a command's options, by the names of its function, that stand on the command line."""
+    context = click.get_current_context()
+    return [
+        option.opts[0]
+        for option in context.command.params
+        if option.name in names and context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE
+    ]
 
 
 def read_secret(path: Path, private: bool = False) -> bytes:

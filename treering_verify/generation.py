@@ -27,16 +27,16 @@ def initial_noise(latent_shape: tuple[int, int, int], seeds: Sequence[int]) -> t
     return torch.stack([torch.randn(latent_shape, generator=torch.Generator().manual_seed(s)) for s in seeds])
 
 
-def watermarked_noise(pipe: Any, key: Key, seeds: Sequence[int]) -> torch.Tensor:
+def watermarked_noise(pipe: Any, key: Key | Sequence[Key], seeds: Sequence[int]) -> torch.Tensor:
     """Noise with a key in it, for a diffusers script of your own: ``pipe(prompts, latents=watermarked_noise(...))``.
 
     Parameters
     ----------
     pipe : DiffusionPipeline
         Of a class that `treering models` lists. It is not changed.
-    key : Key
-        Made for the noise of the images' size (`pipeline_shape`). For another size than the pipeline's own, tell the call
-        ``height=`` and ``width=`` too: FLUX cannot see the size from packed latents.
+    key : Key or sequence of Key
+        Of all images, or of each. Made for the noise of the images' size (`pipeline_shape`). For another size than the
+        pipeline's own, tell the call ``height=`` and ``width=`` too: FLUX cannot see the size from packed latents.
     seeds : sequence of int
         One per image: image i does not depend on the others.
 
@@ -51,15 +51,19 @@ def watermarked_noise(pipe: Any, key: Key, seeds: Sequence[int]) -> torch.Tensor
     ModelError
         If the pipeline belongs to no family.
     UsageError
-        If the key is made for other noise, or a seed is out of range.
+        If the key is made for other noise, a seed is out of range, or there is not a key for each.
     """
     _check_seeds(seeds)
-    return native_noise(pipe, embed(initial_noise(key.latent_shape, seeds), key))
+    if not seeds:
+        raise UsageError("no seeds: give one per image")
+    keys = _keys_of(key, seeds)
+    shape = (key if isinstance(key, Key) else key[0]).latent_shape
+    return native_noise(pipe, _marked(initial_noise(shape, seeds), keys))
 
 
 def generate(
     model: LatentModel,
-    key: Key | None,
+    key: Key | Sequence[Key] | None,
     *,
     seeds: Sequence[int],
     prompts: Sequence[Condition] | None = None,
@@ -72,8 +76,10 @@ def generate(
     Parameters
     ----------
     model : LatentModel
-    key : Key or None
-        None generates unmarked controls: from the same seed they differ in the key's bins only.
+    key : Key, sequence of Key, or None
+        The key of all images, or of each. A key that many images share can be averaged out of them; one that is in a single
+        image names it (`Key.member` derives any number of them from one secret). None generates unmarked controls: from the
+        same seed they differ in the key's bins only.
     seeds : sequence of int
         One per image, 0 <= seed < 2**63.
     prompts : sequence of str or None, optional
@@ -93,7 +99,8 @@ def generate(
     Raises
     ------
     UsageError
-        If the key is made for another shape, or seeds, steps, guidance or prompts do not fit, or the model makes clips.
+        If a key is made for another shape, or there is not one for each seed, or seeds, steps, guidance or prompts do not
+        fit, or the model makes clips.
     """
     pictures_only(model, "generate")
     for image, sidecar, noise, latent in _rendered(model, key, seeds, prompts, steps, guidance, batch_size):
@@ -102,7 +109,7 @@ def generate(
 
 def generate_clips(
     model: LatentModel,
-    key: Key | None,
+    key: Key | Sequence[Key] | None,
     *,
     seeds: Sequence[int],
     prompts: Sequence[Condition] | None = None,
@@ -125,7 +132,7 @@ def generate_clips(
 
 def _rendered(
     model: LatentModel,
-    key: Key | None,
+    key: Key | Sequence[Key] | None,
     seeds: Sequence[int],
     prompts: Sequence[Condition] | None,
     steps: int,
@@ -138,6 +145,7 @@ def _rendered(
     import torch
 
     _check_seeds(seeds)
+    keys = _keys_of(key, seeds)
     if not math.isfinite(guidance) or guidance < 0:
         raise UsageError(f"guidance is {guidance}: choose a number from 0 upwards (1: none)")
     if prompts is None:
@@ -147,25 +155,41 @@ def _rendered(
     for first in range(0, len(seeds), batch_size):
         batch = list(seeds[first : first + batch_size])
         labels = list(prompts[first : first + batch_size])
-        noise = initial_noise(model.latent_shape, batch)
-        if key is not None:
-            noise = embed(noise, key)
+        own = keys[first : first + batch_size]
+        noise = _marked(initial_noise(model.latent_shape, batch), own)
         with torch.inference_mode():
             latents = denoise(model, noise, steps=steps, conditions=labels, guidance=guidance)
             images = model.decode(latents)
-        for i, (seed, label) in enumerate(zip(batch, labels, strict=True)):
+        for i, (seed, label, used) in enumerate(zip(batch, labels, own, strict=True)):
             sidecar = {
                 "schema_version": SCHEMA_VERSION,
                 "model": model.name,
-                "marked": key is not None,
-                "key": key.name if key else None,
-                "fingerprint": key.fingerprint if key else None,
+                "marked": used is not None,
+                "key": used.name if used else None,
+                "fingerprint": used.fingerprint if used else None,
                 "seed": seed,
                 "class" if model.classes else "prompt": label,
                 "steps": steps,
                 "guidance": guidance,
             }
             yield images[i], sidecar, noise[i], latents[i]
+
+
+def _keys_of(key: Key | Sequence[Key] | None, seeds: Sequence[int]) -> Sequence[Key | None]:
+    """Key of each seed's image."""
+    if key is None or isinstance(key, Key):
+        return [key] * len(seeds)
+    if len(key) != len(seeds):
+        raise UsageError(f"{len(key)} keys for {len(seeds)} seeds: give one key for all, or one per seed")
+    return key
+
+
+def _marked(noise: torch.Tensor, keys: Sequence[Key | None]) -> torch.Tensor:
+    """Noise (B, C, h, w) with the key of each in it."""
+    import torch
+
+    pairs = zip(noise.split(1), keys, strict=True)
+    return torch.cat([one if key is None else embed(one, key) for one, key in pairs])
 
 
 def _check_seeds(seeds: Sequence[int]) -> None:

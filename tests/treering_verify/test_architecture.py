@@ -16,6 +16,7 @@ LINES = (
     ("treering_verify.__main__", "treering_verify.cli"),
     (
         "treering_verify.key_commands",
+        "treering_verify.generation_commands",
         "treering_verify.audit_commands",
         "treering_verify.report_commands",
         "treering_verify.message_commands",

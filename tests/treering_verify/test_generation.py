@@ -28,6 +28,20 @@ def test_marked_and_unmarked_twins_differ_in_the_keys_bins_only(tiny_model: Late
     assert np.allclose(extract(marked.noise[None], key)[0], key_coefficients(key), atol=1e-5)
 
 
+def test_each_image_may_have_a_key_of_its_own_whatever_its_batch(tiny_model: LatentModel) -> None:
+    keys = [Key.generate(tiny_model.latent_shape, name=f"k{i}", seed=i) for i in range(3)]
+    made = list(generate(tiny_model, keys, seeds=[7, 7, 8], steps=1, batch_size=2))
+    assert [one.sidecar["key"] for one in made] == ["k0", "k1", "k2"]
+    assert [one.sidecar["fingerprint"] for one in made] == [key.fingerprint for key in keys]
+    for one, key, seed in zip(made, keys, [7, 7, 8], strict=True):
+        (alone,) = generate(tiny_model, key, seeds=[seed], steps=1)
+        assert torch.equal(one.noise, alone.noise) and one.sidecar == alone.sidecar
+    assert not torch.equal(made[0].noise, made[1].noise)
+    for wrong in (keys[:2], []):
+        with pytest.raises(UsageError, match="keys for 3 seeds: give one key for all, or one per seed"):
+            list(generate(tiny_model, wrong, seeds=[7, 7, 8], steps=1))
+
+
 def test_the_sidecar_names_what_made_the_image_and_holds_no_secret(tiny_model: LatentModel) -> None:
     key = Key.generate(tiny_model.latent_shape, name="mine", seed=1)
     (made,) = generate(tiny_model, key, seeds=[9], steps=1, guidance=1.0, prompts=[tiny_model.classes[0]])

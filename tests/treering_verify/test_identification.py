@@ -260,6 +260,47 @@ def test_an_index_is_built_searched_and_a_members_key_exported_again(
     assert KeyIndex.load(later).entries(np.array([1]))[1] == [loaded.fingerprint]
 
 
+def test_images_that_each_carry_a_key_of_their_own_are_named_by_an_index_of_the_same_secret(
+    secret: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    options = ["--from-secret", secret, "--prefix", "edition", "--pattern", "rings", "--model", tiny_folder]
+    made = run("generate", *options, "--seed", 3, "--count", 2, "--steps", 1, "--output", tmp_path / "made")
+    assert made.exit_code == 0 and len(made.stdout.splitlines()) == 2
+    sidecars = [json.loads((tmp_path / "made" / f"marked-00000{seed}.json").read_text()) for seed in (3, 4)]
+    assert [one["key"] for one in sidecars] == ["edition-3", "edition-4"]
+    assert run("keys", "index", *options, "--generate", 5, "--output", tmp_path / "my.index").exit_code == 0
+    names, prints, _ = KeyIndex.load(tmp_path / "my.index").entries(np.array([3, 4]))
+    assert names == ["edition-3", "edition-4"] and prints == [one["fingerprint"] for one in sidecars]
+    family = Family.choose(FAMILY.latent_shape, pattern="rings")
+    numbers = [n for seed in (3, 4) for n in Key.member(SECRET, family, f"edition-{seed}").numbers]
+    assert not shows_any(made.output + json.dumps(sidecars), numbers)
+
+
+def test_keys_for_each_image_are_refused_where_they_could_not_be_what_was_meant(
+    secret: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    key, output = tmp_path / "k.json", tmp_path / "made"
+    Key.generate(SHAPE, name="k", seed=1).save(key)
+    of_secret = ["--from-secret", secret, "--model", tiny_folder]
+    for wrong, words in (
+        (["--key", key, "--from-secret", secret], "give one of"),
+        (["--unmarked", "--from-secret", secret], "give one of"),
+        (["--key", key, "--pattern", "rings"], "--pattern is for keys that are made here"),
+        (["--unmarked", "--inner-radius", 2], "--inner-radius is for keys"),
+        (["--key", key, "--prefix", "x"], "--prefix is for keys"),
+        ([*of_secret, "--prefix", "../x"], "--prefix and a seed"),
+        ([*of_secret, "--prefix", "x" * 60, "--seed", 99998, "--count", 3], "--prefix and a seed"),
+        ([*of_secret, "--pattern", "rings", "--channels", 3, "--outer-radius", 8], "too few for 1e-6"),
+        (["--from-secret", tmp_path / "none"], "cannot read"),
+    ):
+        refused = run("generate", *wrong, "--output", output)
+        assert refused.exit_code == 2 and words in refused.stderr, refused.output
+    secret.chmod(0o644)
+    open_to_all = run("generate", *of_secret, "--output", output)
+    assert open_to_all.exit_code == 2 and "chmod 600" in open_to_all.stderr
+    assert not output.exists()
+
+
 def test_every_format_names_the_best_matches_and_shows_no_number_of_a_key(
     secret: Path, tiny_folder: Path, tmp_path: Path
 ) -> None:

@@ -195,8 +195,19 @@ def test_watermarked_noise_has_the_networks_dtype_and_layout() -> None:
     for shape in ((4, 24, 32), (16, 25, 32)):
         with pytest.raises(UsageError, match="does not fit"):
             tv.watermarked_noise(pipe, tv.Key.generate(shape, seed=1), seeds=[0])
-    with pytest.raises(UsageError, match="seeds"):
-        tv.watermarked_noise(pipe, key, seeds=[-1])
+    for wrong in ([-1], []):
+        with pytest.raises(UsageError, match="seeds"):
+            tv.watermarked_noise(pipe, key, seeds=wrong)
+
+
+def test_watermarked_noise_takes_a_key_for_each_image() -> None:
+    pipe = pipelines.flux()
+    keys = [tv.Key.generate((16, 24, 32), seed=seed) for seed in (1, 2)]
+    latents = tv.watermarked_noise(pipe, keys, seeds=[5, 6])
+    for i, (key, seed) in enumerate(zip(keys, [5, 6], strict=True)):
+        assert torch.equal(latents[i : i + 1], tv.watermarked_noise(pipe, key, seeds=[seed]))
+    with pytest.raises(UsageError, match="2 keys for 1 seeds"):
+        tv.watermarked_noise(pipe, keys, seeds=[5])
 
 
 def test_packed_latents_are_laid_out_as_flux_lays_them_out() -> None:

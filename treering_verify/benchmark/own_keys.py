@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from treering_verify.generation import DEFAULT_GUIDANCE, DEFAULT_STEPS, initial_noise
-from treering_verify.images import to_pil, to_tensor
+from treering_verify.generation import generate
+from treering_verify.images import to_tensor
 from treering_verify.key import Key
 from treering_verify.models import LatentModel
-from treering_verify.noise_inversion import denoise
 from treering_verify.recovery import recover_noise
-from treering_verify.watermark import embed
 from treering_verify.weighing import weigh
 
 if TYPE_CHECKING:
@@ -24,20 +22,11 @@ _BATCH = 16
 def generate_each(
     model: LatentModel, keys: Sequence[Key], seeds: Sequence[int], advance: Callable[[], None]
 ) -> list[Image.Image]:
-    """One image per (key, seed), in batches although each has a key of its own."""
-    import torch
-
+    """One image per (key, seed)."""
     images = []
-    for first in range(0, len(keys), _BATCH):
-        part = list(zip(keys, seeds, strict=True))[first : first + _BATCH]
-        noise = torch.cat([embed(initial_noise(model.latent_shape, [seed]), key) for key, seed in part])
-        labels = [model.classes[seed % len(model.classes)] if model.classes else None for _, seed in part]
-        with torch.inference_mode():
-            latents = denoise(model, noise, steps=DEFAULT_STEPS, conditions=labels, guidance=DEFAULT_GUIDANCE)
-            decoded = model.decode(latents)
-        for picture in decoded:
-            images.append(to_pil(picture))
-            advance()
+    for made in generate(model, keys, seeds=seeds):
+        images.append(made.image)
+        advance()
     return images
 
 
