@@ -11,8 +11,12 @@ p-value is never smaller than that of the exact key, and stays valid.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from threadpoolctl import threadpool_limits
 
 from detectors.evidence import Evidence
 from detectors.exact import COSINE, _reals, _unit, cosine_log10_pvalue, cosine_tests
@@ -25,7 +29,7 @@ _HALF_SCALE = 2.0**112  # the difference of the exponents' biases, 127 - 15
 
 
 def nearest_rows(
-    features: ArrayLike, numbers: NDArray[np.floating], lengths: ArrayLike, keep: int
+    features: ArrayLike, numbers: NDArray[np.floating], lengths: ArrayLike, keep: int, threads: int = 1
 ) -> NDArray[np.int64]:
     """Rows of a matrix with the largest cosine to each image's features.
 
@@ -39,6 +43,8 @@ def nearest_rows(
         Euclidean length of each row, > 0.
     keep : int
         Rows to return, at least 1.
+    threads : int
+        Each takes a share of the rows, as far as there are enough for it.
 
     Returns
     -------
@@ -54,7 +60,7 @@ def nearest_rows(
     -----
     Products are summed in float32 (in float64 for float64 numbers), so a cosine is wrong by at most d 2^-24 and two
     rows closer than twice that may be ranked either way: keep more rows than you need, and rank them anew. Memory:
-    about 6 bytes for each of `BLOCK_NUMBERS` numbers, and `keep` rows, whatever N is.
+    about 6 bytes for each of `BLOCK_NUMBERS` numbers, and `keep` rows, for each thread, whatever N is.
     """
     a = _reals("features", features, (2,))
     length = np.asarray(lengths)
@@ -72,23 +78,20 @@ def nearest_rows(
         directions = directions * _HALF_SCALE
     directions = np.ascontiguousarray(directions, dtype=np.float64 if numbers.dtype == np.float64 else np.float32)
     size = max(1, BLOCK_NUMBERS // max(1, numbers.shape[1]))
-    spare = np.empty((min(size, len(numbers)), numbers.shape[1]), dtype=np.int32)
-    best = [(np.empty(0), np.empty(0, dtype=np.int64))] * len(a)
-    for start in range(0, len(numbers), size):
-        block = numbers[start : start + size]
-        cosines = _widen(block, spare) @ directions
-        cosines /= length[start : start + size, None]
-        if not (np.abs(cosines) < _IMPOSSIBLE).all():  # also false for NaN
-            raise ValueError(f"numbers (rows {start} to {start + len(block) - 1}) give a cosine beyond 1 or NaN")
-        highest = cosines.max(axis=0)
-        for image, (kept, rows) in enumerate(best):
-            floor = kept[-1] if len(kept) == keep else -np.inf
-            if highest[image] > floor:
-                new = np.flatnonzero(cosines[:, image] > floor)
-                values = np.concatenate([kept, cosines[new, image]])
-                order = np.argsort(-values, kind="stable")[:keep]  # the earlier row first among equals
-                best[image] = values[order], np.concatenate([rows, new + start])[order]
-    return np.stack([np.sort(rows) for _, rows in best]) if len(a) else np.empty((0, min(keep, len(numbers))), np.int64)
+    shares = max(1, min(threads, len(numbers) // size))
+    bounds = [len(numbers) * i // shares for i in range(shares + 1)]
+    # The product's own threads would wait for each other at every block, and for these.
+    with threadpool_limits(1, "blas") if shares > 1 else nullcontext(), ThreadPoolExecutor(shares) as pool:
+        parts = list(
+            pool.map(
+                lambda start, stop: _best_of(directions, numbers, length, keep, range(start, stop), size),
+                bounds[:-1],
+                bounds[1:],
+            )
+        )
+    if not len(a):
+        return np.empty((0, min(keep, len(numbers))), np.int64)
+    return np.stack([np.sort(_joined(list(of_image), keep)[1]) for of_image in zip(*parts, strict=True)])
 
 
 def bounded_cosine_tests(features: ArrayLike, numbers: ArrayLike, drifts: ArrayLike) -> list[Evidence]:
@@ -182,6 +185,41 @@ def holm_leading(log10_pvalues: ArrayLike, hypotheses: int) -> NDArray[np.float6
     factors = hypotheses - np.arange(len(log10))
     adjusted: NDArray[np.float64] = np.maximum.accumulate(log10 + np.log10(factors)).clip(max=0)
     return adjusted
+
+
+_Best = tuple[NDArray[np.floating], NDArray[np.int64]]  # the largest cosines, descending, and their rows
+
+
+def _best_of(
+    directions: NDArray[np.floating],
+    numbers: NDArray[np.floating],
+    length: NDArray[np.floating],
+    keep: int,
+    rows: range,
+    size: int,
+) -> list[_Best]:
+    """Return the best of some rows for each column of `directions`, (d, B); `size` rows are looked at a time."""
+    spare = np.empty((min(size, len(rows)), numbers.shape[1]), dtype=np.int32)
+    best: list[_Best] = [(np.empty(0), np.empty(0, dtype=np.int64))] * directions.shape[1]
+    for start in range(rows.start, rows.stop, size):
+        stop = min(start + size, rows.stop)
+        cosines = _widen(numbers[start:stop], spare) @ directions
+        cosines /= length[start:stop, None]
+        if not (np.abs(cosines) < _IMPOSSIBLE).all():  # also false for NaN
+            raise ValueError(f"numbers (rows {start} to {stop - 1}) give a cosine beyond 1 or NaN")
+        highest = cosines.max(axis=0)
+        for image, kept in enumerate(best):
+            floor = kept[0][-1] if len(kept[0]) == keep else -np.inf
+            if highest[image] > floor:
+                new = np.flatnonzero(cosines[:, image] > floor)
+                best[image] = _joined([kept, (cosines[new, image], new + start)], keep)
+    return best
+
+
+def _joined(parts: list[_Best], keep: int) -> _Best:
+    values, rows = (np.concatenate(some) for some in zip(*parts, strict=True))
+    order = np.argsort(-values, kind="stable")[:keep]  # the earlier row first among equals
+    return values[order], rows[order]
 
 
 def _widen(block: NDArray[np.floating], spare: NDArray[np.int32]) -> NDArray[np.floating]:

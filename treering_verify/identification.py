@@ -141,10 +141,12 @@ def _strongest(
     estimates: npt.NDArray[np.float64], index: KeyIndex, keep: int
 ) -> Iterator[list[tuple[str, str, Evidence]]]:
     """Per image, (B, d), the keys of an index with the smallest p-values, in the order of the index."""
+    import torch
+
     from detectors import bounded_cosine_tests, nearest_rows
 
     try:
-        nearest = nearest_rows(estimates, index.numbers, index.lengths, keep)
+        nearest = nearest_rows(estimates, index.numbers, index.lengths, keep, torch.get_num_threads())
     except ValueError as error:
         if not np.isfinite(estimates).all():
             raise

@@ -30,15 +30,27 @@ def full_sort(features, numbers, keep):
     return np.sort(np.argsort(-cosines, axis=1, kind="stable")[:, :keep], axis=1)
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3, 100])
 @pytest.mark.parametrize("kind", TYPES)
-def test_the_pass_keeps_the_rows_that_a_full_sort_finds(kind):
+def test_the_pass_keeps_the_rows_that_a_full_sort_finds(kind, threads):
     rng = np.random.default_rng(1)
     numbers, features = rng.standard_normal((20_000, 60)).astype(kind), rng.standard_normal((5, 60))
     assert len(numbers) * 60 > 2 * BLOCK_NUMBERS  # several blocks, the last one short
     wanted = full_sort(features, numbers, 5)
-    found = nearest_rows(features, numbers, lengths(numbers), 20)
+    found = nearest_rows(features, numbers, lengths(numbers), 20, threads)
+    assert found.shape == (5, 20)
     assert all(set(a) <= set(b) for a, b in zip(wanted, found, strict=True))
     np.testing.assert_array_equal(np.diff(found, axis=1) > 0, True)
+
+
+def test_damaged_rows_are_found_by_whichever_thread_has_them():
+    numbers = np.random.default_rng(6).standard_normal((30_000, 60))
+    size, features = lengths(numbers), np.ones((1, 60))
+    for row in (0, len(numbers) - 1):
+        damaged = numbers.copy()
+        damaged[row] = np.nan
+        with pytest.raises(ValueError, match="give a cosine beyond 1 or NaN"):
+            nearest_rows(features, damaged, size, 3, threads=3)
 
 
 def test_every_half_precision_number_is_widened_exactly():
