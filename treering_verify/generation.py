@@ -53,7 +53,7 @@ def watermarked_noise(pipe: Any, key: Key | Sequence[Key], seeds: Sequence[int])
     UsageError
         If the key is made for other noise, a seed is out of range, or there is not a key for each.
     """
-    _check_seeds(seeds)
+    check_seeds(seeds)
     if not seeds:
         raise UsageError("no seeds: give one per image")
     keys = _keys_of(key, seeds)
@@ -144,7 +144,7 @@ def _rendered(
 
     import torch
 
-    _check_seeds(seeds)
+    check_seeds(seeds)
     keys = _keys_of(key, seeds)
     if not math.isfinite(guidance) or guidance < 0:
         raise UsageError(f"guidance is {guidance}: choose a number from 0 upwards (1: none)")
@@ -192,6 +192,7 @@ def _marked(noise: torch.Tensor, keys: Sequence[Key | None]) -> torch.Tensor:
     return torch.cat([one if key is None else embed(one, key) for one, key in pairs])
 
 
-def _check_seeds(seeds: Sequence[int]) -> None:
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Raise UsageError unless all lie in [0, 2**63)."""
     if any(not 0 <= s < 1 << 63 for s in seeds):
         raise UsageError("seeds must lie in [0, 2**63)")

@@ -75,8 +75,8 @@ def generate(
 
     from treering_verify.clip_files import clip_files
     from treering_verify.files import printable, write_atomic
+    from treering_verify.generation import check_seeds, generate_clips
     from treering_verify.generation import generate as generate_images
-    from treering_verify.generation import generate_clips
     from treering_verify.images import encode_png
     from treering_verify.models import load_model, makes_clips
     from treering_verify.results import GeneratedClip
@@ -89,6 +89,7 @@ def generate(
         raise UsageError("give --class or --prompt, not both")
     condition = label or prompt
     end = seed + count
+    check_seeds((seed, end - 1))
     keys, loaded = _keys(key_file, from_secret, f"{prefix}-", end, family, model), load_model(model)
     run: Any = generate_clips if makes_clips(loaded) else generate_images
 

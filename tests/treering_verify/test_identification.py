@@ -276,6 +276,22 @@ def test_images_that_each_carry_a_key_of_their_own_are_named_by_an_index_of_the_
     assert not shows_any(made.output + json.dumps(sidecars), numbers)
 
 
+def test_an_image_that_carries_a_key_of_its_own_is_named_by_it(secret: Path, tmp_path: Path) -> None:
+    index = tmp_path / "my.index"
+    made = run("generate", "--from-secret", secret, "--seed", 11, "--count", 2, "--steps", 20, "--output", tmp_path)
+    options = ["--from-secret", secret, "--generate", 20, "--prefix", "image", "--output", index]
+    assert run("keys", "index", *options).exit_code == 0
+    assert run("generate", "--unmarked", "--seed", 11, "--steps", 20, "--output", tmp_path).exit_code == 0
+    files = [*made.stdout.split(), tmp_path / "unmarked-000011.png"]
+    found = run("identify", *files, "--keys", index, "--format", "jsonl")
+    records = [json.loads(line) for line in found.stdout.splitlines()]
+    assert [(r["verdict"], r["key"]) for r in records] == [
+        ("detected", "image-11"),
+        ("detected", "image-12"),
+        ("no evidence", None),
+    ]
+
+
 def test_keys_for_each_image_are_refused_where_they_could_not_be_what_was_meant(
     secret: Path, tiny_folder: Path, tmp_path: Path
 ) -> None:
@@ -292,6 +308,7 @@ def test_keys_for_each_image_are_refused_where_they_could_not_be_what_was_meant(
         ([*of_secret, "--prefix", "x" * 60, "--seed", 99998, "--count", 3], "--prefix and a seed"),
         ([*of_secret, "--pattern", "rings", "--channels", 3, "--outer-radius", 8], "too few for 1e-6"),
         (["--from-secret", tmp_path / "none"], "cannot read"),
+        ([*of_secret, "--seed", 2**63 - 300, "--count", 301], "seeds must lie in"),
     ):
         refused = run("generate", *wrong, "--output", output)
         assert refused.exit_code == 2 and words in refused.stderr, refused.output
