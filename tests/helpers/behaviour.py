@@ -1,0 +1,89 @@
+"""Compute what the redesign must not change: `python tests/helpers/behaviour.py` prints it as JSON.
+
+Run in a process of its own with one thread, since sums of floats depend on how many threads share them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import treering_verify as tv
+
+SAMPLES = Path(__file__).parents[2] / "samples"
+
+
+def platform() -> str:
+    """Name what floats depend on: the processor's instruction set and the libraries."""
+    import diffusers
+    import numpy
+    import torch
+
+    with open("/proc/cpuinfo") as file:
+        flags = next((line for line in file if line.startswith("flags")), "")
+    amx = "amx" if "amx_tile" in flags else "no amx"
+    capability = torch.backends.cpu.get_cpu_capability()
+    return (
+        f"{capability}, {amx}, torch {torch.__version__}, diffusers {diffusers.__version__}, numpy {numpy.__version__}"
+    )
+
+
+def judged(verdict: Any) -> dict[str, Any]:
+    """Return a verdict's numbers in full precision."""
+    best = verdict.best
+    return {
+        "verdict": verdict.verdict,
+        "key": verdict.key,
+        "note": verdict.note,
+        "log10": best.log10_adjusted,
+        "statistic": best.statistic,
+        "residual": verdict.residual,
+    }
+
+
+def behaviour(folder: Path) -> dict[str, Any]:
+    """Verify, identify, audit and decode the samples; generate with both embedded models."""
+    secret = folder / "sample.key.json"
+    shutil.copyfile(SAMPLES / secret.name, secret)
+    secret.chmod(0o600)
+    key = tv.Key.load(secret)
+    model = tv.load_model("landscape")
+    images = sorted(p for p in SAMPLES.iterdir() if p.suffix in (".png", ".jpg"))
+    found: dict[str, Any] = {"platform": platform()}
+    found["verify"] = {Path(v.path).name: judged(v) for v in tv.verify_many(images, key, model=model)}
+    others = [tv.Key.generate(model.latent_shape, name=f"other-{i}", seed=i) for i in range(20)]
+    found["identify"] = {
+        Path(v.path).name: judged(v) for v in tv.identify_many(images[:6], [key, *others], model=model, top=3)
+    }
+    found["audit"] = {
+        Path(row.path).name: [row.status, row.verdict, row.code, row.log10_adjusted, row.decided_by]
+        for row in tv.audit_folder(str(SAMPLES), key, model=model)
+    }
+    shading = tv.with_message(
+        tv.Key.generate(model.latent_shape, name="shading", pattern="gaussian-shading", seed=3), "edition 7"
+    )
+    (made,) = tv.generate(model, shading, seeds=[5])
+    (read,) = tv.decode_many([made.image], shading, model=model)
+    found["decode"] = {**judged(read), "message": read.message}
+    found["generate"] = {}
+    for name in ("landscape", "landscape-tiny"):
+        loaded = tv.load_model(name)
+        for label, chosen in (("marked", key), ("unmarked", None)):
+            (made,) = tv.generate(loaded, chosen, seeds=[7])
+            thumbnail = made.image.convert("L").reduce(32)
+            found["generate"][f"{name} {label}"] = {
+                "sha256": hashlib.sha256(made.image.tobytes()).hexdigest(),
+                "levels": list(thumbnail.tobytes()),
+            }
+    return found
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        json.dump(behaviour(Path(folder)), sys.stdout, indent=2, sort_keys=True)
+        print()
