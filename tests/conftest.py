@@ -12,8 +12,8 @@ import pytest
 if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # before torch is imported
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
 
-from treering_verify.key import Key
 from treering_verify.models import LatentModel, load_model
+from treering_verify.watermark.keys.key import Key
 
 CLASSES = ["dawn", "noon", "dusk"]
 LONGEST = ("test_benchmark", "test_audit_cluster", "test_cli", "test_pipelines")  # files, so that none is begun last
@@ -30,8 +30,8 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DModel
 
-    from treering_verify.models.estimator import Estimator
-    from treering_verify.models.refiner import Refiner
+    from treering_verify.models.networks.estimator import Estimator
+    from treering_verify.models.networks.refiner import Refiner
 
     folder = tmp_path_factory.mktemp("models") / "tiny"
     with torch.random.fork_rng():

@@ -6,11 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.places import SAMPLES
 from PIL import Image
 
 import treering_verify as tv
-
-SAMPLES = Path(__file__).parents[1] / "samples"
 
 
 def test_the_samples_give_the_verdicts_that_are_written_beside_them(sample_key: tv.Key) -> None:

@@ -10,12 +10,14 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from treering_verify.attacks import Attack
     from treering_verify.audit.folder import audit_folder
-    from treering_verify.calibrated import verify_calibrated
-    from treering_verify.calibration import Calibration
-    from treering_verify.callbacks import WatermarkCallback
-    from treering_verify.decoder_inversion import Problem, Settings
-    from treering_verify.decoder_inversion import invert as invert_decoder
-    from treering_verify.editing import edit
+    from treering_verify.detection.calibration.build import calibrate
+    from treering_verify.detection.calibration.calibration_file import Calibration
+    from treering_verify.detection.calibration.verify import verify_calibrated
+    from treering_verify.detection.identification import identify, identify_many
+    from treering_verify.detection.messages import decode_many, with_message
+    from treering_verify.detection.search.search import Search
+    from treering_verify.detection.self_test import check_model
+    from treering_verify.detection.verification import verify, verify_many
     from treering_verify.errors import (
         ImageError,
         KeyFileError,
@@ -24,71 +26,69 @@ if TYPE_CHECKING:
         TreeringError,
         UsageError,
     )
-    from treering_verify.generation import generate, generate_clips, watermarked_noise
-    from treering_verify.identification import identify, identify_many
-    from treering_verify.key import Family, Key
-    from treering_verify.key_index import KeyIndex, load_keys
-    from treering_verify.messages import decode_many, with_message
-    from treering_verify.model_check import check_model
+    from treering_verify.generation.callback import WatermarkCallback
+    from treering_verify.generation.editing import edit
+    from treering_verify.generation.generator import generate, generate_clips, watermarked_noise
+    from treering_verify.inversion.decoder import Problem, Settings
+    from treering_verify.inversion.decoder import invert as invert_decoder
+    from treering_verify.inversion.noise import invert as invert_noise
+    from treering_verify.inversion.recovery import Pipeline, recover_noise
     from treering_verify.models import LatentModel, ModelSource, from_pipeline, load_model, load_pipeline
-    from treering_verify.noise_inversion import invert as invert_noise
-    from treering_verify.nulls import calibrate
-    from treering_verify.profiles import Profile
-    from treering_verify.recovery import Pipeline, recover_noise
+    from treering_verify.models.profile import Profile
     from treering_verify.results import Generated, GeneratedClip, Inversion, KeyEvidence, Verdict
-    from treering_verify.search import Search
-    from treering_verify.verification import verify, verify_many
-    from treering_verify.watermark import embed, extract, features
+    from treering_verify.watermark.embedding import embed, extract, features
+    from treering_verify.watermark.keys.index import KeyIndex, load_keys
+    from treering_verify.watermark.keys.key import Family, Key
 
 _HOMES = {
     "Attack": "attacks",
     "audit_folder": "audit.folder",
-    "verify_calibrated": "calibrated",
-    "WatermarkCallback": "callbacks",
-    "Calibration": "calibration",
-    "Problem": "decoder_inversion",
-    "Settings": "decoder_inversion",
-    "invert_decoder": "decoder_inversion:invert",
-    "edit": "editing",
+    "verify_calibrated": "detection.calibration.verify",
+    "WatermarkCallback": "generation.callback",
+    "Calibration": "detection.calibration.calibration_file",
+    "Problem": "inversion.decoder",
+    "Settings": "inversion.decoder",
+    "invert_decoder": "inversion.decoder:invert",
+    "edit": "generation.editing",
     "ImageError": "errors",
     "KeyFileError": "errors",
     "LimitedModelWarning": "errors",
     "ModelError": "errors",
     "TreeringError": "errors",
     "UsageError": "errors",
-    "generate": "generation",
-    "generate_clips": "generation",
-    "watermarked_noise": "generation",
-    "identify": "identification",
-    "identify_many": "identification",
-    "Family": "key",
-    "Key": "key",
-    "KeyIndex": "key_index",
-    "load_keys": "key_index",
-    "decode_many": "messages",
-    "with_message": "messages",
+    "generate": "generation.generator",
+    "generate_clips": "generation.generator",
+    "watermarked_noise": "generation.generator",
+    "identify": "detection.identification",
+    "identify_many": "detection.identification",
+    "Family": "watermark.keys.key",
+    "Key": "watermark.keys.key",
+    "KeyIndex": "watermark.keys.index",
+    "load_keys": "watermark.keys.index",
+    "decode_many": "detection.messages",
+    "with_message": "detection.messages",
     "LatentModel": "models",
     "ModelSource": "models",
     "from_pipeline": "models",
     "load_model": "models",
     "load_pipeline": "models",
-    "invert_noise": "noise_inversion:invert",
-    "calibrate": "nulls",
+    "invert_noise": "inversion.noise:invert",
+    "calibrate": "detection.calibration.build",
     "Generated": "results",
     "GeneratedClip": "results",
     "Inversion": "results",
     "KeyEvidence": "results",
     "Verdict": "results",
-    "Search": "search",
-    "check_model": "model_check",
-    "Profile": "profiles",
-    "Pipeline": "recovery",
-    "recover_noise": "recovery",
-    "verify": "verification",
-    "verify_many": "verification",
-    "embed": "watermark",
-    "extract": "watermark",
-    "features": "watermark",
+    "Search": "detection.search.search",
+    "check_model": "detection.self_test",
+    "Profile": "models.profile",
+    "Pipeline": "inversion.recovery",
+    "recover_noise": "inversion.recovery",
+    "verify": "detection.verification",
+    "verify_many": "detection.verification",
+    "embed": "watermark.embedding",
+    "extract": "watermark.embedding",
+    "features": "watermark.embedding",
 }
 __all__ = [
     "Attack",

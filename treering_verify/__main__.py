@@ -1,5 +1,5 @@
 """`python -m treering_verify` is the `treering` command."""
 
-from treering_verify.cli import main
+from treering_verify.cli.main import main
 
 main(prog_name="treering")

@@ -29,7 +29,7 @@ class ImageError(TreeringError):
     Parameters
     ----------
     code
-        Stable machine-readable cause, one of `treering_verify.images.CODES`.
+        Stable machine-readable cause, one of `treering_verify.media.images.CODES`.
     reason
         The cause in words, without the file's name (records carry the path in a field of its own).
     source

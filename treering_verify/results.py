@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
     from PIL import Image
-
-    from detectors import DecoyCheck
+    from treering_detectors import DecoyCheck
 
 SCHEMA_VERSION = 1
 DETECTED, NO_EVIDENCE, INCONCLUSIVE = "detected", "no evidence", "inconclusive"

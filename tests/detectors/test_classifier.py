@@ -4,13 +4,12 @@ import json
 
 import numpy as np
 import pytest
+import treering_detectors.classifier as classifier_module
 from scipy import stats
 from sklearn.base import clone
 from sklearn.metrics import log_loss
-
-import detectors.classifier as classifier_module
-from detectors import cosine_tests
-from detectors.classifier import NONE, KeyClassifier, RingWhitening, key_pipeline
+from treering_detectors import cosine_tests
+from treering_detectors.classifier import NONE, KeyClassifier, RingWhitening, key_pipeline
 
 GROUPS = np.repeat(np.arange(6), 40)
 NOISE = np.array([0.5, 1, 2, 4, 20, 50])[GROUPS]  # how badly each ring is recovered

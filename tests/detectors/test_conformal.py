@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-
-from detectors import clopper_pearson, conformal_pvalue, threshold_at, worst_stratum
+from treering_detectors import clopper_pearson, conformal_pvalue, threshold_at, worst_stratum
 
 
 @pytest.mark.parametrize("score", [lambda x: x, lambda x: np.round(3 * x), lambda x: np.sign(x)])

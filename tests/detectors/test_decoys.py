@@ -5,10 +5,9 @@ import tracemalloc
 import numpy as np
 import pytest
 from scipy import stats
-
-from detectors import DecoyCheck, clopper_pearson, cosine_tests, count_reaching, decoy_checks
-from detectors.decoys import _BLOCK_NUMBERS, AGREES, CONFIDENCE, DISAGREES, UNSEEN
-from detectors.evidence import Evidence
+from treering_detectors import DecoyCheck, clopper_pearson, cosine_tests, count_reaching, decoy_checks
+from treering_detectors.decoys import _BLOCK_NUMBERS, AGREES, CONFIDENCE, DISAGREES, UNSEEN
+from treering_detectors.evidence import Evidence
 
 SIZE = 48
 COLOURED = np.cos(7.0 * np.arange(1, SIZE + 1) ** 2) / np.arange(1, SIZE + 1) ** 2

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import stats
-
-from detectors import Mean, line, mcnemar, mean
+from treering_detectors import Mean, line, mcnemar, mean
 
 
 def test_the_mean_has_students_interval_and_says_so() -> None:

@@ -6,9 +6,8 @@ import sys
 
 import numpy as np
 import pytest
-
-import detectors
-from detectors import Evidence, cosine_test, gaussian_test, noncentral_chi_square_test
+import treering_detectors
+from treering_detectors import Evidence, cosine_test, gaussian_test, noncentral_chi_square_test
 
 RNG = np.random.default_rng(11)
 NUMBERS = RNG.standard_normal(64)
@@ -50,8 +49,8 @@ def test_evidence_cannot_be_changed():
 
 
 def test_every_public_name_is_documented_and_sorted():
-    assert detectors.__all__ == sorted(detectors.__all__)
-    assert all(getattr(detectors, name).__doc__ for name in detectors.__all__)
+    assert treering_detectors.__all__ == sorted(treering_detectors.__all__)
+    assert all(getattr(treering_detectors, name).__doc__ for name in treering_detectors.__all__)
 
 
 def test_importing_the_package_leaves_the_heavy_libraries_alone():

@@ -4,8 +4,7 @@ import mpmath
 import numpy as np
 import pytest
 from scipy import stats
-
-from detectors import (
+from treering_detectors import (
     bonferroni,
     cosine_log10_pvalue,
     cosine_needed,

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score
-
-from detectors import Rate, clopper_pearson, confusion_matrix, roc
+from treering_detectors import Rate, clopper_pearson, confusion_matrix, roc
 
 
 @pytest.mark.parametrize("confidence", [0.8, 0.95, 0.999])

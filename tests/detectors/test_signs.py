@@ -8,9 +8,8 @@ import mpmath
 import numpy as np
 import pytest
 from scipy import stats
-
-from detectors import hoeffding_log10_pvalue, sign_tests, sign_weights, signs_log10_pvalue, vote_test
-from detectors.signs import _votes_log10_pvalue
+from treering_detectors import hoeffding_log10_pvalue, sign_tests, sign_weights, signs_log10_pvalue, vote_test
+from treering_detectors.signs import _votes_log10_pvalue
 
 EVERY = np.array(list(product((-1, 1), repeat=12)))  # all keys of twelve signs
 

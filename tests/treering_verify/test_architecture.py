@@ -4,94 +4,92 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
+from helpers.places import ROOT
 
 # Each unit may import units on later lines only. A unit is a module or a whole package; the longest match counts.
 LINES = (
     ("treering_verify",),  # __init__: the lazy public API
-    ("treering_verify.__main__", "treering_verify.cli"),
+    ("treering_verify.__main__", "treering_verify.cli.main"),
     (
-        "treering_verify.key_commands",
-        "treering_verify.generation_commands",
-        "treering_verify.audit_commands",
-        "treering_verify.report_commands",
-        "treering_verify.message_commands",
-        "treering_verify.model_commands",
-        "treering_verify.calibrate_commands",
+        "treering_verify.cli.keys",
+        "treering_verify.cli.generate",
+        "treering_verify.cli.audit",
+        "treering_verify.cli.report",
+        "treering_verify.cli.decode",
+        "treering_verify.cli.models",
+        "treering_verify.cli.calibrate",
     ),
-    ("treering_verify.commands",),
+    ("treering_verify.cli.options",),
     (
-        "treering_verify.demo",
-        "treering_verify.configuration",
-        "treering_verify.model_options",
-        "treering_verify.pipeline_options",
+        "treering_verify.cli.demo",
+        "treering_verify.cli.configuration",
+        "treering_verify.cli.model_options",
+        "treering_verify.cli.inversion_options",
     ),
     ("treering_verify.benchmark",),
     ("treering_verify.audit",),
     (
         "treering_verify.report",
-        "treering_verify.editing",
-        "treering_verify.model_check",
-        "treering_verify.identification",
-        "treering_verify.messages",
-        "treering_verify.nulls",
-        "treering_verify.calibrated",
-        "treering_verify.models.landscape.measure",
-        "treering_verify.models.landscape.train_refiner",
-        "treering_verify.models.landscape.train_estimator",
-        "treering_verify.models.landscape.train_flow",
+        "treering_verify.generation.editing",
+        "treering_verify.detection.self_test",
+        "treering_verify.detection.identification",
+        "treering_verify.detection.messages",
+        "treering_verify.detection.calibration.build",
+        "treering_verify.detection.calibration.verify",
+        "treering_verify.training.landscape.measure",
+        "treering_verify.training.landscape.train_refiner",
+        "treering_verify.training.landscape.train_estimator",
+        "treering_verify.training.landscape.train_flow",
     ),
-    ("treering_verify.scores",),
+    ("treering_verify.detection.calibration.scores",),
     (
-        "treering_verify.verification",
-        "treering_verify.generation",
-        "treering_verify.callbacks",
+        "treering_verify.detection.verification",
+        "treering_verify.generation.generator",
+        "treering_verify.generation.callback",
         "treering_verify.attacks",
-        "treering_verify.calibration",
-        "treering_verify.first_pass",
+        "treering_verify.detection.calibration.calibration_file",
+        "treering_verify.detection.screening",
     ),
-    ("treering_verify.weighing", "treering_verify.recovery"),
-    ("treering_verify.search", "treering_verify.profiles"),
-    ("treering_verify.hypotheses",),
-    ("treering_verify.offsets", "treering_verify.seen"),
+    ("treering_verify.detection.evidence", "treering_verify.inversion.recovery"),
+    ("treering_verify.detection.search.search", "treering_verify.models.profile"),
+    ("treering_verify.detection.search.geometry",),
+    ("treering_verify.detection.search.clip_offsets", "treering_verify.media.blank_areas"),
     (
-        "treering_verify.watermark",
-        "treering_verify.legacy",
-        "treering_verify.decoder_inversion",
-        "treering_verify.noise_inversion",
-        "treering_verify.key_index",
+        "treering_verify.watermark.embedding",
+        "treering_verify.benchmark.paper.published_geometry",
+        "treering_verify.inversion.decoder",
+        "treering_verify.inversion.noise",
+        "treering_verify.watermark.keys.index",
     ),
-    ("treering_verify.models", "treering_verify.index_file"),
-    ("treering_verify.key", "treering_verify.results", "treering_verify.findings"),
-    ("treering_verify.family",),
-    ("treering_verify.patterns",),
-    ("treering_verify.clip_files",),
-    ("treering_verify.frame_folders",),
+    ("treering_verify.models", "treering_verify.watermark.keys.index_file"),
+    ("treering_verify.watermark.keys.key", "treering_verify.results", "treering_verify.report.findings"),
+    ("treering_verify.watermark.keys.key_family",),
+    ("treering_verify.watermark.patterns",),
+    ("treering_verify.media.clips",),
+    ("treering_verify.media.frame_folders",),
     (
-        "treering_verify.images",
-        "treering_verify.colours",
-        "treering_verify.decoders",
+        "treering_verify.media.images",
+        "treering_verify.media.color_modes",
+        "treering_verify.media.decoder_limits",
         "treering_verify.files",
-        "treering_verify.derivation",
-        "treering_verify.spectrum",
-        "treering_verify.precision",
+        "treering_verify.watermark.key_derivation",
+        "treering_verify.watermark.spectrum",
+        "treering_verify.models.precision",
         "treering_verify.errors",
     ),
     ("detectors",),
 )
 # Imports between units of one line, which are otherwise refused.
 WITHIN_A_LINE = {
-    ("treering_verify.__main__", "treering_verify.cli"),
-    ("treering_verify.images", "treering_verify.colours"),
-    ("treering_verify.images", "treering_verify.decoders"),
-    ("treering_verify.images", "treering_verify.files"),
-    ("treering_verify.images", "treering_verify.errors"),
+    ("treering_verify.__main__", "treering_verify.cli.main"),
+    ("treering_verify.media.images", "treering_verify.media.color_modes"),
+    ("treering_verify.media.images", "treering_verify.media.decoder_limits"),
+    ("treering_verify.media.images", "treering_verify.files"),
+    ("treering_verify.media.images", "treering_verify.errors"),
     ("treering_verify.files", "treering_verify.errors"),
-    ("treering_verify.models.landscape.train_estimator", "treering_verify.models.landscape.train_refiner"),
+    ("treering_verify.training.landscape.train_estimator", "treering_verify.training.landscape.train_refiner"),
 }
 # The version and nothing else may be taken from the package's own front.
 FROM_THE_FRONT = {"__version__"}
@@ -110,18 +108,18 @@ HEAVY = {
     "av",
 }
 HEAVY_AT_THE_TOP = {  # run to train and measure the embedded model; no command imports them at its start
-    "treering_verify.models.landscape.begin",
-    "treering_verify.models.landscape.train",
-    "treering_verify.models.landscape.scenes",
-    "treering_verify.models.landscape.measure",
-    "treering_verify.models.landscape.train_refiner",
-    "treering_verify.models.landscape.train_estimator",
-    "treering_verify.models.landscape.train_flow",
-    "treering_verify.models.landscape.train_tiny",
-    "treering_verify.models.blocks",  # these four are imported by loading, when a model is loaded
-    "treering_verify.models.refiner",
-    "treering_verify.models.estimator",
-    "treering_verify.models.rectified_flow_pipeline",
+    "treering_verify.training.landscape.pyramid_start",
+    "treering_verify.training.landscape.train",
+    "treering_verify.training.landscape.scenes",
+    "treering_verify.training.landscape.measure",
+    "treering_verify.training.landscape.train_refiner",
+    "treering_verify.training.landscape.train_estimator",
+    "treering_verify.training.landscape.train_flow",
+    "treering_verify.training.landscape.train_tiny",
+    "treering_verify.models.networks.blocks",  # these four are imported by loading, when a model is loaded
+    "treering_verify.models.networks.refiner",
+    "treering_verify.models.networks.estimator",
+    "treering_verify.models.diffusers.rectified_flow_pipeline",
 }
 NOT_IN_DETECTORS = {"torch", "PIL", "click", "treering_verify", "diffusers"}
 FILE_ACCESS = {
@@ -200,7 +198,7 @@ def order_violations(module: str, source: str) -> list[str]:
         package, _, rest = name.partition(".")
         if package not in ("treering_verify", "detectors") or (package == "treering_verify" and rest in FROM_THE_FRONT):
             continue
-        # `from treering_verify.images import fit` gives treering_verify.images.fit: the module is the longest match.
+        # `from treering_verify.media.images import fit` gives treering_verify.media.images.fit: the module is the longest match.
         there = unit_of(name)
         if there is None:
             found.append(f"{module} imports {name}, which has no place in the order")
@@ -227,7 +225,7 @@ def detector_violations(source: str) -> list[str]:
 
 
 def test_the_walk_sees_both_packages() -> None:
-    assert {"treering_verify", "treering_verify.models.loading", "detectors.exact"} <= set(MODULES)
+    assert {"treering_verify", "treering_verify.models.loading", "treering_detectors.exact"} <= set(MODULES)
     assert len(MODULES) > 15
 
 
@@ -260,24 +258,27 @@ def test_every_exemption_is_still_needed() -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("treering_verify.key", "from treering_verify.verification import verify"),
-        ("treering_verify.key", "import treering_verify.cli"),
-        ("treering_verify.key", "from treering_verify import watermark"),
-        ("treering_verify.key", "from treering_verify import verify"),
-        ("treering_verify.key", "import treering_verify"),
-        ("treering_verify.key", "from treering_verify.results import Verdict"),
-        ("treering_verify.key", "def f():\n    from treering_verify.models import load_model"),
-        ("treering_verify.key", "if TYPE_CHECKING:\n    from treering_verify.models.protocol import Timestep"),
-        ("treering_verify.key", "from .watermark import embed"),
-        ("treering_verify.key", "from . import watermark"),
+        ("treering_verify.watermark.keys.key", "from treering_verify.detection.verification import verify"),
+        ("treering_verify.watermark.keys.key", "import treering_verify.cli.main"),
+        ("treering_verify.watermark.keys.key", "from treering_verify import watermark"),
+        ("treering_verify.watermark.keys.key", "from treering_verify import verify"),
+        ("treering_verify.watermark.keys.key", "import treering_verify"),
+        ("treering_verify.watermark.keys.key", "from treering_verify.results import Verdict"),
+        ("treering_verify.watermark.keys.key", "def f():\n    from treering_verify.models import load_model"),
+        (
+            "treering_verify.watermark.keys.key",
+            "if TYPE_CHECKING:\n    from treering_verify.models.protocol import Timestep",
+        ),
+        ("treering_verify.watermark.keys.key", "from .watermark import embed"),
+        ("treering_verify.watermark.keys.key", "from . import watermark"),
         ("treering_verify.models.loading", "from ..verification import verify"),
-        ("treering_verify.errors", "from treering_verify.images import CODES"),
-        ("treering_verify.legacy", "from treering_verify.watermark import embed"),
-        ("treering_verify.verification", "from treering_verify.generation import generate"),
-        ("treering_verify.models.loading", "from treering_verify.models.landscape.measure import report"),
-        ("detectors.exact", "from treering_verify.spectrum import transform"),
+        ("treering_verify.errors", "from treering_verify.media.images import CODES"),
+        ("treering_verify.benchmark.paper.published_geometry", "from treering_verify.watermark.embedding import embed"),
+        ("treering_verify.detection.verification", "from treering_verify.generation.generator import generate"),
+        ("treering_verify.models.loading", "from treering_verify.training.landscape.measure import report"),
+        ("treering_detectors.exact", "from treering_verify.watermark.spectrum import transform"),
         ("treering_verify.brand_new", "import json"),
-        ("treering_verify.cli", "from treering_verify.brand_new import x"),
+        ("treering_verify.cli.main", "from treering_verify.brand_new import x"),
     ],
 )
 def test_an_import_that_does_not_go_down_is_caught(module: str, source: str) -> None:
@@ -287,11 +288,14 @@ def test_an_import_that_does_not_go_down_is_caught(module: str, source: str) -> 
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("treering_verify.verification", "from treering_verify.models import load_model\nfrom detectors import holm"),
-        ("treering_verify.images", "from treering_verify.files import printable"),
+        (
+            "treering_verify.detection.verification",
+            "from treering_verify.models import load_model\nfrom detectors import holm",
+        ),
+        ("treering_verify.media.images", "from treering_verify.files import printable"),
         ("treering_verify.models.loading", "from treering_verify.models.protocol import LatentModel"),
-        ("treering_verify.cli", "from treering_verify import __version__"),
-        ("treering_verify.key", "import numpy as np\nfrom pathlib import Path"),
+        ("treering_verify.cli.main", "from treering_verify import __version__"),
+        ("treering_verify.watermark.keys.key", "import numpy as np\nfrom pathlib import Path"),
     ],
 )
 def test_an_import_that_goes_down_is_allowed(module: str, source: str) -> None:
@@ -324,7 +328,7 @@ def test_a_heavy_import_inside_a_function_or_for_types_is_allowed() -> None:
         "import torch",
         "def f():\n    from PIL import Image",
         "import click",
-        "from treering_verify.key import Key",
+        "from treering_verify.watermark.keys.key import Key",
         "import numpy as np\nnp.fft.fft2(x)",
         "from numpy.fft import fft2",
         "from scipy import fft",

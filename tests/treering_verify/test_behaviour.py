@@ -6,12 +6,12 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.places import TESTS
 
-HELPERS = Path(__file__).parents[1] / "helpers"
+HELPERS = TESTS / "helpers"
 
 
 def close(found: Any, wanted: Any) -> bool:

@@ -6,7 +6,7 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from treering_verify.errors import ImageError, UsageError
-from treering_verify.images import CODES
+from treering_verify.media.images import CODES
 
 if TYPE_CHECKING:
     from PIL import Image

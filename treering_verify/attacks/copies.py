@@ -14,7 +14,7 @@ from treering_verify.attacks.compression import CODECS
 from treering_verify.attacks.notation import Attack, Chain
 from treering_verify.errors import ImageError, UsageError
 from treering_verify.files import printable, write_atomic
-from treering_verify.images import encode_png, open_image, read_bytes
+from treering_verify.media.images import encode_png, open_image, read_bytes
 from treering_verify.results import SCHEMA_VERSION
 
 if TYPE_CHECKING:

@@ -14,10 +14,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from treering_verify import decoder_inversion, noise_inversion, spectrum
 from treering_verify.attacks.regeneration import fresh_noise
 from treering_verify.errors import UsageError
+from treering_verify.inversion import decoder as decoder_inversion
+from treering_verify.inversion import noise as noise_inversion
 from treering_verify.models.protocol import Condition, LatentModel
+from treering_verify.watermark import spectrum
 
 if TYPE_CHECKING:
     import torch

@@ -15,17 +15,17 @@ from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from treering_verify.audit import cache as cache_module
-from treering_verify.audit.cache import Cache
-from treering_verify.audit.flow import Flow
-from treering_verify.audit.judging import Judge, shape_of
-from treering_verify.audit.open_shards import OpenShards, Tally
-from treering_verify.audit.plan import Plan
-from treering_verify.audit.readers import Limits, Readers, Task
-from treering_verify.audit.rows import Row
+from treering_verify.audit.batcher import Flow
+from treering_verify.audit.inputs.plan import Plan
+from treering_verify.audit.inputs.reader_pool import Limits, Readers, Task
+from treering_verify.audit.inputs.sources import Inputs
+from treering_verify.audit.judge import Judge, shape_of
+from treering_verify.audit.output import cache as cache_module
+from treering_verify.audit.output.cache import Cache
+from treering_verify.audit.output.open_shards import OpenShards, Tally
+from treering_verify.audit.output.rows import Row
+from treering_verify.audit.output.store import Store
 from treering_verify.audit.settings import facts_of, settings_id_of, settings_of, summary_of
-from treering_verify.audit.shards import Store
-from treering_verify.audit.sources import Inputs
 from treering_verify.errors import UsageError
 from treering_verify.models import makes_clips
 
@@ -133,7 +133,7 @@ def run_audit(
             with Plan(store.state, inputs, options.shard_rows, store.folder, makes_clips(judge.model)) as plan:
                 shards = OpenShards(store, plan, tally, watch, stop, options.retry_errors)
                 if options.engine == "ray":
-                    from treering_verify.audit.cluster import ClusterRun
+                    from treering_verify.audit.cluster.run import ClusterRun
 
                     yield from ClusterRun(judge, options, shards, store.state).shards()
                 else:

@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from treering_verify.audit.engine import Options, run_audit
-from treering_verify.audit.judging import Judge
-from treering_verify.audit.rows import Row
-from treering_verify.audit.shards import read_shard
-from treering_verify.audit.sources import Inputs
-from treering_verify.first_pass import Passes
+from treering_verify.audit.inputs.sources import Inputs
+from treering_verify.audit.judge import Judge
+from treering_verify.audit.output.rows import Row
+from treering_verify.audit.output.store import read_shard
+from treering_verify.detection.screening import Passes
+from treering_verify.detection.verification import DEFAULT_ALPHA
+from treering_verify.inversion.recovery import Pipeline
 from treering_verify.models import LatentModel, load_model
-from treering_verify.recovery import Pipeline
-from treering_verify.verification import DEFAULT_ALPHA
 
 if TYPE_CHECKING:
-    from treering_verify.identification import Keys
+    from treering_verify.detection.identification import Keys
 
 _FEW = 16  # rows at a time where no shards are wanted
 

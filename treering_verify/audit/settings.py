@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from treering_verify import __version__
-from treering_verify.audit.judging import Judge
-from treering_verify.audit.rows import SCHEMA_VERSION
-from treering_verify.audit.sources import Inputs
+from treering_verify.audit.inputs.sources import Inputs
+from treering_verify.audit.judge import Judge
+from treering_verify.audit.output.rows import SCHEMA_VERSION
 from treering_verify.models.weights import fingerprint
 
 _MOST_KEYS = 1000  # beyond, a digest stands for their names and fingerprints

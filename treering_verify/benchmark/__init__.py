@@ -8,38 +8,38 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from treering_verify.benchmark.ablation import ablation
-from treering_verify.benchmark.audit import audit
-from treering_verify.benchmark.baseline import baseline
-from treering_verify.benchmark.classification import classification
-from treering_verify.benchmark.classifier import classifier
-from treering_verify.benchmark.clips import clips
-from treering_verify.benchmark.cocoercivity import cocoercivity
 from treering_verify.benchmark.detection import detection
-from treering_verify.benchmark.editing import editing
-from treering_verify.benchmark.forgery import forgery
-from treering_verify.benchmark.front import front
-from treering_verify.benchmark.heldout import heldout
+from treering_verify.benchmark.harness.cache import FOLDER
+from treering_verify.benchmark.harness.scope import Scope, hardware, versions
+from treering_verify.benchmark.harness.workers import Helped, Share, end_with_parent
 from treering_verify.benchmark.identification import identification
-from treering_verify.benchmark.inversion import inversion
-from treering_verify.benchmark.kept import FOLDER
-from treering_verify.benchmark.noise import noise
 from treering_verify.benchmark.null import null
-from treering_verify.benchmark.pareto import pareto
-from treering_verify.benchmark.passes import passes
-from treering_verify.benchmark.patterns import patterns
-from treering_verify.benchmark.places import places
-from treering_verify.benchmark.precision import precision
+from treering_verify.benchmark.paper.ablation import ablation
+from treering_verify.benchmark.paper.baseline import baseline
+from treering_verify.benchmark.paper.classification import classification
+from treering_verify.benchmark.paper.cocoercivity import cocoercivity
+from treering_verify.benchmark.paper.editing import editing
+from treering_verify.benchmark.paper.heldout import heldout
+from treering_verify.benchmark.paper.inversion import inversion
+from treering_verify.benchmark.paper.noise import noise
+from treering_verify.benchmark.paper.pareto import pareto
+from treering_verify.benchmark.paper.places import places
 from treering_verify.benchmark.quality import quality
-from treering_verify.benchmark.robustness import robustness
-from treering_verify.benchmark.scope import Scope, hardware, versions
+from treering_verify.benchmark.robustness.classifier import classifier
+from treering_verify.benchmark.robustness.forgery import forgery
+from treering_verify.benchmark.robustness.front import front
+from treering_verify.benchmark.robustness.patterns import patterns
+from treering_verify.benchmark.robustness.robustness import robustness
 from treering_verify.benchmark.search import search
-from treering_verify.benchmark.sharing import Helped, Share, end_with_parent
-from treering_verify.benchmark.sizes import sizes
-from treering_verify.benchmark.throughput import throughput
-from treering_verify.findings import Findings
+from treering_verify.benchmark.speed.audit import audit
+from treering_verify.benchmark.speed.clips import clips
+from treering_verify.benchmark.speed.passes import passes
+from treering_verify.benchmark.speed.precision import precision
+from treering_verify.benchmark.speed.sizes import sizes
+from treering_verify.benchmark.speed.throughput import throughput
 from treering_verify.models import LatentModel, ModelSource, device_of, load_model
 from treering_verify.report import Provenance, store_findings
+from treering_verify.report.findings import Findings
 
 __all__ = ["BENCHMARKS", "SHARED", "Scope", "run", "run_shared"]
 

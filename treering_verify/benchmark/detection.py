@@ -6,15 +6,15 @@ import statistics
 from typing import Any
 
 import numpy as np
+from treering_detectors import Rate
 
-from detectors import Rate
-from treering_verify.benchmark.own_keys import evidence_of, generate_each
-from treering_verify.benchmark.scope import CLEAN, SEEDS, Scope, distorted
-from treering_verify.findings import Findings, Table
-from treering_verify.generation import generate
-from treering_verify.key import Key
+from treering_verify.benchmark.harness.keyed_images import evidence_of, generate_each
+from treering_verify.benchmark.harness.scope import CLEAN, SEEDS, Scope, distorted
+from treering_verify.generation.generator import generate
 from treering_verify.models import LatentModel
 from treering_verify.report import format_pvalue
+from treering_verify.report.findings import Findings, Table
+from treering_verify.watermark.keys.key import Key
 
 _RANDOM = (CLEAN, "jpeg:quality=75", "jpeg:quality=25")
 _PLAN: tuple[tuple[str, dict[str, Any], tuple[str, ...], float], ...] = (

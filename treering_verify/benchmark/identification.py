@@ -12,20 +12,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from treering_detectors import Rate, cosine_needed
 
-from detectors import Rate, cosine_needed
-from treering_verify.benchmark.scope import CLEAN, SEEDS, Scope, distorted
-from treering_verify.findings import Cell, Curve, Curves, Figure, Findings, Table
-from treering_verify.generation import generate
-from treering_verify.identification import search
-from treering_verify.images import to_tensor
-from treering_verify.index_file import DTYPES, Block, write_index
-from treering_verify.key import Family, Key
-from treering_verify.key_index import KeyIndex
+from treering_verify.benchmark.harness.scope import CLEAN, SEEDS, Scope, distorted
+from treering_verify.detection.evidence import weigh
+from treering_verify.detection.identification import search
+from treering_verify.generation.generator import generate
+from treering_verify.inversion.recovery import recover_noise
+from treering_verify.media.images import to_tensor
 from treering_verify.models import LatentModel
-from treering_verify.recovery import recover_noise
 from treering_verify.report import format_pvalue
-from treering_verify.weighing import weigh
+from treering_verify.report.findings import Cell, Curve, Curves, Figure, Findings, Table
+from treering_verify.watermark.keys.index import KeyIndex
+from treering_verify.watermark.keys.index_file import DTYPES, Block, write_index
+from treering_verify.watermark.keys.key import Family, Key
 
 if TYPE_CHECKING:
     import torch

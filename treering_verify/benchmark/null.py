@@ -10,17 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from treering_verify import __version__
-from treering_verify.benchmark.kept import kept
-from treering_verify.benchmark.scope import SEEDS, Scope
-from treering_verify.benchmark.strangers import Stranger, strangers
-from treering_verify.findings import Cell, Curve, Curves, Figure, Findings, Table
-from treering_verify.key import Family, Key
+from treering_verify.benchmark.harness.cache import kept
+from treering_verify.benchmark.harness.scope import SEEDS, Scope
+from treering_verify.benchmark.harness.unmarked_images import Stranger, strangers
+from treering_verify.detection.calibration.build import batch_of
+from treering_verify.inversion.recovery import Pipeline, recover_both
 from treering_verify.models import LatentModel
 from treering_verify.models.weights import fingerprint
-from treering_verify.nulls import batch_of
-from treering_verify.recovery import Pipeline, recover_both
 from treering_verify.report import format_pvalue
-from treering_verify.watermark import extract, features, key_coefficients
+from treering_verify.report.findings import Cell, Curve, Curves, Figure, Findings, Table
+from treering_verify.watermark.embedding import extract, features, key_coefficients
+from treering_verify.watermark.keys.key import Family, Key
 
 if TYPE_CHECKING:
     import torch
@@ -120,7 +120,7 @@ def _pvalues(
     raw: torch.Tensor, noise_hat: torch.Tensor, family: Family, seed: list[int]
 ) -> list[tuple[float, float, float]]:
     """log10 of three p-values of one image (1, C, h, w) under fresh keys: exact, published, published with variance 1."""
-    from detectors import cosine_tests, noncentral_chi_square_test
+    from treering_detectors import cosine_tests, noncentral_chi_square_test
 
     numbers = np.random.default_rng(seed).standard_normal((_KEYS, family.degrees_of_freedom))
     exact = cosine_tests(features(extract(noise_hat, family), family)[0], numbers)
@@ -158,7 +158,7 @@ def _uniformity(rows: list[dict[str, Any]], tests: list[tuple[str, str]]) -> Tab
 
 
 def _by_kind(rows: list[dict[str, Any]]) -> Table:
-    from detectors import Rate
+    from treering_detectors import Rate
 
     lines: list[tuple[Cell, ...]] = []
     for kind in sorted({row["kind"] for row in rows}):

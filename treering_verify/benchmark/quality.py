@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from treering_verify.benchmark.cost import COST_HEADER, COST_NOTE, cost
-from treering_verify.benchmark.scope import SEEDS, Scope
-from treering_verify.findings import Findings, Table
-from treering_verify.generation import generate
-from treering_verify.images import to_tensor
-from treering_verify.key import Key
+from treering_verify.benchmark.harness.image_quality import COST_HEADER, COST_NOTE, cost
+from treering_verify.benchmark.harness.scope import SEEDS, Scope
+from treering_verify.generation.generator import generate
+from treering_verify.media.images import to_tensor
 from treering_verify.models import LatentModel
+from treering_verify.report.findings import Findings, Table
+from treering_verify.watermark.keys.key import Key
 
 if TYPE_CHECKING:
     import torch

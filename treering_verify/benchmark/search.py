@@ -7,20 +7,20 @@ import time
 from typing import Any
 
 import numpy as np
+from treering_detectors import Rate
 
-from detectors import Rate
-from treering_verify.benchmark.own_keys import generate_each
-from treering_verify.benchmark.scope import CLEAN, SEEDS, Scope, distorted
-from treering_verify.findings import Findings, Table
-from treering_verify.generation import generate
-from treering_verify.images import to_tensor
-from treering_verify.key import Key
+from treering_verify.benchmark.harness.keyed_images import generate_each
+from treering_verify.benchmark.harness.scope import CLEAN, SEEDS, Scope, distorted
+from treering_verify.detection.evidence import weigh, weigh_searched
+from treering_verify.detection.search.search import Search
+from treering_verify.detection.verification import DEFAULT_ALPHA
+from treering_verify.generation.generator import generate
+from treering_verify.inversion.recovery import recover_noise
+from treering_verify.media.images import to_tensor
 from treering_verify.models import LatentModel
-from treering_verify.recovery import recover_noise
 from treering_verify.report import format_pvalue
-from treering_verify.search import Search
-from treering_verify.verification import DEFAULT_ALPHA
-from treering_verify.weighing import weigh, weigh_searched
+from treering_verify.report.findings import Findings, Table
+from treering_verify.watermark.keys.key import Key
 
 _PATTERNS: tuple[tuple[str, dict[str, Any]], ...] = (("random", {}), ("rings", {"pattern": "rings"}))
 _ATTACKS = (

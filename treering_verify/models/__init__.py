@@ -1,10 +1,10 @@
 """Latent diffusion models behind one protocol: the embedded one, and pipelines of diffusers that users have."""
 
 from treering_verify.models.autoencoder import AUTOENCODERS, lowered
-from treering_verify.models.families import FAMILIES
+from treering_verify.models.diffusers.adapter import canonical_noise, from_pipeline, native_noise, pipeline_shape
+from treering_verify.models.diffusers.families import FAMILIES
+from treering_verify.models.diffusers.loading import load_pipeline
 from treering_verify.models.loading import EMBEDDED, latent_shape, load_model
-from treering_verify.models.pipeline_loading import load_pipeline
-from treering_verify.models.pipeline_model import canonical_noise, from_pipeline, native_noise, pipeline_shape
 from treering_verify.models.protocol import (
     ClipModel,
     Condition,

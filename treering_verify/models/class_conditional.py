@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from treering_verify.errors import ModelError, UsageError
 from treering_verify.models.autoencoder import check_autoencoder, decode, encode, latent_channels, pixels_per_cell
-from treering_verify.models.ode import FLOW, diffusion_grid, estimates, flow_grid, flow_scheduler
+from treering_verify.models.diffusers.rectified_flow import is_flow
+from treering_verify.models.diffusers.schedules import FLOW, diffusion_grid, estimates, flow_grid, flow_scheduler
+from treering_verify.models.precision import ieee
 from treering_verify.models.protocol import Condition, Timestep
-from treering_verify.models.rectified_flow import is_flow
-from treering_verify.precision import ieee
 
 if TYPE_CHECKING:
     import torch

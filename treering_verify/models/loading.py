@@ -11,9 +11,9 @@ from treering_verify.files import printable
 from treering_verify.models.autoencoder import AUTOENCODERS
 from treering_verify.models.class_conditional import ClassConditionalModel
 from treering_verify.models.compiling import compile_networks
-from treering_verify.models.families import known_pipelines
-from treering_verify.models.pipeline_loading import INDEX, pipeline_of, read_index, shapes_of
-from treering_verify.models.pipeline_model import from_pipeline
+from treering_verify.models.diffusers.adapter import from_pipeline
+from treering_verify.models.diffusers.families import known_pipelines
+from treering_verify.models.diffusers.loading import INDEX, pipeline_of, read_index, shapes_of
 from treering_verify.models.protocol import LatentModel, MovableModel
 from treering_verify.models.source import ModelSource
 
@@ -159,8 +159,8 @@ def _load_parts(
     import diffusers
     from diffusers.utils import logging
 
-    from treering_verify.models.estimator import Estimator
-    from treering_verify.models.refiner import Refiner
+    from treering_verify.models.networks.estimator import Estimator
+    from treering_verify.models.networks.refiner import Refiner
 
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # silences an advice to install accelerate, which models of this size do not need

@@ -4,7 +4,7 @@ Shapes: image (B, 3, H, W) float32 in [-1, 1], not clamped on the way out of `de
 as the diffusion model sees it; noise like latent, unit normal. A model may compute elsewhere, in other precisions and
 layouts (a GPU, 16 bits, packed tokens): what goes in may lie on any device, and what comes out is float32, of these
 shapes, and lies where the input lay. The frames of a clip lie one after another along the channel axis, pictures
-(B, 3 F, H, W) and latents (B, C f, h, w): `treering_verify.models.clips` says why.
+(B, 3 F, H, W) and latents (B, C f, h, w): `treering_verify.models.diffusers.video` says why.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The only formatter: verdicts and tables as text or JSON, pictures, and the HTML report of benchmarks."""
 
+from treering_verify.report.benchmark import Provenance, store_findings, write_report
 from treering_verify.report.calibrations import calibration_record, format_calibration
 from treering_verify.report.copies import format_attacks, format_copies
-from treering_verify.report.page import Provenance, store_findings, write_report
-from treering_verify.report.pictures import draw_figure, save_spectrum_picture
+from treering_verify.report.figures import draw_figure, save_spectrum_picture
 from treering_verify.report.text import (
     FORMATS,
     format_cell,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from treering_verify.calibration import Calibration
+from treering_verify.detection.calibration.calibration_file import Calibration
 from treering_verify.report.text import table, to_json
 
 if TYPE_CHECKING:
-    from detectors import Threshold
+    from treering_detectors import Threshold
 
 TARGETS = (0.1, 0.05, 0.01, 0.001, 1e-4)
 
@@ -65,7 +65,7 @@ def calibration_record(calibration: Calibration) -> dict[str, Any]:
 
 def _thresholds(calibration: Calibration) -> Iterator[tuple[str, float, str, Threshold, bool]]:
     """Detector, target, stratum, threshold, and whether it is the highest of its strata: the one that decides."""
-    from detectors import threshold_at
+    from treering_detectors import threshold_at
 
     for detector, strata in calibration.scores.items():
         for target in TARGETS:

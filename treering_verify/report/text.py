@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from treering_verify.files import printable
-from treering_verify.findings import Cell, Table
+from treering_verify.report.findings import Cell, Table
 from treering_verify.results import DETECTED, Verdict
 
 if TYPE_CHECKING:
-    from detectors import DecoyCheck
+    from treering_detectors import DecoyCheck
 
 FORMATS = ("text", "json", "jsonl")
 

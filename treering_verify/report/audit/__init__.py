@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from treering_verify.errors import UsageError
 from treering_verify.files import printable, written_whole
-from treering_verify.report.audit.rows import AuditRows, open_audit
+from treering_verify.report.audit.audit_reader import AuditRows, open_audit
 from treering_verify.results import DETECTED, INCONCLUSIVE, NO_EVIDENCE
 
 if TYPE_CHECKING:
-    from treering_verify.key import Key
+    from treering_verify.inversion.recovery import Pipeline
     from treering_verify.models import LatentModel
-    from treering_verify.recovery import Pipeline
+    from treering_verify.watermark.keys.key import Key
 
 AUDIT_FORMATS = ("html", "csv", "jsonl", "sarif", "junit")
 PAGE = "report.html"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from treering_verify.report.audit.rows import AuditRows
+from treering_verify.report.audit.audit_reader import AuditRows
 from treering_verify.results import DETECTED, INCONCLUSIVE, NO_EVIDENCE
 
 ERROR, SKIPPED = "error", "skipped"

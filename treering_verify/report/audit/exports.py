@@ -12,7 +12,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 from treering_verify import __version__
 from treering_verify.files import printable
-from treering_verify.report.audit.rows import COLUMNS, OPTIONAL, AuditRows
+from treering_verify.report.audit.audit_reader import COLUMNS, OPTIONAL, AuditRows
 from treering_verify.report.text import format_pvalue, to_json
 from treering_verify.results import DETECTED, INCONCLUSIVE, NO_EVIDENCE
 

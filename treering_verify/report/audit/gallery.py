@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from treering_verify.errors import ImageError
-from treering_verify.key import Key
+from treering_verify.watermark.keys.key import Key
 
 if TYPE_CHECKING:
     import torch
     from PIL import Image
 
+    from treering_verify.inversion.recovery import Pipeline
     from treering_verify.models import LatentModel
-    from treering_verify.recovery import Pipeline
 
 THUMBNAIL = 168
 """Side of a square that a thumbnail fits into, and side of a spectrum, in pixels."""
@@ -93,7 +93,7 @@ def hang(
 
 def agreement_by_ring(noise_hat: torch.Tensor, key: Key) -> tuple[tuple[int, float], ...]:
     """Cosine between the features of noise_hat, (C, h, w), and the key's numbers, ring by ring."""
-    from treering_verify.watermark import extract, features, key_bins
+    from treering_verify.watermark.embedding import extract, features, key_bins
 
     found = features(extract(noise_hat[None], key), key).reshape(len(key.channels), -1)
     numbers = key.numbers.reshape(len(key.channels), -1)
@@ -108,8 +108,8 @@ def agreement_by_ring(noise_hat: torch.Tensor, key: Key) -> tuple[tuple[int, flo
 
 def _read(row: dict[str, Any], root: Path, frames: int) -> bytes | list[bytes] | str:
     """Read the file of a row, or so many of a folder of frames, or say the reason why there is none."""
-    from treering_verify.frame_folders import read_frames
-    from treering_verify.images import read_bytes
+    from treering_verify.media.frame_folders import read_frames
+    from treering_verify.media.images import read_bytes
 
     if "://" in row["path"]:
         return "read over a network: not fetched again"
@@ -133,8 +133,8 @@ def _open(
     files: list[bytes | list[bytes]], model: LatentModel | None, pipeline: Pipeline | None
 ) -> list[tuple[Image.Image, torch.Tensor | None] | str]:
     """Picture, or first frame of a clip, and the noise behind it, None without a model; or the reason for neither."""
-    from treering_verify.clip_files import clip_of
-    from treering_verify.images import fit, open_image, to_tensor
+    from treering_verify.media.clips import clip_of
+    from treering_verify.media.images import fit, open_image, to_tensor
     from treering_verify.models import makes_clips
 
     shown: list[tuple[Image.Image, list[Image.Image]] | str] = []
@@ -153,7 +153,7 @@ def _open(
 
     import torch
 
-    from treering_verify.recovery import Pipeline, recover_in_batches
+    from treering_verify.inversion.recovery import Pipeline, recover_in_batches
 
     batch = [torch.cat([to_tensor(f) for f in one[1]], dim=1) for one in shown if not isinstance(one, str)]
     noise = iter(recover_in_batches(model, pipeline or Pipeline(), torch.cat(batch)) if batch else ())
@@ -163,7 +163,7 @@ def _open(
 def _tile(row: dict[str, Any], image: Image.Image, noise_hat: torch.Tensor | None, key: Key | None) -> Tile:
     from PIL import Image as pillow
 
-    from treering_verify.report.pictures import spectrum_tile
+    from treering_verify.report.figures import spectrum_tile
 
     small = image.copy()
     small.thumbnail((THUMBNAIL, THUMBNAIL), pillow.Resampling.LANCZOS)

@@ -9,12 +9,12 @@ from importlib.resources import files
 from typing import Any
 
 from treering_verify.files import printable
-from treering_verify.findings import Figure, Histogram
-from treering_verify.images import CODES
+from treering_verify.media.images import CODES
+from treering_verify.report.audit.audit_reader import AuditRows
 from treering_verify.report.audit.digest import ERROR, LABELS, PVALUE_BINS, SAMPLED, SKIPPED, Digest
 from treering_verify.report.audit.gallery import Tile
-from treering_verify.report.audit.rows import AuditRows
-from treering_verify.report.pictures import draw_figure
+from treering_verify.report.figures import draw_figure
+from treering_verify.report.findings import Figure, Histogram
 from treering_verify.report.text import format_cell, format_pvalue
 from treering_verify.results import DETECTED, INCONCLUSIVE, NO_EVIDENCE
 

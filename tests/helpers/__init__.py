@@ -1,0 +1,1 @@
+"""What tests share: models, files and measures that they build themselves."""

@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import io
+import os
+import stat
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+from PIL import Image
+
+from treering_verify.audit.inputs import manifests as lists
+from treering_verify.audit.inputs import sources
+from treering_verify.audit.inputs.sources import Entry, Inputs, entries
+from treering_verify.errors import UsageError
+from treering_verify.media.images import encode_png
+
+
+def found(tmp_path: Path, *paths: object, excluded: Path | None = None, **more: object) -> list[str]:
+    scratch = tmp_path.parent / "scratch"
+    scratch.mkdir(exist_ok=True)
+    inputs = Inputs(tuple(map(str, paths)), **more)  # type: ignore[arg-type]
+    return [entry.path for entry in entries(inputs, scratch, excluded)]
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    for name in ("b/2.png", "b/10.png", "a.png", "b/c/x.png", "z", "B.png"):
+        (tmp_path / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "tree" / name).touch()
+    return tmp_path / "tree"
+
+
+def test_a_walk_is_deep_first_and_in_the_order_of_bytes(tree: Path, tmp_path: Path) -> None:
+    names = [os.path.relpath(path, tree) for path in found(tmp_path, tree)]
+    assert names == ["B.png", "a.png", "b/10.png", "b/2.png", "b/c/x.png", "z"]
+
+
+def test_a_large_folder_is_sorted_in_runs(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for i in range(23):
+        (tree / "b" / f"{i * 7919 % 23:02d}").touch()
+    whole = found(tmp_path, tree)
+    monkeypatch.setattr(sources, "_RUN", 3)
+    assert found(tmp_path, tree) == whole
+
+
+def test_a_folder_of_frames_is_one_input_at_its_first_frame_and_the_rest_as_ever(tree: Path, tmp_path: Path) -> None:
+    still = encode_png(Image.new("RGB", (8, 8)))
+    for style in ("PNG", "WEBP", "GIF"):
+        moving = io.BytesIO()
+        parts = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+        parts[0].save(moving, format=style, save_all=True, append_images=parts[1:])
+        (tree / "b" / f"0 moves.{style.lower()}").write_bytes(moving.getvalue())
+    for name in ("b/2.png", "b/10.png", "b/c/x.png", "b/c/y"):
+        (tree / name).write_bytes(still)
+    (tree / "b" / "link.png").symlink_to("2.png")
+    os.mkfifo(tree / "b" / "fifo")
+
+    def framed(*paths: Path) -> list[str]:
+        inputs = Inputs(tuple(map(str, paths)))
+        return [entry.path for entry in entries(inputs, tmp_path, framed=True)]
+
+    names = ["0 moves.gif", "0 moves.png", "0 moves.webp", "", "c", "fifo", "link.png"]
+    inside = [str(tree / "b" / name) for name in names]
+    assert framed(tree / "b") == inside
+    assert framed(tree) == [str(tree / "B.png"), str(tree / "a.png"), *inside, str(tree / "z")], "empty files are none"
+    assert framed(tree / "b" / "2.png", tree / "b" / "c", tree)[:2] == [
+        str(tree / "b" / "2.png"),
+        str(tree / "b" / "c"),
+    ]
+    assert framed(tree / "b" / "c", tree).count(str(tree / "b" / "c")) == 1
+    (tree.parent / "named").symlink_to(tree / "b" / "c")
+    (linked,) = framed(tree.parent / "named")
+    assert os.path.isdir(linked) and not stat.S_ISLNK(os.lstat(linked).st_mode), "followed, as it was named"
+    assert len(found(tmp_path, tree / "b")) == 9, "pictures are inputs of their own where no clips are audited"
+
+
+def test_links_are_named_but_never_followed(tree: Path, tmp_path: Path) -> None:
+    (tree / "loop").symlink_to(tree)
+    (tree / "file").symlink_to(tree / "a.png")
+    (tree / "dangling").symlink_to("nowhere")
+    inside = found(tmp_path, tree)
+    assert len(inside) == len(set(inside)) == 9 and {str(tree / n) for n in ("loop", "file", "dangling")} <= set(inside)
+    assert found(tmp_path, tree / "loop") == [
+        path.replace("/tree/", "/tree/loop/") for path in inside
+    ]  # named by the user
+
+
+def test_every_input_comes_once_at_its_first_place(tree: Path, tmp_path: Path) -> None:
+    whole = found(tmp_path, tree)
+    first = str(tree / "b" / "2.png")
+    again = found(tmp_path, first, tree, tree / "b", f"{tree}/./z", tree / "b" / "c" / ".." / "2.png")
+    assert again[0] == first and sorted(again[:-1]) == sorted(whole)
+    assert again[-1].endswith("c/../2.png")  # may be another file, where c is a link: not taken for the same
+
+
+def test_globs_are_matched_in_order_unless_a_file_has_that_very_name(tree: Path, tmp_path: Path) -> None:
+    assert found(tmp_path, tree / "**" / "*.png") == sorted(
+        path for path in found(tmp_path, tree) if path.endswith("png")
+    )
+    assert found(tmp_path, tree / "*.gif") == [str(tree / "*.gif")]  # gets a row: not found
+    (tree / "[a].png").touch()
+    assert found(tmp_path, tree / "[a].png") == [str(tree / "[a].png")]
+
+
+def test_lists_end_entries_with_lines_or_nul(tmp_path: Path) -> None:
+    lines, nul = tmp_path / "lines", tmp_path / "nul"
+    lines.write_bytes(b"a b.png\r\n\n\xff.png\nhttps://x.org/1.png\nlast")
+    nul.write_bytes(b"two\nlines\0\0 x\r\0last")
+    scratch = tmp_path
+    named = list(entries(Inputs(lists=(str(lines),)), scratch))
+    assert named == [Entry("a b.png"), Entry("\udcff.png"), Entry("https://x.org/1.png", True), Entry("last")]
+    assert found(tmp_path, lists=(str(nul),), nul=True) == ["two\nlines", " x\r", "last"]
+
+
+def test_a_list_longer_than_a_block_is_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lists, "_BLOCK", 5)
+    names = [f"file {i}" for i in range(50)]
+    (tmp_path / "list").write_text("\n".join(names) + "\n")
+    assert found(tmp_path, lists=(str(tmp_path / "list"),)) == names
+
+
+def test_manifests_are_parquet_or_csv_by_content(tmp_path: Path) -> None:
+    table, text = tmp_path / "table.csv", tmp_path / "text.parquet"  # named after the other kind
+    pyarrow.parquet.write_table(pa.table({"n": [1, 2, 3], "url": ["s3://b/1", None, "x.png"]}), table)
+    text.write_bytes(b'\xef\xbb\xbfpath,n\n"a,\n b.png",1\n,2\n\xfe.png,3\n')
+    assert found(tmp_path, manifests=(str(table), str(text))) == ["s3://b/1", "x.png", "a,\n b.png", "\udcfe.png"]
+    assert found(tmp_path, manifests=(str(table),), column="n") == ["1", "2", "3"]
+
+
+def test_a_manifest_that_cannot_be_used_says_why(tmp_path: Path) -> None:
+    text = tmp_path / "m.csv"
+    text.write_text("x,y\n1,2\n")
+    with pytest.raises(UsageError, match="--column one of x, y"):
+        found(tmp_path, manifests=(str(text),))
+    with pytest.raises(UsageError, match="no column 'z'"):
+        found(tmp_path, manifests=(str(text),), column="z")
+    (tmp_path / "m.parquet").write_bytes(b"PAR1 and nothing more")
+    with pytest.raises(UsageError, match="cannot be"):
+        found(tmp_path, manifests=(str(tmp_path / "m.parquet"),))
+    with pytest.raises(UsageError, match="cannot read the list"):
+        found(tmp_path, lists=(str(tmp_path / "none"),))
+
+
+def test_urls_are_told_from_paths(tmp_path: Path) -> None:
+    assert [sources.is_url(t) for t in ("s3://b/k", "zip://a::https://x/y.zip", "./s3://b", "a:b", "C:\\x")] == [
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
+    assert list(entries(Inputs(("file:///pictures/a%20b.png",)), tmp_path)) == [Entry("/pictures/a b.png")]
+
+
+def test_a_folder_that_cannot_be_listed_is_an_entry_with_a_code(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.scandir
+
+    def refusing(path: str) -> object:
+        if path == str(tree / "b"):
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    listed = list(entries(Inputs((str(tree),)), tmp_path))
+    assert Entry(str(tree / "b"), code="folder_not_readable") in listed and len(listed) == 4
+
+
+def test_the_output_inside_the_folder_is_not_walked(tree: Path, tmp_path: Path) -> None:
+    assert found(tmp_path, tree, excluded=tree / "b") == [str(tree / n) for n in ("B.png", "a.png", "z")]
+
+
+def test_deep_folders_do_not_exhaust_the_stack(tmp_path: Path) -> None:
+    deep = tmp_path / "deep"
+    deep.mkdir()
+    here = os.getcwd()
+    try:
+        os.chdir(deep)
+        for _ in range(400):
+            os.mkdir("d")
+            os.chdir("d")
+        Path("x").touch()
+    finally:
+        os.chdir(here)
+    assert [path.count("/d") for path in found(tmp_path, deep)] == [401]

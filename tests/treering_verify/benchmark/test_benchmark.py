@@ -1,0 +1,156 @@
+"""Every benchmark in its quick form on a tiny model with real files, and what single ones rest on."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import multiprocessing
+from dataclasses import replace
+from html import escape
+from itertools import pairwise, product
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+import torch
+from helpers.progress import silent
+from treering_detectors import Rate
+
+from treering_verify.benchmark import BENCHMARKS, Scope, run
+from treering_verify.benchmark.harness.memory import peak_memory
+from treering_verify.benchmark.harness.scope import SEEDS, truth
+from treering_verify.benchmark.paper.baseline import released_gradient
+from treering_verify.benchmark.paper.classification import _paper_groups
+from treering_verify.benchmark.paper.pareto import area_between
+from treering_verify.detection.screening import default_look
+from treering_verify.inversion.decoder import DEFAULTS, invert, unstopped
+from treering_verify.inversion.recovery import problem_of
+from treering_verify.models import LatentModel, load_model
+from treering_verify.report.findings import Findings, Table
+
+
+@pytest.mark.parametrize("name", [n for n in BENCHMARKS if n != "throughput"])
+def test_every_benchmark_stores_rows_summary_and_report(
+    name: str, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A cluster takes its time to begin: engines are compared on the one that test_audit_cluster.py has.
+    monkeypatch.setattr(importlib.import_module("treering_verify.benchmark.speed.audit"), "has_ray", lambda: False)
+    model = load_model(tiny_folder)
+    # Images for a line to be fitted, and for keys to be told apart; what takes many looks at each needs no second one.
+    least = {"cocoercivity": 4, "classification": 4, "search": 1}
+    summary = run(name, model, tmp_path, Scope(silent, quick=True, count=least.get(name, 2)))
+    rows = pyarrow.parquet.read_table(tmp_path / f"{name}.parquet")
+    assert rows.num_rows > 0
+    assert rows.schema.metadata[b"treering.repeat"].startswith(f"treering benchmark {name} --quick".encode())
+    assert (tmp_path / f"{name}.txt").read_text() == summary + "\n"
+    for word in ("hardware", "versions", "seeds", "images", "repeat", "model"):
+        assert f"\n{word}: " in summary
+    html = (tmp_path / "report.html").read_text()
+    for row in json.loads((tmp_path / f"{name}.section.json").read_text())["tables"]:
+        assert row["header"] and all(len(line) == len(row["header"]) for line in row["rows"])
+        assert f"<h3>{escape(row['title']).replace('&#x27;', '&#39;')}</h3>" in html
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+
+
+def test_the_chosen_first_pass_reads_all_marked_images_and_the_others_a_share(
+    tiny_model: LatentModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = importlib.import_module("treering_verify.benchmark.speed.passes")
+    monkeypatch.setattr(module, "_ATTACKS", ("clean", "jpeg:quality=50"))
+    monkeypatch.setattr(module, "_IN_DETAIL", 2)
+    monkeypatch.setattr(module, "_BATCH", 3)
+    found = BENCHMARKS["passes"](tiny_model, Scope(silent, count=5))
+    chosen = default_look(tiny_model)
+    for case in product({row["pass"] for row in found.rows}, ("marked", "unmarked"), ("clean", "jpeg:quality=50")):
+        images = [row["image"] for row in found.rows if (row["pass"], row["truth"], row["attack"]) == case]
+        assert images == ([0, 1, 2, 3, 4] if case[:2] == (chosen, "marked") else [0, 1])
+    of_chosen, of_another = (
+        next(line for line in found.tables[0].rows if line[0] == look) for look in (chosen, "inverted")
+    )
+    trials = [[cell.trials for cell in line if isinstance(cell, Rate)] for line in (of_chosen, of_another)]
+    assert (trials[0][0], trials[0][-1], trials[1][0], trials[1][-1]) == (10, 4, 4, 4)
+
+
+def test_the_provenance_names_the_model_that_was_measured(
+    tiny_model: LatentModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = Table("t", ("a",), (("1",),))
+    found = Findings("heldout", "?", ({"a": 1},), (line,), model="another")
+    monkeypatch.setitem(BENCHMARKS, "heldout", lambda model, scope: found)
+    assert "\nmodel: another\n" in run("heldout", tiny_model, tmp_path, Scope(silent))
+    monkeypatch.setitem(BENCHMARKS, "heldout", lambda model, scope: replace(found, model=""))
+    assert f"\nmodel: {tiny_model.name}\n" in run("heldout", tiny_model, tmp_path, Scope(silent))
+
+
+def test_no_two_benchmarks_share_a_seed() -> None:
+    starts = sorted(SEEDS.values())
+    assert all(b - a >= 1 << 32 for a, b in pairwise(starts))
+    assert starts[0] >= 1 << 32  # those below are the users'
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+def test_peak_memory_sees_what_a_method_holds(tiny_folder: Path) -> None:
+    pixels = torch.zeros(1, 3, 128, 128)
+    encoder, forward, gradient = (
+        peak_memory(str(tiny_folder), pixels, method, DEFAULTS[method])
+        for method in ("encoder", "forward-step", "gradient")
+    )
+    image = 128 * 128 * 4 / 2**20  # of one channel
+    assert encoder.tensors > 8 * image  # at least one layer of eight channels at full resolution
+    assert forward.tensors < 2 * encoder.tensors + 16 * image
+    assert gradient.tensors > 2.5 * forward.tensors  # all activations at once
+    assert multiprocessing.active_children() == [] or all(not p.is_alive() for p in multiprocessing.active_children())
+
+
+# --- the baseline as released -----------------------------------------------------------------------------------------
+
+
+def test_the_released_baseline_finds_the_same_latent_and_leaves_the_model_alone(tiny_model: LatentModel) -> None:
+    pixels = truth(tiny_model, None, [3], steps=2).pixels()
+    settings = replace(unstopped(DEFAULTS["gradient"]), iterations=6, step=0.05)
+    fair = invert(problem_of(tiny_model, pixels), "gradient", settings)
+    assert fair.iterations.tolist() == [6]  # the best iterate is the last, so both answer with the same point
+    released = released_gradient(tiny_model, pixels, 6, 0.05)
+    torch.testing.assert_close(released, fair.latent, rtol=1e-3, atol=1e-4)
+    parts = [part for part in vars(tiny_model).values() if isinstance(part, torch.nn.Module)]
+    assert parts and not any(p.requires_grad or p.grad is not None for part in parts for p in part.parameters())
+
+
+# --- pareto -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_area_between_curves_is_the_mean_difference_over_log_time() -> None:
+    better, worse = [(1.0, -10.0), (10.0, -20.0)], [(1.0, -8.0), (10.0, -12.0), (100.0, -20.0)]
+    area, low, high = area_between(better, worse)
+    assert (low, high) == pytest.approx((1.0, 100.0))
+    assert area == pytest.approx((2 + 8) / 2, abs=0.02)  # 2 dB for one decade, 8 for the next
+    back, _, _ = area_between(worse, better)
+    assert back == pytest.approx(-area)
+
+
+def test_an_error_that_rises_again_counts_as_the_lowest_so_far() -> None:
+    area, _, _ = area_between([(1.0, -10.0), (2.0, -5.0), (100.0, -5.0)], [(1.0, -10.0), (100.0, -10.0)])
+    assert area == pytest.approx(0.0)
+
+
+# --- classification ---------------------------------------------------------------------------------------------------
+
+
+def test_the_published_ceiling_shows_in_the_classification_of_perfectly_inverted_noise(tiny_model: LatentModel) -> None:
+    off, centred = _paper_groups(tiny_model, 8, 0)
+    shares = []
+    for group in (off, centred):
+        rule, by_angle = group.rules
+        assert (
+            group.truth is not None and len(group.truth) == len(rule.actual) == len(group.images()) == group.count == 24
+        )
+        called = rule.decide(group.truth)
+        shares.append(np.mean([a == c for a, c in zip(rule.actual, called, strict=True)]))
+        if group is off:  # class 1 reads as class 2, and the others as themselves
+            assert {c for a, c in zip(rule.actual, called, strict=True) if a == "1"} == {"2"}
+        if group is centred:  # what inversion shrinks is told apart by angle, and by distance no longer
+            assert by_angle.decide(0.2 * group.truth) == rule.actual != rule.decide(0.2 * group.truth)
+    assert shares == pytest.approx([2 / 3, 1.0])

@@ -1,0 +1,330 @@
+"""Laws of calibration: p is never below 1/(n + 1), holds for images like the null's, and there is no answer elsewhere."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+
+from treering_verify.cli.main import main
+from treering_verify.detection.calibration import build as nulls
+from treering_verify.detection.calibration.build import calibrate
+from treering_verify.detection.calibration.calibration_file import CLEAN, Calibration, digest
+from treering_verify.detection.calibration.scores import DETECTORS, score
+from treering_verify.detection.calibration.verify import verify_calibrated
+from treering_verify.errors import UsageError
+from treering_verify.generation.generator import generate
+from treering_verify.inversion import decoder as decoder_inversion
+from treering_verify.inversion.recovery import Pipeline
+from treering_verify.media.images import save_png
+from treering_verify.models import LatentModel
+from treering_verify.report import calibration_record, format_calibration, format_text, to_json
+from treering_verify.results import Verdict
+from treering_verify.watermark.embedding import embed, groups
+from treering_verify.watermark.keys.key import Family, Key
+
+SHAPE = (4, 32, 32)
+FAMILY = Family.choose(SHAPE)
+JPEG = "jpeg:quality=50"
+QUICK = Pipeline(
+    inversion="forward-step", settings=replace(decoder_inversion.DEFAULTS["forward-step"], iterations=1), steps=2
+)
+COUNT = 19
+
+
+def pictures(first: int, count: int) -> list[Image.Image]:
+    """Smooth pictures of chance, all of one kind, at the tiny model's size."""
+    made = []
+    for i in range(first, first + count):
+        noise = torch.randn(1, 3, 12, 12, generator=torch.Generator().manual_seed(i))
+        pixels = torch.nn.functional.interpolate(noise, (128, 128), mode="bicubic")[0].permute(1, 2, 0)
+        made.append(Image.fromarray((pixels * 40 + 128).clamp(0, 255).to(torch.uint8).numpy()))
+    return made
+
+
+@pytest.fixture(scope="module")
+def calibration(tiny_model: LatentModel) -> Calibration:
+    with pytest.MonkeyPatch.context() as patch:
+        few_steps(patch)
+        return calibrated(tiny_model)
+
+
+def few_steps(patch: pytest.MonkeyPatch) -> None:
+    """Generate training images in two steps: the tiny model's are meaningless after fifty, too."""
+    patch.setattr(nulls, "generate_under", partial(nulls.generate_under, steps=2))
+
+
+def calibrated(tiny_model: LatentModel) -> Calibration:
+    made, skipped = calibrate(
+        pictures(0, COUNT), FAMILY, model=tiny_model, attacks=(JPEG,), training=8, pipeline=QUICK, seed=3
+    )
+    assert skipped == []
+    return made
+
+
+def judged(
+    sources: Any, calibration: Calibration, model: LatentModel, detector: str = "chi-square", alpha: float = 0.1
+) -> list[Verdict]:
+    key = Key.generate(SHAPE, seed=99)
+    return list(verify_calibrated(sources, key, calibration, detector, model=model, alpha=alpha, pipeline=QUICK))
+
+
+def test_every_detector_has_one_score_per_image_in_every_stratum(calibration: Calibration) -> None:
+    assert calibration.detectors == DETECTORS and calibration.strata == (CLEAN, JPEG)
+    assert all(len(s) == COUNT for strata in calibration.scores.values() for s in strata.values())
+    assert len(calibration.digests) == 2 * COUNT + 16 and calibration.training == 16
+    assert calibration.residual is not None
+    assert calibration.resized == 0 and 0 < calibration.residual[0] < calibration.residual[1]
+
+
+def test_a_file_gives_back_what_was_saved(calibration: Calibration, tmp_path: Path) -> None:
+    calibration.save(tmp_path / "c.json")
+    loaded = Calibration.load(tmp_path / "c.json")
+    assert loaded.setting == calibration.setting and loaded.digests == calibration.digests
+    assert (loaded.resized, loaded.residual, loaded.seed) == (0, calibration.residual, 3)
+    assert loaded.learned == calibration.learned
+    for detector in DETECTORS:
+        for stratum in calibration.strata:
+            np.testing.assert_array_equal(loaded.scores[detector][stratum], calibration.scores[detector][stratum])
+    assert {p.name for p in tmp_path.iterdir()} == {"c.json"}
+
+
+def test_a_file_holds_no_key(tiny_model: LatentModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few_steps(monkeypatch)
+    numbers: list[float] = []
+    original = Key.of.__func__  # type: ignore[attr-defined]
+
+    def watched(cls: type[Key], family: Family, name: str, drawn: Any) -> Key:
+        numbers.extend(np.asarray(drawn).tolist())
+        return original(cls, family, name, drawn)
+
+    monkeypatch.setattr(Key, "of", classmethod(watched))
+    made, _ = calibrate(pictures(0, 3), FAMILY, model=tiny_model, training=8, pipeline=QUICK)
+    made.save(tmp_path / "c.json")
+    text = (tmp_path / "c.json").read_text()
+    assert len(numbers) == (3 + 8) * FAMILY.degrees_of_freedom  # the null's keys, and those that the classifier learned
+    assert not any(f"{abs(n):.8f}"[:9] in text for n in numbers)
+
+
+@pytest.mark.parametrize("detector", DETECTORS)
+def test_pvalues_of_images_like_the_null_are_valid_and_never_below_one_over_n_plus_one(
+    calibration: Calibration, tiny_model: LatentModel, detector: str
+) -> None:
+    verdicts = judged(pictures(1_000, 20), calibration, tiny_model, detector)
+    answered = [v for v in verdicts if v.code != "outside"]
+    assert len(answered) >= 14  # each is outside with probability at most 2 / 20
+    pvalues = np.array([v.pvalue for v in answered])
+    assert pvalues.min() >= 1 / (COUNT + 1) - 1e-12
+    assert (pvalues <= 0.2).sum() <= 11  # a valid p: 4 expected at most; the null's own chance is in it too
+    for verdict in answered:
+        worst = calibration.scores[detector]
+        assert verdict.best is not None
+        counts = [1 + int((null >= verdict.best.statistic).sum()) for null in worst.values()]
+        assert verdict.pvalue == pytest.approx(max(counts) / (COUNT + 1))
+        assert worst[verdict.best.stratum] is not None
+
+
+def test_a_key_in_the_noise_scores_higher_by_every_detector(calibration: Calibration) -> None:
+    keys = [Key.generate(SHAPE, name=f"k{i}", seed=i) for i in range(3)]
+    noise = torch.randn(6, *SHAPE, generator=torch.Generator().manual_seed(5))
+    marked = embed(noise, keys[1]) + 0.5 * torch.randn(noise.shape, generator=torch.Generator().manual_seed(6))
+    for detector in DETECTORS:
+        # The tiny model's images hold nothing of a key; weights that trust every ring stand in for learned ones.
+        learned = {**(calibration.learned or {}), "weights": [1.0] * (groups(FAMILY).max() + 1)}
+        found = score(detector, marked, keys, learned)
+        assert found.shape == (6, 3) and (found.argmax(axis=1) == 1).all()
+        assert found[:, 1].min() > score(detector, noise, keys, learned).max()
+
+
+def test_what_is_not_like_the_null_gets_no_answer(calibration: Calibration, tiny_model: LatentModel) -> None:
+    (known,) = pictures(4, 1)
+    again = Image.fromarray(np.asarray(known))
+    large = pictures(1_000, 1)[0].resize((256, 256))
+    codes = []
+    # A random autoencoder's residual says nothing of the picture, so the range is made narrow, not the picture strange.
+    narrow = replace(calibration, residual=(0.0, 1e-9))
+    found = judged(pictures(1_000, 1), narrow, tiny_model) + judged([again, large], calibration, tiny_model)
+    for verdict in found:
+        codes.append(verdict.code)
+        assert verdict.verdict == "inconclusive" and verdict.pvalue == 1 and verdict.reason
+        assert verdict.record()["log10_pvalue"] == 0
+    assert codes == ["outside", "in_calibration", "size"]
+    resized = replace(calibration, resized=COUNT)
+    assert judged(pictures(1_000, 1), resized, tiny_model)[0].code == "size"
+
+
+def test_an_attacked_copy_of_a_calibration_image_is_recognised_too(
+    calibration: Calibration, tiny_model: LatentModel
+) -> None:
+    from treering_verify.attacks import parse
+
+    copy = parse(JPEG).apply(pictures(4, 1)[0], seed=7)
+    assert digest(copy) in calibration.digests
+    assert judged([copy], calibration, tiny_model)[0].code == "in_calibration"
+
+
+def test_another_model_family_inversion_or_version_is_refused_with_the_difference(
+    calibration: Calibration, tiny_model: LatentModel
+) -> None:
+    key = Key.generate(SHAPE, seed=1)
+    setting = calibration.setting
+    for changed, message in [
+        (replace(setting, weights="0" * 16), "weights"),
+        (replace(setting, image_size=(64, 64)), "images of"),
+        (replace(setting, family=Family.choose(SHAPE, pattern="rings")), "rings"),
+        (replace(setting, pipeline={**setting.pipeline, "steps": 10}), "steps 10, not 2"),
+        (replace(setting, version="0.0.1"), "0.0.1"),
+    ]:
+        with pytest.raises(UsageError, match=message):
+            next(
+                verify_calibrated(
+                    pictures(0, 1),
+                    key,
+                    replace(calibration, setting=changed),
+                    "distance",
+                    model=tiny_model,
+                    alpha=0.5,
+                    pipeline=QUICK,
+                )
+            )
+
+
+def test_an_alpha_that_the_images_cannot_reach_is_refused_also_for_many_keys(
+    calibration: Calibration, tiny_model: LatentModel
+) -> None:
+    keys = [Key.generate(SHAPE, name=f"k{i}", seed=i) for i in range(5)]
+    for alpha, message in ((1e-6, "never below 0.25"), (0.1, "calibrate on 49 images")):
+        with pytest.raises(UsageError, match=message):
+            next(
+                verify_calibrated(
+                    pictures(0, 1), keys, calibration, "distance", model=tiny_model, alpha=alpha, pipeline=QUICK
+                )
+            )
+    without = replace(calibration, scores={"distance": calibration.scores["distance"]})
+    with pytest.raises(UsageError, match="classifier-images"):
+        judged(pictures(0, 1), without, tiny_model, "classifier")
+
+
+def test_repeated_and_unreadable_images_are_left_out_and_named(tiny_model: LatentModel, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    one, other = pictures(0, 2)
+    made, skipped = calibrate(
+        [one, tmp_path / "broken.png", one, other], FAMILY, model=tiny_model, pipeline=QUICK, attacks=(JPEG,)
+    )
+    assert made.count == 2
+    assert [s.code for s in skipped] == ["not_an_image", "repeated"]
+    with pytest.raises(UsageError, match="no image"):
+        calibrate([tmp_path / "broken.png"], FAMILY, model=tiny_model)
+    with pytest.raises(UsageError, match="twice"):
+        calibrate([one], FAMILY, model=tiny_model, attacks=(JPEG, JPEG))
+
+
+def test_images_under_keys_of_their_own_are_those_that_generate_makes(tiny_model: LatentModel) -> None:
+    key = Key.generate(SHAPE, seed=4)
+    together = nulls.generate_under([key, None, key], 40, tiny_model, steps=3)
+    alone = [next(generate(tiny_model, k, seeds=[40 + i], steps=3)).image for i, k in enumerate([key, None, key])]
+    for a, b in zip(together, alone, strict=True):
+        assert np.abs(np.asarray(a).astype(int) - np.asarray(b)).max() <= 1
+
+
+def test_scores_do_not_depend_on_the_batch(tiny_model: LatentModel) -> None:
+    together, alone = (
+        calibrate(pictures(0, 5), FAMILY, model=tiny_model, pipeline=replace(QUICK, batch_size=size))[0]
+        for size in (5, 2)
+    )
+    for detector, strata in together.scores.items():
+        np.testing.assert_allclose(strata[CLEAN], alone.scores[detector][CLEAN], rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text[:-30],
+        lambda text: text.replace('"resized": 0', '"resized": 1'),
+        lambda text: "[]",
+        lambda text: "{}",
+        lambda text: "\x00",
+    ],
+)
+def test_a_damaged_file_is_refused(calibration: Calibration, tmp_path: Path, damage: Any) -> None:
+    path = tmp_path / "c.json"
+    calibration.save(path)
+    path.write_text(damage(path.read_text()))
+    with pytest.raises(UsageError, match="treering calibrate"):
+        Calibration.load(path)
+
+
+def test_the_summary_says_thresholds_within_reach_and_which_stratum_decides(calibration: Calibration) -> None:
+    lines = "\n".join(format_calibration(calibration))
+    assert "decides" in lines and "never below 0.05" in lines and " 1 %" not in lines
+    record = json.loads(json.dumps(to_json(calibration_record(calibration)), allow_nan=False))
+    assert {t["target"] for t in record["thresholds"]} == {0.1, 0.05}
+    for detector in DETECTORS:
+        at = [t for t in record["thresholds"] if t["detector"] == detector and t["target"] == 0.1]
+        (worst,) = [t for t in at if t["decides"]]
+        assert worst["threshold"] == max(t["threshold"] for t in at)
+        assert all(t["false_positive_rate_low"] < 0.1 < t["false_positive_rate_high"] for t in at)
+
+
+def test_calibrate_and_verify_from_the_command_line(tiny_folder: Path, tmp_path: Path) -> None:
+    def run(*arguments: object) -> Any:
+        return CliRunner().invoke(main, [str(a) for a in arguments])
+
+    folder, file, key = tmp_path / "nulls", tmp_path / "c.json", tmp_path / "k.json"
+    folder.mkdir()
+    for i, picture in enumerate(pictures(0, 12)):
+        save_png(picture, folder / f"{i}.png")
+    (folder / "0.json").write_text("{}")
+    quick = ["--model", tiny_folder, "--inversion", "encoder", "--steps", 1]
+    made = run("calibrate", folder, "--output", file, "--attack", JPEG, *quick)
+    assert made.exit_code == 0, made.output
+    assert "chi-square, distance" in made.stderr and "12 images in 2 strata" in made.stdout
+    assert run("calibrate", folder, "--output", file, "--clean-only", *quick).exit_code == 2
+    again = run("calibrate", folder, "--output", file, "--clean-only", "--overwrite", "--format", "json", *quick)
+    assert json.loads(again.stdout)["strata"] == [CLEAN]
+    assert run("keygen", "--output", key, "--model", tiny_folder).exit_code == 0
+    ask = ["verify", folder / "3.png", "--key", key, *quick]
+    judged = run(*ask, "--calibration", file, "--detector", "distance", "--alpha", 0.1, "--format", "jsonl")
+    record = json.loads(judged.stdout)
+    assert (record["verdict"], record["code"], record["detector"]) == ("inconclusive", "in_calibration", "distance")
+    assert record["calibration"]["images"] == 12 and record["path"] == str(folder / "3.png")
+    assert json.loads(run(*ask, "--format", "jsonl").stdout)["detector"] == "exact-cosine"
+    for options, message in [
+        (["--detector", "distance"], "needs --calibration"),
+        (["--calibration", file], "needs no calibration"),
+        (["--calibration", file, "--detector", "distance", "--decoys", 5, "--alpha", 0.1], "--decoys"),
+        (["--calibration", file, "--detector", "distance"], "never below 0.077"),
+        (["--calibration", tmp_path / "none", "--detector", "distance"], "cannot read"),
+        (["--calibration", file, "--detector", "distance", "--alpha", 0.1, "--steps", 3], "steps 1, not 3"),
+    ]:
+        refused = run(*ask, *options)
+        assert refused.exit_code == 2 and message in refused.stderr, refused.output
+
+
+def test_text_says_what_a_calibrated_p_rests_on(calibration: Calibration, tiny_model: LatentModel) -> None:
+    verdict = next(v for v in judged(pictures(1_000, 5), calibration, tiny_model) if not v.code)
+    assert verdict.best is not None
+    text = format_text(verdict)
+    assert f"chi-square {verdict.best.statistic:.4g}" in text and "19 images a stratum" in text
+
+
+@pytest.mark.slow
+def test_marked_images_of_the_embedded_model_are_found_by_every_calibrated_detector() -> None:
+    from treering_verify.models import load_model
+
+    model = load_model("landscape")
+    nulls = [g.image for g in generate(model, None, seeds=range(600, 640), steps=20)]
+    calibration, _ = calibrate(nulls, FAMILY, model=model, attacks=("jpeg:quality=50",), training=16)
+    key = Key.generate(SHAPE, seed=98)
+    marked = [g.image for g in generate(model, key, seeds=range(700, 708), steps=20)]
+    for detector in ("chi-square", "classifier"):
+        verdicts = list(verify_calibrated(marked, key, calibration, detector, model=model, alpha=0.05))
+        assert sum(v.verdict == "detected" for v in verdicts) >= 6

@@ -1,0 +1,405 @@
+"""Identification: the right key among many, the answers that verify gives, and no more false ones than alpha."""
+
+from __future__ import annotations
+
+import json
+import re
+import stat
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from helpers.leaks import shows_any
+from PIL import Image
+from scipy import stats
+from treering_detectors import clopper_pearson
+
+from treering_verify.cli.main import main
+from treering_verify.detection.evidence import weigh
+from treering_verify.detection.identification import gather, identify, identify_many, search
+from treering_verify.detection.verification import verify_many
+from treering_verify.errors import KeyFileError, UsageError
+from treering_verify.models import LatentModel
+from treering_verify.results import KeyEvidence
+from treering_verify.watermark.embedding import embed, extract, features
+from treering_verify.watermark.keys.index import KeyIndex
+from treering_verify.watermark.keys.index_file import Block, blocks_of, write_index
+from treering_verify.watermark.keys.key import Family, Key
+
+SHAPE = (4, 32, 32)
+FAMILY = Family.choose(SHAPE)
+SMALL = Family.choose(SHAPE, pattern="random", channels=(1,), inner_radius=3, outer_radius=4)
+SECRET = bytes(range(32))
+
+
+def noise(count: int, seed: int) -> torch.Tensor:
+    return torch.randn(count, *SHAPE, generator=torch.Generator().manual_seed(seed))
+
+
+def drawn(family: Family, count: int, seed: int) -> Block:
+    numbers = np.random.default_rng(seed).standard_normal((count, family.degrees_of_freedom))
+    return Block([f"k{i}" for i in range(count)], [f"{i:016x}" for i in range(count)], numbers)
+
+
+def stored(path: Path, block: Block, family: Family, dtype: str) -> KeyIndex:
+    write_index(path, family, len(block.names), [block], dtype)
+    return KeyIndex.load(path)
+
+
+# --- agreement with verify --------------------------------------------------------------------------------------------
+
+
+def test_keys_at_hand_get_the_very_evidence_that_verify_gives() -> None:
+    keys = [Key.generate(SHAPE, name=f"k{i}", seed=i) for i in range(6)]
+    keys += [Key.generate(SHAPE, name=f"r{i}", pattern="rings", seed=i) for i in range(3)]  # another family among them
+    noise_hat = torch.cat([embed(noise(1, 1), keys[4]) + 0.8 * noise(1, 2), noise(2, 3), torch.zeros(1, *SHAPE)])
+    found, wanted = search(noise_hat, gather(keys), top=9), weigh(noise_hat, keys)
+    for a, b in zip(found[:3], wanted[:3], strict=True):
+        assert a == b
+    assert found[0][0].key == "k4"
+    assert {e.key for e in found[3]} == {k.name for k in keys}  # nothing to go by: all at p = 1
+    assert all(e.log10_adjusted == 0 for e in found[3])
+    assert [len(e) for e in search(noise_hat, gather(keys), top=2)] == [2] * 4
+
+
+@pytest.mark.parametrize(("dtype", "decades"), [("float16", 0.3), ("float32", 1e-4)])
+def test_an_index_file_gives_the_same_ranks_and_a_p_that_is_a_little_larger(
+    dtype: str, decades: float, tmp_path: Path
+) -> None:
+    keys = [Key.generate(SHAPE, name=f"k{i}", seed=i) for i in range(6)]
+    write_index(tmp_path / "i", FAMILY, 6, blocks_of(keys, FAMILY), dtype)
+    noise_hat = torch.cat([embed(noise(1, i), keys[i]) + 1.5 * noise(1, 9 + i) for i in range(6)] + [noise(4, 50)])
+    for a, b in zip(search(noise_hat, [KeyIndex.load(tmp_path / "i")], top=6), weigh(noise_hat, keys), strict=True):
+        assert [e.key for e in a] == [e.key for e in b] and [e.fingerprint for e in a] == [e.fingerprint for e in b]
+        for x, y in zip(a, b, strict=True):
+            assert y.log10_pvalue < x.log10_pvalue < y.log10_pvalue + decades or y.log10_pvalue == 0
+            assert x.log10_adjusted >= y.log10_adjusted and x.statistic < y.statistic
+
+
+def test_whole_verdicts_agree_with_verify_from_reading_to_reason(tiny_model: LatentModel, tmp_path: Path) -> None:
+    keys = [Key.generate(tiny_model.latent_shape, name=f"k{i}", seed=i) for i in range(3)]
+    Image.new("RGB", (200, 128), "grey").save(tmp_path / "other.png")
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    sources = [Image.linear_gradient("L").resize((128, 128)), tmp_path / "other.png", tmp_path / "bad.png"]
+    for alpha in (1e-6, 0.999_999):
+        pairs = zip(
+            identify_many(sources, keys, model=tiny_model, alpha=alpha, top=2),
+            verify_many(sources, keys, model=tiny_model, alpha=alpha, search=None),
+            strict=True,
+        )
+        for a, b in pairs:
+            one, two = ({k: v for k, v in verdict.record().items() if k != "seconds"} for verdict in (a, b))
+            assert json.dumps(one) == json.dumps(two)
+            assert a.evidence == b.evidence[:2]
+            assert a.keys_tried == (3 if a.status == "ok" else 0)
+
+
+# --- the right key ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_the_right_key_is_found_among_thousands_and_named(dtype: str, tmp_path: Path) -> None:
+    family = Family.choose(SHAPE, channels=(0,))
+    block = drawn(family, 3000, seed=1)
+    index = stored(tmp_path / "i", block, family, dtype)
+    rows = [0, 1, 700, 1499, 2999]
+    marked = [embed(noise(1, r), Key.of(family, f"k{r}", block.numbers[r])) + noise(1, 5000 + r) for r in rows]
+    for row, matches in zip(rows, search(torch.cat(marked), [index]), strict=True):
+        assert (matches[0].key, matches[0].fingerprint) == (f"k{row}", f"{row:016x}")
+        assert matches[0].log10_adjusted < -6 < matches[1].log10_adjusted
+        assert matches[0].log10_adjusted == pytest.approx(matches[0].log10_pvalue + np.log10(3000))
+        assert matches[1].log10_adjusted >= min(0, matches[1].log10_pvalue + np.log10(2999) - 1e-9)
+
+
+def test_a_member_of_a_secret_is_found_in_the_index_and_made_again_from_its_name(tmp_path: Path) -> None:
+    names = [f"user-{i}" for i in range(40)]
+    write_index(tmp_path / "i", FAMILY, 40, blocks_of((Key.member(SECRET, FAMILY, n) for n in names), FAMILY))
+    again = Key.member(SECRET, FAMILY, "user-23")
+    (matches,) = search(embed(noise(1, 0), again), [KeyIndex.load(tmp_path / "i")], top=1)
+    assert (matches[0].key, matches[0].fingerprint) == ("user-23", again.fingerprint)
+
+
+def test_several_indexes_are_corrected_for_all_their_keys_together(tmp_path: Path) -> None:
+    one = stored(tmp_path / "a", drawn(FAMILY, 300, 1), FAMILY, "float32")
+    two = KeyIndex.from_keys([Key.generate(SHAPE, pattern="rings", name="rings", seed=1)])
+    noise_hat = embed(noise(1, 1), Key.of(FAMILY, "x", drawn(FAMILY, 300, 1).numbers[7])) + noise(1, 2)
+    (alone,), (together,) = search(noise_hat, [one]), search(noise_hat, [two, one])
+    assert alone[0].key == together[0].key == "k7"
+    assert together[0].log10_adjusted == pytest.approx(alone[0].log10_adjusted + np.log10(301 / 300))
+
+
+# --- the rate of false alarms -----------------------------------------------------------------------------------------
+
+
+def images_of_any_law(count: int, seed: int) -> torch.Tensor:
+    """Noise estimates that are far from white: coloured, heavy-tailed, with edges."""
+    rng = np.random.default_rng(seed)
+    steep = np.cumsum(rng.standard_t(2, size=(count, *SHAPE)), axis=-1)
+    return torch.from_numpy(steep.astype(np.float32))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_p_through_the_index_is_uniform_on_images_of_any_law(dtype: str, tmp_path: Path) -> None:
+    """A thousand images and two thousand keys: each image's p under one key of its own, read through the file."""
+    family = Family.choose(SHAPE, channels=(2,))
+    index = stored(tmp_path / "i", drawn(family, 2000, seed=2), family, dtype)
+    pvalues = []
+    for row in range(0, 2000, 2):
+        part = KeyIndex(family, *(a[row : row + 1] for a in (index.facts, index.numbers, index.lengths)))
+        (matches,) = search(images_of_any_law(1, row), [part], top=1)
+        pvalues.append(10 ** matches[0].log10_pvalue)
+    assert stats.kstest(pvalues, "uniform").pvalue > 0.01
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_unmarked_images_are_accused_no_more_often_than_alpha_over_all_keys(dtype: str, tmp_path: Path) -> None:
+    alpha, keys, per_index, rounds = 0.05, 2000, 20, 40
+    alarms = 0
+    for turn in range(rounds):
+        index = stored(tmp_path / f"{turn}", drawn(SMALL, keys, seed=100 + turn), SMALL, dtype)
+        found = search(images_of_any_law(per_index, turn), [index], top=3)
+        alarms += sum(matches[0].log10_adjusted <= np.log10(alpha) for matches in found)
+        (tmp_path / f"{turn}").unlink()
+    low, high = clopper_pearson(alarms, rounds * per_index, 0.999)
+    assert low <= alpha  # Holm's promise
+    assert high >= alpha / 2  # and it is not kept by never finding anything
+
+
+def test_an_image_with_a_key_that_is_not_in_the_index_is_nobodys(tmp_path: Path) -> None:
+    index = stored(tmp_path / "i", drawn(FAMILY, 1000, seed=3), FAMILY, "float16")
+    strangers = torch.cat([embed(noise(1, i), Key.generate(SHAPE, seed=i)) for i in range(8)])
+    assert all(matches[0].log10_adjusted > -6 for matches in search(strangers, [index]))
+
+
+# --- refusals ---------------------------------------------------------------------------------------------------------
+
+
+def test_bad_requests_say_what_to_do(tiny_model: LatentModel) -> None:
+    image, key = Image.new("RGB", (128, 128)), Key.generate(SHAPE, seed=1)
+    with pytest.raises(UsageError, match="at least one"):
+        identify(image, [], model=tiny_model)
+    with pytest.raises(UsageError, match="between 0 and 1"):
+        identify(image, key, model=tiny_model, alpha=1.0)
+    with pytest.raises(UsageError, match="at least 1 match"):
+        identify(image, key, model=tiny_model, top=0)
+    with pytest.raises(UsageError, match=r"a family of keys .* is made for noise .* keygen --model"):
+        identify(image, Key.generate((4, 64, 64), seed=1), model=tiny_model)
+    rings = Key.generate(SHAPE, pattern="rings", seed=1)  # of the same name, in another family
+    with pytest.raises(UsageError, match="two keys are called 'key'"):
+        identify(image, [key, rings], model=tiny_model)
+
+
+def test_a_damaged_key_is_never_named_and_its_numbers_are_not_shown(tmp_path: Path) -> None:
+    block = drawn(FAMILY, 50, seed=4)
+    write_index(tmp_path / "i", FAMILY, 50, [block], "float32")
+    content = bytearray((tmp_path / "i").read_bytes())
+    for damage in (content[-400:-396], b"\x00\x00\xc0\x7f"):  # a sign that flips, a NaN
+        touched = bytearray(content)
+        touched[-400:-396] = bytes(b ^ 0x80 for b in damage) if damage != b"\x00\x00\xc0\x7f" else damage
+        (tmp_path / "i").write_bytes(touched)
+        with pytest.raises(KeyFileError, match="damaged") as caught:
+            search(embed(noise(1, 0), Key.of(FAMILY, "k49", block.numbers[49])), [KeyIndex.load(tmp_path / "i")])
+        assert not re.search(r"\d\.\d", str(caught.value))
+
+
+def test_features_that_are_no_numbers_are_not_blamed_on_the_index() -> None:
+    index = KeyIndex.from_keys([Key.generate(SHAPE, seed=1)])
+    with pytest.raises(ValueError, match="features"):
+        search(torch.full((1, *SHAPE), float("nan")), [index])
+
+
+def test_features_come_from_the_family_alone() -> None:
+    for pattern in ("random", "rings"):
+        key = Key.generate(SHAPE, pattern=pattern, seed=1)
+        a = noise(2, 0)
+        np.testing.assert_array_equal(features(extract(a, key.family), key.family), features(extract(a, key), key))
+    with pytest.raises(UsageError, match=r"the family .* is made for"):
+        extract(torch.zeros(1, 4, 64, 64), FAMILY)
+
+
+def test_evidence_is_the_type_that_verify_gives() -> None:
+    assert all(isinstance(e, KeyEvidence) for e in search(noise(1, 0), gather(Key.generate(SHAPE, seed=1)))[0])
+
+
+# --- the command line -------------------------------------------------------------------------------------------------
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(a) for a in arguments])
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> Path:
+    (tmp_path / "my.secret").write_bytes(SECRET)
+    (tmp_path / "my.secret").chmod(0o600)
+    return tmp_path / "my.secret"
+
+
+def test_an_index_is_built_searched_and_a_members_key_exported_again(
+    secret: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    index, key = tmp_path / "my.index", tmp_path / "user-3.key.json"
+    made = run("keys", "index", "--from-secret", secret, "--generate", 12, "--output", index, "--model", tiny_folder)
+    assert made.exit_code == 0 and made.stdout == "" and "12 keys (random" in made.stderr
+    assert "after the correction for 12 keys" in made.stderr
+    assert stat.S_IMODE(index.stat().st_mode) == 0o600
+    options = ["--from-secret", secret, "--model", tiny_folder]
+    assert run("keygen", *options, "--member", "user-3", "--output", key).exit_code == 0
+    loaded = Key.load(key)
+    assert loaded.name == "user-3" and loaded.numbers.tolist() == Key.member(SECRET, FAMILY, "user-3").numbers.tolist()
+    assert KeyIndex.load(index).entries(np.array([3]))[1] == [loaded.fingerprint]
+    # The next members join under numbers of their own; names may come from a file.
+    (tmp_path / "names.txt").write_text("ada\nuser-3\n")
+    listed = tmp_path / "named.index"
+    assert run("keys", "index", *options, "--names", tmp_path / "names.txt", "--output", listed).exit_code == 0
+    assert KeyIndex.load(listed).entries(np.array([1]))[1] == [loaded.fingerprint]
+    later = tmp_path / "later.index"
+    assert run("keys", "index", *options, "--generate", 2, "--first", 2, "--output", later).exit_code == 0
+    assert KeyIndex.load(later).entries(np.array([1]))[1] == [loaded.fingerprint]
+
+
+def test_images_that_each_carry_a_key_of_their_own_are_named_by_an_index_of_the_same_secret(
+    secret: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    options = ["--from-secret", secret, "--prefix", "edition", "--pattern", "rings", "--model", tiny_folder]
+    made = run("generate", *options, "--seed", 3, "--count", 2, "--steps", 1, "--output", tmp_path / "made")
+    assert made.exit_code == 0 and len(made.stdout.splitlines()) == 2
+    sidecars = [json.loads((tmp_path / "made" / f"marked-00000{seed}.json").read_text()) for seed in (3, 4)]
+    assert [one["key"] for one in sidecars] == ["edition-3", "edition-4"]
+    assert run("keys", "index", *options, "--generate", 5, "--output", tmp_path / "my.index").exit_code == 0
+    names, prints, _ = KeyIndex.load(tmp_path / "my.index").entries(np.array([3, 4]))
+    assert names == ["edition-3", "edition-4"] and prints == [one["fingerprint"] for one in sidecars]
+    family = Family.choose(FAMILY.latent_shape, pattern="rings")
+    numbers = [n for seed in (3, 4) for n in Key.member(SECRET, family, f"edition-{seed}").numbers]
+    assert not shows_any(made.output + json.dumps(sidecars), numbers)
+
+
+def test_an_image_that_carries_a_key_of_its_own_is_named_by_it(secret: Path, tmp_path: Path) -> None:
+    index = tmp_path / "my.index"
+    made = run("generate", "--from-secret", secret, "--seed", 11, "--count", 2, "--steps", 20, "--output", tmp_path)
+    options = ["--from-secret", secret, "--generate", 20, "--prefix", "image", "--output", index]
+    assert run("keys", "index", *options).exit_code == 0
+    assert run("generate", "--unmarked", "--seed", 11, "--steps", 20, "--output", tmp_path).exit_code == 0
+    files = [*made.stdout.split(), tmp_path / "unmarked-000011.png"]
+    found = run("identify", *files, "--keys", index, "--format", "jsonl")
+    records = [json.loads(line) for line in found.stdout.splitlines()]
+    assert [(r["verdict"], r["key"]) for r in records] == [
+        ("detected", "image-11"),
+        ("detected", "image-12"),
+        ("no evidence", None),
+    ]
+
+
+def test_keys_for_each_image_are_refused_where_they_could_not_be_what_was_meant(
+    secret: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    key, output = tmp_path / "k.json", tmp_path / "made"
+    Key.generate(SHAPE, name="k", seed=1).save(key)
+    of_secret = ["--from-secret", secret, "--model", tiny_folder]
+    for wrong, words in (
+        (["--key", key, "--from-secret", secret], "give one of"),
+        (["--unmarked", "--from-secret", secret], "give one of"),
+        (["--key", key, "--pattern", "rings"], "--pattern is for keys that are made here"),
+        (["--unmarked", "--inner-radius", 2], "--inner-radius is for keys"),
+        (["--key", key, "--prefix", "x"], "--prefix is for keys"),
+        ([*of_secret, "--prefix", "../x"], "--prefix and a seed"),
+        ([*of_secret, "--prefix", "x" * 60, "--seed", 99998, "--count", 3], "--prefix and a seed"),
+        ([*of_secret, "--pattern", "rings", "--channels", 3, "--outer-radius", 8], "too few for 1e-6"),
+        (["--from-secret", tmp_path / "none"], "cannot read"),
+        ([*of_secret, "--seed", 2**63 - 300, "--count", 301], "seeds must lie in"),
+    ):
+        refused = run("generate", *wrong, "--output", output)
+        assert refused.exit_code == 2 and words in refused.stderr, refused.output
+    secret.chmod(0o644)
+    open_to_all = run("generate", *of_secret, "--output", output)
+    assert open_to_all.exit_code == 2 and "chmod 600" in open_to_all.stderr
+    assert not output.exists()
+
+
+def test_every_format_names_the_best_matches_and_shows_no_number_of_a_key(
+    secret: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    index, image, broken = tmp_path / "my.index", tmp_path / "grey.png", tmp_path / "broken.png"
+    output = run("keys", "index", "--from-secret", secret, "--generate", 9, "--output", index).output
+    Image.linear_gradient("L").resize((128, 128)).save(image)
+    broken.write_bytes(b"no image")
+    call = ["identify", image, broken, "--keys", index, "--top", 3, "--model", tiny_folder]
+    text, lines, array = (run(*call, "--format", style) for style in ("text", "jsonl", "json"))
+    assert [r.exit_code for r in (text, lines, array)] == [3] * 3  # one could not be judged
+    records = [json.loads(line) for line in lines.stdout.splitlines()]
+    assert [(r["path"], r["status"], r["code"]) for r in records] == [
+        (str(image), "ok", ""),
+        (str(broken), "error", "not_an_image"),
+    ]
+    assert [r["path"] for r in json.loads(array.stdout)] == [str(image), str(broken)]
+    good, bad = records
+    assert good["keys_tried"] == 9 and len(good["matches"]) == 3 and bad["matches"] == []
+    assert good["verdict"] == "no evidence" and good["key"] is None and good["schema_version"] == 1
+    ranks = [m["log10_pvalue"] for m in good["matches"]]
+    assert ranks == sorted(ranks) and good["log10_pvalue"] == ranks[0]
+    assert len(re.findall(r"^ +[123]\. user-\d  p \S+ over 9 keys", text.stdout, re.M)) == 3
+    shown = output + text.output + lines.output + array.output
+    numbers = [n for i in range(9) for n in Key.member(SECRET, FAMILY, f"user-{i}").numbers]
+    assert shows_any(json.dumps(numbers[-1]), numbers) and not shows_any(shown, numbers)
+
+
+def test_exit_codes_are_those_of_verify(secret: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    folder, image = tmp_path / "keys", tmp_path / "gradient.png"
+    folder.mkdir()
+    for i in range(2):
+        Key.generate(SHAPE, name=f"k{i}", seed=i).save(folder / f"k{i}.json")
+    Image.linear_gradient("L").resize((128, 128)).save(image)
+    call = ["identify", image, "--model", tiny_folder, "--keys"]
+    assert run(*call, folder).exit_code == 0
+    assert run(*call, folder / "k0.json").exit_code == 0
+    assert run(*call, folder, "--fail-on", "no-evidence").exit_code == 1
+    assert run(*call, folder, "--alpha", 0.999_999_9, "--fail-on", "detected").exit_code in (0, 1)
+    for wrong, message in ((tmp_path / "none", "cannot read"), (tmp_path, "no *.json"), (image, "others can read")):
+        refused = run(*call, wrong)
+        assert refused.exit_code == 2 and message in refused.stderr
+    twice = run(*call, folder, "--keys", folder / "k0.json")
+    assert twice.exit_code == 2 and "k0" in twice.stderr
+
+
+def test_an_index_of_key_files_refuses_what_is_mixed_missing_or_asked_for_twice(secret: Path, tmp_path: Path) -> None:
+    folder, index = tmp_path / "keys", tmp_path / "my.index"
+    folder.mkdir()
+    for i in range(3):
+        Key.generate(SHAPE, name=f"k{i}", seed=i).save(folder / f"k{i}.json")
+    assert run("keys", "index", folder, "--output", index, "--dtype", "float32").exit_code == 0
+    assert KeyIndex.load(index).numbers.dtype == np.float32
+    assert "never overwritten" in run("keys", "index", folder, "--output", index).stderr
+    Key.generate(SHAPE, name="r", pattern="rings", seed=1).save(folder / "r.json")
+    (tmp_path / "names").write_text("good\nJohn Smith\n")
+    (tmp_path / "twice").write_text("a\na\n")
+    for arguments, message in (
+        ([folder], "another family"),
+        ([], "no keys to index"),
+        ([folder, "--generate", 3], "need --from-secret"),
+        (["--from-secret", secret], "--generate N or --names"),
+        (["--from-secret", secret, "--generate", 3, folder], "no key files"),
+        (["--from-secret", secret, "--generate", 3, "--names", tmp_path / "names"], "--generate N or --names"),
+        (["--from-secret", secret, "--names", tmp_path / "names"], "line 2"),
+        (["--from-secret", secret, "--names", tmp_path / "twice"], "twice"),
+        (["--from-secret", secret, "--names", tmp_path / "none"], "cannot read"),
+        (["--from-secret", tmp_path / "none", "--generate", 3], "cannot read"),
+        (["--from-secret", secret, "--generate", 3, "--channels", "x"], "--channels"),
+        (["--from-secret", secret, "--generate", 3, "--prefix", "../x"], "name"),
+    ):
+        refused = run("keys", "index", *arguments, "--output", tmp_path / "other")
+        assert refused.exit_code == 2 and message in refused.stderr, arguments
+    secret.chmod(0o644)  # it stands for all keys, and is guarded as they are
+    for arguments in (["keys", "index", "--generate", 3], ["keygen", "--member", "a"]):
+        refused = run(*arguments, "--from-secret", secret, "--output", tmp_path / "other")
+        assert refused.exit_code == 2 and "chmod 600" in refused.stderr
+    assert not (tmp_path / "other").exists()
+    assert run("keygen", "--member", "a", "--output", tmp_path / "k").exit_code == 2
+
+
+def test_the_commands_within_keys_have_help_and_a_runnable_example() -> None:
+    for command in ("index",):
+        result = run("keys", command, "--help")
+        assert result.exit_code == 0
+        assert f"Example: treering keys {command}" in re.sub(r"\s+", " ", result.output)

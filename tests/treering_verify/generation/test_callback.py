@@ -1,0 +1,152 @@
+"""A callback marks what a script generates without `latents=`, for samplers that go on from what it writes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from diffusers import (
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    HeunDiscreteScheduler,
+    PNDMScheduler,
+    UniPCMultistepScheduler,
+)
+from helpers import pipelines
+
+import treering_verify as tv
+from treering_verify.errors import ModelError, UsageError
+from treering_verify.models import from_pipeline
+
+STEPS = 12
+SAMPLERS: dict[str, tuple[Any, dict[str, Any], int]] = {  # kind, its own options, step that the key is written after
+    "DDIM": (None, {}, 1),
+    "PNDM": (PNDMScheduler, {"skip_prk_steps": True}, 2),
+    "PNDM, Runge-Kutta": (PNDMScheduler, {"skip_prk_steps": False}, 4),
+    "Euler": (EulerDiscreteScheduler, {}, 1),
+    "Heun": (HeunDiscreteScheduler, {}, 2),
+    "DPM-Solver": (DPMSolverMultistepScheduler, {}, 1),
+}
+FAMILIES: dict[str, Callable[[], Any]] = {
+    "sdxl": pipelines.stable_diffusion_xl,
+    "sd3": pipelines.stable_diffusion_3,
+    "flux": pipelines.flux,
+}
+
+
+@pytest.fixture(scope="module")
+def plain() -> Any:
+    return pipelines.stable_diffusion()
+
+
+def key_for(pipe: Any) -> tv.Key:
+    return tv.Key.generate(tv.models.pipeline_shape(pipe), channels=pipelines.KEPT, seed=1)
+
+
+def called(pipe: Any, callback: Any, **options: Any) -> Any:
+    pipe.set_progress_bar_config(disable=True)
+    given = {"generator": torch.Generator().manual_seed(5), "num_inference_steps": STEPS, "guidance_scale": 2.0}
+    size = {"height": 48, "width": 48}
+    return pipe(["a cat"], **{**given, **size, **options}, **({"callback_on_step_end": callback} if callback else {}))
+
+
+def log10_p(pipe: Any, image: Any, key: tv.Key) -> float:
+    verdict = tv.verify(image, key, model=from_pipeline(pipe), search=None)
+    assert verdict.best
+    return verdict.best.log10_adjusted
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_an_image_is_marked_whatever_the_sampler(name: str, plain: Any) -> None:
+    pipe, key = plain, key_for(plain)
+    kind, options, after = SAMPLERS[name]
+    before = pipe.scheduler
+    try:
+        if kind:
+            pipe.scheduler = kind.from_config(before.config, timestep_spacing="leading", **options)
+        callback = tv.WatermarkCallback(pipe, key)
+        marked, unmarked = (called(pipe, c).images[0] for c in (callback, None))
+        assert log10_p(pipe, marked, key) < -6 < -3 < log10_p(pipe, unmarked, key)
+        record = json.loads(json.dumps(callback.record()))
+        assert record["marked"] and record["fingerprint"] == key.fingerprint and record["guidance"] == 2.0
+        assert record["sampler"] == type(pipe.scheduler).__name__
+        assert record["written_after_step"] == after
+    finally:
+        pipe.scheduler = before
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_other_families_are_marked_in_their_own_layout(family: str) -> None:
+    pipe = FAMILIES[family]()
+    key = key_for(pipe)
+    marked, unmarked = (called(pipe, c).images[0] for c in (tv.WatermarkCallback(pipe, key), None))
+    assert log10_p(pipe, marked, key) < -6 < -3 < log10_p(pipe, unmarked, key)
+
+
+def test_the_key_stands_in_what_the_step_left_and_nothing_else_is_changed(plain: Any) -> None:
+    key = key_for(plain)
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    callback = tv.WatermarkCallback(plain, key)
+
+    def watched(pipe: Any, step: int, time: Any, given: dict[str, Any]) -> dict[str, Any]:
+        kept = given["latents"].clone()
+        found = callback(pipe, step, time, given)
+        seen.append((kept, found["latents"]))
+        return found
+
+    called(plain, watched)
+    changed = [not torch.equal(a, b) for a, b in seen]
+    assert changed == [True] + [False] * (STEPS - 1)
+    before, after = seen[0]
+    sigma = float((1 - plain.scheduler.alphas_cumprod[plain.scheduler.timesteps[1]]) ** 0.5)
+    numbers = tv.extract(after / sigma, key)
+    written = tv.extract(tv.embed(torch.zeros(1, *key.latent_shape), key), key)
+    assert abs(numbers - written).max() < 1e-4
+    assert float((after - before).pow(2).sum()) < 0.5 * float(
+        before.pow(2).sum()
+    )  # the rest of the noise is the seed's
+
+
+def test_every_image_of_a_half_precision_call_is_marked_in_its_dtype() -> None:
+    pipe = pipelines.stable_diffusion().to(torch.bfloat16)
+    key = key_for(pipe)
+    callback = tv.WatermarkCallback(pipe, key)
+    given = {"latents": torch.randn(3, *key.latent_shape, generator=torch.Generator().manual_seed(0)).bfloat16()}
+    pipe.scheduler.set_timesteps(STEPS)
+    pipe._guidance_scale, pipe._num_timesteps = 1.0, STEPS
+    found = callback(pipe, 0, pipe.scheduler.timesteps[0], given)["latents"]
+    assert found.dtype == torch.bfloat16 and found.shape == given["latents"].shape
+    assert all(not torch.equal(a, b) for a, b in zip(found, given["latents"], strict=True))
+
+
+# --- refusals ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [UniPCMultistepScheduler, EulerAncestralDiscreteScheduler])
+def test_samplers_that_take_back_what_is_written_are_refused(kind: Any, plain: Any) -> None:
+    before = plain.scheduler
+    callback = tv.WatermarkCallback(plain, key_for(plain))
+    try:
+        plain.scheduler = kind.from_config(before.config)
+        with pytest.raises(UsageError, match="latents="):
+            tv.WatermarkCallback(plain, key_for(plain))
+        with pytest.raises(UsageError, match="latents="):
+            called(plain, callback)  # the sampler was changed since
+    finally:
+        plain.scheduler = before
+
+
+def test_a_key_of_another_size_and_a_single_step_are_refused(plain: Any) -> None:
+    callback = tv.WatermarkCallback(plain, key_for(plain))
+    with pytest.raises(UsageError, match="too few"):
+        called(plain, callback, num_inference_steps=1)
+    with pytest.raises(UsageError, match=r"shape \(4, 24, 32\) here"):
+        called(plain, callback, width=64)
+    with pytest.raises(UsageError, match="does not fit"):
+        tv.WatermarkCallback(plain, tv.Key.generate((16, 24, 24), seed=1))
+    with pytest.raises(ModelError, match="not supported"):
+        tv.WatermarkCallback(torch.nn.Identity(), key_for(plain))

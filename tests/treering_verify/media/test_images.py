@@ -1,0 +1,285 @@
+"""The road from files to the library's image: laws, real formats, and hostile input."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+import threading
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers.hostile import FORMATS
+from helpers.pictures import array, encoded, png, smooth
+from helpers.places import ROOT
+from PIL import Image, ImageFile
+
+from treering_verify.errors import ImageError, ModelError, TreeringError, UsageError
+from treering_verify.media import images
+from treering_verify.media.images import (
+    fit,
+    open_image,
+    read_bytes,
+    save_png,
+    to_pil,
+    to_tensor,
+)
+
+
+def code_of(source: object) -> str:
+    with pytest.raises(ImageError) as caught:
+        open_image(source)  # type: ignore[arg-type]
+    assert caught.value.code in images.CODES
+    return caught.value.code
+
+
+# --- hostile files ----------------------------------------------------------------------------------------------------
+
+
+def textured() -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_truncated_file_decodes_fully_or_is_refused(kind: str) -> None:
+    format_name, options = FORMATS[kind]
+    data = encoded(textured(), format_name, **options)
+    whole = array(open_image(data))
+    refused = 0
+    for length in {*range(0, len(data), max(1, len(data) // 100)), *range(1, 40), *range(len(data) - 20, len(data))}:
+        try:
+            assert (array(open_image(data[:length])) == whole).all()
+        except ImageError as error:
+            assert error.code in ("empty", "not_an_image", "corrupt")
+            refused += 1
+    assert refused > 100
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is False
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_damaged_bytes_never_raise_anything_else(kind: str) -> None:
+    format_name, options = FORMATS[kind]
+    data = np.frombuffer(encoded(textured(), format_name, **options), np.uint8)
+    generator = np.random.default_rng(1)
+    for _ in range(60):
+        damaged = data.copy()
+        where = generator.integers(0, min(len(data), generator.choice([40, 200, len(data)])), 4)
+        damaged[where] = generator.integers(0, 256, 4)
+        try:
+            assert open_image(damaged.tobytes()).mode == "RGB"
+        except ImageError as error:
+            assert error.code in images.CODES
+
+
+def test_what_is_no_image_is_named_so() -> None:
+    generator = np.random.default_rng(2)
+    for length in (1, 2, 16, 1000):
+        assert code_of(b"\0" + generator.bytes(length)) == "not_an_image"
+    for byte in range(256):
+        assert code_of(bytes([byte])) in ("not_an_image", "corrupt")
+    assert code_of(b"Dear sir or madam,\n") == "not_an_image"
+    assert code_of(b"<svg xmlns='http://www.w3.org/2000/svg'/>") == "not_an_image"
+    assert code_of(b"\x89PNG\r\n\x1a\n") == "corrupt"
+    assert code_of(b"") == "empty"
+
+
+def test_formats_outside_the_list_are_refused(tmp_path: Path) -> None:
+    for suffix in ("ico", "tga", "pcx", "jp2", "eps"):
+        smooth().save(tmp_path / f"x.{suffix}")
+        assert code_of(tmp_path / f"x.{suffix}") == "not_an_image"
+
+
+def test_paths_without_an_image_file_are_refused_without_blocking(tmp_path: Path) -> None:
+    assert code_of(tmp_path / "nowhere.png") == "not_found"
+    assert code_of("with\0nul.png") == "not_found"
+    assert code_of(tmp_path) == "not_a_file"
+    assert code_of("/dev/zero") == "not_a_file"
+    os.mkfifo(tmp_path / "fifo.png")
+    worker = threading.Thread(target=lambda: codes.append(code_of(tmp_path / "fifo.png")), daemon=True)
+    codes: list[str] = []
+    worker.start()
+    worker.join(5)
+    assert codes == ["not_a_file"]
+    (tmp_path / "empty.png").touch()
+    assert code_of(tmp_path / "empty.png") == "empty"
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    assert code_of(tmp_path / "loop") == "not_readable"
+    smooth().save(tmp_path / "file.png")
+    assert code_of(tmp_path / "file.png" / "below") == "not_found"
+    (tmp_path / "link").symlink_to(tmp_path / "file.png")
+    assert open_image(tmp_path / "link").size == (48, 40)
+
+
+def test_a_file_over_the_size_limit_is_refused_by_its_size(tmp_path: Path) -> None:
+    path = tmp_path / "sparse.png"
+    path.touch()
+    os.truncate(path, images.MAX_BYTES + 1)
+    assert code_of(path) == "too_large_file"
+    with pytest.raises(ImageError):
+        read_bytes(path)
+
+
+def test_too_many_pixels_are_refused_from_the_header(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise AssertionError("decoded")
+
+    for side in (8001, 9400, 50_000):  # above our limit, Pillow's warning and Pillow's error
+        with monkeypatch.context() as patch, warnings.catch_warnings():
+            warnings.simplefilter("error")
+            patch.setattr(ImageFile.ImageFile, "load", fail)
+            assert code_of(png(side, side, 8, 2, b"")) == "too_many_pixels"
+
+
+def test_limits_are_inclusive(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encoded(smooth(48, 40), "PNG")
+    monkeypatch.setattr(images, "MAX_PIXELS", 48 * 40)
+    monkeypatch.setattr(images, "MAX_BYTES", len(data))
+    assert open_image(data).size == (48, 40)
+    monkeypatch.setattr(images, "MAX_PIXELS", 48 * 40 - 1)
+    assert code_of(data) == "too_many_pixels"
+    assert code_of(smooth(48, 40)) == "too_many_pixels"
+    monkeypatch.setattr(images, "MAX_BYTES", len(data) - 1)
+    assert code_of(data) == "too_large_file"
+    assert open_image(smooth(8, 8)).size == (8, 8)
+    assert code_of(smooth(7, 48)) == "too_small"
+
+
+def test_warnings_of_pillow_neither_surface_nor_change_the_callers_filters() -> None:
+    data = encoded(Image.new("P", (16, 16)), "PNG", transparency=bytes([1, 2]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        before = list(warnings.filters)
+        threads = [threading.Thread(target=lambda: [open_image(data) for _ in range(20)]) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert list(warnings.filters) == before
+
+
+def test_messages_hold_no_control_characters(tmp_path: Path) -> None:
+    path = tmp_path / "a\x1b[31m\u202egnp\n.png"
+    path.write_bytes(b"text")
+    with pytest.raises(ImageError) as caught:
+        open_image(path)
+    assert str(caught.value).isprintable()
+    assert caught.value.reason == images.CODES["not_an_image"]
+    bad_bytes = os.fsencode(tmp_path) + b"/\xff.png"
+    assert code_of(os.fsdecode(bad_bytes)) == "not_found"
+
+
+def test_image_errors_survive_pickling() -> None:
+    error = pickle.loads(pickle.dumps(ImageError("empty", "the reason", "a.png")))
+    assert isinstance(error, TreeringError)
+    assert (error.code, error.reason, str(error)) == ("empty", "the reason", "a.png: the reason")
+
+
+def test_importing_the_module_imports_neither_torch_nor_pillow() -> None:
+    script = (
+        "import sys, treering_verify.media.images, treering_verify.attacks; "
+        "sys.exit(bool({'torch', 'PIL', 'numpy'} & set(sys.modules)))"
+    )
+    root = ROOT
+    assert subprocess.run([sys.executable, "-c", script], cwd=root, check=False).returncode == 0
+
+
+# --- tensors ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_round_trip_is_the_identity_on_all_values() -> None:
+    values = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    image = Image.fromarray(np.stack([values, values[::-1], values.T], axis=-1))
+    tensor = to_tensor(image)
+    assert tensor.shape == (1, 3, 16, 16)
+    assert tensor.dtype == torch.float32
+    assert (tensor.min().item(), tensor.max().item()) == (-1.0, 1.0)
+    assert torch.equal(tensor[0, 0].flatten(), torch.arange(256).float() / 127.5 - 1.0)
+    assert array(to_pil(tensor)).tolist() == array(image).tolist()
+    assert array(to_pil(tensor[0].double())).tolist() == array(image).tolist()
+    assert array(to_pil(tensor.half())).tolist() == array(image).tolist()
+
+
+def test_to_pil_clamps_and_rounds_half_to_even() -> None:
+    x = np.random.default_rng(0).normal(0, 1, (3, 16, 16)).astype(np.float32)
+    x[:, 0, :4] = [0.0, 2.0**-7, -40.0, 40.0]  # 127.5, a tie; 128.496; both ends
+    expected = np.rint((x.clip(-1, 1) + np.float32(1)) * np.float32(127.5)).astype(int)
+    assert expected[0, 0, :4].tolist() == [128, 128, 0, 255]
+    assert (array(to_pil(torch.from_numpy(x))) == expected.transpose(1, 2, 0)).all()
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 8, 8), (1, 1, 8, 8), (8, 8, 3), (8, 8)])
+def test_to_pil_names_the_shape_it_refuses(shape: tuple[int, ...]) -> None:
+    with pytest.raises(UsageError, match=r"\(1, 3, H, W\)"):
+        to_pil(torch.zeros(shape))
+
+
+def test_unusable_values_and_modes_are_refused() -> None:
+    for bad in (float("nan"), float("inf")):
+        with pytest.raises(ModelError, match="float32"):
+            to_pil(torch.full((3, 8, 8), bad))
+    with pytest.raises(UsageError, match="open_image"):
+        to_tensor(Image.new("L", (8, 8)))
+
+
+# --- fit --------------------------------------------------------------------------------------------------------------
+
+
+def test_fit_leaves_the_right_size_alone() -> None:
+    image = smooth(48, 40)
+    fitted, note = fit(image, (40, 48))
+    assert fitted is image
+    assert note == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "size", "note"),
+    [
+        ((64, 48), (24, 32), "resized 64x48 -> 32x24"),
+        ((16, 12), (24, 32), "resized 16x12 -> 32x24"),
+        ((683, 512), (384, 512), "resized 683x512 -> 512x384"),
+        ((64, 48), (24, 24), "cropped 64x48 -> 48x48, resized 48x48 -> 24x24"),
+        ((48, 64), (24, 24), "cropped 48x64 -> 48x48, resized 48x48 -> 24x24"),
+        ((64, 48), (48, 48), "cropped 64x48 -> 48x48"),
+        ((2000, 8), (32, 8), "cropped 2000x8 -> 2x8, resized 2x8 -> 8x32"),
+    ],
+)
+def test_fit_gives_the_size_and_says_how(given: tuple[int, int], size: tuple[int, int], note: str) -> None:
+    fitted, said = fit(smooth(*given), size)
+    assert fitted.size == size[::-1]
+    assert said == note
+
+
+def test_fit_crops_the_centre_and_averages_when_it_shrinks() -> None:
+    image = Image.new("RGB", (64, 32), "red")
+    image.paste("white", (16, 0, 48, 32))
+    assert array(fit(image, (32, 32))[0]).min() == 255
+    checks = Image.fromarray((np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)).convert("RGB")
+    assert np.abs(array(fit(checks, (8, 8))[0]) - 127.5).max() < 8
+    with pytest.raises(UsageError):
+        fit(image, (0, 8))
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+def test_png_and_its_metadata_are_read_back(tmp_path: Path) -> None:
+    path = tmp_path / "out.png"
+    save_png(smooth(), path, {"key": "abc", "prompt": "图 naïve"})
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        assert image.info == {"key": "abc", "prompt": "图 naïve"}
+    assert array(open_image(path)).tolist() == array(smooth()).tolist()
+    save_png(smooth(16, 16), path)
+    assert open_image(path).size == (16, 16)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("metadata", [{"": "x"}, {"k" * 80: "x"}, {"a\0b": "x"}, {"图": "x"}, {"key": "a\0b"}])
+def test_metadata_that_png_cannot_hold_is_refused(metadata: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="PNG metadata"):
+        save_png(smooth(), tmp_path / "x.png", metadata)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,107 @@
+"""What benchmarks found, as rows, tables, figures and one HTML report."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet
+import pytest
+from treering_detectors import Mean, Rate
+
+from treering_verify.report import Provenance, draw_figure, format_cell, store_findings
+from treering_verify.report.figures import _draw_curves
+from treering_verify.report.findings import Cloud, Curve, Curves, Figure, Findings, Matrix, Table
+
+PROVENANCE = Provenance("treering benchmark x --output DIR", "tiny", "a machine", "some versions", "2026-01-01")
+
+
+def example(**changes: Any) -> Findings:
+    values: dict[str, Any] = {
+        "name": "example",
+        "question": "Is <this> escaped & safe?",
+        "rows": ({"a": 1, "b": float("nan")}, {"a": 2, "b": 0.5}),
+        "tables": (Table("A table", ("method", "value"), (("x <y>", Rate(3, 4)), ("z", Mean(1.0, 0.25, 9)))),),
+        "figures": (
+            Figure(
+                "All kinds",
+                (
+                    Curves("c", "x", "y", (Curve("one", (1.0, 10.0), (0.0, 1.0), (0.1, 0.2)),), log_x=True),
+                    Cloud("d", "x", "y", (0.0, 1.0), (1.0, 0.0), (0.2, 0.4), "colour", (-1.0, 1.0)),
+                    Matrix("m", ("a", "b"), ((3, 1), (0, 4))),
+                ),
+            ),
+        ),
+    }
+    return Findings(**{**values, **changes})
+
+
+def test_the_report_holds_every_section_of_its_folder_and_escapes_text(tmp_path: Path) -> None:
+    store_findings(example(), PROVENANCE, tmp_path)
+    store_findings(example(name="second", figures=()), PROVENANCE, tmp_path)
+    html = (tmp_path / "report.html").read_text()
+    assert re.findall(r'<section id="(\w+)">', html) == ["example", "second"]
+    assert "Is &lt;this&gt; escaped &amp; safe?" in html and "x &lt;y&gt;" in html
+    assert "3/4 = 75.0 % [19.4, 99.4]" in html and "1.00 +- 0.25" in html
+    assert html.count("<svg") == 1
+    assert "<script" not in html and "http-equiv" not in html
+
+
+def test_rows_keep_their_types_and_have_no_nan(tmp_path: Path) -> None:
+    store_findings(example(), PROVENANCE, tmp_path)
+    table = pyarrow.parquet.read_table(tmp_path / "example.parquet")
+    assert table.to_pylist() == [{"a": 1, "b": None}, {"a": 2, "b": 0.5}]
+    assert table.schema.metadata[b"treering.model"] == b"tiny"
+
+
+def test_no_two_of_many_curves_look_alike() -> None:
+    from matplotlib.figure import Figure as Sheet
+
+    axis = Sheet().add_subplot()
+    _draw_curves(axis, Curves("c", "x", "y", tuple(Curve(str(i), (1.0,), (float(i),)) for i in range(30))))
+    assert len({(line.get_color(), line.get_marker()) for line in axis.get_lines()}) == 30
+
+
+def test_curves_of_one_group_share_a_colour() -> None:
+    from matplotlib.figure import Figure as Sheet
+
+    axis = Sheet().add_subplot()
+    points: tuple[tuple[float, ...], tuple[float, ...]] = (1.0,), (2.0,)
+    lines = (Curve("a", *points), Curve("a, with search", *points, dashed=True, group="a"), Curve("b", *points))
+    _draw_curves(axis, Curves("c", "x", "y", lines))
+    one, other, third = axis.get_lines()
+    assert one.get_color() == other.get_color() != third.get_color() and one.get_linestyle() != other.get_linestyle()
+
+
+def test_long_tables_are_folded_and_figures_come_after_the_first_table(tmp_path: Path) -> None:
+    first, second = (
+        Table(name, ("n",), tuple((str(i),) for i in range(n))) for name, n in (("First", 40), ("Long", 41))
+    )
+    store_findings(example(tables=(first, second)), PROVENANCE, tmp_path)
+    html = (tmp_path / "report.html").read_text()
+    assert html.count("<details>") == html.count("<details><summary><h3>Long</h3> 41 rows</summary>") == 1
+    places = [html.index(text) for text in ("<h3>First</h3>", "<svg", "<h3>Long</h3>", "<dl>")]
+    assert places == sorted(places) and html.count("<tr>") == 2 + 81
+
+
+def test_equal_figures_are_equal_files() -> None:
+    figure = example().figures[0]
+    assert draw_figure(figure) == draw_figure(figure)
+    assert draw_figure(figure).count("<svg") == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, ""),
+        (3, "3"),
+        (0.123456, "0.1235"),
+        (math.nan, "n/a"),
+        ("x", "x"),
+        (Rate(0, 2), "0/2 = 0.0 % [0.0, 84.2]"),
+    ],
+)
+def test_cells_are_written_as_people_read_them(value: Any, text: str) -> None:
+    assert format_cell(value) == text

@@ -1,0 +1,125 @@
+"""What the workers of a cluster must know of each other: answers, who judges which picture, and what ended a worker.
+
+One desk, on the machine of the driver, for all workers. It knows nothing of Ray.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from treering_verify.audit.inputs.read import Reading
+from treering_verify.audit.output.cache import Cache, row_of_twin
+from treering_verify.audit.output.rows import Row
+from treering_verify.errors import UsageError
+
+Place = tuple[int, int]  # of an input: its chunk, and its place there
+Twin = Literal["twin"]
+TWIN: Twin = "twin"
+
+
+class Standing(NamedTuple):
+    """How often an input was begun and not ended, and the SHA-256 of what it was then, as far as it is known."""
+
+    strikes: int
+    sha256: str | None
+
+
+class Desk:
+    """Strikes, claims and answers of one run.
+
+    A worker says what it begins and what it ended. What was begun and not ended when it is handed out again has a strike:
+    its worker died, or its machine was lost. Strikes are of one run; an audit that goes on begins without.
+
+    Parameters
+    ----------
+    state : path
+        Folder of the answers (`cache`).
+    settings_id : str
+    """
+
+    def __init__(self, state: str | Path, settings_id: str) -> None:
+        self._cache = Cache(Path(state), settings_id)
+        self._begun: dict[Place, int] = {}
+        self._claims: dict[str, Place] = {}  # by content: the input for which it is being judged
+        self._failed: dict[str, Row] = {}  # by content: the cache keeps good answers only
+        self._halted = False
+
+    def enter(self, places: Sequence[Place]) -> list[Standing]:
+        """Give the standing of inputs that a worker was handed; UsageError after `halt`."""
+        self._go_on()
+        content = {place: digest for digest, place in self._claims.items()}
+        return [Standing(self._begun.get(place, 0), content.get(place)) for place in places]
+
+    def begin(self, places: Iterable[Place]) -> None:
+        """Take down that these inputs are in work."""
+        for place in places:
+            self._begun[place] = self._begun.get(place, 0) + 1
+
+    def end(self, places: Iterable[Place]) -> None:
+        """Take down that these inputs have done no harm."""
+        for place in places:
+            self._begun.pop(place, None)
+
+    def claim(self, pictures: Sequence[tuple[Place, Reading]]) -> list[Row | Twin | None]:
+        """Give what is to be done about pictures.
+
+        Parameters
+        ----------
+        pictures : sequence of (place, reading)
+            Their pixels are not needed.
+
+        Returns
+        -------
+        list of Row, TWIN or None
+            Its row, if the content was judged before; TWIN where it is being judged for another input; None where the asker
+            is to judge it.
+
+        Raises
+        ------
+        UsageError
+            After `halt`.
+        """
+        self._go_on()
+        found: list[Row | Twin | None] = []
+        for (place, reading), row in zip(pictures, self.answers([r for _, r in pictures]), strict=True):
+            assert reading.sha256 is not None
+            if row is None and self._claims.setdefault(reading.sha256, place) != place:
+                found.append(TWIN)
+            else:
+                found.append(row)
+        return found
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Keep answers; UsageError if the disk is full."""
+        self._cache.add(row for row in rows if row.status == "ok")
+        for row in rows:
+            if row.sha256 is not None:
+                self._claims.pop(row.sha256, None)
+                if row.status != "ok":
+                    self._failed[row.sha256] = row
+
+    def answers(self, readings: Sequence[Reading]) -> list[Row | None]:
+        """Rows of contents that were judged before."""
+        return [self._answer(reading) for reading in readings]
+
+    def _answer(self, reading: Reading) -> Row | None:
+        failed = self._failed.get(reading.sha256 or "")
+        return row_of_twin(reading, failed) if failed else self._cache.find(reading)
+
+    def halt(self) -> None:
+        """Let the workers end after the batches in work."""
+        self._halted = True
+
+    def _go_on(self) -> None:
+        if self._halted:
+            raise UsageError("the audit was stopped: run the same command again to go on")
+
+    def release(self) -> None:
+        """Drop all claims: nobody is at work."""
+        self._claims.clear()
+
+    def close(self) -> None:
+        """Close the answers."""
+        self._cache.__exit__()

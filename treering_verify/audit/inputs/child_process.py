@@ -1,0 +1,79 @@
+"""Processes of our own: started afresh (never forked), told what to do and heard over a pipe, without pickle.
+
+They run `python -P -c`, so that a file called numpy.py in the audited folder is never imported, and a caller's script
+needs no `if __name__ == "__main__"`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from multiprocessing.connection import Connection, Pipe
+from typing import Any
+
+_QUIET = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+MAX_MESSAGE = 1 << 20
+
+
+class Child:
+    """A running process that executes `module.serve(connection, facts)`; it ends when its connection does.
+
+    Parameters
+    ----------
+    module : str
+        Of this package, by its dotted name.
+    facts : JSON-ready
+        What `serve` is given.
+    stdin : bool
+        Whether it inherits standard input.
+    """
+
+    def __init__(self, module: str, facts: Any, stdin: bool = False) -> None:
+        self.connection, far = Pipe()
+        code = f"from treering_verify.audit.inputs.child_process import run; run({module!r}, {far.fileno()})"
+        where = os.pathsep.join(path for path in sys.path if path)
+        with far:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-c", code],
+                pass_fds=[far.fileno()],
+                stdin=None if stdin else subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,  # decoders print what they think of a file, in the file's words
+                env={**os.environ, **_QUIET, "PYTHONPATH": where},
+                start_new_session=True,  # Ctrl-C is for the parent, which then ends the children
+            )
+        self.send(facts)
+
+    def send(self, message: Any) -> None:
+        """Send what JSON can say; OSError if the process is gone."""
+        self.connection.send_bytes(json.dumps(message).encode())
+
+    def receive(self) -> Any:
+        """Receive a message; EOFError or OSError if the process is gone."""
+        return receive(self.connection)
+
+    def kill(self) -> None:
+        """End the process at once."""
+        self.connection.close()
+        self.process.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(5)  # one that waits for a dead disk or share does not die, and is left behind
+
+
+def receive(connection: Connection) -> Any:
+    """Next message of a connection."""
+    return json.loads(connection.recv_bytes(MAX_MESSAGE))
+
+
+def run(module: str, descriptor: int) -> None:
+    """Be the child."""
+    from importlib import import_module
+
+    connection = Connection(descriptor)
+    try:
+        import_module(module).serve(connection, receive(connection))
+    except (EOFError, BrokenPipeError, ConnectionResetError):  # the parent is gone
+        os._exit(0)

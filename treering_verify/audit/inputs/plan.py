@@ -1,0 +1,181 @@
+"""The plan: every input in order, in chunks of which each becomes one shard, on disk and not in memory.
+
+A process of its own walks and writes; chunks can be read while it goes on. Once the walk is over the plan is complete and
+frozen: later runs read it, whatever has happened to the folders since. Files that are new then are not in it, and files
+that are gone get a row that says so. A walk that was cut short is begun again; chunks that came out as before (their
+digests say) keep their shards, the others are done anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import zlib
+from collections.abc import Iterator
+from itertools import islice
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from treering_verify.audit.inputs.child_process import Child
+from treering_verify.audit.inputs.manifests import STDIN
+from treering_verify.audit.inputs.sources import Entry, Inputs, entries
+from treering_verify.errors import TreeringError, UsageError
+from treering_verify.files import write_atomic
+
+_PART, _WHOLE, _INDEX = "plan.part", "plan", "plan.json"
+SCRATCH = "scratch"
+
+
+class Chunk(NamedTuple):
+    """Place of one chunk in the plan file, its number of inputs, and the digest of what they are."""
+
+    offset: int
+    size: int
+    rows: int
+    digest: str
+
+
+class Plan:
+    """Chunks of inputs, as far as they are known; a context that ends the walk when it is left.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the plan is, or will be; temporary files go to its folder "scratch".
+    inputs : Inputs
+    chunk_rows : int
+        Inputs in a chunk.
+    excluded : Path, optional
+        A folder that is not walked.
+    framed : bool
+        As `sources.entries`.
+
+    Raises
+    ------
+    UsageError
+        From `next_chunk`, if the inputs cannot be read.
+    """
+
+    def __init__(
+        self, folder: Path, inputs: Inputs, chunk_rows: int, excluded: Path | None = None, framed: bool = False
+    ) -> None:
+        self._folder = folder
+        self.chunks: list[Chunk] = []
+        self.complete = False
+        self.total = 0
+        self._given = 0
+        self._child: Child | None = None
+        try:
+            self._adopt(json.loads((folder / _INDEX).read_text()))
+        except (OSError, ValueError, TypeError, KeyError):  # none yet, or damaged: walk
+            self.chunks, self.complete = [], False
+            for name in (_INDEX, _WHOLE):
+                (folder / name).unlink(missing_ok=True)
+            (folder / _PART).unlink(
+                missing_ok=True
+            )  # never truncated: a walk whose parent was killed may still hold it
+            (folder / _PART).touch()
+            facts = [inputs.facts(), str(folder), chunk_rows, str(excluded) if excluded else None, framed]
+            self._child = Child(__name__, facts, stdin=STDIN in inputs.lists)
+        self._file = open(folder / (_WHOLE if self.complete else _PART), "rb")  # noqa: SIM115  (closed by __exit__)
+
+    def _adopt(self, index: dict[str, Any]) -> None:
+        self.chunks = [Chunk(*chunk) for chunk in index["chunks"]]
+        end = sum(self.chunks[-1][:2]) if self.chunks else 0
+        if (self._folder / _WHOLE).stat().st_size != end:
+            raise ValueError("cut short")
+        self.complete = True
+        self.total = sum(chunk.rows for chunk in self.chunks)
+
+    def __enter__(self) -> Plan:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._child:
+            self._child.kill()
+        self._file.close()
+
+    def next_chunk(self) -> tuple[int, Chunk] | None:
+        """Next chunk with its number; None if none is known yet, or, where the plan is `complete`, none is left."""
+        self._listen()
+        if self._given == len(self.chunks):
+            return None
+        self._given += 1
+        return self._given - 1, self.chunks[self._given - 1]
+
+    def read(self, chunk: Chunk) -> list[Entry]:
+        """Return the inputs of a chunk.
+
+        Raises
+        ------
+        UsageError
+            If the plan is damaged.
+        """
+        packed = os.pread(self._file.fileno(), chunk.size, chunk.offset)
+        try:
+            data = zlib.decompress(packed)
+            if _digest(data) != chunk.digest:
+                raise ValueError("another digest")
+            return [Entry(*item) for item in json.loads(data)]
+        except (zlib.error, ValueError, TypeError) as error:
+            raise UsageError("the audit's plan is damaged: begin anew with --overwrite") from error
+
+    def _listen(self) -> None:
+        while self._child and self._child.connection.poll():
+            try:
+                message = self._child.receive()
+            except (EOFError, OSError):
+                raise UsageError("the walk over the inputs ended unexpectedly; run again") from None
+            if "error" in message:
+                raise UsageError(message["error"])
+            if "chunk" in message:
+                self.chunks.append(Chunk(*message["chunk"]))
+                self.total += self.chunks[-1].rows
+            else:
+                self._freeze()
+                self._child.kill()
+                self._child = None
+
+    def _freeze(self) -> None:
+        os.replace(self._folder / _PART, self._folder / _WHOLE)
+        write_atomic(self._folder / _INDEX, json.dumps({"chunks": self.chunks}).encode())
+        self.complete = True
+
+
+def serve(connection: Connection, facts: list[Any]) -> None:
+    """Walk, in a process of its own; see `Plan`."""
+    fields, where, chunk_rows, excluded, framed = facts
+    inputs = Inputs.of(fields)
+    folder = Path(where)
+
+    def say(message: Any) -> None:
+        connection.send_bytes(json.dumps(message).encode())
+
+    try:
+        _write(entries(inputs, folder / SCRATCH, Path(excluded) if excluded else None, framed), folder, chunk_rows, say)
+        say({"complete": True})
+        with contextlib.suppress(EOFError, OSError):
+            connection.recv_bytes()  # until the parent has heard everything
+    except TreeringError as error:
+        say({"error": str(error)})
+    except OSError as error:
+        say({"error": f"cannot write the audit's plan: {error.strerror}; free space, and run again"})
+
+
+def _write(remaining: Iterator[Entry], folder: Path, chunk_rows: int, say: Any) -> None:
+    with open(folder / _PART, "r+b", buffering=0) as file:
+        while some := list(islice(remaining, chunk_rows)):
+            data = json.dumps(some).encode()
+            packed = zlib.compress(data, 1)
+            chunk = Chunk(file.tell(), len(packed), len(some), _digest(data))
+            if file.write(packed) != len(packed):
+                raise OSError(28, "No space left on device")
+            say({"chunk": chunk})
+        os.fsync(file.fileno())
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:32]

@@ -1,0 +1,245 @@
+"""Reader processes, from the parent's side: each has one file at a time, a time limit and a limit of memory.
+
+What a file does to a decoder, it does to that process only. A file that ends its reader, hangs it or outgrows its memory
+is tried once more in a fresh one, and left alone after the second strike. A thread feeds the readers while the caller is
+busy with the model; it reads ahead only so far, so memory stays bounded.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from typing import Any, NamedTuple
+
+from treering_verify.audit.inputs.child_process import Child
+from treering_verify.audit.inputs.read import Reading, refused
+from treering_verify.audit.inputs.sources import Entry
+from treering_verify.errors import TreeringError, UsageError
+from treering_verify.files import printable
+
+LOG = logging.getLogger("treering_verify.audit")
+STRIKES = 2
+_BEGIN_SECONDS = 120.0  # to start a process on a slow disk
+_TICK = 0.05
+_MODULE = "treering_verify.audit.inputs.reader_process"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What reading one file may cost.
+
+    Attributes
+    ----------
+    seconds : float
+        Wall-clock time for reading and decoding; twice that before a file is given up, as it is tried twice.
+    memory : int
+        Address space of a reader process, in MiB.
+    readers : int
+        Processes; 0: one per processor, at most 4.
+    """
+
+    seconds: float = 30.0
+    memory: int = 3072
+    readers: int = 0
+
+    def __post_init__(self) -> None:
+        if not (self.seconds > 0 and self.memory >= 256 and self.readers >= 0):
+            raise UsageError("a reader needs a time limit above 0 and 256 MiB or more; readers is 0 or a count")
+
+    @property
+    def processes(self) -> int:
+        """Reader processes to start."""
+        return self.readers or min(4, os.cpu_count() or 1)
+
+
+class Task(NamedTuple):
+    """An input to read: chunk, place in it, and what to read."""
+
+    chunk: int
+    place: int
+    entry: Entry
+
+
+class Pending(Exception):
+    """There is no task now, but there will be."""
+
+
+class Readers:
+    """Read tasks in processes; a context that ends them when it is left.
+
+    Parameters
+    ----------
+    next_task : callable
+        Gives the next task, None after the last; raises `Pending` where it must be asked again. Called by one thread.
+    shape : (height, width) or (frames, height, width)
+    limits : Limits
+    """
+
+    def __init__(self, next_task: Callable[[], Task | None], shape: tuple[int, ...], limits: Limits) -> None:
+        self._next_task, self._facts = next_task, [list(shape), limits.seconds, limits.memory]
+        self._shape, self._limits = shape, limits
+        self.ahead = 2 * limits.processes + 16
+        self._results: queue.Queue[tuple[Task, Reading] | BaseException | None] = queue.Queue()
+        self._busy: dict[Any, _Reader] = {}
+        self._idle: list[_Reader] = []
+        self._again: list[Task] = []
+        self._strikes: dict[tuple[int, int], int] = {}
+        self._stopped, self._taken = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._feed, name="audit readers", daemon=True)
+
+    def __enter__(self) -> Readers:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        self._thread.join()
+        for reader in [*self._busy.values(), *self._idle]:
+            reader.child.kill()
+
+    def results(self, tick: Callable[[], None]) -> Iterator[tuple[Task, Reading]]:
+        """Yield readings as they come, until all tasks are read; `tick` is called meanwhile, and may raise."""
+        while True:
+            tick()
+            try:
+                result = self._results.get(timeout=0.2)
+            except queue.Empty:
+                continue
+            if result is None:
+                return
+            if isinstance(result, BaseException):
+                raise result
+            self._taken.set()
+            yield result
+
+    def _feed(self) -> None:
+        try:
+            while not self._stopped.is_set() and self._round():
+                pass
+            self._results.put(None)
+        except BaseException as error:  # for the caller's thread
+            self._results.put(error)
+
+    def _round(self) -> bool:
+        """Hand out tasks and take what is ready; False once there is nothing left."""
+        pending = False
+        while len(self._busy) < self._limits.processes and len(self._busy) + self._results.qsize() < self.ahead:
+            try:
+                task = self._again.pop() if self._again else self._next_task()
+            except Pending:
+                pending = True
+                break
+            if task is None:
+                if not self._busy:
+                    return False
+                break
+            if task.entry.code:
+                self._results.put((task, refused(task.entry.path, task.entry.code)))
+            else:
+                self._assign(task)
+        if not self._busy:
+            self._taken.wait(_TICK)
+            self._taken.clear()
+            return True
+        now = time.monotonic()
+        soonest = min(reader.deadline for reader in self._busy.values())
+        room = len(self._busy) < self._limits.processes
+        timeout = max(0.0, min(soonest - now, _TICK if pending or room else 0.5))
+        for ready in wait(list(self._busy), timeout):
+            self._take(self._busy.pop(ready))
+        now = time.monotonic()
+        for connection, reader in list(self._busy.items()):
+            if now > reader.deadline:
+                del self._busy[connection]
+                self._strike(reader, "reader_timeout")
+        return True
+
+    def _assign(self, task: Task) -> None:
+        while True:
+            reader = self._idle.pop() if self._idle else _Reader(Child(_MODULE, self._facts))
+            try:
+                reader.assign(task, self._limits.seconds)
+                self._busy[reader.child.connection] = reader
+                return
+            except OSError:  # it died idle: no file's fault
+                if not reader.ready:
+                    raise self._broken() from None
+                reader.child.kill()
+
+    def _take(self, reader: _Reader) -> None:
+        try:
+            answer = reader.child.receive()
+            if answer == "ready":
+                reader.begin(self._limits.seconds)
+                self._busy[reader.child.connection] = reader
+                return
+            if answer == "reader_memory":
+                self._strike(reader, answer)
+                return
+            reading = reader.reading(answer, self._shape)
+        except (EOFError, OSError, ValueError, TypeError):
+            self._strike(reader, "reader_crashed")
+            return
+        assert reader.task is not None
+        self._strikes.pop(reader.task[:2], None)
+        self._results.put((reader.task, reading))
+        self._idle.append(reader)
+
+    def _strike(self, reader: _Reader, code: str) -> None:
+        reader.child.kill()
+        if not reader.ready:
+            raise self._broken()
+        task = reader.task
+        assert task is not None
+        strikes = self._strikes.get(task[:2], 0) + 1
+        LOG.warning("%s, strike %d: %s", code, strikes, printable(task.entry.path))
+        if strikes < STRIKES:
+            self._strikes[task[:2]] = strikes
+            self._again.append(task)
+        else:
+            self._strikes.pop(task[:2], None)
+            self._results.put((task, refused(task.entry.path, code)))
+
+    def _broken(self) -> TreeringError:
+        return UsageError(
+            f"reader processes cannot start with {self._limits.memory} MiB of address space: give --reader-memory more"
+        )
+
+
+class _Reader:
+    """A child with the task that it has."""
+
+    def __init__(self, child: Child) -> None:
+        self.child = child
+        self.task: Task | None = None
+        self.ready = False
+        self.deadline = time.monotonic() + _BEGIN_SECONDS
+
+    def assign(self, task: Task, seconds: float) -> None:
+        self.task = task
+        self.child.send([task.entry.path, task.entry.url])
+        if self.ready:
+            self.deadline = time.monotonic() + seconds
+
+    def begin(self, seconds: float) -> None:
+        """Its time for the task that waits for it runs from now."""
+        self.ready = True
+        self.deadline = time.monotonic() + seconds
+
+    def reading(self, answer: Any, shape: tuple[int, ...]) -> Reading:
+        """Make the reading of an answer, with the pixels that follow an "ok"."""
+        import numpy as np
+
+        pixels = None
+        if answer["status"] == "ok":
+            data = self.child.connection.recv_bytes(math.prod(shape) * 3)
+            pixels = np.frombuffer(data, np.uint8).reshape(*shape, 3)
+        assert self.task is not None
+        return Reading(**{**answer, "path": self.task.entry.path, "pixels": pixels})

@@ -1,0 +1,60 @@
+"""A reader process, from the inside: limits first, then one file after another."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import signal
+import sys
+from multiprocessing.connection import Connection
+from typing import Any
+
+from treering_verify.audit.inputs.child_process import receive
+from treering_verify.audit.inputs.read import Reading, read_path, read_url, refused
+
+_GRACE = 5  # seconds beyond the limit after which a reader ends itself, should its parent be gone
+
+
+def serve(connection: Connection, facts: list[Any]) -> None:
+    """Answer requests until the connection ends; see `readers.Readers`."""
+    shape, seconds, memory = facts
+    _prepare(memory)
+    connection.send_bytes(b'"ready"')
+    while True:
+        path, is_url = receive(connection)
+        signal.alarm(math.ceil(seconds) + _GRACE)
+        try:
+            reading = (read_url if is_url else read_path)(path, tuple(shape))
+        except MemoryError:
+            connection.send_bytes(b'"reader_memory"')
+            os._exit(0)
+        except Exception as error:
+            reading = refused(path, "reader_failed", f"{type(error).__name__}: {error}")
+        _answer(connection, reading)
+        signal.alarm(0)
+
+
+def _answer(connection: Connection, reading: Reading) -> None:
+    fields = {f.name: getattr(reading, f.name) for f in dataclasses.fields(reading) if f.name not in ("path", "pixels")}
+    connection.send_bytes(json.dumps(fields).encode())
+    if reading.pixels is not None:
+        connection.send_bytes(reading.pixels.tobytes())
+
+
+def _prepare(memory: int) -> None:
+    """Import what decoding needs, then take on the limits."""
+    import resource
+    import warnings
+
+    import numpy  # noqa: F401
+    from PIL import Image, ImageCms  # noqa: F401
+
+    Image.init()
+    warnings.simplefilter("ignore")
+    sys.setrecursionlimit(1000)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    limit = memory * 2**20 if most == resource.RLIM_INFINITY else min(memory * 2**20, most)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

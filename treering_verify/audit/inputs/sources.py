@@ -1,0 +1,251 @@
+"""Which inputs an audit has: folders, files, globs, lists and manifests, one after another, in an order that is kept.
+
+Folders are walked depth first, names in the order of their bytes, links never followed. Nothing here grows with the number
+of inputs: a folder's names are sorted in runs that lie on disk, and what was seen before is looked up there. Where clips are
+audited, a folder that directly holds still pictures is one input, and they are none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import hashlib
+import heapq
+import os
+import re
+import sqlite3
+import struct
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from treering_verify.audit.inputs.manifests import listed, tabled
+from treering_verify.media.frame_folders import is_still_file
+
+_RUN = 32_768  # names sorted in memory at a time
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(::[A-Za-z][A-Za-z0-9+.-]*)*://")
+
+
+class Entry(NamedTuple):
+    """One input: a local path (undecodable bytes as surrogates) or a URL; `code` where it is judged already."""
+
+    path: str
+    url: bool = False
+    code: str = ""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What an audit was asked to look at.
+
+    Attributes
+    ----------
+    paths : tuple of str
+        Files, folders, glob patterns (where no file has that very name) and URLs.
+    lists : tuple of str
+        Files of paths or URLs, one a line; "-" is standard input. A folder in a list is not walked.
+    nul : bool
+        The lists' entries end with NUL, as `find -print0` writes them, and not with the line.
+    manifests : tuple of str
+        Parquet or CSV files.
+    column : str
+        The manifests' column; "": the first of path, url, file, filename, image that there is, or the only one.
+    """
+
+    paths: tuple[str, ...] = ()
+    lists: tuple[str, ...] = ()
+    nul: bool = False
+    manifests: tuple[str, ...] = ()
+    column: str = ""
+
+    def facts(self) -> dict[str, Any]:
+        """JSON-ready form, with the folder that relative paths begin at."""
+        facts = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        relative = self.lists or self.manifests or not all(os.path.isabs(p) or is_url(p) for p in self.paths)
+        return {**facts, "folder": os.getcwd() if relative else ""}
+
+    @classmethod
+    def of(cls, facts: dict[str, Any]) -> Inputs:
+        """Make inputs of what `facts` gave."""
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in facts.items() if k != "folder"}
+        return cls(**fields)
+
+
+def is_url(text: str) -> bool:
+    """Whether a text is a URL and not a local path; `./` before it makes it a path. `file:` URLs are paths."""
+    return _URL.match(text) is not None
+
+
+def entries(inputs: Inputs, scratch: Path, excluded: Path | None = None, framed: bool = False) -> Iterator[Entry]:
+    """Yield every input once, in order: what is named twice, or lies in two named folders, comes at its first place.
+
+    Two paths are one if their absolute forms are equal; links are not resolved, so a hard link is an input of its own.
+
+    Parameters
+    ----------
+    inputs : Inputs
+    scratch : Path
+        Folder for temporary files.
+    excluded : Path, optional
+        A folder that is not walked: the audit's own output.
+    framed : bool
+        Still pictures that lie in one folder are met by the walk as that folder, at the first one's place.
+
+    Raises
+    ------
+    UsageError
+        If a list or manifest cannot be read, or a manifest has no such column.
+    """
+    found = _all(inputs, _Walk(scratch, _identity(excluded) if excluded else None, framed))
+    if len(inputs.paths) == 1 and not inputs.lists and not inputs.manifests and not glob.has_magic(inputs.paths[0]):
+        return found  # one folder or file: a walk meets no path twice
+    return _distinct(found, scratch)
+
+
+class _Walk(NamedTuple):
+    scratch: Path
+    excluded: tuple[int, int] | None
+    framed: bool
+
+
+def _all(inputs: Inputs, walk: _Walk) -> Iterator[Entry]:
+    for path in inputs.paths:
+        if is_url(path):
+            yield _named(path)
+        elif os.path.lexists(path) or not glob.has_magic(path):
+            yield from _walk_argument(path, walk)
+        else:
+            matches = ((os.fsencode(match), b"") for match in glob.iglob(path, recursive=True))
+            empty = True
+            for match, _ in _sorted(matches, walk.scratch):
+                empty = False
+                yield from _walk_argument(os.fsdecode(match), walk)
+            if empty:
+                yield Entry(path)  # a row that says so: nothing that was asked for goes missing
+    for name in inputs.lists:
+        yield from map(_named, listed(name, b"\0" if inputs.nul else b"\n"))
+    for name in inputs.manifests:
+        yield from map(_named, tabled(name, inputs.column))
+
+
+def _named(text: str) -> Entry:
+    if text.lower().startswith("file://"):
+        from urllib.parse import unquote, urlsplit
+
+        return Entry(unquote(urlsplit(text).path, errors="surrogateescape"))
+    return Entry(text, is_url(text))
+
+
+def _walk_argument(path: str, walk: _Walk) -> Iterator[Entry]:
+    """Walk a path that the user named; there, and nowhere else, a link to a folder is followed."""
+    if os.path.isdir(path):
+        if _identity(path) != walk.excluded:
+            yield from _walk(path, walk)
+    else:
+        yield Entry(path)
+
+
+def _walk(folder: str, walk: _Walk) -> Iterator[Entry]:
+    """Depth first; a stack of listings and not a recursion, as folders can be nested deeper than Python calls."""
+    stack: list[tuple[str, Iterator[tuple[bytes, bytes]]]] = []
+
+    def enter(path: str) -> Iterator[Entry]:
+        try:
+            listing = _sorted(_listing(path), walk.scratch)
+            stack.append((path, _with_frames_as_one(path, listing) if walk.framed else listing))
+        except OSError:
+            yield Entry(path, code="folder_not_readable")
+
+    yield from enter(folder)
+    while stack:
+        path, listing = stack[-1]
+        entry = next(listing, None)
+        if entry is None:
+            stack.pop()
+            continue
+        inside = os.path.join(path, os.fsdecode(entry[0]))
+        if not entry[0]:
+            yield Entry(inside if os.path.islink(path) else path)  # with a slash a link is the folder that it leads to
+        elif entry[1] != b"d":
+            yield Entry(inside)
+        elif walk.excluded is None or _identity(inside) != walk.excluded:
+            yield from enter(inside)
+
+
+def _listing(path: str) -> Iterator[tuple[bytes, bytes]]:
+    with os.scandir(path) as listing:
+        for entry in listing:
+            is_folder, is_file = entry.is_dir(follow_symlinks=False), entry.is_file(follow_symlinks=False)
+            yield os.fsencode(entry.name), b"d" if is_folder else b"f" if is_file else b"-"
+
+
+def _with_frames_as_one(folder: str, listing: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+    """Put one nameless item where the first still picture of a folder is, and leave out all of them."""
+    met = False
+    for name, kind in listing:
+        if kind == b"f" and is_still_file(os.path.join(folder, os.fsdecode(name))):
+            if not met:
+                yield b"", kind
+            met = True
+        else:
+            yield name, kind
+
+
+def _sorted(items: Iterable[tuple[bytes, bytes]], scratch: Path) -> Iterator[tuple[bytes, bytes]]:
+    """Sort names with a byte each; many are sorted in runs on disk, so that memory stays bounded."""
+    remaining = iter(items)
+    run = sorted(islice(remaining, _RUN))
+    if len(run) < _RUN:
+        return iter(run)
+    runs = []
+    while run:
+        runs.append(_spill(run, scratch))
+        run = sorted(islice(remaining, _RUN))
+    return heapq.merge(*map(_spilled, runs))
+
+
+def _spill(run: list[tuple[bytes, bytes]], scratch: Path) -> IO[bytes]:
+    file = tempfile.TemporaryFile(dir=scratch)  # noqa: SIM115  (nameless; it goes when the merge drops it)
+    for name, kind in run:
+        file.write(struct.pack(">I", len(name)) + name + kind.ljust(1, b"-"))
+    file.seek(0)
+    return file
+
+
+def _spilled(file: IO[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    with file:
+        while head := file.read(4):
+            record = file.read(struct.unpack(">I", head)[0] + 1)
+            yield record[:-1], record[-1:]
+
+
+def _identity(path: str | Path) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _distinct(found: Iterable[Entry], scratch: Path) -> Iterator[Entry]:
+    """Leave out what came before; the digests of what was seen lie on disk."""
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+        seen = sqlite3.connect(os.path.join(folder, "seen"), isolation_level=None)
+        with contextlib.closing(seen):
+            seen.execute("PRAGMA journal_mode=OFF")
+            seen.execute("PRAGMA synchronous=OFF")
+            seen.execute("CREATE TABLE seen (digest BLOB PRIMARY KEY) WITHOUT ROWID")
+            seen.execute("BEGIN")
+            for entry in found:
+                text = entry.path if entry.url else _absolute(entry.path)
+                digest = hashlib.blake2b(os.fsencode(text) + (b"\0u" if entry.url else b""), digest_size=16).digest()
+                if seen.execute("INSERT OR IGNORE INTO seen VALUES (?)", (digest,)).rowcount:
+                    yield entry
+
+
+def _absolute(path: str) -> str:
+    joined = os.path.join(os.getcwd(), path)
+    return joined if ".." in joined.split(os.sep) else os.path.normpath(joined)  # a/link/../b need not be a/b

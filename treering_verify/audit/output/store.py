@@ -1,0 +1,291 @@
+"""The output of an audit: shards that appear whole, a ledger that says what they hold, and who may write there.
+
+A folder of results holds `rows-000000.parquet` and its successors and `summary.json`; what is needed to go on lies in its
+folder `state`. Nothing here knows which engine made the rows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from treering_verify.audit.inputs.plan import SCRATCH, Chunk
+from treering_verify.audit.output import rows as row_module
+from treering_verify.audit.output.rows import Row
+from treering_verify.errors import UsageError
+from treering_verify.files import printable, write_atomic
+from treering_verify.results import DETECTED
+
+STATE, SUMMARY, REPORT = "state", "summary.json", "report.html"
+_SETTINGS, _LEDGER, _LOCK = "settings.json", "shards.jsonl", "lock"
+_SHARD = re.compile(r"rows-\d{6,}\.parquet")
+_TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
+
+
+def shard_name(number: int) -> str:
+    """File name of a shard."""
+    return f"rows-{number:06d}.parquet"
+
+
+def shard_files(folder: Path) -> list[Path]:
+    """Shards of a folder of results, in the order of their rows."""
+    return sorted((p for p in folder.iterdir() if _SHARD.fullmatch(p.name)), key=lambda p: (len(p.name), p.name))
+
+
+def read_shard(folder: Path, number: int) -> list[Row]:
+    """Rows of a shard of a folder of results."""
+    import pyarrow.parquet
+
+    return row_module.from_table(pyarrow.parquet.read_table(folder / shard_name(number)))
+
+
+class Store:
+    """A folder of results that one audit at a time writes; a context that holds its lock.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if it does not exist.
+    facts : dict
+        JSON-ready: what must be the same when an audit goes on, by name.
+    settings_id : str
+        Written into the shards; a shard of another is done again.
+    overwrite : bool
+        Throw away what an earlier audit left.
+
+    Raises
+    ------
+    UsageError
+        If another audit is at work there, an audit with other facts was, the folder holds something else, or nothing can
+        be written.
+    """
+
+    def __init__(self, folder: Path, facts: dict[str, Any], settings_id: str, overwrite: bool = False) -> None:
+        # Loads all that writes shards: what is broken there shows before the first image, and memory is what it stays.
+        import pyarrow.parquet
+
+        pyarrow.parquet.write_table(row_module.to_table([]), io.BytesIO())
+        self.folder, self.state, self._settings_id = folder, folder / STATE, settings_id
+        self._shown = printable(str(folder))
+        self._ledger: dict[int, dict[str, Any]] = {}
+        with self.writing():
+            folder.mkdir(parents=True, exist_ok=True)
+            if not (self.state / _LOCK).exists() and any(folder.iterdir()):
+                raise UsageError(f"{self._shown} holds something else: name a new folder, or one of an earlier audit")
+            self.state.mkdir(exist_ok=True)
+            self._lock = os.open(self.state / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            self._take_lock()
+            with self.writing():
+                if overwrite:
+                    self._clear()
+                self._agree(facts)
+                self._tidy()
+                self._read_ledger()
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self.state / SCRATCH, ignore_errors=True)
+        os.close(self._lock)
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Turn what goes wrong while writing into a message that says what to do."""
+        try:
+            yield
+        except OSError as error:
+            raise UsageError(
+                f"cannot write to {self._shown}: {error.strerror}; what is finished there is kept: free space or change "
+                "its permissions, and run the same command again"
+            ) from error
+
+    def finished(self, number: int, chunk: Chunk) -> dict[str, int] | None:
+        """Find the counts of a shard (`rows.count`); None unless it is there, whole, of this chunk and these settings."""
+        entry = self._ledger.get(number)
+        wanted = (chunk.digest, chunk.rows, self._settings_id)
+        if entry is None or (entry["chunk"], entry["rows"], entry["settings_id"]) != wanted:
+            return None
+        try:
+            with open(self.folder / shard_name(number), "rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError:
+            return None
+        return entry["counts"] if digest == entry["sha256"] else None
+
+    def write(self, number: int, chunk: Chunk, rows: Sequence[Row]) -> None:
+        """Write a shard: it appears whole, then the ledger says so.
+
+        Raises
+        ------
+        UsageError
+            If it cannot be written.
+        """
+        self._write(number, chunk.digest, row_module.to_table(rows), row_module.count(rows), False)
+
+    def add_q_values(self) -> None:
+        """Second pass, once all shards are there: Benjamini-Hochberg over the judged files, as the column `q_value`.
+
+        Needs some 40 bytes of memory for each file. A pass that was cut short is done again.
+        """
+        import numpy as np
+        import pyarrow as pa
+        import pyarrow.parquet
+        from scipy.stats import false_discovery_control
+
+        numbers = sorted(self._ledger)
+        if all(self._ledger[number]["q_values"] for number in numbers):
+            return
+        parts = []
+        for number in numbers:
+            table = pyarrow.parquet.read_table(self.folder / shard_name(number), columns=["pvalue_adjusted"])
+            parts.append(table.column(0).to_numpy(zero_copy_only=False).astype(float))
+        pvalues = np.concatenate([np.empty(0), *parts])
+        judged = ~np.isnan(pvalues)  # a row without a p-value has a null there
+        if judged.any():
+            pvalues[judged] = false_discovery_control(pvalues[judged])
+        start = 0
+        for number, part in zip(numbers, parts, strict=True):
+            values = pvalues[start : start + len(part)]
+            start += len(part)
+            table = pyarrow.parquet.read_table(self.folder / shard_name(number)).select(row_module.schema().names)
+            column = pa.array(values, pa.float64(), from_pandas=True)  # NaN becomes null
+            table = pa.Table.from_arrays([*table.columns, column], schema=row_module.schema(with_q_values=True))
+            entry = self._ledger[number]
+            self._write(number, entry["chunk"], table, entry["counts"], True)
+
+    def summary(self) -> dict[str, Any]:
+        """Read what `summary.json` says; empty where there is none."""
+        try:
+            return dict(json.loads((self.folder / SUMMARY).read_text()))
+        except (OSError, ValueError, TypeError):
+            return {}
+
+    def write_summary(self, content: dict[str, Any]) -> None:
+        """Write `summary.json`."""
+        with self.writing():
+            write_atomic(self.folder / SUMMARY, (json.dumps(content, indent=2) + "\n").encode())
+
+    def _write(self, number: int, chunk: str, table: Any, counts: dict[str, int], q_values: bool) -> None:
+        import pyarrow.parquet
+
+        buffer = io.BytesIO()
+        facts = {"treering.settings_id": self._settings_id, "treering.schema_version": str(row_module.SCHEMA_VERSION)}
+        pyarrow.parquet.write_table(table.replace_schema_metadata(facts), buffer)
+        data = buffer.getvalue()
+        entry = {
+            "shard": number,
+            "chunk": chunk,
+            "rows": table.num_rows,
+            "sha256": hashlib.sha256(data).hexdigest(),
+            "settings_id": self._settings_id,
+            "counts": counts,
+            "q_values": q_values,
+        }
+        with self.writing():
+            write_atomic(self.folder / shard_name(number), data)
+            descriptor = os.open(self.state / _LEDGER, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            try:  # the line break before it ends a line that a full disk cut short
+                with open(descriptor, "wb", buffering=0, closefd=False) as file:
+                    file.write(b"\n" + json.dumps(entry).encode() + b"\n")
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        self._ledger[number] = entry
+
+    def _take_lock(self) -> None:
+        import fcntl
+
+        try:
+            fcntl.flock(
+                self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB
+            )  # the system drops it with the process, however it ends
+        except OSError as error:
+            raise UsageError(
+                f"another audit is writing to {self._shown}: wait for it, or name another --output"
+            ) from error
+
+    def _clear(self) -> None:
+        for path in [*shard_files(self.folder), self.folder / SUMMARY, self.folder / REPORT]:
+            path.unlink(missing_ok=True)
+        for path in self.state.iterdir():
+            if path.name != _LOCK:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def _agree(self, facts: dict[str, Any]) -> None:
+        path = self.state / _SETTINGS
+        try:
+            known = json.loads(path.read_text())
+        except FileNotFoundError:
+            write_atomic(path, json.dumps(facts, indent=2).encode())
+            return
+        except ValueError as error:
+            raise UsageError(f"{self._shown} has a damaged state: begin anew with --overwrite") from error
+        changed = [
+            f"{name} was {_short(known.get(name))} and is {_short(facts.get(name))}"
+            for name in sorted({*known, *facts})
+            if known.get(name) != json.loads(json.dumps(facts.get(name)))
+        ]
+        if changed:
+            raise UsageError(
+                f"{self._shown} holds an audit with other settings ({'; '.join(changed)}): name another --output, "
+                "or begin anew with --overwrite"
+            )
+
+    def _tidy(self) -> None:
+        """Remove what a killed audit left half-written."""
+        for folder in (self.folder, self.state):
+            for path in folder.iterdir():
+                if _TEMPORARY.fullmatch(path.name):
+                    path.unlink()
+        shutil.rmtree(self.state / SCRATCH, ignore_errors=True)
+        (self.state / SCRATCH).mkdir(exist_ok=True)
+
+    def _read_ledger(self) -> None:
+        try:
+            lines = (self.state / _LEDGER).read_bytes().splitlines()
+        except FileNotFoundError:
+            return
+        for line in lines:
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # a line cut short is no line
+                entry = json.loads(line)
+                self._ledger[int(entry["shard"])] = entry
+
+    def forget_beyond(self, count: int) -> None:
+        """Remove shards that a plan of `count` chunks does not have: they are of a longer walk that was cut short."""
+        with self.writing():
+            for path in shard_files(self.folder):
+                number = int(path.name[5:-8])
+                if number >= count:
+                    path.unlink()
+                    self._ledger.pop(number, None)
+
+
+def _short(value: Any) -> str:
+    text = printable(json.dumps(value, ensure_ascii=False))
+    return text if len(text) <= 120 else f"{text[:117]}..."
+
+
+def first_detected(folder: Path, most: int) -> list[Row]:
+    """First rows of a folder of results that were detected, in the order of the inputs, at most `most`."""
+    import pyarrow.parquet
+
+    found: list[Row] = []
+    for path in shard_files(folder):
+        table = pyarrow.parquet.read_table(path, filters=[("verdict", "=", DETECTED)])
+        found += row_module.from_table(table.slice(0, most - len(found)))
+        if len(found) >= most:
+            break
+    return found

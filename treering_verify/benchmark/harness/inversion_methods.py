@@ -1,0 +1,106 @@
+"""The methods that benchmarks compare, by family, each with the budgets at which it is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from treering_verify.inversion.decoder import DEFAULTS, Settings, default_method, unstopped
+
+BASELINE, GRADIENT, GRADIENT_FREE, OURS = "baseline", "gradient", "gradient-free", "ours"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A method with settings; `budgets` are the iteration counts to report, the last one being the longest run."""
+
+    label: str
+    family: str
+    method: str
+    settings: Settings
+    budgets: tuple[int, ...]
+    is_default: bool = False
+
+    @property
+    def one_point(self) -> bool:
+        """Whether only the end of a run is a result: a schedule depends on its length, and learned steps all count."""
+        return self.settings.scheduled or self.method == "learned"
+
+
+def _long(method: str, budgets: tuple[int, ...], label: str, family: str, **changes: float) -> Variant:
+    settings = unstopped(replace(DEFAULTS[method], iterations=budgets[-1], scheduled=False))
+    return Variant(label, family, method, replace(settings, **changes), budgets)  # type: ignore[arg-type]
+
+
+def _scheduled(method: str, label: str, family: str, budgets: tuple[int, ...]) -> list[Variant]:
+    """One run per budget: a schedule's length depends on it."""
+    return [
+        Variant(label, family, method, replace(unstopped(DEFAULTS[method]), iterations=n, scheduled=True), (n,))
+        for n in budgets
+    ]
+
+
+def published(longest: int) -> list[Variant]:
+    """Return both published families as they were published: no stop but the budget, up to `longest` iterations."""
+
+    def upto(*budgets: int) -> tuple[int, ...]:
+        return tuple(n for n in budgets if n <= longest) or (longest,)
+
+    few = (1, 2, 3, 5, 10, 20)
+    return [
+        Variant("encoder", BASELINE, "encoder", DEFAULTS["encoder"], (0,)),
+        *_scheduled("gradient", "gradient .1 scheduled", GRADIENT, upto(20, 50, 100)),
+        _long("gradient", upto(20, 50), "gradient .01 fixed", GRADIENT, step=0.01),
+        _long("forward-step", upto(*few, 50), "forward-step", GRADIENT_FREE),
+        _long("inertial-km", upto(*few), "inertial-km", GRADIENT_FREE),
+        *_scheduled("adam", "adam .01 scheduled", GRADIENT_FREE, upto(20, 50)),
+    ]
+
+
+def default(*, refined: bool) -> Variant:
+    """Return what verification does when it is told nothing, stops included."""
+    method = default_method(refined=refined)
+    settings = DEFAULTS[method]
+    return Variant(f"{method} (default)", OURS, method, settings, (settings.iterations,), is_default=True)
+
+
+def own(longest: int, *, refined: bool) -> list[Variant]:
+    """Return what this project adds, the default first, none rehearsed on clean images; learned steps need a refiner."""
+    few = tuple(n for n in (3, 5, 10, 20) if n <= longest)
+    first = default(refined=refined)
+    steps = (1, 2) if longest > few[0] else (1,)
+    free = replace(DEFAULTS["gauss-newton"], iterations=steps[-1], rehearse=False)
+    return [
+        first,
+        _long("anderson", few, "anderson", OURS),
+        Variant("gauss-newton", OURS, "gauss-newton", free, steps),
+        *([v for v in _learned(1, 2, 3) if v.budgets != first.budgets] if refined else []),
+        *([_posterior(min(50, 3 * longest))] if refined else []),
+    ]
+
+
+def attacked(longest: int, *, refined: bool) -> list[Variant]:
+    """Return the methods that are compared on attacked images: the published ones, with their smallest budgets, and ours."""
+    few = tuple(n for n in (3, 10) if n <= longest)
+    smallest = min(20, longest)
+    first = default(refined=refined)
+    stopped = [Variant(m, OURS, m, DEFAULTS[m], (DEFAULTS[m].iterations,)) for m in ("forward-step", "anderson")]
+    return [
+        Variant("encoder", BASELINE, "encoder", DEFAULTS["encoder"], (0,)),
+        *_scheduled("gradient", "gradient .1 scheduled", GRADIENT, (smallest,)),
+        _long("forward-step", few, "forward-step, no stop", GRADIENT_FREE),
+        _long("inertial-km", few, "inertial-km, no stop", GRADIENT_FREE),
+        *_scheduled("adam", "adam .01 scheduled", GRADIENT_FREE, (smallest,)),
+        first,
+        *(v for v in stopped if v.method != first.method),
+        *([v for v in _learned(1, 2, 3) if v.budgets != first.budgets] if refined else []),
+        *([_posterior(min(50, 3 * longest))] if refined else []),
+    ]
+
+
+def _posterior(iterations: int) -> Variant:
+    settings = replace(DEFAULTS["posterior-mode"], iterations=iterations)
+    return Variant("posterior-mode", OURS, "posterior-mode", settings, (iterations,))
+
+
+def _learned(*budgets: int) -> list[Variant]:
+    return [Variant("learned", OURS, "learned", replace(DEFAULTS["learned"], iterations=n), (n,)) for n in budgets]

@@ -1,0 +1,105 @@
+"""From scores to rates: thresholds fixed beforehand, what they find among marked and unmarked images, and identification."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from treering_detectors import Rate, roc, threshold_at
+
+Scores = NDArray[np.float64]
+
+ALPHAS = (1e-2, 1e-3)
+"""False-positive rates that a calibration can fix."""
+STRICT = 1e-6
+"""One that only a p-value can."""
+
+
+def exact_limits() -> dict[float, float]:
+    """Scores -log10 p that are reached at each false-positive rate: the p-value is its own calibration."""
+    return {alpha: -math.log10(alpha) for alpha in (*ALPHAS, STRICT)}
+
+
+def calibrated_limits(null: Scores) -> dict[float, float]:
+    """Scores to reach at each false-positive rate, from the scores of unmarked images that are judged nowhere else.
+
+    A conformal threshold, which must be exceeded; infinite where there are too few scores for the rate.
+    """
+    return {alpha: float(np.nextafter(threshold_at(null, alpha).value, np.inf)) for alpha in ALPHAS}
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """Scores of one detector under one condition, larger meaning 'more likely marked'.
+
+    Attributes
+    ----------
+    marked, unmarked : (n,), (m,)
+        Either may be empty.
+    limits : mapping
+        Score to reach, by false-positive rate; infinite where the calibration cannot resolve the rate.
+    rivals : (n,), optional
+        Of each marked image, the best score of another key.
+    keys : int
+        Keys that the images' own and the rivals are together.
+    """
+
+    marked: Scores
+    unmarked: Scores
+    limits: Mapping[float, float]
+    rivals: Scores | None = None
+    keys: int = field(default=1)
+
+    def tpr(self, alpha: float) -> Rate | None:
+        """Rate of marked images that are found; None where there is no threshold for this rate, or no image."""
+        return self._reached(self.marked, alpha)
+
+    def fpr(self, alpha: float) -> Rate | None:
+        """Rate of unmarked images, processed alike, that are accused by the same threshold."""
+        return self._reached(self.unmarked, alpha)
+
+    @property
+    def auc(self) -> float | None:
+        """Area under the curve against unmarked images that were processed alike."""
+        return roc(self.marked, self.unmarked).auc if len(self.marked) and len(self.unmarked) else None
+
+    def refitted(self, alpha: float) -> Rate | None:
+        """TPR at a threshold that is fitted to these very unmarked images, as the literature does."""
+        return roc(self.marked, self.unmarked).tpr_at(alpha) if len(self.marked) and len(self.unmarked) else None
+
+    @property
+    def named(self) -> Rate | None:
+        """Rate of marked images whose own key is the nearest of all: identification in a closed set."""
+        if self.rivals is None:
+            return None
+        return Rate(int((self.marked > self.rivals).sum()), len(self.marked))
+
+    def named_at(self, alpha: float) -> Rate | None:
+        """Rate of images named rightly at p <= alpha over all keys, in an open set; for scores that are -log10 p."""
+        if self.rivals is None:
+            return None
+        significant = self.marked - math.log10(self.keys) >= -math.log10(alpha)
+        return Rate(int((significant & (self.marked > self.rivals)).sum()), len(self.marked))
+
+    def _reached(self, scores: Scores, alpha: float) -> Rate | None:
+        limit = self.limits.get(alpha, math.inf)
+        if not len(scores) or math.isinf(limit):
+            return None
+        return Rate(int((scores >= limit).sum()), len(scores))
+
+
+def pooled(rates: Sequence[Rate | None]) -> Rate | None:
+    """Rate over several conditions together: their mean where they have as many images each; None if one is missing."""
+    known = [rate for rate in rates if rate is not None]
+    if not known or len(known) < len(rates):
+        return None
+    return Rate(sum(rate.successes for rate in known), sum(rate.trials for rate in known))
+
+
+def mean_of(values: Sequence[float | None]) -> float | None:
+    """Mean over several conditions; None if one is missing."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known and len(known) == len(values) else None

@@ -1,0 +1,156 @@
+"""What pictures say under their keys: noise -> p-values, published statistics, and how near the nearest other key comes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from treering_verify.detection.calibration.scores import PUBLISHED, score
+from treering_verify.detection.evidence import weigh_searched
+from treering_verify.detection.verification import DEFAULT_ALPHA, DEFAULT_SEARCH
+from treering_verify.inversion.recovery import Pipeline, recover_both, recover_noise
+from treering_verify.media.images import to_tensor
+from treering_verify.models import LatentModel
+from treering_verify.watermark.embedding import extract, features, weigh_key
+from treering_verify.watermark.keys.key import Family, Key
+from treering_verify.watermark.patterns import PATTERNS
+from treering_verify.watermark.patterns.base import SIGNS
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+    Arrays = dict[str, NDArray[Any]]
+
+KEYS = 2048
+"""Keys among which an image's own has to be the nearest: it and 2047 that mark nothing."""
+EXACT, SEARCHED = "exact", "exact, with search"
+BLANK = "blank"
+"""Whether nearly all of a picture is one colour, as a brightened one is where all is white: nothing can be found there."""
+_NEARLY_ALL = 0.95
+
+
+@dataclass(frozen=True, eq=False)
+class Recovered:
+    """Pictures (n, 3, H, W), their noise (n, C, h, w), and the noise as published statistics take it."""
+
+    pixels: torch.Tensor
+    noise: torch.Tensor
+    raw: torch.Tensor | None
+    pipeline: Pipeline
+
+
+def recover(model: LatentModel, pictures: Sequence[Image.Image], pipeline: Pipeline, *, published: bool) -> Recovered:
+    """Take pictures back to their noise; for published statistics by `naive` noise inversion too."""
+    import torch
+
+    pixels = torch.cat([to_tensor(picture) for picture in pictures])
+    if not published:
+        return Recovered(pixels, recover_noise(model, pixels, pipeline)[0], None, pipeline)
+    return Recovered(pixels, *recover_both(model, pixels, pipeline), pipeline)
+
+
+@dataclass(frozen=True, eq=False)
+class Rivals:
+    """Keys of one family, (2047, d), that mark nothing."""
+
+    family: Family
+    numbers: NDArray[np.float64]
+
+    @classmethod
+    def draw(cls, family: Family, seed: int) -> Rivals | None:
+        """Draw them; None where keys are not compared by one product, as in patterns of keystreams and codes."""
+        pattern = PATTERNS[family.pattern]
+        if not pattern.cosine and pattern.law is not SIGNS:
+            return None
+        numbers = np.random.default_rng(seed).standard_normal((KEYS - 1, family.degrees_of_freedom))
+        return cls(family, numbers if pattern.cosine else np.where(numbers >= 0, 1.0, -1.0))
+
+    @cached_property
+    def patterns(self) -> NDArray[np.complex128]:
+        """What each of them writes on its bins, (2047, n)."""
+        coefficients = PATTERNS[self.family.pattern].coefficients
+        assert coefficients is not None  # all patterns that are compared by a product live in a spectrum
+        return np.stack([coefficients(self.family, row).ravel() for row in self.numbers])
+
+    def log10_pvalues(self, noise: torch.Tensor) -> NDArray[np.float64]:
+        """log10 p of the strongest of them on each image, uncorrected, (n,)."""
+        from treering_detectors import cosine_log10_pvalue, sign_weights, signs_log10_pvalue
+
+        a = features(extract(noise, self.family), self.family)
+        if PATTERNS[self.family.pattern].cosine:
+            sizes = np.linalg.norm(a, axis=1, keepdims=True), np.linalg.norm(self.numbers, axis=1, keepdims=True)
+            cosines = (a / np.where(sizes[0] > 0, sizes[0], 1.0)) @ (self.numbers / sizes[1]).T
+            return cosine_log10_pvalue(cosines.max(axis=1), self.family.degrees_of_freedom)
+        weights = sign_weights(a)
+        totals = (weights * np.where(a >= 0, 1, -1)) @ self.numbers.T
+        return np.array(
+            [signs_log10_pvalue(row, round(total)) for row, total in zip(weights, totals.max(axis=1), strict=True)]
+        )
+
+    def distances(self, raw: torch.Tensor) -> NDArray[np.float64]:
+        """Score of the nearest of them by the published distance, larger meaning nearer, (n,)."""
+        from treering_detectors import nearest_keys
+
+        read = extract(raw, self.family)
+        return -nearest_keys(read.reshape(len(read), -1), self.patterns)[1].min(axis=1)
+
+
+def weigh_each(model: LatentModel, found: Recovered, keys: Sequence[Key], *, searched: bool) -> Arrays:
+    """Judge image i under key i.
+
+    Returns
+    -------
+    dict of (n,) arrays
+        `exact`: log10 p; `statistic`; `blank`: whether nearly all of the picture is one colour; with `searched` also the
+        p-value of the default search, corrected for it; the published statistics where the noise for them is there and the
+        pattern has them.
+    """
+    evidence = [weigh_key(noise[None], key)[0] for noise, key in zip(found.noise, keys, strict=True)]
+    arrays: Arrays = {
+        EXACT: np.array([e.log10_pvalue for e in evidence]),
+        "statistic": np.array([e.statistic for e in evidence]),
+        BLANK: np.array([_commonest(picture) >= _NEARLY_ALL for picture in found.pixels]),
+    }
+    if searched:
+        again = partial(_noise_of, model, found.pipeline)
+        arrays[SEARCHED] = np.array(
+            [
+                weigh_searched(noise[None], pixels[None], [key], DEFAULT_SEARCH, again, DEFAULT_ALPHA)[0][
+                    0
+                ].log10_adjusted
+                for noise, pixels, key in zip(found.noise, found.pixels, keys, strict=True)
+            ]
+        )
+    if found.raw is not None and PATTERNS[keys[0].pattern].coefficients is not None:
+        for detector in PUBLISHED:
+            arrays[detector] = np.array(
+                [score(detector, raw[None], [key])[0, 0] for raw, key in zip(found.raw, keys, strict=True)]
+            )
+    return arrays
+
+
+def nearest_rivals(found: Recovered, rivals: Rivals | None) -> Arrays:
+    """How near the nearest other key comes: `rival exact`, log10 p, and `rival distance`, as far as there are such."""
+    if rivals is None:
+        return {}
+    arrays: Arrays = {f"rival {EXACT}": rivals.log10_pvalues(found.noise)}
+    if found.raw is not None:
+        arrays["rival distance"] = rivals.distances(found.raw)
+    return arrays
+
+
+def _commonest(picture: torch.Tensor) -> float:
+    """Share of pixels that have the commonest colour of a picture (3, H, W)."""
+    levels = ((picture + 1) * 127.5).round().clamp(0, 255).long().flatten(1)
+    colours = (levels[0] << 16) + (levels[1] << 8) + levels[2]
+    return float(colours.unique(return_counts=True)[1].max()) / len(colours)
+
+
+def _noise_of(model: LatentModel, pipeline: Pipeline, pixels: torch.Tensor) -> torch.Tensor:
+    return recover_noise(model, pixels, pipeline)[0]

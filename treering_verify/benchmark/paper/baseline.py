@@ -1,0 +1,110 @@
+"""What the published gradient baseline's time and memory owe to its implementation, and what to the method.
+
+The released code of Hong et al. (NeurIPS 2024) copies the whole autoencoder on every call and leaves the gradients of its
+weights on, so every backward pass computes them too. Ours freezes the weights and copies nothing. Both are run here.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from treering_detectors import mean
+
+from treering_verify.benchmark.harness.memory import peak_memory, peak_of
+from treering_verify.benchmark.harness.scope import SEEDS, Scope, truth
+from treering_verify.inversion.decoder import DEFAULTS, invert, scheduled_step, unstopped
+from treering_verify.inversion.recovery import problem_of
+from treering_verify.models import LatentModel, device_of
+from treering_verify.report.findings import Cell, Findings, Table
+
+if TYPE_CHECKING:
+    import torch
+
+
+def baseline(model: LatentModel, scope: Scope) -> Findings:
+    """Time both implementations of the gradient baseline, and forward steps, in turns on one image."""
+    rounds, first = scope.images(2, 7), SEEDS["baseline"]
+    iterations = 3 if scope.quick else 20
+    pixels = truth(model, None, [first], steps=10).pixels()
+    plans = {
+        name: replace(unstopped(DEFAULTS[method]), iterations=iterations)
+        for name, method in (("gradient, fair", "gradient"), ("gradient, as released", "gradient"), ("adam", "adam"))
+    }
+
+    def run(name: str) -> torch.Tensor:
+        if name == "gradient, as released":
+            return released_gradient(model, pixels, iterations, plans[name].step)
+        method = "adam" if name == "adam" else "gradient"
+        return invert(problem_of(model, pixels), method, plans[name]).latent
+
+    rows: list[dict[str, Any]] = []
+    with scope.progress("Rounds", rounds) as advance:
+        for name in plans:
+            run(name)  # warm-up
+        for number in range(rounds):
+            for name in plans:
+                started = time.perf_counter()
+                run(name)
+                rows.append({"round": number, "method": name, "seconds": time.perf_counter() - started})
+            advance()
+    where, step = device_of(model), plans["gradient, as released"].step
+    peaks = {
+        "gradient, fair": peak_memory(model.name, pixels, "gradient", plans["gradient, fair"], device=where),
+        "gradient, as released": peak_of(_released, (model.name, pixels.numpy(), step, where), where),
+        "adam": peak_memory(model.name, pixels, "adam", plans["adam"], device=where),
+    }
+    seconds = {name: [r["seconds"] for r in rows if r["method"] == name] for name in plans}
+    lines: list[tuple[Cell, ...]] = []
+    for name in plans:
+        ratios = [a / b for a, b in zip(seconds[name], seconds["gradient, fair"], strict=True)]
+        peak = peaks[name]
+        lines.append((name, mean(seconds[name]), mean(ratios), f"{peak.tensors:.1f}", f"{peak.resident:.0f}"))
+    return Findings(
+        "baseline",
+        "What do the gradient baseline's time and memory owe to the way in which it was released?",
+        tuple(rows),
+        (
+            Table(
+                f"{iterations} iterations on one image",
+                ("method", "seconds", "times the fair gradient's", "peak tensors (MiB)", "peak resident (MiB)"),
+                tuple(lines),
+                "Mean and 95 % interval over rounds in turns. 'as released': the autoencoder copied on every call, its "
+                "weights' gradients on. adam: the published gradient-free method, with our safeguards' evaluation.",
+            ),
+        ),
+        seeds=str(first),
+        count=f"1, {rounds} rounds",
+    )
+
+
+def released_gradient(model: LatentModel, image: torch.Tensor, iterations: int, peak: float) -> torch.Tensor:
+    """Run the gradient baseline as it was released: a copy of the model, gradients of its weights on."""
+    import torch
+
+    duplicate = copy.deepcopy(model)
+    for part in vars(duplicate).values():
+        if isinstance(part, torch.nn.Module):
+            part.requires_grad_(True)
+    with torch.no_grad():
+        z = duplicate.encode(image).clone()
+    z.requires_grad_(True)
+    optimiser = torch.optim.Adam([z], lr=peak)
+    for k in range(iterations):
+        optimiser.param_groups[0]["lr"] = scheduled_step(k, iterations, peak)
+        optimiser.zero_grad()
+        (duplicate.decode(z) - image).square().sum().backward()
+        optimiser.step()
+    return z.detach()
+
+
+def _released(model_name: str, pixels: Any, peak: float, device: str) -> Any:
+    """Load the model, and return what is to be measured."""
+    import torch
+
+    from treering_verify.models import load_model
+
+    model = load_model(model_name, device=device)
+    return lambda: released_gradient(model, torch.from_numpy(pixels), 3, peak)

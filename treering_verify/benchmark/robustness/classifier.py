@@ -1,0 +1,134 @@
+"""The Fourier-domain classifier against the exact test, on keys that it never saw."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from treering_detectors import Rate
+
+from treering_verify.attacks import parse
+from treering_verify.benchmark.harness.scope import CLEAN, SEEDS, Scope, distorted
+from treering_verify.detection.calibration.build import Training, batch_of, generate_under, learn
+from treering_verify.detection.calibration.scores import classifier_of
+from treering_verify.detection.verification import DEFAULT_ALPHA
+from treering_verify.inversion.recovery import Pipeline, recover_noise
+from treering_verify.models import LatentModel
+from treering_verify.report import format_pvalue
+from treering_verify.report.findings import Cell, Figure, Findings, Matrix, Table
+from treering_verify.watermark.embedding import extract, features
+from treering_verify.watermark.keys.key import Family, Key
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_ATTACKS = ("jpeg:quality=25", "crop_scale:share=0.95")
+_KEYS = 8
+_BATCH = 16
+EXACT, WEIGHTED, CLASSIFIER = "exact test", "exact test, learned weights", "classifier"
+
+
+def classifier(model: LatentModel, scope: Scope) -> Findings:
+    """Train on generated images of keys that are then thrown away; name the keys of fresh images, marked and not."""
+    count, first = scope.images(8, 100), SEEDS["classifier"]
+    training = max(8, scope.count or 0) if scope.quick else max(8, count * 3 // 4)
+    family, pipeline = Family.choose(model.latent_shape), Pipeline()
+    keys = [Key.generate(model.latent_shape, name=str(i + 1), seed=first + i) for i in range(_KEYS)]
+    pictures: list[Image.Image] = []
+    with scope.progress("Images", 2 * training + 2 * count) as advance:
+        attacks = (None, *(parse(text) for text in _ATTACKS))
+        state = learn(Training(family, training, attacks, first + (1 << 20)), model, pipeline, advance)
+        marks = [keys[i % _KEYS] if i < count else None for i in range(2 * count)]
+        for picture in generate_under(marks, first + (2 << 20), model):
+            pictures.append(picture)
+            advance()
+    trained = classifier_of(family, keys, state)
+    actual = [keys[i % _KEYS].name if i < count else trained.classes_[-1] for i in range(2 * count)]
+    rows: list[dict[str, Any]] = []
+    rates: list[tuple[Cell, ...]] = []
+    proper: list[tuple[Cell, ...]] = []
+    figures = []
+    for attack in (CLEAN, *_ATTACKS):
+        attacked = distorted(pictures, attack)
+        noise = [recover_noise(model, batch_of(attacked[s : s + _BATCH]))[0] for s in range(0, len(attacked), _BATCH)]
+        X = np.concatenate([features(extract(part, family), family) for part in noise])
+        weighted = trained["classify"].exact_features(trained["whiten"].transform(X))
+        called: dict[str, list[tuple[str, float | None]]] = {
+            EXACT: _named(X, keys, actual),
+            WEIGHTED: _named(weighted, keys, actual),
+            CLASSIFIER: [(str(name), None) for name in trained.predict(X)],
+        }
+        proper.append((attack, *_loss(trained, X, actual)))
+        panels = []
+        for method, found in called.items():
+            rows += [
+                {"attack": attack, "method": method, "image": i, "actual": actual[i], "called": name, "log10_pvalue": p}
+                for i, (name, p) in enumerate(found)
+            ]
+            names = [name for name, _ in found]
+            right = Rate(sum(a == c for a, c in zip(actual[:count], names[:count], strict=True)), count)
+            false = Rate(sum(name != actual[-1] for name in names[count:]), count)
+            evidence = [p for _, p in found[:count] if p is not None]
+            median = format_pvalue(float(np.median(evidence))) if evidence else None
+            rates.append((attack, method, right, false, median))
+            panels.append(_matrix(method, actual, names, [*(k.name for k in keys), actual[-1]]))
+        figures.append(Figure(f"Named, {attack}", tuple(panels)))
+    return Findings(
+        "classifier",
+        f"Which of {_KEYS} keys marked an image, or none? A classifier that learned rings' weights from other keys, the "
+        "exact test, and the exact test on features weighted so.",
+        tuple(rows),
+        (
+            Table(
+                f"Named among {_KEYS} keys or none",
+                ("attack", "method", "named rightly", "unmarked, named", "median p of marked"),
+                tuple(rates),
+                f"The exact tests name a key at a Holm-adjusted p of at most {DEFAULT_ALPHA:g}; that holds on any image. "
+                "The classifier names the likeliest class, on images like those it learned from.",
+            ),
+            Table(
+                "Cross-entropy of the classifier's probabilities",
+                ("attack", "calibrated", "not calibrated"),
+                tuple(proper),
+                f"Natural logarithm; {np.log(_KEYS + 1):.2f} is knowing nothing. Calibrated on a split of its own.",
+            ),
+        ),
+        tuple(figures),
+        seeds=f"{first} onwards; the keys that are trained on are not those that are named",
+        count=f"{training} marked and {training} unmarked to learn from; {count} and {count} per attack to name",
+    )
+
+
+def _named(X: NDArray[np.float64], keys: list[Key], actual: list[str]) -> list[tuple[str, float | None]]:
+    """Key that each image is given to by the exact test, or the last label, and log10 p of its own key, if it has one."""
+    from treering_detectors import cosine_tests, holm
+
+    log10 = np.array([[e.log10_pvalue for e in cosine_tests(X, key.numbers)] for key in keys]).T
+    names = [key.name for key in keys]
+    found = []
+    for row, label in zip(log10, actual, strict=True):
+        best = int(row.argmin())
+        name = names[best] if holm(10**row)[best] <= DEFAULT_ALPHA else actual[-1]
+        found.append((name, float(row[names.index(label)]) if label in names else None))
+    return found
+
+
+def _loss(trained: Any, X: NDArray[np.float64], actual: list[str]) -> tuple[float, float]:
+    """Cross-entropy with the calibration, and without it."""
+    from sklearn.base import clone
+    from sklearn.metrics import log_loss
+
+    order = [list(trained.classes_).index(label) for label in actual]
+    plain = clone(trained)
+    plain["classify"].restore({**trained["classify"].state(), "scale": 1.0, "shift": 0.0})
+    plain["whiten"].fit(X)
+    labels = range(len(trained.classes_))
+    return tuple(float(log_loss(order, p.predict_proba(X), labels=labels)) for p in (trained, plain))  # type: ignore[return-value]
+
+
+def _matrix(method: str, actual: list[str], called: list[str], labels: list[str]) -> Matrix:
+    from treering_detectors import confusion_matrix
+
+    counts = confusion_matrix(actual, called, labels).counts
+    return Matrix(method, tuple(labels), tuple(tuple(int(n) for n in row) for row in counts))

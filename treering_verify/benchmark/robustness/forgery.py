@@ -1,0 +1,349 @@
+"""What a positive does not prove: forging and removing a key with N marked images of it, and how many images are safe."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from treering_detectors import Rate
+
+from treering_verify import __version__
+from treering_verify.attacks.averaging import add_trace, estimate_trace, subtract_trace
+from treering_verify.attacks.imprinting import erase, imprint, recover, reprompt
+from treering_verify.benchmark.harness.cache import kept
+from treering_verify.benchmark.harness.keyed_images import evidence_of, generate_each
+from treering_verify.benchmark.harness.scope import SEEDS, Scope
+from treering_verify.benchmark.harness.unmarked_images import Stranger, strangers
+from treering_verify.benchmark.robustness.forgery_tables import figure, kinds_table, safe_table, success_table
+from treering_verify.generation.generator import generate
+from treering_verify.media.images import to_pil, to_tensor
+from treering_verify.models import LatentModel
+from treering_verify.models.weights import fingerprint
+from treering_verify.report.findings import Findings
+from treering_verify.watermark.keys.key import Key
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+    Arrays = dict[str, NDArray[Any]]
+
+ALPHA = 1e-6
+_QUICK = ("imprint", "add trace", "subtract trace", "subtract trace, a key per image")
+_COUNTS = (0, 1, 2, 5, 10, 20, 50, 100)
+_PATTERNS = ("random", "rings")
+_KEYS = 10
+_BATCH = 16
+_FIRST = SEEDS["forgery"]
+_TARGETS, _PLAIN, _FOREIGN, _MIXED = (
+    1 << 20,
+    2 << 20,
+    3 << 20,
+    4 << 20,
+)  # where each kind lies in the range of seeds
+
+
+def forgery(model: LatentModel, scope: Scope) -> Findings:
+    """Attack keys with growing numbers of their marked images; judge what comes out by the exact test under the key."""
+    trials = scope.images(4, 100)
+    patterns = _PATTERNS[:1] if scope.quick else _PATTERNS
+    counts = _COUNTS[:3] if scope.quick else _COUNTS
+    keys = min(1 if scope.quick else _KEYS, trials)
+    attacks = {name: forges for name, forges in FORGES.items() if not scope.quick or name in _QUICK}
+    shares = [len(part) for part in np.array_split(np.arange(trials), keys)]
+    weights, attacker = fingerprint(model), Attacker(model, max(counts))
+    gathered: dict[tuple[str, str, int], list[Arrays]] = {}
+
+    def planned() -> Iterator[tuple[tuple[str, str, int], Callable[[], Arrays]]]:
+        for pattern in patterns:
+            for k, share in enumerate(shares):
+                victim = Victim(attacker, pattern, k, share)
+                for attack in attacks:
+                    for count in counts:
+                        yield (pattern, attack, count), partial(_measured, scope, weights, victim, attack, count)
+
+    scope.help_with("Attacks", lambda: (work for _, work in planned()))
+    steps = deque(planned())
+    with scope.progress("Attacks", len(steps)) as advance:
+        while steps:
+            line, work = steps.popleft()
+            gathered.setdefault(line, []).append(work())
+            advance()
+    found = {line: {n: np.concatenate([p[n] for p in parts]) for n in parts[0]} for line, parts in gathered.items()}
+    succeeded = {line: Rate(int(_succeeded(line[1], arrays).sum()), trials) for line, arrays in found.items()}
+    medians = {
+        line: (float(np.median(arrays["log10_pvalue"])), float(np.median(arrays["psnr"])))
+        for line, arrays in found.items()
+    }
+    return Findings(
+        "forgery",
+        f"How often does a picture that its key never made reach p <= {ALPHA:g}, and a marked one no longer, by how many "
+        "marked images of the key the attacker has?",
+        tuple(_rows(found)),
+        (
+            safe_table(succeeded, patterns, attacks),
+            success_table(succeeded, medians, attacks),
+            kinds_table(_by_kind(found)),
+        ),
+        (figure(succeeded, patterns, tuple(attacks)),),
+        seeds=f"{_FIRST} onwards; key i from seed {_FIRST} + i",
+        count=f"{trials} pictures per line, under {keys} keys",
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Attacker:
+    """Who has the model, marked images of a key, and as many of their own as they like; these serve against every key.
+
+    Attributes
+    ----------
+    model : LatentModel
+    most : int
+        Marked images of a key that they have at most.
+    """
+
+    model: LatentModel
+    most: int
+    _mixed: dict[str, list[Image.Image]] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def plain(self) -> list[Image.Image]:
+        """Unmarked images: half for means, half in place of marked ones where there are none."""
+        return _generated(self.model, None, _PLAIN, 2 * self.most)
+
+    @cached_property
+    def plain_noise(self) -> torch.Tensor:
+        """Noise of these."""
+        return _recovered(self.model, self.plain)
+
+    def mixed(self, pattern: str) -> list[Image.Image]:
+        """Return marked images of whoever gives each image a key of its own."""
+        if pattern not in self._mixed:
+            seeds = range(_FIRST + _MIXED, _FIRST + _MIXED + self.most)
+            keys = [Key.generate(self.model.latent_shape, pattern=pattern, seed=seed) for seed in seeds]
+            self._mixed[pattern] = generate_each(self.model, keys, seeds, lambda: None)
+        return self._mixed[pattern]
+
+
+@dataclass(frozen=True, eq=False)
+class Victim:
+    """A key, the marked images of it that an attacker may have, and the pictures that are attacked.
+
+    Attributes
+    ----------
+    attacker : Attacker
+    pattern : str
+    number : int
+        Which of the pattern's keys.
+    trials : int
+        Pictures that are attacked.
+    """
+
+    attacker: Attacker
+    pattern: str
+    number: int
+    trials: int
+
+    @property
+    def model(self) -> LatentModel:
+        """What made the images."""
+        return self.attacker.model
+
+    @property
+    def most(self) -> int:
+        """Marked images that leaked."""
+        return self.attacker.most
+
+    @cached_property
+    def key(self) -> Key:
+        """The key that is attacked."""
+        return Key.generate(self.model.latent_shape, pattern=self.pattern, seed=_FIRST + self.number)
+
+    @cached_property
+    def marked(self) -> list[Image.Image]:
+        """What leaked."""
+        return self._made(0, self.most)
+
+    @cached_property
+    def targets(self) -> list[Image.Image]:
+        """Other marked images, from which the mark is to go."""
+        return self._made(_TARGETS, self.trials)
+
+    @cached_property
+    def strangers(self) -> list[Stranger]:
+        """Photographs and other pictures, which are to pass for marked ones."""
+        seed = _FIRST + _FOREIGN + (self.number << 12)
+        return list(strangers(self.model, self.trials, seed, attacked=False))
+
+    @property
+    def foreign(self) -> list[Image.Image]:
+        """These, without what they are."""
+        return [one.picture for one in self.strangers]
+
+    @cached_property
+    def marked_noise(self) -> torch.Tensor:
+        """Noise of what leaked."""
+        return _recovered(self.model, self.marked)
+
+    @cached_property
+    def target_noise(self) -> torch.Tensor:
+        """Noise of the targets."""
+        return _recovered(self.model, self.targets)
+
+    @cached_property
+    def foreign_noise(self) -> torch.Tensor:
+        """Noise of the foreign pictures."""
+        return _recovered(self.model, self.foreign)
+
+    def sample(self, trial: int, count: int) -> list[int]:
+        """Return which leaked images an attacker with `count` of them has: others in each trial, as far as they go."""
+        return [(trial * count + i) % self.most for i in range(count)]
+
+    def carrier(self, trial: int, count: int) -> torch.Tensor:
+        """Carrier of the key, as `imprinting.average_carrier` makes it; with no marked images, from an unmarked one.
+
+        From one image the noise itself; the mean of unmarked ones is taken off where there are several.
+        """
+        plain = self.attacker.plain_noise
+        if count == 0:
+            return plain[self.most + trial % self.most]
+        mean = self.marked_noise[self.sample(trial, count)].mean(dim=0)
+        return mean - plain[: self.most].mean(dim=0) if count > 1 else mean
+
+    def carriers(self, count: int) -> torch.Tensor:
+        """Carrier of each trial, (trials, C, h, w)."""
+        import torch
+
+        return torch.stack([self.carrier(trial, count) for trial in range(self.trials)])
+
+    def trace(self, trial: int, count: int, *, mixed: bool = False) -> NDArray[np.float64]:
+        """Trace of the key in pixels; with no marked images, of unmarked ones; `mixed`: each under a key of its own."""
+        plain = self.attacker.plain
+        marked = self.attacker.mixed(self.pattern) if mixed and count else self.marked
+        leaked = [marked[i] for i in self.sample(trial, count)] or plain[self.most :]
+        return estimate_trace(leaked, plain[: self.most])
+
+    def _made(self, place: int, count: int) -> list[Image.Image]:
+        return _generated(self.model, self.key, place + (self.number << 12), count)
+
+
+def _imprint(victim: Victim, count: int, *, redraw: bool) -> tuple[list[Image.Image], list[Image.Image]]:
+    pixels = _pixels(victim.foreign)
+    made = imprint(pixels, victim.model, victim.carriers(count), redraw=redraw, noise=victim.foreign_noise)
+    return victim.foreign, [to_pil(one) for one in made]
+
+
+def _reprompt(victim: Victim, count: int) -> tuple[list[Image.Image], list[Image.Image]]:
+    classes = victim.model.classes or (None,)
+    prompts = [classes[trial % len(classes)] for trial in range(victim.trials)]
+    seeds = [_FIRST + _FOREIGN + trial for trial in range(victim.trials)]
+    return victim.foreign, [to_pil(one) for one in reprompt(victim.model, victim.carriers(count), prompts, seeds)]
+
+
+def _add_trace(victim: Victim, count: int, *, strength: float) -> tuple[list[Image.Image], list[Image.Image]]:
+    pairs = enumerate(victim.foreign)
+    return victim.foreign, [add_trace(picture, victim.trace(i, count), strength) for i, picture in pairs]
+
+
+def _subtract_trace(victim: Victim, count: int, *, mixed: bool) -> tuple[list[Image.Image], list[Image.Image]]:
+    pairs = enumerate(victim.targets)
+    return victim.targets, [subtract_trace(picture, victim.trace(i, count, mixed=mixed)) for i, picture in pairs]
+
+
+def _erase(victim: Victim, count: int) -> tuple[list[Image.Image], list[Image.Image]]:
+    seeds = [_FIRST + _TARGETS + trial for trial in range(victim.trials)]
+    pixels = _pixels(victim.targets)
+    made = erase(pixels, victim.model, victim.carriers(count), seeds, noise=victim.target_noise)
+    return victim.targets, [to_pil(one) for one in made]
+
+
+ATTACKS: dict[str, Callable[[Victim, int], tuple[list[Image.Image], list[Image.Image]]]] = {
+    "imprint": partial(_imprint, redraw=False),
+    "imprint, redrawn": partial(_imprint, redraw=True),
+    "reprompt": _reprompt,
+    "add trace": partial(_add_trace, strength=1.0),
+    "add trace, doubled": partial(_add_trace, strength=2.0),
+    "subtract trace": partial(_subtract_trace, mixed=False),
+    "subtract trace, a key per image": partial(_subtract_trace, mixed=True),
+    "erase": _erase,
+}
+"""(victim, marked images) -> the pictures before and after, one for each trial."""
+
+FORGES = {name: not name.startswith(("subtract trace", "erase")) for name in ATTACKS}
+"""Whether an attack succeeds where the key is found, or where it is not."""
+
+_PUT = ("imprint", "imprint, redrawn", "add trace", "add trace, doubled")
+"""Forgeries that begin with a foreign picture."""
+
+
+def _measured(scope: Scope, weights: str, victim: Victim, attack: str, count: int) -> Arrays:
+    def work() -> Arrays:
+        before, after = ATTACKS[attack](victim, count)
+        found = list(evidence_of(victim.model, after, [victim.key] * len(after)))
+        return {
+            "log10_pvalue": np.array([log10 for log10, _ in found]),
+            "statistic": np.array([statistic for _, statistic in found]),
+            "psnr": np.array([_psnr(a, b) for a, b in zip(before, after, strict=True)]),
+            "picture": np.array([one.kind for one in victim.strangers] if attack in _PUT else [""] * victim.trials),
+        }
+
+    facts = (weights, __version__, _FIRST, _PLAIN, victim.pattern, victim.number, victim.trials, victim.most)
+    return kept(scope.folder, f"forgery-{victim.pattern}", (*facts, attack, count), work)
+
+
+def _succeeded(attack: str, arrays: Arrays) -> NDArray[np.bool_]:
+    return np.asarray((arrays["log10_pvalue"] <= np.log10(ALPHA)) == FORGES[attack])
+
+
+def _by_kind(found: dict[tuple[str, str, int], Arrays]) -> dict[tuple[str, str, int, str], Rate]:
+    """Success of forgeries on each kind of foreign picture."""
+    return {
+        (*line, str(kind)): Rate(int(_succeeded(line[1], arrays)[chosen].sum()), int(chosen.sum()))
+        for line, arrays in found.items()
+        if line[1] in _PUT
+        for kind in np.unique(arrays["picture"])
+        for chosen in [arrays["picture"] == kind]
+    }
+
+
+def _recovered(model: LatentModel, pictures: Sequence[Image.Image]) -> torch.Tensor:
+    import torch
+
+    return torch.cat([recover(model, part) for part in _pixels(pictures).split(_BATCH)])
+
+
+def _generated(model: LatentModel, key: Key | None, place: int, count: int) -> list[Image.Image]:
+    first = _FIRST + place
+    return [made.image for made in generate(model, key, seeds=range(first, first + count))]
+
+
+def _pixels(pictures: Sequence[Image.Image]) -> torch.Tensor:
+    import torch
+
+    return torch.cat([to_tensor(picture) for picture in pictures])
+
+
+def _psnr(before: Image.Image, after: Image.Image) -> float:
+    """Peak signal-to-noise ratio in dB; 100 for equal pictures."""
+    error = float(np.mean((np.asarray(before, dtype=np.float64) - np.asarray(after, dtype=np.float64)) ** 2))
+    return 10 * float(np.log10(255**2 / error)) if error else 100.0
+
+
+def _rows(found: dict[tuple[str, str, int], Arrays]) -> list[dict[str, Any]]:
+    return [
+        {
+            "pattern": pattern,
+            "attack": attack,
+            "forges": FORGES[attack],
+            "marked_images": count,
+            "trial": i,
+            **{name: values[i].item() for name, values in arrays.items()},
+        }
+        for (pattern, attack, count), arrays in found.items()
+        for i in range(len(arrays["log10_pvalue"]))
+    ]

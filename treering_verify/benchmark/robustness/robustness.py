@@ -1,0 +1,183 @@
+"""What survives: every pattern under every attack, by thresholds fixed beforehand, and what each costs the picture."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from treering_verify.benchmark.harness.conditions import (
+    QUICK,
+    SEVEN,
+    TWELVE,
+    Condition,
+    Scale,
+    available,
+    quick_scales,
+    scales,
+)
+from treering_verify.benchmark.harness.scope import SEEDS, Scope
+from treering_verify.benchmark.harness.trials import BLANK, EXACT, SEARCHED
+from treering_verify.benchmark.robustness.curves import figures, held_table, strength_table
+from treering_verify.benchmark.robustness.measurements import DEFAULT, Measurements, Task, measure
+from treering_verify.benchmark.robustness.tables import (
+    conditions_table,
+    methods_table,
+    sfwmark_table,
+    summary_table,
+    tree_ring_table,
+)
+from treering_verify.detection.calibration.scores import CHI_SQUARE, DISTANCE
+from treering_verify.inversion import decoder as decoder_inversion
+from treering_verify.inversion import noise as noise_inversion
+from treering_verify.inversion.recovery import Pipeline
+from treering_verify.models import LatentModel
+from treering_verify.report.findings import Findings
+from treering_verify.watermark.patterns import PATTERNS
+
+# Patterns whose curves are drawn over all strengths; the others are measured under the conditions only.
+_CURVES = ("random", "rings", "mixed-rings", "centre-signs")
+# The default pattern: it is measured on most images, and inversion methods are compared with it.
+_MAIN = "random"
+_METHODS: dict[str, Pipeline] = {
+    "encoder": Pipeline(inversion="encoder"),
+    "forward-step": Pipeline(inversion="forward-step"),
+    "anderson": Pipeline(inversion="anderson"),
+    "adam": Pipeline(inversion="adam"),
+    "default, naive": Pipeline(noise_method="naive"),
+    "default, exact": Pipeline(noise_method="exact"),
+    "encoder, naive, 50 steps": Pipeline(inversion="encoder", noise_method="naive", steps=50),
+}
+# All patterns but the main one take a fifth of the images, inversion methods and each strength of a curve a 31st, a batch
+# of 16: some 50,000 inversions at the full count of 500. With a fifth for all it would be 150,000.
+_FEWER, _FEWEST = 5, 31
+
+
+def robustness(model: LatentModel, scope: Scope) -> Findings:
+    """Judge marked images, each under a key of its own, and unmarked ones, each under a fresh key, both processed alike."""
+    count = scope.images(4, 500)
+    fewer, fewest = (count if scope.quick else max(2, count // share) for share in (_FEWER, _FEWEST))
+    wanted = QUICK if scope.quick else TWELVE
+    conditions, left_out = available(wanted, model)
+    curves, missing = _curves(quick_scales() if scope.quick else scales(), model)
+    patterns = ("random", "rings") if scope.quick else tuple(PATTERNS)
+    compared = SEVEN[:1] + SEVEN[2:3] if scope.quick else SEVEN
+    methods = _methods(model, quick=scope.quick)
+    many = {pattern: count if pattern == _MAIN else fewer for pattern in patterns}
+    few = {pattern: fewest for pattern in patterns if pattern in _CURVES}
+    tasks = _plan(conditions, compared, curves, many, few, 2 * count)
+    tasks += [
+        Task(condition, {_MAIN: fewest}, 0, searched=False, method=name, pipeline=pipeline)
+        for name, pipeline in methods.items()
+        for condition in conditions
+    ]
+    found = measure(model, scope, tasks, 2 * count, fewer)
+    photographs = sum(kind == "photograph" for kind in found.kinds)
+    drawn = [pattern for pattern in _CURVES if pattern in few]
+    return Findings(
+        "robustness",
+        "What do attacks leave of each pattern's evidence, what do they make of unmarked images, and what does each pattern "
+        "cost the picture?",
+        tuple(_rows(found)),
+        (
+            summary_table(found, conditions, patterns, (*left_out, *missing)),
+            conditions_table(found, conditions, patterns),
+            held_table(found, curves, drawn),
+            methods_table(found, conditions, (DEFAULT, *methods), _MAIN),
+            tree_ring_table(found, compared, drawn),
+            sfwmark_table(found, conditions, patterns),
+            strength_table(found, curves, drawn),
+        ),
+        figures(found, curves, drawn),
+        seeds=f"{SEEDS['robustness']} onwards, keys likewise; each image under a key of its own",
+        count=f"{count} marked by {_MAIN}, {fewer} by each other pattern and {2 * count} unmarked ({photographs} "
+        f"photographs) under the conditions; {fewest} for each inversion method; {fewest} marked and "
+        f"{2 * fewest} unmarked elsewhere; {2 * count} other unmarked ones for thresholds",
+    )
+
+
+def _curves(wanted: tuple[Scale, ...], model: LatentModel) -> tuple[tuple[Scale, ...], tuple[str, ...]]:
+    """Leave out scales that cannot run here, and say which."""
+    usable: list[Scale] = []
+    left_out: list[str] = []
+    for scale in wanted:
+        _, missing = available(scale.conditions[:1], model)
+        if missing:
+            left_out += missing
+        else:
+            usable.append(scale)
+    return tuple(usable), tuple(left_out)
+
+
+def _methods(model: LatentModel, *, quick: bool) -> dict[str, Pipeline]:
+    """Return the inversions to compare, without those that the default is or that another one is too."""
+    refined = model.refine is not None
+    seen = {_resolved(model, Pipeline(), refined)}
+    chosen = {}
+    for name, pipeline in list(_METHODS.items())[: 1 if quick else None]:
+        resolved = _resolved(model, pipeline, refined)
+        if resolved not in seen:
+            seen.add(resolved)
+            chosen[name] = pipeline
+    return chosen
+
+
+def _resolved(model: LatentModel, pipeline: Pipeline, refined: bool) -> Pipeline:
+    if pipeline.inversion == decoder_inversion.AUTO:
+        pipeline = replace(pipeline, inversion=decoder_inversion.default_method(refined=refined))
+    if pipeline.noise_method == noise_inversion.AUTO:
+        pipeline = replace(pipeline, noise_method=noise_inversion.default_method(model, pipeline.steps))
+    return pipeline
+
+
+def _plan(
+    conditions: tuple[Condition, ...],
+    compared: tuple[Condition, ...],
+    curves: tuple[Scale, ...],
+    many: dict[str, int],
+    few: dict[str, int],
+    unmarked: int,
+) -> list[Task]:
+    """One task for each condition, the largest where it is wanted twice; `many` and `few`: marked images by pattern."""
+    tasks: dict[str, Task] = {}
+    for condition in conditions:
+        tasks[condition.attack] = Task(condition, many, unmarked, published=True, searched_unmarked=(_MAIN,))
+    elsewhere = 2 * max(few.values())
+    for condition in compared:
+        tasks.setdefault(condition.attack, Task(condition, few, elsewhere, searched_unmarked=(_MAIN,)))
+    for scale in curves:
+        for condition in scale.conditions:
+            tasks.setdefault(condition.attack, Task(condition, few, elsewhere))
+    return list(tasks.values())
+
+
+def _rows(found: Measurements) -> list[dict[str, Any]]:
+    """One row for each image under each pattern and attack."""
+    columns = {
+        "log10_pvalue": EXACT,
+        "statistic": "statistic",
+        "searched_log10_pvalue": SEARCHED,
+        "rival_log10_pvalue": f"rival {EXACT}",
+        "chi_square": CHI_SQUARE,
+        "distance": DISTANCE,
+        "blank": BLANK,
+        "rival_distance": f"rival {DISTANCE}",
+    }
+    groups = [
+        *(((pattern, method, attack, "marked"), arrays) for (pattern, method, attack), arrays in found.marked.items()),
+        *(((pattern, DEFAULT, attack, "unmarked"), arrays) for (pattern, attack), arrays in found.unmarked.items()),
+    ]
+    rows = []
+    for (pattern, method, attack, truth), arrays in groups:
+        for i in range(len(arrays[EXACT])):
+            rows.append(
+                {
+                    "pattern": pattern,
+                    "method": method,
+                    "attack": attack,
+                    "truth": truth,
+                    "image": i,
+                    "kind": found.kinds[i] if truth == "unmarked" else "model, marked",
+                    **{column: float(arrays[name][i]) if name in arrays else None for column, name in columns.items()},
+                }
+            )
+    return rows

@@ -1,0 +1,169 @@
+"""The commands for many keys: build an index of them, and identify images by it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import chain
+from math import log10
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from treering_verify.cli.model_options import shape_option
+from treering_verify.cli.options import (
+    command_of,
+    key_options,
+    keys_option,
+    pipeline_options,
+    print_verdicts,
+    progress,
+    reach_of,
+    read_secret,
+    verdict_options,
+)
+from treering_verify.errors import UsageError
+
+if TYPE_CHECKING:
+    from treering_verify.cli.inversion_options import Asked
+    from treering_verify.models import ModelSource
+    from treering_verify.watermark.keys.key import Family, Key
+
+
+@click.group(epilog="Example: treering keys index keys/ --output my.index")
+def keys() -> None:
+    """Manage many keys."""
+
+
+@command_of(keys)("treering keys index --from-secret my.secret --generate 1000 --output my.index")
+@click.argument("key_paths", nargs=-1, metavar="[KEYS]...", type=click.Path(path_type=Path))
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="Index file to create (mode 0600).")
+@click.option("--dtype", type=click.Choice(["float16", "float32"]), default="float16", show_default=True)
+@click.option(
+    "--from-secret", type=click.Path(path_type=Path), help="Derive the keys of members from this file's bytes instead."
+)
+@click.option("--generate", type=click.IntRange(1), help="Members PREFIX-0, PREFIX-1, ...: that many.")
+@click.option("--prefix", default="user", show_default=True, help="With --generate.")
+@click.option("--first", type=click.IntRange(0), default=0, show_default=True, help="With --generate: first number.")
+@click.option("--names", type=click.Path(path_type=Path), help="Members named in this text file, one a line.")
+@key_options
+@shape_option
+def index(
+    key_paths: tuple[Path, ...],
+    output: Path,
+    dtype: str,
+    from_secret: Path | None,
+    generate: int | None,
+    prefix: str,
+    first: int,
+    names: Path | None,
+    family: dict[str, Any],
+    model: ModelSource,
+) -> None:
+    """Build an index of keys, for treering identify: key files and folders of them, or the members of a secret.
+
+    An index holds keys of one family: the same pattern, channels, radii and noise. It holds the keys' numbers and is as
+    secret as they are. The key of one member comes out again with keygen --from-secret FILE --member NAME; pattern,
+    channels, radii and model are options of both. Those of key files are the files' own.
+    """
+    from treering_verify.files import printable
+    from treering_verify.report import format_pvalue
+    from treering_verify.watermark.keys.index_file import blocks_of, write_index
+
+    if from_secret:
+        if key_paths or (generate is None) == (names is None):
+            raise UsageError("with --from-secret FILE, give --generate N or --names FILE, and no key files")
+        count, chosen, made = _members(from_secret, generate, prefix, first, names, family, model)
+    else:
+        if generate is not None or names is not None:
+            raise UsageError("--generate and --names need --from-secret FILE: head -c 32 /dev/urandom > FILE makes one")
+        count, chosen, made = _stored(key_paths)
+    with progress("Indexing", count) as advance:
+        write_index(output, chosen, count, blocks_of(_counted(made, advance), chosen), dtype)
+    size = output.stat().st_size / 2**20
+    click.echo(f"{printable(str(output))}: {count} keys ({chosen}), {dtype}, {size:.1f} MiB", err=True)
+    reach, sentence = reach_of(chosen)
+    corrected = format_pvalue(min(0.0, reach + log10(count)))
+    click.echo(f"{sentence}, {corrected} after the correction for {count} keys", err=True)
+
+
+@command_of(None)("treering identify images/*.png --keys my.index")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@keys_option
+@click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Best matches to list.")
+@verdict_options
+@pipeline_options
+def identify(
+    files: tuple[Path, ...],
+    key_paths: tuple[Path, ...],
+    top: int,
+    alpha: float,
+    style: str,
+    fail_on: tuple[str, ...],
+    model: ModelSource,
+    pipeline: Asked,
+) -> None:
+    """Say for each image which of many keys is in it, if any, and list the best matches.
+
+    Every p is corrected for all keys that were tried (Holm), so a match that is listed proves nothing unless its p is at
+    most alpha.
+    """
+    from treering_verify.detection.identification import identify_many
+    from treering_verify.models import load_model
+    from treering_verify.watermark.keys.index import load_keys
+
+    found, loaded = load_keys(key_paths), load_model(model)
+    verdicts = identify_many(files, found, model=loaded, alpha=alpha, top=top, pipeline=pipeline.pipeline(loaded))
+    print_verdicts(verdicts, len(files), "Identifying", style, fail_on, matches=True)
+
+
+def _stored(paths: tuple[Path, ...]) -> tuple[int, Family, Iterator[Key]]:
+    """Count, family and keys of key files, read one after another."""
+    from treering_verify.watermark.keys.index import key_files
+    from treering_verify.watermark.keys.key import Key
+
+    files = key_files(paths)
+    if not files:
+        raise UsageError("no keys to index: name key files or folders of them, or --from-secret FILE")
+    first = Key.load(files[0])
+    return len(files), first.family, chain([first], (Key.load(file) for file in files[1:]))
+
+
+def _members(
+    from_secret: Path,
+    generate: int | None,
+    prefix: str,
+    first: int,
+    names: Path | None,
+    options: dict[str, Any],
+    model: ModelSource,
+) -> tuple[int, Family, Iterator[Key]]:
+    """Count, family and keys of the members of a secret, made one after another."""
+    from treering_verify.files import printable
+    from treering_verify.models import latent_shape
+    from treering_verify.watermark.keys.key import Family, Key, is_name
+
+    secret, family = read_secret(from_secret, private=True), Family.choose(latent_shape(model), **options)
+    if generate is not None:
+        return generate, family, (Key.member(secret, family, f"{prefix}-{first + i}") for i in range(generate))
+    assert names is not None
+    shown = printable(str(names))
+    try:
+        listed = [line.strip() for line in names.read_text("utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {shown}: {getattr(error, 'strerror', error)}") from None
+    for number, name in enumerate(listed, 1):
+        if not is_name(name):
+            raise UsageError(
+                f"line {number} of {shown} is no name: give 1 to 64 letters, digits, '.', '_' or '-', "
+                "the first a letter or digit"
+            )
+    if len(set(listed)) < len(listed):
+        raise UsageError(f"{shown} names a member twice: leave one out")
+    return len(listed), family, (Key.member(secret, family, name) for name in listed)
+
+
+def _counted(made: Iterator[Key], advance: Callable[[], None]) -> Iterator[Key]:
+    for key in made:
+        yield key
+        advance()

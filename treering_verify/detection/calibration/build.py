@@ -1,0 +1,271 @@
+"""Build calibrations: unmarked images -> attacks -> noise_hat -> scores under fresh keys, and the classifier before that.
+
+Each image gives one score per stratum and detector, under a key drawn for that pair alone. So the n scores of a stratum are
+exchangeable with that of one more such image under any key of the family, which is all that a conformal p-value asks.
+Scoring an image under many keys would give more scores, but no more images, and p-values that claim too much.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from treering_verify.attacks import Distortion, parse
+from treering_verify.detection.calibration.calibration_file import CLEAN, Calibration, digest
+from treering_verify.detection.calibration.scores import CLASSIFIER, PUBLISHED, score, setting_of, unshrunk
+from treering_verify.errors import ImageError, UsageError
+from treering_verify.files import printable
+from treering_verify.generation.generator import DEFAULT_GUIDANCE, DEFAULT_STEPS, initial_noise
+from treering_verify.inversion.noise import denoise
+from treering_verify.inversion.recovery import Pipeline, recover_noise
+from treering_verify.media.images import fit, open_image, to_pil, to_tensor
+from treering_verify.models import LatentModel, pictures_only
+from treering_verify.watermark.embedding import embed, extract, features, groups
+from treering_verify.watermark.keys.key import Family, Key
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+    from treering_verify.detection.verification import Source
+
+# Training images come from seeds that neither users (below 2**32) nor benchmarks (below 2**40) draw from.
+_TRAINING_SEEDS = 1 << 48
+MIN_TRAINING = 8
+_BATCH = 16
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """An image that is not in a calibration: its path, and why."""
+
+    path: str
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class _Stratum:
+    """A way of processing: its name, and the attack, if any."""
+
+    name: str
+    attack: Distortion | None = None
+
+    def apply(self, pictures: list[Image.Image], seeds: Sequence[int], model: LatentModel) -> list[Image.Image]:
+        return self.attack.apply_many(pictures, seeds, model) if self.attack else pictures
+
+
+def calibrate(
+    sources: Iterable[Source],
+    family: Family,
+    *,
+    model: LatentModel,
+    attacks: Sequence[str] = (),
+    training: int = 0,
+    pipeline: Pipeline | None = None,
+    seed: int = 0,
+    advance: Callable[[], None] = lambda: None,
+) -> tuple[Calibration, list[Skipped]]:
+    """Score unmarked images, as they are and after attacks.
+
+    Parameters
+    ----------
+    sources : iterable of paths, bytes or PIL images
+        Unmarked images, like those that will be judged. Unreadable and repeated ones are left out.
+    family : Family
+        Of the keys that will be looked for.
+    model : LatentModel
+    attacks : sequence of str
+        A stratum each, such as ``jpeg:quality=25``, beside ``clean``. Attacks see the images at the model's size.
+    training : int
+        Marked images to generate, each under a key of its own, and as many unmarked ones, from which the classifier learns;
+        0: no classifier. The strata take turns over them.
+    pipeline : Pipeline, optional
+        `auto` noise inversion stands for `naive` here.
+    seed : int
+        Of keys, attacks and training images; public, non-negative.
+    advance : callable
+        Called after each image of each stratum, and after each training image.
+
+    Returns
+    -------
+    Calibration
+    list of Skipped
+        Images that were left out.
+
+    Raises
+    ------
+    UsageError
+        If no image can be used, a stratum is named twice, an attack cannot run, the family does not fit the model, or the
+        model makes clips.
+    """
+    pictures_only(model, "calibration")
+    pipeline = unshrunk(pipeline or Pipeline())
+    if family.latent_shape != model.latent_shape:
+        raise UsageError(
+            f"keys for noise {family.latent_shape} do not fit model {model.name!r} of {model.latent_shape}: choose others"
+        )
+    if (training and training < MIN_TRAINING) or seed < 0 or training < 0:
+        raise UsageError(f"training is {training}: give 0, or {MIN_TRAINING} or more; and a seed of 0 or more")
+    strata = [_Stratum(CLEAN), *(_Stratum(str(chosen), chosen) for chosen in map(parse, attacks))]
+    if len({s.name for s in strata}) < len(strata):
+        raise UsageError("an attack is named twice: each is a stratum of its own")
+    for stratum in strata:
+        if stratum.attack:
+            stratum.attack.check(model)
+    digests: set[str] = set()
+    learned = None
+    if training:
+        plan = Training(family, training, tuple(s.attack for s in strata), _TRAINING_SEEDS + (seed << 24))
+        learned = learn(plan, model, pipeline, advance, digests)
+    detectors = (*PUBLISHED, *([CLASSIFIER] if learned else []))
+    found: dict[str, dict[str, list[float]]] = {d: {s.name: [] for s in strata} for d in detectors}
+    residuals: list[float] = []
+
+    def passed() -> None:
+        for _ in strata:
+            advance()
+
+    pictures = _Pictures(sources, model, passed)
+    remaining, first = iter(pictures), 0
+    while batch := list(islice(remaining, pipeline.batch_size)):
+        for place, stratum in enumerate(strata):
+            processed = stratum.apply(batch, [seed + first + i for i in range(len(batch))], model)
+            digests.update(map(digest, processed))
+            noise_hat, solution = recover_noise(model, batch_of(processed), pipeline)
+            residuals += solution.residual.tolist()
+            for row in range(len(batch)):
+                numbers = np.random.default_rng([seed, place, first + row]).standard_normal(family.degrees_of_freedom)
+                key = Key.of(family, "null", numbers)
+                for detector in detectors:
+                    value = score(detector, noise_hat[row : row + 1], [key], learned)[0, 0]
+                    found[detector][stratum.name].append(float(value))
+                advance()
+        first += len(batch)
+    if not residuals:
+        raise UsageError("no image to calibrate on: name unmarked images that can be read")
+    calibration = Calibration(
+        setting_of(model, family, pipeline),
+        {d: {name: np.array(values) for name, values in by_stratum.items()} for d, by_stratum in found.items()},
+        frozenset(digests),
+        pictures.resized,
+        (min(residuals), max(residuals)) if np.isfinite(residuals).all() else None,
+        seed,
+        learned,
+        2 * training,
+    )
+    return calibration, pictures.skipped
+
+
+class _Pictures:
+    """Distinct pictures at the model's size, read as they are asked for; how many were resized, and what was left out."""
+
+    def __init__(self, sources: Iterable[Source], model: LatentModel, passed: Callable[[], None]) -> None:
+        self._sources, self._size, self._passed = sources, model.image_size, passed
+        self.resized = 0
+        self.skipped: list[Skipped] = []
+
+    def __iter__(self) -> Iterator[Image.Image]:
+        seen: set[str] = set()
+        for source in self._sources:
+            path = str(source) if isinstance(source, (str, Path)) else ""
+            try:
+                picture, note = fit(open_image(source), self._size)
+            except ImageError as error:
+                self._skip(path, error.code, printable(error.reason))
+                continue
+            name = digest(picture)
+            if name in seen:
+                self._skip(path, "repeated", "the same pixels as an image before it, which would count twice")
+                continue
+            seen.add(name)
+            self.resized += bool(note)
+            yield picture
+
+    def _skip(self, path: str, code: str, reason: str) -> None:
+        self.skipped.append(Skipped(path, code, reason))
+        self._passed()
+
+
+def batch_of(pictures: Sequence[Image.Image]) -> torch.Tensor:
+    """Put RGB pictures of one size into one batch, (B, 3, H, W)."""
+    import torch
+
+    return torch.cat([to_tensor(picture) for picture in pictures])
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a classifier learns from.
+
+    Attributes
+    ----------
+    family : Family
+    count : int
+        Marked images, each under a key of its own, and as many unmarked ones.
+    attacks : tuple of Distortion or None
+        Image i goes through number i modulo their count; None leaves it as it is.
+    seed : int
+        Of the first key and image; those that follow count up.
+    """
+
+    family: Family
+    count: int
+    attacks: tuple[Distortion | None, ...]
+    seed: int
+
+
+def learn(
+    training: Training,
+    model: LatentModel,
+    pipeline: Pipeline,
+    advance: Callable[[], None],
+    digests: set[str] | None = None,
+) -> dict[str, Any]:
+    """Train the classifier on images that are generated for it, and return its state; their digests go into a set."""
+    from treering_detectors.classifier import NONE, key_pipeline
+
+    family, count, first = training.family, training.count, training.seed
+    keys = [Key.generate(model.latent_shape, **options_of(family), name=f"k{i}", seed=first + i) for i in range(count)]
+    estimates, labels = [], [*(key.name for key in keys), *[NONE] * count]
+    for i, made in enumerate(generate_under([*keys, *[None] * count], first, model)):
+        attack = training.attacks[i % len(training.attacks)]
+        picture = attack.apply(made, first + i, model) if attack else made
+        if digests is not None:
+            digests.add(digest(picture))
+        noise_hat, _ = recover_noise(model, to_tensor(picture), pipeline)
+        estimates.append(features(extract(noise_hat, family), family)[0])
+        advance()
+    numbers = np.stack([key.numbers for key in keys])
+    classifier = key_pipeline([key.name for key in keys], numbers, groups(family))
+    state: dict[str, Any] = classifier.fit(np.stack(estimates), labels)["classify"].state()
+    return state
+
+
+def generate_under(
+    keys: Sequence[Key | None], seed: int, model: LatentModel, *, steps: int = DEFAULT_STEPS
+) -> Iterator[Image.Image]:
+    """Generate one image per key, or None, from seeds that count up: as `generate` does, in batches although keys differ."""
+    import torch
+
+    for start in range(0, len(keys), _BATCH):
+        part = keys[start : start + _BATCH]
+        seeds = [seed + start + i for i in range(len(part))]
+        noise = initial_noise(model.latent_shape, seeds)
+        noise = torch.cat([embed(n[None], key) if key else n[None] for n, key in zip(noise, part, strict=True)])
+        labels = [model.classes[s % len(model.classes)] if model.classes else None for s in seeds]
+        with torch.inference_mode():
+            latents = denoise(model, noise, steps=steps, conditions=labels, guidance=DEFAULT_GUIDANCE)
+            images = model.decode(latents)
+        yield from map(to_pil, images)
+
+
+def options_of(family: Family) -> dict[str, Any]:
+    """Return the arguments with which `Key.generate` makes a key of the family."""
+    names = ("pattern", "channels", "inner_radius", "outer_radius")
+    return {name: getattr(family, name) for name in names}

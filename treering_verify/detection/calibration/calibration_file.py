@@ -1,0 +1,246 @@
+"""Calibration files: the scores of unmarked images, for detectors whose own p-value or threshold cannot be trusted.
+
+One JSON file, version 1. It names what it holds for (model, weights, size, family, inversion), lists digests of the images
+that went in, and per detector and stratum (a way in which images were processed) one score per image, each under a key drawn
+for that pair alone. It holds no key and no picture, so it need not be secret; but whoever can change it can change verdicts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from operator import index
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from treering_verify.errors import UsageError
+from treering_verify.files import printable, write_atomic
+from treering_verify.watermark.keys.key import Family
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+SCHEMA_VERSION = 1
+CLEAN = "clean"
+_TYPE = "treering calibration"
+_MAX_FILE_BYTES = 1024**3
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a calibration holds for: everything but the images that a score depends on.
+
+    Attributes
+    ----------
+    model, weights : str
+        Name, and digest of the weights.
+    image_size : (height, width)
+    family : Family
+    pipeline : dict
+        Inversions and their settings, as text and numbers.
+    version : str
+        Of this package.
+    """
+
+    model: str
+    weights: str
+    image_size: tuple[int, int]
+    family: Family
+    pipeline: Mapping[str, str | int]
+    version: str
+
+    def differences(self, other: Setting) -> list[str]:
+        """Say where another setting differs, in words; empty where a calibration of this one holds for it."""
+        found = []
+        if self.weights != other.weights:  # a folder may be named in several ways
+            found.append(f"model {self.model} of weights {self.weights}, not {other.model} of weights {other.weights}")
+        if self.image_size != other.image_size:
+            found.append(f"images of {self.image_size}, not {other.image_size}")
+        if self.family != other.family:
+            found.append(f"keys of {self.family}, not of {other.family}")
+        for name in sorted({*self.pipeline, *other.pipeline}):
+            mine, its = self.pipeline.get(name), other.pipeline.get(name)
+            if mine != its:
+                found.append(f"{name.replace('_', '-')} {mine}, not {its}")
+        if self.version != other.version:
+            found.append(f"version {self.version} of treering-verify, not {other.version}")
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """Null scores and what they hold for.
+
+    Attributes
+    ----------
+    setting : Setting
+    scores : dict
+        Detector -> stratum -> (n,) float64: one score per image, under a fresh key each.
+    digests : frozenset of str
+        `digest` of every picture that went in, in every stratum, and of those that the classifier learned from.
+    resized : int
+        Images, of n, that had another size and were fitted to the model's.
+    residual : (low, high) or None
+        Range of the decoder inversion's relative residual over all strata; None for an inversion that reports none.
+    seed : int
+        Public; keys and attacks were drawn from it.
+    learned : dict or None
+        `KeyClassifier.state`.
+    training : int
+        Images, marked and unmarked, that the classifier learned from.
+    """
+
+    setting: Setting
+    scores: Mapping[str, Mapping[str, npt.NDArray[np.float64]]]
+    digests: frozenset[str] = field(repr=False)
+    resized: int
+    residual: tuple[float, float] | None
+    seed: int
+    learned: Mapping[str, Any] | None = None
+    training: int = 0
+
+    def __post_init__(self) -> None:
+        sizes = {len(scores) for strata in self.scores.values() for scores in strata.values()}
+        if len(sizes) != 1 or min(sizes) < 1:
+            raise UsageError(
+                "a calibration needs as many scores in each stratum, one per image, and at least one image"
+            )
+        if not all(np.isfinite(s).all() for strata in self.scores.values() for s in strata.values()):
+            raise UsageError("a calibration's scores must be finite")
+        if len({tuple(strata) for strata in self.scores.values()}) != 1:
+            raise UsageError("a calibration needs the same strata for every detector")
+
+    @property
+    def count(self) -> int:
+        """Images n in each stratum; no p-value is below 1 / (n + 1)."""
+        return len(next(iter(next(iter(self.scores.values())).values())))
+
+    @property
+    def strata(self) -> tuple[str, ...]:
+        """Names of the strata: ``clean`` and attacks, as text."""
+        return tuple(next(iter(self.scores.values())))
+
+    @property
+    def detectors(self) -> tuple[str, ...]:
+        """Detectors that are calibrated."""
+        return tuple(self.scores)
+
+    def save(self, path: str | Path) -> None:
+        """Write the file, whole or not at all.
+
+        Raises
+        ------
+        UsageError
+            If it cannot be written.
+        """
+        content = self._content()
+        text = json.dumps({**content, "checksum": _checksum(content)}, allow_nan=False) + "\n"
+        try:
+            write_atomic(path, text.encode())
+        except OSError as error:
+            raise UsageError(f"cannot write {printable(str(path))}: {error.strerror}") from error
+
+    @classmethod
+    def load(cls, path: str | Path) -> Calibration:
+        """Read a file.
+
+        Raises
+        ------
+        UsageError
+            If it is missing, damaged, or no calibration of a known version.
+        """
+        shown = printable(str(path))
+        try:
+            with open(path, "rb") as file:
+                content = json.loads(file.read(_MAX_FILE_BYTES))
+            if content.pop("checksum") != _checksum(content):
+                raise UsageError(f"{shown} is damaged, or was changed by hand: make it again with treering calibrate")
+            if content["type"] != _TYPE or content["schema_version"] != SCHEMA_VERSION:
+                raise ValueError
+            return cls._parse(content)
+        except OSError as error:
+            raise UsageError(f"cannot read {shown}: {error.strerror}") from error
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise UsageError(
+                f"{shown} is not a calibration file of version {SCHEMA_VERSION}: make one with treering calibrate"
+            ) from error
+
+    @classmethod
+    def _parse(cls, content: dict[str, Any]) -> Calibration:
+        family = content["family"]
+        height, width = map(index, content["image_size"])
+        setting = Setting(
+            str(content["model"]),
+            str(content["weights"]),
+            (height, width),
+            Family(
+                str(family["pattern"]),
+                tuple(map(index, family["channels"])),
+                index(family["inner_radius"]),
+                index(family["outer_radius"]),
+                tuple(map(index, family["latent_shape"])),  # type: ignore[arg-type]
+            ),
+            dict(content["pipeline"]),
+            str(content["version"]),
+        )
+        scores = {
+            str(detector): {str(name): np.array(values, dtype=np.float64) for name, values in strata.items()}
+            for detector, strata in content["scores"].items()
+        }
+        residual = content["residual"]
+        if residual is not None:
+            low, high = map(float, residual)
+            residual = (low, high)
+        return cls(
+            setting,
+            scores,
+            frozenset(map(str, content["digests"])),
+            index(content["resized"]),
+            residual,
+            index(content["seed"]),
+            content["learned"],
+            index(content["training"]),
+        )
+
+    def _content(self) -> dict[str, Any]:
+        family = self.setting.family
+        return {
+            "type": _TYPE,
+            "schema_version": SCHEMA_VERSION,
+            "version": self.setting.version,
+            "model": self.setting.model,
+            "weights": self.setting.weights,
+            "image_size": list(self.setting.image_size),
+            "family": {
+                "pattern": family.pattern,
+                "channels": list(family.channels),
+                "inner_radius": family.inner_radius,
+                "outer_radius": family.outer_radius,
+                "latent_shape": list(family.latent_shape),
+            },
+            "pipeline": dict(self.setting.pipeline),
+            "images": self.count,
+            "resized": self.resized,
+            "residual": self.residual,
+            "seed": self.seed,
+            "strata": list(self.strata),
+            "scores": {d: {s: values.tolist() for s, values in strata.items()} for d, strata in self.scores.items()},
+            "learned": dict(self.learned) if self.learned is not None else None,
+            "training": self.training,
+            "digests": sorted(self.digests),
+        }
+
+
+def digest(picture: Image.Image) -> str:
+    """Digest of an RGB picture's pixels, 16 hexadecimal digits: the same picture in another lossless file has the same."""
+    content = f"{picture.width}x{picture.height}|".encode() + picture.tobytes()
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

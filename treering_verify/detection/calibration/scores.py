@@ -1,0 +1,131 @@
+"""Scores that need a calibration: how well keys fit an image, larger meaning 'more likely marked', and no p-value yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from treering_verify import __version__
+from treering_verify.detection.calibration.calibration_file import Setting
+from treering_verify.errors import UsageError
+from treering_verify.inversion import decoder as decoder_inversion
+from treering_verify.inversion.noise import AUTO
+from treering_verify.inversion.recovery import Pipeline
+from treering_verify.models import LatentModel
+from treering_verify.models.weights import fingerprint
+from treering_verify.watermark.embedding import extract, features, groups, key_coefficients
+from treering_verify.watermark.keys.key import Family, Key
+
+if TYPE_CHECKING:
+    import torch
+    from sklearn.pipeline import Pipeline as Classifier
+
+    Scores = npt.NDArray[np.float64]
+
+CHI_SQUARE, DISTANCE, CLASSIFIER = "chi-square", "distance", "classifier"
+PUBLISHED = (CHI_SQUARE, DISTANCE)
+DETECTORS = (*PUBLISHED, CLASSIFIER)
+_SMALLEST = -1e6  # log10 of a p-value that stands for zero
+
+
+def score(
+    detector: str, noise_hat: torch.Tensor, keys: Sequence[Key], learned: Mapping[str, Any] | None = None
+) -> Scores:
+    """Score every key, all of one family, on every image.
+
+    Parameters
+    ----------
+    detector : {"chi-square", "distance", "classifier"}
+        `chi-square`: minus log10 of Tree-Ring's published p-value, which is taken for a statistic here. `distance`: minus
+        the mean absolute difference, by which Hong et al. name the nearest key. `classifier`: log-odds of the key against
+        none.
+    noise_hat : (B, C, h, w)
+    keys : sequence of Key
+        m of one family.
+    learned : mapping, optional
+        `KeyClassifier.state`, for `classifier`.
+
+    Returns
+    -------
+    (B, m) float64
+
+    Raises
+    ------
+    UsageError
+        If there is no such detector, or nothing was learned for the classifier.
+    """
+    family = keys[0].family
+    coefficients = extract(noise_hat, family)
+    if detector == CLASSIFIER:
+        if learned is None:
+            raise UsageError("no classifier was learned: calibrate with --classifier-images")
+        pipeline = classifier_of(family, keys, learned)
+        return np.asarray(pipeline.decision_function(features(coefficients, family)))
+    if detector not in _PUBLISHED:
+        raise UsageError(f"no detector {detector!r} to calibrate: choose one of {', '.join(DETECTORS)}")
+    flat = coefficients.reshape(len(coefficients), -1)
+    patterns = np.stack([key_coefficients(key).ravel() for key in keys])
+    return _PUBLISHED[detector](flat, patterns)
+
+
+def unshrunk(pipeline: Pipeline) -> Pipeline:
+    """Return the pipeline with `naive` for `auto`: published statistics take noise_hat for noise of unit power."""
+    return replace(pipeline, noise_method="naive") if pipeline.noise_method == AUTO else pipeline
+
+
+def setting_of(model: LatentModel, family: Family, pipeline: Pipeline) -> Setting:
+    """Say what scores of this family on this model depend on; the batch size is not among it."""
+    method = pipeline.inversion
+    if method == decoder_inversion.AUTO:
+        method = decoder_inversion.default_method(refined=model.refine is not None)
+    return Setting(
+        model.name,
+        fingerprint(model),
+        model.image_size,
+        family,
+        {
+            "inversion": method,
+            "settings": repr(pipeline.settings or decoder_inversion.DEFAULTS[method]),
+            "noise_inversion": pipeline.noise_method,
+            "steps": pipeline.steps,
+            "precision": pipeline.precision,
+        },
+        __version__,
+    )
+
+
+def classifier_of(family: Family, keys: Sequence[Key], learned: Mapping[str, Any]) -> Classifier:
+    """Build the classifier for these keys from what was learned on others; UsageError if that does not fit the family."""
+    from treering_detectors.classifier import key_pipeline
+
+    pipeline = key_pipeline([key.name for key in keys], np.stack([key.numbers for key in keys]), groups(family))
+    try:
+        pipeline["classify"].restore(learned)
+        pipeline["whiten"].fit(np.zeros((1, family.degrees_of_freedom)))
+    except ValueError as error:
+        raise UsageError(f"the classifier does not fit ({error}): calibrate again") from error
+    return pipeline
+
+
+def _chi_square(coefficients: npt.NDArray[np.complex128], patterns: npt.NDArray[np.complex128]) -> Scores:
+    from treering_detectors import noncentral_chi_square_test
+
+    return np.array(
+        [[-max(_SMALLEST, noncentral_chi_square_test(y, k).log10_pvalue) for k in patterns] for y in coefficients]
+    )
+
+
+def _distance(coefficients: npt.NDArray[np.complex128], patterns: npt.NDArray[np.complex128]) -> Scores:
+    from treering_detectors import nearest_keys
+
+    return -nearest_keys(coefficients, patterns)[1]
+
+
+_PUBLISHED: dict[str, Callable[[npt.NDArray[np.complex128], npt.NDArray[np.complex128]], Scores]] = {
+    CHI_SQUARE: _chi_square,
+    DISTANCE: _distance,
+}

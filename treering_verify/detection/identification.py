@@ -1,0 +1,158 @@
+"""Identify images: which of many keys, if any, is in this image? The open set: none is an answer.
+
+Every key of the index is tried, so p is Holm-corrected for all of them, and alpha bounds the chance that an image without
+any of these keys is given to one. The keys of an index file are rounded; the p-values printed are upper bounds of those of
+the exact keys (`treering_detectors.bounded_cosine_tests`). Keys given as key files are not rounded: they get what `verify`
+gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from treering_verify.detection.evidence import rank
+from treering_verify.detection.verification import DEFAULT_ALPHA, check_shape, judge_many
+from treering_verify.errors import KeyFileError, UsageError
+from treering_verify.inversion.recovery import Pipeline
+from treering_verify.models import LatentModel, load_model
+from treering_verify.results import KeyEvidence, Verdict
+from treering_verify.watermark.embedding import extract, features
+from treering_verify.watermark.keys.index import KeyIndex, group_keys
+from treering_verify.watermark.keys.key import Key
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    import torch
+    from treering_detectors import Evidence
+
+    from treering_verify.detection.verification import Source
+
+    Keys = Key | KeyIndex | Sequence[Key | KeyIndex]
+
+DEFAULT_TOP = 5
+# Rows beyond the ones asked for that are judged again in float64, so that the float32 pass hides none of the best.
+_SPARE_ROWS = 32
+
+
+def identify(
+    source: Source,
+    keys: Keys,
+    *,
+    model: LatentModel | None = None,
+    alpha: float = DEFAULT_ALPHA,
+    top: int = DEFAULT_TOP,
+    pipeline: Pipeline | None = None,
+) -> Verdict:
+    """Find the key in one image; see `identify_many`."""
+    return next(iter(identify_many([source], keys, model=model, alpha=alpha, top=top, pipeline=pipeline)))
+
+
+def identify_many(
+    sources: Iterable[Source],
+    keys: Keys,
+    *,
+    model: LatentModel | None = None,
+    alpha: float = DEFAULT_ALPHA,
+    top: int = DEFAULT_TOP,
+    pipeline: Pipeline | None = None,
+) -> Iterator[Verdict]:
+    """Find the keys in images, lazily, batch by batch, one verdict per source in the order of the sources.
+
+    Parameters
+    ----------
+    sources : iterable of paths, bytes or PIL images
+        A source that cannot be read gives a verdict with status "error"; the others are still judged.
+    keys : Key, KeyIndex, or sequence of both
+        All are tried; p-values are Holm-corrected over them.
+    model : LatentModel, optional
+        The embedded model when left out.
+    alpha : float
+        False-positive rate per image, over all keys together, 0 < alpha < 1.
+    top : int
+        Matches that a verdict's `evidence` holds, the best first, whether or not they are significant.
+    pipeline : Pipeline, optional
+
+    Yields
+    ------
+    Verdict
+        As `verify_many` gives it. A match's statistic is the cosine, for rounded keys a lower bound of it.
+
+    Raises
+    ------
+    UsageError
+        If there is no key, two have the same name, a key does not fit the model, or alpha or top is out of range.
+    KeyFileError
+        If a key that is about to be named is damaged in its index.
+    """
+    indexes = gather(keys)
+    model = model or load_model()
+    for index in indexes:
+        check_shape(f"a family of keys ({index.family})", index.family.latent_shape, model)
+    if top < 1:
+        raise UsageError(f"top is {top}: ask for at least 1 match")
+    yield from judge_many(
+        sources,
+        lambda noise_hat, _: search(noise_hat, indexes, top),
+        sum(map(len, indexes)),
+        model=model,
+        alpha=alpha,
+        pipeline=pipeline or Pipeline(),
+    )
+
+
+def gather(keys: Keys) -> list[KeyIndex]:
+    """Bring keys and indexes into indexes, and refuse two keys of one name."""
+    given = [keys] if isinstance(keys, (Key, KeyIndex)) else list(keys)
+    indexes = [k for k in given if isinstance(k, KeyIndex)] + group_keys([k for k in given if isinstance(k, Key)])
+    if not indexes:
+        raise UsageError("no key to look for: give at least one")
+    if len(indexes) > 1:  # within one, names were found distinct when it was made
+        names, counts = np.unique(np.concatenate([i.facts["name"] for i in indexes]), return_counts=True)
+        if counts.max() > 1:
+            raise UsageError(
+                f"two keys are called {names[counts.argmax()].decode()!r}, so a verdict could not say which matched: "
+                "rename one (keygen --name), or leave one out"
+            )
+    return indexes
+
+
+def search(
+    noise_hat: torch.Tensor, indexes: Sequence[KeyIndex], top: int = DEFAULT_TOP
+) -> list[tuple[KeyEvidence, ...]]:
+    """Test every key of the indexes on noise_hat, (B, C, h, w): per image the `top` best, Holm-adjusted over all.
+
+    Raises
+    ------
+    KeyFileError
+        If a key that is about to be named is damaged in its index.
+    """
+    found: list[list[tuple[str, str, Evidence]]] = [[] for _ in range(len(noise_hat))]
+    for index in indexes:
+        estimates = features(extract(noise_hat, index.family), index.family)
+        for some, image in zip(_strongest(estimates, index, top + _SPARE_ROWS), found, strict=True):
+            image += some
+    tried = sum(map(len, indexes))
+    return [rank(image, tried)[:top] for image in found]
+
+
+def _strongest(
+    estimates: npt.NDArray[np.float64], index: KeyIndex, keep: int
+) -> Iterator[list[tuple[str, str, Evidence]]]:
+    """Per image, (B, d), the keys of an index with the smallest p-values, in the order of the index."""
+    import torch
+    from treering_detectors import bounded_cosine_tests, nearest_rows
+
+    try:
+        nearest = nearest_rows(estimates, index.numbers, index.lengths, keep, torch.get_num_threads())
+    except ValueError as error:
+        if not np.isfinite(estimates).all():
+            raise
+        # Only damaged numbers are left; the message holds none of them.
+        raise KeyFileError(f"the key index {index.source} is damaged: {error}") from None
+    for image, rows in zip(estimates, nearest, strict=True):
+        names, fingerprints, numbers = index.entries(rows)
+        evidence = bounded_cosine_tests(image, numbers, index.facts["drift"][rows])
+        yield list(zip(names, fingerprints, evidence, strict=True))

@@ -1,0 +1,124 @@
+"""Messages in images: put one into a key of pattern `gaussian-shading`, and read what an image carries under a key.
+
+Reading asks less than `verify` does, whether there is *any* message under the key's cipher, and so needs more evidence: the
+p-value is that of the likeliest of all messages as long as the key's own, exact (`patterns.shading.read_message`). One that
+is not significant is noise, and is not given out.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from treering_verify.detection.evidence import rank
+from treering_verify.detection.verification import DEFAULT_ALPHA, check_shape, judge_many
+from treering_verify.errors import UsageError
+from treering_verify.inversion.recovery import Pipeline
+from treering_verify.models import LatentModel, load_model
+from treering_verify.results import DETECTED, Verdict
+from treering_verify.watermark.embedding import extract, features
+from treering_verify.watermark.keys.key import Key
+from treering_verify.watermark.patterns.gaussian_shading import CIPHER_BYTES, MESSAGE_BYTES, read_message
+
+if TYPE_CHECKING:
+    import torch
+
+    from treering_verify.detection.verification import Source
+    from treering_verify.results import KeyEvidence
+
+_PATTERN = "gaussian-shading"
+
+
+def with_message(key: Key, message: str | bytes) -> Key:
+    """Return the key with another message in it: what its images carry.
+
+    Parameters
+    ----------
+    key : Key
+        Of pattern `gaussian-shading`. A key without a message of your own carries 32 random bytes.
+    message : str or bytes
+        1 to 32 bytes, of UTF-8 if it is text, the last not zero. The shorter it is, the more often it is repeated.
+
+    Raises
+    ------
+    UsageError
+        If the key carries no message, or the message is empty, too long or ends in a zero byte.
+    """
+    _check_pattern(key)
+    data = message.encode() if isinstance(message, str) else message
+    if len(data) > MESSAGE_BYTES:
+        raise UsageError(
+            f"the message has {len(data)} bytes: use at most {MESSAGE_BYTES}, such as a number that names it"
+        )
+    if not data or data.endswith(b"\0"):
+        raise UsageError("the message is empty or ends in a zero byte, which fills messages up: give one that does not")
+    written = np.frombuffer(data.ljust(MESSAGE_BYTES, b"\0"), dtype=np.uint8)
+    return replace(key, numbers=np.concatenate([key.numbers[:CIPHER_BYTES], written]))
+
+
+def decode_many(
+    sources: Iterable[Source],
+    key: Key,
+    *,
+    model: LatentModel | None = None,
+    alpha: float = DEFAULT_ALPHA,
+    pipeline: Pipeline | None = None,
+) -> Iterator[Verdict]:
+    """Read the messages of images, lazily, batch by batch, one verdict per source in the order of the sources.
+
+    Parameters
+    ----------
+    sources : iterable of paths, bytes or PIL images
+    key : Key
+        Of pattern `gaussian-shading`; of the message in it only the length plays a part.
+    model, alpha, pipeline
+        As `verify_many`.
+
+    Yields
+    ------
+    Verdict
+        `message` is text, or hexadecimal digits where the bytes are none, and "" where there is none at `alpha`. Single
+        bits of a message that is found can still be wrong.
+
+    Raises
+    ------
+    UsageError
+        If the key carries no message or does not fit the model, or alpha is out of range.
+    """
+    _check_pattern(key)
+    model = model or load_model()
+    check_shape(f"key {key.name!r}", key.latent_shape, model)
+    read: deque[bytes] = deque()
+
+    def weigh_images(noise_hat: torch.Tensor, _: torch.Tensor) -> list[tuple[KeyEvidence, ...]]:
+        found = []
+        for row in features(extract(noise_hat, key), key):
+            message, evidence = read_message(row, key.numbers)
+            read.append(message)
+            found.append(rank([(key.name, key.fingerprint, evidence)], 1))
+        return found
+
+    verdicts = judge_many(sources, weigh_images, 1, model=model, alpha=alpha, pipeline=pipeline or Pipeline())
+    for verdict in verdicts:
+        message = read.popleft() if verdict.status == "ok" else b""
+        yield replace(verdict, message=_text(message) if verdict.verdict == DETECTED else "")
+
+
+def _text(message: bytes) -> str:
+    try:
+        text = message.decode()
+    except UnicodeDecodeError:
+        return message.hex()
+    return text if text.isprintable() else message.hex()
+
+
+def _check_pattern(key: Key) -> None:
+    if key.pattern != _PATTERN:
+        raise UsageError(
+            f"key {key.name!r} of pattern {key.pattern} carries no message: make one with "
+            f"treering keygen --pattern {_PATTERN} --message TEXT"
+        )

@@ -1,0 +1,269 @@
+"""A model's self-test: how much of what is written into the noise comes back through this very model.
+
+noise -> image -> noise_hat on images made here and now, marked and unmarked, in several settings. One attack is tried, so
+that no setting is recommended that it leaves behind; `treering attack` and `treering benchmark` measure the others.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from treering_verify.attacks import parse
+from treering_verify.detection.evidence import weigh
+from treering_verify.errors import UsageError
+from treering_verify.generation.generator import generate
+from treering_verify.inversion.noise import invert
+from treering_verify.inversion.recovery import Pipeline, recover_noise
+from treering_verify.media.images import to_tensor
+from treering_verify.models import LatentModel
+from treering_verify.models.profile import FLOOR, KIND
+from treering_verify.models.weights import dtypes, fingerprint
+from treering_verify.results import SCHEMA_VERSION
+from treering_verify.watermark.keys.key import Key
+from treering_verify.watermark.spectrum import half_plane, read
+
+if TYPE_CHECKING:
+    import torch
+
+BANDS = 4
+ATTACK = "jpeg:quality=50"
+SETTINGS = (
+    Pipeline(inversion="encoder"),
+    Pipeline(),
+    Pipeline(noise_method="exact"),
+    Pipeline(steps=20),
+)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one setting gave.
+
+    Attributes
+    ----------
+    inversion, noise_method, steps
+        The setting, as `Pipeline` has it.
+    error : float
+        |noise_hat - noise| / |noise|, mean of the marked images.
+    agreement : tuple of float
+        Correlation of noise_hat with the noise, by frequency: a band each from DC to the highest.
+    log10_marked, log10_attacked, log10_unmarked : float
+        Median log10 p of the marked images, of the same after `ATTACK`, and the smallest of the unmarked.
+    seconds : float
+        An image.
+    """
+
+    inversion: str
+    noise_method: str
+    steps: int
+    error: float
+    agreement: tuple[float, ...]
+    log10_marked: float
+    log10_attacked: float
+    log10_unmarked: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class SelfTest:
+    """What a model's self-test found; `record` is JSON-ready.
+
+    Attributes
+    ----------
+    weights, dtypes, tile
+        Which model it was, as `Profile` has them.
+    precision : str
+        Of the autoencoder's passes in every setting.
+    autoencoder_error : float
+        |E(x) - z_0| / |z_0|, x being the picture as a file holds it.
+    ode_error : float
+        |noise_hat - noise| / |noise| of `exact` inversion from the true latent on the generating grid, without prompt and at
+        guidance 1, as verification has to: what prompt and guidance hide. It solves another equation than the one that
+        generated, so it may exceed 1.
+    """
+
+    model: str
+    weights: str
+    dtypes: str
+    tile: int
+    precision: str
+    latent_shape: tuple[int, int, int]
+    image_size: tuple[int, int]
+    images: int
+    generation_steps: int
+    guidance: float
+    seconds_generating: float
+    autoencoder_error: float
+    ode_error: float
+    trials: tuple[Trial, ...]
+
+    @property
+    def best(self) -> Trial:
+        """The trial with most evidence over marked images, as they are and attacked together, and the faster of equals.
+
+        Of those that find the median marked image as it is, if any does. On clean images alone the best may be one that
+        an attack leaves behind.
+        """
+        sound = [trial for trial in self.trials if trial.log10_marked <= FLOOR]
+        return min(sound or self.trials, key=lambda trial: (trial.log10_marked + trial.log10_attacked, trial.seconds))
+
+    @property
+    def usable(self) -> bool:
+        """Whether the best setting finds the median marked image at 1e-6."""
+        return self.best.log10_marked <= FLOOR
+
+    def record(self) -> dict[str, Any]:
+        """Everything, with the recommended setting under its name: what `profiles.Profile` reads."""
+        best = self.best
+        chosen = {
+            "inversion": best.inversion,
+            "noise_inversion": best.noise_method,
+            "steps": best.steps,
+            "precision": self.precision,
+            "log10_marked": best.log10_marked,
+        }
+        return {
+            "type": KIND,
+            "schema_version": SCHEMA_VERSION,
+            **asdict(self),
+            "usable": self.usable,
+            "recommended": chosen,
+        }
+
+
+def check_model(
+    model: LatentModel,
+    *,
+    count: int = 4,
+    steps: int = 20,
+    guidance: float = 2.0,
+    prompts: Sequence[str | None] | None = None,
+    seed: int = 0,
+    batch_size: int = 4,
+    precision: str = "float32",
+) -> SelfTest:
+    """Mark, generate, invert and weigh `count` images and their unmarked twins.
+
+    Parameters
+    ----------
+    model : LatentModel
+    count : int
+        Marked images, 2 or more; each has a fresh key of its own.
+    steps, guidance, prompts
+        Of generation, as `generate` has them; classes take turns, or no prompt, when prompts are left out.
+    seed : int
+        Of the first image.
+    batch_size : int
+    precision : {"float32", "bfloat16", "float16"}
+        Of the autoencoder's passes in the decoder inversion, in every setting.
+
+    Raises
+    ------
+    UsageError
+        If there are fewer than 2 images.
+    """
+    import torch
+
+    if count < 2:
+        raise UsageError(f"count is {count}: test 2 images or more")
+    seeds = list(range(seed, seed + count))
+    keys = [Key.generate(model.latent_shape, seed=each) for each in seeds]
+    chosen = list(prompts) if prompts is not None else None
+    options: dict[str, Any] = {"steps": steps, "guidance": guidance, "batch_size": batch_size}
+    started = time.perf_counter()
+    marked = [
+        made
+        for i, key in enumerate(keys)
+        for made in generate(model, key, seeds=[seeds[i]], prompts=chosen and [chosen[i]], **options)
+    ]
+    plain = list(generate(model, None, seeds=seeds, prompts=chosen, **options))
+    seconds = (time.perf_counter() - started) / (2 * count)
+    noise = torch.stack([made.noise for made in marked])
+    latent = torch.stack([made.latent for made in marked])
+    pixels = torch.cat([to_tensor(made.image) for made in (*marked, *plain)])
+    attacked = torch.cat([to_tensor(parse(ATTACK).apply(made.image)) for made in marked])
+    with torch.inference_mode():
+        autoencoder = torch.cat([model.encode(part) for part in pixels[:count].split(batch_size)])
+        back = torch.cat([invert(model, part, "exact", steps=steps) for part in latent.split(batch_size)])
+    return SelfTest(
+        model.name,
+        fingerprint(model),
+        dtypes(model),
+        model.tile,
+        precision,
+        model.latent_shape,
+        model.image_size,
+        count,
+        steps,
+        guidance,
+        seconds,
+        _relative(autoencoder, latent),
+        _relative(back, noise),
+        tuple(
+            _trial(model, replace(setting, precision=precision), pixels, attacked, noise, keys, batch_size)
+            for setting in _settings(steps)
+        ),
+    )
+
+
+def _settings(steps: int) -> tuple[Pipeline, ...]:
+    """Choose what to try; where few steps generate, which is all that some networks know, those steps too."""
+    few = steps < min(each.steps for each in SETTINGS)
+    return (*SETTINGS, Pipeline(noise_method="exact", steps=steps)) if few else SETTINGS
+
+
+def _trial(
+    model: LatentModel,
+    pipeline: Pipeline,
+    pixels: torch.Tensor,
+    attacked: torch.Tensor,
+    noise: torch.Tensor,
+    keys: list[Key],
+    batch_size: int,
+) -> Trial:
+    import torch
+
+    def recovered(images: torch.Tensor) -> torch.Tensor:
+        return torch.cat([recover_noise(model, part, pipeline)[0] for part in images.split(batch_size)])
+
+    def pvalues(found: torch.Tensor) -> list[float]:
+        return [weigh(row[None], [key])[0][0].log10_adjusted for row, key in zip(found, keys, strict=True)]
+
+    started = time.perf_counter()
+    found = recovered(pixels)
+    seconds = (time.perf_counter() - started) / len(pixels)
+    marked, unmarked = found.split(len(keys))
+    return Trial(
+        pipeline.inversion,
+        pipeline.noise_method,
+        pipeline.steps,
+        _relative(marked, noise),
+        _agreement(marked, noise),
+        float(np.median(pvalues(marked))),
+        float(np.median(pvalues(recovered(attacked)))),
+        float(min(pvalues(unmarked))),
+        seconds,
+    )
+
+
+def _relative(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    return float(((found - wanted).flatten(1).norm(dim=1) / wanted.flatten(1).norm(dim=1)).mean())
+
+
+def _agreement(found: torch.Tensor, wanted: torch.Tensor) -> tuple[float, ...]:
+    """Correlation by frequency, in `BANDS` bands of equal width from DC to the corner."""
+    bins = half_plane(*wanted.shape[-2:])
+    theirs, ours = (read(z, bins).numpy() for z in (found, wanted))
+    band = np.minimum(bins.ring * BANDS // (bins.ring.max() + 1), BANDS - 1)
+    return tuple(
+        float(
+            (theirs[..., band == b] * ours[..., band == b].conj()).real.sum()
+            / np.sqrt((abs(theirs[..., band == b]) ** 2).sum() * (abs(ours[..., band == b]) ** 2).sum())
+        )
+        for b in range(BANDS)
+    )

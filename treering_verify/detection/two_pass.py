@@ -1,0 +1,105 @@
+"""What one or two passes over a batch of pictures say of each: the evidence, and which pass decided."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from treering_verify.detection.identification import search
+from treering_verify.detection.screening import LOOKS, Passes, spent
+from treering_verify.inversion.recovery import Pipeline, recover_noise
+from treering_verify.models import LatentModel
+from treering_verify.results import Inversion, KeyEvidence
+from treering_verify.watermark.keys.index import KeyIndex
+
+if TYPE_CHECKING:
+    import torch
+
+FIRST, FULL = "first", "full"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was found in one picture.
+
+    Attributes
+    ----------
+    evidence : tuple of KeyEvidence
+        The strongest key's; its adjusted p-value is what alpha is compared with.
+    residual : float
+        NaN where the method computes none.
+    status : str
+        How the decoder inversion ended (`Inversion.status`).
+    converged : bool
+    shown : float
+        Share of the picture that shows anything.
+    seconds : float
+        This picture's share of the time of every pass that it went through.
+    decided_by : {"first", "full"} or None
+        Which of two passes decided; None where there was one.
+    log10_first : float or None
+        Log10 p of the first of two passes, of its strongest key alone, divided by no share; None where there was one.
+    """
+
+    evidence: tuple[KeyEvidence, ...]
+    residual: float
+    status: str
+    converged: bool
+    shown: float
+    seconds: float
+    decided_by: str | None = None
+    log10_first: float | None = None
+
+
+def answer(
+    model: LatentModel,
+    images: torch.Tensor,
+    indexes: Sequence[KeyIndex],
+    pipeline: Pipeline,
+    passes: Passes | None,
+    alpha: float,
+) -> list[Answer]:
+    """Look for all keys in pictures (B, 3, H, W), in one pass, or in two as `passes` says (`Passes.of` the model)."""
+
+    def in_full(batch: torch.Tensor) -> tuple[torch.Tensor, Inversion]:
+        return recover_noise(model, batch, pipeline)
+
+    if passes is None:
+        return _look(images, indexes, in_full)
+    look = LOOKS[passes.look]
+    found = _look(images, indexes, lambda batch: look(model, batch))
+    unclear = [i for i, one in enumerate(found) if not passes.settles(one.evidence[0].log10_adjusted, alpha)]
+    answers = [
+        replace(
+            one,
+            evidence=spent(one.evidence, passes.share),
+            decided_by=FIRST,
+            log10_first=one.evidence[0].log10_pvalue,
+        )
+        for one in found
+    ]
+    for i, one in zip(unclear, _look(images[unclear], indexes, in_full) if unclear else [], strict=True):
+        evidence, seconds = spent(one.evidence, 1 - passes.share), one.seconds + found[i].seconds
+        answers[i] = replace(
+            one, evidence=evidence, seconds=seconds, decided_by=FULL, log10_first=answers[i].log10_first
+        )
+    return answers
+
+
+def _look(
+    images: torch.Tensor,
+    indexes: Sequence[KeyIndex],
+    recover: Callable[[torch.Tensor], tuple[torch.Tensor, Inversion]],
+) -> list[Answer]:
+    started = time.perf_counter()
+    noise_hat, solution = recover(images)
+    evidence = search(noise_hat.cpu(), indexes, 1)
+    seconds = (time.perf_counter() - started) / len(images)
+    return [
+        Answer(
+            found, float(solution.residual[i]), solution.status[i], solution.converged[i], solution.shown[i], seconds
+        )
+        for i, found in enumerate(evidence)
+    ]

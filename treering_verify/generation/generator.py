@@ -1,0 +1,198 @@
+"""Generate images, with a key written into their noise or without: noise -> latent -> image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from treering_verify.errors import UsageError
+from treering_verify.inversion.noise import denoise
+from treering_verify.media.images import to_pil
+from treering_verify.models import Condition, LatentModel, makes_clips, native_noise, pictures_only
+from treering_verify.results import SCHEMA_VERSION, Generated, GeneratedClip
+from treering_verify.watermark.embedding import embed
+from treering_verify.watermark.keys.key import Key
+
+if TYPE_CHECKING:
+    import torch
+
+DEFAULT_STEPS = 50
+DEFAULT_GUIDANCE = 2.0
+
+
+def initial_noise(latent_shape: tuple[int, int, int], seeds: Sequence[int]) -> torch.Tensor:
+    """Unit-normal noise (B, C, h, w), one generator per seed, so that image i does not depend on its batch."""
+    import torch
+
+    return torch.stack([torch.randn(latent_shape, generator=torch.Generator().manual_seed(s)) for s in seeds])
+
+
+def watermarked_noise(pipe: Any, key: Key | Sequence[Key], seeds: Sequence[int]) -> torch.Tensor:
+    """Noise with a key in it, for a diffusers script of your own: ``pipe(prompts, latents=watermarked_noise(...))``.
+
+    Parameters
+    ----------
+    pipe : DiffusionPipeline
+        Of a class that `treering models` lists. It is not changed.
+    key : Key or sequence of Key
+        Of all images, or of each. Made for the noise of the images' size (`pipeline_shape`). For another size than the
+        pipeline's own, tell the call ``height=`` and ``width=`` too: FLUX cannot see the size from packed latents.
+    seeds : sequence of int
+        One per image: image i does not depend on the others.
+
+    Returns
+    -------
+    torch.Tensor
+        What the pipeline's ``latents=`` wants: packed where it packs, on its device and in its network's dtype. It is not
+        scaled, since every pipeline scales what it is given by its scheduler's ``init_noise_sigma``.
+
+    Raises
+    ------
+    ModelError
+        If the pipeline belongs to no family.
+    UsageError
+        If the key is made for other noise, a seed is out of range, or there is not a key for each.
+    """
+    check_seeds(seeds)
+    if not seeds:
+        raise UsageError("no seeds: give one per image")
+    keys = _keys_of(key, seeds)
+    shape = (key if isinstance(key, Key) else key[0]).latent_shape
+    return native_noise(pipe, _marked(initial_noise(shape, seeds), keys))
+
+
+def generate(
+    model: LatentModel,
+    key: Key | Sequence[Key] | None,
+    *,
+    seeds: Sequence[int],
+    prompts: Sequence[Condition] | None = None,
+    steps: int = DEFAULT_STEPS,
+    guidance: float = DEFAULT_GUIDANCE,
+    batch_size: int = 16,
+) -> Iterator[Generated]:
+    """Generate one image per seed, lazily, batch by batch.
+
+    Parameters
+    ----------
+    model : LatentModel
+    key : Key, sequence of Key, or None
+        The key of all images, or of each. A key that many images share can be averaged out of them; one that is in a single
+        image names it (`Key.member` derives any number of them from one secret). None generates unmarked controls: from the
+        same seed they differ in the key's bins only.
+    seeds : sequence of int
+        One per image, 0 <= seed < 2**63.
+    prompts : sequence of str or None, optional
+        Condition of each image, a class name for class-conditional models, else a prompt; None is "no condition". When
+        left out, classes take turns by seed.
+    steps : int
+        DDIM steps.
+    guidance : float
+        Classifier-free guidance; 1 is none.
+    batch_size : int
+
+    Yields
+    ------
+    Generated
+        In the order of the seeds.
+
+    Raises
+    ------
+    UsageError
+        If a key is made for another shape, or there is not one for each seed, or seeds, steps, guidance or prompts do not
+        fit, or the model makes clips.
+    """
+    pictures_only(model, "generate")
+    for image, sidecar, noise, latent in _rendered(model, key, seeds, prompts, steps, guidance, batch_size):
+        yield Generated(to_pil(image), sidecar, noise, latent)
+
+
+def generate_clips(
+    model: LatentModel,
+    key: Key | Sequence[Key] | None,
+    *,
+    seeds: Sequence[int],
+    prompts: Sequence[Condition] | None = None,
+    steps: int = DEFAULT_STEPS,
+    guidance: float = DEFAULT_GUIDANCE,
+) -> Iterator[GeneratedClip]:
+    """Generate one clip per seed, lazily, one after another; all as for `generate`, but by a model that makes clips.
+
+    Raises
+    ------
+    UsageError
+        As `generate`, or if the model makes pictures.
+    """
+    if not makes_clips(model):
+        raise UsageError(f"{model.name} makes pictures, not clips: use generate")
+    for clip, sidecar, noise, latent in _rendered(model, key, seeds, prompts, steps, guidance, 1):
+        frames = tuple(to_pil(frame) for frame in clip.split(3))
+        yield GeneratedClip(frames, {**sidecar, "frames": model.frames, "fps": model.fps}, noise, latent)
+
+
+def _rendered(
+    model: LatentModel,
+    key: Key | Sequence[Key] | None,
+    seeds: Sequence[int],
+    prompts: Sequence[Condition] | None,
+    steps: int,
+    guidance: float,
+    batch_size: int,
+) -> Iterator[tuple[torch.Tensor, dict[str, Any], torch.Tensor, torch.Tensor]]:
+    """Yield the decoder's output, sidecar, noise and latent of each seed; parameters and errors as for `generate`."""
+    import math
+
+    import torch
+
+    check_seeds(seeds)
+    keys = _keys_of(key, seeds)
+    if not math.isfinite(guidance) or guidance < 0:
+        raise UsageError(f"guidance is {guidance}: choose a number from 0 upwards (1: none)")
+    if prompts is None:
+        prompts = [model.classes[s % len(model.classes)] if model.classes else None for s in seeds]
+    if len(prompts) != len(seeds):
+        raise UsageError(f"{len(prompts)} prompts for {len(seeds)} seeds: give one per seed")
+    for first in range(0, len(seeds), batch_size):
+        batch = list(seeds[first : first + batch_size])
+        labels = list(prompts[first : first + batch_size])
+        own = keys[first : first + batch_size]
+        noise = _marked(initial_noise(model.latent_shape, batch), own)
+        with torch.inference_mode():
+            latents = denoise(model, noise, steps=steps, conditions=labels, guidance=guidance)
+            images = model.decode(latents)
+        for i, (seed, label, used) in enumerate(zip(batch, labels, own, strict=True)):
+            sidecar = {
+                "schema_version": SCHEMA_VERSION,
+                "model": model.name,
+                "marked": used is not None,
+                "key": used.name if used else None,
+                "fingerprint": used.fingerprint if used else None,
+                "seed": seed,
+                "class" if model.classes else "prompt": label,
+                "steps": steps,
+                "guidance": guidance,
+            }
+            yield images[i], sidecar, noise[i], latents[i]
+
+
+def _keys_of(key: Key | Sequence[Key] | None, seeds: Sequence[int]) -> Sequence[Key | None]:
+    """Key of each seed's image."""
+    if key is None or isinstance(key, Key):
+        return [key] * len(seeds)
+    if len(key) != len(seeds):
+        raise UsageError(f"{len(key)} keys for {len(seeds)} seeds: give one key for all, or one per seed")
+    return key
+
+
+def _marked(noise: torch.Tensor, keys: Sequence[Key | None]) -> torch.Tensor:
+    """Noise (B, C, h, w) with the key of each in it."""
+    import torch
+
+    pairs = zip(noise.split(1), keys, strict=True)
+    return torch.cat([one if key is None else embed(one, key) for one, key in pairs])
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Raise UsageError unless all lie in [0, 2**63)."""
+    if any(not 0 <= s < 1 << 63 for s in seeds):
+        raise UsageError("seeds must lie in [0, 2**63)")

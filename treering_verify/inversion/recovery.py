@@ -1,0 +1,148 @@
+"""Take images back to their noise: decoder inversion, then noise inversion, as a `Pipeline` says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from treering_verify.errors import UsageError
+from treering_verify.inversion import decoder as decoder_inversion
+from treering_verify.inversion import noise as noise_inversion
+from treering_verify.media.blank_areas import filled, masked, seen
+from treering_verify.models import LatentModel, makes_clips
+from treering_verify.models.profile import Profile
+
+if TYPE_CHECKING:
+    import torch
+
+    from treering_verify.results import Inversion
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """How an image is taken back to its noise.
+
+    Attributes
+    ----------
+    inversion : str
+        Decoder-inversion method, one of `decoder_inversion.METHODS`, or "auto": the model's best.
+    settings : Settings, optional
+        Its settings; the method's defaults when left out.
+    noise_method : str
+        Noise-inversion method, one of `noise_inversion.METHODS`, or "auto": the model's best.
+    steps : int
+        Steps of the noise inversion.
+    batch_size : int
+        Images that go through the model together.
+    precision : {"float32", "bfloat16", "float16"}
+        Of the autoencoder's passes in the decoder inversion; latents stay float32.
+    profile : Profile, optional
+        The model's self-test that these settings come from (`of`): below its floor there is no 'no evidence'.
+    """
+
+    inversion: str = decoder_inversion.AUTO
+    settings: decoder_inversion.Settings | None = None
+    noise_method: str = noise_inversion.AUTO
+    steps: int = noise_inversion.DEFAULT_STEPS
+    batch_size: int = 16
+    precision: str = "float32"
+    profile: Profile | None = field(default=None, repr=False)  # changes verdicts, never noise_hat
+
+    @classmethod
+    def of(cls, profile: Profile, *, batch_size: int = 16) -> Pipeline:
+        """Pipeline with the settings that a model's self-test recommends."""
+        return cls(
+            inversion=profile.inversion,
+            noise_method=profile.noise_method,
+            steps=profile.steps,
+            batch_size=batch_size,
+            precision=profile.precision,
+            profile=profile,
+        )
+
+    def __post_init__(self) -> None:
+        methods = (decoder_inversion.AUTO, *decoder_inversion.METHODS)
+        if self.inversion not in methods:
+            raise UsageError(f"no inversion {self.inversion!r}: choose one of {', '.join(methods)}")
+        noise_methods = (noise_inversion.AUTO, *noise_inversion.METHODS)
+        if self.noise_method not in noise_methods:
+            raise UsageError(f"no noise inversion {self.noise_method!r}: choose one of {', '.join(noise_methods)}")
+        if self.precision not in decoder_inversion.PRECISIONS:
+            raise UsageError(
+                f"no precision {self.precision!r}: choose one of {', '.join(decoder_inversion.PRECISIONS)}"
+            )
+        if self.steps < 0 or self.batch_size < 1:
+            raise UsageError("steps must be 0 or more, and batch_size 1 or more")
+
+
+def problem_of(model: LatentModel, image: torch.Tensor) -> decoder_inversion.Problem:
+    """Pose the decoder inversion of images (B, 3, H, W) under a model."""
+    return decoder_inversion.Problem(image, model.encode, model.decode, model.refine)
+
+
+def recover_latent(model: LatentModel, image: torch.Tensor, pipeline: Pipeline) -> Inversion:
+    """Undo the decoder, the first half of `recover_noise`: images (B, 3, H, W) -> their decoder inversion."""
+    problem = decoder_inversion.in_precision(problem_of(model, image), pipeline.precision)
+    return decoder_inversion.invert(problem, pipeline.inversion, pipeline.settings)
+
+
+def recover_noise(
+    model: LatentModel, image: torch.Tensor, pipeline: Pipeline | None = None
+) -> tuple[torch.Tensor, Inversion]:
+    """Take images back to their noise, as far as they show anything of it (`seen`).
+
+    Parameters
+    ----------
+    model : LatentModel
+    image : (B, 3, H, W) float32 in [-1, 1], of the model's size
+    pipeline : Pipeline, optional
+
+    Returns
+    -------
+    noise_hat : (B, C, h, w) float32
+    inversion : Inversion
+        The decoder inversion's result.
+    """
+    pipeline = pipeline or Pipeline()
+    upwards = partial(noise_inversion.invert, model, method=pipeline.noise_method, steps=pipeline.steps)
+    return recover_by(model, image, pipeline, upwards)
+
+
+def recover_by(
+    model: LatentModel, image: torch.Tensor, pipeline: Pipeline, upwards: Callable[[torch.Tensor], torch.Tensor]
+) -> tuple[torch.Tensor, Inversion]:
+    """As `recover_noise`, with any way from latents to noise, both (B, C, h, w)."""
+    import torch
+
+    shown = seen(image)
+    solution = recover_latent(model, filled(image, shown), pipeline)
+    with torch.inference_mode():
+        noise_hat = masked(upwards(solution.latent), shown)
+    return noise_hat, replace(solution, shown=tuple(shown.flatten(1).mean(dim=1).tolist()))
+
+
+def recover_both(model: LatentModel, image: torch.Tensor, pipeline: Pipeline) -> tuple[torch.Tensor, torch.Tensor]:
+    """Noise_hat as `recover_noise` gives it, and the whole of what `naive` says, which published statistics take."""
+    whole: list[torch.Tensor] = []
+
+    def upwards(latent: torch.Tensor) -> torch.Tensor:
+        noise, raw = noise_inversion.with_naive(model, latent, pipeline.noise_method, steps=pipeline.steps)
+        whole.append(raw)
+        return noise
+
+    return recover_by(model, image, pipeline, upwards)[0], whole[0]
+
+
+def together(model: LatentModel, pipeline: Pipeline) -> int:
+    """Say how many inputs go through a model at a time: clips one by one."""
+    return 1 if makes_clips(model) else pipeline.batch_size
+
+
+def recover_in_batches(model: LatentModel, pipeline: Pipeline, image: torch.Tensor) -> torch.Tensor:
+    """Take any number of images (n, 3, H, W), or clips, back to their noise, (n, C, h, w): `recover_noise` in parts."""
+    import torch
+
+    parts = image.split(together(model, pipeline))
+    return torch.cat([recover_noise(model, part, pipeline)[0] for part in parts])

@@ -1,0 +1,348 @@
+"""The border between files and the library's image.
+
+Outside, an image is a file, its bytes, or a Pillow image in any mode. Inside, it is a (1, 3, H, W) float32 tensor in
+[-1, 1], sRGB. Everything crosses here, by one road (`open_image`, then `to_tensor`), so two commands never disagree on
+what a file shows. Files are untrusted: sizes are checked before pixels are decoded, only regular files are read, and
+whatever a decoder throws arrives as `ImageError`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from treering_verify.errors import ImageError, ModelError, UsageError
+from treering_verify.files import open_descriptor, printable, write_atomic
+from treering_verify.media.color_modes import to_rgb
+from treering_verify.media.decoder_limits import count_parts, count_scans, quiet_decoders
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+MAX_BYTES = 100 * 1024**2
+"""Largest file read, in bytes."""
+
+MAX_PIXELS = 64_000_000
+"""Largest width x height decoded, judged by the header."""
+
+MAX_SCANS = 200
+"""Most scans of a JPEG that are decoded; encoders write about ten."""
+
+MAX_PARTS = 100_000
+"""Most parts of a file before its pixels, as `decoders.count_parts` counts them."""
+
+MIN_SIDE = 8
+"""Smallest side accepted, in pixels: one cell of the usual latent."""
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
+"""Pillow's decoders that untrusted bytes may reach. JPEG includes MPO; PPM includes PBM, PGM, PNM and PFM."""
+
+_SIGNATURE_BYTES = 16
+_HEAD_BYTES = 4096  # among which a picture says that it moves
+
+CODES = {
+    "not_found": "there is no such file; check the path",
+    "not_readable": "the file cannot be read; check its permissions and its disk",
+    "not_a_file": "this is not a regular file; give the path of an image file",
+    "empty": "the file has no bytes; copy or download it again",
+    "too_large_file": f"the file is larger than {MAX_BYTES // 1024**2} MiB; save it smaller",
+    "too_many_pixels": f"the image has more than {MAX_PIXELS:,} pixels; scale it down",
+    "too_many_parts": f"the file is cut into more than {MAX_PARTS:,} parts; save it anew",
+    "too_many_scans": f"the JPEG draws its picture in more than {MAX_SCANS} scans; save it anew",
+    "not_an_image": f"this is no image in a format that is read here ({', '.join(FORMATS)}); convert it",
+    "corrupt": "the image is damaged or cut short; copy or download it again",
+    "no_memory": "the image needs more memory than is left; allow more, or scale it down",
+    "too_small": f"a side is shorter than {MIN_SIDE} pixels; too little is left to judge",
+    "not_a_clip": "this is no clip that is read here (MP4, MOV, MKV, WebM, GIF, a folder of pictures); convert it to MP4",
+    "too_many_frames": "the folder has more files than a clip can have frames; give it a folder of its own",
+    "not_encodable": "the codec cannot store a picture of this size; scale it down",
+}
+"""Every `ImageError.code`, with its meaning and what to do next."""
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """Read a regular file whole, once, so that hash and pixels come from the same bytes.
+
+    Never blocks on a FIFO and never reads a device: the file is opened without waiting and examined by its descriptor.
+
+    Returns
+    -------
+    bytes
+        Between 1 and `MAX_BYTES` bytes.
+
+    Raises
+    ------
+    ImageError
+        not_found, not_readable, not_a_file, empty or too_large_file.
+    """
+    with _opened(path) as (file, size, name):
+        if size > MAX_BYTES:
+            raise _refusal("too_large_file", name)
+        data = file.read(MAX_BYTES + 1)  # the file may be growing
+    _check_bytes(data, name)
+    return data
+
+
+def read_head(path: str | Path) -> tuple[bytes, int]:
+    """Return the first bytes of a regular file, as many as tell what it is, and the file's size.
+
+    Opened as by `read_bytes`, and refused for the same reasons but for its size.
+    """
+    with _opened(path) as (file, size, _):
+        return file.read(_HEAD_BYTES), size
+
+
+@contextlib.contextmanager
+def _opened(path: str | Path) -> Iterator[tuple[BinaryIO, int, str]]:
+    """Open a regular file; gives it, its size and its printable name, and turns what goes wrong into `ImageError`."""
+    name = printable(os.fspath(path))
+    try:
+        descriptor = open_descriptor(path)
+    except OSError as error:
+        codes = {errno.ENOENT: "not_found", errno.ENOTDIR: "not_found", errno.ENXIO: "not_a_file"}  # ENXIO: a socket
+        raise _refusal(codes.get(error.errno or 0, "not_readable"), name) from error
+    except ValueError as error:  # a NUL in the path: no file can have that name
+        raise _refusal("not_found", name) from error
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise _refusal("not_a_file", name)
+        with open(descriptor, "rb", closefd=False) as file:
+            yield file, status.st_size, name
+    except OSError as error:
+        raise _refusal("not_readable", name) from error
+    finally:
+        os.close(descriptor)
+
+
+def open_image(source: str | Path | bytes | Image.Image) -> Image.Image:
+    """Decode an image to what a viewer shows: upright, opaque, 8-bit sRGB.
+
+    In this order:
+
+    1. The first frame of animations and multi-page files (of a Pillow image: the frame it stands at). A file cut short
+       is an error, never a half-grey picture.
+    2. The EXIF orientation is applied. EXIF that cannot be parsed counts as none.
+    3. Numbers wider than 8 bits are scaled, in order and never clipped. Modes I;16* and I within [0, 65535]: v / 257,
+       rounded. Mode F within [0, 1]: v * 255; within [0, 255]: v, both rounded. I and F beyond that declare no range,
+       so their own minimum and maximum become 0 and 255; NaN or infinity is corrupt. (Colour with 16 bits per channel
+       is reduced by Pillow itself, by the high byte: at most one level lower.)
+    4. An embedded ICC profile is converted to sRGB (perceptual intent). A profile that cannot be parsed, or that is
+       for other channels than the image has, is ignored: the pixels are still there to be judged. LAB is taken as D50;
+       CMYK without a profile is converted naively.
+    5. Alpha is composited over white, the page that most viewers, browsers and printers put behind an image. Dropping
+       alpha instead would judge colours hidden under transparent pixels, which nobody sees.
+
+    The result carries no metadata, so opening it again changes nothing.
+
+    Parameters
+    ----------
+    source
+        A path, a file's bytes, or a Pillow image in any mode (left as it is).
+
+    Returns
+    -------
+    PIL.Image.Image
+        A new image, mode RGB.
+
+    Raises
+    ------
+    ImageError
+        With a code of `CODES`. Sizes are refused from the header, before pixels are decoded.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    name, data = "", b""
+    if isinstance(source, bytes):
+        data = source
+        _check_bytes(data, name)
+    elif not isinstance(source, Image.Image):
+        name, data = printable(os.fspath(source)), read_bytes(source)
+    with quiet_decoders():
+        try:
+            if count_parts(data, MAX_PARTS + 1) > MAX_PARTS:
+                raise _refusal("too_many_parts", name)
+            image = source if isinstance(source, Image.Image) else Image.open(io.BytesIO(data), formats=FORMATS)
+            if image.width * image.height > MAX_PIXELS:
+                raise _refusal("too_many_pixels", name)
+            if min(image.size) < MIN_SIDE:
+                raise _refusal("too_small", name)
+            if image.format in ("JPEG", "MPO") and count_scans(data, MAX_SCANS + 1) > MAX_SCANS:
+                raise _refusal("too_many_scans", name)
+            return to_rgb(image)
+        except ImageError:
+            raise
+        except Image.DecompressionBombError as error:  # Pillow's own limit was lower, or reached first
+            raise _refusal("too_many_pixels", name) from error
+        except UnidentifiedImageError as error:
+            raise _refusal("corrupt" if has_image_signature(data) else "not_an_image", name) from error
+        except MemoryError as error:
+            raise _refusal("no_memory", name) from error
+        except Exception as error:  # decoders throw almost anything at damaged input; none of it may pass
+            # The kind alone is told: the message may quote the file, and what a file holds may be secret.
+            raise ImageError("corrupt", f"{CODES['corrupt']} ({type(error).__name__})", name) from error
+
+
+def to_tensor(image: Image.Image) -> torch.Tensor:
+    """Convert an RGB image to the library's tensor, x = v / 127.5 - 1.
+
+    Returns
+    -------
+    torch.Tensor
+        (1, 3, H, W), float32, in [-1, 1], on the CPU.
+
+    Raises
+    ------
+    UsageError
+        If the image's mode is not RGB.
+    """
+    import numpy as np
+    import torch
+
+    if image.mode != "RGB":
+        raise UsageError(f"to_tensor needs an RGB image, got mode {image.mode}; pass it through open_image first")
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
+    return pixels.to(torch.float32).contiguous() / 127.5 - 1.0
+
+
+def to_pil(tensor: torch.Tensor) -> Image.Image:
+    """Convert the library's tensor to an RGB image, v = (clamp(x, -1, 1) + 1) * 127.5, rounded half to even.
+
+    The inverse of `to_tensor` on all 256 values.
+
+    Parameters
+    ----------
+    tensor
+        (1, 3, H, W) or (3, H, W), any floating dtype and device, nominally in [-1, 1].
+
+    Raises
+    ------
+    UsageError
+        If the shape is another.
+    ModelError
+        If a value is NaN or infinite, which a picture would hide.
+    """
+    import torch
+    from PIL import Image
+
+    shape = tuple(tensor.shape)
+    if tensor.ndim == 4 and shape[0] == 1:
+        tensor = tensor[0]
+    if tensor.ndim != 3 or tensor.shape[0] != 3:
+        raise UsageError(f"to_pil needs a tensor of shape (1, 3, H, W) or (3, H, W), got {shape}; pass one image")
+    x = tensor.detach().to("cpu", torch.float32)
+    if not bool(torch.isfinite(x).all()):
+        raise ModelError("the image holds NaN or infinite values; run the model's decoder in float32")
+    levels = ((x.clamp(-1.0, 1.0) + 1.0) * 127.5).round().to(torch.uint8)
+    return Image.fromarray(levels.permute(1, 2, 0).contiguous().numpy())
+
+
+def fit(image: Image.Image, size: tuple[int, int]) -> tuple[Image.Image, str]:
+    """Bring an image to a model's size: centre crop to the aspect ratio where it differs, then antialiased Lanczos.
+
+    Parameters
+    ----------
+    image
+        RGB image.
+    size
+        (height, width) in pixels.
+
+    Returns
+    -------
+    image : PIL.Image.Image
+        Of exactly that size; the very image given if it fits already.
+    note : str
+        What was done, for the record: "resized 1024x768 -> 512x384" (width x height), or "" for nothing.
+
+    Raises
+    ------
+    UsageError
+        If a side of `size` is below 1.
+    """
+    from PIL import Image
+
+    height, width = size
+    if height < 1 or width < 1:
+        raise UsageError(f"fit needs a (height, width) of at least (1, 1), got {size}")
+    if image.size == (width, height):
+        return image, ""
+    steps = []
+    # The largest box of the wanted aspect ratio, in whole pixels: less than one pixel off counts as the same ratio.
+    box = (
+        max(1, min(image.width, round(image.height * width / height))),
+        max(1, min(image.height, round(image.width * height / width))),
+    )
+    if box != image.size:
+        left, top = (image.width - box[0]) // 2, (image.height - box[1]) // 2
+        steps.append(f"cropped {image.width}x{image.height} -> {box[0]}x{box[1]}")
+        image = image.crop((left, top, left + box[0], top + box[1]))
+    if box != (width, height):
+        steps.append(f"resized {box[0]}x{box[1]} -> {width}x{height}")
+        image = image.resize((width, height), Image.Resampling.LANCZOS)
+    return image, ", ".join(steps)
+
+
+def encode_png(image: Image.Image, metadata: Mapping[str, str] | None = None) -> bytes:
+    """Return the file that `save_png` writes; parameters and errors as there."""
+    from PIL import PngImagePlugin
+
+    chunks = PngImagePlugin.PngInfo()
+    for key, value in (metadata or {}).items():
+        if not (1 <= len(key) <= 79 and key.isprintable() and max(key) <= "\xff"):
+            raise UsageError(f"PNG metadata keys are 1 to 79 printable Latin-1 characters, got {printable(key)!r}")
+        if "\0" in value:
+            raise UsageError(f"PNG metadata cannot hold a NUL character, as {key!r} does; remove it")
+        chunks.add_text(key, value)
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", pnginfo=chunks)
+    return buffer.getvalue()
+
+
+def save_png(image: Image.Image, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Save an image as PNG, atomically (see `files.write_atomic`).
+
+    Parameters
+    ----------
+    image
+        The image to save.
+    path
+        Where to; replaced if it exists.
+    metadata
+        Text chunks to store. Keys: 1 to 79 printable Latin-1 characters. Values: any text.
+
+    Raises
+    ------
+    UsageError
+        If a metadata key is not of that form, or as `files.write_atomic` raises it.
+    OSError
+        If the file cannot be written.
+    """
+    write_atomic(path, encode_png(image, metadata))
+
+
+def _refusal(code: str, name: str) -> ImageError:
+    return ImageError(code, CODES[code], name)
+
+
+def _check_bytes(data: bytes, name: str) -> None:
+    if not data:
+        raise _refusal("empty", name)
+    if len(data) > MAX_BYTES:
+        raise _refusal("too_large_file", name)
+
+
+def has_image_signature(head: bytes) -> bool:
+    """Whether a file that begins so calls itself an image of `FORMATS`: by its magic bytes, whatever its name."""
+    from PIL import Image
+
+    Image.init()  # makes the decoders known
+    prefix = head[:_SIGNATURE_BYTES].ljust(_SIGNATURE_BYTES, b"\0")  # the checks index into it
+    checks = (Image.OPEN[format_name][1] for format_name in FORMATS)
+    return any(check is not None and check(prefix) is True for check in checks)

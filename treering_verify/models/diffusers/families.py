@@ -1,0 +1,184 @@
+"""Families of diffusers pipelines that are known.
+
+What differs between families is said here, as functions of one signature; what they share is `PipelineModel`. Noise is
+canonical outside, (B, C, h, w) and unit normal: only a family knows that its network wants it packed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from treering_verify.models.diffusers.diffusion_transformers import (
+    classes_dit,
+    condition_dit,
+    condition_pixart,
+    predict_dit,
+    predict_pixart,
+)
+from treering_verify.models.diffusers.family import PipelineFamily
+from treering_verify.models.diffusers.few_steps import CONSISTENCY_CAUTION, TURBO_CAUTION, is_consistency, is_turbo
+from treering_verify.models.diffusers.flow_transformers import condition_flux, condition_sd3, predict_flux, predict_sd3
+from treering_verify.models.diffusers.rectified_flow import RELEASED, followed_scheduler, is_flow, predict_flow
+from treering_verify.models.diffusers.unet import condition_sd, condition_sdxl, predict_unet
+from treering_verify.models.diffusers.video import CAUSAL, FRAMEWISE
+from treering_verify.models.diffusers.video_networks import condition_wan, predict_animatediff, predict_wan
+
+_SD = PipelineFamily(
+    "stable-diffusion",
+    "Stable Diffusion 1.x and 2.x and their fine-tunes; epsilon and v",
+    ("StableDiffusionPipeline",),
+    "unet",
+    condition_sd,
+    predict_unet,
+    limits="not inpainting or depth; the DDIM grid, whatever the sampler",
+)
+_SDXL = PipelineFamily(
+    "stable-diffusion-xl",
+    "SDXL base and its fine-tunes; epsilon and v",
+    ("StableDiffusionXLPipeline",),
+    "unet",
+    condition_sdxl,
+    predict_unet,
+    cells=128,
+    limits="not the refiner or inpainting; the DDIM grid, whatever the sampler",
+)
+_FAMILIES = (
+    _SD,
+    _SDXL,
+    PipelineFamily(
+        "stable-diffusion-3",
+        "Stable Diffusion 3 and 3.5; flow matching",
+        ("StableDiffusion3Pipeline",),
+        "transformer",
+        condition_sd3,
+        predict_sd3,
+        straight=True,
+        cells=128,
+        limits="Euler's grid only; no skipped layers or picture prompts",
+    ),
+    PipelineFamily(
+        "flux",
+        "FLUX.1 dev and schnell; flow matching",
+        ("FluxPipeline",),
+        "transformer",
+        condition_flux,
+        predict_flux,
+        straight=True,
+        spaced=True,
+        packed=True,
+        distilled=True,
+        cells=128,
+        limits="not FLUX.2, Kontext or Fill; Euler's grid only; no true_cfg_scale",
+    ),
+    PipelineFamily(
+        "animatediff",
+        "clips by AnimateDiff on Stable Diffusion 1.x; epsilon",
+        ("AnimateDiffPipeline",),
+        "unet",
+        condition_sd,
+        predict_animatediff,
+        limits="clips; not SDXL, LCM (AnimateLCM), IP-Adapter, FreeInit or FreeNoise; the DDIM grid",
+        video=FRAMEWISE,
+    ),
+    PipelineFamily(
+        "wan",
+        "clips by Wan 2.1, text to video; flow matching",
+        ("WanPipeline",),
+        "transformer",
+        condition_wan,
+        predict_wan,
+        straight=True,
+        limits="clips; not Wan 2.2, pictures or clips as prompts; Euler's steps on the sampler's grid",
+        needs=("accelerate",),  # diffusers keeps some of the weights in float32, and cannot without it
+        video=CAUSAL,
+    ),
+    PipelineFamily(
+        "pixart",
+        "PixArt-alpha and -sigma; epsilon, with a learned variance",
+        ("PixArtAlphaPipeline", "PixArtSigmaPipeline"),
+        "transformer",
+        condition_pixart,
+        predict_pixart,
+        cells=128,
+        limits="the DDIM grid, whatever the sampler; sizes as asked, not the nearest of the pipeline's list",
+    ),
+    PipelineFamily(
+        "dit",
+        "DiT; classes instead of prompts, epsilon, with a learned variance",
+        ("DiTPipeline",),
+        "transformer",
+        condition_dit,
+        predict_dit,
+        cells=32,
+        classes=classes_dit,
+        latents=False,
+        square=True,
+        limits="square images; the DDIM grid, whatever the sampler; its own call takes no latents=",
+    ),
+    PipelineFamily(
+        "rectified-flow",
+        "InstaFlow, 2-Rectified Flow and other velocity U-Nets; flow matching, one step or few",
+        ("StableDiffusionPipeline", RELEASED),
+        "unet",
+        condition_sd,
+        predict_flow,
+        straight=True,
+        sampler=is_flow,
+        follows=followed_scheduler,
+        limits="InstaFlow knows one step: --steps 1 --guidance 1, and --noise-inversion exact to verify",
+    ),
+    replace(
+        _SD,
+        name="stable-diffusion-lcm",
+        covers="latent consistency models and LCM-LoRA",
+        pipelines=("StableDiffusionPipeline", "LatentConsistencyModelPipeline"),
+        sampler=is_consistency,
+        caution=CONSISTENCY_CAUTION,
+        limits="limited: fresh noise between the sampler's own steps; the LCM grid",
+    ),
+    replace(
+        _SDXL,
+        name="stable-diffusion-xl-lcm",
+        covers="the same of SDXL",
+        sampler=is_consistency,
+        caution=CONSISTENCY_CAUTION,
+        limits="limited: as stable-diffusion-lcm",
+    ),
+    replace(
+        _SD,
+        name="stable-diffusion-turbo",
+        covers="SD-Turbo and others of few steps",
+        sampler=is_turbo,
+        caution=TURBO_CAUTION,
+        limits="limited: 1 to 4 steps, no guidance; fresh noise between an ancestral sampler's steps",
+    ),
+    replace(
+        _SDXL,
+        name="stable-diffusion-xl-turbo",
+        covers="SDXL-Turbo, SDXL-Lightning and others of few steps",
+        sampler=is_turbo,
+        caution=TURBO_CAUTION,
+        limits="limited: as stable-diffusion-turbo",
+    ),
+)
+FAMILIES: dict[str, PipelineFamily] = {family.name: family for family in _FAMILIES}
+
+
+def family_of(
+    kinds: tuple[str, ...], scheduler: str = "", config: Mapping[str, Any] | None = None
+) -> PipelineFamily | None:
+    """Family that a pipeline belongs to, by the first of its class names that any has.
+
+    Where several have it, its scheduler's class and configuration may single one out.
+    """
+    found = next(([f for f in _FAMILIES if kind in f.pipelines] for kind in kinds if kind in known_pipelines()), [])
+    singled = [family for family in found if family.sampler and family.sampler(scheduler, config or {})]
+    plain = [family for family in found if not family.sampler]
+    return next(iter(singled + plain + found), None)
+
+
+def known_pipelines() -> tuple[str, ...]:
+    """Class names of the pipelines of every family."""
+    return tuple(dict.fromkeys(kind for family in _FAMILIES for kind in family.pipelines))

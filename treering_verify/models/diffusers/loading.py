@@ -1,0 +1,234 @@
+"""Load pipelines of diffusers from folders, single files and the hub: safetensors only, and no code that comes with them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from treering_verify.errors import ModelError
+from treering_verify.files import printable
+from treering_verify.models.diffusers.families import FAMILIES, family_of, known_pipelines
+from treering_verify.models.diffusers.family import PipelineFamily
+from treering_verify.models.diffusers.rectified_flow import RELEASED
+from treering_verify.models.source import ModelSource
+
+INDEX = "model_index.json"
+# Tensors that tell what a single file holds, in the names of the original releases.
+_MARKS = {
+    "stable-diffusion": ("cond_stage_model.",),
+    "stable-diffusion-xl": ("conditioner.embedders.1.",),
+    "stable-diffusion-3": ("text_encoders.clip_l.",),
+}
+# Repositories whose configuration such a file goes by; the file itself has none.
+_CONFIGURATIONS = {
+    "stable-diffusion": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+    "stable-diffusion-xl": "stabilityai/stable-diffusion-xl-base-1.0",
+    "stable-diffusion-3": "stabilityai/stable-diffusion-3-medium-diffusers",
+}
+
+
+def load_pipeline(
+    name: str | Path,
+    *,
+    revision: str | None = None,
+    variant: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    configuration: str | None = None,
+) -> Any:
+    """Load a diffusers pipeline of a supported family, for a script of your own.
+
+    Parameters
+    ----------
+    name : str or Path
+        A local folder in the diffusers layout, a single .safetensors file, or a hub id. HF_HOME, HF_HUB_OFFLINE, HF_TOKEN
+        and HF_ENDPOINT hold.
+    revision, variant, device, dtype, configuration
+        As those of `ModelSource`.
+
+    Returns
+    -------
+    DiffusionPipeline
+        In evaluation mode, on the device.
+
+    Raises
+    ------
+    ModelError
+        If there is no such model, it belongs to no family, or its files are damaged or pickled.
+    """
+    return pipeline_of(
+        ModelSource(str(name), revision, variant, device, dtype, configuration=configuration), checker=True
+    )
+
+
+def pipeline_of(source: ModelSource, *, checker: bool = False) -> Any:
+    """Load what a source names; with `checker`, the safety checker too, where it has one."""
+    import torch
+
+    device = source.chosen_device()
+    dtype = source.chosen_dtype(device)
+    with _reported(source.shown), _quiet():
+        index = {} if source.is_file else _index(source)
+        family = _family_of_file(source) if source.is_file else pipeline_family(index, source.shown)
+        _require(source.shown, *(() if family.classes else ("transformers",)), *family.needs)
+        kind = _class_of(index.get("_class_name", family.pipelines[0]))
+        if source.is_file:
+            pipe = kind.from_single_file(
+                source.name, dtype=dtype, config=source.configuration or _CONFIGURATIONS[family.name]
+            )
+        else:
+            folder = _folder(source, kind)
+            _refuse_pickles(folder)
+            left_out = {} if checker or "safety_checker" not in index else {"safety_checker": None}
+            pipe = kind.from_pretrained(
+                folder,
+                dtype=dtype,
+                variant=source.variant,
+                use_safetensors=True,
+                local_files_only=True,
+                **left_out,
+            )
+        pipe.to(device)
+        for part in pipe.components.values():
+            if isinstance(part, torch.nn.Module):
+                part.eval()
+    return pipe
+
+
+def _class_of(name: str) -> Any:
+    """Class of a pipeline that a family knows."""
+    import diffusers
+
+    if name == RELEASED:  # which diffusers does not have
+        from treering_verify.models.diffusers.rectified_flow_pipeline import RectifiedFlowPipeline
+
+        return RectifiedFlowPipeline
+    return getattr(diffusers, name)
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """Content of a folder's model_index.json."""
+    index = json.loads((folder / INDEX).read_text())
+    if not isinstance(index, dict):
+        raise ValueError(f"{INDEX} is no table")
+    return index
+
+
+def pipeline_family(index: Mapping[str, Any], shown: str) -> PipelineFamily:
+    """Family of the pipeline that an index names; ModelError if it is none of them."""
+    kind = index.get("_class_name")
+    family = family_of((kind,), _scheduler_of(index)) if isinstance(kind, str) else None
+    if family is None:
+        known = ", ".join(known_pipelines())
+        raise ModelError(f"{shown}: a {printable(str(kind))} is not supported: use one of {known}")
+    return family
+
+
+def _scheduler_of(index: Mapping[str, Any]) -> str:
+    part = index.get("scheduler")
+    return str(part[1]) if isinstance(part, list) and len(part) == 2 else ""
+
+
+def shapes_of(source: ModelSource) -> tuple[tuple[int, int, int], tuple[int, int]]:
+    """Noise shape (C, h, w) and image size (H, W) of a pipeline, from its configuration files alone."""
+    with _reported(source.shown), _quiet():
+        place = source.name
+        if source.is_file:
+            place = source.configuration or _CONFIGURATIONS[_family_of_file(source).name]
+
+        family = pipeline_family(_read(place, INDEX, source.revision), source.shown)
+        network, vae = (_read(place, f"{part}/config.json", source.revision) for part in (family.network, "vae"))
+        return family.shapes(source.shown, network, vae, source.image_size, source.frames)
+
+
+def _index(source: ModelSource) -> dict[str, Any]:
+    return _read(source.name, INDEX, source.revision) if source.on_hub else read_index(Path(source.name))
+
+
+def _read(place: str, path: str, revision: str | None) -> dict[str, Any]:
+    """Read a small JSON file of a local folder, or of a repository on the hub."""
+    if Path(place).is_dir():
+        return dict(json.loads((Path(place) / path).read_text()))
+    from huggingface_hub import hf_hub_download
+
+    return dict(json.loads(Path(hf_hub_download(place, path, revision=revision)).read_text()))
+
+
+def _folder(source: ModelSource, kind: Any) -> Path:
+    if not source.on_hub:
+        return Path(source.name)
+    # Only what is listed in the index, and no pickled weights: without safetensors it refuses.
+    folder = kind.download(
+        source.name, revision=source.revision, variant=source.variant, use_safetensors=True, trust_remote_code=False
+    )
+    return Path(folder)
+
+
+def _require(shown: str, *packages: str) -> None:
+    for package in packages:
+        if find_spec(package) is None:
+            raise ModelError(f"{shown} needs the package {package}: pip install 'treering-verify[pipelines]'")
+
+
+def _family_of_file(source: ModelSource) -> PipelineFamily:
+    from safetensors import safe_open
+
+    with safe_open(source.name, framework="np") as file:
+        names = list(file.keys())
+    for family, marks in _MARKS.items():
+        if any(name.startswith(marks) for name in names):
+            return FAMILIES[family]
+    raise ModelError(
+        f"{source.shown} holds no whole model of {', '.join(_MARKS)}: name a folder in the diffusers layout"
+    )
+
+
+def _refuse_pickles(folder: Path) -> None:
+    for part in sorted(path for path in folder.iterdir() if path.is_dir()):
+        suffixes = {path.suffix for path in part.iterdir()}
+        if suffixes & {".bin", ".pt", ".pth", ".ckpt"} and ".safetensors" not in suffixes:
+            raise ModelError(
+                f"the weights of {printable(part.name)} are pickled, which can run code, and are never read: "
+                "fetch or convert them as .safetensors"
+            )
+
+
+@contextmanager
+def _reported(shown: str) -> Iterator[None]:
+    """Say what anyone's loading code complains of in this package's words, with what to do."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, ImportError) as error:
+        reason = printable(str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__)
+        raise ModelError(
+            f"cannot load {shown}: {reason}; name a local folder or file, or check id, revision, variant and "
+            "connection (HF_HUB_OFFLINE=1 reads what was fetched before; gated models need HF_TOKEN)"
+        ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep advice and progress of diffusers and transformers off the terminal, and their settings as they were."""
+    from diffusers.utils import logging
+
+    voices: list[Any] = [logging]
+    if "transformers" in sys.modules:
+        voices.append(sys.modules["transformers"].utils.logging)
+    before = [(voice.get_verbosity(), voice.is_progress_bar_enabled()) for voice in voices]
+    try:
+        for voice in voices:
+            voice.set_verbosity_error()
+            voice.disable_progress_bar()
+        yield
+    finally:
+        for voice, (verbosity, bars) in zip(voices, before, strict=True):
+            voice.set_verbosity(verbosity)
+            if bars:
+                voice.enable_progress_bar()

@@ -1,0 +1,92 @@
+"""Findings on disk: Parquet rows, a text summary, and one HTML report of everything measured in a folder."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from treering_verify.files import write_atomic
+from treering_verify.report.figures import draw_figure
+from treering_verify.report.findings import Findings
+from treering_verify.report.text import format_cell, format_table, to_json
+
+REPORT = "report.html"
+_LONG = 40  # rows; a longer table is folded, for what comes after it is no less read
+_SECTION = ".section.json"
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where and how something was measured."""
+
+    command: str
+    model: str
+    hardware: str
+    versions: str
+    date: str
+
+
+def store_findings(findings: Findings, provenance: Provenance, folder: Path) -> str:
+    """Write NAME.parquet, NAME.txt and NAME.section.json, renew report.html from all sections there, return the summary.
+
+    Every file appears whole under its final name or not at all.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    facts = {
+        "images": findings.count,
+        "seeds": findings.seeds,
+        "model": provenance.model,
+        "hardware": provenance.hardware,
+        "versions": provenance.versions,
+        "date": provenance.date,
+        "repeat": provenance.command,
+    }
+    lines = [f"{name}: {value}" for name, value in facts.items() if value]
+    summary = "\n\n".join([*(format_table(t) for t in findings.tables), "\n".join(lines)])
+    section = {
+        "name": findings.name,
+        "question": findings.question,
+        "facts": facts,
+        "tables": [
+            {
+                "title": t.title,
+                "header": t.header,
+                "rows": [[format_cell(cell) for cell in row] for row in t.rows],
+                "note": t.note,
+            }
+            for t in findings.tables
+        ],
+        "figures": [{"title": f.title, "note": f.note, "svg": draw_figure(f)} for f in findings.figures],
+    }
+    write_atomic(folder / f"{findings.name}.parquet", _parquet(list(findings.rows), facts))
+    write_atomic(folder / f"{findings.name}.txt", (summary + "\n").encode())
+    write_atomic(folder / f"{findings.name}{_SECTION}", json.dumps(section).encode())
+    write_report(folder)
+    return summary
+
+
+def write_report(folder: Path) -> Path:
+    """Render one HTML page from every section in a folder, in the order of their names."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    sections = [json.loads(path.read_text()) for path in sorted(folder.glob(f"*{_SECTION}"))]
+    environment = Environment(
+        loader=PackageLoader("treering_verify", "report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    html = environment.get_template("benchmark.html.jinja").render(sections=sections, long=_LONG)
+    write_atomic(folder / REPORT, html.encode())
+    return folder / REPORT
+
+
+def _parquet(rows: list[dict[str, Any]], facts: dict[str, str]) -> bytes:
+    import pyarrow
+    from pyarrow import parquet
+
+    content = pyarrow.Table.from_pylist([to_json(row) for row in rows])
+    content = content.replace_schema_metadata({f"treering.{name}": value for name, value in facts.items()})
+    buffer = io.BytesIO()
+    parquet.write_table(content, buffer)
+    return buffer.getvalue()

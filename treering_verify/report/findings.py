@@ -1,0 +1,131 @@
+"""What a benchmark found: rows for machines, tables and figures for people; values only, `report` formats them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from treering_detectors import Mean, Rate
+
+Cell = str | int | float | Rate | Mean | None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; a cell is text or a value that the report knows how to write.
+
+    Attributes
+    ----------
+    title : str
+    header : tuple of str
+    rows : tuple of tuples of cells, each as long as the header
+    note : str
+        What a reader must know to read it right.
+    """
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line of a panel: `x` and `y` of the same length; `half_width` is drawn as a band; a `group` shares a colour."""
+
+    label: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    half_width: tuple[float, ...] = ()
+    dashed: bool = False
+    group: str = ""  # its label alone, where it is empty
+
+
+@dataclass(frozen=True)
+class Curves:
+    """A panel of lines."""
+
+    title: str
+    x_label: str
+    y_label: str
+    curves: tuple[Curve, ...]
+    log_x: bool = False
+    kind: str = field(default="curves", init=False)
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """A panel of points, coloured by a third number, with a line (slope, intercept) through them."""
+
+    title: str
+    x_label: str
+    y_label: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    colour: tuple[float, ...]
+    colour_label: str
+    line: tuple[float, float] | None = None
+    kind: str = field(default="cloud", init=False)
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A panel that shows a confusion matrix: counts[i][j] items of actual label i were called labels[j]."""
+
+    title: str
+    labels: tuple[str, ...]
+    counts: tuple[tuple[int, ...], ...]
+    kind: str = field(default="matrix", init=False)
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """A panel of bars on [0, 1], all of one width, and the level and band that they should keep to."""
+
+    title: str
+    x_label: str
+    y_label: str
+    counts: tuple[int, ...]
+    expected: float
+    band: tuple[float, float]
+    kind: str = field(default="histogram", init=False)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Panels side by side under one title; `note` says what to see."""
+
+    title: str
+    panels: tuple[Curves | Cloud | Matrix | Histogram, ...]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Everything that one benchmark found.
+
+    Attributes
+    ----------
+    name : str
+    question : str
+        What was measured, in a sentence or two.
+    rows : tuple of dicts
+        One per measurement, flat, with the same fields: the Parquet file's rows.
+    tables, figures : tuples
+    seeds, count : str
+        Which images, and how many.
+    model : str
+        The model that was measured, where it is another than the one that was asked about.
+    device : str
+        Where it was computed, likewise.
+    """
+
+    name: str
+    question: str
+    rows: tuple[dict[str, Any], ...]
+    tables: tuple[Table, ...]
+    figures: tuple[Figure, ...] = ()
+    seeds: str = ""
+    count: str = ""
+    model: str = ""
+    device: str = ""

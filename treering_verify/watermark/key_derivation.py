@@ -1,0 +1,60 @@
+"""From a secret to N(0, 1) numbers, the same anywhere; `treering_verify.watermark.keys.key` states the construction."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+_SALT = b"treering-verify key v1"
+_MEMBER_SALT = b"treering-verify member v1"
+_BYTES_PER_BLOCK = 8160  # 1020 numbers: the most that one HKDF-SHA256 expansion gives
+_MEMBER_BYTES = 32
+_DECIMALS = 9
+# Two good implementations of the inverse normal CDF differ by less than 1e-13 between -8.3 and 8.3. Where a value lies
+# within 1e-12 of a rounding boundary, that could show in the ninth decimal, and the reference decides.
+_DOUBT = 1e-3  # in units of the ninth decimal
+
+
+def derive_numbers(secret: bytes, info: str, count: int) -> npt.NDArray[np.float64]:
+    """Numbers (count,) that belong to a secret and an info string, N(0, 1) rounded to 9 decimals."""
+    return normal_numbers(np.frombuffer(derive_bytes(secret, info, 8 * count), dtype=">u8") >> np.uint64(11))
+
+
+def derive_bytes(secret: bytes, info: str, count: int) -> bytes:
+    """Bytes that belong to a secret and an info string: the blocks that numbers come from."""
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+    stream = b""
+    for block in range(-(-count // _BYTES_PER_BLOCK)):
+        size = min(_BYTES_PER_BLOCK, count - block * _BYTES_PER_BLOCK)
+        stream += HKDF(SHA256(), length=size, salt=_SALT, info=f"{info}|{block}".encode()).derive(secret)
+    return stream
+
+
+def member_secret(secret: bytes, name: str) -> bytes:
+    """Secret of one member of a family, 32 bytes: HKDF-SHA256(secret, salt="treering-verify member v1", info=name)."""
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+    return HKDF(SHA256(), length=_MEMBER_BYTES, salt=_MEMBER_SALT, info=name.encode()).derive(secret)
+
+
+def normal_numbers(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
+    """Inverse normal CDF of (n + 1/2) / 2^53, rounded to 9 decimals, for integers n below 2^53.
+
+    Bit for bit what `round(statistics.NormalDist().inv_cdf(u), 9)` gives, many times faster: SciPy computes all, and the
+    few whose ninth decimal could hang on the last bit of either are computed again by Python's own.
+    """
+    from statistics import NormalDist
+
+    from scipy import special
+
+    uniforms = (words.astype(np.float64) + 0.5) / 2**53
+    scaled = special.ndtri(uniforms) * 10**_DECIMALS
+    nearest = np.rint(scaled)
+    numbers: npt.NDArray[np.float64] = nearest / 10**_DECIMALS  # a correctly rounded quotient, as Python's round gives
+    normal = NormalDist()
+    for i in np.flatnonzero(np.abs(np.abs(scaled - nearest) - 0.5) < _DOUBT):
+        numbers[i] = round(normal.inv_cdf(float(uniforms[i])), _DECIMALS)
+    return numbers

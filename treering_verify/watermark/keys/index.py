@@ -1,0 +1,177 @@
+"""Keys ready to be searched: an index of one family, mapped from a file or made of keys that are at hand."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from treering_verify.errors import KeyFileError, UsageError
+from treering_verify.files import opened_secret, printable
+from treering_verify.watermark.keys.index_file import (
+    FACTS,
+    MAGIC,
+    MAKER,
+    PAGE,
+    blocks_of,
+    check_distinct,
+    check_searchable,
+    checksums,
+    damaged,
+    encode,
+    hash_texts,
+    numbers_start,
+    parse_header,
+)
+from treering_verify.watermark.keys.key import Key, is_name
+from treering_verify.watermark.keys.key_family import Family
+
+
+@dataclass(frozen=True, eq=False)
+class KeyIndex:
+    """Keys of one family, ready to be searched. Their numbers are secrets: they appear in no `repr`, message or record.
+
+    Attributes
+    ----------
+    family : Family
+    facts : (N,) structured
+        Length, drift, fingerprint, name and checksum of each key (`index_file.FACTS`).
+    numbers : (N, d) float16, float32 or float64
+        The stored numbers; a memory map where the index is a file.
+    lengths : (N,) float64
+        Euclidean length of each row.
+    source : str
+        The file, printable; "" for keys that were given one by one.
+    """
+
+    family: Family
+    facts: npt.NDArray[Any] = field(repr=False)
+    numbers: npt.NDArray[np.floating] = field(repr=False)
+    lengths: npt.NDArray[np.float64] = field(repr=False)
+    source: str = ""
+
+    def __len__(self) -> int:
+        """Count of keys, N."""
+        return len(self.facts)
+
+    @classmethod
+    def from_keys(cls, keys: Sequence[Key]) -> KeyIndex:
+        """Index of keys that are at hand, their numbers unrounded.
+
+        Raises
+        ------
+        UsageError
+            If there is none, they are of several families or of a pattern that cannot be searched, or two have the same
+            name or numbers.
+        """
+        if not keys:
+            raise UsageError("no key to look for: give at least one")
+        family = keys[0].family
+        check_searchable(family)
+        encoded = [encode(block, np.dtype(np.float64)) for block in blocks_of(keys, family)]
+        facts = np.concatenate([facts for facts, _ in encoded])
+        check_distinct(hash_texts(facts["name"]), lambda row: facts["name"][row])
+        check_distinct(hash_texts(facts["fingerprint"]), lambda row: facts["name"][row])
+        return cls(family, facts, np.concatenate([rows for _, rows in encoded]), facts["length"].copy())
+
+    @classmethod
+    def load(cls, path: str | Path) -> KeyIndex:
+        """Map an index file; its numbers are read when they are searched.
+
+        Raises
+        ------
+        KeyFileError
+            If it is missing, readable by others, cut short, damaged, or no key index of a known version.
+        """
+        shown = printable(str(path))
+        with opened_secret(path, "key index", MAKER) as file:
+            family, count, dtype = parse_header(file.read(PAGE), shown)
+            start = numbers_start(count)
+            expected, size = start + count * family.degrees_of_freedom * dtype.itemsize, os.fstat(file.fileno()).st_size
+            if size != expected:
+                raise KeyFileError(f"{shown} has {size} bytes and not {expected}: it was cut short; make it again")
+            facts = np.memmap(file, FACTS, "r", PAGE, (count,)).view(np.ndarray)
+            numbers = np.memmap(file, dtype, "r", start, (count, family.degrees_of_freedom)).view(np.ndarray)
+        lengths = np.ascontiguousarray(facts["length"])
+        if not (np.isfinite(lengths) & (lengths > 0)).all():
+            raise damaged(shown)
+        return cls(family, facts, numbers, lengths, shown)
+
+    def entries(self, rows: npt.NDArray[np.int64]) -> tuple[list[str], list[str], npt.NDArray[np.floating]]:
+        """Names, fingerprints and numbers (n, d) of some keys, after checking that they are as they were written.
+
+        Raises
+        ------
+        KeyFileError
+            If one is damaged.
+        """
+        facts, numbers = self.facts[rows], self.numbers[rows]
+        names = [name.decode("ascii", "replace") for name in facts["name"].tolist()]
+        fingerprints = [text.decode("ascii", "replace") for text in facts["fingerprint"].tolist()]
+        drift = facts["drift"]
+        if (
+            checksums(facts, numbers) != facts["checksum"].tolist()
+            or not all(map(is_name, names))
+            or not (np.isfinite(drift) & (drift >= 0)).all()
+        ):
+            raise damaged(self.source)
+        return names, fingerprints, numbers
+
+
+def is_index(path: str | Path) -> bool:
+    """Whether a secret file begins as a key index does; `KeyFileError` if it cannot be opened as one."""
+    with opened_secret(path, "key file", "treering keygen or keys index") as file:
+        return file.read(len(MAGIC)) == MAGIC
+
+
+def key_files(paths: Sequence[str | Path]) -> list[Path]:
+    """Key files that paths name: a folder stands for the *.json in it, in the order of their names.
+
+    Raises
+    ------
+    UsageError
+        If a folder holds none.
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            inside = sorted(path.glob("*.json"))
+            if not inside:
+                raise UsageError(f"no *.json in {printable(str(path))}: name a folder of key files, or the files")
+            found += inside
+        else:
+            found.append(path)
+    return found
+
+
+def load_keys(paths: Sequence[str | Path]) -> list[KeyIndex]:
+    """Load what paths name, key files, folders of them and index files, as one index for each file or family.
+
+    Raises
+    ------
+    KeyFileError
+        As `Key.load` and `KeyIndex.load`.
+    UsageError
+        If there is no key at all.
+    """
+    indexes: list[KeyIndex] = []
+    keys: list[Key] = []
+    for path in key_files(paths):
+        if is_index(path):
+            indexes.append(KeyIndex.load(path))
+        else:
+            keys.append(Key.load(path))
+    return indexes + group_keys(keys)
+
+
+def group_keys(keys: Sequence[Key]) -> list[KeyIndex]:
+    """One index of unrounded numbers for each family among keys."""
+    families: dict[Family, list[Key]] = {}
+    for key in keys:
+        families.setdefault(key.family, []).append(key)
+    return [KeyIndex.from_keys(members) for members in families.values()]

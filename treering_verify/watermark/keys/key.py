@@ -1,0 +1,301 @@
+"""The secret key: what it is made of, how its numbers are derived, and its file.
+
+Key numbers are i.i.d. N(0, 1) or, in some patterns, fair signs or bytes. They are derived from a secret by a fixed
+construction (version 1):
+
+    block i  = HKDF-SHA256(secret, salt="treering-verify key v1", info=f"{pattern}|{channels}|{inner}-{outer}|{shape}|{i}")
+    uniforms = each 8 bytes, big-endian, top 53 bits: u = (n + 1/2) / 2^53
+    numbers  = inverse normal CDF of u (Wichura's AS 241, which Python's `statistics` implements), rounded to 9 decimals
+
+    signs    = those of such numbers, +1 where one is 0
+    bytes    = the blocks themselves, 8160 bytes each
+
+so the same secret and parameters give the same key anywhere, and nobody can have chosen the numbers to fit an image.
+
+Many keys from one secret, such as one per user, are its members. A member's key is the key of the secret
+
+    HKDF-SHA256(secret, salt="treering-verify member v1", info=name), 32 bytes
+
+so whoever holds the secret can make any member's key again from its name, and a member's key betrays no other's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import secrets
+from dataclasses import dataclass, field
+from operator import index
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from treering_verify.errors import KeyFileError, UsageError
+from treering_verify.files import opened_secret, printable, write_atomic
+from treering_verify.watermark.key_derivation import member_secret
+from treering_verify.watermark.keys.key_family import DEFAULT_PATTERN, DEFAULT_RADII, Family, count_numbers
+from treering_verify.watermark.patterns import PATTERNS
+
+__all__ = [
+    "DEFAULT_PATTERN",
+    "DEFAULT_RADII",
+    "MIN_SECRET_BYTES",
+    "PATTERNS",
+    "SCHEMA_VERSION",
+    "Family",
+    "Key",
+    "count_numbers",
+    "is_name",
+]
+
+SCHEMA_VERSION = 1
+MIN_SECRET_BYTES = 16
+_MAX_FILE_BYTES = 64 * 1024**2  # what is longer ends mid-JSON, and is refused for it
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True, eq=False)
+class Key:
+    """A watermark key. Its numbers are the secret: they appear in no `repr`, message or record.
+
+    Attributes
+    ----------
+    name : str
+        What verdicts call it; 1 to 64 letters, digits, '.', '_' or '-'.
+    pattern : str
+        One of `PATTERNS`. `rings`: one real number per ring and channel. `random`: one complex number per half-plane bin and
+        channel. The others: docs/patterns.md.
+    channels : tuple of int
+        Latent channels that carry it.
+    inner_radius, outer_radius : int
+        First and last ring of the annulus, in bins from DC; 0 where the pattern has none.
+    latent_shape : (C, h, w)
+        Shape of the noise that it is made for.
+    numbers : (d,) float64
+        Channel by channel; for `random` first the real, then the imaginary parts, each N(0, 1); for `rings` from the
+        inner ring outwards; for the others as their modules in `treering_verify.watermark.patterns` say.
+    """
+
+    name: str
+    pattern: str
+    channels: tuple[int, ...]
+    inner_radius: int
+    outer_radius: int
+    latent_shape: tuple[int, int, int]
+    numbers: npt.NDArray[np.float64] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        count = count_numbers(self.pattern, self.channels, self.inner_radius, self.outer_radius, self.latent_shape)
+        if not is_name(self.name):
+            raise UsageError("a key's name has 1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit")
+        numbers = np.array(self.numbers, dtype=np.float64)
+        if numbers.shape != (count,) or not np.isfinite(numbers).all():
+            raise UsageError(f"key {self.name!r} needs {count} finite numbers; it has shape {numbers.shape}")
+        law = PATTERNS[self.pattern].law
+        if not law.fits(numbers):
+            raise UsageError(f"key {self.name!r} of pattern {self.pattern} needs {law.words}")
+        numbers.setflags(write=False)
+        object.__setattr__(self, "numbers", numbers)
+
+    @property
+    def degrees_of_freedom(self) -> int:
+        """Count of its numbers, d."""
+        return len(self.numbers)
+
+    @property
+    def family(self) -> Family:
+        """What it shares with other keys."""
+        return Family(self.pattern, self.channels, self.inner_radius, self.outer_radius, self.latent_shape)
+
+    @property
+    def fingerprint(self) -> str:
+        """Public name of the content: 16 hexadecimal digits of a SHA-256; tells keys apart, reveals no number."""
+        content = {k: v for k, v in self._content().items() if k != "name"}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+    @classmethod
+    def generate(
+        cls,
+        latent_shape: tuple[int, int, int],
+        *,
+        pattern: str = DEFAULT_PATTERN,
+        channels: tuple[int, ...] | None = None,
+        inner_radius: int | None = None,
+        outer_radius: int | None = None,
+        name: str = "key",
+        seed: int | None = None,
+    ) -> Key:
+        """Make a new key, from the system's randomness or, for experiments, from a seed.
+
+        Parameters
+        ----------
+        latent_shape : (C, h, w)
+            The model's `latent_shape`.
+        pattern : str
+            One of `PATTERNS`.
+        channels : tuple of int, optional
+            All channels when left out.
+        inner_radius, outer_radius : int, optional
+            Annulus in bins; `DEFAULT_RADII` of the pattern when left out.
+        name : str
+        seed : int, optional
+            A seeded key is reproducible and therefore *guessable*: for experiments only.
+
+        Raises
+        ------
+        UsageError
+            If pattern, channels, radii or name do not fit.
+        """
+        secret = secrets.token_bytes(32) if seed is None else f"public seed {seed}".encode().ljust(MIN_SECRET_BYTES)
+        return cls.from_secret(
+            secret,
+            latent_shape,
+            pattern=pattern,
+            channels=channels,
+            inner_radius=inner_radius,
+            outer_radius=outer_radius,
+            name=name,
+        )
+
+    @classmethod
+    def from_secret(
+        cls,
+        secret: bytes,
+        latent_shape: tuple[int, int, int],
+        *,
+        pattern: str = DEFAULT_PATTERN,
+        channels: tuple[int, ...] | None = None,
+        inner_radius: int | None = None,
+        outer_radius: int | None = None,
+        name: str = "key",
+    ) -> Key:
+        """Derive the key that belongs to a secret of at least 16 random bytes (construction: module docstring)."""
+        _check_secret(secret)
+        family = Family.choose(
+            latent_shape, pattern=pattern, channels=channels, inner_radius=inner_radius, outer_radius=outer_radius
+        )
+        info = (
+            f"{family.pattern}|{','.join(map(str, family.channels))}|{family.inner_radius}-{family.outer_radius}|"
+            f"{'x'.join(map(str, family.latent_shape))}"
+        )
+        return cls.of(family, name, PATTERNS[pattern].law.draw(secret, info, family.degrees_of_freedom))
+
+    @classmethod
+    def member(cls, secret: bytes, family: Family, name: str) -> Key:
+        """Derive the key of one member, such as a user, from a secret that many members share.
+
+        Parameters
+        ----------
+        secret : bytes
+            At least 16 random bytes. Whoever has them has every member's key.
+        family : Family
+        name : str
+            The member's name, and the key's.
+
+        Raises
+        ------
+        UsageError
+            If the secret is short or the name does not fit.
+        """
+        _check_secret(secret)
+        return cls.from_secret(
+            member_secret(secret, name),
+            family.latent_shape,
+            pattern=family.pattern,
+            channels=family.channels,
+            inner_radius=family.inner_radius,
+            outer_radius=family.outer_radius,
+            name=name,
+        )
+
+    @classmethod
+    def of(cls, family: Family, name: str, numbers: npt.NDArray[np.float64]) -> Key:
+        """Key of a family with numbers (d,) that are at hand."""
+        return cls(
+            name,
+            family.pattern,
+            family.channels,
+            family.inner_radius,
+            family.outer_radius,
+            family.latent_shape,
+            numbers,
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write the key file, readable by its owner only, never over an existing file.
+
+        Raises
+        ------
+        KeyFileError
+            If the file exists or cannot be written.
+        """
+        text = json.dumps(self._content(), indent=1) + "\n"
+        try:
+            write_atomic(path, text.encode(), mode=0o600, exclusive=True)
+        except FileExistsError as error:
+            raise KeyFileError(
+                f"{printable(str(path))} exists: a key is never overwritten; name another file"
+            ) from error
+        except OSError as error:
+            raise KeyFileError(f"cannot write {printable(str(path))}: {error.strerror}") from error
+
+    @classmethod
+    def load(cls, path: str | Path) -> Key:
+        """Read a key file.
+
+        Raises
+        ------
+        KeyFileError
+            If it is missing, readable by others, or not a key file of a known version.
+        """
+        shown = printable(str(path))
+        with opened_secret(path, "key file", "treering keygen") as file:
+            data = file.read(_MAX_FILE_BYTES)
+        try:
+            content = json.loads(data)
+            if content["type"] != "treering key" or content["schema_version"] != SCHEMA_VERSION:
+                raise ValueError
+            key = cls(
+                name=str(content["name"]),
+                pattern=str(content["pattern"]),
+                channels=tuple(index(c) for c in content["channels"]),
+                inner_radius=index(content["inner_radius"]),
+                outer_radius=index(content["outer_radius"]),
+                latent_shape=tuple(index(n) for n in content["latent_shape"]),  # type: ignore[arg-type]
+                numbers=np.array(content["numbers"], dtype=np.float64),
+            )
+        except (ValueError, TypeError, KeyError, OverflowError, UsageError, RecursionError):
+            # `from None`: the cause could quote the file, and a key is never printed.
+            raise KeyFileError(
+                f"{shown} is not a key file of version {SCHEMA_VERSION}: make one with treering keygen"
+            ) from None
+        return key
+
+    def _content(self) -> dict[str, Any]:
+        return {
+            "type": "treering key",
+            "schema_version": SCHEMA_VERSION,
+            "name": self.name,
+            "pattern": self.pattern,
+            "channels": list(self.channels),
+            "inner_radius": self.inner_radius,
+            "outer_radius": self.outer_radius,
+            "latent_shape": list(self.latent_shape),
+            "numbers": self.numbers.tolist(),
+        }
+
+
+def is_name(text: str) -> bool:
+    """Whether a key may be called so: 1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit."""
+    return _NAME.fullmatch(text) is not None
+
+
+def _check_secret(secret: bytes) -> None:
+    if len(secret) < MIN_SECRET_BYTES:
+        raise UsageError(
+            f"the secret has {len(secret)} bytes: use at least {MIN_SECRET_BYTES} random ones, "
+            "for example from: head -c 32 /dev/urandom"
+        )

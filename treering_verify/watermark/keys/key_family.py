@@ -1,0 +1,84 @@
+"""What keys may have in common: pattern, channels, annulus and the noise that they are made for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from treering_verify.errors import UsageError
+from treering_verify.watermark.patterns import PATTERNS, Place
+
+DEFAULT_PATTERN = "random"
+DEFAULT_RADII = {name: pattern.radii for name, pattern in PATTERNS.items()}
+_MAX_SIDE = 1024  # so that the shape in a damaged file cannot fill the memory
+
+
+@dataclass(frozen=True)
+class Family:
+    """What keys may share: everything but name and numbers. Features are computed from it alone.
+
+    Attributes
+    ----------
+    pattern, channels, inner_radius, outer_radius, latent_shape
+        As those of `Key`.
+
+    Raises
+    ------
+    UsageError
+        If they do not fit each other.
+    """
+
+    pattern: str
+    channels: tuple[int, ...]
+    inner_radius: int
+    outer_radius: int
+    latent_shape: tuple[int, int, int]
+
+    def __post_init__(self) -> None:
+        count_numbers(self.pattern, self.channels, self.inner_radius, self.outer_radius, self.latent_shape)
+
+    def __str__(self) -> str:
+        """Say it in words: pattern, channels, radii where it has any, and shape."""
+        radii = f" radii {self.inner_radius} to {self.outer_radius}," if self.outer_radius else ""
+        return (
+            f"{self.pattern}, channels {','.join(map(str, self.channels))},{radii} "
+            f"noise {'x'.join(map(str, self.latent_shape))}"
+        )
+
+    @property
+    def degrees_of_freedom(self) -> int:
+        """Count of numbers of each of its keys, d; fewer than are compared where they are bytes (`Pattern.compared`)."""
+        return count_numbers(self.pattern, self.channels, self.inner_radius, self.outer_radius, self.latent_shape)
+
+    @classmethod
+    def choose(
+        cls,
+        latent_shape: tuple[int, int, int],
+        *,
+        pattern: str = DEFAULT_PATTERN,
+        channels: tuple[int, ...] | None = None,
+        inner_radius: int | None = None,
+        outer_radius: int | None = None,
+    ) -> Family:
+        """Fill in the defaults of `Key.generate`."""
+        if pattern not in PATTERNS:
+            raise UsageError(f"unknown pattern {pattern!r}: choose one of {', '.join(PATTERNS)}")
+        channels = tuple(range(latent_shape[0])) if channels is None else tuple(channels)
+        inner = DEFAULT_RADII[pattern][0] if inner_radius is None else inner_radius
+        outer = DEFAULT_RADII[pattern][1] if outer_radius is None else outer_radius
+        return cls(pattern, channels, inner, outer, latent_shape)
+
+
+def count_numbers(
+    pattern: str, channels: tuple[int, ...], inner_radius: int, outer_radius: int, latent_shape: tuple[int, int, int]
+) -> int:
+    """Numbers of such a key; UsageError says which parameter does not fit."""
+    if pattern not in PATTERNS:
+        raise UsageError(f"unknown pattern {pattern!r}: choose one of {', '.join(PATTERNS)}")
+    if len(latent_shape) != 3 or max(latent_shape) > _MAX_SIDE:
+        raise UsageError(f"latent_shape is {latent_shape}: give (channels, height, width), at most {_MAX_SIDE} each")
+    if not channels or len(set(channels)) < len(channels) or not all(0 <= c < latent_shape[0] for c in channels):
+        raise UsageError(f"channels {channels} do not fit: name distinct ones from 0 to {latent_shape[0] - 1}")
+    try:
+        return PATTERNS[pattern].count(Place(channels, inner_radius, outer_radius, latent_shape))
+    except ValueError as error:
+        raise UsageError(str(error)) from None
