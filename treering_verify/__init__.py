@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from treering_verify.version import __version__
 
 if TYPE_CHECKING:
     from treering_verify.attacks import Attack
@@ -31,11 +31,12 @@ if TYPE_CHECKING:
     from treering_verify.generation.generator import generate, generate_clips, watermarked_noise
     from treering_verify.inversion.decoder import Problem, Settings
     from treering_verify.inversion.decoder import invert as invert_decoder
+    from treering_verify.inversion.decoder.solution import Inversion
     from treering_verify.inversion.noise import invert as invert_noise
     from treering_verify.inversion.recovery import Pipeline, recover_noise
     from treering_verify.models import LatentModel, ModelSource, from_pipeline, load_model, load_pipeline
     from treering_verify.models.profile import Profile
-    from treering_verify.results import Generated, GeneratedClip, Inversion, KeyEvidence, Verdict
+    from treering_verify.results import Generated, GeneratedClip, KeyEvidence, Verdict
     from treering_verify.watermark.embedding import embed, extract, features
     from treering_verify.watermark.keys.index import KeyIndex, load_keys
     from treering_verify.watermark.keys.key import Family, Key

@@ -15,9 +15,9 @@ import numpy as np
 import pyarrow.parquet
 from PIL import Image
 
-from treering_verify.audit.engine import Options
 from treering_verify.audit.folder import audit_folder
 from treering_verify.audit.inputs.reader_pool import Limits
+from treering_verify.audit.options import Options
 from treering_verify.audit.output import store as shards
 from treering_verify.audit.output.rows import Row, from_table
 from treering_verify.benchmark.speed.null_model import NULL_PIPELINE, NullModel

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 
 from treering_verify.inversion.decoder import Problem, Settings, invert
-from treering_verify.results import Inversion
+from treering_verify.inversion.decoder.solution import Inversion
 
 SHAPE = (3, 8, 8)
 SIDE = math.prod(SHAPE)

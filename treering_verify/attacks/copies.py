@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from treering_verify import __version__
 from treering_verify.attacks.compression import CODECS
 from treering_verify.attacks.notation import Attack, Chain
 from treering_verify.errors import ImageError, UsageError
 from treering_verify.files import printable, write_atomic
 from treering_verify.media.images import encode_png, open_image, read_bytes
 from treering_verify.results import SCHEMA_VERSION
+from treering_verify.version import __version__
 
 if TYPE_CHECKING:
     from treering_verify.models.protocol import LatentModel

@@ -19,6 +19,7 @@ from treering_verify.errors import UsageError
 from treering_verify.inversion import decoder as decoder_inversion
 from treering_verify.inversion import noise as noise_inversion
 from treering_verify.models.protocol import Condition, LatentModel
+from treering_verify.models.sampling import denoise
 from treering_verify.watermark import spectrum
 
 if TYPE_CHECKING:
@@ -219,7 +220,7 @@ def reprompt(
         bins, own, stolen = _on_band(noise, carrier, model, band)
         noise = _written(noise, bins, _unit(stolen).expand(own.shape))
     with torch.inference_mode():
-        latent = noise_inversion.denoise(model, noise, steps=steps, conditions=list(prompts), guidance=guidance)
+        latent = denoise(model, noise, steps=steps, conditions=list(prompts), guidance=guidance)
         return model.decode(latent).clamp(-1.0, 1.0)
 
 
@@ -254,7 +255,7 @@ def _redraw(
     nothing: list[Condition] = [None] * len(images)
 
     def drawn(noise: torch.Tensor) -> torch.Tensor:
-        return model.decode(noise_inversion.denoise(model, noise, steps=steps, conditions=nothing))
+        return model.decode(denoise(model, noise, steps=steps, conditions=nothing))
 
     with torch.inference_mode():
         return (drawn(after) if whole else images + drawn(after) - drawn(before)).clamp(-1.0, 1.0)

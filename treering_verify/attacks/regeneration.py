@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from treering_verify.inversion.noise import step
 from treering_verify.models.protocol import LatentModel
+from treering_verify.models.sampling import step
 
 if TYPE_CHECKING:
     import torch

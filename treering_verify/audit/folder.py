@@ -10,9 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from treering_verify.audit.engine import Options, run_audit
+from treering_verify.audit.engine import run_audit
 from treering_verify.audit.inputs.sources import Inputs
 from treering_verify.audit.judge import Judge
+from treering_verify.audit.options import Options
 from treering_verify.audit.output.rows import Row
 from treering_verify.audit.output.store import read_shard
 from treering_verify.detection.screening import Passes

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from treering_verify import __version__
 from treering_verify.audit.inputs.sources import Inputs
 from treering_verify.audit.judge import Judge
 from treering_verify.audit.output.rows import SCHEMA_VERSION
 from treering_verify.models.weights import fingerprint
+from treering_verify.version import __version__
 
 _MOST_KEYS = 1000  # beyond, a digest stands for their names and fingerprints
 _PACKAGES = ("torch", "diffusers", "numpy", "scipy", "pillow", "pyarrow")

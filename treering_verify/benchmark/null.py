@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from treering_verify import __version__
 from treering_verify.benchmark.harness.cache import kept
 from treering_verify.benchmark.harness.scope import SEEDS, Scope
 from treering_verify.benchmark.harness.unmarked_images import Stranger, strangers
@@ -19,6 +18,7 @@ from treering_verify.models import LatentModel
 from treering_verify.models.weights import fingerprint
 from treering_verify.report import format_pvalue
 from treering_verify.report.findings import Cell, Curve, Curves, Figure, Findings, Table
+from treering_verify.version import __version__
 from treering_verify.watermark.embedding import extract, features, key_coefficients
 from treering_verify.watermark.keys.key import Family, Key
 

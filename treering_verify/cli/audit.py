@@ -13,13 +13,8 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from treering_verify.cli.options import (
-    FOUND,
-    UNJUDGED,
-    audit_pipeline_options,
-    command_of,
-    keys_option,
-)
+from treering_verify.cli.options import audit_pipeline_options, keys_option
+from treering_verify.cli.output import FOUND, UNJUDGED, command_of
 from treering_verify.errors import UsageError
 
 if TYPE_CHECKING:
@@ -128,10 +123,11 @@ def audit(
     """
     import json
 
-    from treering_verify.audit.engine import Options, run_audit
+    from treering_verify.audit.engine import run_audit
     from treering_verify.audit.inputs.reader_pool import Limits
     from treering_verify.audit.inputs.sources import Inputs
     from treering_verify.audit.judge import Judge
+    from treering_verify.audit.options import Options
     from treering_verify.audit.output.store import SUMMARY, first_detected
     from treering_verify.detection.screening import Passes
     from treering_verify.files import printable

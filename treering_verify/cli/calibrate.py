@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from treering_verify.cli.options import UNJUDGED, command_of, key_options, pipeline_options, progress
+from treering_verify.cli.options import key_options, pipeline_options
+from treering_verify.cli.output import UNJUDGED, command_of, progress
 from treering_verify.errors import UsageError
 
 if TYPE_CHECKING:
     from treering_verify.cli.inversion_options import Asked
-    from treering_verify.inversion.recovery import Pipeline
-    from treering_verify.models import LatentModel, ModelSource
-    from treering_verify.results import Verdict
-    from treering_verify.watermark.keys.key import Key
+    from treering_verify.models import ModelSource
 
-EXACT = "exact"
-_DETECTORS = (EXACT, "chi-square", "distance", "classifier")
 _ATTACKS = ("jpeg:quality=75", "jpeg:quality=25", "resize:share=0.5", "crop_scale:share=0.75")
 
 
@@ -102,46 +98,6 @@ def calibrate(
             click.echo(line)
     if any(image.code != "repeated" for image in skipped):
         sys.exit(UNJUDGED)
-
-
-def detector_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Options that choose what judges images: calibration, detector."""
-    for option in (
-        click.option(
-            "--detector",
-            type=click.Choice(_DETECTORS),
-            default=EXACT,
-            show_default=True,
-            help="All but exact need --calibration, whose images bound how small p can be.",
-        ),
-        click.option("--calibration", type=click.Path(path_type=Path), help="File made by treering calibrate."),
-    ):
-        function = option(function)
-    return function
-
-
-def verdicts_of(
-    files: tuple[Path, ...],
-    keys: list[Key],
-    calibration: Path | None,
-    detector: str,
-    decoys: int,
-    model: LatentModel,
-    alpha: float,
-    pipeline: Pipeline,
-) -> Iterator[Verdict]:
-    """Judge files by a calibrated detector; UsageError where the options contradict each other."""
-    from treering_verify.detection.calibration.calibration_file import Calibration
-    from treering_verify.detection.calibration.verify import verify_calibrated
-
-    if calibration is None:
-        raise UsageError(f"--detector {detector} needs --calibration FILE: make one with treering calibrate")
-    if detector == EXACT:
-        raise UsageError("the exact test needs no calibration: choose --detector, or leave --calibration out")
-    if decoys:
-        raise UsageError("--decoys checks the exact test: leave it out with --calibration")
-    loaded = Calibration.load(calibration)
-    return verify_calibrated(files, keys, loaded, detector, model=model, alpha=alpha, pipeline=pipeline)
 
 
 def _files(paths: tuple[Path, ...]) -> Iterator[Path]:

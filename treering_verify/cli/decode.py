@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from treering_verify.cli.options import command_of, pipeline_options, print_verdicts, verdict_options
+from treering_verify.cli.options import pipeline_options, verdict_options
+from treering_verify.cli.output import command_of, print_verdicts
 
 if TYPE_CHECKING:
     from treering_verify.cli.inversion_options import Asked

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from treering_verify.cli.key_strength import read_secret, refuse_weak
 from treering_verify.cli.model_options import model_option
-from treering_verify.cli.options import command_of, given, key_options, progress, read_secret, refuse_weak
+from treering_verify.cli.options import given, key_options
+from treering_verify.cli.output import command_of, progress
 from treering_verify.errors import UsageError
 
 if TYPE_CHECKING:

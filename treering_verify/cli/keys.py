@@ -10,22 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from treering_verify.cli.key_strength import reach_of, read_secret
 from treering_verify.cli.model_options import shape_option
-from treering_verify.cli.options import (
-    command_of,
-    key_options,
-    keys_option,
-    pipeline_options,
-    print_verdicts,
-    progress,
-    reach_of,
-    read_secret,
-    verdict_options,
-)
+from treering_verify.cli.options import key_options
+from treering_verify.cli.output import command_of, progress
 from treering_verify.errors import UsageError
 
 if TYPE_CHECKING:
-    from treering_verify.cli.inversion_options import Asked
     from treering_verify.models import ModelSource
     from treering_verify.watermark.keys.key import Family, Key
 
@@ -85,36 +76,6 @@ def index(
     reach, sentence = reach_of(chosen)
     corrected = format_pvalue(min(0.0, reach + log10(count)))
     click.echo(f"{sentence}, {corrected} after the correction for {count} keys", err=True)
-
-
-@command_of(None)("treering identify images/*.png --keys my.index")
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@keys_option
-@click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Best matches to list.")
-@verdict_options
-@pipeline_options
-def identify(
-    files: tuple[Path, ...],
-    key_paths: tuple[Path, ...],
-    top: int,
-    alpha: float,
-    style: str,
-    fail_on: tuple[str, ...],
-    model: ModelSource,
-    pipeline: Asked,
-) -> None:
-    """Say for each image which of many keys is in it, if any, and list the best matches.
-
-    Every p is corrected for all keys that were tried (Holm), so a match that is listed proves nothing unless its p is at
-    most alpha.
-    """
-    from treering_verify.detection.identification import identify_many
-    from treering_verify.models import load_model
-    from treering_verify.watermark.keys.index import load_keys
-
-    found, loaded = load_keys(key_paths), load_model(model)
-    verdicts = identify_many(files, found, model=loaded, alpha=alpha, top=top, pipeline=pipeline.pipeline(loaded))
-    print_verdicts(verdicts, len(files), "Identifying", style, fail_on, matches=True)
 
 
 def _stored(paths: tuple[Path, ...]) -> tuple[int, Family, Iterator[Key]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from treering_verify.cli.model_options import model_argument
-from treering_verify.cli.options import FOUND, command_of
+from treering_verify.cli.output import FOUND, command_of
 from treering_verify.errors import UsageError
 
 if TYPE_CHECKING:

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
 from treering_verify.cli.inversion_options import Asked
 from treering_verify.cli.model_options import model_option
-from treering_verify.errors import LimitedModelWarning, TreeringError, UsageError
+from treering_verify.errors import UsageError
 
 if TYPE_CHECKING:
-    from treering_verify.results import Verdict
-    from treering_verify.watermark.keys.key_family import Family
+    pass
 
-USAGE_ERROR, UNJUDGED, FOUND, INTERRUPTED = 2, 3, 1, 130
-_MAX_SECRET_BYTES = 1024**2
 # As treering_verify.watermark.patterns.PATTERNS, which --help must not wait for; a test compares them.
 PATTERN_NAMES = (
     "rings",
@@ -32,77 +27,6 @@ PATTERN_NAMES = (
     "gaussian-shading",
     "pseudorandom-code",
 )
-
-
-def command_of(group: click.Group | None) -> Callable[[str], Callable[[Callable[..., Any]], click.Command]]:
-    """Return a decorator, given an example, that makes a command of a group; of None, one that is added later."""
-
-    def command(example: str) -> Callable[[Callable[..., Any]], click.Command]:
-        """Register a command whose help ends with a runnable example and whose errors exit with 2."""
-
-        def register(function: Callable[..., Any]) -> click.Command:
-            @wraps(function)
-            def guarded(*args: Any, **kwargs: Any) -> Any:
-                with reported_errors():
-                    return function(*args, **kwargs)
-
-            make = group.command if group else click.command
-            return make(epilog=f"Example: {example}")(guarded)
-
-        return register
-
-    return command
-
-
-@contextmanager
-def reported_errors() -> Iterator[None]:
-    """Turn this package's errors and Ctrl-C into one line on stderr and the exit code of each, its warnings into a line."""
-    try:
-        with _plain_warnings():
-            yield
-    except TreeringError as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(USAGE_ERROR)
-    except KeyboardInterrupt:
-        click.echo("Interrupted.", err=True)
-        sys.exit(INTERRUPTED)
-
-
-@contextmanager
-def _plain_warnings() -> Iterator[None]:
-    import warnings
-
-    with warnings.catch_warnings():
-        others = warnings.showwarning
-
-        def show(
-            message: Warning | str,
-            category: type[Warning],
-            filename: str,
-            lineno: int,
-            file: TextIO | None = None,
-            line: str | None = None,
-        ) -> None:
-            if issubclass(category, LimitedModelWarning):
-                click.echo(f"Note: {message}", err=True)
-            else:
-                others(message, category, filename, lineno, file, line)
-
-        warnings.showwarning = show
-        warnings.simplefilter("always", LimitedModelWarning)
-        yield
-
-
-@contextmanager
-def progress(description: str, total: int) -> Iterator[Callable[[], None]]:
-    """Progress bar on stderr, with time left; none without a terminal. Yields the function that counts one."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
-        task = bar.add_task(description, total=total)
-        yield lambda: bar.advance(task)
 
 
 keys_option = click.option(
@@ -232,62 +156,6 @@ def search_options(function: Callable[..., Any]) -> Callable[..., Any]:
     )
 
 
-def print_verdicts(
-    verdicts: Iterable[Verdict],
-    total: int,
-    description: str,
-    style: str,
-    fail_on: tuple[str, ...],
-    matches: bool = False,
-) -> None:
-    """Print verdicts as they come in, with a progress bar, and exit with 1 or 3 where their answers ask for it."""
-    from treering_verify.report import format_verdicts
-
-    seen: set[str] = set()
-    with progress(description, total) as advance:
-
-        def watched() -> Iterator[Verdict]:
-            for verdict in verdicts:
-                seen.update((verdict.status, verdict.verdict.replace(" ", "-") if verdict.status == "ok" else ""))
-                advance()
-                yield verdict
-
-        for line in format_verdicts(watched(), style, matches):
-            click.echo(line)
-    if seen.intersection(fail_on):
-        sys.exit(FOUND)
-    if "error" in seen:
-        sys.exit(UNJUDGED)
-
-
-def reach_of(family: Family) -> tuple[float, str]:
-    """Smallest log10 p that a key of the family could give at a realistic statistic, and the sentence that says so."""
-    from treering_verify.report import format_pvalue
-    from treering_verify.watermark.patterns import PATTERNS
-
-    pattern = PATTERNS[family.pattern]
-    compared, measure = pattern.compared(family), "cosine" if pattern.cosine else "agreement"
-    reach = pattern.reach(pattern.realistic, compared)
-    return reach, (
-        f"{compared} {pattern.counts}; p could reach {format_pvalue(reach)} "
-        f"at a realistic {measure} of {pattern.realistic}"
-    )
-
-
-def refuse_weak(family: Family, otherwise: str = "") -> str:
-    """Return how sure keys of the family could ever be, a sentence; raise UsageError where that is too little.
-
-    `otherwise` ends the error's advice.
-    """
-    reach, sentence = reach_of(family)
-    if reach > -6:
-        raise UsageError(
-            f"{family.degrees_of_freedom} numbers are too few for 1e-6 ({sentence}): "
-            f"use more channels or rings, or the random pattern{otherwise}"
-        )
-    return sentence
-
-
 def given(*names: str) -> list[str]:
     """Return those of a command's options, by the names of its function, that stand on the command line."""
     context = click.get_current_context()
@@ -296,19 +164,6 @@ def given(*names: str) -> list[str]:
         for option in context.command.params
         if option.name in names and context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE
     ]
-
-
-def read_secret(path: Path, private: bool = False) -> bytes:
-    """Bytes of a secret's file; with `private`, refused when others can read it: it stands for many keys."""
-    from treering_verify.files import opened_secret, printable
-
-    if private:
-        with opened_secret(path, "secret", "head -c 32 /dev/urandom") as file:
-            return file.read(_MAX_SECRET_BYTES)
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"cannot read {printable(str(path))}: {error.strerror}") from error
 
 
 def _with_options(function: Callable[..., Any], *options: Callable[..., Any]) -> Callable[..., Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from treering_verify.cli.options import command_of
+from treering_verify.cli.output import command_of
 from treering_verify.errors import ModelError, UsageError
 
 if TYPE_CHECKING:

@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING
 
 from treering_verify.errors import UsageError
 from treering_verify.inversion import noise as noise_inversion
+from treering_verify.inversion.decoder.solution import Inversion
 from treering_verify.inversion.recovery import Pipeline, recover_by, recover_noise
 from treering_verify.models import LatentModel
-from treering_verify.results import Inversion, KeyEvidence
+from treering_verify.results import KeyEvidence
 
 if TYPE_CHECKING:
     import torch

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from treering_verify.detection.identification import search
 from treering_verify.detection.screening import LOOKS, Passes, spent
+from treering_verify.inversion.decoder.solution import Inversion
 from treering_verify.inversion.recovery import Pipeline, recover_noise
 from treering_verify.models import LatentModel
-from treering_verify.results import Inversion, KeyEvidence
+from treering_verify.results import KeyEvidence
 from treering_verify.watermark.keys.index import KeyIndex
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ from treering_verify.inversion import noise as noise_inversion
 from treering_verify.inversion.recovery import Pipeline, problem_of
 from treering_verify.media.images import fit, open_image, to_pil, to_tensor
 from treering_verify.models import Condition, LatentModel, pictures_only
+from treering_verify.models.sampling import step
 
 if TYPE_CHECKING:
     import torch
@@ -135,7 +136,7 @@ def repaint(
         points = model.timesteps(steps)[::-1][: climb + 1]
         z = path[-1]
         for k in range(climb, 0, -1):
-            z = noise_inversion.step(model, z, points[k], points[k - 1], prompts, guidance)
+            z = step(model, z, points[k], points[k - 1], prompts, guidance)
             z = torch.where(inside, z, path[k - 1])
     return z
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from treering_verify.errors import UsageError
-from treering_verify.inversion.noise import denoise
 from treering_verify.media.images import to_pil
 from treering_verify.models import Condition, LatentModel, makes_clips, native_noise, pictures_only
+from treering_verify.models.sampling import denoise
 from treering_verify.results import SCHEMA_VERSION, Generated, GeneratedClip
 from treering_verify.watermark.embedding import embed
 from treering_verify.watermark.keys.key import Key

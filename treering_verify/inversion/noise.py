@@ -22,34 +22,12 @@ from typing import TYPE_CHECKING
 
 from treering_verify.errors import UsageError
 from treering_verify.models.protocol import Condition, LatentModel, Timestep
+from treering_verify.models.sampling import step
 
 if TYPE_CHECKING:
     import torch
 
 DEFAULT_STEPS = 10  # measured best for detection, whatever generation used (README, "How it works")
-
-
-def denoise(
-    model: LatentModel, noise: torch.Tensor, *, steps: int, conditions: Sequence[Condition], guidance: float = 1.0
-) -> torch.Tensor:
-    """Run the ODE from noise to latent, both (B, C, h, w) float32, on the model's grid of `steps` steps."""
-    z = noise
-    for start, end in pairwise(model.timesteps(steps)):
-        z = step(model, z, start, end, conditions, guidance)
-    return z
-
-
-def step(
-    model: LatentModel,
-    z: torch.Tensor,
-    start: Timestep,
-    end: Timestep,
-    conditions: Sequence[Condition],
-    guidance: float = 1.0,
-) -> torch.Tensor:
-    """One step from `start` to `end`, the network asked at `start`; (B, C, h, w) -> the same."""
-    clean, eps = model.denoise(z, start, conditions, guidance)
-    return end.signal * clean + end.sigma * eps
 
 
 def naive(

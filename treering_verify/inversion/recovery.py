@@ -17,7 +17,7 @@ from treering_verify.models.profile import Profile
 if TYPE_CHECKING:
     import torch
 
-    from treering_verify.results import Inversion
+    from treering_verify.inversion.decoder.solution import Inversion
 
 
 @dataclass(frozen=True)

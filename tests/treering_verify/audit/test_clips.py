@@ -11,11 +11,11 @@ import torch
 from helpers.audits import essence, fill, picture, stored
 from PIL import Image
 
-from treering_verify.audit.engine import Options
 from treering_verify.audit.folder import audit_folder
 from treering_verify.audit.inputs.read import read_path
 from treering_verify.audit.inputs.reader_pool import Limits
 from treering_verify.audit.inputs.sources import Inputs
+from treering_verify.audit.options import Options
 from treering_verify.audit.output.rows import Row
 from treering_verify.benchmark.speed.null_model import NULL_PIPELINE, NullModel
 from treering_verify.media.clips import encode_clip, read_clip

@@ -12,11 +12,11 @@ from click.testing import CliRunner
 from helpers.audits import KEY, essence, fill, stored, summary
 from helpers.white_model import WhiteModel
 
-from treering_verify.audit.engine import Options
 from treering_verify.audit.folder import audit_folder
 from treering_verify.audit.inputs.read import Reading
 from treering_verify.audit.inputs.reader_pool import Limits
 from treering_verify.audit.judge import Judge, judge_batch
+from treering_verify.audit.options import Options
 from treering_verify.audit.output.rows import Row
 from treering_verify.benchmark.speed.null_model import NULL_PIPELINE, NullModel
 from treering_verify.cli.main import main

@@ -107,7 +107,7 @@ def test_contradictory_options_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_demo_makes_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("treering_verify.cli.demo._SEEDS", (0, 1))
+    monkeypatch.setattr("treering_verify.cli.demonstration._SEEDS", (0, 1))
     result = run("demo", "--output", tmp_path / "demo")
     assert result.exit_code == 0, result.output
     assert len(re.findall(r"^marked\S+ +detected +demo", result.stdout, re.M)) == 4

@@ -8,8 +8,9 @@ from itertools import pairwise
 import pytest
 import torch
 
-from treering_verify.inversion.noise import DEFAULT_STEPS, METHODS, denoise, exact, heun, invert, naive
+from treering_verify.inversion.noise import DEFAULT_STEPS, METHODS, exact, heun, invert, naive
 from treering_verify.models import Condition, LatentModel, Timestep
+from treering_verify.models.sampling import denoise
 
 DEVIATIONS = (0.3, 0.7, 1.5)  # of the data, per channel
 BETAS = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2

@@ -18,9 +18,10 @@ from treering_verify.errors import ModelError
 from treering_verify.generation.generator import initial_noise
 from treering_verify.inversion import decoder as decoder_inversion
 from treering_verify.inversion.decoder import Problem
-from treering_verify.inversion.noise import denoise, invert
+from treering_verify.inversion.noise import invert
 from treering_verify.models import AUTOENCODERS, LatentModel, from_pipeline, load_model, lowered
 from treering_verify.models.autoencoder import decode, encode, latent_channels, own_float32, pixels_per_cell
+from treering_verify.models.sampling import denoise
 from treering_verify.training.landscape.scenes import render
 
 SCALE = 4.0

@@ -25,7 +25,7 @@ from treering_verify.audit.output.open_shards import OpenShards
 from treering_verify.audit.output.rows import Row
 
 if TYPE_CHECKING:
-    from treering_verify.audit.engine import Options
+    from treering_verify.audit.options import Options
 
 LOG = logging.getLogger("treering_verify.audit")
 _ROUND = 50_000  # inputs dealt out at a time: their names, and the rows of shards that are not whole, lie in memory

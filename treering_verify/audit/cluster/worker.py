@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from treering_verify import __version__
 from treering_verify.audit.batcher import Flow, Pair
 from treering_verify.audit.cluster.coordinator import TWIN, Desk, Standing
 from treering_verify.audit.inputs.read import Reading, refused
@@ -24,6 +23,7 @@ from treering_verify.audit.output.rows import Row
 from treering_verify.errors import ModelError, TreeringError, UsageError
 from treering_verify.files import printable
 from treering_verify.models import movable
+from treering_verify.version import __version__
 
 if TYPE_CHECKING:
     import pyarrow

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from treering_verify import __version__
 from treering_verify.benchmark.harness.cache import kept
 from treering_verify.benchmark.harness.inversion_methods import OURS, Variant, own, published
 from treering_verify.benchmark.harness.inversion_paths import Path, follow
@@ -26,6 +25,7 @@ from treering_verify.inversion.recovery import problem_of
 from treering_verify.models import LatentModel
 from treering_verify.models.weights import fingerprint
 from treering_verify.results import KeyEvidence
+from treering_verify.version import __version__
 from treering_verify.watermark.keys.key import Key
 
 if TYPE_CHECKING:

@@ -145,7 +145,7 @@ def versions() -> str:
     import numpy
     import torch
 
-    from treering_verify import __version__
+    from treering_verify.version import __version__
 
     parts = {
         "treering-verify": __version__,

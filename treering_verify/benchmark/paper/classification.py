@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from treering_detectors import confusion_matrix, mcnemar, nearest_keys
 
-from treering_verify import __version__
 from treering_verify.benchmark.harness.cache import kept
 from treering_verify.benchmark.harness.memory import peak_memory
 from treering_verify.benchmark.harness.scope import CLEAN, SEEDS, Scope, distorted
@@ -22,13 +21,14 @@ from treering_verify.detection.evidence import weigh
 from treering_verify.detection.verification import DEFAULT_ALPHA
 from treering_verify.generation.generator import DEFAULT_GUIDANCE, DEFAULT_STEPS, initial_noise
 from treering_verify.inversion.decoder import DEFAULTS, Settings, default_method, unstopped
-from treering_verify.inversion.noise import denoise
 from treering_verify.inversion.recovery import Pipeline, recover_noise
 from treering_verify.media.images import to_pil, to_tensor
 from treering_verify.models import LatentModel, device_of
+from treering_verify.models.sampling import denoise
 from treering_verify.models.weights import fingerprint
 from treering_verify.report import format_pvalue
 from treering_verify.report.findings import Cell, Figure, Findings, Matrix, Table
+from treering_verify.version import __version__
 from treering_verify.watermark.embedding import embed
 from treering_verify.watermark.keys.key import Key
 

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from treering_detectors import Rate
 
-from treering_verify import __version__
 from treering_verify.attacks.averaging import add_trace, estimate_trace, subtract_trace
 from treering_verify.attacks.imprinting import erase, imprint, recover, reprompt
 from treering_verify.benchmark.harness.cache import kept
@@ -25,6 +24,7 @@ from treering_verify.media.images import to_pil, to_tensor
 from treering_verify.models import LatentModel
 from treering_verify.models.weights import fingerprint
 from treering_verify.report.findings import Findings
+from treering_verify.version import __version__
 from treering_verify.watermark.keys.key import Key
 
 if TYPE_CHECKING:

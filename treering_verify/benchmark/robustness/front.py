@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from treering_detectors import Rate
 
-from treering_verify import __version__
 from treering_verify.benchmark.harness.cache import kept
 from treering_verify.benchmark.harness.image_quality import COST_HEADER, COST_NOTE, Cost, cost, keys_among, rendered
 from treering_verify.benchmark.harness.keyed_images import evidence_of
@@ -21,6 +20,7 @@ from treering_verify.models import LatentModel
 from treering_verify.models.weights import fingerprint
 from treering_verify.report import format_pvalue
 from treering_verify.report.findings import Cell, Cloud, Figure, Findings, Table
+from treering_verify.version import __version__
 from treering_verify.watermark.keys.key import Family, Key
 
 if TYPE_CHECKING:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from treering_verify import __version__
 from treering_verify.benchmark.harness.cache import kept
 from treering_verify.benchmark.harness.conditions import Condition
 from treering_verify.benchmark.harness.image_quality import Cost, cost, keys_among, rendered
@@ -23,6 +22,7 @@ from treering_verify.detection.calibration.scores import PUBLISHED
 from treering_verify.inversion.recovery import Pipeline
 from treering_verify.models import LatentModel
 from treering_verify.models.weights import fingerprint
+from treering_verify.version import __version__
 from treering_verify.watermark.keys.key import Family, Key
 from treering_verify.watermark.patterns import PATTERNS
 

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 from treering_detectors import Rate
 
-from treering_verify import __version__
 from treering_verify.benchmark.harness.cache import kept
 from treering_verify.benchmark.harness.keyed_images import evidence_of, generate_each, noise_of
 from treering_verify.benchmark.harness.scope import CLEAN, SEEDS, Scope, distorted
@@ -18,6 +17,7 @@ from treering_verify.models import LatentModel
 from treering_verify.models.weights import fingerprint
 from treering_verify.report import format_pvalue
 from treering_verify.report.findings import Cell, Findings, Table
+from treering_verify.version import __version__
 from treering_verify.watermark.embedding import weigh_key
 from treering_verify.watermark.keys.key import Family, Key
 from treering_verify.watermark.patterns import PATTERNS

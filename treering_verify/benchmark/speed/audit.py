@@ -12,10 +12,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from treering_verify.audit.engine import Options, run_audit
+from treering_verify.audit.engine import run_audit
 from treering_verify.audit.inputs.read import read_path
 from treering_verify.audit.inputs.sources import Inputs
 from treering_verify.audit.judge import Judge, judge_batch
+from treering_verify.audit.options import Options
 from treering_verify.benchmark.harness.memory import fresh_process
 from treering_verify.benchmark.harness.scope import SEEDS, Scope
 from treering_verify.benchmark.speed.engines import clusters_here, engine_lines, has_ray, measure_engines

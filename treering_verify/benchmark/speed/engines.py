@@ -11,9 +11,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from treering_verify.audit.engine import Options, run_audit
+from treering_verify.audit.engine import run_audit
 from treering_verify.audit.inputs.sources import Inputs
 from treering_verify.audit.judge import Judge
+from treering_verify.audit.options import Options
 from treering_verify.audit.output.open_shards import Tally
 from treering_verify.audit.output.rows import Row
 from treering_verify.audit.output.store import read_shard

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 from treering_detectors import Rate
 
-from treering_verify import __version__
 from treering_verify.benchmark.harness.cache import kept
 from treering_verify.benchmark.harness.keyed_images import generate_each
 from treering_verify.benchmark.harness.scope import CLEAN, SEEDS, Scope, distorted
@@ -23,12 +22,13 @@ from treering_verify.detection.evidence import weigh
 from treering_verify.detection.screening import LOOKS, Passes
 from treering_verify.detection.verification import DEFAULT_ALPHA
 from treering_verify.generation.generator import generate
+from treering_verify.inversion.decoder.solution import Inversion
 from treering_verify.inversion.recovery import recover_noise
 from treering_verify.media.images import to_tensor
 from treering_verify.models import LatentModel
 from treering_verify.models.weights import fingerprint
 from treering_verify.report.findings import Cell, Findings, Table
-from treering_verify.results import Inversion
+from treering_verify.version import __version__
 from treering_verify.watermark.keys.key import Key
 
 if TYPE_CHECKING:

@@ -21,10 +21,10 @@ from treering_verify.detection.calibration.scores import CLASSIFIER, PUBLISHED, 
 from treering_verify.errors import ImageError, UsageError
 from treering_verify.files import printable
 from treering_verify.generation.generator import DEFAULT_GUIDANCE, DEFAULT_STEPS, initial_noise
-from treering_verify.inversion.noise import denoise
 from treering_verify.inversion.recovery import Pipeline, recover_noise
 from treering_verify.media.images import fit, open_image, to_pil, to_tensor
 from treering_verify.models import LatentModel, pictures_only
+from treering_verify.models.sampling import denoise
 from treering_verify.watermark.embedding import embed, extract, features, groups
 from treering_verify.watermark.keys.key import Family, Key
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from treering_verify import __version__
 from treering_verify.detection.calibration.calibration_file import Setting
 from treering_verify.errors import UsageError
 from treering_verify.inversion import decoder as decoder_inversion
@@ -17,6 +16,7 @@ from treering_verify.inversion.noise import AUTO
 from treering_verify.inversion.recovery import Pipeline
 from treering_verify.models import LatentModel
 from treering_verify.models.weights import fingerprint
+from treering_verify.version import __version__
 from treering_verify.watermark.embedding import extract, features, groups, key_coefficients
 from treering_verify.watermark.keys.key import Family, Key
 

@@ -25,8 +25,8 @@ from treering_verify.inversion.decoder.learned import learned
 from treering_verify.inversion.decoder.loop import relative_residual
 from treering_verify.inversion.decoder.posterior_mode import posterior_mode
 from treering_verify.inversion.decoder.problem import PRECISIONS, Problem, Settings, in_precision
+from treering_verify.inversion.decoder.solution import Inversion
 from treering_verify.models.precision import ieee
-from treering_verify.results import Inversion
 
 __all__ = [
     "AUTO",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from treering_verify.inversion.decoder.loop import solve
 from treering_verify.inversion.decoder.problem import Problem, Settings, norm
-from treering_verify.results import Inversion
+from treering_verify.inversion.decoder.solution import Inversion
 
 if TYPE_CHECKING:
     import torch

@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from treering_verify.inversion.decoder.problem import Problem, norm
-from treering_verify.results import Inversion
+from treering_verify.inversion.decoder.solution import Inversion
 
 if TYPE_CHECKING:
     import torch

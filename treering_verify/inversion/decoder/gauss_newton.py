@@ -10,7 +10,7 @@ from treering_verify.inversion.decoder.baselines import forward_step
 from treering_verify.inversion.decoder.bootstrap_stopping import rehearsed
 from treering_verify.inversion.decoder.loop import Point, plain_steps, solve, solve_some
 from treering_verify.inversion.decoder.problem import GREY_LEVEL, ROUNDING, Problem, Settings, norm
-from treering_verify.results import Inversion
+from treering_verify.inversion.decoder.solution import Inversion
 
 if TYPE_CHECKING:
     import torch

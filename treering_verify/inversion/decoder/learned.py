@@ -5,7 +5,7 @@ from __future__ import annotations
 from treering_verify.errors import UsageError
 from treering_verify.inversion.decoder.loop import encode
 from treering_verify.inversion.decoder.problem import Problem, Settings, norm
-from treering_verify.results import Inversion
+from treering_verify.inversion.decoder.solution import Inversion
 
 _WORST = 4.0  # `python -m treering_verify.training.landscape.measure --learned-steps`: "residual of the true latent"
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from treering_verify.inversion.decoder.bootstrap_stopping import rehearsed
 from treering_verify.inversion.decoder.problem import Problem, Settings, norm
-from treering_verify.results import Inversion
+from treering_verify.inversion.decoder.solution import Inversion
 
 if TYPE_CHECKING:
     import torch

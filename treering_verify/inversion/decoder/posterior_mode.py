@@ -10,7 +10,7 @@ from treering_verify.inversion.decoder.baselines import by_gradient
 from treering_verify.inversion.decoder.learned import learned
 from treering_verify.inversion.decoder.loop import solve, solve_some
 from treering_verify.inversion.decoder.problem import ROUNDING, Problem, Settings, norm
-from treering_verify.results import Inversion
+from treering_verify.inversion.decoder.solution import Inversion
 
 if TYPE_CHECKING:
     import torch

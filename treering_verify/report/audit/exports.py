@@ -10,11 +10,11 @@ from typing import Any, BinaryIO
 from urllib.parse import quote
 from xml.sax.saxutils import escape, quoteattr
 
-from treering_verify import __version__
 from treering_verify.files import printable
 from treering_verify.report.audit.audit_reader import COLUMNS, OPTIONAL, AuditRows
 from treering_verify.report.text import format_pvalue, to_json
 from treering_verify.results import DETECTED, INCONCLUSIVE, NO_EVIDENCE
+from treering_verify.version import __version__
 
 SARIF_SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 

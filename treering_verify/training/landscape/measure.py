@@ -189,9 +189,10 @@ def detection(model: LatentModel, count: int, steps: int) -> Iterator[str]:
 
     from treering_verify.detection.evidence import weigh
     from treering_verify.generation.generator import generate
-    from treering_verify.inversion.noise import denoise, invert
+    from treering_verify.inversion.noise import invert
     from treering_verify.inversion.recovery import Pipeline, recover_in_batches
     from treering_verify.media.images import to_tensor
+    from treering_verify.models.sampling import denoise
     from treering_verify.watermark.keys.key import Key
 
     key = Key.generate(model.latent_shape, seed=LEARNED_SEEDS)
@@ -280,8 +281,9 @@ def shown(model: LatentModel, attacks: Sequence[str], count: int) -> Iterator[st
 def main(argv: list[str] | None = None) -> None:
     """Print PSNR, colours and stars on held-out scenes, patch distance of samples, and round-trip errors."""
     from treering_verify.generation.generator import initial_noise
-    from treering_verify.inversion.noise import denoise, naive
+    from treering_verify.inversion.noise import naive
     from treering_verify.models import load_model
+    from treering_verify.models.sampling import denoise
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="landscape", help="landscape-tiny, or folder of other weights")

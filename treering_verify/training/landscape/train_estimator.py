@@ -21,11 +21,12 @@ import torch
 from treering_verify.generation.generator import initial_noise
 from treering_verify.inversion import noise as noise_inversion
 from treering_verify.inversion.decoder import invert
-from treering_verify.inversion.noise import denoise, trajectory
+from treering_verify.inversion.noise import trajectory
 from treering_verify.inversion.recovery import problem_of
 from treering_verify.media.images import to_pil, to_tensor
 from treering_verify.models import LatentModel, load_model
 from treering_verify.models.networks.estimator import Estimator
+from treering_verify.models.sampling import denoise
 from treering_verify.training.landscape.train import Trainer, recipe_parser, write_whole
 from treering_verify.training.landscape.train_refiner import draw_attack
 

@@ -20,9 +20,9 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, UNet2DModel
 
-from treering_verify.inversion.noise import denoise
 from treering_verify.models import landscape
 from treering_verify.models.class_conditional import ClassConditionalModel
+from treering_verify.models.sampling import denoise
 from treering_verify.training.landscape.scenes import CLASSES
 from treering_verify.training.landscape.train import (
     Trainer,

@@ -19,11 +19,11 @@ import torch
 
 from treering_verify.attacks import Attack
 from treering_verify.generation.generator import initial_noise
-from treering_verify.inversion.noise import denoise
 from treering_verify.media.images import to_pil, to_tensor
 from treering_verify.models import LatentModel, load_model
 from treering_verify.models.class_conditional import ClassConditionalModel
 from treering_verify.models.networks.refiner import Refiner, features
+from treering_verify.models.sampling import denoise
 from treering_verify.training.landscape.scenes import render
 from treering_verify.training.landscape.train import Trainer, recipe_parser
 

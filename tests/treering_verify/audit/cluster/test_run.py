@@ -22,10 +22,11 @@ from helpers.places import ROOT
 from PIL import Image
 
 from treering_verify.audit.cluster.ray_session import connected
-from treering_verify.audit.engine import Options, run_audit
+from treering_verify.audit.engine import run_audit
 from treering_verify.audit.inputs.reader_pool import Limits
 from treering_verify.audit.inputs.sources import Inputs
 from treering_verify.audit.judge import Judge
+from treering_verify.audit.options import Options
 from treering_verify.audit.output import store as shards
 from treering_verify.audit.output.rows import Row
 from treering_verify.benchmark.speed.engines import engine_lines, measure_engines

@@ -141,9 +141,9 @@ def test_readers_end_with_the_audit(tmp_path: Path) -> None:
 def iter_rows(folder: Path) -> object:
     from helpers.audits import KEY
 
-    from treering_verify.audit.engine import Options
     from treering_verify.audit.folder import audit_folder
     from treering_verify.audit.inputs.reader_pool import Limits
+    from treering_verify.audit.options import Options
     from treering_verify.benchmark.speed.null_model import NULL_PIPELINE, NullModel
 
     options = Options(limits=Limits(readers=1), batch_size=2, shard_rows=2)

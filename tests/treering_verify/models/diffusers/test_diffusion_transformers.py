@@ -16,9 +16,10 @@ from helpers.pipelines import relative
 import treering_verify as tv
 from treering_verify.errors import UsageError
 from treering_verify.generation.generator import initial_noise
-from treering_verify.inversion.noise import denoise, invert
+from treering_verify.inversion.noise import invert
 from treering_verify.media.images import to_tensor
 from treering_verify.models import from_pipeline, latent_shape, load_model, native_noise
+from treering_verify.models.sampling import denoise
 
 STEPS = 4
 NAMES = ("Tinca tinca", "goldfish", "2")  # of several names the pipeline's first; the number where it has none

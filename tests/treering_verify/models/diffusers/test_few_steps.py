@@ -26,9 +26,10 @@ import treering_verify as tv
 from treering_verify.cli.main import main
 from treering_verify.errors import LimitedModelWarning, ModelError, UsageError
 from treering_verify.generation.generator import initial_noise
-from treering_verify.inversion.noise import denoise, invert
+from treering_verify.inversion.noise import invert
 from treering_verify.inversion.recovery import Pipeline
 from treering_verify.models import LatentModel, from_pipeline, load_model
+from treering_verify.models.sampling import denoise
 
 CONDITIONS = ["a cat", None]
 

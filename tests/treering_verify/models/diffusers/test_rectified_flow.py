@@ -10,7 +10,7 @@ import torch
 from diffusers import DDIMScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
 
 from treering_verify.errors import ModelError, UsageError
-from treering_verify.inversion.noise import denoise, exact, heun, naive, step
+from treering_verify.inversion.noise import exact, heun, naive
 from treering_verify.models import Condition, Timestep
 from treering_verify.models.diffusers.schedules import (
     diffusion_grid,
@@ -19,6 +19,7 @@ from treering_verify.models.diffusers.schedules import (
     flow_grid,
     flow_scheduler,
 )
+from treering_verify.models.sampling import denoise, step
 
 DEVIATIONS = torch.tensor([0.3, 1.0, 2.0], dtype=torch.float64)[:, None, None]
 

@@ -23,12 +23,13 @@ import treering_verify as tv
 from treering_verify.cli.main import main
 from treering_verify.errors import ModelError, UsageError
 from treering_verify.generation.generator import initial_noise
-from treering_verify.inversion.noise import denoise, invert
+from treering_verify.inversion.noise import invert
 from treering_verify.inversion.recovery import Pipeline, recover_noise
 from treering_verify.media.clips import encode_clip
 from treering_verify.models import ClipModel, from_pipeline, latent_shape, load_model, native_noise
 from treering_verify.models.diffusers import loading as pipeline_loading
 from treering_verify.models.diffusers.video import fold, unfold
+from treering_verify.models.sampling import denoise
 from treering_verify.models.source import ModelSource
 
 STEPS = 3

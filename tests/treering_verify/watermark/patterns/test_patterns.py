@@ -17,10 +17,10 @@ from treering_verify.cli.options import PATTERN_NAMES
 from treering_verify.detection.evidence import weigh
 from treering_verify.detection.verification import verify
 from treering_verify.generation.generator import initial_noise
-from treering_verify.inversion.noise import denoise
 from treering_verify.inversion.recovery import recover_noise
 from treering_verify.media.images import to_pil, to_tensor
 from treering_verify.models import load_model
+from treering_verify.models.sampling import denoise
 from treering_verify.watermark.embedding import embed, extract, features, key_bins, key_coefficients, weigh_key
 from treering_verify.watermark.keys.key import Key
 from treering_verify.watermark.patterns import PATTERNS
