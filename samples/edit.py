@@ -1,6 +1,6 @@
 """Repaint a disc of a sample and keep its background: `python samples/edit.py [OUTPUT.png]`.
 
-Shows the picture, the mask, and the edit after two decoder inversions; prints how far the background moved in each.
+Shows the image, the mask, and the edit after two decoder inversions; prints how far the background moved in each.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ def main(output: Path) -> None:
     mask = Image.new("L", image.size)
     ImageDraw.Draw(mask).ellipse((28, 4, 100, 76), fill=255)
     edits = {
-        method: tv.edit(model, image, mask, "lake", strength=1.0, guidance=4.0, pipeline=tv.Pipeline(inversion=method))
+        method: tv.edit(
+            model, image, mask, "lake", strength=1.0, guidance=4.0, pipeline=tv.InversionOptions(inversion=method)
+        )
         for method in ("encoder", "auto")
     }
     sheet = Image.new("RGB", (4 * 132 - 4, 128), "white")

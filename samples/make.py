@@ -10,7 +10,7 @@ from PIL import Image
 import treering_verify as tv
 from treering_verify.attacks import parse
 from treering_verify.media.images import save_png, to_tensor
-from treering_verify.report import save_spectrum_picture
+from treering_verify.report import save_spectrum_figure
 
 HERE = Path(__file__).parent
 SEED = 5 << 32  # of key and images; far from the seeds of users and benchmarks
@@ -33,7 +33,7 @@ def main() -> None:
     save_png(photograph(), HERE / "photograph.png")
     picture(model, key)
     expected = {}
-    for path in sorted(p for p in HERE.iterdir() if p.suffix in (".png", ".jpg") and p.stem not in ("picture", "edit")):
+    for path in sorted(p for p in HERE.iterdir() if p.suffix in (".png", ".jpg") and p.stem not in ("image", "edit")):
         verdict = tv.verify(path, key, model=model)
         assert verdict.best is not None
         expected[path.name] = {
@@ -45,12 +45,12 @@ def main() -> None:
 
 
 def picture(model: tv.LatentModel, key: tv.Key) -> None:
-    """Draw the README's picture: marked images above their unmarked twins, and the recovered spectrum."""
+    """Draw the README's image: marked images above their unmarked twins, and the recovered spectrum."""
     seeds = range(SEED + 100, SEED + 109)
     marked, unmarked = (list(tv.generate(model, k, seeds=seeds)) for k in (key, None))
     recovered, control = (tv.recover_noise(model, to_tensor(made[0].image))[0][0] for made in (marked, unmarked))
-    path = HERE / "picture.png"
-    save_spectrum_picture(path, key, marked[0].noise, recovered, control)
+    path = HERE / "image.png"
+    save_spectrum_figure(path, key, marked[0].noise, recovered, control)
     with Image.open(path) as spectrum:
         width = len(marked) * 132 - 4
         below = spectrum.convert("RGB").resize((width, round(spectrum.height * width / spectrum.width)))

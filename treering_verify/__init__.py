@@ -28,15 +28,15 @@ if TYPE_CHECKING:
     )
     from treering_verify.generation.callback import WatermarkCallback
     from treering_verify.generation.editing import edit
-    from treering_verify.generation.generator import generate, generate_clips, watermarked_noise
+    from treering_verify.generation.generator import generate, generate_videos, watermarked_noise
     from treering_verify.inversion.decoder import Problem, Settings
     from treering_verify.inversion.decoder import invert as invert_decoder
-    from treering_verify.inversion.decoder.solution import Inversion
+    from treering_verify.inversion.decoder.solution import Solution
     from treering_verify.inversion.noise import invert as invert_noise
-    from treering_verify.inversion.recovery import Pipeline, recover_noise
+    from treering_verify.inversion.recovery import InversionOptions, recover_noise
     from treering_verify.models import LatentModel, ModelSource, from_pipeline, load_model, load_pipeline
     from treering_verify.models.profile import Profile
-    from treering_verify.results import Generated, GeneratedClip, KeyEvidence, Verdict
+    from treering_verify.results import Generated, GeneratedVideo, KeyEvidence, Verdict
     from treering_verify.watermark.embedding import embed, extract, features
     from treering_verify.watermark.keys.index import KeyIndex, load_keys
     from treering_verify.watermark.keys.key import Family, Key
@@ -58,7 +58,7 @@ _HOMES = {
     "TreeringError": "errors",
     "UsageError": "errors",
     "generate": "generation.generator",
-    "generate_clips": "generation.generator",
+    "generate_videos": "generation.generator",
     "watermarked_noise": "generation.generator",
     "identify": "detection.identification",
     "identify_many": "detection.identification",
@@ -76,14 +76,14 @@ _HOMES = {
     "invert_noise": "inversion.noise:invert",
     "calibrate": "detection.calibration.build",
     "Generated": "results",
-    "GeneratedClip": "results",
-    "Inversion": "results",
+    "GeneratedVideo": "results",
+    "Solution": "results",
     "KeyEvidence": "results",
     "Verdict": "results",
     "Search": "detection.search.search",
     "check_model": "detection.self_test",
     "Profile": "models.profile",
-    "Pipeline": "inversion.recovery",
+    "InversionOptions": "inversion.recovery",
     "recover_noise": "inversion.recovery",
     "verify": "detection.verification",
     "verify_many": "detection.verification",
@@ -96,9 +96,9 @@ __all__ = [
     "Calibration",
     "Family",
     "Generated",
-    "GeneratedClip",
+    "GeneratedVideo",
     "ImageError",
-    "Inversion",
+    "InversionOptions",
     "Key",
     "KeyEvidence",
     "KeyFileError",
@@ -107,11 +107,11 @@ __all__ = [
     "LimitedModelWarning",
     "ModelError",
     "ModelSource",
-    "Pipeline",
     "Problem",
     "Profile",
     "Search",
     "Settings",
+    "Solution",
     "TreeringError",
     "UsageError",
     "Verdict",
@@ -127,7 +127,7 @@ __all__ = [
     "features",
     "from_pipeline",
     "generate",
-    "generate_clips",
+    "generate_videos",
     "identify",
     "identify_many",
     "invert_decoder",

@@ -32,7 +32,7 @@ class KeyEvidence:
         The same after Holm's correction over all keys that were tried.
     degrees_of_freedom : int
     hypothesis : str
-        What was found to have been done to the picture or clip, in words; "" for nothing, or when nothing was searched.
+        What was found to have been done to the image or video, in words; "" for nothing, or when nothing was searched.
     decoys : DecoyCheck, optional
         Monte-Carlo cross-check of `log10_pvalue`, where it was asked for.
     stratum : str
@@ -87,7 +87,7 @@ class Verdict:
     profile : str
         Digest of the model's profile that the image was judged by; "" without one.
     shown : float
-        Share of the picture that shows anything, and was read; the rest is areas of one colour, cut off or covered. NaN on
+        Share of the image that shows anything, and was read; the rest is areas of one colour, cut off or covered. NaN on
         errors.
     """
 
@@ -107,7 +107,7 @@ class Verdict:
     detector: str = "exact-cosine"
     null_count: int = 0
     profile: str = ""
-    shown: float = float("nan")
+    visible: float = float("nan")
 
     @property
     def best(self) -> KeyEvidence | None:
@@ -150,7 +150,7 @@ class Verdict:
             "note": self.note,
             "residual": self.residual if best else None,
             "converged": self.converged,
-            "shown": round(self.shown, 4) if best else None,
+            "visible": round(self.visible, 4) if best else None,
             "seconds": round(self.seconds, 4),
             **({} if self.message is None else {"message": self.message}),
             **({"profile": self.profile} if self.profile else {}),
@@ -209,8 +209,8 @@ class Generated:
 
 
 @dataclass(frozen=True, eq=False)
-class GeneratedClip:
-    """One generated clip, its public description, and its latents.
+class GeneratedVideo:
+    """One generated video, its public description, and its latents.
 
     Attributes
     ----------

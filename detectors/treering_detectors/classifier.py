@@ -121,7 +121,7 @@ class KeyClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         y : sequence of str, length B
             The key in each image, or ``none``.
         images : array_like, shape (B,), optional
-            Which picture each row comes from: rows of one picture, such as its attacked copies, stay in one part.
+            Which image each row comes from: rows of one image, such as its attacked copies, stay in one part.
 
         Raises
         ------
@@ -247,7 +247,7 @@ def _images(X: ArrayLike, group: NDArray[np.int64], name: str = "X") -> NDArray[
 def _split(
     labels: NDArray[np.int64], none: int, pictures: NDArray[Any], share: float, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows to learn from and rows to calibrate on; no picture in both, marked and unmarked images in each."""
+    """Rows to learn from and rows to calibrate on; no image in both, marked and unmarked images in each."""
     if not 0 < share < 1:
         raise ValueError(f"calibration_share is {share}; leave a share between 0 and 1 for calibration")
     learn, calibrate = [], []
@@ -255,7 +255,7 @@ def _split(
         rows = np.flatnonzero(kind)
         if len(np.unique(pictures[rows])) < 2:
             raise ValueError(
-                "y needs at least 2 unmarked and 2 marked pictures: some to learn from, some to calibrate on"
+                "y needs at least 2 unmarked and 2 marked images: some to learn from, some to calibrate on"
             )
         splitter = GroupShuffleSplit(n_splits=1, test_size=share, random_state=seed)
         first, second = next(splitter.split(rows, groups=pictures[rows]))

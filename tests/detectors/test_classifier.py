@@ -21,7 +21,7 @@ def keys(seed, count=5):
     return np.random.default_rng(seed).standard_normal((count, GROUPS.size))
 
 
-def pictures(numbers, names, count, seed, strength=0.6):
+def images(numbers, names, count, seed, strength=0.6):
     """Features of marked images, keys taking turns, and of as many unmarked ones; and their labels."""
     rng = np.random.default_rng(seed)
     turn = np.arange(count) % len(names)
@@ -33,19 +33,19 @@ def pictures(numbers, names, count, seed, strength=0.6):
 @pytest.fixture(scope="module")
 def trained():
     numbers = keys(0)
-    X, y = pictures(numbers, NAMES, 200, seed=1)
+    X, y = images(numbers, NAMES, 200, seed=1)
     return key_pipeline(NAMES, numbers, GROUPS).fit(X, y), numbers
 
 
 def test_it_tells_keys_and_none_apart_and_speaks_as_scikit_learn_does(trained):
     pipeline, numbers = trained
-    X, y = pictures(numbers, NAMES, 100, seed=2)
+    X, y = images(numbers, NAMES, 100, seed=2)
     assert pipeline.score(X, y) > 0.9
     probabilities = pipeline.predict_proba(X)
     assert probabilities.shape == (200, 6) and list(pipeline.classes_) == [*NAMES, NONE]
     np.testing.assert_allclose(probabilities.sum(axis=1), 1)
     assert (pipeline.predict(X) == pipeline.classes_[probabilities.argmax(axis=1)]).all()
-    again = clone(pipeline).fit(*pictures(numbers, NAMES, 200, seed=1))
+    again = clone(pipeline).fit(*images(numbers, NAMES, 200, seed=1))
     np.testing.assert_array_equal(again.predict(X), pipeline.predict(X))
 
 
@@ -58,8 +58,8 @@ def test_rings_that_are_recovered_better_weigh_more(trained):
 def test_calibrated_probabilities_are_truer_than_uncalibrated_ones():
     # Few noisy images with little penalty: the regression alone is too sure of itself.
     numbers = keys(3)
-    X, y = pictures(numbers, NAMES, 40, seed=4, strength=0.35)
-    fresh, truth = pictures(numbers, NAMES, 1_000, seed=5, strength=0.35)
+    X, y = images(numbers, NAMES, 40, seed=4, strength=0.35)
+    fresh, truth = images(numbers, NAMES, 1_000, seed=5, strength=0.35)
     pipeline = key_pipeline(NAMES, numbers, GROUPS, strength=1e3, calibration_share=0.4).fit(X, y)
     calibrated = log_loss(truth, pipeline.predict_proba(fresh), labels=[*NAMES, NONE])
     classifier = pipeline["classify"]
@@ -69,9 +69,9 @@ def test_calibrated_probabilities_are_truer_than_uncalibrated_ones():
 
 def test_a_few_calibration_images_that_are_certain_are_left_certain():
     numbers = keys(15)
-    X, y = pictures(numbers, NAMES, 8, seed=16, strength=3.0)
+    X, y = images(numbers, NAMES, 8, seed=16, strength=3.0)
     pipeline = key_pipeline(NAMES, numbers, GROUPS).fit(X, y)
-    fresh, truth = pictures(numbers, NAMES, 200, seed=17, strength=3.0)
+    fresh, truth = images(numbers, NAMES, 200, seed=17, strength=3.0)
     assert pipeline.score(fresh, truth) == 1
     assert log_loss(truth, pipeline.predict_proba(fresh), labels=[*NAMES, NONE]) < 0.1
     assert np.isfinite(list(pipeline["classify"].state()["weights"])).all()
@@ -87,7 +87,7 @@ def test_no_picture_both_teaches_and_calibrates(monkeypatch):
 
     monkeypatch.setattr(classifier_module, "_split", watched)
     numbers = keys(6)
-    X, y = pictures(numbers, NAMES, 30, seed=7)
+    X, y = images(numbers, NAMES, 30, seed=7)
     copies = np.tile(np.arange(60), 3)
     key_pipeline(NAMES, numbers, GROUPS).fit(np.tile(X, (3, 1)), y * 3, classify__images=copies)
     ((learn, calibrate),) = parts
@@ -103,7 +103,7 @@ def test_what_is_learned_holds_no_key_and_serves_other_keys(trained):
     others, names = keys(8, 3), ["x", "y", "z"]
     served = key_pipeline(names, others, GROUPS)
     served["classify"].restore(json.loads(text))
-    X, y = pictures(others, names, 100, seed=9)
+    X, y = images(others, names, 100, seed=9)
     assert served.score(X, y) > 0.9
     assert "0." not in repr(pipeline["classify"]) and "5 keys" in repr(pipeline["classify"])
 
@@ -111,7 +111,7 @@ def test_what_is_learned_holds_no_key_and_serves_other_keys(trained):
 def test_learned_weights_buy_the_exact_test_power_and_keep_it_exact(trained):
     pipeline, _ = trained
     others = keys(10, 2_000)
-    X, _ = pictures(others, [str(i) for i in range(2_000)], 2_000, seed=11, strength=0.25)
+    X, _ = images(others, [str(i) for i in range(2_000)], 2_000, seed=11, strength=0.25)
     weighted = pipeline["classify"].exact_features(pipeline["whiten"].transform(X))
     plain = [e.log10_pvalue for e in cosine_tests(X[:2_000], others)]
     learned = [e.log10_pvalue for e in cosine_tests(weighted[:2_000], others)]
@@ -131,7 +131,7 @@ def test_whitening_looks_at_one_image_alone_and_forgets_its_scale():
 
 def test_what_does_not_fit_is_refused(trained):
     numbers = keys(13)
-    X, y = pictures(numbers, NAMES, 4, seed=14)
+    X, y = images(numbers, NAMES, 4, seed=14)
     for call, message in [
         (lambda: key_pipeline(NAMES, numbers[:3], GROUPS).fit(X, y), "5 names for 3 keys"),
         (lambda: key_pipeline(NAMES, numbers, GROUPS).fit(X, ["q"] * 8), "neither keys nor"),

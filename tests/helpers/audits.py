@@ -26,18 +26,18 @@ from treering_verify.watermark.keys.key import Key
 KEY = Key.generate((4, 32, 32), name="canary", seed=5)
 
 
-def picture(seed: int) -> Image.Image:
-    """Return a 128-pixel picture of coarse noise, another one for each seed."""
+def image(seed: int) -> Image.Image:
+    """Return a 128-pixel image of coarse noise, another one for each seed."""
     coarse = np.random.default_rng(seed).integers(0, 256, (16, 16, 3), np.uint8)
     return Image.fromarray(coarse.repeat(8, 0).repeat(8, 1))
 
 
 def fill(folder: Path, count: int, first: int = 0) -> list[str]:
-    """Write pictures, and give their paths in the order of a walk."""
+    """Write images, and give their paths in the order of a walk."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{first + i:06d}.png" for i in range(count)]
     for i, path in enumerate(paths):
-        picture(first + i).save(path)
+        image(first + i).save(path)
     return [str(path) for path in paths]
 
 

@@ -66,8 +66,8 @@ class Page:
         return answer["result"].get("value")
 
     def screenshot(self, path: Path) -> None:
-        picture = self._call("Page.captureScreenshot", {"captureBeyondViewport": True})
-        path.write_bytes(base64.b64decode(picture["data"]))
+        image = self._call("Page.captureScreenshot", {"captureBeyondViewport": True})
+        path.write_bytes(base64.b64decode(image["data"]))
 
     def _call(self, method: str, parameters: dict[str, Any] | None = None, session: str | None = "own") -> Any:
         self._number += 1

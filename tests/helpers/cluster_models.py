@@ -12,7 +12,7 @@ from treering_verify.benchmark.speed.null_model import NullModel
 
 
 class Hostile(NullModel):
-    """The null engine, which dies of a black picture; files do to its worker's readers what their names say."""
+    """The null engine, which dies of a black image; files do to its worker's readers what their names say."""
 
     def __init__(self) -> None:
         self.is_at_home = True
@@ -28,7 +28,7 @@ class Hostile(NullModel):
 
 
 class Slow(NullModel):
-    """The null engine, but for the time it takes: seconds for each picture.
+    """The null engine, but for the time it takes: seconds for each image.
 
     Parameters
     ----------

@@ -109,8 +109,8 @@ def tricks() -> Iterator[Hostile]:
     ok, corrupt, pixels = frozenset({"ok"}), frozenset({"corrupt"}), frozenset({"too_many_pixels"})
     parts, small = frozenset({"too_many_parts"}), frozenset({"too_small"})
     row = b"\0" * 49
-    picture = smooth()
-    jpeg, gif = encoded(picture, "JPEG"), encoded(picture, "GIF")
+    image = smooth()
+    jpeg, gif = encoded(image, "JPEG"), encoded(image, "GIF")
     palette = 13 + 3 * (2 << (gif[10] & 7))
 
     yield Hostile("no bytes", b"", frozenset({"empty"}))
@@ -132,7 +132,7 @@ def tricks() -> Iterator[Hostile]:
     yield Hostile("profile bomb.png", png(16, 16, 8, 2, row * 16, text_bomb(b"iCCP")), frozenset({"ok", "corrupt"}))
     for width, height in ((0, 0), (0, 16), (16, 0)):
         yield Hostile(f"{width}x{height}.png", png(width, height, 8, 2, b""), frozenset({"corrupt", "too_small"}))
-    yield Hostile("1x1.png", encoded(picture.resize((1, 1)), "PNG"), small)
+    yield Hostile("1x1.png", encoded(image.resize((1, 1)), "PNG"), small)
     yield Hostile("30000x1.png", encoded(Image.new("RGB", (30_000, 1)), "PNG"), small)
     yield Hostile("30000x9.png", encoded(Image.new("RGB", (30_000, 9)), "PNG"), ok)
     for mode in ("1", "L", "LA", "P", "I;16", "RGBA"):
@@ -142,7 +142,7 @@ def tricks() -> Iterator[Hostile]:
         yield Hostile(f"{mode}.tiff", encoded(Image.new(mode, (32, 32)), "TIFF"), ok)
     nan = Image.fromarray(np.full((16, 16), np.nan, np.float32))
     yield Hostile("nan.tiff", encoded(nan, "TIFF"), corrupt)
-    yield Hostile("profile.jpg", encoded(picture, "JPEG", icc_profile=SECRET.encode() * 100), ok)
+    yield Hostile("profile.jpg", encoded(image, "JPEG", icc_profile=SECRET.encode() * 100), ok)
     first, *others = (Image.new("RGB", (32, 32), (50 * i, 0, 255 - 50 * i)) for i in range(5))
     for kind in ("GIF", "WEBP", "PNG", "AVIF", "TIFF"):
         yield Hostile(f"animated.{kind.lower()}", encoded(first, kind, save_all=True, append_images=others), ok)
@@ -150,22 +150,22 @@ def tricks() -> Iterator[Hostile]:
         exif = Image.Exif()
         exif[0x0112] = turn
         exif[0x010E] = exif[0x9286] = f'{SECRET}<script>alert("x")</script>\x1b[31m'
-        yield Hostile(f"turned {turn}.jpg", encoded(picture, "JPEG", exif=exif, comment=SECRET), ok)
+        yield Hostile(f"turned {turn}.jpg", encoded(image, "JPEG", exif=exif, comment=SECRET), ok)
         if turn % 4 == 3:
-            yield Hostile(f"turned {turn}.png", encoded(picture, "PNG", exif=exif), ok)
+            yield Hostile(f"turned {turn}.png", encoded(image, "PNG", exif=exif), ok)
     broken = b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + SECRET.encode() * 50
-    yield Hostile("broken exif.jpg", encoded(picture, "JPEG", exif=broken), ok)
+    yield Hostile("broken exif.jpg", encoded(image, "JPEG", exif=broken), ok)
     yield Hostile("secret header.ppm", f"P6 {SECRET} 10 255\n".encode() + b"\0" * 300, corrupt)
     yield Hostile("secret.txt", SECRET.encode() * 10, frozenset({"not_an_image"}))
     yield Hostile("secret chunk.png", png(16, 16, 8, 2, row * 16, chunk(SECRET[:4].encode(), b"")[:-1] + b"x"), corrupt)
 
 
 def heavy() -> Iterator[Hostile]:
-    """Yield sound pictures under 64 MB of metadata."""
-    row, picture, ok = b"\0" * 49, smooth(), frozenset({"ok"})
-    jpeg = encoded(picture, "JPEG")
+    """Yield sound images under 64 MB of metadata."""
+    row, image, ok = b"\0" * 49, smooth(), frozenset({"ok"})
+    jpeg = encoded(image, "JPEG")
     yield Hostile("64 MB.png", png(16, 16, 8, 2, row * 16, chunk(b"eXIf", b"II*\0\x08\0\0\0" + b"\0" * (64 << 20))), ok)
-    yield Hostile("64 MB.webp", encoded(picture, "WEBP", exif=b"Exif\0\0II*\0\x08\0\0\0" + b"\0" * (64 << 20)), ok)
+    yield Hostile("64 MB.webp", encoded(image, "WEBP", exif=b"Exif\0\0II*\0\x08\0\0\0" + b"\0" * (64 << 20)), ok)
     yield Hostile("64 MB.jpg", jpeg[:2] + segment(0xE1, b"\xff\xda" * 32_000) * 1040 + jpeg[2:], ok)
 
 
@@ -207,7 +207,7 @@ def animated_webp(width: int, height: int) -> bytes:
 
 
 def scans(side: int, count: int) -> bytes:
-    """Return a progressive JPEG, grey, that passes `count` times over its picture and says nothing."""
+    """Return a progressive JPEG, grey, that passes `count` times over its image and says nothing."""
     table = bytes([1] + [0] * 15)
     head = segment(0xDB, b"\0" + bytes([1] * 64)) + segment(0xC2, struct.pack(">BHHB", 8, side, side, 1) + b"\1\x11\0")
     head += segment(0xC4, b"\x00" + table + b"\0") + segment(0xC4, b"\x10" + table + b"\xe0")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 
 from treering_verify.inversion.decoder import Problem, Settings, invert
-from treering_verify.inversion.decoder.solution import Inversion
+from treering_verify.inversion.decoder.solution import Solution
 
 SHAPE = (3, 8, 8)
 SIDE = math.prod(SHAPE)
@@ -57,7 +57,7 @@ class Linear:
         """Learned from this map: the Newton step of the residual, damped."""
         return -0.9 * linear((self.encoder @ self.decoder).inverse())(residual)
 
-    def error(self, result: Inversion, items: slice = slice(None)) -> torch.Tensor:
+    def error(self, result: Solution, items: slice = slice(None)) -> torch.Tensor:
         truth = self.truth[items]
         return (result.latent - truth).flatten(1).norm(dim=1) / truth.flatten(1).norm(dim=1)
 
@@ -100,8 +100,8 @@ class Attacked:
         disturbance = (gaussian(batch, SIDE - 48, seed=7) @ columns[:, 48:].T).unflatten(1, SHAPE)
         self.image = clean + noise * disturbance
 
-    def solve(self, method: str, settings: Settings) -> Inversion:
+    def solve(self, method: str, settings: Settings) -> Solution:
         return invert(Problem(self.image, linear(self.encoder, (3, 4, 4)), linear(self.decoder)), method, settings)
 
-    def error(self, result: Inversion) -> torch.Tensor:
+    def error(self, result: Solution) -> torch.Tensor:
         return (result.latent - self.truth).flatten(1).norm(dim=1) / self.truth.flatten(1).norm(dim=1)

@@ -1,4 +1,4 @@
-"""Pictures that several tests share."""
+"""Images that several tests share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 
 
 def smooth(width: int = 48, height: int = 40) -> Image.Image:
-    """Return an RGB picture that codecs keep well, without symmetry."""
+    """Return an RGB image that codecs keep well, without symmetry."""
     y, x = np.mgrid[0:height, 0:width]
     pixels = np.stack([x * 255 / (width - 1), y * 255 / (height - 1), (x + y) * 255 / (width + height - 2)], axis=-1)
     return Image.fromarray(pixels.astype(np.uint8))

@@ -47,7 +47,7 @@ def stable_diffusion(prediction: str = "epsilon") -> Any:
     with seeded():
         return StableDiffusionPipeline(
             vae=linear_autoencoder(4, _scale(prediction)),
-            text_encoder=clip(),
+            text_encoder=video(),
             tokenizer=clip_tokenizer(),
             unet=unet(cross_attention_dim=32),
             scheduler=diffusion_scheduler(prediction),
@@ -63,8 +63,8 @@ def stable_diffusion_xl(prediction: str = "epsilon") -> Any:
     with seeded():
         return StableDiffusionXLPipeline(
             vae=linear_autoencoder(4, _scale(prediction)),
-            text_encoder=clip(),
-            text_encoder_2=clip(projected=True),
+            text_encoder=video(),
+            text_encoder_2=video(projected=True),
             tokenizer=clip_tokenizer(),
             tokenizer_2=clip_tokenizer(),
             unet=unet(
@@ -98,9 +98,9 @@ def stable_diffusion_3() -> Any:
             ),
             scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
             vae=linear_autoencoder(16, 4.0, shift_factor=0.05),
-            text_encoder=clip(projected=True),
+            text_encoder=video(projected=True),
             tokenizer=clip_tokenizer(),
-            text_encoder_2=clip(projected=True),
+            text_encoder_2=video(projected=True),
             tokenizer_2=clip_tokenizer(),
             text_encoder_3=t5(64),
             tokenizer_3=t5_tokenizer(),
@@ -126,7 +126,7 @@ def flux(guided: bool = True) -> Any:
             ),
             scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=guided),
             vae=linear_autoencoder(16, 4.0, shift_factor=0.05),
-            text_encoder=clip(),
+            text_encoder=video(),
             tokenizer=clip_tokenizer(),
             text_encoder_2=t5(32),
             tokenizer_2=t5_tokenizer(),
@@ -137,7 +137,7 @@ def flux(guided: bool = True) -> Any:
 
 
 def pixart(sigma: bool = False, cells: int = CELLS) -> Any:
-    """Make one with a learned variance; alpha of 128 cells is told the picture's size, as the one of 1024 pixels is."""
+    """Make one with a learned variance; alpha of 128 cells is told the image's size, as the one of 1024 pixels is."""
     from diffusers import PixArtAlphaPipeline, PixArtSigmaPipeline, PixArtTransformer2DModel
 
     with seeded():
@@ -261,7 +261,7 @@ def quantised_autoencoder(scaling_factor: float, side: int = 16) -> VQModel:
 
 @torch.no_grad()
 def deep_compression_autoencoder(scaling_factor: float, stages: int = 2) -> AutoencoderDC:
-    """Pictures shrunk by means of 2 x 2, and grown by repetition, which are this kind's shortcuts; the same colours."""
+    """Images shrunk by means of 2 x 2, and grown by repetition, which are this kind's shortcuts; the same colours."""
     vae = AutoencoderDC(
         latent_channels=4,
         attention_head_dim=_WIDTH,
@@ -321,7 +321,7 @@ def _made_linear(vae: Any) -> Any:
     return vae.eval()
 
 
-def clip(projected: bool = False) -> Any:
+def video(projected: bool = False) -> Any:
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     vocabulary = _vocabulary()

@@ -10,13 +10,13 @@ from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler
 from helpers.pipelines import (
     _ANCHOR,
     KEPT,
-    clip,
     clip_tokenizer,
     diffusion_scheduler,
     linear_autoencoder,
     seeded,
     t5_tokenizer,
     unet,
+    video,
 )
 
 FRAMES = {"animatediff": 3, "wan": 5}
@@ -26,7 +26,7 @@ CHANNELS = {"animatediff": 4, "wan": 16}
 
 
 def kept_channels(family: str, latent_frames: int | None = None) -> tuple[int, ...]:
-    """Return the channels of the clip's noise that survive the autoencoder."""
+    """Return the channels of the video's noise that survive the autoencoder."""
     frames = latent_frames or LATENT_FRAMES[family]
     return tuple(CHANNELS[family] * frame + c for frame in range(frames) for c in KEPT)
 
@@ -45,7 +45,7 @@ def animatediff() -> Any:
         )
         pipe = AnimateDiffPipeline(
             vae=linear_autoencoder(4, 50.0),
-            text_encoder=clip(),
+            text_encoder=video(),
             tokenizer=clip_tokenizer(),
             unet=unet(cross_attention_dim=32),
             motion_adapter=adapter,
@@ -84,7 +84,7 @@ def wan() -> Any:
 @torch.no_grad()
 def linear_causal_autoencoder() -> AutoencoderKLWan:
     """Keep colours as `pipelines.linear_autoencoder` does, 4 x 4 pixels of four frames in a cell: E(D(z)) = z on them."""
-    width = 16  # the decoder halves it as it grows the picture
+    width = 16  # the decoder halves it as it grows the image
     vae = AutoencoderKLWan(
         base_dim=width,
         z_dim=16,

@@ -1,4 +1,4 @@
-"""A model without networks whose noise, latent and picture are the same to a factor: attacks on keys work fully on it."""
+"""A model without networks whose noise, latent and image are the same to a factor: attacks on keys work fully on it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Distortions of an image: what happens to pictures between their maker and whoever verifies them.
+"""Distortions of an image: what happens to images between their maker and whoever verifies them.
 
-* `ATTACKS` look at the picture alone: functions ``(image, *, parameters, seed=0) -> image`` of an RGB image.
+* `ATTACKS` look at the image alone: functions ``(image, *, parameters, seed=0) -> image`` of an RGB image.
 * `MODEL_ATTACKS` need a latent diffusion model: ``(images, model, *, parameters, seeds) -> images``, on batches.
 * `Attack` names one of either with its parameters, as text ``jpeg:quality=25``; `Chain` several, with ``+`` between.
 * `GRIDS` lists strengths of each, until detection can be expected to fail.

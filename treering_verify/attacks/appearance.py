@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def noise(image: Image.Image, *, sigma: float = 0.05, seed: int = 0) -> Image.Image:
-    """Add white Gaussian noise of this standard deviation (black = 0, white = 1), then clip and round."""
+    """Add white Gaussian noise of this standard deviation (black = 0, white = 1), then video and round."""
     import numpy as np
 
     pixels = np.asarray(image) / 255.0
@@ -31,7 +31,7 @@ def brightness(image: Image.Image, *, factor: float = 1.5, seed: int = 0) -> Ima
 
 
 def contrast(image: Image.Image, *, factor: float = 1.5, seed: int = 0) -> Image.Image:
-    """Multiply each value's distance from the picture's mean grey by `factor`; 0 leaves that grey alone."""
+    """Multiply each value's distance from the image's mean grey by `factor`; 0 leaves that grey alone."""
     from PIL import ImageEnhance
 
     return ImageEnhance.Contrast(image).enhance(factor)

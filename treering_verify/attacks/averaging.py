@@ -1,4 +1,4 @@
-"""Averaging marked images of one key: pictures differ, the key's trace stays. Needs no model.
+"""Averaging marked images of one key: images differ, the key's trace stays. Needs no model.
 
 All images of a key share its coefficients, so the mean of many shows them (Yang et al., arXiv 2406.09026). Subtracting the
 trace from a marked image takes the mark away; adding it to a foreign one forges it. `imprinting.average_carrier` does the
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
 
 def estimate_trace(marked: Iterable[Image.Image], unmarked: Iterable[Image.Image]) -> npt.NDArray[np.float64]:
-    """Estimate what a key adds to a picture on average: mean of marked images less mean of unmarked ones.
+    """Estimate what a key adds to an image on average: mean of marked images less mean of unmarked ones.
 
-    What the pictures themselves leave in the difference has a standard deviation of s sqrt(1/N + 1/M) for N marked and M
+    What the images themselves leave in the difference has a standard deviation of s sqrt(1/N + 1/M) for N marked and M
     unmarked images whose values vary by s; twins from the same seeds leave much less.
 
     Parameters
     ----------
     marked, unmarked
         RGB images of one size, at least one of each; read once, one by one. The unmarked ones should show the same kind of
-        pictures: other images of the same model, or photographs.
+        images: other images of the same model, or photographs.
 
     Returns
     -------
@@ -48,7 +48,7 @@ def estimate_trace(marked: Iterable[Image.Image], unmarked: Iterable[Image.Image
 
 
 def add_trace(image: Image.Image, trace: npt.NDArray[np.float64], strength: float = 1.0) -> Image.Image:
-    """Forge: add `strength` times a trace, (H, W, 3) in grey levels, then round and clip.
+    """Forge: add `strength` times a trace, (H, W, 3) in grey levels, then round and video.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Attacks that cover parts of a picture: rectangles, and the visible mark of a picture agency."""
+"""Attacks that cover parts of an image: rectangles, and the visible mark of an image agency."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def mask(image: Image.Image, *, share: float = 0.25, count: int = 1, seed: int =
     for _ in range(count):
         across, down, shape = generator.random(3)
         colour = generator.integers(0, 256, 3)
-        # Sides are part^e and part^(1 - e) of the picture's: their product is the area, and neither exceeds the picture.
+        # Sides are part^e and part^(1 - e) of the image's: their product is the area, and neither exceeds the image.
         exponent = 0.3 + 0.4 * shape
         w, h = round(width * part**exponent), round(height * part ** (1.0 - exponent))
         left, top = int((width - w) * across), int((height - h) * down)
@@ -44,9 +44,9 @@ def mask(image: Image.Image, *, share: float = 0.25, count: int = 1, seed: int =
 
 
 def overlay(image: Image.Image, *, opacity: float = 0.5, share: float = 0.5, seed: int = 0) -> Image.Image:
-    """Draw the word SAMPLE in white all over, as a visible mark; `share` is its width, as a share of the picture's.
+    """Draw the word SAMPLE in white all over, as a visible mark; `share` is its width, as a share of the image's.
 
-    Rows are shifted against each other; the seed draws where the first word stands. About a third of the picture is white
+    Rows are shifted against each other; the seed draws where the first word stands. About a third of the image is white
     at opacity 1.
     """
     import numpy as np
@@ -55,7 +55,7 @@ def overlay(image: Image.Image, *, opacity: float = 0.5, share: float = 0.5, see
     word = np.array([[cell == "#" for cell in row] for row in _WORD], dtype=np.uint8)
     tile = np.pad(word, ((2, 1), (3, 3)))
     tile = np.concatenate([tile, np.roll(tile, tile.shape[1] // 2, axis=1)])
-    # The side of a letter's cell in pixels; the word is as wide as asked for, whatever the picture's size.
+    # The side of a letter's cell in pixels; the word is as wide as asked for, whatever the image's size.
     cell = image.width * share / word.shape[1]
     across, down = np.random.default_rng(seed).random(2)
     rows = ((np.arange(image.height) + 0.5) / cell + down * tile.shape[0]).astype(int) % tile.shape[0]

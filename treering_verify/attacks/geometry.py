@@ -1,4 +1,4 @@
-"""Attacks that move pixels. All keep the picture's size; each says what becomes of what leaves the frame."""
+"""Attacks that move pixels. All keep the image's size; each says what becomes of what leaves the frame."""
 
 from __future__ import annotations
 

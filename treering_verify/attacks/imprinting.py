@@ -1,8 +1,8 @@
 """Attacks on a key by whoever has the model and marked images of it, but not the key: forgery and removal in the noise.
 
 A *carrier* is noise, (C, h, w), recovered from marked images: it carries the key without saying which of its bins do; with
-(B, C, h, w) each picture has one of its own. The attacker knows the scheme, so that the key lives on an annulus, and guesses
-a band, (inner, outer) in bins from DC, that covers it; outside the band the picture keeps its own noise, so that its
+(B, C, h, w) each image has one of its own. The attacker knows the scheme, so that the key lives on an annulus, and guesses
+a band, (inner, outer) in bins from DC, that covers it; outside the band the image keeps its own noise, so that its
 composition stays.
 
 Müller et al. (arXiv 2412.03283) and Jain et al. (arXiv 2504.20111) show such forgeries from a single image on larger models;
@@ -91,9 +91,9 @@ def imprint(
     """Forge: put a carrier's spectrum into foreign images by way of their noise.
 
     The images are taken to noise; on the band, f <- sqrt(1 - w^2) f + w c, with c the carrier scaled to unit power
-    there; the latent z' is generated from that noise. What changes is added to the picture, x + D(z') - D(z), z generated
+    there; the latent z' is generated from that noise. What changes is added to the image, x + D(z') - D(z), z generated
     from the unchanged noise: so errors of the inversion and what the autoencoder cannot draw do not show. It keeps
-    a foreign picture, with ghosts of what moved. Redrawn whole, the picture carries more of the mark, but is no longer
+    a foreign image, with ghosts of what moved. Redrawn whole, the image carries more of the mark, but is no longer
     the foreign one where the inversion without a prompt loses it, as it does on the embedded model.
 
     Parameters
@@ -187,14 +187,14 @@ def reprompt(
     steps: int = 50,
     guidance: float = 2.0,
 ) -> torch.Tensor:
-    """Forge: generate new pictures from stolen noise, with prompts of the attacker's choice.
+    """Forge: generate new images from stolen noise, with prompts of the attacker's choice.
 
     Parameters
     ----------
     model : LatentModel
     carrier : (C, h, w) or (B, C, h, w) float32
     prompts, seeds : sequences of B
-        One of each per picture. A seed draws the noise outside the band, so that many pictures come from one carrier.
+        One of each per image. A seed draws the noise outside the band, so that many images come from one carrier.
     band : (int, int) or None
         None uses the carrier as it is, whatever the seed.
     steps, guidance

@@ -1,4 +1,4 @@
-"""Attacks that need a model: what its autoencoder and its diffusion make of a picture.
+"""Attacks that need a model: what its autoencoder and its diffusion make of an image.
 
 Each is a function ``(images, model, *, parameters, seeds) -> images`` on a batch, (B, 3, H, W) float32 in [-1, 1], with one
 seed per image. Images of another size than the model's are stretched to it on the way in and back on the way out, so
@@ -40,7 +40,7 @@ def regenerate_diffusion(
 
     z_t = signal_t E(x) + sigma_t n, n ~ N(0, I) from the image's seed, and t the grid's point number
     strength x steps, rounded, from the clean end (Zhao et al., arXiv 2306.01953). Strength 0 leaves the autoencoder's
-    round trip; 1 starts from the noisiest point, which leaves as little of the picture as the grid allows.
+    round trip; 1 starts from the noisiest point, which leaves as little of the image as the grid allows.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""A chain like taking a picture of the screen and posting it."""
+"""A chain like taking an image of the screen and posting it."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ ATTACKS: dict[str, Callable[..., Image.Image]] = {
     "overlay": overlay,
     "screenshot": screenshot,
 }
-"""Attacks on the picture alone: ``(image, *, parameters, seed) -> image``."""
+"""Attacks on the image alone: ``(image, *, parameters, seed) -> image``."""
 
 MODEL_ATTACKS: dict[str, Callable[..., torch.Tensor]] = {
     "regenerate_vae": regenerate_vae,

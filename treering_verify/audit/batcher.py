@@ -1,4 +1,4 @@
-"""From readings to rows: what is known is looked up, pictures of the same content are judged once, batches are filled.
+"""From readings to rows: what is known is looked up, images of the same content are judged once, batches are filled.
 
 Every engine has a flow of its own where its model is: the local one in its process, a cluster's in each worker.
 """
@@ -13,9 +13,9 @@ from treering_verify.audit.inputs.reader_pool import Task
 from treering_verify.audit.judge import Batching, Judge, row_of
 from treering_verify.audit.output.cache import row_of_twin
 from treering_verify.audit.output.rows import Row
-from treering_verify.models import makes_clips
+from treering_verify.models import makes_videos
 
-_WAITING = 4  # batches' worth of inputs that may wait for one batch, most of them repeated pictures
+_WAITING = 4  # batches' worth of inputs that may wait for one batch, most of them repeated images
 Pair = tuple[Task, Reading]
 
 
@@ -26,7 +26,7 @@ class Flow:
     ----------
     judge : Judge
     batch_size : int, optional
-        Where it is None, found by trying; clips go one by one.
+        Where it is None, found by trying; videos go one by one.
     find : callable
         Gives what is known about each of some contents: its row, or None where it has to be judged.
     add : callable
@@ -41,13 +41,13 @@ class Flow:
         add: Callable[[Sequence[Row]], None],
     ) -> None:
         self._judge, self._find, self._add = judge, find, add
-        self._batching = Batching(batch_size or (1 if makes_clips(judge.model) else None))
+        self._batching = Batching(batch_size or (1 if makes_videos(judge.model) else None))
         self._waiting: dict[str, list[Pair]] = {}  # by content: the first is judged, the others take its row
         self._unasked: list[str] = []
 
     @property
     def batch_size(self) -> int:
-        """Pictures that go through the model together, as far as it is known by now."""
+        """Images that go through the model together, as far as it is known by now."""
         return self._batching.size
 
     def take(self, task: Task, reading: Reading) -> Iterator[tuple[Task, Row]]:

@@ -27,7 +27,7 @@ from treering_verify.audit.output.rows import Row
 from treering_verify.audit.output.store import Store
 from treering_verify.audit.settings import facts_of, settings_id_of, settings_of, summary_of
 from treering_verify.errors import UsageError
-from treering_verify.models import makes_clips
+from treering_verify.models import makes_videos
 
 LOG = logging.getLogger("treering_verify.audit")
 
@@ -83,7 +83,7 @@ def run_audit(
         summarise(False)  # a run that is killed leaves no older claim that all is finished
         LOG.info("settings %s, output %s", judge.settings_id, output)
         try:
-            with Plan(store.state, inputs, options.shard_rows, store.folder, makes_clips(judge.model)) as plan:
+            with Plan(store.state, inputs, options.shard_rows, store.folder, makes_videos(judge.model)) as plan:
                 shards = OpenShards(store, plan, tally, watch, stop, options.retry_errors)
                 if options.engine == "ray":
                     from treering_verify.audit.cluster.run import ClusterRun

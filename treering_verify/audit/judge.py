@@ -1,4 +1,4 @@
-"""Judge pictures in batches: a pure function from readings to rows, and what keeps it going when a batch is too much.
+"""Judge images in batches: a pure function from readings to rows, and what keeps it going when a batch is too much.
 
 `judge_batch` and `judge_files` know nothing of folders, processes or shards, so the worker of a cluster calls the same.
 """
@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from treering_verify.audit.inputs.read import Reading, read_encoded, refused
 from treering_verify.audit.output.rows import Row
 from treering_verify.detection.identification import gather
-from treering_verify.detection.screening import Passes, default_passes
+from treering_verify.detection.screening import Screening, default_screening
 from treering_verify.detection.two_pass import answer
 from treering_verify.detection.verification import DEFAULT_ALPHA, check_shape, decide
 from treering_verify.errors import KeyFileError, ModelError, UsageError
 from treering_verify.files import printable
-from treering_verify.inversion.recovery import Pipeline
-from treering_verify.models import LatentModel, makes_clips
+from treering_verify.inversion.recovery import InversionOptions
+from treering_verify.models import LatentModel, makes_videos
 from treering_verify.models.profile import check_profile
 from treering_verify.watermark.keys.index import KeyIndex
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from treering_verify.detection.identification import Keys
 
 LOG = logging.getLogger("treering_verify.audit")
-_MAX_FAILURES = 16  # in a row, after which a picture of our own shows whether it is the model or the images
+_MAX_FAILURES = 16  # in a row, after which an image of our own shows whether it is the model or the images
 _SIZES = (4, 8, 16, 32, 64)
 _EVIDENCE = ("key", "fingerprint", "log10_pvalue", "log10_adjusted", "statistic", "degrees_of_freedom")  # in a row
 _GAIN = 0.97  # a larger batch must take less than this share of the time per image
@@ -52,17 +52,17 @@ class Judge:
     device : str
         Where the model is.
     passes : Passes, optional
-        Where most pictures are to be decided by a cheap first pass; None takes all through the pipeline.
+        Where most images are to be decided by a cheap first pass; None takes all through the pipeline.
     """
 
     model: LatentModel
     indexes: list[KeyIndex] = field(repr=False)
     alpha: float = DEFAULT_ALPHA
-    pipeline: Pipeline = field(default_factory=Pipeline)
+    pipeline: InversionOptions = field(default_factory=InversionOptions)
     settings_id: str = ""
     device: str = "cpu"
     weakness: str = ""  # why marks of this model would be missed, as its profile says
-    passes: Passes | None = None
+    screening: Screening | None = None
 
     @classmethod
     def of(
@@ -70,10 +70,10 @@ class Judge:
         keys: Keys,
         model: LatentModel,
         alpha: float,
-        pipeline: Pipeline,
-        passes: Passes | Literal["auto"] | None = None,
+        pipeline: InversionOptions,
+        screening: Screening | Literal["auto"] | None = None,
     ) -> Judge:
-        """Judge by keys and indexes; passes "auto" are what `default_passes` chooses.
+        """Judge by keys and indexes; passes "auto" are what `default_screening` chooses.
 
         Raises
         ------
@@ -88,8 +88,8 @@ class Judge:
             raise UsageError(f"alpha is {alpha}: choose a false-positive rate between 0 and 1, such as 1e-6")
         count = sum(map(len, indexes))
         weakness = check_profile(pipeline.profile, model, alpha, count)
-        chosen = default_passes(model, pipeline, count) if passes == "auto" else passes
-        return cls(model, indexes, alpha, pipeline, weakness=weakness, passes=chosen and chosen.of(model))
+        chosen = default_screening(model, pipeline, count) if screening == "auto" else screening
+        return cls(model, indexes, alpha, pipeline, weakness=weakness, screening=chosen and chosen.of(model))
 
     @property
     def keys_tried(self) -> int:
@@ -98,8 +98,8 @@ class Judge:
 
 
 def shape_of(model: LatentModel) -> tuple[int, ...]:
-    """Return the shape that readers bring inputs to: (height, width), of clips (frames, height, width)."""
-    return (model.frames, *model.image_size) if makes_clips(model) else model.image_size
+    """Return the shape that readers bring inputs to: (height, width), of videos (frames, height, width)."""
+    return (model.frames, *model.image_size) if makes_videos(model) else model.image_size
 
 
 def row_of(judge: Judge, reading: Reading, **answer: Any) -> Row:
@@ -110,7 +110,7 @@ def row_of(judge: Judge, reading: Reading, **answer: Any) -> Row:
 
 
 def judge_batch(judge: Judge, readings: Sequence[Reading]) -> list[Row]:
-    """Judge pictures, or clips, of one shape together: one row for each, in order.
+    """Judge images, or videos, of one shape together: one row for each, in order.
 
     Parameters
     ----------
@@ -130,12 +130,12 @@ def judge_batch(judge: Judge, readings: Sequence[Reading]) -> list[Row]:
 
     pixels = torch.from_numpy(np.stack([reading.pixels for reading in readings if reading.pixels is not None]))
     images = pixels.movedim(-1, -3).to(torch.float32).contiguous() / 127.5 - 1.0  # as images.to_tensor
-    images = images.flatten(1, -3)  # of clips: frame after frame
-    answers = answer(judge.model, images, judge.indexes, judge.pipeline, judge.passes, judge.alpha)
+    images = images.flatten(1, -3)  # of videos: frame after frame
+    answers = answer(judge.model, images, judge.indexes, judge.pipeline, judge.screening, judge.alpha)
     rows = []
     for reading, found in zip(readings, answers, strict=True):
         verdict, code, reason = decide(
-            found.evidence, judge.alpha, reading.note, found.status, judge.weakness, found.shown
+            found.evidence, judge.alpha, reading.note, found.status, judge.weakness, found.visible
         )
         best = found.evidence[0]
         strongest = {name: getattr(best, name) for name in _EVIDENCE}
@@ -173,7 +173,7 @@ def judge_files(judge: Judge, files: Sequence[tuple[str, bytes]]) -> list[Row]:
 def judge_in_parts(
     judge: Judge, readings: Sequence[Reading], on_halving: Callable[[int], None] = lambda size: None
 ) -> list[Row]:
-    """Judge a batch, in halves where it is too much or fails, down to single pictures, of which one may fail alone.
+    """Judge a batch, in halves where it is too much or fails, down to single images, of which one may fail alone.
 
     Parameters
     ----------
@@ -205,7 +205,7 @@ def judge_in_parts(
 
 
 class Batching:
-    """How many pictures go through the model together: given, or found by trying; never more than memory allowed.
+    """How many images go through the model together: given, or found by trying; never more than memory allowed.
 
     Sizes of 4, 8, ... 64 are tried on two batches each, for as long as each is faster per image than the one before.
     """
@@ -223,7 +223,7 @@ class Batching:
         Raises
         ------
         ModelError
-            If the model fails on one image after another, and on a harmless picture too.
+            If the model fails on one image after another, and on a harmless image too.
         """
         size = self.size
         started = time.perf_counter()
@@ -257,7 +257,7 @@ class Batching:
 
 
 def _probe(judge: Judge, reason: str) -> None:
-    """Judge a picture that no file can have spoilt: a row of hostile files is no reason to stop, a broken model is."""
+    """Judge an image that no file can have spoilt: a row of hostile files is no reason to stop, a broken model is."""
     import numpy as np
 
     pixels = np.random.default_rng(0).integers(0, 256, (*shape_of(judge.model), 3), np.uint8)
@@ -265,7 +265,7 @@ def _probe(judge: Judge, reason: str) -> None:
         judge_batch(judge, [Reading("", "ok", pixels=pixels)])
     except Exception as error:
         raise ModelError(
-            f"the model failed on {_MAX_FAILURES} images in a row and then on a test picture ({reason}); what is "
+            f"the model failed on {_MAX_FAILURES} images in a row and then on a test image ({reason}); what is "
             "finished is kept: see to the model or its device, and run the same command again"
         ) from error
 

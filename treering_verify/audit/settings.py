@@ -29,13 +29,13 @@ def settings_of(judge: Judge) -> dict[str, Any]:
     return {
         "version": __version__,
         "model": judge.model.name,
-        "weights": fingerprint(judge.model, without=() if judge.passes else ("screen",)),
+        "weights": fingerprint(judge.model, without=() if judge.screening else ("screen",)),
         "keys": _keys(judge),
         "alpha": judge.alpha,
         **pipeline,
         "profile": profile.record() if profile else None,
         "tile": judge.model.tile,
-        **({"passes": asdict(judge.passes)} if judge.passes else {}),
+        **({"screening": asdict(judge.screening)} if judge.screening else {}),
     }
 
 
@@ -68,7 +68,7 @@ def summary_of(
         "status": of["status"],
         "verdict": of["verdict"],
         "code": of["code"],
-        **({"decided_by": of["decided_by"]} if judge.passes else {}),
+        **({"decided_by": of["decided_by"]} if judge.screening else {}),
         "alpha": judge.alpha,
         "expected_false_positives": judged * judge.alpha,
         "q_values": q_values,

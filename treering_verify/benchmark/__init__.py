@@ -32,11 +32,11 @@ from treering_verify.benchmark.robustness.patterns import patterns
 from treering_verify.benchmark.robustness.robustness import robustness
 from treering_verify.benchmark.search import search
 from treering_verify.benchmark.speed.audit import audit
-from treering_verify.benchmark.speed.clips import clips
-from treering_verify.benchmark.speed.passes import passes
 from treering_verify.benchmark.speed.precision import precision
+from treering_verify.benchmark.speed.screening import screening
 from treering_verify.benchmark.speed.sizes import sizes
 from treering_verify.benchmark.speed.throughput import throughput
+from treering_verify.benchmark.speed.videos import videos
 from treering_verify.models import LatentModel, ModelSource, device_of, load_model
 from treering_verify.report import Provenance, store_findings
 from treering_verify.report.findings import Findings
@@ -62,10 +62,10 @@ BENCHMARKS: dict[str, Callable[[LatentModel, Scope], Findings]] = {
     "sizes": sizes,
     "classification": classification,
     "editing": editing,
-    "clips": clips,
+    "videos": videos,
     "throughput": throughput,
     "audit": audit,
-    "passes": passes,
+    "screening": screening,
     "quality": quality,
     "robustness": robustness,
     "forgery": forgery,

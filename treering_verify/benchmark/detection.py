@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from treering_detectors import Rate
 
-from treering_verify.benchmark.harness.keyed_images import evidence_of, generate_each
+from treering_verify.benchmark.harness.keyed_images import evidence_of_images, generate_each
 from treering_verify.benchmark.harness.scope import CLEAN, SEEDS, Scope, distorted
 from treering_verify.generation.generator import generate
 from treering_verify.models import LatentModel
@@ -41,7 +41,7 @@ def detection(model: LatentModel, scope: Scope) -> Findings:
             for name in names:
                 scores = {}
                 for truth, pictures in (("marked", marked), ("unmarked", controls)):
-                    found = list(evidence_of(model, distorted(pictures, name), keys))
+                    found = list(evidence_of_images(model, distorted(pictures, name), keys))
                     scores[truth] = np.array([log10 for log10, _ in found])
                     for i, (log10, cosine) in enumerate(found):
                         rows.append(

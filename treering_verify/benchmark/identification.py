@@ -15,7 +15,7 @@ import numpy as np
 from treering_detectors import Rate, cosine_needed
 
 from treering_verify.benchmark.harness.scope import CLEAN, SEEDS, Scope, distorted
-from treering_verify.detection.evidence import weigh
+from treering_verify.detection.evidence import evidence_of
 from treering_verify.detection.identification import search
 from treering_verify.generation.generator import generate
 from treering_verify.inversion.recovery import recover_noise
@@ -126,7 +126,7 @@ def _suspects(
         return torch.cat([recover_noise(model, part)[0] for part in pixels.split(_BATCH)])
 
     found = noise_of(marked)
-    alone = [weigh(row[None], [key])[0][0].log10_pvalue for row, key in zip(found, keys, strict=True)]
+    alone = [evidence_of(row[None], [key])[0][0].log10_pvalue for row, key in zip(found, keys, strict=True)]
     return _Suspects(attack, found, noise_of(unmarked), alone)
 
 

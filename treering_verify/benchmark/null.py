@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from treering_verify.benchmark.harness.cache import kept
 from treering_verify.benchmark.harness.scope import SEEDS, Scope
-from treering_verify.benchmark.harness.unmarked_images import Stranger, strangers
+from treering_verify.benchmark.harness.unmarked_images import UnmarkedImage, draw_unmarked
 from treering_verify.detection.calibration.build import batch_of
-from treering_verify.inversion.recovery import Pipeline, recover_both
+from treering_verify.inversion.recovery import InversionOptions, recover_both
 from treering_verify.models import LatentModel
 from treering_verify.models.weights import fingerprint
 from treering_verify.report import format_pvalue
@@ -76,7 +76,7 @@ def _noise(
     """
     import torch
 
-    images = strangers(model, count, seed)
+    images = draw_unmarked(model, count, seed)
     question = (fingerprint(model), __version__, seed)
     parts: list[dict[str, NDArray[Any]]] = []
     for number in range(-(-count // _BATCH)):
@@ -84,7 +84,7 @@ def _noise(
 
         def measure(batch: _Batch = batch) -> dict[str, NDArray[Any]]:
             chosen = batch.read()
-            noise_hat, raw = recover_both(model, batch_of([s.picture for s in chosen]), Pipeline())
+            noise_hat, raw = recover_both(model, batch_of([s.image for s in chosen]), InversionOptions())
             return {
                 "raw": raw.numpy(),
                 "noise": noise_hat.numpy(),
@@ -104,10 +104,10 @@ def _noise(
 class _Batch:
     """One batch of a stream of images, which has to be passed over where its answer was kept."""
 
-    def __init__(self, images: Iterable[Stranger], number: int, count: int) -> None:
+    def __init__(self, images: Iterable[UnmarkedImage], number: int, count: int) -> None:
         self._images, self.size, self._read = images, min(_BATCH, count - number * _BATCH), False
 
-    def read(self) -> list[Stranger]:
+    def read(self) -> list[UnmarkedImage]:
         self._read = True
         return list(islice(self._images, self.size))
 

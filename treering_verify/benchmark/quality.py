@@ -1,4 +1,4 @@
-"""What a mark costs the picture, by pattern and annulus: the measures of `cost` on images of one key."""
+"""What a mark costs the image, by pattern and annulus: the measures of `cost` on images of one key."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ def quality(model: LatentModel, scope: Scope) -> Findings:
             lines.append((name, *found.cells()))
             advance()
     table = Table(
-        "Pictures of one key against unmarked ones",
+        "Images of one key against unmarked ones",
         ("key", *COST_HEADER),
         tuple(lines),
         COST_NOTE,
     )
     return Findings(
         "quality",
-        "What does a mark cost the picture? Marked images against the unmarked images of the same seeds.",
+        "What does a mark cost the image? Marked images against the unmarked images of the same seeds.",
         tuple(rows),
         (table,),
         seeds=f"{start} onwards",

@@ -1,4 +1,4 @@
-"""Turned, mirrored and cropped pictures: what each search finds, for which pattern, and what it costs."""
+"""Turned, mirrored and cropped images: what each search finds, for which pattern, and what it costs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from treering_detectors import Rate
 
 from treering_verify.benchmark.harness.keyed_images import generate_each
 from treering_verify.benchmark.harness.scope import CLEAN, SEEDS, Scope, distorted
-from treering_verify.detection.evidence import weigh, weigh_searched
+from treering_verify.detection.evidence import evidence_of, searched_evidence
 from treering_verify.detection.search.search import Search
 from treering_verify.detection.verification import DEFAULT_ALPHA
 from treering_verify.generation.generator import generate
@@ -60,7 +60,7 @@ def search(model: LatentModel, scope: Scope) -> Findings:
                         advance()
     return Findings(
         "search",
-        "Which search finds turned, mirrored and cropped pictures, for which pattern, and at what cost?",
+        "Which search finds turned, mirrored and cropped images, for which pattern, and at what cost?",
         tuple(rows),
         (_detected(rows, attacks), _cost(rows)),
         seeds=f"{first} onwards, keys likewise; one key per image",
@@ -69,16 +69,16 @@ def search(model: LatentModel, scope: Scope) -> Findings:
 
 
 def _measure(model: LatentModel, pixels: Any, key: Key) -> list[dict[str, Any]]:
-    """Evidence in one picture, (1, 3, H, W), under each search; seconds on top of the inversion that all share."""
+    """Evidence in one image, (1, 3, H, W), under each search; seconds on top of the inversion that all share."""
     noise_hat, _ = recover_noise(model, pixels)
     made = []
     for name, wanted in _SEARCHES.items():
         started = time.perf_counter()
         if wanted is None:
-            ((found, *_),) = weigh(noise_hat, [key])
+            ((found, *_),) = evidence_of(noise_hat, [key])
         else:
             again = lambda image: recover_noise(model, image)[0]  # noqa: E731
-            ((found, *_),) = weigh_searched(noise_hat, pixels, [key], wanted, again, DEFAULT_ALPHA)
+            ((found, *_),) = searched_evidence(noise_hat, pixels, [key], wanted, again, DEFAULT_ALPHA)
         made.append(
             {
                 "search": name,
@@ -109,9 +109,9 @@ def _detected(rows: list[dict[str, Any]], attacks: tuple[str, ...]) -> Table:
         f"Detection at {DEFAULT_ALPHA:g}, p corrected for the search",
         ("pattern", "attack", "search", "true positives", "false positives", "median p"),
         tuple(lines),
-        "spectrum: all hypotheses on the noise of the picture as it is. again: the best two also turned back and inverted "
+        "spectrum: all hypotheses on the noise of the image as it is. again: the best two also turned back and inverted "
         "again. "
-        "A picture that is detected earlier is not searched further. Intervals: Clopper-Pearson, 95 %.",
+        "An image that is detected earlier is not searched further. Intervals: Clopper-Pearson, 95 %.",
     )
 
 
@@ -132,7 +132,7 @@ def _cost(rows: list[dict[str, Any]]) -> Table:
         ]
     ]
     return Table(
-        "Time on top of the inversion, one picture at a time",
+        "Time on top of the inversion, one image at a time",
         ("pattern", "truth", "search", "median", "longest"),
         tuple(lines),
         "Over all attacks.",

@@ -75,13 +75,13 @@ def attack(
     from treering_verify.attacks import parse
     from treering_verify.attacks.copies import attack_files
     from treering_verify.files import printable
-    from treering_verify.models import load_model, pictures_only
+    from treering_verify.models import images_only, load_model
     from treering_verify.report import format_copies
 
     attacks = [parse(text) for text in texts]
     loaded = load_model(model) if any(chosen.needs_model for chosen in attacks) else None
     if loaded:
-        pictures_only(loaded, "an attack")
+        images_only(loaded, "an attack")
     failed = False
     try:
         with progress("Attacking", len(files) * len(attacks)) as advance:

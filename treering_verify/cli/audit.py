@@ -97,7 +97,7 @@ def audit(
     manifests: tuple[str, ...],
     column: str,
     alpha: float,
-    passes: str,
+    screening: str,
     fdr: bool,
     fail_on: tuple[str, ...],
     style: str,
@@ -129,7 +129,7 @@ def audit(
     from treering_verify.audit.judge import Judge
     from treering_verify.audit.options import Options
     from treering_verify.audit.output.store import SUMMARY, first_detected
-    from treering_verify.detection.screening import Passes
+    from treering_verify.detection.screening import Screening
     from treering_verify.files import printable
     from treering_verify.models import load_model
     from treering_verify.report import format_row, format_summary
@@ -143,7 +143,9 @@ def audit(
     inputs = Inputs(paths, lists, nul, manifests, column)
     with _logged(log_file), _stopped_by_signals() as stop, _progress(quiet) as watch:
         keys, loaded = load_keys(key_paths), load_model(model)
-        way: Passes | Literal["auto"] | None = Passes() if passes == "two" else None if passes == "one" else "auto"
+        way: Screening | Literal["auto"] | None = (
+            Screening() if screening == "two" else None if screening == "one" else "auto"
+        )
         judge = Judge.of(keys, loaded, alpha, pipeline.pipeline(loaded), way)
         for _ in run_audit(inputs, judge, output, options, watch, stop):
             pass

@@ -15,7 +15,7 @@ from treering_verify.generation.generator import generate
 from treering_verify.inversion.recovery import recover_noise
 from treering_verify.media.images import save_png, to_tensor
 from treering_verify.models import ModelSource, load_model
-from treering_verify.report import format_pvalue, save_spectrum_picture, table
+from treering_verify.report import format_pvalue, save_spectrum_figure, table
 from treering_verify.watermark.keys.key import Key
 
 _SEEDS = (0, 1, 2, 3)
@@ -77,7 +77,7 @@ def run_demo(output: Path | None, source: str | ModelSource, say: Callable[[str]
     lap(f"verified {len(verdicts)} images at alpha {DEFAULT_ALPHA:g}")
     noise_hat, _ = recover_noise(model, to_tensor(marked[0].image))
     control, _ = recover_noise(model, to_tensor(unmarked[0].image))
-    save_spectrum_picture(folder / "spectrum.png", key, marked[0].noise, noise_hat[0], control[0])
+    save_spectrum_figure(folder / "spectrum.png", key, marked[0].noise, noise_hat[0], control[0])
     lap("drew the spectrum")
 
     rows = []

@@ -11,7 +11,7 @@ import click
 from treering_verify.errors import UsageError
 
 if TYPE_CHECKING:
-    from treering_verify.inversion.recovery import Pipeline
+    from treering_verify.inversion.recovery import InversionOptions
     from treering_verify.models import LatentModel
     from treering_verify.results import Verdict
     from treering_verify.watermark.keys.key import Key
@@ -47,7 +47,7 @@ def verdicts_of(
     decoys: int,
     model: LatentModel,
     alpha: float,
-    pipeline: Pipeline,
+    pipeline: InversionOptions,
 ) -> Iterator[Verdict]:
     """Judge files by a calibrated detector; UsageError where the options contradict each other."""
     from treering_verify.detection.calibration.calibration_file import Calibration

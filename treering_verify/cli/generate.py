@@ -43,11 +43,11 @@ _BLOCK = 256  # seeds whose keys are held at once
 @click.option("--steps", type=click.IntRange(1), default=50, show_default=True)
 @click.option("--guidance", type=click.FloatRange(0), default=2.0, show_default=True)
 @click.option(
-    "--clip-format",
+    "--video-format",
     type=click.Choice(["mp4", "gif", "png"]),
     default="mp4",
     show_default=True,
-    help="Of clips, by models that make them; png is a folder of frames.",
+    help="Of videos, by models that make them; png is a folder of frames.",
 )
 @key_options
 @model_option
@@ -63,11 +63,11 @@ def generate(
     prompt: str | None,
     steps: int,
     guidance: float,
-    clip_format: str,
+    video_format: str,
     family: dict[str, Any],
     model: ModelSource,
 ) -> None:
-    """Generate images, or clips, with a key in their noise (or, with --unmarked, without).
+    """Generate images, or videos, with a key in their noise (or, with --unmarked, without).
 
     One key for all images can be averaged out of them, and copied from one to others. With --from-secret each has its own,
     and its name says which image it was: keys index --from-secret FILE --generate N --prefix PREFIX puts them into an index
@@ -76,12 +76,12 @@ def generate(
     import json
 
     from treering_verify.files import printable, write_atomic
-    from treering_verify.generation.generator import check_seeds, generate_clips
+    from treering_verify.generation.generator import check_seeds, generate_videos
     from treering_verify.generation.generator import generate as generate_images
-    from treering_verify.media.clips import clip_files
     from treering_verify.media.images import encode_png
-    from treering_verify.models import load_model, makes_clips
-    from treering_verify.results import GeneratedClip
+    from treering_verify.media.videos import video_files
+    from treering_verify.models import load_model, makes_videos
+    from treering_verify.results import GeneratedVideo
 
     if [key_file is not None, from_secret is not None, unmarked].count(True) != 1:
         raise UsageError("give one of --key FILE, --from-secret FILE and --unmarked")
@@ -93,7 +93,7 @@ def generate(
     end = seed + count
     check_seeds((seed, end - 1))
     keys, loaded = _keys(key_file, from_secret, f"{prefix}-", end, family, model), load_model(model)
-    run: Any = generate_clips if makes_clips(loaded) else generate_images
+    run: Any = generate_videos if makes_videos(loaded) else generate_images
 
     def made_of(seeds: range) -> Any:
         prompts = [condition] * len(seeds) if condition else None
@@ -105,8 +105,8 @@ def generate(
         with progress("Generating", count) as advance:
             for result in made:
                 stem = f"{'unmarked' if unmarked else 'marked'}-{result.sidecar['seed']:06d}"
-                if isinstance(result, GeneratedClip):
-                    written = clip_files(result.frames, clip_format, result.sidecar["fps"])
+                if isinstance(result, GeneratedVideo):
+                    written = video_files(result.frames, video_format, result.sidecar["fps"])
                 else:
                     written = iter([(".png", encode_png(result.image))])
                 for ending, content in written:

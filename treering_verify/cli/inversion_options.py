@@ -12,7 +12,7 @@ from treering_verify.errors import UsageError
 from treering_verify.files import printable
 
 if TYPE_CHECKING:
-    from treering_verify.inversion.recovery import Pipeline
+    from treering_verify.inversion.recovery import InversionOptions
     from treering_verify.models import LatentModel
 
 PROFILED = ("inversion", "noise_inversion", "steps", "precision")
@@ -21,12 +21,12 @@ PROFILED = ("inversion", "noise_inversion", "steps", "precision")
 
 @dataclass(frozen=True)
 class Asked:
-    """Options of `Pipeline`, a profile, or neither.
+    """Options of `InversionOptions`, a profile, or neither.
 
     Attributes
     ----------
     fields : dict
-        Of `Pipeline`, but for the profile and the batch size.
+        Of `InversionOptions`, but for the profile and the batch size.
     batch_size : int or None
         None: to be found by trying.
     given : tuple of str
@@ -52,7 +52,7 @@ class Asked:
         fields["noise_method"] = fields.pop("noise_inversion")
         return cls(fields, options.pop("batch_size"), given, options.pop("profile"), options.pop("allow_weak"))
 
-    def pipeline(self, model: LatentModel) -> Pipeline:
+    def pipeline(self, model: LatentModel) -> InversionOptions:
         """Pipeline for a loaded model.
 
         Raises
@@ -60,14 +60,14 @@ class Asked:
         UsageError
             If a profile and single options contradict each other, or the profile is not the model's.
         """
-        from treering_verify.inversion.recovery import Pipeline
+        from treering_verify.inversion.recovery import InversionOptions
         from treering_verify.models.profile import Profile
 
         batch_size = self.batch_size or 1
         if self.profile is None:
             if self.allow_weak:
                 raise UsageError("--allow-weak lifts a profile's floor: give --profile too, or leave it out")
-            return Pipeline(**self.fields, batch_size=batch_size)
+            return InversionOptions(**self.fields, batch_size=batch_size)
         if self.given:
             options = ", ".join(f"--{name.replace('_', '-')}" for name in self.given)
             raise UsageError(
@@ -80,4 +80,4 @@ class Asked:
             f"steps {profile.steps}, precision {profile.precision}",
             err=True,
         )
-        return Pipeline.of(profile, batch_size=batch_size)
+        return InversionOptions.of(profile, batch_size=batch_size)

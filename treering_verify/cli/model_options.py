@@ -36,7 +36,7 @@ _WHICH = (
     click.option("--revision", help="Branch, tag or commit of a model on the hub."),
     click.option("--size", help="Of the images, such as 768 or 768x512 (height x width); default: the model's."),
     click.option(
-        "--frames", type=click.IntRange(1), help="Of clips, for models that make clips; default: the model's."
+        "--frames", type=click.IntRange(1), help="Of videos, for models that make videos; default: the model's."
     ),
     click.option("--model-config", help="Folder or hub id whose configuration a single file goes by."),
 )

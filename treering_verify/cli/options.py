@@ -126,7 +126,7 @@ def _pipeline_options(
 
 
 def search_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Options of the search for what was done to a picture; the function gets them as `search`, a `Search` or None."""
+    """Options of the search for what was done to an image; the function gets them as `search`, a `Search` or None."""
 
     @wraps(function)
     def gathered(*args: Any, search: str, search_budget: int, **kwargs: Any) -> Any:
@@ -143,7 +143,7 @@ def search_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--search",
             default="all",
             show_default=True,
-            help="Where a picture shows no key as it is: all, none, or some of flip,rotation,crop and, of clips, time. "
+            help="Where an image shows no key as it is: all, none, or some of flip,rotation,crop and, of videos, time. "
             "p is corrected.",
         ),
         click.option(
@@ -151,7 +151,7 @@ def search_options(function: Callable[..., Any]) -> Callable[..., Any]:
             type=click.IntRange(0),
             default=2,
             show_default=True,
-            help="Guesses per picture for which it is turned back and inverted again.",
+            help="Guesses per image for which it is turned back and inverted again.",
         ),
     )
 

@@ -13,7 +13,7 @@ from treering_verify.cli.output import command_of
 from treering_verify.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
-    from treering_verify.inversion.recovery import Pipeline
+    from treering_verify.inversion.recovery import InversionOptions
     from treering_verify.models import LatentModel
     from treering_verify.watermark.keys.key import Key
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     help="Default: by the file's suffix (.html, .csv, .jsonl, .sarif; .xml is junit).",
 )
 @click.option(
-    "--pictures",
+    "--images",
     type=click.IntRange(0, 500),
     default=24,
     show_default=True,
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     "--spectra/--no-spectra",
     default=True,
     show_default=True,
-    help="html: recover the spectrum of each picture (half a second each).",
+    help="html: recover the spectrum of each image (half a second each).",
 )
 @click.option(
     "--keys",
@@ -70,7 +70,7 @@ def report(
     folder: Path,
     output: Path,
     style: str | None,
-    pictures: int,
+    images: int,
     spectra: bool,
     key_paths: tuple[Path, ...],
     model: str | None,
@@ -98,8 +98,8 @@ def report(
     extra: dict[str, Any] = {}
     if style == "html":
         summary = open_audit(folder).summary
-        extra = {"pictures": pictures, "root": root, "keys": _keys(key_paths)}
-        if spectra and pictures:
+        extra = {"images": images, "root": root, "keys": _keys(key_paths)}
+        if spectra and images:
             extra |= _model(model or summary.get("model"), required=bool(model))
             extra["pipeline"] = _pipeline(summary.get("settings"))
     try:
@@ -124,13 +124,13 @@ def _model(name: Any, required: bool) -> dict[str, LatentModel | str]:
         return {"note": f"No spectra: {error}"}
 
 
-def _pipeline(settings: Any) -> Pipeline:
+def _pipeline(settings: Any) -> InversionOptions:
     """How the audit took images back to their noise, as far as its settings say."""
-    from treering_verify.inversion.recovery import Pipeline
+    from treering_verify.inversion.recovery import InversionOptions
 
-    known = {field.name for field in fields(Pipeline)} - {"settings", "profile"}
+    known = {field.name for field in fields(InversionOptions)} - {"settings", "profile"}
     given = settings if isinstance(settings, dict) else {}
-    return Pipeline(**{name: value for name, value in given.items() if name in known and value is not None})
+    return InversionOptions(**{name: value for name, value in given.items() if name in known and value is not None})
 
 
 def _keys(paths: tuple[Path, ...]) -> list[Key]:

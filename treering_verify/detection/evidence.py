@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from treering_verify.detection.search.clip_offsets import Timeline
 from treering_verify.detection.search.geometry import undo
 from treering_verify.detection.search.search import Guess, Search, as_it_is, confirm, guess
+from treering_verify.detection.search.video_offsets import Timeline
 from treering_verify.errors import UsageError
-from treering_verify.media.blank_areas import filled, seen
+from treering_verify.media.blank_areas import filled, visible_area
 from treering_verify.results import KeyEvidence
-from treering_verify.watermark.embedding import extract, features, weigh_key
+from treering_verify.watermark.embedding import extract, features, key_evidence
 from treering_verify.watermark.keys.key import Key
 from treering_verify.watermark.patterns import PATTERNS
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from treering_detectors import Evidence
 
 
-def weigh(noise_hat: torch.Tensor, keys: Sequence[Key], decoys: int = 0) -> list[tuple[KeyEvidence, ...]]:
+def evidence_of(noise_hat: torch.Tensor, keys: Sequence[Key], decoys: int = 0) -> list[tuple[KeyEvidence, ...]]:
     """Test every key on noise_hat, (B, C, h, w): per image all keys, the strongest first, Holm-adjusted.
 
     With `decoys`, that many decoy keys cross-check the strongest key's p-value.
@@ -59,14 +59,14 @@ def _checked(
     for degrees in {keys[k].degrees_of_freedom for k in strongest}:
         rows = [row for row, k in enumerate(strongest) if keys[k].degrees_of_freedom == degrees]
         chosen = [(noise_hat[row : row + 1], keys[strongest[row]]) for row in rows]
-        seen = np.concatenate([features(extract(noise, key), key) for noise, key in chosen])
-        checks = decoy_checks(seen, [tests[row][strongest[row]] for row in rows], decoys)
+        estimates = np.concatenate([features(extract(noise, key), key) for noise, key in chosen])
+        checks = decoy_checks(estimates, [tests[row][strongest[row]] for row in rows], decoys)
         for row, check in zip(rows, checks, strict=True):
             checked[row] = (replace(ranked[row][0], decoys=check), *ranked[row][1:])
     return checked
 
 
-def weigh_searched(
+def searched_evidence(
     noise_hat: torch.Tensor,
     image: torch.Tensor,
     keys: Sequence[Key],
@@ -75,21 +75,21 @@ def weigh_searched(
     alpha: float,
     timeline: Timeline | None = None,
 ) -> list[tuple[KeyEvidence, ...]]:
-    """As `weigh`, and where no key reaches alpha search for what was done to the picture.
+    """As `evidence_of`, and where no key reaches alpha search for what was done to the image.
 
     Parameters
     ----------
     noise_hat : (B, C, h, w)
     image : (B, 3, H, W)
-        The pictures that it was recovered from.
+        The images that it was recovered from.
     keys : sequence of Key
     search : Search
     again : callable
-        Pictures (n, 3, H, W) -> their noise (n, C, h, w), for any n.
+        Images (n, 3, H, W) -> their noise (n, C, h, w), for any n.
     alpha : float
-        A picture in which a key reaches it is not searched any further.
+        An image in which a key reaches it is not searched any further.
     timeline : Timeline, optional
-        Of the clips, where they are clips; without it nothing is searched in time.
+        Of the videos, where they are videos; without it nothing is searched in time.
     """
     found = [[as_it_is(*one) for one in zip(row, keys, strict=True)] for row in _tests(noise_hat, keys)]
     ranked = [_rank_guesses(row, keys) for row in found]
@@ -118,17 +118,17 @@ def weigh_searched(
     if dear:
         import torch
 
-        shown = {row: seen(image[row : row + 1]) for row in {row for row, _, _ in dear}}
-        whole = {row: filled(image[row : row + 1], mask) for row, mask in shown.items()}
+        visible = {row: visible_area(image[row : row + 1]) for row in {row for row, _, _ in dear}}
+        whole = {row: filled(image[row : row + 1], mask) for row, mask in visible.items()}
         undone = again(torch.cat([undo(whole[row], one.hypothesis) for row, _, one in dear]))
         for (row, position, one), noise in zip(dear, undone, strict=True):
-            improve(row, position, confirm(noise, keys[position], one, shown[row]))
+            improve(row, position, confirm(noise, keys[position], one, visible[row]))
     return ranked
 
 
 def _tests(noise_hat: torch.Tensor, keys: Sequence[Key]) -> list[list[Evidence]]:
     """Test every key on noise_hat, (B, C, h, w): per image, in the order of the keys, uncorrected."""
-    return [list(row) for row in zip(*(weigh_key(noise_hat, key) for key in keys), strict=True)]
+    return [list(row) for row in zip(*(key_evidence(noise_hat, key) for key in keys), strict=True)]
 
 
 def _rank_guesses(guesses: Sequence[Guess], keys: Sequence[Key]) -> tuple[KeyEvidence, ...]:

@@ -16,7 +16,7 @@ import numpy as np
 from treering_verify.detection.evidence import rank
 from treering_verify.detection.verification import DEFAULT_ALPHA, check_shape, judge_many
 from treering_verify.errors import KeyFileError, UsageError
-from treering_verify.inversion.recovery import Pipeline
+from treering_verify.inversion.recovery import InversionOptions
 from treering_verify.models import LatentModel, load_model
 from treering_verify.results import KeyEvidence, Verdict
 from treering_verify.watermark.embedding import extract, features
@@ -44,7 +44,7 @@ def identify(
     model: LatentModel | None = None,
     alpha: float = DEFAULT_ALPHA,
     top: int = DEFAULT_TOP,
-    pipeline: Pipeline | None = None,
+    pipeline: InversionOptions | None = None,
 ) -> Verdict:
     """Find the key in one image; see `identify_many`."""
     return next(iter(identify_many([source], keys, model=model, alpha=alpha, top=top, pipeline=pipeline)))
@@ -57,7 +57,7 @@ def identify_many(
     model: LatentModel | None = None,
     alpha: float = DEFAULT_ALPHA,
     top: int = DEFAULT_TOP,
-    pipeline: Pipeline | None = None,
+    pipeline: InversionOptions | None = None,
 ) -> Iterator[Verdict]:
     """Find the keys in images, lazily, batch by batch, one verdict per source in the order of the sources.
 
@@ -99,7 +99,7 @@ def identify_many(
         sum(map(len, indexes)),
         model=model,
         alpha=alpha,
-        pipeline=pipeline or Pipeline(),
+        pipeline=pipeline or InversionOptions(),
     )
 
 

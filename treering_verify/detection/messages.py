@@ -17,7 +17,7 @@ import numpy as np
 from treering_verify.detection.evidence import rank
 from treering_verify.detection.verification import DEFAULT_ALPHA, check_shape, judge_many
 from treering_verify.errors import UsageError
-from treering_verify.inversion.recovery import Pipeline
+from treering_verify.inversion.recovery import InversionOptions
 from treering_verify.models import LatentModel, load_model
 from treering_verify.results import DETECTED, Verdict
 from treering_verify.watermark.embedding import extract, features
@@ -66,7 +66,7 @@ def decode_many(
     *,
     model: LatentModel | None = None,
     alpha: float = DEFAULT_ALPHA,
-    pipeline: Pipeline | None = None,
+    pipeline: InversionOptions | None = None,
 ) -> Iterator[Verdict]:
     """Read the messages of images, lazily, batch by batch, one verdict per source in the order of the sources.
 
@@ -94,7 +94,7 @@ def decode_many(
     check_shape(f"key {key.name!r}", key.latent_shape, model)
     read: deque[bytes] = deque()
 
-    def weigh_images(noise_hat: torch.Tensor, _: torch.Tensor) -> list[tuple[KeyEvidence, ...]]:
+    def find_evidence(noise_hat: torch.Tensor, _: torch.Tensor) -> list[tuple[KeyEvidence, ...]]:
         found = []
         for row in features(extract(noise_hat, key), key):
             message, evidence = read_message(row, key.numbers)
@@ -102,7 +102,7 @@ def decode_many(
             found.append(rank([(key.name, key.fingerprint, evidence)], 1))
         return found
 
-    verdicts = judge_many(sources, weigh_images, 1, model=model, alpha=alpha, pipeline=pipeline or Pipeline())
+    verdicts = judge_many(sources, find_evidence, 1, model=model, alpha=alpha, pipeline=pipeline or InversionOptions())
     for verdict in verdicts:
         message = read.popleft() if verdict.status == "ok" else b""
         yield replace(verdict, message=_text(message) if verdict.verdict == DETECTED else "")

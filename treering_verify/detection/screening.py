@@ -23,19 +23,19 @@ from typing import TYPE_CHECKING
 
 from treering_verify.errors import UsageError
 from treering_verify.inversion import noise as noise_inversion
-from treering_verify.inversion.decoder.solution import Inversion
-from treering_verify.inversion.recovery import Pipeline, recover_by, recover_noise
+from treering_verify.inversion.decoder.solution import Solution
+from treering_verify.inversion.recovery import InversionOptions, recover_by, recover_noise
 from treering_verify.models import LatentModel
 from treering_verify.results import KeyEvidence
 
 if TYPE_CHECKING:
     import torch
 
-_ENCODER = Pipeline(inversion="encoder", noise_method="naive", steps=0)
-_INVERTED = Pipeline(noise_method="naive", steps=0)
+_ENCODER = InversionOptions(inversion="encoder", noise_method="naive", steps=0)
+_INVERTED = InversionOptions(noise_method="naive", steps=0)
 
 
-def latent(model: LatentModel, image: torch.Tensor) -> tuple[torch.Tensor, Inversion]:
+def latent(model: LatentModel, image: torch.Tensor) -> tuple[torch.Tensor, Solution]:
     """Read the encoder's latent as it is: one network pass, and no diffusion step.
 
     Parameters
@@ -53,12 +53,12 @@ def latent(model: LatentModel, image: torch.Tensor) -> tuple[torch.Tensor, Inver
     return recover_noise(model, image, _ENCODER)
 
 
-def inverted(model: LatentModel, image: torch.Tensor) -> tuple[torch.Tensor, Inversion]:
+def inverted(model: LatentModel, image: torch.Tensor) -> tuple[torch.Tensor, Solution]:
     """Read the latent after the model's best decoder inversion; parameters and result as `latent`."""
     return recover_noise(model, image, _INVERTED)
 
 
-def stepped(model: LatentModel, image: torch.Tensor, *, steps: int) -> tuple[torch.Tensor, Inversion]:
+def stepped(model: LatentModel, image: torch.Tensor, *, steps: int) -> tuple[torch.Tensor, Solution]:
     """Read what the first `steps` of the usual ten diffusion steps make of the encoder's latent; else as `latent`."""
 
     def upwards(start: torch.Tensor) -> torch.Tensor:
@@ -67,7 +67,7 @@ def stepped(model: LatentModel, image: torch.Tensor, *, steps: int) -> tuple[tor
     return recover_by(model, image, _ENCODER, upwards)
 
 
-def screened(model: LatentModel, image: torch.Tensor) -> tuple[torch.Tensor, Inversion]:
+def screened(model: LatentModel, image: torch.Tensor) -> tuple[torch.Tensor, Solution]:
     """Let the model's screen say the noise from the encoder's latent; else as `latent`.
 
     Raises
@@ -85,7 +85,7 @@ def screened(model: LatentModel, image: torch.Tensor) -> tuple[torch.Tensor, Inv
     return recover_by(model, image, _ENCODER, upwards)
 
 
-LOOKS: dict[str, Callable[[LatentModel, torch.Tensor], tuple[torch.Tensor, Inversion]]] = {
+SCREENS: dict[str, Callable[[LatentModel, torch.Tensor], tuple[torch.Tensor, Solution]]] = {
     "latent": latent,
     "inverted": inverted,
     "step-1": partial(stepped, steps=1),
@@ -98,19 +98,19 @@ AUTO = "auto"  # screen where the model brings one, latent elsewhere
 MOST_KEYS = 10
 
 
-def default_look(model: LatentModel) -> str:
+def default_screen(model: LatentModel) -> str:
     """Name of the look that `auto` stands for."""
     return "latent" if model.screen is None else "screen"
 
 
 @dataclass(frozen=True)
-class Passes:
+class Screening:
     """How two passes share an image.
 
     Attributes
     ----------
     look : str
-        What the first pass reads: one of `LOOKS`, or "auto".
+        What the first pass reads: one of `SCREENS`, or "auto".
     share : float
         Part of alpha that the first pass spends, 0 < share < 1. It is small because a mark that the first pass shows at all
         is mostly shown far beyond alpha, and what the first pass spends, the second lacks.
@@ -129,14 +129,14 @@ class Passes:
     gate: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.look not in (AUTO, *LOOKS):
-            raise UsageError(f"no first pass {self.look!r}: choose one of {', '.join((AUTO, *LOOKS))}")
+        if self.look not in (AUTO, *SCREENS):
+            raise UsageError(f"no first pass {self.look!r}: choose one of {', '.join((AUTO, *SCREENS))}")
         if not 0 < self.share < 1 or not 0 < self.gate <= 1:
             raise UsageError("share must be between 0 and 1, and gate above 0 and at most 1")
 
-    def of(self, model: LatentModel) -> Passes:
+    def of(self, model: LatentModel) -> Screening:
         """Name the look that is meant for a model; UsageError if the model cannot give it."""
-        chosen = replace(self, look=default_look(model)) if self.look == AUTO else self
+        chosen = replace(self, look=default_screen(model)) if self.look == AUTO else self
         if chosen.look == "screen" and model.screen is None:
             raise UsageError(f"model {model.name!r} has no screen: choose another first pass, such as latent")
         return chosen
@@ -146,7 +146,7 @@ class Passes:
         return log10_adjusted <= math.log10(self.share * alpha) or log10_adjusted > math.log10(self.gate)
 
 
-def default_passes(model: LatentModel, pipeline: Pipeline, keys: int) -> Passes | None:
+def default_screening(model: LatentModel, pipeline: InversionOptions, keys: int) -> Screening | None:
     """Choose two passes where they were measured to lose next to nothing (docs/audit.md), and one elsewhere.
 
     Parameters
@@ -162,8 +162,8 @@ def default_passes(model: LatentModel, pipeline: Pipeline, keys: int) -> Passes 
     Passes or None
         Two for a model that brings a screen, inverted as is the default, under at most `MOST_KEYS` keys.
     """
-    usual = pipeline == replace(Pipeline(), batch_size=pipeline.batch_size)
-    return Passes() if usual and model.screen is not None and keys <= MOST_KEYS else None
+    usual = pipeline == replace(InversionOptions(), batch_size=pipeline.batch_size)
+    return Screening() if usual and model.screen is not None and keys <= MOST_KEYS else None
 
 
 def spent(evidence: tuple[KeyEvidence, ...], share: float) -> tuple[KeyEvidence, ...]:

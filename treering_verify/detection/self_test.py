@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from treering_verify.attacks import parse
-from treering_verify.detection.evidence import weigh
+from treering_verify.detection.evidence import evidence_of
 from treering_verify.errors import UsageError
 from treering_verify.generation.generator import generate
 from treering_verify.inversion.noise import invert
-from treering_verify.inversion.recovery import Pipeline, recover_noise
+from treering_verify.inversion.recovery import InversionOptions, recover_noise
 from treering_verify.media.images import to_tensor
 from treering_verify.models import LatentModel
 from treering_verify.models.profile import FLOOR, KIND
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 BANDS = 4
 ATTACK = "jpeg:quality=50"
 SETTINGS = (
-    Pipeline(inversion="encoder"),
-    Pipeline(),
-    Pipeline(noise_method="exact"),
-    Pipeline(steps=20),
+    InversionOptions(inversion="encoder"),
+    InversionOptions(),
+    InversionOptions(noise_method="exact"),
+    InversionOptions(steps=20),
 )
 
 
@@ -47,7 +47,7 @@ class Trial:
     Attributes
     ----------
     inversion, noise_method, steps
-        The setting, as `Pipeline` has it.
+        The setting, as `InversionOptions` has it.
     error : float
         |noise_hat - noise| / |noise|, mean of the marked images.
     agreement : tuple of float
@@ -80,7 +80,7 @@ class SelfTest:
     precision : str
         Of the autoencoder's passes in every setting.
     autoencoder_error : float
-        |E(x) - z_0| / |z_0|, x being the picture as a file holds it.
+        |E(x) - z_0| / |z_0|, x being the image as a file holds it.
     ode_error : float
         |noise_hat - noise| / |noise| of `exact` inversion from the true latent on the generating grid, without prompt and at
         guidance 1, as verification has to: what prompt and guidance hide. It solves another equation than the one that
@@ -211,15 +211,15 @@ def check_model(
     )
 
 
-def _settings(steps: int) -> tuple[Pipeline, ...]:
+def _settings(steps: int) -> tuple[InversionOptions, ...]:
     """Choose what to try; where few steps generate, which is all that some networks know, those steps too."""
     few = steps < min(each.steps for each in SETTINGS)
-    return (*SETTINGS, Pipeline(noise_method="exact", steps=steps)) if few else SETTINGS
+    return (*SETTINGS, InversionOptions(noise_method="exact", steps=steps)) if few else SETTINGS
 
 
 def _trial(
     model: LatentModel,
-    pipeline: Pipeline,
+    pipeline: InversionOptions,
     pixels: torch.Tensor,
     attacked: torch.Tensor,
     noise: torch.Tensor,
@@ -232,7 +232,7 @@ def _trial(
         return torch.cat([recover_noise(model, part, pipeline)[0] for part in images.split(batch_size)])
 
     def pvalues(found: torch.Tensor) -> list[float]:
-        return [weigh(row[None], [key])[0][0].log10_adjusted for row, key in zip(found, keys, strict=True)]
+        return [evidence_of(row[None], [key])[0][0].log10_adjusted for row, key in zip(found, keys, strict=True)]
 
     started = time.perf_counter()
     found = recovered(pixels)

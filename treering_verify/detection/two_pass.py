@@ -1,4 +1,4 @@
-"""What one or two passes over a batch of pictures say of each: the evidence, and which pass decided."""
+"""What one or two passes over a batch of images say of each: the evidence, and which pass decided."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from treering_verify.detection.identification import search
-from treering_verify.detection.screening import LOOKS, Passes, spent
-from treering_verify.inversion.decoder.solution import Inversion
-from treering_verify.inversion.recovery import Pipeline, recover_noise
+from treering_verify.detection.screening import SCREENS, Screening, spent
+from treering_verify.inversion.decoder.solution import Solution
+from treering_verify.inversion.recovery import InversionOptions, recover_noise
 from treering_verify.models import LatentModel
 from treering_verify.results import KeyEvidence
 from treering_verify.watermark.keys.index import KeyIndex
@@ -23,7 +23,7 @@ FIRST, FULL = "first", "full"
 
 @dataclass(frozen=True)
 class Answer:
-    """What was found in one picture.
+    """What was found in one image.
 
     Attributes
     ----------
@@ -32,12 +32,12 @@ class Answer:
     residual : float
         NaN where the method computes none.
     status : str
-        How the decoder inversion ended (`Inversion.status`).
+        How the decoder inversion ended (`Solution.status`).
     converged : bool
     shown : float
-        Share of the picture that shows anything.
+        Share of the image that shows anything.
     seconds : float
-        This picture's share of the time of every pass that it went through.
+        This image's share of the time of every pass that it went through.
     decided_by : {"first", "full"} or None
         Which of two passes decided; None where there was one.
     log10_first : float or None
@@ -48,7 +48,7 @@ class Answer:
     residual: float
     status: str
     converged: bool
-    shown: float
+    visible: float
     seconds: float
     decided_by: str | None = None
     log10_first: float | None = None
@@ -58,31 +58,31 @@ def answer(
     model: LatentModel,
     images: torch.Tensor,
     indexes: Sequence[KeyIndex],
-    pipeline: Pipeline,
-    passes: Passes | None,
+    pipeline: InversionOptions,
+    screening: Screening | None,
     alpha: float,
 ) -> list[Answer]:
-    """Look for all keys in pictures (B, 3, H, W), in one pass, or in two as `passes` says (`Passes.of` the model)."""
+    """Look for all keys in images (B, 3, H, W), in one pass, or in two as `screening` says (`Screening.of` the model)."""
 
-    def in_full(batch: torch.Tensor) -> tuple[torch.Tensor, Inversion]:
+    def in_full(batch: torch.Tensor) -> tuple[torch.Tensor, Solution]:
         return recover_noise(model, batch, pipeline)
 
-    if passes is None:
+    if screening is None:
         return _look(images, indexes, in_full)
-    look = LOOKS[passes.look]
+    look = SCREENS[screening.look]
     found = _look(images, indexes, lambda batch: look(model, batch))
-    unclear = [i for i, one in enumerate(found) if not passes.settles(one.evidence[0].log10_adjusted, alpha)]
+    unclear = [i for i, one in enumerate(found) if not screening.settles(one.evidence[0].log10_adjusted, alpha)]
     answers = [
         replace(
             one,
-            evidence=spent(one.evidence, passes.share),
+            evidence=spent(one.evidence, screening.share),
             decided_by=FIRST,
             log10_first=one.evidence[0].log10_pvalue,
         )
         for one in found
     ]
     for i, one in zip(unclear, _look(images[unclear], indexes, in_full) if unclear else [], strict=True):
-        evidence, seconds = spent(one.evidence, 1 - passes.share), one.seconds + found[i].seconds
+        evidence, seconds = spent(one.evidence, 1 - screening.share), one.seconds + found[i].seconds
         answers[i] = replace(
             one, evidence=evidence, seconds=seconds, decided_by=FULL, log10_first=answers[i].log10_first
         )
@@ -92,7 +92,7 @@ def answer(
 def _look(
     images: torch.Tensor,
     indexes: Sequence[KeyIndex],
-    recover: Callable[[torch.Tensor], tuple[torch.Tensor, Inversion]],
+    recover: Callable[[torch.Tensor], tuple[torch.Tensor, Solution]],
 ) -> list[Answer]:
     started = time.perf_counter()
     noise_hat, solution = recover(images)
@@ -100,7 +100,7 @@ def _look(
     seconds = (time.perf_counter() - started) / len(images)
     return [
         Answer(
-            found, float(solution.residual[i]), solution.status[i], solution.converged[i], solution.shown[i], seconds
+            found, float(solution.residual[i]), solution.status[i], solution.converged[i], solution.visible[i], seconds
         )
         for i, found in enumerate(evidence)
     ]

@@ -3,7 +3,7 @@
 The p-value is exact for any image that does not depend on the key (DESIGN 4.3): whatever happens between the image and
 the features, reading, resizing, both inversions, looks at the image only, and so can cost power but never validity. Over
 several keys it is Holm-corrected, so alpha bounds the chance of *any* false detection in an image. What `search` finds was
-done to the picture's geometry, or to a clip's beginning, is corrected for all that was searched.
+done to the image's geometry, or to a video's beginning, is corrected for all that was searched.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from treering_verify.detection.evidence import weigh, weigh_searched
-from treering_verify.detection.search.clip_offsets import Timeline
+from treering_verify.detection.evidence import evidence_of, searched_evidence
 from treering_verify.detection.search.search import Search
+from treering_verify.detection.search.video_offsets import Timeline
 from treering_verify.errors import ImageError, UsageError
 from treering_verify.files import printable
-from treering_verify.inversion.recovery import Pipeline, recover_in_batches, recover_noise, together
-from treering_verify.media.clips import read_clip
+from treering_verify.inversion.recovery import InversionOptions, recover_in_batches, recover_noise, together
 from treering_verify.media.images import fit, open_image, to_tensor
-from treering_verify.models import LatentModel, load_model, makes_clips
+from treering_verify.media.videos import read_video
+from treering_verify.models import LatentModel, load_model, makes_videos
 from treering_verify.models.profile import check_profile
 from treering_verify.results import DETECTED, INCONCLUSIVE, NO_EVIDENCE, KeyEvidence, Verdict
 from treering_verify.watermark.keys.key import Key
@@ -34,23 +34,23 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-    from treering_verify.media.clips import ClipSource
+    from treering_verify.media.videos import VideoSource
 
     Source = str | Path | bytes | Image.Image
 
 DEFAULT_ALPHA = 1e-6
 DEFAULT_SEARCH = Search()
-LITTLE_SHOWN = 0.08
-"""Share of the picture below which its mark would be missed too often for 'no evidence' (docs/search.md)."""
+LITTLE_VISIBLE = 0.08
+"""Share of the image below which its mark would be missed too often for 'no evidence' (docs/search.md)."""
 
 
 def verify(
-    source: Source | ClipSource,
+    source: Source | VideoSource,
     keys: Key | Sequence[Key],
     *,
     model: LatentModel | None = None,
     alpha: float = DEFAULT_ALPHA,
-    pipeline: Pipeline | None = None,
+    pipeline: InversionOptions | None = None,
     search: Search | None = DEFAULT_SEARCH,
     decoys: int = 0,
 ) -> Verdict:
@@ -60,12 +60,12 @@ def verify(
 
 
 def verify_many(
-    sources: Iterable[Source | ClipSource],
+    sources: Iterable[Source | VideoSource],
     keys: Key | Sequence[Key],
     *,
     model: LatentModel | None = None,
     alpha: float = DEFAULT_ALPHA,
-    pipeline: Pipeline | None = None,
+    pipeline: InversionOptions | None = None,
     search: Search | None = DEFAULT_SEARCH,
     decoys: int = 0,
 ) -> Iterator[Verdict]:
@@ -74,7 +74,7 @@ def verify_many(
     Parameters
     ----------
     sources : iterable of paths, bytes or PIL images
-        Where the model makes clips, what `clip_files.read_clip` takes.
+        Where the model makes videos, what `video_files.read_video` takes.
         A source that cannot be read gives a verdict with status "error"; the others are still judged.
     keys : Key or sequence of Key
         All are tried; p-values are Holm-corrected over them.
@@ -83,13 +83,13 @@ def verify_many(
     alpha : float
         False-positive rate per image, over all keys together, 0 < alpha < 1.
     pipeline : Pipeline, optional
-        `Pipeline.of(profile)` where the model was checked (`Profile.load`).
+        `InversionOptions.of(profile)` where the model was checked (`Profile.load`).
     search : Search, optional
-        What may have been done to a picture's geometry or a clip's beginning, tried on those that are not detected as
-        they are; None tries nothing, and spares the correction for it: a factor of 2 for pictures as they are.
+        What may have been done to an image's geometry or a video's beginning, tried on those that are not detected as
+        they are; None tries nothing, and spares the correction for it: a factor of 2 for images as they are.
     decoys : int
         Decoy keys that cross-check the p-value of each image's strongest key (`treering_detectors.decoy_checks`); 0: none.
-        They check the picture as it is, so nothing is searched then.
+        They check the image as it is, so nothing is searched then.
 
     Yields
     ------
@@ -102,7 +102,7 @@ def verify_many(
         searched does not exist in what the model makes.
     """
     model = model or load_model()
-    pipeline = pipeline or Pipeline()
+    pipeline = pipeline or InversionOptions()
     chosen = fitting_keys(keys, model)
     if decoys < 0:
         raise UsageError(f"decoys is {decoys}: draw 0 or more")
@@ -110,13 +110,13 @@ def verify_many(
     if search is not None:
         search.check_time(model.name, timeline)
 
-    def weigh_images(noise_hat: torch.Tensor, image: torch.Tensor) -> list[tuple[KeyEvidence, ...]]:
+    def find_evidence(noise_hat: torch.Tensor, image: torch.Tensor) -> list[tuple[KeyEvidence, ...]]:
         if search is None or decoys:
-            return weigh(noise_hat, chosen, decoys)
+            return evidence_of(noise_hat, chosen, decoys)
         again = partial(recover_in_batches, model, pipeline)
-        return weigh_searched(noise_hat, image, chosen, search, again, alpha, timeline)
+        return searched_evidence(noise_hat, image, chosen, search, again, alpha, timeline)
 
-    yield from judge_many(sources, weigh_images, len(chosen), model=model, alpha=alpha, pipeline=pipeline)
+    yield from judge_many(sources, find_evidence, len(chosen), model=model, alpha=alpha, pipeline=pipeline)
 
 
 def fitting_keys(keys: Key | Sequence[Key], model: LatentModel) -> list[Key]:
@@ -139,13 +139,13 @@ def check_shape(label: str, latent_shape: tuple[int, int, int], model: LatentMod
 
 
 def judge_many(
-    sources: Iterable[Source | ClipSource],
-    weigh_images: Callable[[torch.Tensor, torch.Tensor], Sequence[tuple[KeyEvidence, ...]]],
+    sources: Iterable[Source | VideoSource],
+    find_evidence: Callable[[torch.Tensor, torch.Tensor], Sequence[tuple[KeyEvidence, ...]]],
     keys_tried: int,
     *,
     model: LatentModel,
     alpha: float,
-    pipeline: Pipeline,
+    pipeline: InversionOptions,
 ) -> Iterator[Verdict]:
     """Judge images, lazily, batch by batch, by whatever weighs them.
 
@@ -174,16 +174,16 @@ def judge_many(
     weakness = check_profile(pipeline.profile, model, alpha, keys_tried)
     remaining = iter(sources)
     while batch := list(islice(remaining, together(model, pipeline))):
-        yield from _judge(batch, weigh_images, keys_tried, model, alpha, pipeline, weakness)
+        yield from _judge(batch, find_evidence, keys_tried, model, alpha, pipeline, weakness)
 
 
 def _judge(
-    sources: list[Source | ClipSource],
-    weigh_images: Callable[[torch.Tensor, torch.Tensor], Sequence[tuple[KeyEvidence, ...]]],
+    sources: list[Source | VideoSource],
+    find_evidence: Callable[[torch.Tensor, torch.Tensor], Sequence[tuple[KeyEvidence, ...]]],
     keys_tried: int,
     model: LatentModel,
     alpha: float,
-    pipeline: Pipeline,
+    pipeline: InversionOptions,
     weakness: str,
 ) -> list[Verdict]:
     import torch
@@ -201,9 +201,9 @@ def _judge(
     if good:
         image_batch = torch.cat([item[0] for item in read if not isinstance(item, ImageError)])
         noise_hat, solution = recover_noise(model, image_batch, pipeline)
-        evidence = weigh_images(noise_hat, image_batch)
+        evidence = find_evidence(noise_hat, image_batch)
         for row, i in enumerate(good):
-            answers[i] = (evidence[row], float(solution.residual[row]), solution.status[row], solution.shown[row])
+            answers[i] = (evidence[row], float(solution.residual[row]), solution.status[row], solution.visible[row])
     seconds = (time.perf_counter() - started) / len(sources)
     profile = pipeline.profile.digest if pipeline.profile else ""
     verdicts = []
@@ -220,8 +220,8 @@ def _judge(
                 profile=profile,
             )
         else:
-            found, residual, status, shown = answers[i]
-            answer, code, reason = decide(found, alpha, item[1], status, weakness, shown)
+            found, residual, status, visible = answers[i]
+            answer, code, reason = decide(found, alpha, item[1], status, weakness, visible)
             verdict = Verdict(
                 paths[i],
                 "ok",
@@ -236,18 +236,18 @@ def _judge(
                 seconds,
                 keys_tried,
                 profile=profile,
-                shown=shown,
+                visible=visible,
             )
         verdicts.append(verdict)
     return verdicts
 
 
-def _read(source: Source | ClipSource, model: LatentModel) -> tuple[torch.Tensor, str]:
-    """Picture or clip as a model takes it, and what was done to it for that."""
-    if makes_clips(model):
-        return read_clip(source, model.frames, model.image_size)
+def _read(source: Source | VideoSource, model: LatentModel) -> tuple[torch.Tensor, str]:
+    """Image or video as a model takes it, and what was done to it for that."""
+    if makes_videos(model):
+        return read_video(source, model.frames, model.image_size)
     if isinstance(source, Sequence) and not isinstance(source, str | bytes):
-        raise UsageError(f"{model.name} judges pictures: give one at a time, or a model that makes clips")
+        raise UsageError(f"{model.name} judges images: give one at a time, or a model that makes videos")
     image, note = fit(open_image(source), model.image_size)
     return to_tensor(image), note
 
@@ -256,7 +256,7 @@ _UNSETTLED = ("budget", "diverged")
 
 
 def decide(
-    evidence: tuple[KeyEvidence, ...], alpha: float, note: str, status: str, weakness: str = "", shown: float = 1.0
+    evidence: tuple[KeyEvidence, ...], alpha: float, note: str, status: str, weakness: str = "", visible: float = 1.0
 ) -> tuple[str, str, str]:
     """Verdict, code and reason. A p-value at or under alpha counts whatever was done to the image before.
 
@@ -268,11 +268,11 @@ def decide(
     note : str
         What was done to the image first (`Verdict.note`).
     status : str
-        How the decoder inversion ended (`Inversion.status`).
+        How the decoder inversion ended (`Solution.status`).
     weakness : str
         Why marks of this model would be missed (`Profile.weakness`), or "".
     shown : float
-        Share of the picture that shows anything (`Inversion.shown`).
+        Share of the image that shows anything (`Solution.visible`).
     """
     if evidence[0].log10_adjusted <= np.log10(alpha):
         return DETECTED, "", ""
@@ -281,13 +281,13 @@ def decide(
     if status == "diverged":
         reason = "the decoder inversion found nothing better than its start: the model may not be the image's"
         return INCONCLUSIVE, "not_converged", reason
-    if shown < LITTLE_SHOWN:
+    if visible < LITTLE_VISIBLE:
         reason = (
-            f"{shown:.1%} of the picture shows anything, the rest is one colour: too little to tell; find the original"
+            f"{visible:.1%} of the image shows anything, the rest is one colour: too little to tell; find the original"
         )
-        return INCONCLUSIVE, "little_shown", reason
+        return INCONCLUSIVE, "little_visible", reason
     if note:
-        what = "a picture of another size, or a clip of another length, was cut or scaled since"
+        what = "an image of another size, or a video of another length, was cut or scaled since"
         reason = f"{note}: {what}, which hides a mark; find the original"
         return INCONCLUSIVE, "size", reason
     return NO_EVIDENCE, "", ""

@@ -1,4 +1,4 @@
-"""Background-preserving editing: another class inside a mask, the picture's own latent outside it.
+"""Background-preserving editing: another class inside a mask, the image's own latent outside it.
 
 The application beside watermarks in Hong et al. (NeurIPS 2024): whatever the decoder inversion loses is lost in the
 background too, so a better inversion keeps it better.
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from treering_verify.errors import UsageError
 from treering_verify.inversion import decoder as decoder_inversion
 from treering_verify.inversion import noise as noise_inversion
-from treering_verify.inversion.recovery import Pipeline, problem_of
+from treering_verify.inversion.recovery import InversionOptions, problem_of
 from treering_verify.media.images import fit, open_image, to_pil, to_tensor
-from treering_verify.models import Condition, LatentModel, pictures_only
+from treering_verify.models import Condition, LatentModel, images_only
 from treering_verify.models.sampling import step
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def edit(
     mask: str | Path | bytes | Image.Image,
     prompt: Condition,
     *,
-    pipeline: Pipeline | None = None,
+    pipeline: InversionOptions | None = None,
     steps: int = DEFAULT_STEPS,
     strength: float = DEFAULT_STRENGTH,
     guidance: float = DEFAULT_GUIDANCE,
@@ -57,7 +57,7 @@ def edit(
     steps : int
         Of the whole grid, at least 1.
     strength : float
-        Share of the grid to go up, in (0, 1]: how far the inside may leave the picture.
+        Share of the grid to go up, in (0, 1]: how far the inside may leave the image.
     guidance : float
         Classifier-free guidance on the way down.
 
@@ -71,11 +71,11 @@ def edit(
     ImageError
         If one of them cannot be read.
     UsageError
-        If the mask has another size or is empty, a number is out of range, or the model makes clips.
+        If the mask has another size or is empty, a number is out of range, or the model makes videos.
     """
     import torch
 
-    pictures_only(model, "editing")
+    images_only(model, "editing")
 
     if not 0 < strength <= 1 or steps < 1:
         raise UsageError("strength must lie in (0, 1], and steps be 1 or more")
@@ -105,13 +105,13 @@ def edit_latent(
     inside: torch.Tensor,
     prompts: list[Condition],
     *,
-    pipeline: Pipeline | None = None,
+    pipeline: InversionOptions | None = None,
     steps: int = DEFAULT_STEPS,
     strength: float = DEFAULT_STRENGTH,
     guidance: float = DEFAULT_GUIDANCE,
 ) -> torch.Tensor:
     """Edit a batch: images (B, 3, H, W) and latent masks (B or 1, 1, h, w), True inside -> latents (B, C, h, w)."""
-    pipeline = pipeline or Pipeline()
+    pipeline = pipeline or InversionOptions()
     problem = decoder_inversion.in_precision(problem_of(model, image), pipeline.precision)
     latent = decoder_inversion.invert(problem, pipeline.inversion, pipeline.settings).latent
     return repaint(model, latent, inside, prompts, steps=steps, strength=strength, guidance=guidance)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from treering_verify.errors import UsageError
 from treering_verify.media.images import to_pil
-from treering_verify.models import Condition, LatentModel, makes_clips, native_noise, pictures_only
+from treering_verify.models import Condition, LatentModel, images_only, makes_videos, native_noise
 from treering_verify.models.sampling import denoise
-from treering_verify.results import SCHEMA_VERSION, Generated, GeneratedClip
+from treering_verify.results import SCHEMA_VERSION, Generated, GeneratedVideo
 from treering_verify.watermark.embedding import embed
 from treering_verify.watermark.keys.key import Key
 
@@ -100,14 +100,14 @@ def generate(
     ------
     UsageError
         If a key is made for another shape, or there is not one for each seed, or seeds, steps, guidance or prompts do not
-        fit, or the model makes clips.
+        fit, or the model makes videos.
     """
-    pictures_only(model, "generate")
+    images_only(model, "generate")
     for image, sidecar, noise, latent in _rendered(model, key, seeds, prompts, steps, guidance, batch_size):
         yield Generated(to_pil(image), sidecar, noise, latent)
 
 
-def generate_clips(
+def generate_videos(
     model: LatentModel,
     key: Key | Sequence[Key] | None,
     *,
@@ -115,19 +115,19 @@ def generate_clips(
     prompts: Sequence[Condition] | None = None,
     steps: int = DEFAULT_STEPS,
     guidance: float = DEFAULT_GUIDANCE,
-) -> Iterator[GeneratedClip]:
-    """Generate one clip per seed, lazily, one after another; all as for `generate`, but by a model that makes clips.
+) -> Iterator[GeneratedVideo]:
+    """Generate one video per seed, lazily, one after another; all as for `generate`, but by a model that makes videos.
 
     Raises
     ------
     UsageError
-        As `generate`, or if the model makes pictures.
+        As `generate`, or if the model makes images.
     """
-    if not makes_clips(model):
-        raise UsageError(f"{model.name} makes pictures, not clips: use generate")
-    for clip, sidecar, noise, latent in _rendered(model, key, seeds, prompts, steps, guidance, 1):
-        frames = tuple(to_pil(frame) for frame in clip.split(3))
-        yield GeneratedClip(frames, {**sidecar, "frames": model.frames, "fps": model.fps}, noise, latent)
+    if not makes_videos(model):
+        raise UsageError(f"{model.name} makes images, not videos: use generate")
+    for video, sidecar, noise, latent in _rendered(model, key, seeds, prompts, steps, guidance, 1):
+        frames = tuple(to_pil(frame) for frame in video.split(3))
+        yield GeneratedVideo(frames, {**sidecar, "frames": model.frames, "fps": model.fps}, noise, latent)
 
 
 def _rendered(

@@ -1,4 +1,4 @@
-"""Take images back to their noise: decoder inversion, then noise inversion, as a `Pipeline` says."""
+"""Take images back to their noise: decoder inversion, then noise inversion, as a `InversionOptions` says."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING
 from treering_verify.errors import UsageError
 from treering_verify.inversion import decoder as decoder_inversion
 from treering_verify.inversion import noise as noise_inversion
-from treering_verify.media.blank_areas import filled, masked, seen
-from treering_verify.models import LatentModel, makes_clips
+from treering_verify.media.blank_areas import filled, masked, visible_area
+from treering_verify.models import LatentModel, makes_videos
 from treering_verify.models.profile import Profile
 
 if TYPE_CHECKING:
     import torch
 
-    from treering_verify.inversion.decoder.solution import Inversion
+    from treering_verify.inversion.decoder.solution import Solution
 
 
 @dataclass(frozen=True)
-class Pipeline:
+class InversionOptions:
     """How an image is taken back to its noise.
 
     Attributes
@@ -51,7 +51,7 @@ class Pipeline:
     profile: Profile | None = field(default=None, repr=False)  # changes verdicts, never noise_hat
 
     @classmethod
-    def of(cls, profile: Profile, *, batch_size: int = 16) -> Pipeline:
+    def of(cls, profile: Profile, *, batch_size: int = 16) -> InversionOptions:
         """Pipeline with the settings that a model's self-test recommends."""
         return cls(
             inversion=profile.inversion,
@@ -82,16 +82,16 @@ def problem_of(model: LatentModel, image: torch.Tensor) -> decoder_inversion.Pro
     return decoder_inversion.Problem(image, model.encode, model.decode, model.refine)
 
 
-def recover_latent(model: LatentModel, image: torch.Tensor, pipeline: Pipeline) -> Inversion:
+def recover_latent(model: LatentModel, image: torch.Tensor, pipeline: InversionOptions) -> Solution:
     """Undo the decoder, the first half of `recover_noise`: images (B, 3, H, W) -> their decoder inversion."""
     problem = decoder_inversion.in_precision(problem_of(model, image), pipeline.precision)
     return decoder_inversion.invert(problem, pipeline.inversion, pipeline.settings)
 
 
 def recover_noise(
-    model: LatentModel, image: torch.Tensor, pipeline: Pipeline | None = None
-) -> tuple[torch.Tensor, Inversion]:
-    """Take images back to their noise, as far as they show anything of it (`seen`).
+    model: LatentModel, image: torch.Tensor, pipeline: InversionOptions | None = None
+) -> tuple[torch.Tensor, Solution]:
+    """Take images back to their noise, as far as they show anything of it (`visible_area`).
 
     Parameters
     ----------
@@ -105,25 +105,27 @@ def recover_noise(
     inversion : Inversion
         The decoder inversion's result.
     """
-    pipeline = pipeline or Pipeline()
+    pipeline = pipeline or InversionOptions()
     upwards = partial(noise_inversion.invert, model, method=pipeline.noise_method, steps=pipeline.steps)
     return recover_by(model, image, pipeline, upwards)
 
 
 def recover_by(
-    model: LatentModel, image: torch.Tensor, pipeline: Pipeline, upwards: Callable[[torch.Tensor], torch.Tensor]
-) -> tuple[torch.Tensor, Inversion]:
+    model: LatentModel, image: torch.Tensor, pipeline: InversionOptions, upwards: Callable[[torch.Tensor], torch.Tensor]
+) -> tuple[torch.Tensor, Solution]:
     """As `recover_noise`, with any way from latents to noise, both (B, C, h, w)."""
     import torch
 
-    shown = seen(image)
-    solution = recover_latent(model, filled(image, shown), pipeline)
+    visible = visible_area(image)
+    solution = recover_latent(model, filled(image, visible), pipeline)
     with torch.inference_mode():
-        noise_hat = masked(upwards(solution.latent), shown)
-    return noise_hat, replace(solution, shown=tuple(shown.flatten(1).mean(dim=1).tolist()))
+        noise_hat = masked(upwards(solution.latent), visible)
+    return noise_hat, replace(solution, visible=tuple(visible.flatten(1).mean(dim=1).tolist()))
 
 
-def recover_both(model: LatentModel, image: torch.Tensor, pipeline: Pipeline) -> tuple[torch.Tensor, torch.Tensor]:
+def recover_both(
+    model: LatentModel, image: torch.Tensor, pipeline: InversionOptions
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Noise_hat as `recover_noise` gives it, and the whole of what `naive` says, which published statistics take."""
     whole: list[torch.Tensor] = []
 
@@ -135,13 +137,13 @@ def recover_both(model: LatentModel, image: torch.Tensor, pipeline: Pipeline) ->
     return recover_by(model, image, pipeline, upwards)[0], whole[0]
 
 
-def together(model: LatentModel, pipeline: Pipeline) -> int:
-    """Say how many inputs go through a model at a time: clips one by one."""
-    return 1 if makes_clips(model) else pipeline.batch_size
+def together(model: LatentModel, pipeline: InversionOptions) -> int:
+    """Say how many inputs go through a model at a time: videos one by one."""
+    return 1 if makes_videos(model) else pipeline.batch_size
 
 
-def recover_in_batches(model: LatentModel, pipeline: Pipeline, image: torch.Tensor) -> torch.Tensor:
-    """Take any number of images (n, 3, H, W), or clips, back to their noise, (n, C, h, w): `recover_noise` in parts."""
+def recover_in_batches(model: LatentModel, pipeline: InversionOptions, image: torch.Tensor) -> torch.Tensor:
+    """Take any number of images (n, 3, H, W), or videos, back to their noise, (n, C, h, w): `recover_noise` in parts."""
     import torch
 
     parts = image.split(together(model, pipeline))

@@ -1,8 +1,8 @@
-"""What a picture shows, and where it shows nothing: what was cut off or covered, and filled with one colour.
+"""What an image shows, and where it shows nothing: what was cut off or covered, and filled with one colour.
 
 Such an area says nothing about the noise under it, and its edge, which the model never drew, harms what lies around. So its
 pixels take the colour of the nearest one that shows something before the decoder is undone, and noise_hat is read only
-where the picture shows something. The picture alone decides that, never a key, so p-values stay exact (DESIGN 4.3).
+where the image shows something. The image alone decides that, never a key, so p-values stay exact (DESIGN 4.3).
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ if TYPE_CHECKING:
 
     Mask = npt.NDArray[np.bool_]
 
-_SMALLEST = 0.0025  # share of the picture that an area has at least
-_MOST = 16  # such areas: a picture of more is drawn in them
+_SMALLEST = 0.0025  # share of the image that an area has at least
+_MOST = 16  # such areas: an image of more is drawn in them
 _EDGE = 20  # grey levels that its surroundings differ from it by, at least
 _REACH = 8  # pixels: what counts as surroundings, and how far a codec blurs an edge
 _RINGING = 40  # grey levels that it blurs by
 # A frame stands out at once: what touches it differs from it as what lies around it does. A codec's or a scaler's edge
 # begins at next to nothing. What is clipped, a bright sky, fades out, and lies between.
 _SHARP, _BLURRED = 0.6, 0.11
-# Of the surroundings, so much at most may be of one colour: more is a picture of few levels, or of a codec's bare blocks.
+# Of the surroundings, so much at most may be of one colour: more is an image of few levels, or of a codec's bare blocks.
 _OTHERS = 0.1
 
 
-def seen(image: torch.Tensor) -> torch.Tensor:
+def visible_area(image: torch.Tensor) -> torch.Tensor:
     """Say which pixels show something.
 
     Parameters
     ----------
     image : (B, K, H, W) float in [-1, 1]
-        Pictures; or clips, in whose areas each frame has a colour of its own.
+        Images; or videos, in whose areas each frame has a colour of its own.
 
     Returns
     -------
@@ -48,29 +48,29 @@ def seen(image: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(np.stack([~_blank(one) for one in levels])[:, None]).float()
 
 
-def filled(image: torch.Tensor, shown: torch.Tensor) -> torch.Tensor:
+def filled(image: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
     """Give every pixel that shows nothing the colour of the nearest one that does.
 
     Parameters
     ----------
     image : (B, K, H, W)
     shown : (B, 1, H, W)
-        As `seen` says. A picture that shows nothing at all stays as it is.
+        As `visible_area` says. An image that shows nothing at all stays as it is.
     """
     import torch
     from scipy.ndimage import distance_transform_edt
 
-    pictures = []
-    for picture, mask in zip(image, shown[:, 0].numpy() > 0, strict=True):
+    images = []
+    for picture, mask in zip(image, visible[:, 0].numpy() > 0, strict=True):
         if mask.any() and not mask.all():
             y, x = distance_transform_edt(~mask, return_distances=False, return_indices=True)
             picture = picture[:, torch.from_numpy(y).to(image.device), torch.from_numpy(x).to(image.device)]
-        pictures.append(picture)
-    return torch.stack(pictures)
+        images.append(picture)
+    return torch.stack(images)
 
 
-def masked(noise: torch.Tensor, shown: torch.Tensor) -> torch.Tensor:
-    """Read noise where the picture shows something: less its mean there, and nothing elsewhere.
+def masked(noise: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
+    """Read noise where the image shows something: less its mean there, and nothing elsewhere.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def masked(noise: torch.Tensor, shown: torch.Tensor) -> torch.Tensor:
     """
     import torch
 
-    cells = torch.nn.functional.adaptive_avg_pool2d(shown.to(noise), (noise.shape[-2], noise.shape[-1]))
+    cells = torch.nn.functional.adaptive_avg_pool2d(visible.to(noise), (noise.shape[-2], noise.shape[-1]))
     weight = cells.sum(dim=(-2, -1), keepdim=True)
     centred = noise - (noise * cells).sum(dim=(-2, -1), keepdim=True) / weight.clamp_min(1e-6)
     flat = cells.flatten(1)
@@ -89,13 +89,13 @@ def masked(noise: torch.Tensor, shown: torch.Tensor) -> torch.Tensor:
 
 
 def _blank(levels: npt.NDArray[np.uint8]) -> Mask:
-    """Areas of a picture (K, H, W) that show nothing."""
+    """Areas of an image (K, H, W) that show nothing."""
     from scipy.ndimage import find_objects, label
 
     flat = _flat(levels)
     blank = np.zeros(flat.shape, dtype=bool)
     smallest = _SMALLEST * flat.size
-    if flat.sum() < smallest:  # most pictures
+    if flat.sum() < smallest:  # most images
         return blank
     areas, _ = label(flat)
     places = find_objects(areas)
@@ -119,7 +119,7 @@ def _flat(levels: npt.NDArray[np.uint8]) -> Mask:
 
 
 def _area(levels: npt.NDArray[np.uint8], flat: Mask, inside: Mask) -> Mask:
-    """Area of one colour up to its edge, and beyond where a codec blurred that; empty where it may belong to the picture."""
+    """Area of one colour up to its edge, and beyond where a codec blurred that; empty where it may belong to the image."""
     from scipy.ndimage import binary_propagation, maximum_filter
 
     colour = levels[:, inside][:, 0].astype(np.int16)

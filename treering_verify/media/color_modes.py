@@ -82,7 +82,7 @@ def _wide_grey(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     grey = np.empty(values.shape, np.uint8)
     alpha = np.empty(values.shape, np.uint8) if isinstance(key, int) else None
     rows = max(1, _STRIP // values.shape[1])
-    for start in range(0, len(values), rows):  # in strips: the wide numbers of a large picture need gigabytes
+    for start in range(0, len(values), rows):  # in strips: the wide numbers of a large image need gigabytes
         strip: NDArray[np.floating] = values[start : start + rows].astype(dtype)
         levels = strip * (255.0 / white) if white else (strip - low) / (high - low or 1.0) * 255.0
         grey[start : start + rows] = np.rint(levels)

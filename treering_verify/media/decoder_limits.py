@@ -1,4 +1,4 @@
-"""What Pillow and the C libraries under it must be kept from when they decode files of strangers.
+"""What Pillow and the C libraries under it must be kept from when they decode files of unmarked.
 
 They warn, through Python and straight to the process's stderr, and a small file can ask them for hours of work.
 """
@@ -73,7 +73,7 @@ def _silence_for_good() -> None:
 def count_scans(data: bytes, enough: int) -> int:
     """Count the scans of a JPEG file, up to `enough`.
 
-    A progressive JPEG may pass over its whole picture once for every 14 bytes of the file, and libjpeg does so: a megabyte
+    A progressive JPEG may pass over its whole image once for every 14 bytes of the file, and libjpeg does so: a megabyte
     can ask for an hour. Encoders write about ten scans.
 
     Parameters

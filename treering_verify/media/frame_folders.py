@@ -1,4 +1,4 @@
-"""Folders of a clip's frames: which files in them are frames, and in what order.
+"""Folders of a video's frames: which files in them are frames, and in what order.
 
 Files are untrusted: what they are is told by their first bytes, and nothing is decoded here.
 """
@@ -22,7 +22,7 @@ MAX_LISTED = 10_000
 
 
 def has_still_signature(head: bytes) -> bool:
-    """Whether a file that begins so is one picture, and so may be a frame.
+    """Whether a file that begins so is one image, and so may be a frame.
 
     A GIF is taken to move. What a decoder alone could tell, pages of a TIFF or of a JPEG, is taken to stand still.
     """
@@ -34,7 +34,7 @@ def has_still_signature(head: bytes) -> bool:
 
 
 def is_still_file(path: str | Path) -> bool:
-    """Whether a regular file begins as one picture does; False where it cannot be read."""
+    """Whether a regular file begins as one image does; False where it cannot be read."""
     try:
         return has_still_signature(read_head(path)[0])
     except ImageError:
@@ -51,7 +51,7 @@ class StoredFrames:
         Of the first files.
     sha256 : str
         Of the SHA-256 digests of all of them, one after another: the bytes alone would not say where a frame ends, and
-        another clip could have the same.
+        another video could have the same.
     bytes : int
         All of them together.
     """
@@ -62,7 +62,7 @@ class StoredFrames:
 
 
 def read_frames(folder: str | Path, most: int) -> StoredFrames:
-    """Read the still pictures in a folder, in the order of their names, keeping `most`; no links are followed.
+    """Read the still images in a folder, in the order of their names, keeping `most`; no links are followed.
 
     Raises
     ------

@@ -45,7 +45,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
 """Pillow's decoders that untrusted bytes may reach. JPEG includes MPO; PPM includes PBM, PGM, PNM and PFM."""
 
 _SIGNATURE_BYTES = 16
-_HEAD_BYTES = 4096  # among which a picture says that it moves
+_HEAD_BYTES = 4096  # among which an image says that it moves
 
 CODES = {
     "not_found": "there is no such file; check the path",
@@ -55,14 +55,14 @@ CODES = {
     "too_large_file": f"the file is larger than {MAX_BYTES // 1024**2} MiB; save it smaller",
     "too_many_pixels": f"the image has more than {MAX_PIXELS:,} pixels; scale it down",
     "too_many_parts": f"the file is cut into more than {MAX_PARTS:,} parts; save it anew",
-    "too_many_scans": f"the JPEG draws its picture in more than {MAX_SCANS} scans; save it anew",
+    "too_many_scans": f"the JPEG draws its image in more than {MAX_SCANS} scans; save it anew",
     "not_an_image": f"this is no image in a format that is read here ({', '.join(FORMATS)}); convert it",
     "corrupt": "the image is damaged or cut short; copy or download it again",
     "no_memory": "the image needs more memory than is left; allow more, or scale it down",
     "too_small": f"a side is shorter than {MIN_SIDE} pixels; too little is left to judge",
-    "not_a_clip": "this is no clip that is read here (MP4, MOV, MKV, WebM, GIF, a folder of pictures); convert it to MP4",
-    "too_many_frames": "the folder has more files than a clip can have frames; give it a folder of its own",
-    "not_encodable": "the codec cannot store a picture of this size; scale it down",
+    "not_a_video": "this is no video that is read here (MP4, MOV, MKV, WebM, GIF, a folder of images); convert it to MP4",
+    "too_many_frames": "the folder has more files than a video can have frames; give it a folder of its own",
+    "not_encodable": "the codec cannot store an image of this size; scale it down",
 }
 """Every `ImageError.code`, with its meaning and what to do next."""
 
@@ -128,7 +128,7 @@ def open_image(source: str | Path | bytes | Image.Image) -> Image.Image:
     In this order:
 
     1. The first frame of animations and multi-page files (of a Pillow image: the frame it stands at). A file cut short
-       is an error, never a half-grey picture.
+       is an error, never a half-grey image.
     2. The EXIF orientation is applied. EXIF that cannot be parsed counts as none.
     3. Numbers wider than 8 bits are scaled, in order and never clipped. Modes I;16* and I within [0, 65535]: v / 257,
        rounded. Mode F within [0, 1]: v * 255; within [0, 255]: v, both rounded. I and F beyond that declare no range,
@@ -227,7 +227,7 @@ def to_pil(tensor: torch.Tensor) -> Image.Image:
     UsageError
         If the shape is another.
     ModelError
-        If a value is NaN or infinite, which a picture would hide.
+        If a value is NaN or infinite, which an image would hide.
     """
     import torch
     from PIL import Image

@@ -6,15 +6,15 @@ from treering_verify.models.diffusers.families import FAMILIES
 from treering_verify.models.diffusers.loading import load_pipeline
 from treering_verify.models.loading import EMBEDDED, latent_shape, load_model
 from treering_verify.models.protocol import (
-    ClipModel,
     Condition,
     LatentModel,
     MovableModel,
     Timestep,
+    VideoModel,
     device_of,
-    makes_clips,
+    images_only,
+    makes_videos,
     movable,
-    pictures_only,
 )
 from treering_verify.models.source import DEVICES, DTYPES, ModelSource
 
@@ -24,22 +24,22 @@ __all__ = [
     "DTYPES",
     "EMBEDDED",
     "FAMILIES",
-    "ClipModel",
     "Condition",
     "LatentModel",
     "ModelSource",
     "MovableModel",
     "Timestep",
+    "VideoModel",
     "canonical_noise",
     "device_of",
     "from_pipeline",
+    "images_only",
     "latent_shape",
     "load_model",
     "load_pipeline",
     "lowered",
-    "makes_clips",
+    "makes_videos",
     "movable",
     "native_noise",
-    "pictures_only",
     "pipeline_shape",
 ]

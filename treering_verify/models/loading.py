@@ -64,7 +64,7 @@ def load_model(
     ModelError
         If there is no such model, its layout is not supported, or its files are damaged or pickled.
     UsageError
-        If the device is not there, or images cannot have that size, or clips that length.
+        If the device is not there, or images cannot have that size, or videos that length.
     """
     source = _source(name, revision, variant, device, dtype, image_size, configuration, tile, compiled, frames)
     model = _load(source)
@@ -150,7 +150,7 @@ def _refuse_unused(source: ModelSource) -> None:
     if source.tile:
         raise UsageError(f"{source.shown} makes images so small that tiles save nothing: leave the tile")
     if source.frames is not None:
-        raise UsageError(f"{source.shown} makes pictures, not clips: leave the frames")
+        raise UsageError(f"{source.shown} makes images, not videos: leave the frames")
 
 
 def _load_parts(

@@ -48,7 +48,7 @@ class Profile:
         Pixels on a side of the autoencoder's passes; 0: whole images.
     inversion, noise_method, precision : str
     steps : int
-        Settings of `Pipeline` that found most.
+        Settings of `InversionOptions` that found most.
     log10_marked : float
         log10 p of the median marked image under them.
     allow_weak : bool

@@ -3,7 +3,7 @@
 Shapes: image (B, 3, H, W) float32 in [-1, 1], not clamped on the way out of `decode`; latent (B, C, h, w) float32, scaled
 as the diffusion model sees it; noise like latent, unit normal. A model may compute elsewhere, in other precisions and
 layouts (a GPU, 16 bits, packed tokens): what goes in may lie on any device, and what comes out is float32, of these
-shapes, and lies where the input lay. The frames of a clip lie one after another along the channel axis, pictures
+shapes, and lies where the input lay. The frames of a video lie one after another along the channel axis, images
 (B, 3 F, H, W) and latents (B, C f, h, w): `treering_verify.models.diffusers.video` says why.
 """
 
@@ -97,8 +97,8 @@ class MovableModel(LatentModel, Protocol):
         """Compute on a device from now on; return the model."""
 
 
-class ClipModel(LatentModel, Protocol):
-    """A latent diffusion model of clips."""
+class VideoModel(LatentModel, Protocol):
+    """A latent diffusion model of videos."""
 
     frames: int  # of what it encodes and decodes
     latent_frames: int  # that become them, f of the shapes above
@@ -115,14 +115,14 @@ def device_of(model: LatentModel) -> str:
     return model.device if movable(model) else "cpu"
 
 
-def makes_clips(model: LatentModel) -> TypeGuard[ClipModel]:
-    """Whether a model makes clips."""
+def makes_videos(model: LatentModel) -> TypeGuard[VideoModel]:
+    """Whether a model makes videos."""
     return getattr(model, "frames", None) is not None
 
 
-def pictures_only(model: LatentModel, doing: str) -> None:
-    """UsageError if a model makes clips, where something works on pictures."""
-    if makes_clips(model):
+def images_only(model: LatentModel, doing: str) -> None:
+    """UsageError if a model makes videos, where something works on images."""
+    if makes_videos(model):
         raise UsageError(
-            f"{doing} works on pictures, and {model.name} makes clips: those are for treering generate and verify"
+            f"{doing} works on images, and {model.name} makes videos: those are for treering generate and verify"
         )

@@ -51,7 +51,7 @@ class ModelSource:
     compiled : bool
         Whether networks go through `torch.compile` first.
     frames : int, optional
-        Of the clips, where it makes clips; the family's own when left out.
+        Of the videos, where it makes videos; the family's own when left out.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Run an autoencoder's half on overlapping tiles, so that its memory depends on the tile and not on the picture.
+"""Run an autoencoder's half on overlapping tiles, so that its memory depends on the tile and not on the image.
 
 Each half sees some pixels around where it looks, and normalises over all that it is given, so tiles are not the whole pass
 cut into pieces: where two overlap their outputs are blended, and what differs is spread over the seam.

@@ -1,9 +1,9 @@
-"""The only formatter: verdicts and tables as text or JSON, pictures, and the HTML report of benchmarks."""
+"""The only formatter: verdicts and tables as text or JSON, images, and the HTML report of benchmarks."""
 
 from treering_verify.report.benchmark import Provenance, store_findings, write_report
 from treering_verify.report.calibrations import calibration_record, format_calibration
 from treering_verify.report.copies import format_attacks, format_copies
-from treering_verify.report.figures import draw_figure, save_spectrum_picture
+from treering_verify.report.figures import draw_figure, save_spectrum_figure
 from treering_verify.report.text import (
     FORMATS,
     format_cell,
@@ -32,7 +32,7 @@ __all__ = [
     "format_table",
     "format_text",
     "format_verdicts",
-    "save_spectrum_picture",
+    "save_spectrum_figure",
     "store_findings",
     "table",
     "to_json",

@@ -1,4 +1,4 @@
-"""Pictures: the recovered spectrum as a PNG, and the figures of benchmarks as SVG."""
+"""Images: the recovered spectrum as a PNG, and the figures of benchmarks as SVG."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from treering_verify.watermark.keys.key import Key
 
 
-def save_spectrum_picture(
+def save_spectrum_figure(
     path: Path, key: Key, true_noise: torch.Tensor, recovered: torch.Tensor, control: torch.Tensor
 ) -> None:
-    """Picture of a spectrum as written and as recovered, and of the agreement with the key, bin by bin.
+    """Image of a spectrum as written and as recovered, and of the agreement with the key, bin by bin.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def save_spectrum_picture(
     )
 
     def agreement(spectrum: Any) -> Any:
-        """Mean over channels of Re(F conj K), each channel scaled to unit power: 0 on average for strangers."""
+        """Mean over channels of Re(F conj K), each channel scaled to unit power: 0 on average for unmarked."""
         power = (abs(spectrum) ** 2).mean(axis=(1, 2), keepdims=True) ** 0.5
         return (spectrum * written.conj() / power).real.mean(axis=0)
 
@@ -74,9 +74,9 @@ def save_spectrum_picture(
 
 
 def spectrum_tile(noise_hat: torch.Tensor, channels: tuple[int, ...], radii: tuple[int, int], size: int) -> Image.Image:
-    """Picture of the centre of one recovered spectrum: power per bin, mean over channels, dark is 0 and light is 3 or more.
+    """Image of the centre of one recovered spectrum: power per bin, mean over channels, dark is 0 and light is 3 or more.
 
-    It is made from the image alone. A picture of the agreement with a key, bin by bin, would give the key's numbers to
+    It is made from the image alone. An image of the agreement with a key, bin by bin, would give the key's numbers to
     whoever has the image and the model; so reports, which are passed on, never hold one.
 
     Parameters
@@ -100,12 +100,12 @@ def spectrum_tile(noise_hat: torch.Tensor, channels: tuple[int, ...], radii: tup
     power = (transform(noise_hat[list(channels)].double()).abs() ** 2).mean(dim=0).numpy()
     window = power[height // 2 - half : height // 2 + half + 1, width // 2 - half : width // 2 + half + 1]
     colours = (colormaps["cividis"](np.clip(window / 3, 0, 1))[..., :3] * 255).astype(np.uint8)
-    picture = Image.fromarray(colours).resize((size, size), Image.Resampling.NEAREST)
-    draw, cell = ImageDraw.Draw(picture), size / (2 * half + 1)
+    image = Image.fromarray(colours).resize((size, size), Image.Resampling.NEAREST)
+    draw, cell = ImageDraw.Draw(image), size / (2 * half + 1)
     for radius in (radii[0] - 0.5, radii[1] + 0.5):
         reach = radius * cell
         draw.ellipse((size / 2 - reach, size / 2 - reach, size / 2 + reach, size / 2 + reach), outline="white")
-    return picture
+    return image
 
 
 def draw_figure(figure: Figure) -> str:

@@ -51,8 +51,8 @@ def format_text(verdict: Verdict) -> str:
     key = f" key {verdict.key}" if verdict.verdict == DETECTED else ""
     if key and verdict.best.hypothesis:
         key += f", {verdict.best.hypothesis}"
-    if verdict.shown < 0.995:
-        key += f", {1 - verdict.shown:.0%} of it blank"
+    if verdict.visible < 0.995:
+        key += f", {1 - verdict.visible:.0%} of it blank"
     if verdict.message:
         key += f" message {printable(verdict.message)!r}"
     line = (

@@ -88,7 +88,7 @@ def features(coefficients: npt.NDArray[Any], key: Key | Family) -> npt.NDArray[n
     return PATTERNS[key.pattern].features(coefficients, key)
 
 
-def weigh_key(noise_hat: torch.Tensor, key: Key) -> list[Evidence]:
+def key_evidence(noise_hat: torch.Tensor, key: Key) -> list[Evidence]:
     """Test of the key's pattern on noise_hat, (B, C, h, w): the evidence of each image."""
     return PATTERNS[key.pattern].test(features(extract(noise_hat, key), key), key.numbers)
 

@@ -42,7 +42,7 @@ def picture(width: int = 53, height: int = 40) -> Image.Image:
 
 
 def scene(width: int = 64, height: int = 64) -> Image.Image:
-    """Return a picture with large and small structure, as photographs have, and no value near black or white."""
+    """Return an image with large and small structure, as photographs have, and no value near black or white."""
     generator = np.random.default_rng(8)
     pixels = np.zeros((height, width, 3))
     for side in (4, 16, 64):
@@ -89,7 +89,7 @@ def test_the_neutral_parameter_changes_nothing(text: str) -> None:
     assert parse(text).apply(picture(), seed=4).tobytes() == picture().tobytes()
 
 
-# Beyond these a picture has nothing in common with itself any more, and pixels cannot tell how far it was moved.
+# Beyond these an image has nothing in common with itself any more, and pixels cannot tell how far it was moved.
 NEAR = {"rotate": 15.0, "crop_scale": 0.9, "random_crop_scale": 0.9}
 
 
@@ -310,7 +310,7 @@ def test_the_documents_name_every_attack_and_count_them_right() -> None:
     root = ROOT
     described = (root / "docs" / "attacks.md").read_text()
     assert [name for name in RANGES if f"`{name}`" not in described] == []
-    assert f"{len(ATTACKS)} distortions of the picture alone" in (root / "README.md").read_text().replace("\n", " ")
+    assert f"{len(ATTACKS)} distortions of the image alone" in (root / "README.md").read_text().replace("\n", " ")
     assert len(MODEL_ATTACKS) == 3  # "three attacks by whoever has the model"
 
 
@@ -333,10 +333,10 @@ def test_a_chain_is_its_stages_one_after_the_other_and_the_same_as_its_text() ->
 
 
 def test_many_images_are_attacked_as_one_by_one() -> None:
-    pictures = [picture(), picture(16, 16), scene()]
-    together = Attack("noise").apply_many(pictures, [1, 2, 3])
+    images = [picture(), picture(16, 16), scene()]
+    together = Attack("noise").apply_many(images, [1, 2, 3])
     assert [t.tobytes() for t in together] == [
-        Attack("noise").apply(p, s).tobytes() for p, s in zip(pictures, [1, 2, 3], strict=True)
+        Attack("noise").apply(p, s).tobytes() for p, s in zip(images, [1, 2, 3], strict=True)
     ]
     with pytest.raises(UsageError, match="one seed per image"):
-        Attack("noise").apply_many(pictures, [1, 2])
+        Attack("noise").apply_many(images, [1, 2])

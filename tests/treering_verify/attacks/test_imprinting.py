@@ -1,4 +1,4 @@
-"""Averaging and imprinting, on a model without networks whose noise, latent and picture are the same to a factor."""
+"""Averaging and imprinting, on a model without networks whose noise, latent and image are the same to a factor."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 from treering_verify.attacks.averaging import add_trace, estimate_trace, subtract_trace
 from treering_verify.attacks.imprinting import BAND, average_carrier, erase, imprint, recover, reprompt
 from treering_verify.attacks.regeneration import fresh_noise
-from treering_verify.detection.evidence import weigh
+from treering_verify.detection.evidence import evidence_of
 from treering_verify.errors import UsageError
 from treering_verify.media.images import to_pil, to_tensor
 from treering_verify.models.sampling import denoise
@@ -34,7 +34,7 @@ def pictures(count: int, first: int, key: Key | None) -> torch.Tensor:
 
 def evidence(images: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Cosine with the key and log10 p of each image."""
-    found = [of_one[0] for of_one in weigh(recover(MODEL, images), [KEY])]
+    found = [of_one[0] for of_one in evidence_of(recover(MODEL, images), [KEY])]
     return np.array([e.statistic for e in found]), np.array([e.log10_pvalue for e in found])
 
 
@@ -47,7 +47,7 @@ def as_tensor(images: Sequence[Image.Image]) -> torch.Tensor:
 
 
 def cosine(carrier: torch.Tensor) -> float:
-    return float(weigh(carrier[None], [KEY])[0][0].statistic)
+    return float(evidence_of(carrier[None], [KEY])[0][0].statistic)
 
 
 def test_the_model_of_these_tests_shows_marked_from_unmarked() -> None:

@@ -1,4 +1,4 @@
-"""Attacks that need a model: what each does to the latent and to the picture, on a tiny random model."""
+"""Attacks that need a model: what each does to the latent and to the image, on a tiny random model."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def test_an_image_that_the_model_fails_on_costs_itself_only() -> None:
 def test_a_folder_of_hostile_images_does_not_stop_an_audit_but_a_broken_model_does() -> None:
     batching = Batching(4)
     assert len(batching.judge(judge_of(Exhausted(room=9)), [white()] * 17)) == 17
-    with pytest.raises(ModelError, match="16 images in a row and then on a test picture"):
+    with pytest.raises(ModelError, match="16 images in a row and then on a test image"):
         batching.judge(judge_of(Exhausted(room=9, broken=True)), readings(4) * 5)
 
 

@@ -23,7 +23,7 @@ from treering_verify.benchmark.harness.scope import SEEDS, truth
 from treering_verify.benchmark.paper.baseline import released_gradient
 from treering_verify.benchmark.paper.classification import _paper_groups
 from treering_verify.benchmark.paper.pareto import area_between
-from treering_verify.detection.screening import default_look
+from treering_verify.detection.screening import default_screen
 from treering_verify.inversion.decoder import DEFAULTS, invert, unstopped
 from treering_verify.inversion.recovery import problem_of
 from treering_verify.models import LatentModel, load_model
@@ -56,12 +56,12 @@ def test_every_benchmark_stores_rows_summary_and_report(
 def test_the_chosen_first_pass_reads_all_marked_images_and_the_others_a_share(
     tiny_model: LatentModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = importlib.import_module("treering_verify.benchmark.speed.passes")
+    module = importlib.import_module("treering_verify.benchmark.speed.screening")
     monkeypatch.setattr(module, "_ATTACKS", ("clean", "jpeg:quality=50"))
     monkeypatch.setattr(module, "_IN_DETAIL", 2)
     monkeypatch.setattr(module, "_BATCH", 3)
     found = BENCHMARKS["passes"](tiny_model, Scope(silent, count=5))
-    chosen = default_look(tiny_model)
+    chosen = default_screen(tiny_model)
     for case in product({row["pass"] for row in found.rows}, ("marked", "unmarked"), ("clean", "jpeg:quality=50")):
         images = [row["image"] for row in found.rows if (row["pass"], row["truth"], row["attack"]) == case]
         assert images == ([0, 1, 2, 3, 4] if case[:2] == (chosen, "marked") else [0, 1])

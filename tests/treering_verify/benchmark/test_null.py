@@ -1,4 +1,4 @@
-"""The null benchmark's images are distinct strangers, and its table knows a uniform p from another."""
+"""The null benchmark's images are distinct unmarked, and its table knows a uniform p from another."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from helpers.progress import silent
 
 from treering_verify.benchmark.harness.scope import Scope
-from treering_verify.benchmark.harness.unmarked_images import ANOTHER, OWN, PHOTOGRAPH, Stranger, strangers
+from treering_verify.benchmark.harness.unmarked_images import ANOTHER, OWN, PHOTOGRAPH, UnmarkedImage, draw_unmarked
 from treering_verify.benchmark.null import EXACT, PUBLISHED, WHITE, _pvalues, _uniformity
 from treering_verify.detection.calibration.calibration_file import digest
 from treering_verify.models import LatentModel
@@ -22,22 +22,22 @@ module = import_module("treering_verify.benchmark.null")  # the package calls th
 
 
 @pytest.fixture(scope="module")
-def some(tiny_model: LatentModel) -> list[Stranger]:
-    return list(strangers(tiny_model, 20, seed=7))
+def some(tiny_model: LatentModel) -> list[UnmarkedImage]:
+    return list(draw_unmarked(tiny_model, 20, seed=7))
 
 
-def test_strangers_are_distinct_of_every_kind_and_half_of_them_attacked(some: list[Stranger]) -> None:
-    assert len({digest(s.picture) for s in some}) == 20
+def test_unmarked_images_are_distinct_of_every_kind_and_half_of_them_attacked(some: list[UnmarkedImage]) -> None:
+    assert len({digest(s.image) for s in some}) == 20
     kinds = Counter(s.kind for s in some)
     assert len(kinds) == 6 and kinds[PHOTOGRAPH] == 10 and kinds[OWN] == kinds[ANOTHER] == 1
-    assert all(s.picture.size == (128, 128) for s in some)
+    assert all(s.image.size == (128, 128) for s in some)
     assert [bool(s.attack) for s in some] == [False, True] * 10
 
 
-def test_strangers_are_the_same_again_from_their_seed_only(some: list[Stranger], tiny_model: LatentModel) -> None:
-    again, others = (strangers(tiny_model, 6, seed=seed) for seed in (7, 8))
-    assert [digest(s.picture) for s in again] == [digest(s.picture) for s in some[:6]]
-    assert not {digest(s.picture) for s in others} & {digest(s.picture) for s in some}
+def test_unmarked_images_are_the_same_again_from_their_seed_only(some: list[UnmarkedImage], tiny_model: LatentModel) -> None:
+    again, others = (draw_unmarked(tiny_model, 6, seed=seed) for seed in (7, 8))
+    assert [digest(s.image) for s in again] == [digest(s.image) for s in some[:6]]
+    assert not {digest(s.image) for s in others} & {digest(s.image) for s in some}
 
 
 def test_exact_p_is_uniform_on_coloured_noise_and_the_published_one_is_not() -> None:

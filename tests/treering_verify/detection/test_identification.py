@@ -17,7 +17,7 @@ from scipy import stats
 from treering_detectors import clopper_pearson
 
 from treering_verify.cli.main import main
-from treering_verify.detection.evidence import weigh
+from treering_verify.detection.evidence import evidence_of
 from treering_verify.detection.identification import gather, identify, identify_many, search
 from treering_verify.detection.verification import verify_many
 from treering_verify.errors import KeyFileError, UsageError
@@ -55,7 +55,7 @@ def test_keys_at_hand_get_the_very_evidence_that_verify_gives() -> None:
     keys = [Key.generate(SHAPE, name=f"k{i}", seed=i) for i in range(6)]
     keys += [Key.generate(SHAPE, name=f"r{i}", pattern="rings", seed=i) for i in range(3)]  # another family among them
     noise_hat = torch.cat([embed(noise(1, 1), keys[4]) + 0.8 * noise(1, 2), noise(2, 3), torch.zeros(1, *SHAPE)])
-    found, wanted = search(noise_hat, gather(keys), top=9), weigh(noise_hat, keys)
+    found, wanted = search(noise_hat, gather(keys), top=9), evidence_of(noise_hat, keys)
     for a, b in zip(found[:3], wanted[:3], strict=True):
         assert a == b
     assert found[0][0].key == "k4"
@@ -71,7 +71,9 @@ def test_an_index_file_gives_the_same_ranks_and_a_p_that_is_a_little_larger(
     keys = [Key.generate(SHAPE, name=f"k{i}", seed=i) for i in range(6)]
     write_index(tmp_path / "i", FAMILY, 6, blocks_of(keys, FAMILY), dtype)
     noise_hat = torch.cat([embed(noise(1, i), keys[i]) + 1.5 * noise(1, 9 + i) for i in range(6)] + [noise(4, 50)])
-    for a, b in zip(search(noise_hat, [KeyIndex.load(tmp_path / "i")], top=6), weigh(noise_hat, keys), strict=True):
+    for a, b in zip(
+        search(noise_hat, [KeyIndex.load(tmp_path / "i")], top=6), evidence_of(noise_hat, keys), strict=True
+    ):
         assert [e.key for e in a] == [e.key for e in b] and [e.fingerprint for e in a] == [e.fingerprint for e in b]
         for x, y in zip(a, b, strict=True):
             assert y.log10_pvalue < x.log10_pvalue < y.log10_pvalue + decades or y.log10_pvalue == 0
@@ -169,8 +171,8 @@ def test_unmarked_images_are_accused_no_more_often_than_alpha_over_all_keys(dtyp
 
 def test_an_image_with_a_key_that_is_not_in_the_index_is_nobodys(tmp_path: Path) -> None:
     index = stored(tmp_path / "i", drawn(FAMILY, 1000, seed=3), FAMILY, "float16")
-    strangers = torch.cat([embed(noise(1, i), Key.generate(SHAPE, seed=i)) for i in range(8)])
-    assert all(matches[0].log10_adjusted > -6 for matches in search(strangers, [index]))
+    unmarked = torch.cat([embed(noise(1, i), Key.generate(SHAPE, seed=i)) for i in range(8)])
+    assert all(matches[0].log10_adjusted > -6 for matches in search(unmarked, [index]))
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------

@@ -11,10 +11,10 @@ import torch
 from scipy import stats
 from treering_detectors import cosine_tests
 
-from treering_verify.detection.screening import LOOKS, MOST_KEYS, Passes, default_passes, spent
+from treering_verify.detection.screening import MOST_KEYS, SCREENS, Screening, default_screening, spent
 from treering_verify.errors import UsageError
 from treering_verify.inversion import noise as noise_inversion
-from treering_verify.inversion.recovery import Pipeline
+from treering_verify.inversion.recovery import InversionOptions
 from treering_verify.models import LatentModel
 from treering_verify.models.networks.estimator import Estimator
 from treering_verify.models.weights import fingerprint
@@ -33,7 +33,7 @@ def test_each_look_reads_what_it_says(tiny_model: LatentModel, image: torch.Tens
     with torch.inference_mode():
         latent = tiny_model.encode(image)
         passed = noise_inversion.trajectory(tiny_model, latent, steps=10, most=3)
-    seen = {name: look(tiny_model, image)[0] for name, look in LOOKS.items()}
+    seen = {name: look(tiny_model, image)[0] for name, look in SCREENS.items()}
     for name, expected in {"latent": latent, **{f"step-{k}": passed[k] for k in (1, 2, 3)}}.items():
         torch.testing.assert_close(seen[name], expected)
     torch.testing.assert_close(seen["screen"], latent)  # an untrained network ends where it begins
@@ -42,35 +42,35 @@ def test_each_look_reads_what_it_says(tiny_model: LatentModel, image: torch.Tens
 
 def test_auto_is_the_screen_where_a_model_brings_one(tiny_model: LatentModel, monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(tiny_model.screen, Estimator) and tiny_model.screen.points == (0,)
-    assert Passes().of(tiny_model).look == "screen"
+    assert Screening().of(tiny_model).look == "screen"
     monkeypatch.setattr(tiny_model, "screen", None)
-    assert Passes().of(tiny_model).look == "latent"
+    assert Screening().of(tiny_model).look == "latent"
     with pytest.raises(UsageError, match="no screen: choose another first pass"):
-        Passes("screen").of(tiny_model)
+        Screening("screen").of(tiny_model)
 
 
 def test_two_passes_are_the_default_only_where_they_were_measured(
     tiny_model: LatentModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert default_passes(tiny_model, Pipeline(batch_size=3), 1) == Passes()
-    assert default_passes(tiny_model, Pipeline(), MOST_KEYS) == Passes()
-    assert default_passes(tiny_model, Pipeline(), MOST_KEYS + 1) is None
-    assert default_passes(tiny_model, Pipeline(inversion="encoder"), 1) is None
+    assert default_screening(tiny_model, InversionOptions(batch_size=3), 1) == Screening()
+    assert default_screening(tiny_model, InversionOptions(), MOST_KEYS) == Screening()
+    assert default_screening(tiny_model, InversionOptions(), MOST_KEYS + 1) is None
+    assert default_screening(tiny_model, InversionOptions(inversion="encoder"), 1) is None
     monkeypatch.setattr(tiny_model, "screen", None)
-    assert default_passes(tiny_model, Pipeline(), 1) is None
+    assert default_screening(tiny_model, InversionOptions(), 1) is None
 
 
 @pytest.mark.parametrize("bad", [{"look": "glance"}, {"share": 0.0}, {"share": 1.0}, {"gate": 0.0}, {"gate": 1.1}])
 def test_what_cannot_be_is_refused(bad: dict[str, object]) -> None:
     with pytest.raises(UsageError):
-        Passes(**bad)  # type: ignore[arg-type]
+        Screening(**bad)  # type: ignore[arg-type]
 
 
 def test_what_is_far_beyond_alpha_or_behind_the_gate_is_settled() -> None:
-    passes = Passes(share=0.01, gate=0.1)
-    found = [passes.settles(log10, 1e-6) for log10 in (-300.0, -8.01, -7.99, -6.0, -1.01, -0.99, 0.0)]
+    screening = Screening(share=0.01, gate=0.1)
+    found = [screening.settles(log10, 1e-6) for log10 in (-300.0, -8.01, -7.99, -6.0, -1.01, -0.99, 0.0)]
     assert found == [True, True, False, False, False, True, True]
-    assert not Passes(gate=1.0).settles(0.0, 1e-6)
+    assert not Screening(gate=1.0).settles(0.0, 1e-6)
 
 
 def test_each_pass_is_corrected_for_its_share_and_no_p_exceeds_1() -> None:
@@ -83,15 +83,15 @@ def test_each_pass_is_corrected_for_its_share_and_no_p_exceeds_1() -> None:
 @pytest.mark.parametrize("related", ["same", "opposite", "independent"])
 def test_both_passes_together_spend_no_more_than_alpha_and_without_a_gate_nearly_all(related: str, gate: float) -> None:
     """Whatever the two features have to do with each other: over keys, detections are as rare as alpha says."""
-    passes, alpha, count = Passes(share=0.4, gate=gate), 0.05, 5000
+    screening, alpha, count = Screening(share=0.4, gate=gate), 0.05, 5000
     rng = np.random.default_rng(11)
     first = rng.standard_normal(40)
     second = {"same": first, "opposite": -first, "independent": rng.standard_normal(40)}[related]
     keys = rng.standard_normal((count, 40))
     reported = []
     for one, two in zip(cosine_tests(first, keys), cosine_tests(second, keys), strict=True):
-        settled = passes.settles(one.log10_pvalue, alpha)
-        decided, share = (one, passes.share) if settled else (two, 1 - passes.share)
+        settled = screening.settles(one.log10_pvalue, alpha)
+        decided, share = (one, screening.share) if settled else (two, 1 - screening.share)
         evidence = KeyEvidence("k", "0", decided.statistic, decided.log10_pvalue, decided.log10_pvalue, 40)
         reported.append(10 ** spent((evidence,), share)[0].log10_adjusted)
     for level in (alpha, 0.01, 0.2, 0.5):
@@ -122,7 +122,7 @@ def test_p_of_a_first_pass_is_uniform_over_keys(tiny_model: LatentModel, image: 
     family = Key.generate(tiny_model.latent_shape, seed=1).family
     numbers = np.random.default_rng(3).standard_normal((2000, family.degrees_of_freedom))
     for name in ("latent", "screen", "step-1"):
-        (row,) = features(extract(LOOKS[name](tiny_model, image)[0], family), family)
+        (row,) = features(extract(SCREENS[name](tiny_model, image)[0], family), family)
         p = [10**e.log10_pvalue for e in cosine_tests(row, numbers)]
         assert stats.kstest(p, "uniform").pvalue > 1e-4
 

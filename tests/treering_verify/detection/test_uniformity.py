@@ -14,7 +14,7 @@ from treering_detectors import cosine_tests
 
 from treering_verify.attacks import GRIDS
 from treering_verify.generation.generator import generate
-from treering_verify.inversion.recovery import Pipeline, recover_noise
+from treering_verify.inversion.recovery import InversionOptions, recover_noise
 from treering_verify.media.images import fit, to_tensor
 from treering_verify.models import LatentModel
 from treering_verify.watermark.embedding import extract, features
@@ -40,13 +40,13 @@ def pictures(tiny_model: LatentModel) -> list[Image.Image]:
 
 @pytest.fixture(scope="module")
 def noises(pictures: list[Image.Image], tiny_model: LatentModel) -> Noises:
-    """Noise_hat of all pictures after the weakest, a middling and the strongest attack of each grid."""
+    """Noise_hat of all images after the weakest, a middling and the strongest attack of each grid."""
     found = {}
     for name, grid in GRIDS.items():
         chosen = {grid[0]: None, grid[len(grid) // 2]: None, grid[-1]: None}
         attacked = [p for attack in chosen for p in attack.apply_many(pictures, range(len(pictures)), tiny_model)]
         pixels = torch.cat([to_tensor(picture) for picture in attacked])
-        found[name] = recover_noise(tiny_model, pixels, Pipeline(inversion="encoder", steps=1))[0]
+        found[name] = recover_noise(tiny_model, pixels, InversionOptions(inversion="encoder", steps=1))[0]
     return found
 
 

@@ -11,11 +11,11 @@ from scipy import stats
 from treering_detectors import holm
 
 from treering_verify.attacks import parse
-from treering_verify.detection.evidence import weigh
+from treering_verify.detection.evidence import evidence_of
 from treering_verify.detection.verification import verify, verify_many
 from treering_verify.errors import UsageError
 from treering_verify.generation.generator import generate
-from treering_verify.inversion.recovery import Pipeline, recover_noise
+from treering_verify.inversion.recovery import InversionOptions, recover_noise
 from treering_verify.media.images import fit, to_tensor
 from treering_verify.models import LatentModel, load_model
 from treering_verify.report import format_text, to_json
@@ -61,7 +61,7 @@ def test_a_verdict_does_not_depend_on_the_batch(
 ) -> None:
     images = [marked[0], unmarked[0], marked[1]]
     together = list(verify_many(images, keys, model=landscape))
-    alone = list(verify_many(images, keys, model=landscape, pipeline=Pipeline(batch_size=1)))
+    alone = list(verify_many(images, keys, model=landscape, pipeline=InversionOptions(batch_size=1)))
     for a, b in zip(together, alone, strict=True):
         assert a.best is not None and b.best is not None
         assert a.best.statistic == pytest.approx(b.best.statistic, abs=1e-3)
@@ -93,7 +93,7 @@ def test_another_size_is_inconclusive_unless_the_key_is_found(
 
 def test_holm_in_logarithms_agrees_with_the_detectors_holm(keys: list[Key]) -> None:
     noise = torch.randn(5, 4, 32, 32, generator=torch.Generator().manual_seed(0))
-    for evidence in weigh(noise, keys):
+    for evidence in evidence_of(noise, keys):
         raw = [10**e.log10_pvalue for e in evidence]
         assert [10**e.log10_adjusted for e in evidence] == pytest.approx(list(holm(raw)))
 
@@ -117,7 +117,7 @@ def photographs(landscape: LatentModel, request: pytest.FixtureRequest) -> torch
 def test_p_is_uniform_for_inverted_photographs(photographs: torch.Tensor, pattern: str) -> None:
     count = len(photographs)
     drawn = [Key.generate((4, 32, 32), pattern=pattern, channels=(1,), seed=10_000 + i) for i in range(40 * count)]
-    pvalues = [10 ** weigh(photographs[i % count][None], [key])[0][0].log10_pvalue for i, key in enumerate(drawn)]
+    pvalues = [10 ** evidence_of(photographs[i % count][None], [key])[0][0].log10_pvalue for i, key in enumerate(drawn)]
     assert stats.kstest(pvalues, "uniform").pvalue > 0.01
     assert min(pvalues) > 1e-6
 
@@ -131,9 +131,9 @@ def test_bad_requests_say_what_to_do(landscape: LatentModel, keys: list[Key]) ->
     with pytest.raises(UsageError, match="keygen --model"):
         verify(image, Key.generate((4, 64, 64), seed=1), model=landscape)
     with pytest.raises(UsageError, match="forward-step"):
-        Pipeline(inversion="magic")
+        InversionOptions(inversion="magic")
     with pytest.raises(UsageError, match="naive, exact, heun"):
-        Pipeline(noise_method="magic")
+        InversionOptions(noise_method="magic")
 
 
 def test_a_flat_image_is_judged_without_trouble(landscape: LatentModel, keys: list[Key]) -> None:

@@ -19,14 +19,14 @@ def disc(size: int = 128) -> Image.Image:
     return mask
 
 
-def pictures(model: LatentModel, count: int = 2) -> torch.Tensor:
+def images(model: LatentModel, count: int = 2) -> torch.Tensor:
     latent = torch.randn(count, *model.latent_shape, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         return model.decode(latent).clamp(-1, 1)
 
 
 def test_the_latent_outside_the_mask_is_the_inverted_one_to_the_last_bit(tiny_model: LatentModel) -> None:
-    image = pictures(tiny_model)
+    image = images(tiny_model)
     inside = cells(disc().convert("RGB"), tiny_model)
     edited = edit_latent(tiny_model, image, inside, ["dusk", "dawn"], steps=4)
     latent = decoder_inversion.invert(problem_of(tiny_model, image)).latent
@@ -47,7 +47,7 @@ def test_a_cell_is_inside_when_any_of_its_pixels_is() -> None:
 
 
 def test_the_prompt_and_the_strength_matter(tiny_model: LatentModel) -> None:
-    image, inside = pictures(tiny_model, 1), cells(disc().convert("RGB"), tiny_model)
+    image, inside = images(tiny_model, 1), cells(disc().convert("RGB"), tiny_model)
     base = edit_latent(tiny_model, image, inside, ["dusk"], steps=6)
     other = edit_latent(tiny_model, image, inside, ["dawn"], steps=6)
     weak = edit_latent(tiny_model, image, inside, ["dusk"], steps=6, strength=0.2)

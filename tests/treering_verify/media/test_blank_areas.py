@@ -1,4 +1,4 @@
-"""What a picture shows: areas of one colour that were cut off or covered are found, filled, and left out of noise_hat."""
+"""What an image shows: areas of one colour that were cut off or covered are found, filled, and left out of noise_hat."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from PIL import Image
 from treering_verify.attacks import parse
 from treering_verify.detection.search.geometry import Hypothesis, mask
 from treering_verify.detection.verification import verify, verify_many
-from treering_verify.media.blank_areas import filled, masked, seen
+from treering_verify.media.blank_areas import filled, masked, visible_area
 from treering_verify.media.images import fit, open_image, to_tensor
 from treering_verify.models import LatentModel, load_model
 from treering_verify.report.text import format_text
-from treering_verify.training.landscape.measure import shown
+from treering_verify.training.landscape.measure import visible
 from treering_verify.watermark.keys.key import Key
 
 
@@ -33,7 +33,7 @@ def marked() -> list[Image.Image]:
 
 
 def shares(pictures: list[Image.Image]) -> list[float]:
-    return [float(seen(to_tensor(picture)).mean()) for picture in pictures]
+    return [float(visible_area(to_tensor(picture)).mean()) for picture in pictures]
 
 
 def attacked(pictures: list[Image.Image], attack: str) -> list[Image.Image]:
@@ -90,29 +90,29 @@ def test_photographs_and_clean_images_are_left_alone(marked: list[Image.Image]) 
 def test_blank_pixels_take_the_nearest_colour_and_shown_ones_keep_theirs(marked: list[Image.Image]) -> None:
     whole = to_tensor(marked[0])
     image = to_tensor(attacked(marked[:1], "centre_crop:share=0.75")[0])
-    shown = seen(image)
-    found = filled(image, shown)
-    inside = shown.bool().expand_as(image)
+    visible = visible_area(image)
+    found = filled(image, visible)
+    inside = visible.bool().expand_as(image)
     assert torch.equal(found[inside], whole[inside])
     assert torch.equal(found[0, :, 0, 64], whole[0, :, 16, 64])  # above the window: its first row
     assert torch.equal(found[0, :, 127, 127], whole[0, :, 111, 111])  # a corner: the window's
-    assert torch.equal(filled(whole, seen(whole)), whole)
+    assert torch.equal(filled(whole, visible_area(whole)), whole)
 
 
 def test_a_picture_of_one_colour_shows_nothing_and_is_left_as_it_is(model: LatentModel, sample_key: Key) -> None:
     blank = Image.new("RGB", (128, 128), (7, 90, 200))
     image = to_tensor(blank)
-    assert seen(image).sum() == 0 and torch.equal(filled(image, seen(image)), image)
+    assert visible_area(image).sum() == 0 and torch.equal(filled(image, visible_area(image)), image)
     verdict = verify(blank, sample_key, model=model)
-    assert (verdict.verdict, verdict.code, verdict.shown) == ("inconclusive", "little_shown", 0.0)
+    assert (verdict.verdict, verdict.code, verdict.visible) == ("inconclusive", "little_visible", 0.0)
     assert "original" in verdict.reason and 0 < verdict.pvalue <= 1
 
 
 def test_noise_is_read_where_it_is_shown_without_its_mean_there() -> None:
     noise = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)) + 5
-    shown = torch.ones(2, 1, 32, 32)
-    shown[1, :, :, 16:] = 0
-    read = masked(noise, shown)
+    visible = torch.ones(2, 1, 32, 32)
+    visible[1, :, :, 16:] = 0
+    read = masked(noise, visible)
     assert torch.equal(read[0], noise[0])
     assert not read[1, :, :, 4:].any() and read[1].mean().abs() < 1e-6
     torch.testing.assert_close(read[1, :, :, :4], noise[1, :, :, :4] - noise[1, :, :, :4].mean((-2, -1), keepdim=True))
@@ -120,10 +120,10 @@ def test_noise_is_read_where_it_is_shown_without_its_mean_there() -> None:
 
 
 def test_a_pictures_blank_parts_move_with_it() -> None:
-    shown = torch.ones(1, 1, 64, 64)
-    shown[..., :32] = 0
-    assert torch.equal(mask((4, 16, 16), Hypothesis(mirrored=True), shown)[0, 0, :, :7], torch.ones(16, 7))
-    assert mask((4, 16, 16), Hypothesis(mirrored=True), shown)[0, 0, :, 9:].max() < 1e-5
+    visible = torch.ones(1, 1, 64, 64)
+    visible[..., :32] = 0
+    assert torch.equal(mask((4, 16, 16), Hypothesis(mirrored=True), visible)[0, 0, :, :7], torch.ones(16, 7))
+    assert mask((4, 16, 16), Hypothesis(mirrored=True), visible)[0, 0, :, 9:].max() < 1e-5
     assert mask((4, 16, 16), Hypothesis())[0, 0].min() == 1
 
 
@@ -132,9 +132,9 @@ def test_marks_are_found_in_what_is_left(
     attack: str, model: LatentModel, sample_key: Key, marked: list[Image.Image]
 ) -> None:
     for verdict in verify_many(attacked(marked, attack), sample_key, model=model, search=None):
-        assert verdict.verdict == "detected" and verdict.shown < 0.6
+        assert verdict.verdict == "detected" and verdict.visible < 0.6
         assert f"{1 - verdict.shown:.0%} of it blank" in format_text(verdict)
-        assert json.loads(json.dumps(verdict.record()))["shown"] == pytest.approx(verdict.shown, abs=1e-4)
+        assert json.loads(json.dumps(verdict.record()))["visible"] == pytest.approx(verdict.visible, abs=1e-4)
 
 
 def test_turned_pictures_are_turned_back_without_their_corners(
@@ -145,7 +145,7 @@ def test_turned_pictures_are_turned_back_without_their_corners(
 
 
 def test_what_the_measure_says_of_frames(model: LatentModel) -> None:
-    first, black, *_, nearest, whole, read = shown(model, ["centre_crop:share=0.75"], 2)
+    first, black, *_, nearest, whole, read = visible(model, ["centre_crop:share=0.75"], 2)
     value = {line: float(re.findall(r"median log10 p (-[0-9.]+)", line)[-1]) for line in (black, nearest, whole, read)}
     assert "0.56 shown" in first and "black" in black and "nearest" in nearest
     assert value[nearest] == value[read] < -40 < value[black] and value[whole] < value[nearest]

@@ -77,7 +77,7 @@ def test_modes_that_files_rarely_carry_are_converted(mode: str) -> None:
         to_lab = ImageCms.buildTransform(
             ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB", ImageCms.Intent.PERCEPTUAL
         )
-        muted = smooth().point(lambda v: 96 + v // 4)  # 8-bit LAB is coarse, and clips, at saturated colours
+        muted = smooth().point(lambda v: 96 + v // 4)  # 8-bit LAB is coarse, and videos, at saturated colours
         image, expected, tolerance = to_lab.apply(muted), muted, 4
     elif mode == "La":
         image, expected, tolerance = GREY.convert("LA").convert("La"), GREY.convert("RGB"), 0

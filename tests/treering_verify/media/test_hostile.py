@@ -20,7 +20,7 @@ from PIL import Image
 
 from treering_verify.detection.verification import verify_many
 from treering_verify.errors import ImageError
-from treering_verify.inversion.recovery import Pipeline
+from treering_verify.inversion.recovery import InversionOptions
 from treering_verify.media import images
 from treering_verify.media.decoder_limits import count_parts, count_scans, quiet_decoders
 from treering_verify.media.images import fit, open_image
@@ -88,7 +88,7 @@ def test_a_batch_of_hostile_files_gives_one_verdict_each_and_leaks_nothing(
         path.write_bytes(case.data)
         paths.append(path)
     key = Key.generate(tiny_model.latent_shape, seed=1)
-    pipeline = Pipeline(inversion="encoder", steps=1, batch_size=32)
+    pipeline = InversionOptions(inversion="encoder", steps=1, batch_size=32)
     verdicts = list(verify_many(paths, key, model=tiny_model, pipeline=pipeline))
     assert [verdict.path for verdict in verdicts] == [str(path) for path in paths]
     for case, verdict in zip(cases, verdicts, strict=True):
@@ -165,7 +165,7 @@ def test_decoders_say_nothing_and_the_callers_log_still_hears_them() -> None:
 def test_what_does_not_fit_into_memory_is_not_called_damaged() -> None:
     answer = run_alone(
         "import resource\n"
-        "from pictures import encoded\n"
+        "from images import encoded\n"
         "from PIL import Image\n"
         "from treering_verify.errors import ImageError\n"
         "from treering_verify.media.images import open_image\n"
@@ -216,7 +216,7 @@ def test_the_largest_picture_that_is_read_stays_within_its_memory(mode: str) -> 
     kind, options = ("TIFF", {"compression": "tiff_lzw"}) if mode in ("F", "CMYK") else ("PNG", {"compress_level": 1})
     answer = run_alone(
         "import resource, sys\n"
-        "from pictures import encoded\n"
+        "from images import encoded\n"
         "from PIL import Image\n"
         "from treering_verify.media.images import open_image\n"
         f"data = encoded(Image.new({mode!r}, (8000, 8000)), {kind!r}, **{options})\n"

@@ -133,7 +133,7 @@ def test_a_codebook_is_looked_up_on_the_way_out_and_not_on_the_way_in() -> None:
     z = initial_noise((3, 8, 8), [0])
     with torch.no_grad():
         entries = vae.quantize(z / SCALE)[0] * SCALE
-        assert relative(encode(vae, decode(vae, z)), entries) < 1e-3  # the picture shows the entry
+        assert relative(encode(vae, decode(vae, z)), entries) < 1e-3  # the image shows the entry
         assert relative(entries, z) > 0.05
         off = encode(vae, decode(vae, z) + 0.01)
     assert relative(off, entries) > 1e-2  # a latent between entries stays there

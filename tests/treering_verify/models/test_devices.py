@@ -19,7 +19,7 @@ from treering_verify.audit.judge import Judge
 from treering_verify.benchmark.harness.scope import hardware
 from treering_verify.generation.generator import initial_noise
 from treering_verify.inversion.decoder import METHODS, Problem, Settings, invert
-from treering_verify.inversion.recovery import Pipeline, recover_noise
+from treering_verify.inversion.recovery import InversionOptions, recover_noise
 from treering_verify.media.images import to_tensor
 from treering_verify.models import (
     LatentModel,
@@ -28,7 +28,7 @@ from treering_verify.models import (
     device_of,
     from_pipeline,
     load_model,
-    makes_clips,
+    makes_videos,
     movable,
     native_noise,
 )
@@ -108,7 +108,7 @@ def test_networks_are_asked_where_the_model_is_and_pictures_stay_where_they_are(
 
 def test_a_worker_moves_the_model_of_its_judge_once(tiny_model: LatentModel) -> None:
     model, key = moved(tiny_model, "cpu"), tv.Key.generate(tiny_model.latent_shape, seed=1)
-    judge = Judge.of([key], model, 1e-6, Pipeline())
+    judge = Judge.of([key], model, 1e-6, InversionOptions())
     assert on_its_device(judge).model is model and device_of(model) == "cpu"
     told = Judge(model, judge.indexes, device="meta")
     assert device_of(on_its_device(told).model) == "meta"
@@ -185,7 +185,9 @@ def test_a_gpu_inverts_the_embedded_decoder_as_the_processor_does(landscape: Lat
     made = list(tv.generate(landscape, None, seeds=[1, 2], steps=10))
     pixels = torch.cat([to_tensor(one.image) for one in made])
     there, here = moved(landscape, "cuda"), landscape
-    pipeline = Pipeline(inversion=method, settings=Settings(iterations=2, step=0.01, memory=2, inner=2, scheduled=True))
+    pipeline = InversionOptions(
+        inversion=method, settings=Settings(iterations=2, step=0.01, memory=2, inner=2, scheduled=True)
+    )
     found, wanted = (recover_noise(model, pixels, pipeline) for model in (there, here))
     assert relative(found[1].latent, wanted[1].latent) < 1e-3 and relative(found[0], wanted[0]) < 3e-3
     assert found[0].device.type == "cpu"
@@ -198,11 +200,11 @@ def test_a_gpu_inverts_the_embedded_decoder_as_the_processor_does(landscape: Lat
 def test_every_family_marks_and_verifies_on_a_gpu(family: str, dtype: str, tmp_path: Path) -> None:
     pipe = FAMILIES[family]()
     pipe.save_pretrained(tmp_path / "model")
-    clips = family in video_pipelines.SIZE
-    size, frames = (video_pipelines.SIZE[family], video_pipelines.FRAMES[family]) if clips else (None, None)
+    videos = family in video_pipelines.SIZE
+    size, frames = (video_pipelines.SIZE[family], video_pipelines.FRAMES[family]) if videos else (None, None)
     model = load_model(tmp_path / "model", device="cuda", dtype=dtype, image_size=size, frames=frames)
     assert device_of(model).startswith("cuda")
-    kept = video_pipelines.kept_channels(family) if clips else pipelines.KEPT
+    kept = video_pipelines.kept_channels(family) if videos else pipelines.KEPT
     key = tv.Key.generate(model.latent_shape, channels=kept, seed=1)
     told: Any = {"seeds": [3], "steps": 8, "prompts": None if model.classes else ["a cat"]}
     assert tv.verify(first(model, key, told), key, model=model, search=None).verdict == "detected"
@@ -213,8 +215,8 @@ def test_every_family_marks_and_verifies_on_a_gpu(family: str, dtype: str, tmp_p
 
 
 def first(model: LatentModel, key: tv.Key | None, told: dict[str, Any]) -> Any:
-    if makes_clips(model):
-        return next(iter(tv.generate_clips(model, key, **told))).frames
+    if makes_videos(model):
+        return next(iter(tv.generate_videos(model, key, **told))).frames
     return next(iter(tv.generate(model, key, **told))).image
 
 
@@ -227,7 +229,7 @@ def test_an_audits_worker_judges_on_a_gpu(landscape: LatentModel) -> None:
     key = tv.Key.generate(landscape.latent_shape, seed=1)
     (marked,) = tv.generate(landscape, key, seeds=[3], steps=10)
     model = moved(landscape, "cpu")
-    judge = Judge(model, Judge.of([key], model, 1e-6, Pipeline()).indexes, device="cuda")
+    judge = Judge(model, Judge.of([key], model, 1e-6, InversionOptions()).indexes, device="cuda")
     pixels = ((to_tensor(marked.image)[0] + 1) * 127.5).round().to(torch.uint8).movedim(0, -1).numpy()
     (row,) = judge_batch(on_its_device(judge), [Reading("marked.png", "ok", pixels=pixels)])
     assert row.verdict == "detected" and device_of(model) == "cuda"

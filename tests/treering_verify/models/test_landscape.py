@@ -64,7 +64,7 @@ def test_what_learned_steps_do_is_told_attack_by_attack(landscape: LatentModel) 
         assert one < encoder - least
         assert "; 0 sent back; " in line
     ratios = [float(line.split("residual of the true latent ")[1].split()[0]) for line in (clean, jpeg)]
-    assert ratios[0] < 1 < ratios[1], "where a picture was changed, the truth does not solve the equation"
+    assert ratios[0] < 1 < ratios[1], "where an image was changed, the truth does not solve the equation"
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The held-out autoencoder: it fits the model, its halves are strangers, and its recipe keeps them so."""
+"""The held-out autoencoder: it fits the model, its halves are unmarked, and its recipe keeps them so."""
 
 from __future__ import annotations
 
@@ -81,8 +81,8 @@ def test_its_halves_are_farther_from_each_others_inverse_than_those_trained_toge
     landscape: LatentModel, held_out: LatentModel
 ) -> None:
     latents = torch.stack([made.latent for made in generate(landscape, None, seeds=range(40, 44), steps=10)])
-    strangers, pair = (nmse(model.encode(model.decode(latents)), latents) for model in (held_out, landscape))
-    assert pair < strangers < 1
+    unmarked, pair = (nmse(model.encode(model.decode(latents)), latents) for model in (held_out, landscape))
+    assert pair < unmarked < 1
 
 
 def test_a_mark_is_found_through_it(held_out: LatentModel) -> None:

@@ -75,7 +75,7 @@ def test_a_profile_says_what_the_self_test_recommended(saved: Path) -> None:
     sound = [trial for trial in record["trials"] if trial["log10_marked"] <= FLOOR]
     best = min(sound, key=lambda trial: trial["log10_marked"] + trial["log10_attacked"])
     assert profile.log10_marked == best["log10_marked"] < FLOOR
-    pipeline = tv.Pipeline.of(profile, batch_size=3)
+    pipeline = tv.InversionOptions.of(profile, batch_size=3)
     assert (pipeline.inversion, pipeline.noise_method, pipeline.steps, pipeline.batch_size, pipeline.profile) == (
         profile.inversion,
         profile.noise_method,
@@ -155,7 +155,11 @@ def test_below_the_floor_nothing_is_no_evidence_and_what_is_found_is_found(
     picture = saved / "unmarked.png"
     verdicts = {
         allowed: tv.verify(
-            picture, key, model=tiny_model, pipeline=tv.Pipeline.of(Profile.load(weak, allow_weak=allowed)), search=None
+            picture,
+            key,
+            model=tiny_model,
+            pipeline=tv.InversionOptions.of(Profile.load(weak, allow_weak=allowed)),
+            search=None,
         )
         for allowed in (False, True)
     }
@@ -169,7 +173,7 @@ def test_below_the_floor_nothing_is_no_evidence_and_what_is_found_is_found(
 
 def test_another_models_profile_is_refused_by_every_judge(weak: Path, saved: Path) -> None:
     model, key = load_model(saved / "model"), tv.Key.load(saved / "my.key.json")
-    pipeline = tv.Pipeline.of(Profile.load(weak))
+    pipeline = tv.InversionOptions.of(Profile.load(weak))
     with pytest.raises(UsageError, match=r"treering models check"):
         tv.verify(saved / "marked.png", key, model=model, pipeline=pipeline)
     with pytest.raises(UsageError, match=r"treering models check"):
@@ -184,9 +188,9 @@ def test_an_audits_settings_name_the_profile_and_whether_its_floor_held(saved: P
     found = [
         settings_of(Judge.of(key, model, 1e-6, pipeline))
         for pipeline in (
-            tv.Pipeline.of(Profile.load(path)),
-            tv.Pipeline.of(Profile.load(path, allow_weak=True)),
-            tv.Pipeline(),
+            tv.InversionOptions.of(Profile.load(path)),
+            tv.InversionOptions.of(Profile.load(path, allow_weak=True)),
+            tv.InversionOptions(),
         )
     ]
     assert found[0]["profile"]["digest"] == Profile.load(path).digest

@@ -46,11 +46,11 @@ def cosines(found: np.ndarray, keys: list[Key]) -> np.ndarray:
 
 
 def photographs() -> dict[str, torch.Tensor]:
-    """Return one 'noise_hat' per picture, red, green, blue and grey, normalised: as far from white as can be."""
+    """Return one 'noise_hat' per image, red, green, blue and grey, normalised: as far from white as can be."""
     found = {}
     for name in ("astronaut", "coffee", "chelsea"):
-        picture = resize(getattr(data, name)()[:300, :300], (32, 32), anti_aliasing=True)
-        channels = np.concatenate([picture, picture.mean(axis=2, keepdims=True)], axis=2).transpose(2, 0, 1)
+        image = resize(getattr(data, name)()[:300, :300], (32, 32), anti_aliasing=True)
+        channels = np.concatenate([image, image.mean(axis=2, keepdims=True)], axis=2).transpose(2, 0, 1)
         found[name] = torch.from_numpy((channels - channels.mean()) / channels.std())[None]
     return found
 
@@ -101,11 +101,11 @@ def test_rings_are_unchanged_when_the_picture_is_turned_by_180_degrees() -> None
     ring_key, random_key = (random_keys(pattern, 1)[0] for pattern in ("rings", "random"))
     for key, unchanged in ((ring_key, True), (random_key, False)):
         marked = embed(white(1, *SHAPE), key)
-        # Turned about pixel (0, 0), the origin of the transform; any other centre would shift the picture too.
+        # Turned about pixel (0, 0), the origin of the transform; any other centre would shift the image too.
         turned = torch.roll(marked.flip(-2, -1), (1, 1), (-2, -1))
         same = np.allclose(recovered(turned, key), recovered(marked, key), rtol=0, atol=1e-11)
         assert same is unchanged
-        # On any picture, not only on the marked one.
+        # On any image, not only on the marked one.
         plain = white(1, *SHAPE, seed=9)
         turned = torch.roll(plain.flip(-2, -1), (1, 1), (-2, -1))
         assert np.allclose(recovered(turned, key), recovered(plain, key), rtol=0, atol=1e-11) is unchanged
@@ -220,7 +220,7 @@ def test_groups_of_a_keys_numbers_are_its_rings(pattern: str, channels: tuple[in
     group = groups(family)
     assert group.shape == (family.degrees_of_freedom,)
     rings = family.outer_radius - family.inner_radius + 1
-    # A picture whose spectrum lives on one ring of one channel shows up in that ring's group alone.
+    # An image whose spectrum lives on one ring of one channel shows up in that ring's group alone.
     noise = torch.zeros(1, *SHAPE, dtype=torch.float64)
     marked = embed(noise, random_keys(pattern, 1, channels, seed=3)[0])
     bins = key_bins(family)

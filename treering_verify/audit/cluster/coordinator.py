@@ -1,4 +1,4 @@
-"""What the workers of a cluster must know of each other: answers, who judges which picture, and what ended a worker.
+"""What the workers of a cluster must know of each other: answers, who judges which image, and what ended a worker.
 
 One desk, on the machine of the driver, for all workers. It knows nothing of Ray.
 """
@@ -62,12 +62,12 @@ class Desk:
         for place in places:
             self._begun.pop(place, None)
 
-    def claim(self, pictures: Sequence[tuple[Place, Reading]]) -> list[Row | Twin | None]:
-        """Give what is to be done about pictures.
+    def claim(self, images: Sequence[tuple[Place, Reading]]) -> list[Row | Twin | None]:
+        """Give what is to be done about images.
 
         Parameters
         ----------
-        pictures : sequence of (place, reading)
+        images : sequence of (place, reading)
             Their pixels are not needed.
 
         Returns
@@ -83,7 +83,7 @@ class Desk:
         """
         self._go_on()
         found: list[Row | Twin | None] = []
-        for (place, reading), row in zip(pictures, self.answers([r for _, r in pictures]), strict=True):
+        for (place, reading), row in zip(images, self.answers([r for _, r in images]), strict=True):
             assert reading.sha256 is not None
             if row is None and self._claims.setdefault(reading.sha256, place) != place:
                 found.append(TWIN)

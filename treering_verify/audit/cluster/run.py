@@ -48,7 +48,7 @@ class ClusterRun:
 
     def __init__(self, judge: Judge, options: Options, shards: OpenShards, state: Path) -> None:
         self._judge, self._options, self._shards, self._state = judge, options, shards, state
-        self._twins: list[tuple[Task, Row]] = []  # their pictures are being judged for other inputs
+        self._twins: list[tuple[Task, Row]] = []  # their images are being judged for other inputs
 
     def shards(self) -> Iterator[int]:
         """Do the work; see `engine.run_audit`."""
@@ -58,7 +58,7 @@ class ClusterRun:
                 self._set_up()
                 while tasks:
                     yield from self._round(tasks)
-                    again = [task for task, _ in self._twins]  # their picture came to nothing: the file was replaced
+                    again = [task for task, _ in self._twins]  # their image came to nothing: the file was replaced
                     self._twins = []
                     self._desk.release()
                     tasks = again or (yield from self._next_round())

@@ -124,8 +124,8 @@ class Worker:
             raise Pending from None
 
     def _claim(self, pairs: Sequence[Pair]) -> list[Row | None]:
-        pictures = [(task[:2], replace(reading, pixels=None)) for task, reading in pairs]
-        found = self._desk.claim(pictures)
+        images = [(task[:2], replace(reading, pixels=None)) for task, reading in pairs]
+        found = self._desk.claim(images)
         return [
             row_of(self._judge, reading, code=TWIN) if row == TWIN else row
             for (_, reading), row in zip(pairs, found, strict=True)

@@ -1,8 +1,8 @@
 """Read one input: what it is, what it holds, and its pixels in the model's shape. Runs in the reader processes.
 
-A model's shape is (height, width), or (frames, height, width) where it makes clips.
+A model's shape is (height, width), or (frames, height, width) where it makes videos.
 
-Only what the magic bytes call an image, or a clip, is read whole and decoded. Symbolic links, FIFOs, sockets and devices
+Only what the magic bytes call an image, or a video, is read whole and decoded. Symbolic links, FIFOs, sockets and devices
 are told by `lstat` and never opened. Neither torch nor the model is needed here.
 """
 
@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 from treering_verify.errors import ImageError
 from treering_verify.files import printable
-from treering_verify.media.clips import clip_of, has_clip_signature
 from treering_verify.media.frame_folders import read_frames
 from treering_verify.media.images import (
     CODES,
@@ -30,6 +29,7 @@ from treering_verify.media.images import (
     read_bytes,
     read_head,
 )
+from treering_verify.media.videos import has_video_signature, video_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,9 +41,9 @@ SKIPPED = {
     "fifo": "a FIFO, which is never opened",
     "socket": "a socket, which is never opened",
     "device": "a device, which is never opened",
-    "not_a_clip_file": "its first bytes are of no video or picture format that is read here (MP4, MOV, MKV, WebM, GIF)",
-    "still": "a still picture, and the model makes clips; judge it with a model that makes pictures",
-    "folder": "a folder; lists name files, or folders of a clip's frames: give others as PATH to have them walked",
+    "not_a_video_file": "its first bytes are of no video or image format that is read here (MP4, MOV, MKV, WebM, GIF)",
+    "still": "a still image, and the model makes videos; judge it with a model that makes images",
+    "folder": "a folder; lists name files, or folders of a video's frames: give others as PATH to have them walked",
 }
 """Codes of rows with status "skipped", with their reasons."""
 
@@ -107,7 +107,7 @@ def refused(path: str, code: str, detail: str = "", **facts: Any) -> Reading:
 
 
 def read_path(path: str, shape: tuple[int, ...]) -> Reading:
-    """Read a local path into pixels of a model's shape: a file, or, of clips, a folder of frames."""
+    """Read a local path into pixels of a model's shape: a file, or, of videos, a folder of frames."""
     started = time.perf_counter()
     try:
         kind = os.lstat(path).st_mode
@@ -180,7 +180,7 @@ def read_encoded(path: str, data: bytes, shape: tuple[int, ...]) -> Reading:
 
 
 def _read_folder(path: str, shape: tuple[int, ...]) -> Reading:
-    """Read a folder of frames; one without still pictures is none, and a single one makes no clip."""
+    """Read a folder of frames; one without still images is none, and a single one makes no video."""
     stored = read_frames(path, shape[0] + 1)
     if not stored.contents:
         return refused(path, "folder")
@@ -197,9 +197,9 @@ def _decoded(path: str, data: bytes | list[bytes], shape: tuple[int, ...], facts
 
     try:
         if len(shape) == 3:
-            clip = clip_of(data, shape[0], (shape[1], shape[2]))
-            facts = {**facts, "width": clip.size[0], "height": clip.size[1]}
-            pixels, note = np.stack([np.asarray(frame) for frame in clip.frames]), clip.note
+            video = video_of(data, shape[0], (shape[1], shape[2]))
+            facts = {**facts, "width": video.size[0], "height": video.size[1]}
+            pixels, note = np.stack([np.asarray(frame) for frame in video.frames]), video.note
         else:
             assert isinstance(data, bytes)
             image, note = fit(open_image(data), (shape[0], shape[1]))
@@ -214,12 +214,12 @@ def _decoded(path: str, data: bytes | list[bytes], shape: tuple[int, ...], facts
 def _foreign(head: bytes, shape: tuple[int, ...]) -> str:
     """Code of a file that begins as nothing that is read here does; "" for others, an empty file among them."""
     if len(shape) == 3:
-        return "" if not head or has_clip_signature(head) else "not_a_clip_file"
+        return "" if not head or has_video_signature(head) else "not_a_video_file"
     return "" if not head or has_image_signature(head) else "not_an_image"
 
 
 def _header(data: bytes) -> dict[str, Any]:
-    """Size and mode that a picture declares, and whether it moves, as far as its header can be read."""
+    """Size and mode that an image declares, and whether it moves, as far as its header can be read."""
     if not has_image_signature(data):
         return {}
     import warnings

@@ -1,8 +1,8 @@
 """Which inputs an audit has: folders, files, globs, lists and manifests, one after another, in an order that is kept.
 
 Folders are walked depth first, names in the order of their bytes, links never followed. Nothing here grows with the number
-of inputs: a folder's names are sorted in runs that lie on disk, and what was seen before is looked up there. Where clips are
-audited, a folder that directly holds still pictures is one input, and they are none.
+of inputs: a folder's names are sorted in runs that lie on disk, and what was seen before is looked up there. Where videos are
+audited, a folder that directly holds still images is one input, and they are none.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def entries(inputs: Inputs, scratch: Path, excluded: Path | None = None, framed:
     excluded : Path, optional
         A folder that is not walked: the audit's own output.
     framed : bool
-        Still pictures that lie in one folder are met by the walk as that folder, at the first one's place.
+        Still images that lie in one folder are met by the walk as that folder, at the first one's place.
 
     Raises
     ------
@@ -183,7 +183,7 @@ def _listing(path: str) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _with_frames_as_one(folder: str, listing: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
-    """Put one nameless item where the first still picture of a folder is, and leave out all of them."""
+    """Put one nameless item where the first still image of a folder is, and leave out all of them."""
     met = False
     for name, kind in listing:
         if kind == b"f" and is_still_file(os.path.join(folder, os.fsdecode(name))):

@@ -1,4 +1,4 @@
-"""Answers by content, on disk: a picture that is there twice goes through the model once, and a crash costs no answer.
+"""Answers by content, on disk: an image that is there twice goes through the model once, and a crash costs no answer.
 
 Rows of a shard that was not finished are found here when the audit goes on. A convenience and never the record: what is
 damaged is thrown away and judged again.

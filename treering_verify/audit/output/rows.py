@@ -53,7 +53,7 @@ class Row:
     residual : float or None
         As in `Verdict`, and None where the method computes none; `converged` too.
     seconds : float
-        Reading, and this image's share of the time of its batch; reading alone for a repeated picture.
+        Reading, and this image's share of the time of its batch; reading alone for a repeated image.
     decided_by : {"first", "full"} or None
         Which pass decided, in an audit of two; the numbers are that pass's.
     log10_first : float or None

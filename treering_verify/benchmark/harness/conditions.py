@@ -1,4 +1,4 @@
-"""What happens to pictures before they are judged: twelve conditions like SFWMark's, Tree-Ring's seven, and all grids."""
+"""What happens to images before they are judged: twelve conditions like SFWMark's, Tree-Ring's seven, and all grids."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ class Condition:
         """Whether it moves pixels, so that the default search has something to look for."""
         return self.attack.partition(":")[0] in _GEOMETRY
 
-    def apply(self, pictures: Sequence[Image.Image], seeds: Sequence[int], model: LatentModel) -> list[Image.Image]:
-        """Process pictures, each with its own seed."""
+    def apply(self, images: Sequence[Image.Image], seeds: Sequence[int], model: LatentModel) -> list[Image.Image]:
+        """Process images, each with its own seed."""
         if self.attack == CLEAN:
-            return list(pictures)
+            return list(images)
         if self.attack in OTHERS:
-            return [OTHERS[self.attack](picture, seed) for picture, seed in zip(pictures, seeds, strict=True)]
-        return parse(self.attack).apply_many(pictures, seeds, model)
+            return [OTHERS[self.attack](picture, seed) for picture, seed in zip(images, seeds, strict=True)]
+        return parse(self.attack).apply_many(images, seeds, model)
 
     def missing(self, model: LatentModel) -> str:
         """Say what keeps it from running here; "" if nothing does."""
@@ -102,7 +102,7 @@ TWELVE: tuple[Condition, ...] = (
     Condition("random crop, .7 of the area", "random_crop:share=0.8367"),
 )
 STAND_INS = (
-    "Like SFWMark's twelve, on pictures of this model's size: non-local means stand in for BM3D, and AVIF 25 and WebP 10 "
+    "Like SFWMark's twelve, on images of this model's size: non-local means stand in for BM3D, and AVIF 25 and WebP 10 "
     "for the two neural codecs at quality 3."
 )
 # The attacks of Tree-Ring's table, in its order. A crop there keeps .75 of the area, here .75 of each side; noise here does

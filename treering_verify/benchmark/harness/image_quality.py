@@ -1,4 +1,4 @@
-"""What a mark costs the picture, in four measures that need no learned features; images are (n, 3, H, W) in [-1, 1]."""
+"""What a mark costs the image, in four measures that need no learned features; images are (n, 3, H, W) in [-1, 1]."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def diversity(images: torch.Tensor, labels: Sequence[object]) -> float:
 def point_symmetry(images: torch.Tensor, unmarked: torch.Tensor) -> float:
     """Mean correlation of low-passed images with themselves turned by 180 degrees, in [-1, 1].
 
-    The mean of the unmarked images is taken away first: what all pictures of a model have in common, such as a sky that is
+    The mean of the unmarked images is taken away first: what all images of a model have in common, such as a sky that is
     lighter than the ground, is no symmetry of the mark's.
     """
     low = _low(images) - _low(unmarked).mean(dim=0)

@@ -68,7 +68,7 @@ def own(longest: int, *, refined: bool) -> list[Variant]:
     few = tuple(n for n in (3, 5, 10, 20) if n <= longest)
     first = default(refined=refined)
     steps = (1, 2) if longest > few[0] else (1,)
-    free = replace(DEFAULTS["gauss-newton"], iterations=steps[-1], rehearse=False)
+    free = replace(DEFAULTS["gauss-newton"], iterations=steps[-1], early_stopping=False)
     return [
         first,
         _long("anderson", few, "anderson", OURS),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from treering_verify.detection.evidence import weigh
+from treering_verify.detection.evidence import evidence_of
 from treering_verify.generation.generator import generate
 from treering_verify.inversion.recovery import recover_noise
 from treering_verify.media.images import to_tensor
@@ -40,10 +40,10 @@ def noise_of(model: LatentModel, images: Sequence[Image.Image]) -> Iterator[torc
         yield from noise_hat.split(1)
 
 
-def evidence_of(
+def evidence_of_images(
     model: LatentModel, images: Sequence[Image.Image], keys: Sequence[Key]
 ) -> Iterator[tuple[float, float]]:
     """Yield (log10 p, statistic) of image i under key i."""
     for noise_hat, key in zip(noise_of(model, images), keys, strict=True):
-        (evidence,) = weigh(noise_hat, [key])[0]
+        (evidence,) = evidence_of(noise_hat, [key])[0]
         yield evidence.log10_pvalue, evidence.statistic

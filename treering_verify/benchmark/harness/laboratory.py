@@ -18,7 +18,7 @@ from treering_verify.benchmark.harness.cache import kept
 from treering_verify.benchmark.harness.inversion_methods import OURS, Variant, own, published
 from treering_verify.benchmark.harness.inversion_paths import Path, follow
 from treering_verify.benchmark.harness.scope import CLEAN, SEEDS, Scope, Truth, truth
-from treering_verify.detection.evidence import weigh
+from treering_verify.detection.evidence import evidence_of
 from treering_verify.inversion import noise as noise_inversion
 from treering_verify.inversion.decoder import REFINED
 from treering_verify.inversion.recovery import problem_of
@@ -201,7 +201,7 @@ def judge(model: LatentModel, key: Key, latent: torch.Tensor) -> Judgement:
     for part in latent.split(_BATCH):
         with torch.inference_mode():
             for way, noise_hat in enumerate(noise_inversion.with_naive(model, part)):
-                found[way] += weigh(noise_hat, [key])
+                found[way] += evidence_of(noise_hat, [key])
     default, naive = ([e[0] for e in way] for way in found)
     return Judgement(
         [e.log10_pvalue for e in default],

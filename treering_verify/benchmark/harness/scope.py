@@ -121,7 +121,7 @@ def truth(model: LatentModel, key: Key | None, seeds: Sequence[int], **options: 
 
 
 def distorted(pictures: Sequence[Image.Image], attack: str) -> list[Image.Image]:
-    """Pictures after an attack, given as text; "clean" leaves them as they are."""
+    """Images after an attack, given as text; "clean" leaves them as they are."""
     if attack == CLEAN:
         return list(pictures)
     chosen = attacks.parse(attack)

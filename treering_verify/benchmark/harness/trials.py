@@ -1,4 +1,4 @@
-"""What pictures say under their keys: noise -> p-values, published statistics, and how near the nearest other key comes."""
+"""What images say under their keys: noise -> p-values, published statistics, and how near the nearest other key comes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from treering_verify.detection.calibration.scores import PUBLISHED, score
-from treering_verify.detection.evidence import weigh_searched
+from treering_verify.detection.evidence import searched_evidence
 from treering_verify.detection.verification import DEFAULT_ALPHA, DEFAULT_SEARCH
-from treering_verify.inversion.recovery import Pipeline, recover_both, recover_noise
+from treering_verify.inversion.recovery import InversionOptions, recover_both, recover_noise
 from treering_verify.media.images import to_tensor
 from treering_verify.models import LatentModel
-from treering_verify.watermark.embedding import extract, features, weigh_key
+from treering_verify.watermark.embedding import extract, features, key_evidence
 from treering_verify.watermark.keys.key import Family, Key
 from treering_verify.watermark.patterns import PATTERNS
 from treering_verify.watermark.patterns.base import SIGNS
@@ -31,25 +31,27 @@ KEYS = 2048
 """Keys among which an image's own has to be the nearest: it and 2047 that mark nothing."""
 EXACT, SEARCHED = "exact", "exact, with search"
 BLANK = "blank"
-"""Whether nearly all of a picture is one colour, as a brightened one is where all is white: nothing can be found there."""
+"""Whether nearly all of an image is one colour, as a brightened one is where all is white: nothing can be found there."""
 _NEARLY_ALL = 0.95
 
 
 @dataclass(frozen=True, eq=False)
 class Recovered:
-    """Pictures (n, 3, H, W), their noise (n, C, h, w), and the noise as published statistics take it."""
+    """Images (n, 3, H, W), their noise (n, C, h, w), and the noise as published statistics take it."""
 
     pixels: torch.Tensor
     noise: torch.Tensor
     raw: torch.Tensor | None
-    pipeline: Pipeline
+    pipeline: InversionOptions
 
 
-def recover(model: LatentModel, pictures: Sequence[Image.Image], pipeline: Pipeline, *, published: bool) -> Recovered:
-    """Take pictures back to their noise; for published statistics by `naive` noise inversion too."""
+def recover(
+    model: LatentModel, pictures: Sequence[Image.Image], pipeline: InversionOptions, *, published: bool
+) -> Recovered:
+    """Take images back to their noise; for published statistics by `naive` noise inversion too."""
     import torch
 
-    pixels = torch.cat([to_tensor(picture) for picture in pictures])
+    pixels = torch.cat([to_tensor(image) for image in pictures])
     if not published:
         return Recovered(pixels, recover_noise(model, pixels, pipeline)[0], None, pipeline)
     return Recovered(pixels, *recover_both(model, pixels, pipeline), pipeline)
@@ -101,27 +103,27 @@ class Rivals:
         return -nearest_keys(read.reshape(len(read), -1), self.patterns)[1].min(axis=1)
 
 
-def weigh_each(model: LatentModel, found: Recovered, keys: Sequence[Key], *, searched: bool) -> Arrays:
+def evidence_of_each(model: LatentModel, found: Recovered, keys: Sequence[Key], *, searched: bool) -> Arrays:
     """Judge image i under key i.
 
     Returns
     -------
     dict of (n,) arrays
-        `exact`: log10 p; `statistic`; `blank`: whether nearly all of the picture is one colour; with `searched` also the
+        `exact`: log10 p; `statistic`; `blank`: whether nearly all of the image is one colour; with `searched` also the
         p-value of the default search, corrected for it; the published statistics where the noise for them is there and the
         pattern has them.
     """
-    evidence = [weigh_key(noise[None], key)[0] for noise, key in zip(found.noise, keys, strict=True)]
+    evidence = [key_evidence(noise[None], key)[0] for noise, key in zip(found.noise, keys, strict=True)]
     arrays: Arrays = {
         EXACT: np.array([e.log10_pvalue for e in evidence]),
         "statistic": np.array([e.statistic for e in evidence]),
-        BLANK: np.array([_commonest(picture) >= _NEARLY_ALL for picture in found.pixels]),
+        BLANK: np.array([_commonest(image) >= _NEARLY_ALL for image in found.pixels]),
     }
     if searched:
         again = partial(_noise_of, model, found.pipeline)
         arrays[SEARCHED] = np.array(
             [
-                weigh_searched(noise[None], pixels[None], [key], DEFAULT_SEARCH, again, DEFAULT_ALPHA)[0][
+                searched_evidence(noise[None], pixels[None], [key], DEFAULT_SEARCH, again, DEFAULT_ALPHA)[0][
                     0
                 ].log10_adjusted
                 for noise, pixels, key in zip(found.noise, found.pixels, keys, strict=True)
@@ -145,12 +147,12 @@ def nearest_rivals(found: Recovered, rivals: Rivals | None) -> Arrays:
     return arrays
 
 
-def _commonest(picture: torch.Tensor) -> float:
-    """Share of pixels that have the commonest colour of a picture (3, H, W)."""
-    levels = ((picture + 1) * 127.5).round().clamp(0, 255).long().flatten(1)
+def _commonest(image: torch.Tensor) -> float:
+    """Share of pixels that have the commonest colour of an image (3, H, W)."""
+    levels = ((image + 1) * 127.5).round().clamp(0, 255).long().flatten(1)
     colours = (levels[0] << 16) + (levels[1] << 8) + levels[2]
     return float(colours.unique(return_counts=True)[1].max()) / len(colours)
 
 
-def _noise_of(model: LatentModel, pipeline: Pipeline, pixels: torch.Tensor) -> torch.Tensor:
+def _noise_of(model: LatentModel, pipeline: InversionOptions, pixels: torch.Tensor) -> torch.Tensor:
     return recover_noise(model, pixels, pipeline)[0]

@@ -49,15 +49,15 @@ _TEXTURES = ("brick.png", "grass.png", "gravel.png")
 
 
 @dataclass(frozen=True, eq=False)
-class Stranger:
-    """A picture at the model's size, what it is, and the attack that it went through, "" for none."""
+class UnmarkedImage:
+    """An image at the model's size, what it is, and the attack that it went through, "" for none."""
 
     kind: str
     attack: str
-    picture: Image.Image
+    image: Image.Image
 
 
-def strangers(model: LatentModel, count: int, seed: int, *, attacked: bool = True) -> Iterator[Stranger]:
+def draw_unmarked(model: LatentModel, count: int, seed: int, *, attacked: bool = True) -> Iterator[UnmarkedImage]:
     """Yield distinct images, kinds taking turns; every second one went through an attack, all strengths taking turns.
 
     None did if not `attacked`.
@@ -71,22 +71,22 @@ def strangers(model: LatentModel, count: int, seed: int, *, attacked: bool = Tru
     while len(seen) < count:
         one = draw(i)
         i += 1
-        if (name := digest(one.picture)) not in seen:
+        if (name := digest(one.image)) not in seen:
             seen.add(name)
             yield one
 
 
 class Crowd:
-    """The images that `strangers` yields, none attacked, of which any may be asked for; the last that were are remembered.
+    """The images that `unmarked` yields, none attacked, of which any may be asked for; the last that were are remembered.
 
     Only those that are quickly drawn are compared with each other: an image of the model is like no other.
     """
 
     def __init__(self, model: LatentModel, count: int, seed: int) -> None:
         self._count, self._draw = count, _Drawer(model, seed, attacked=False)
-        self._last: tuple[range, list[Stranger]] = range(0), []
+        self._last: tuple[range, list[UnmarkedImage]] = range(0), []
 
-    def some(self, which: range) -> list[Stranger]:
+    def some(self, which: range) -> list[UnmarkedImage]:
         """Return images number start to stop - 1."""
         if self._last[0] != which:
             self._last = which, [self._draw(i) for i in self._numbers[which.start : which.stop]]
@@ -100,7 +100,7 @@ class Crowd:
         for i in itertools.count():
             if len(found) == self._count:
                 break
-            name = str(i) if self._draw.kind(i) in (OWN, ANOTHER) else digest(self._draw(i).picture)
+            name = str(i) if self._draw.kind(i) in (OWN, ANOTHER) else digest(self._draw(i).image)
             if name not in seen:
                 seen.add(name)
                 found.append(i)
@@ -120,14 +120,14 @@ class _Drawer:
         """Say what image i is."""
         return _TURN[self._order[i % len(self._order)]]
 
-    def __call__(self, i: int) -> Stranger:
+    def __call__(self, i: int) -> UnmarkedImage:
         """Draw image i."""
         rng = np.random.default_rng([self._seed, i])
         picture = fit(self._make(self.kind(i), rng, i), self._model.image_size)[0]
         attack = self._attacks[int(rng.integers(len(self._attacks)))] if self._attacked and i % 2 else None
         if attack:
             picture = attack.apply(picture, seed=i)
-        return Stranger(self.kind(i), _text(attack), picture)
+        return UnmarkedImage(self.kind(i), _text(attack), picture)
 
     def _make(self, kind: str, rng: np.random.Generator, i: int) -> Image.Image:
         if kind == PHOTOGRAPH:

@@ -61,7 +61,7 @@ class Share:
         try:
             while queue:
                 with suppress(Taken):
-                    queue.popleft()()  # and lets go of the pictures that only it needed
+                    queue.popleft()()  # and lets go of the images that only it needed
                 advance()
         finally:
             _SKIPPING.reset(token)

@@ -17,11 +17,11 @@ from treering_verify.benchmark.harness.memory import peak_memory
 from treering_verify.benchmark.harness.scope import CLEAN, SEEDS, Scope, distorted
 from treering_verify.benchmark.paper import published_geometry as legacy
 from treering_verify.benchmark.paper.published_figures import CLASSIFICATION, SOURCE
-from treering_verify.detection.evidence import weigh
+from treering_verify.detection.evidence import evidence_of
 from treering_verify.detection.verification import DEFAULT_ALPHA
 from treering_verify.generation.generator import DEFAULT_GUIDANCE, DEFAULT_STEPS, initial_noise
 from treering_verify.inversion.decoder import DEFAULTS, Settings, default_method, unstopped
-from treering_verify.inversion.recovery import Pipeline, recover_noise
+from treering_verify.inversion.recovery import InversionOptions, recover_noise
 from treering_verify.media.images import to_pil, to_tensor
 from treering_verify.models import LatentModel, device_of
 from treering_verify.models.sampling import denoise
@@ -153,12 +153,12 @@ def classification(model: LatentModel, scope: Scope) -> Findings:
     )
 
 
-def _pipeline(method: str, settings: Settings | None = None) -> Pipeline:
+def _pipeline(method: str, settings: Settings | None = None) -> InversionOptions:
     """Invert the decoder by a method, then go on with `naive`: the published rules take noise_hat for white noise."""
-    return Pipeline(inversion=method, settings=settings, noise_method="naive")
+    return InversionOptions(inversion=method, settings=settings, noise_method="naive")
 
 
-def _published(method: str, quick: bool) -> Pipeline:
+def _published(method: str, quick: bool) -> InversionOptions:
     settings = unstopped(DEFAULTS[method])
     return _pipeline(method, replace(settings, iterations=2) if quick else settings)
 
@@ -204,25 +204,25 @@ def _random_groups(model: LatentModel, scope: Scope, first: int) -> list[_Group]
         actual = [keys[i % many] for i in range(count)]
         noise = initial_noise(model.latent_shape, range(first + (1 << 20), first + (1 << 20) + count))
         marked = torch.cat([embed(n[None], k) for n, k in zip(noise, actual, strict=True)])
-        strangers = initial_noise(model.latent_shape, range(first + (2 << 20), first + (2 << 20) + count // 4))
+        unmarked = initial_noise(model.latent_shape, range(first + (2 << 20), first + (2 << 20) + count // 4))
 
         @cache
-        def images(marked: torch.Tensor = marked, strangers: torch.Tensor = strangers) -> list[Image.Image]:
-            return [*_render(model, marked), *_render(model, strangers)]
+        def images(marked: torch.Tensor = marked, unmarked: torch.Tensor = unmarked) -> list[Image.Image]:
+            return [*_render(model, marked), *_render(model, unmarked)]
 
         def closed(noise_hat: torch.Tensor, keys: list[Key] = keys) -> list[str]:
-            return [evidence[0].key for evidence in weigh(noise_hat, keys)]
+            return [evidence[0].key for evidence in evidence_of(noise_hat, keys)]
 
         def opened(noise_hat: torch.Tensor, keys: list[Key] = keys) -> list[str]:
             limit = np.log10(DEFAULT_ALPHA)
-            return [e[0].key if e[0].log10_adjusted <= limit else NONE for e in weigh(noise_hat, keys)]
+            return [e[0].key if e[0].log10_adjusted <= limit else NONE for e in evidence_of(noise_hat, keys)]
 
         names, true = [key.name for key in keys], [key.name for key in actual]
         rules = [
             _Rule(f"{many} random keys, closed set", true, names, closed),
-            _Rule(f"{many} random keys, open set", [*true, *[NONE] * len(strangers)], [*names, NONE], opened),
+            _Rule(f"{many} random keys, open set", [*true, *[NONE] * len(unmarked)], [*names, NONE], opened),
         ]
-        total = len(marked) + len(strangers)
+        total = len(marked) + len(unmarked)
         groups += [_Group(attack, images, total, rules) for attack in (CLEAN, "jpeg:quality=10")]
     return groups
 
@@ -242,7 +242,7 @@ def _render(model: LatentModel, noise: torch.Tensor) -> list[Image.Image]:
 
 
 def _recover(
-    model: LatentModel, group: _Group, pipeline: Pipeline, scope: Scope, question: tuple[str, object]
+    model: LatentModel, group: _Group, pipeline: InversionOptions, scope: Scope, question: tuple[str, object]
 ) -> tuple[torch.Tensor, float]:
     """Noise_hat of a group's images, and seconds per image of both inversions."""
     import torch
@@ -263,7 +263,9 @@ def _recover(
     return torch.from_numpy(arrays["noise"]), float(arrays["seconds"])
 
 
-def _peaks(model: LatentModel, picture: Image.Image, methods: dict[str, Pipeline]) -> tuple[tuple[Cell, ...], ...]:
+def _peaks(
+    model: LatentModel, picture: Image.Image, methods: dict[str, InversionOptions]
+) -> tuple[tuple[Cell, ...], ...]:
     lines = []
     for name, pipeline in methods.items():
         settings = pipeline.settings or DEFAULTS[pipeline.inversion]

@@ -85,7 +85,7 @@ def _line(
 ) -> tuple[Cell, ...]:
     error = path.error[-1].tolist()
     above = [e - s for e, s in zip(error, start, strict=True)]
-    full = variant.settings.rehearse or variant.family == BASELINE
+    full = variant.settings.early_stopping or variant.family == BASELINE
     rows += [
         {
             "attack": attack,

@@ -9,7 +9,7 @@ from treering_detectors import mean
 
 from treering_verify.benchmark.harness.inversion_paths import decibels
 from treering_verify.benchmark.harness.scope import SEEDS, Scope, truth
-from treering_verify.detection.evidence import weigh
+from treering_verify.detection.evidence import evidence_of
 from treering_verify.inversion import noise as noise_inversion
 from treering_verify.inversion.decoder import invert
 from treering_verify.inversion.recovery import problem_of
@@ -52,7 +52,7 @@ def noise(model: LatentModel, scope: Scope) -> Findings:
                         noise_hat = _invert(model, latent, method, steps, conditions)
                         seconds = (time.perf_counter() - started) / count
                         error = decibels(noise_hat, known.noise).tolist()
-                        cosine = [e[0].statistic for e in weigh(noise_hat, [key])]
+                        cosine = [e[0].statistic for e in evidence_of(noise_hat, [key])]
                         for i in range(count):
                             rows.append(
                                 {

@@ -27,7 +27,7 @@ INVERSION: dict[str, dict[int, tuple[float, float, float]]] = {
     },
 }
 CLIP_SOURCE = "the same, LaVie on an A100"
-# Seconds of 50 steps and peak memory (MiB; printed in GB), by whether of a clip, our name for the method, and precision.
+# Seconds of 50 steps and peak memory (MiB; printed in GB), by whether of a video, our name for the method, and precision.
 # Hong et al. (2024), tables 1 and S1; gradient: learning rate .1, scheduled; adam: gradient-free, .01, scheduled.
 _MIB = 1e9 / 2**20
 PUBLISHED_COSTS: dict[tuple[bool, str, str], tuple[float, float]] = {

@@ -13,7 +13,7 @@ from treering_verify.benchmark.harness.scope import CLEAN, SEEDS, Scope, distort
 from treering_verify.detection.calibration.build import Training, batch_of, generate_under, learn
 from treering_verify.detection.calibration.scores import classifier_of
 from treering_verify.detection.verification import DEFAULT_ALPHA
-from treering_verify.inversion.recovery import Pipeline, recover_noise
+from treering_verify.inversion.recovery import InversionOptions, recover_noise
 from treering_verify.models import LatentModel
 from treering_verify.report import format_pvalue
 from treering_verify.report.findings import Cell, Figure, Findings, Matrix, Table
@@ -33,15 +33,15 @@ def classifier(model: LatentModel, scope: Scope) -> Findings:
     """Train on generated images of keys that are then thrown away; name the keys of fresh images, marked and not."""
     count, first = scope.images(8, 100), SEEDS["classifier"]
     training = max(8, scope.count or 0) if scope.quick else max(8, count * 3 // 4)
-    family, pipeline = Family.choose(model.latent_shape), Pipeline()
+    family, pipeline = Family.choose(model.latent_shape), InversionOptions()
     keys = [Key.generate(model.latent_shape, name=str(i + 1), seed=first + i) for i in range(_KEYS)]
     pictures: list[Image.Image] = []
     with scope.progress("Images", 2 * training + 2 * count) as advance:
         attacks = (None, *(parse(text) for text in _ATTACKS))
         state = learn(Training(family, training, attacks, first + (1 << 20)), model, pipeline, advance)
         marks = [keys[i % _KEYS] if i < count else None for i in range(2 * count)]
-        for picture in generate_under(marks, first + (2 << 20), model):
-            pictures.append(picture)
+        for image in generate_under(marks, first + (2 << 20), model):
+            pictures.append(image)
             advance()
     trained = classifier_of(family, keys, state)
     actual = [keys[i % _KEYS].name if i < count else trained.classes_[-1] for i in range(2 * count)]

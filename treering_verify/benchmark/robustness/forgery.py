@@ -15,9 +15,9 @@ from treering_detectors import Rate
 from treering_verify.attacks.averaging import add_trace, estimate_trace, subtract_trace
 from treering_verify.attacks.imprinting import erase, imprint, recover, reprompt
 from treering_verify.benchmark.harness.cache import kept
-from treering_verify.benchmark.harness.keyed_images import evidence_of, generate_each
+from treering_verify.benchmark.harness.keyed_images import evidence_of_images, generate_each
 from treering_verify.benchmark.harness.scope import SEEDS, Scope
-from treering_verify.benchmark.harness.unmarked_images import Stranger, strangers
+from treering_verify.benchmark.harness.unmarked_images import UnmarkedImage, draw_unmarked
 from treering_verify.benchmark.robustness.forgery_tables import figure, kinds_table, safe_table, success_table
 from treering_verify.generation.generator import generate
 from treering_verify.media.images import to_pil, to_tensor
@@ -82,7 +82,7 @@ def forgery(model: LatentModel, scope: Scope) -> Findings:
     }
     return Findings(
         "forgery",
-        f"How often does a picture that its key never made reach p <= {ALPHA:g}, and a marked one no longer, by how many "
+        f"How often does an image that its key never made reach p <= {ALPHA:g}, and a marked one no longer, by how many "
         "marked images of the key the attacker has?",
         tuple(_rows(found)),
         (
@@ -92,7 +92,7 @@ def forgery(model: LatentModel, scope: Scope) -> Findings:
         ),
         (figure(succeeded, patterns, tuple(attacks)),),
         seeds=f"{_FIRST} onwards; key i from seed {_FIRST} + i",
-        count=f"{trials} pictures per line, under {keys} keys",
+        count=f"{trials} images per line, under {keys} keys",
     )
 
 
@@ -132,7 +132,7 @@ class Attacker:
 
 @dataclass(frozen=True, eq=False)
 class Victim:
-    """A key, the marked images of it that an attacker may have, and the pictures that are attacked.
+    """A key, the marked images of it that an attacker may have, and the images that are attacked.
 
     Attributes
     ----------
@@ -141,7 +141,7 @@ class Victim:
     number : int
         Which of the pattern's keys.
     trials : int
-        Pictures that are attacked.
+        Images that are attacked.
     """
 
     attacker: Attacker
@@ -175,15 +175,15 @@ class Victim:
         return self._made(_TARGETS, self.trials)
 
     @cached_property
-    def strangers(self) -> list[Stranger]:
-        """Photographs and other pictures, which are to pass for marked ones."""
+    def unmarked(self) -> list[UnmarkedImage]:
+        """Photographs and other images, which are to pass for marked ones."""
         seed = _FIRST + _FOREIGN + (self.number << 12)
-        return list(strangers(self.model, self.trials, seed, attacked=False))
+        return list(draw_unmarked(self.model, self.trials, seed, attacked=False))
 
     @property
     def foreign(self) -> list[Image.Image]:
         """These, without what they are."""
-        return [one.picture for one in self.strangers]
+        return [one.image for one in self.unmarked]
 
     @cached_property
     def marked_noise(self) -> torch.Tensor:
@@ -197,7 +197,7 @@ class Victim:
 
     @cached_property
     def foreign_noise(self) -> torch.Tensor:
-        """Noise of the foreign pictures."""
+        """Noise of the foreign images."""
         return _recovered(self.model, self.foreign)
 
     def sample(self, trial: int, count: int) -> list[int]:
@@ -272,24 +272,24 @@ ATTACKS: dict[str, Callable[[Victim, int], tuple[list[Image.Image], list[Image.I
     "subtract trace, a key per image": partial(_subtract_trace, mixed=True),
     "erase": _erase,
 }
-"""(victim, marked images) -> the pictures before and after, one for each trial."""
+"""(victim, marked images) -> the images before and after, one for each trial."""
 
 FORGES = {name: not name.startswith(("subtract trace", "erase")) for name in ATTACKS}
 """Whether an attack succeeds where the key is found, or where it is not."""
 
 _PUT = ("imprint", "imprint, redrawn", "add trace", "add trace, doubled")
-"""Forgeries that begin with a foreign picture."""
+"""Forgeries that begin with a foreign image."""
 
 
 def _measured(scope: Scope, weights: str, victim: Victim, attack: str, count: int) -> Arrays:
     def work() -> Arrays:
         before, after = ATTACKS[attack](victim, count)
-        found = list(evidence_of(victim.model, after, [victim.key] * len(after)))
+        found = list(evidence_of_images(victim.model, after, [victim.key] * len(after)))
         return {
             "log10_pvalue": np.array([log10 for log10, _ in found]),
             "statistic": np.array([statistic for _, statistic in found]),
             "psnr": np.array([_psnr(a, b) for a, b in zip(before, after, strict=True)]),
-            "picture": np.array([one.kind for one in victim.strangers] if attack in _PUT else [""] * victim.trials),
+            "image": np.array([one.kind for one in victim.unmarked] if attack in _PUT else [""] * victim.trials),
         }
 
     facts = (weights, __version__, _FIRST, _PLAIN, victim.pattern, victim.number, victim.trials, victim.most)
@@ -301,13 +301,13 @@ def _succeeded(attack: str, arrays: Arrays) -> NDArray[np.bool_]:
 
 
 def _by_kind(found: dict[tuple[str, str, int], Arrays]) -> dict[tuple[str, str, int, str], Rate]:
-    """Success of forgeries on each kind of foreign picture."""
+    """Success of forgeries on each kind of foreign image."""
     return {
         (*line, str(kind)): Rate(int(_succeeded(line[1], arrays)[chosen].sum()), int(chosen.sum()))
         for line, arrays in found.items()
         if line[1] in _PUT
-        for kind in np.unique(arrays["picture"])
-        for chosen in [arrays["picture"] == kind]
+        for kind in np.unique(arrays["image"])
+        for chosen in [arrays["image"] == kind]
     }
 
 
@@ -329,7 +329,7 @@ def _pixels(pictures: Sequence[Image.Image]) -> torch.Tensor:
 
 
 def _psnr(before: Image.Image, after: Image.Image) -> float:
-    """Peak signal-to-noise ratio in dB; 100 for equal pictures."""
+    """Peak signal-to-noise ratio in dB; 100 for equal images."""
     error = float(np.mean((np.asarray(before, dtype=np.float64) - np.asarray(after, dtype=np.float64)) ** 2))
     return 10 * float(np.log10(255**2 / error)) if error else 100.0
 

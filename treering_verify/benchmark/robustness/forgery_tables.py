@@ -69,7 +69,7 @@ def safe_table(succeeded: Mapping[Line, Rate], patterns: Sequence[str], forges: 
         ("pattern", "attack", "against", "safe", "success there", "no longer safe", "success there", "safe, proven"),
         tuple(lines),
         f"Safe: with so many marked images of the key, and with fewer, the attack succeeds on less than {100 * SAFE:.0f} % "
-        "of pictures; proven: the upper end of the interval is below that too. 'not even 0': more succeed, or could, "
+        "of images; proven: the upper end of the interval is below that too. 'not even 0': more succeed, or could, "
         "without any marked image. Change the key before it has marked more. Only counts that were tried are named.",
     )
 
@@ -85,19 +85,19 @@ def success_table(
             (pattern, attack, _what(forges[attack]), count, rate, *_medians(medians[pattern, attack, count]))
             for (pattern, attack, count), rate in succeeded.items()
         ),
-        "Forgery succeeds at p <= 1e-6, removal at p > 1e-6, without search. Intervals: 95 % Clopper-Pearson; pictures "
-        "attacked with the same leaked images are not quite independent. PSNR: median, against the picture before; a "
-        "reprompted picture is another one. With 0 marked images the attacker uses unmarked ones: what succeeds then is no "
+        "Forgery succeeds at p <= 1e-6, removal at p > 1e-6, without search. Intervals: 95 % Clopper-Pearson; images "
+        "attacked with the same leaked images are not quite independent. PSNR: median, against the image before; a "
+        "reprompted image is another one. With 0 marked images the attacker uses unmarked ones: what succeeds then is no "
         "attack's doing.",
     )
 
 
 def kinds_table(succeeded: Mapping[tuple[str, str, int, str], Rate]) -> Table:
-    """Forgeries on foreign pictures, by what these are."""
+    """Forgeries on foreign images, by what these are."""
     kinds = sorted({kind for *_, kind in succeeded})
     lines = dict.fromkeys((pattern, attack, count) for pattern, attack, count, _ in succeeded)
     return Table(
-        "Forgeries by what the foreign picture is",
+        "Forgeries by what the foreign image is",
         ("pattern", "attack", "marked images", *kinds),
         tuple((*line, *(succeeded.get((*line, kind)) for kind in kinds)) for line in lines),
         "What the model could have drawn takes a mark; a photograph or a texture comes back from it as something else.",

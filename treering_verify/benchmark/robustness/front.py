@@ -1,4 +1,4 @@
-"""The front between detection and pictures: pattern, annulus and channels, each measured for evidence and for its cost."""
+"""The front between detection and images: pattern, annulus and channels, each measured for evidence and for its cost."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from treering_detectors import Rate
 
 from treering_verify.benchmark.harness.cache import kept
 from treering_verify.benchmark.harness.image_quality import COST_HEADER, COST_NOTE, Cost, cost, keys_among, rendered
-from treering_verify.benchmark.harness.keyed_images import evidence_of
+from treering_verify.benchmark.harness.keyed_images import evidence_of_images
 from treering_verify.benchmark.harness.scope import SEEDS, Scope, distorted
 from treering_verify.errors import UsageError
 from treering_verify.media.images import to_pil
@@ -34,7 +34,7 @@ _CENTRE_OUTER = (5, 7, 10)
 
 
 def front(model: LatentModel, scope: Scope) -> Findings:
-    """Mark the same seeds by keys of every variant; judge them attacked, and compare their pictures with unmarked ones."""
+    """Mark the same seeds by keys of every variant; judge them attacked, and compare their images with unmarked ones."""
     count = scope.images(4, 48)
     attacks = _ATTACKS[:1] if scope.quick else _ATTACKS
     families = variants(model.latent_shape, quick=scope.quick)
@@ -58,7 +58,7 @@ def front(model: LatentModel, scope: Scope) -> Findings:
         row["on_front"] = chosen
     return Findings(
         "front",
-        "Which pattern, annulus and channels leave the most evidence for the least cost to the picture?",
+        "Which pattern, annulus and channels leave the most evidence for the least cost to the image?",
         tuple(rows),
         (_table(rows, attacks, count),),
         (_figure(rows[1:]),),
@@ -130,7 +130,9 @@ def _measure(
         own = [keys[i // share] for i in range(len(seeds))]
         pictures = [to_pil(image) for image in images]
         for attack in attacks:
-            found[attack] = np.array([log10 for log10, _ in evidence_of(model, distorted(pictures, attack), own)])
+            found[attack] = np.array(
+                [log10 for log10, _ in evidence_of_images(model, distorted(pictures, attack), own)]
+            )
     price = cost(images, twins[0], others, labels)
     return {**found, "cost": np.array([price.paired, price.diversity, price.distance, price.symmetry])}
 

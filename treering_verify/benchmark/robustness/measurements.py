@@ -1,4 +1,4 @@
-"""What `robustness` measures, and how: batches of pictures under every condition, each kept, so that a run can go on."""
+"""What `robustness` measures, and how: batches of images under every condition, each kept, so that a run can go on."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from treering_verify.benchmark.harness.conditions import Condition
 from treering_verify.benchmark.harness.image_quality import Cost, cost, keys_among, rendered
 from treering_verify.benchmark.harness.keyed_images import generate_each
 from treering_verify.benchmark.harness.scope import CLEAN, SEEDS, Scope
-from treering_verify.benchmark.harness.trials import KEYS, Rivals, nearest_rivals, recover, weigh_each
+from treering_verify.benchmark.harness.trials import KEYS, Rivals, evidence_of_each, nearest_rivals, recover
 from treering_verify.benchmark.harness.unmarked_images import Crowd
 from treering_verify.detection.calibration.scores import PUBLISHED
-from treering_verify.inversion.recovery import Pipeline
+from treering_verify.inversion.recovery import InversionOptions
 from treering_verify.models import LatentModel
 from treering_verify.models.weights import fingerprint
 from treering_verify.version import __version__
@@ -78,7 +78,7 @@ class Task:
     searched: bool = True
     searched_unmarked: tuple[str, ...] = ()
     method: str = DEFAULT
-    pipeline: Pipeline = field(default_factory=Pipeline)
+    pipeline: InversionOptions = field(default_factory=InversionOptions)
 
     @property
     def patterns(self) -> tuple[str, ...]:
@@ -98,13 +98,13 @@ class Measurements:
     Attributes
     ----------
     marked : dict
-        (pattern, method, attack) -> arrays of `weigh_each` and `nearest_rivals`, one value an image.
+        (pattern, method, attack) -> arrays of `evidence_of_each` and `nearest_rivals`, one value an image.
     unmarked : dict
-        (pattern, attack) -> arrays of `weigh_each`, each image under a fresh key.
+        (pattern, attack) -> arrays of `evidence_of_each`, each image under a fresh key.
     null : dict
         Pattern -> published statistics of clean unmarked images that are in none of the others.
     costs : dict
-        Pattern, or "unmarked" -> what it costs the picture.
+        Pattern, or "unmarked" -> what it costs the image.
     kinds : list
         What the unmarked images are.
     """
@@ -127,14 +127,14 @@ def measure(model: LatentModel, scope: Scope, tasks: Sequence[Task], calibration
     calibration : int
         Clean unmarked images that fix the thresholds of published statistics.
     pictured : int
-        Images of each pattern whose pictures are compared.
+        Images of each pattern whose images are compared.
     """
     scope.help_with("Batches", lambda: _Bench(model, scope, tuple(tasks)).steps(calibration, pictured))
     bench = _Bench(model, scope, tuple(tasks))
     steps = deque(bench.steps(calibration, pictured))
     with scope.progress("Batches", len(steps)) as advance:
         while steps:
-            steps.popleft()()  # and lets go of the pictures that only it needed
+            steps.popleft()()  # and lets go of the images that only it needed
             advance()
     return Measurements(
         {name: _joined(parts) for name, parts in bench.marked.items()},
@@ -159,11 +159,11 @@ class _Bench:
         self.kinds: list[NDArray[Any]] = []
 
     def steps(self, calibration: int, pictured: int) -> Iterator[Callable[[], None]]:
-        """All of them, neighbours sharing pictures."""
+        """All of them, neighbours sharing images."""
         yield from self.on_marked()
         yield from self.on_unmarked()
         yield from self.on_null(calibration)
-        yield from self.on_pictures(pictured)
+        yield from self.on_images(pictured)
 
     # --- marked images ------------------------------------------------------------------------------------------------
 
@@ -197,7 +197,7 @@ class _Bench:
             keys, pictures = marked()
             processed = task.condition.apply(pictures[: len(chosen)], chosen, self.model)
             found = recover(self.model, processed, task.pipeline, published=task.published)
-            answers = weigh_each(self.model, found, keys[: len(chosen)], searched=searched)
+            answers = evidence_of_each(self.model, found, keys[: len(chosen)], searched=searched)
             return {**answers, **nearest_rivals(found, rivals())}
 
         facts = (*self.facts, task.condition.attack, chosen, task.published, searched, task.pipeline, KEYS)
@@ -227,13 +227,13 @@ class _Bench:
         searched = [pattern for pattern in task.patterns if task.searches(pattern, marked=False)]
 
         def work() -> Arrays:
-            plain = [one.picture for one in pictures.some(chosen)]
+            plain = [one.image for one in pictures.some(chosen)]
             processed = task.condition.apply(plain, chosen, self.model)
             found = recover(self.model, processed, task.pipeline, published=task.published)
             answers: Arrays = {}
             for pattern in task.patterns:
                 keys = self._fresh_keys(pattern, first_key, chosen)
-                arrays = weigh_each(self.model, found, keys, searched=pattern in searched)
+                arrays = evidence_of_each(self.model, found, keys, searched=pattern in searched)
                 answers.update({f"{pattern}|{name}": values for name, values in arrays.items()})
             return answers
 
@@ -261,12 +261,12 @@ class _Bench:
 
     def _calibrate(self, patterns: tuple[str, ...], batch: range, pictures: Crowd) -> None:
         def work() -> Arrays:
-            plain = [one.picture for one in pictures.some(batch)]
-            found = recover(self.model, plain, Pipeline(), published=True)
+            plain = [one.image for one in pictures.some(batch)]
+            found = recover(self.model, plain, InversionOptions(), published=True)
             answers: Arrays = {}
             for pattern in patterns:
                 keys = self._fresh_keys(pattern, _FIRST + _CALIBRATION_KEYS, batch)
-                arrays = weigh_each(self.model, found, keys, searched=False)
+                arrays = evidence_of_each(self.model, found, keys, searched=False)
                 answers.update({f"{pattern}|{name}": arrays[name] for name in PUBLISHED})
             return answers
 
@@ -274,9 +274,9 @@ class _Bench:
         for pattern in patterns:
             self.null.setdefault(pattern, []).append({name: arrays[f"{pattern}|{name}"] for name in PUBLISHED})
 
-    # --- pictures -----------------------------------------------------------------------------------------------------
+    # --- images -----------------------------------------------------------------------------------------------------
 
-    def on_pictures(self, count: int) -> Iterator[Callable[[], None]]:
+    def on_images(self, count: int) -> Iterator[Callable[[], None]]:
         seeds, others = (range(_FIRST + place, _FIRST + place + count) for place in (_COST, _OTHERS))
         unmarked = cache(lambda: (rendered(self.model, (), seeds), rendered(self.model, (), others)))
         for pattern in (UNMARKED, *self.patterns):
@@ -295,7 +295,7 @@ class _Bench:
             found = cost(images, twins, others, labels)
             return {"cost": np.array([found.paired, found.diversity, found.distance, found.symmetry])}
 
-        arrays = kept(self.scope.folder, "robustness-pictures", (*self.facts, pattern, seeds, many), work)
+        arrays = kept(self.scope.folder, "robustness-images", (*self.facts, pattern, seeds, many), work)
         self.costs[pattern] = Cost(*map(float, arrays["cost"]))
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from treering_detectors import Rate
 
 from treering_verify.benchmark.harness.cache import kept
-from treering_verify.benchmark.harness.keyed_images import evidence_of, generate_each, noise_of
+from treering_verify.benchmark.harness.keyed_images import evidence_of_images, generate_each, noise_of
 from treering_verify.benchmark.harness.scope import CLEAN, SEEDS, Scope, distorted
 from treering_verify.generation.generator import generate
 from treering_verify.models import LatentModel
@@ -18,7 +18,7 @@ from treering_verify.models.weights import fingerprint
 from treering_verify.report import format_pvalue
 from treering_verify.report.findings import Cell, Findings, Table
 from treering_verify.version import __version__
-from treering_verify.watermark.embedding import weigh_key
+from treering_verify.watermark.embedding import key_evidence
 from treering_verify.watermark.keys.key import Family, Key
 from treering_verify.watermark.patterns import PATTERNS
 
@@ -109,8 +109,8 @@ def _evidence(
     marked = generate_each(model, keys[:count], seeds, lambda: None)
     found = {}
     for attack in attacks:
-        found[f"marked {attack}"] = np.array(list(evidence_of(model, distorted(marked, attack), keys[:count])))
+        found[f"marked {attack}"] = np.array(list(evidence_of_images(model, distorted(marked, attack), keys[:count])))
         noise_hat = torch.from_numpy(unmarked[attack])
-        null = [weigh_key(noise_hat[i // _FRESH_KEYS][None], key)[0] for i, key in enumerate(keys[count:])]
+        null = [key_evidence(noise_hat[i // _FRESH_KEYS][None], key)[0] for i, key in enumerate(keys[count:])]
         found[f"unmarked {attack}"] = np.array([(e.log10_pvalue, e.statistic) for e in null])
     return found

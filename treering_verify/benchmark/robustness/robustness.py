@@ -1,4 +1,4 @@
-"""What survives: every pattern under every attack, by thresholds fixed beforehand, and what each costs the picture."""
+"""What survives: every pattern under every attack, by thresholds fixed beforehand, and what each costs the image."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from treering_verify.benchmark.robustness.tables import (
 from treering_verify.detection.calibration.scores import CHI_SQUARE, DISTANCE
 from treering_verify.inversion import decoder as decoder_inversion
 from treering_verify.inversion import noise as noise_inversion
-from treering_verify.inversion.recovery import Pipeline
+from treering_verify.inversion.recovery import InversionOptions
 from treering_verify.models import LatentModel
 from treering_verify.report.findings import Findings
 from treering_verify.watermark.patterns import PATTERNS
@@ -38,14 +38,14 @@ from treering_verify.watermark.patterns import PATTERNS
 _CURVES = ("random", "rings", "mixed-rings", "centre-signs")
 # The default pattern: it is measured on most images, and inversion methods are compared with it.
 _MAIN = "random"
-_METHODS: dict[str, Pipeline] = {
-    "encoder": Pipeline(inversion="encoder"),
-    "forward-step": Pipeline(inversion="forward-step"),
-    "anderson": Pipeline(inversion="anderson"),
-    "adam": Pipeline(inversion="adam"),
-    "default, naive": Pipeline(noise_method="naive"),
-    "default, exact": Pipeline(noise_method="exact"),
-    "encoder, naive, 50 steps": Pipeline(inversion="encoder", noise_method="naive", steps=50),
+_METHODS: dict[str, InversionOptions] = {
+    "encoder": InversionOptions(inversion="encoder"),
+    "forward-step": InversionOptions(inversion="forward-step"),
+    "anderson": InversionOptions(inversion="anderson"),
+    "adam": InversionOptions(inversion="adam"),
+    "default, naive": InversionOptions(noise_method="naive"),
+    "default, exact": InversionOptions(noise_method="exact"),
+    "encoder, naive, 50 steps": InversionOptions(inversion="encoder", noise_method="naive", steps=50),
 }
 # All patterns but the main one take a fifth of the images, inversion methods and each strength of a curve a 31st, a batch
 # of 16: some 50,000 inversions at the full count of 500. With a fifth for all it would be 150,000.
@@ -76,7 +76,7 @@ def robustness(model: LatentModel, scope: Scope) -> Findings:
     return Findings(
         "robustness",
         "What do attacks leave of each pattern's evidence, what do they make of unmarked images, and what does each pattern "
-        "cost the picture?",
+        "cost the image?",
         tuple(_rows(found)),
         (
             summary_table(found, conditions, patterns, (*left_out, *missing)),
@@ -108,10 +108,10 @@ def _curves(wanted: tuple[Scale, ...], model: LatentModel) -> tuple[tuple[Scale,
     return tuple(usable), tuple(left_out)
 
 
-def _methods(model: LatentModel, *, quick: bool) -> dict[str, Pipeline]:
+def _methods(model: LatentModel, *, quick: bool) -> dict[str, InversionOptions]:
     """Return the inversions to compare, without those that the default is or that another one is too."""
     refined = model.refine is not None
-    seen = {_resolved(model, Pipeline(), refined)}
+    seen = {_resolved(model, InversionOptions(), refined)}
     chosen = {}
     for name, pipeline in list(_METHODS.items())[: 1 if quick else None]:
         resolved = _resolved(model, pipeline, refined)
@@ -121,7 +121,7 @@ def _methods(model: LatentModel, *, quick: bool) -> dict[str, Pipeline]:
     return chosen
 
 
-def _resolved(model: LatentModel, pipeline: Pipeline, refined: bool) -> Pipeline:
+def _resolved(model: LatentModel, pipeline: InversionOptions, refined: bool) -> InversionOptions:
     if pipeline.inversion == decoder_inversion.AUTO:
         pipeline = replace(pipeline, inversion=decoder_inversion.default_method(refined=refined))
     if pipeline.noise_method == noise_inversion.AUTO:

@@ -30,7 +30,7 @@ from treering_verify.report.findings import Cell, Table
 from treering_verify.watermark.patterns import PATTERNS
 
 DETECTORS = (EXACT, SEARCHED, CHI_SQUARE, DISTANCE)
-LEFT = "exact, blank pictures left out"
+LEFT = "exact, blank images left out"
 _NOTHING: Scores = np.empty(0)
 _PERCENT = {0.01: "1 %", 0.001: "0.1 %"}
 
@@ -61,7 +61,7 @@ def of_what_is_left(found: Measurements, pattern: str, attack: str) -> Series | 
 def as_verified(found: Measurements, pattern: str, condition: Condition) -> Series | None:
     """Scores of verify's default, or a lower bound of them.
 
-    Where pixels move, those of the search; elsewhere those of the picture as it is, at the share of alpha that the search
+    Where pixels move, those of the search; elsewhere those of the image as it is, at the share of alpha that the search
     leaves it, though verify would go on to search where that is not enough.
     """
     if not PATTERNS[pattern].searched:
@@ -78,7 +78,7 @@ def as_verified(found: Measurements, pattern: str, condition: Condition) -> Seri
 def summary_table(
     found: Measurements, conditions: Sequence[Condition], patterns: Sequence[str], left_out: Sequence[str]
 ) -> Table:
-    """Mean over the conditions, a line for each pattern and detector, and what the pattern costs the picture."""
+    """Mean over the conditions, a line for each pattern and detector, and what the pattern costs the image."""
     lines: list[tuple[Cell, ...]] = []
     for pattern in patterns:
         for detector in (EXACT, LEFT, *DETECTORS[1:]):
@@ -108,7 +108,7 @@ def summary_table(
         "are too few for the rate. FPR: among unmarked images, processed alike. Rates count all conditions together, with "
         "95 % Clopper-Pearson intervals, a little too narrow as the images are the same under each. Named: own key "
         f"nearest among {KEYS}; not measured for patterns of keystreams and codes. With search: verify's default, searched "
-        "where pixels move, and elsewhere the picture as it is at half of alpha; unmarked images are searched under one "
+        "where pixels move, and elsewhere the image as it is at half of alpha; unmarked images are searched under one "
         f"pattern only. {COST_NOTE}"
     )
     shares = {condition.name: blank_share(found, patterns, condition.attack) for condition in conditions}
@@ -246,7 +246,7 @@ def tree_ring_table(found: Measurements, compared: Sequence[Condition], patterns
         tuple(lines),
         f"Published: {published.TREE_RING}, on another model, against unmarked generated images. Ours: against unmarked "
         "photographs and others, processed alike. Our crop keeps .75 of each side, theirs of the area; our noise is "
-        "clipped, theirs wraps. With search: where pixels move; elsewhere the picture as it is, at half of alpha.",
+        "clipped, theirs wraps. With search: where pixels move; elsewhere the image as it is, at half of alpha.",
     )
 
 

@@ -21,17 +21,15 @@ from treering_verify.benchmark.harness.memory import fresh_process
 from treering_verify.benchmark.harness.scope import SEEDS, Scope
 from treering_verify.benchmark.speed.engines import clusters_here, engine_lines, has_ray, measure_engines
 from treering_verify.benchmark.speed.null_model import NULL_PIPELINE, NullModel
-from treering_verify.detection.screening import Passes
+from treering_verify.detection.screening import Screening
 from treering_verify.generation.generator import generate
-from treering_verify.inversion.recovery import Pipeline
+from treering_verify.inversion.recovery import InversionOptions
 from treering_verify.models import LatentModel
 from treering_verify.report.findings import Findings, Table
 from treering_verify.watermark.keys.key import Key
 
 _BATCH = 16
-_PICTURES = (
-    64  # different pictures of the null audits; each file is one of them, and unlike all others in its last bytes
-)
+_PICTURES = 64  # different images of the null audits; each file is one of them, and unlike all others in its last bytes
 _ROUNDS = 3
 
 
@@ -93,7 +91,7 @@ def _engines(model: LatentModel, scope: Scope) -> list[dict[str, Any]]:
     null, key = NullModel(), SEEDS["audit"]
     judges = {"null engine": Judge.of(Key.generate(null.latent_shape, seed=key), null, 1e-6, NULL_PIPELINE)}
     if not scope.quick:
-        judges["model"] = Judge.of(Key.generate(model.latent_shape, seed=key), model, 1e-6, Pipeline())
+        judges["model"] = Judge.of(Key.generate(model.latent_shape, seed=key), model, 1e-6, InversionOptions())
     counts = {"null engine": scope.images(200, 4000), "model": scope.images(_BATCH, 4 * _BATCH)}
     found: list[dict[str, Any]] = []
     with scope.progress("Engines", len(judges)) as advance, tempfile.TemporaryDirectory() as folder:
@@ -108,7 +106,7 @@ def _engines(model: LatentModel, scope: Scope) -> list[dict[str, Any]]:
 def _throughput(model: LatentModel, count: int, rounds: int, advance: Any) -> list[dict[str, float]]:
     first = SEEDS["audit"]
     key = Key.generate(model.latent_shape, seed=first)
-    judge = Judge.of(key, model, 1e-6, Pipeline())
+    judge = Judge.of(key, model, 1e-6, InversionOptions())
     turns = []
     with tempfile.TemporaryDirectory() as folder:
         images = Path(folder) / "images"
@@ -123,15 +121,15 @@ def _throughput(model: LatentModel, count: int, rounds: int, advance: Any) -> li
                 judge_batch(judge, readings[start : start + _BATCH])
             bare = time.perf_counter() - begun
             turn: dict[str, float] = {"round": number, "bare": bare}
-            for name, passes in (("audit", None), ("two", Passes())):
+            for name, screening in (("audit", None), ("two", Screening())):
                 watched = _Watched(model)
                 begun = time.perf_counter()
                 output = Path(folder) / f"{name}-{number}"
-                judging = Judge.of(key, watched, 1e-6, Pipeline(), passes)
+                judging = Judge.of(key, watched, 1e-6, InversionOptions(), screening)
                 run = run_audit(Inputs((str(images),)), judging, output, Options(batch_size=_BATCH))
                 assert len(list(run)) == 1
                 turn[name] = time.perf_counter() - begun
-                if passes is None:
+                if screening is None:
                     turn["start"] = watched.first - begun
             turns.append(turn)
             advance()

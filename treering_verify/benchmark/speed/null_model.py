@@ -1,6 +1,6 @@
 """The null engine: a model that costs next to nothing, to measure and test everything around a model.
 
-It has no weights and knows nothing of pictures: the latent is the picture's cell means, their channels turned into four,
+It has no weights and knows nothing of images: the latent is the image's cell means, their channels turned into four,
 and the noise is the latent itself. p-values under it are exact as ever; no mark can be made or found with it.
 """
 
@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from treering_verify.inversion.recovery import Pipeline
+from treering_verify.inversion.recovery import InversionOptions
 from treering_verify.models import Condition, Timestep
 from treering_verify.models.protocol import NoiseEstimator
 
 if TYPE_CHECKING:
     import torch
 
-NULL_PIPELINE = Pipeline(inversion="encoder", steps=0)
+NULL_PIPELINE = InversionOptions(inversion="encoder", steps=0)
 """Encoder only, no diffusion step."""
 
 

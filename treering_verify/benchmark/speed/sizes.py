@@ -1,6 +1,6 @@
 """Decoder inversion at the size that people use: time and peak memory of each method on Stable Diffusion's autoencoder.
 
-Of one picture, and of a clip whose frames it decodes one by one, as LaVie's does.
+Of one image, and of a video whose frames it decodes one by one, as LaVie's does.
 
 Its weights are random: no others can be had where this is built, and neither time nor memory depends on what they are.
 Errors do, and none are given. It runs on a GPU where there is one, which is what it is for; on a processor it takes hours.
@@ -48,20 +48,20 @@ _CLIP_METHODS = ("encoder", "forward-step", "adam", "gradient")
 
 @dataclass(frozen=True)
 class Size:
-    """An autoencoder, its pictures and clips: channels of its stages, blocks in each, latent channels, pixels on a side.
+    """An autoencoder, its images and videos: channels of its stages, blocks in each, latent channels, pixels on a side.
 
-    A clip: frames, height and width.
+    A video: frames, height and width.
     """
 
     channels: tuple[int, ...]
     layers: int
     latent_channels: int
     pixels: int
-    clip: tuple[int, int, int]
+    video: tuple[int, int, int]
 
     @property
     def tile(self) -> int:
-        """Side of the tiles that are measured beside whole pictures."""
+        """Side of the tiles that are measured beside whole images."""
         return self.pixels // 2
 
 
@@ -71,12 +71,12 @@ _SMALL = Size((8, 8), 1, 4, 32, (2, 16, 32))
 
 @dataclass(frozen=True)
 class Case:
-    """A method, the networks' precision, the side of tiles in pixels (0: whole pictures), and whether it is of a clip."""
+    """A method, the networks' precision, the side of tiles in pixels (0: whole images), and whether it is of a video."""
 
     method: str
     precision: str = "float32"
     tile: int = 0
-    clip: bool = False
+    video: bool = False
 
     def settings(self, steps: int) -> Settings:
         """Return settings for exactly so many steps: random weights would stop a method anywhere."""
@@ -84,7 +84,7 @@ class Case:
 
 
 def cases(size: Size, precisions: tuple[str, ...]) -> list[Case]:
-    """Every method that needs nothing trained, in each precision; some on tiles, and some on a clip, likewise.
+    """Every method that needs nothing trained, in each precision; some on tiles, and some on a video, likewise.
 
     The dearest come last, for whoever has not the time for all.
     """
@@ -93,12 +93,12 @@ def cases(size: Size, precisions: tuple[str, ...]) -> list[Case]:
     dearest = [Case(method, precision) for precision in precisions for method in _DEAREST]
     tiles = [Case(method, "float32", size.tile) for method in ("encoder", "forward-step", "gradient")]
     lowered = [p for p in precisions if p != "bfloat16"]  # on a GPU it costs what float16 does
-    return whole + tiles + [Case(method, p, clip=True) for p in lowered for method in _CLIP_METHODS] + dearest
+    return whole + tiles + [Case(method, p, video=True) for p in lowered for method in _CLIP_METHODS] + dearest
 
 
 def shape_of(size: Size, case: Case) -> tuple[int, int, int]:
-    """Channels, height and width of what is inverted; a clip's frames lie one after another along the channels."""
-    frames, height, width = size.clip if case.clip else (1, size.pixels, size.pixels)
+    """Channels, height and width of what is inverted; a video's frames lie one after another along the channels."""
+    frames, height, width = size.video if case.video else (1, size.pixels, size.pixels)
     return 3 * frames, height, width
 
 
@@ -124,7 +124,7 @@ def autoencoder_at(size: Size, device: str) -> Any:
 
 
 def problem_at(size: Size, case: Case, device: str) -> Problem:
-    """Pose one picture, or clip, of noise; the networks' passes run on the device."""
+    """Pose one image, or video, of noise; the networks' passes run on the device."""
     import torch
 
     vae = autoencoder_at(size, device)
@@ -136,7 +136,7 @@ def problem_at(size: Size, case: Case, device: str) -> Problem:
     def raise_(z: torch.Tensor) -> torch.Tensor:
         return decode(vae, z.to(device), case.tile).to(z.device)
 
-    if not case.clip:
+    if not case.video:
         return in_precision(Problem(image, lower, raise_), case.precision)
     frames = Problem(image, by_frame(lower, 3), by_frame(raise_, size.latent_channels))
     return in_precision(frames, case.precision)
@@ -149,7 +149,7 @@ def work(size: Size, case: Case, device: str, steps: int) -> Callable[[], object
 
 
 def sizes(model: LatentModel, scope: Scope) -> Findings:
-    """Time and measure each method on Stable Diffusion's autoencoder, pictures and a clip; the model plays no part."""
+    """Time and measure each method on Stable Diffusion's autoencoder, images and a video; the model plays no part."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -181,15 +181,15 @@ def sizes(model: LatentModel, scope: Scope) -> Findings:
         for row in rows
     ]
     header = ("frames", "method", "precision", "tiles", "s to start", "s a step", "s by default (steps)")
-    frames, height, width = size.clip
+    frames, height, width = size.video
     table = Table(
-        f"Decoder inversion of one picture of {size.pixels} x {size.pixels} pixels, and of a clip of {frames} frames of "
+        f"Decoder inversion of one image of {size.pixels} x {size.pixels} pixels, and of a video of {frames} frames of "
         f"{height} x {width}, {device}",
         (*header, f"s, {_BUDGET} steps", f"published s, {_BUDGET} steps", "peak (MiB)", "published peak (MiB)"),
         tuple(lines),
         "Random weights, so no errors; stops are off. Peak: above the loaded model, "
         f"{'by the allocator' if device == 'cuda' else 'live tensors in a process of its own'}; empty: out of memory. "
-        f"Published: {SOURCE}; clips: {CLIP_SOURCE}; on other cards, and the peak as they count it.",
+        f"Published: {SOURCE}; videos: {CLIP_SOURCE}; on other cards, and the peak as they count it.",
     )
     return Findings(
         "sizes",
@@ -197,7 +197,7 @@ def sizes(model: LatentModel, scope: Scope) -> Findings:
         "named below plays no part.",
         tuple(rows),
         (table,),
-        seeds="0, weights and picture",
+        seeds="0, weights and image",
         count=f"1, median of up to {repeats} runs",
         device=device,
     )
@@ -229,7 +229,7 @@ def _row(size: Size, case: Case, device: str, measured: dict[str, NDArray[np.flo
         step = max(0.0, (seconds[1] - seconds[0]) / (few[1] - few[0]))
         start = max(0.0, start - few[0] * step)
     theirs = size is STABLE_DIFFUSION and not case.tile
-    published = PUBLISHED_COSTS.get((case.clip, case.method, case.precision)) if theirs else None
+    published = PUBLISHED_COSTS.get((case.video, case.method, case.precision)) if theirs else None
     channels, height, width = shape_of(size, case)
     return {
         "frames": channels // 3,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from treering_verify.benchmark.harness.scope import SEEDS, Scope
 from treering_verify.detection.verification import verify_many
 from treering_verify.generation.generator import generate
-from treering_verify.inversion.recovery import Pipeline
+from treering_verify.inversion.recovery import InversionOptions
 from treering_verify.models import LatentModel
 from treering_verify.report.findings import Findings, Table
 from treering_verify.watermark.keys.key import Key
@@ -38,7 +38,7 @@ def throughput(model: LatentModel, scope: Scope) -> Findings:
             timing = {}
             for name, batch_size in (("batch", _SIZE), ("single", 1)):
                 started = time.perf_counter()
-                list(verify_many(images, key, model=model, pipeline=Pipeline(batch_size=batch_size)))
+                list(verify_many(images, key, model=model, pipeline=InversionOptions(batch_size=batch_size)))
                 timing[name] = (time.perf_counter() - started) / _SIZE
             rows.append({"round": number, **timing, "ratio": timing["single"] / timing["batch"]})
             advance()

@@ -16,9 +16,9 @@ from treering_detectors import mean
 
 from treering_verify.benchmark.harness.inversion_paths import decibels
 from treering_verify.benchmark.harness.scope import SEEDS, Scope, Truth, truth
-from treering_verify.detection.evidence import weigh
+from treering_verify.detection.evidence import evidence_of
 from treering_verify.errors import UsageError
-from treering_verify.inversion.recovery import Pipeline, recover_noise
+from treering_verify.inversion.recovery import InversionOptions, recover_noise
 from treering_verify.models import Condition, LatentModel, Timestep, device_of
 from treering_verify.models.compiling import compile_networks
 from treering_verify.models.precision import autocasting
@@ -82,7 +82,7 @@ def whole_way(model: LatentModel, key: Key, known: Truth, scope: Scope) -> tuple
     with scope.progress("Precisions", len(chosen)) as advance:
         for way in chosen:
             found, seconds, seconds_first = _recovered(compiled if way.compiled and compiled else model, pixels, way)
-            evidence = [e[0] for e in weigh(found, [key])]
+            evidence = [e[0] for e in evidence_of(found, [key])]
             log10, error = [e.log10_pvalue for e in evidence], decibels(found, noise).tolist()
             first = first or (found, log10, error)
             agreement = decibels(found, first[0]).tolist() if found is not first[0] else []
@@ -142,7 +142,7 @@ def _recovered(model: LatentModel, pixels: torch.Tensor, way: Way) -> tuple[torc
     """noise_hat, seconds an image when warm, and seconds of the first batch."""
     import torch
 
-    chosen, pipeline = _lowered(model, way.network), Pipeline(precision=way.autoencoder)
+    chosen, pipeline = _lowered(model, way.network), InversionOptions(precision=way.autoencoder)
     parts, times = pixels.split(min(_BATCH, len(pixels))), []
     found = []
     for part in (parts[0], *parts):  # the first twice, as warm-up

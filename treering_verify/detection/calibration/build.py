@@ -21,9 +21,9 @@ from treering_verify.detection.calibration.scores import CLASSIFIER, PUBLISHED, 
 from treering_verify.errors import ImageError, UsageError
 from treering_verify.files import printable
 from treering_verify.generation.generator import DEFAULT_GUIDANCE, DEFAULT_STEPS, initial_noise
-from treering_verify.inversion.recovery import Pipeline, recover_noise
+from treering_verify.inversion.recovery import InversionOptions, recover_noise
 from treering_verify.media.images import fit, open_image, to_pil, to_tensor
-from treering_verify.models import LatentModel, pictures_only
+from treering_verify.models import LatentModel, images_only
 from treering_verify.models.sampling import denoise
 from treering_verify.watermark.embedding import embed, extract, features, groups
 from treering_verify.watermark.keys.key import Family, Key
@@ -67,7 +67,7 @@ def calibrate(
     model: LatentModel,
     attacks: Sequence[str] = (),
     training: int = 0,
-    pipeline: Pipeline | None = None,
+    pipeline: InversionOptions | None = None,
     seed: int = 0,
     advance: Callable[[], None] = lambda: None,
 ) -> tuple[Calibration, list[Skipped]]:
@@ -102,10 +102,10 @@ def calibrate(
     ------
     UsageError
         If no image can be used, a stratum is named twice, an attack cannot run, the family does not fit the model, or the
-        model makes clips.
+        model makes videos.
     """
-    pictures_only(model, "calibration")
-    pipeline = unshrunk(pipeline or Pipeline())
+    images_only(model, "calibration")
+    pipeline = unshrunk(pipeline or InversionOptions())
     if family.latent_shape != model.latent_shape:
         raise UsageError(
             f"keys for noise {family.latent_shape} do not fit model {model.name!r} of {model.latent_shape}: choose others"
@@ -163,7 +163,7 @@ def calibrate(
 
 
 class _Pictures:
-    """Distinct pictures at the model's size, read as they are asked for; how many were resized, and what was left out."""
+    """Distinct images at the model's size, read as they are asked for; how many were resized, and what was left out."""
 
     def __init__(self, sources: Iterable[Source], model: LatentModel, passed: Callable[[], None]) -> None:
         self._sources, self._size, self._passed = sources, model.image_size, passed
@@ -175,17 +175,17 @@ class _Pictures:
         for source in self._sources:
             path = str(source) if isinstance(source, (str, Path)) else ""
             try:
-                picture, note = fit(open_image(source), self._size)
+                image, note = fit(open_image(source), self._size)
             except ImageError as error:
                 self._skip(path, error.code, printable(error.reason))
                 continue
-            name = digest(picture)
+            name = digest(image)
             if name in seen:
                 self._skip(path, "repeated", "the same pixels as an image before it, which would count twice")
                 continue
             seen.add(name)
             self.resized += bool(note)
-            yield picture
+            yield image
 
     def _skip(self, path: str, code: str, reason: str) -> None:
         self.skipped.append(Skipped(path, code, reason))
@@ -193,10 +193,10 @@ class _Pictures:
 
 
 def batch_of(pictures: Sequence[Image.Image]) -> torch.Tensor:
-    """Put RGB pictures of one size into one batch, (B, 3, H, W)."""
+    """Put RGB images of one size into one batch, (B, 3, H, W)."""
     import torch
 
-    return torch.cat([to_tensor(picture) for picture in pictures])
+    return torch.cat([to_tensor(image) for image in pictures])
 
 
 @dataclass(frozen=True)
@@ -223,7 +223,7 @@ class Training:
 def learn(
     training: Training,
     model: LatentModel,
-    pipeline: Pipeline,
+    pipeline: InversionOptions,
     advance: Callable[[], None],
     digests: set[str] | None = None,
 ) -> dict[str, Any]:
@@ -235,10 +235,10 @@ def learn(
     estimates, labels = [], [*(key.name for key in keys), *[NONE] * count]
     for i, made in enumerate(generate_under([*keys, *[None] * count], first, model)):
         attack = training.attacks[i % len(training.attacks)]
-        picture = attack.apply(made, first + i, model) if attack else made
+        image = attack.apply(made, first + i, model) if attack else made
         if digests is not None:
-            digests.add(digest(picture))
-        noise_hat, _ = recover_noise(model, to_tensor(picture), pipeline)
+            digests.add(digest(image))
+        noise_hat, _ = recover_noise(model, to_tensor(image), pipeline)
         estimates.append(features(extract(noise_hat, family), family)[0])
         advance()
     numbers = np.stack([key.numbers for key in keys])

@@ -2,7 +2,7 @@
 
 One JSON file, version 1. It names what it holds for (model, weights, size, family, inversion), lists digests of the images
 that went in, and per detector and stratum (a way in which images were processed) one score per image, each under a key drawn
-for that pair alone. It holds no key and no picture, so it need not be secret; but whoever can change it can change verdicts.
+for that pair alone. It holds no key and no image, so it need not be secret; but whoever can change it can change verdicts.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Calibration:
     scores : dict
         Detector -> stratum -> (n,) float64: one score per image, under a fresh key each.
     digests : frozenset of str
-        `digest` of every picture that went in, in every stratum, and of those that the classifier learned from.
+        `digest` of every image that went in, in every stratum, and of those that the classifier learned from.
     resized : int
         Images, of n, that had another size and were fitted to the model's.
     residual : (low, high) or None
@@ -236,9 +236,9 @@ class Calibration:
         }
 
 
-def digest(picture: Image.Image) -> str:
-    """Digest of an RGB picture's pixels, 16 hexadecimal digits: the same picture in another lossless file has the same."""
-    content = f"{picture.width}x{picture.height}|".encode() + picture.tobytes()
+def digest(image: Image.Image) -> str:
+    """Digest of an RGB image's pixels, 16 hexadecimal digits: the same image in another lossless file has the same."""
+    content = f"{image.width}x{image.height}|".encode() + image.tobytes()
     return hashlib.sha256(content).hexdigest()[:16]
 
 

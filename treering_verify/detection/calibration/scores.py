@@ -13,7 +13,7 @@ from treering_verify.detection.calibration.calibration_file import Setting
 from treering_verify.errors import UsageError
 from treering_verify.inversion import decoder as decoder_inversion
 from treering_verify.inversion.noise import AUTO
-from treering_verify.inversion.recovery import Pipeline
+from treering_verify.inversion.recovery import InversionOptions
 from treering_verify.models import LatentModel
 from treering_verify.models.weights import fingerprint
 from treering_verify.version import __version__
@@ -72,12 +72,12 @@ def score(
     return _PUBLISHED[detector](flat, patterns)
 
 
-def unshrunk(pipeline: Pipeline) -> Pipeline:
+def unshrunk(pipeline: InversionOptions) -> InversionOptions:
     """Return the pipeline with `naive` for `auto`: published statistics take noise_hat for noise of unit power."""
     return replace(pipeline, noise_method="naive") if pipeline.noise_method == AUTO else pipeline
 
 
-def setting_of(model: LatentModel, family: Family, pipeline: Pipeline) -> Setting:
+def setting_of(model: LatentModel, family: Family, pipeline: InversionOptions) -> Setting:
     """Say what scores of this family on this model depend on; the batch size is not among it."""
     method = pipeline.inversion
     if method == decoder_inversion.AUTO:

@@ -19,7 +19,7 @@ from treering_verify.detection.calibration.scores import score, setting_of, unsh
 from treering_verify.detection.evidence import rank
 from treering_verify.detection.verification import fitting_keys, judge_many
 from treering_verify.errors import ImageError, UsageError
-from treering_verify.inversion.recovery import Pipeline
+from treering_verify.inversion.recovery import InversionOptions
 from treering_verify.media.images import fit, open_image
 from treering_verify.models import LatentModel
 from treering_verify.results import INCONCLUSIVE, KeyEvidence, Verdict
@@ -40,7 +40,7 @@ def verify_calibrated(
     *,
     model: LatentModel,
     alpha: float,
-    pipeline: Pipeline | None = None,
+    pipeline: InversionOptions | None = None,
 ) -> Iterator[Verdict]:
     """Judge images, lazily, one verdict per source in the order of the sources.
 
@@ -70,7 +70,7 @@ def verify_calibrated(
         If the calibration was made for another model, size, family, inversion or version, lacks the detector, or is too
         small for alpha.
     """
-    pipeline = unshrunk(pipeline or Pipeline())
+    pipeline = unshrunk(pipeline or InversionOptions())
     chosen = fitting_keys(keys, model)
     _check(calibration, detector, chosen, model, alpha, pipeline)
     remaining = iter(sources)
@@ -91,7 +91,12 @@ def verify_calibrated(
 
 
 def _check(
-    calibration: Calibration, detector: str, keys: list[Key], model: LatentModel, alpha: float, pipeline: Pipeline
+    calibration: Calibration,
+    detector: str,
+    keys: list[Key],
+    model: LatentModel,
+    alpha: float,
+    pipeline: InversionOptions,
 ) -> None:
     if detector not in calibration.detectors:
         raise UsageError(
@@ -114,10 +119,10 @@ def _check(
 def _opened(source: Source, model: LatentModel) -> tuple[Source | Image.Image, str]:
     """Open a source once, so that digest and verdict are of the same pixels; what cannot be read is left to the judge."""
     try:
-        picture = open_image(source)
+        image = open_image(source)
     except ImageError:
         return source, ""
-    return picture, digest(fit(picture, model.image_size)[0])
+    return image, digest(fit(image, model.image_size)[0])
 
 
 def _weigh(
@@ -147,7 +152,7 @@ def _limited(verdict: Verdict, name: str, calibration: Calibration) -> Verdict:
     if name in calibration.digests:
         code, reason = (
             "in_calibration",
-            "the calibration was made with this very picture; judge it by another, or exactly",
+            "the calibration was made with this very image; judge it by another, or exactly",
         )
     elif verdict.note and not calibration.resized:
         code, reason = (

@@ -1,12 +1,12 @@
-"""What may have been done to a picture's geometry, or a clip's beginning, since it was made, and the spectrum before.
+"""What may have been done to an image's geometry, or a video's beginning, since it was made, and the spectrum before.
 
-Turning, mirroring, scaling or moving a picture does the same to its latent and, nearly, to the noise that is recovered from
-it, for the networks on the way hardly care where things stand. So one inversion of the picture as it is serves every
-hypothesis: under u' = A u + t (positions from the picture's centre) the spectrum before is, up to a positive factor,
+Turning, mirroring, scaling or moving an image does the same to its latent and, nearly, to the noise that is recovered from
+it, for the networks on the way hardly care where things stand. So one inversion of the image as it is serves every
+hypothesis: under u' = A u + t (positions from the image's centre) the spectrum before is, up to a positive factor,
 
     F(f) = exp(2 pi i (A^-T f) . t) F'(A^-T f)
 
-with F' sampled between its bins. Where a turn has opened corners, a disc is cut out of the noise first. A clip that begins
+with F' sampled between its bins. Where a turn has opened corners, a disc is cut out of the noise first. A video that begins
 late has its noise's frames moved instead (`offsets`).
 """
 
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from treering_verify.detection.search.clip_offsets import Offset, Timeline
+from treering_verify.detection.search.video_offsets import Offset, Timeline
 from treering_verify.errors import UsageError
 from treering_verify.watermark.embedding import extract, key_bins
 from treering_verify.watermark.keys.key import Family, Key
@@ -29,8 +29,8 @@ from treering_verify.watermark.keys.key import Family, Key
 if TYPE_CHECKING:
     import torch
 
-KINDS = ("flip", "rotation", "crop", "time")  # the last in clips alone
-IDENTITY_WEIGHT = 0.5  # share of alpha for a picture that nothing was done to; the kinds share the rest equally
+KINDS = ("flip", "rotation", "crop", "time")  # the last in videos alone
+IDENTITY_WEIGHT = 0.5  # share of alpha for an image that nothing was done to; the kinds share the rest equally
 SMALLEST_SHARE = 0.6  # of each side, that a crop is thought to have left
 # Distances between neighbours, times the key's outer radius: radians; relative; shares of the frame.
 _ANGLE_STEP, _SCALE_STEP, _SHIFT_STEP = 0.31, 0.36, 0.2  # for a key of radius 9: 2 degrees, 4 %, .7 of a cell of 32
@@ -53,7 +53,7 @@ class Hypothesis:
     shift : (float, float)
         Rows and columns that the centre moved by, in shares of the frame.
     offset : Offset, optional
-        Of a clip to which nothing else was done.
+        Of a video to which nothing else was done.
     """
 
     mirrored: bool = False
@@ -118,7 +118,7 @@ def candidates(outer_radius: int, kinds: tuple[str, ...], timeline: Timeline | N
     kinds : tuple of {"flip", "rotation", "crop", "time"}
         "rotation" alone takes the unmirrored turns, with "flip" the mirrored ones too.
     timeline : Timeline, optional
-        Of the clip, if it is one. Without it "time" has no hypotheses and takes no share from the others.
+        Of the video, if it is one. Without it "time" has no hypotheses and takes no share from the others.
     """
     by_kind: dict[str, list[tuple[Hypothesis, npt.NDArray[np.float64]]]] = {}
     still = np.zeros((1, 2))
@@ -183,7 +183,7 @@ def coefficients(
 def _moved_coefficients(
     noise_hat: torch.Tensor, key: Key | Family, groups: Sequence[Group], most: int
 ) -> Iterator[tuple[list[Group], npt.NDArray[np.complex128]]]:
-    """Of pictures that were turned, mirrored, scaled or moved, about `most` hypotheses at a time."""
+    """Of images that were turned, mirrored, scaled or moved, about `most` hypotheses at a time."""
     _, height, width = key.latent_shape
     chosen = noise_hat[list(key.channels)].detach().to("cpu").double()
     bins, sides = key_bins(key), np.array([height, width])
@@ -215,20 +215,22 @@ def _blocks(sizes: Sequence[int], most: int) -> Iterator[list[int]]:
 
 
 def undo(image: torch.Tensor, hypothesis: Hypothesis) -> torch.Tensor:
-    """Bring pictures (B, 3, H, W) back to where they were, the edge going on where they show nothing (bicubic)."""
+    """Bring images (B, 3, H, W) back to where they were, the edge going on where they show nothing (bicubic)."""
     if hypothesis.offset:
         return hypothesis.offset.undo(image)
     return _moved(image, hypothesis, "border").clamp(-1, 1)
 
 
-def mask(latent_shape: tuple[int, int, int], hypothesis: Hypothesis, shown: torch.Tensor | None = None) -> torch.Tensor:
-    """Say what a picture that was brought back shows, per cell of its latent, 1 or 0 and between at the rim: (1, 1, h, w).
+def mask(
+    latent_shape: tuple[int, int, int], hypothesis: Hypothesis, visible: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Say what an image that was brought back shows, per cell of its latent, 1 or 0 and between at the rim: (1, 1, h, w).
 
-    Of a clip that began late, per plane too: (1, C, h, w). `shown`, (1, 1, H, W): what it showed before (`seen`).
+    Of a video that began late, per plane too: (1, C, h, w). `visible`, (1, 1, H, W): what it showed before (`visible_area`).
     """
     import torch
 
-    before = torch.ones(1, 1, *latent_shape[1:]) if shown is None else shown
+    before = torch.ones(1, 1, *latent_shape[1:]) if visible is None else visible
     cells = torch.nn.functional.adaptive_avg_pool2d(before, latent_shape[1:])
     if hypothesis.offset:
         return cells * hypothesis.offset.mask(latent_shape[0])

@@ -1,9 +1,9 @@
-"""Search: was a key's picture turned, mirrored or cropped since? First on the spectrum, then, for the best guesses, again.
+"""Search: was a key's image turned, mirrored or cropped since? First on the spectrum, then, for the best guesses, again.
 
-Every hypothesis about the geometry, or about a clip's beginning, is tested on the noise that was recovered from the picture
-as it is (`hypotheses`), which costs a thousandth of an inversion each. Those that look best are undone in the picture, whose
+Every hypothesis about the geometry, or about a video's beginning, is tested on the noise that was recovered from the image
+as it is (`hypotheses`), which costs a thousandth of an inversion each. Those that look best are undone in the image, whose
 noise is then recovered again: far more evidence, for one inversion each. All p-values are corrected for all that could have
-been tested, by weights fixed beforehand (`treering_detectors.searched_cosine_test`): half of alpha for the picture
+been tested, by weights fixed beforehand (`treering_detectors.searched_cosine_test`): half of alpha for the image
 as it is, the rest for the search.
 """
 
@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from treering_verify.detection.search.clip_offsets import Timeline
 from treering_verify.detection.search.geometry import (
     IDENTITY_WEIGHT,
     KINDS,
@@ -25,6 +24,7 @@ from treering_verify.detection.search.geometry import (
     coefficients,
     mask,
 )
+from treering_verify.detection.search.video_offsets import Timeline
 from treering_verify.errors import UsageError
 from treering_verify.media.blank_areas import masked
 from treering_verify.watermark.embedding import extract, features
@@ -43,8 +43,8 @@ class Search:
     Attributes
     ----------
     kinds : tuple of {"flip", "rotation", "crop", "time"}
-        "flip" and "rotation" together include turns of the mirrored picture. Crops are those that were scaled up again.
-        "time": clips that lost their first frames, or begin with others; where a model makes pictures, all but that.
+        "flip" and "rotation" together include turns of the mirrored image. Crops are those that were scaled up again.
+        "time": videos that lost their first frames, or begin with others; where a model makes images, all but that.
     budget : int
         Hypotheses per image, at most, for which the noise is recovered once more; 0 leaves it at the spectrum.
 
@@ -72,7 +72,7 @@ class Search:
         if timeline is None and "time" in self.kinds and self.kinds != KINDS:
             others = ", ".join(kind for kind in KINDS if kind != "time")
             raise UsageError(
-                f"time is searched in clips, and {name} makes pictures, or clips of too few frames: "
+                f"time is searched in videos, and {name} makes images, or videos of too few frames: "
                 f"choose from {others}, or all"
             )
 
@@ -87,7 +87,7 @@ class Guess:
 
 
 def as_it_is(evidence: Evidence, key: Key) -> Guess:
-    """Correct the evidence of the untouched picture for the search that goes with it, if its pattern can be searched."""
+    """Correct the evidence of the untouched image for the search that goes with it, if its pattern can be searched."""
     from treering_detectors import Evidence, corrected
 
     if not PATTERNS[key.pattern].searched:
@@ -102,7 +102,7 @@ def guess(
 ) -> list[list[Guess]]:
     """Test every hypothesis for each key on the noise of one image, (C, h, w): per key the best few, the best first.
 
-    None for keys whose pattern cannot be searched on the spectrum. Clips with a timeline are searched in time too.
+    None for keys whose pattern cannot be searched on the spectrum. Videos with a timeline are searched in time too.
     """
     from treering_detectors import searched_cosine_test
 
@@ -126,13 +126,13 @@ def guess(
     return [sorted(guesses, key=lambda g: g.evidence.log10_pvalue)[:keep] for guesses in best]
 
 
-def confirm(noise_hat: torch.Tensor, key: Key, guessed: Guess, shown: torch.Tensor | None = None) -> Guess:
-    """Test a key on the noise, (C, h, w), of a picture in which a hypothesis was undone, where it shows anything.
+def confirm(noise_hat: torch.Tensor, key: Key, guessed: Guess, visible: torch.Tensor | None = None) -> Guess:
+    """Test a key on the noise, (C, h, w), of an image in which a hypothesis was undone, where it shows anything.
 
-    `shown`, (1, 1, H, W): what the picture showed before (`seen`); all, if left out.
+    `visible`, (1, 1, H, W): what the image showed before (`visible_area`); all, if left out.
     """
     from treering_detectors import searched_cosine_test
 
-    read = masked(noise_hat.cpu()[None], mask(key.latent_shape, guessed.hypothesis, shown))
+    read = masked(noise_hat.cpu()[None], mask(key.latent_shape, guessed.hypothesis, visible))
     found = searched_cosine_test(features(extract(read, key), key), key.numbers, [guessed.weight])
     return Guess(found.evidence, guessed.hypothesis, guessed.weight)

@@ -1,6 +1,6 @@
 """Undo the decoder: find the latent z with D(z) = x, without a prompt and, but for two methods, without gradients.
 
-Every method is a function `(problem, settings) -> Inversion` in `METHODS`, with default settings in `DEFAULTS`. The start is
+Every method is a function `(problem, settings) -> Solution` in `METHODS`, with default settings in `DEFAULTS`. The start is
 z = E(x), E being the mode of the encoder's posterior. D(z) is never clamped inside the iteration. All run in one loop,
 `driver.solve`, whose safeguards no method can leave out.
 """
@@ -25,7 +25,7 @@ from treering_verify.inversion.decoder.learned import learned
 from treering_verify.inversion.decoder.loop import relative_residual
 from treering_verify.inversion.decoder.posterior_mode import posterior_mode
 from treering_verify.inversion.decoder.problem import PRECISIONS, Problem, Settings, in_precision
-from treering_verify.inversion.decoder.solution import Inversion
+from treering_verify.inversion.decoder.solution import Solution
 from treering_verify.models.precision import ieee
 
 __all__ = [
@@ -44,7 +44,7 @@ __all__ = [
     "unstopped",
 ]
 
-METHODS: dict[str, Callable[[Problem, Settings], Inversion]] = {
+METHODS: dict[str, Callable[[Problem, Settings], Solution]] = {
     "encoder": encoder,
     "gradient": gradient,
     "forward-step": forward_step,
@@ -62,18 +62,18 @@ AUTO = "auto"  # learned steps where the model brings a refiner, forward steps e
 
 def unstopped(settings: Settings) -> Settings:
     """Return the same settings without the stops that the published methods do not have; the budget remains."""
-    return replace(settings, tolerance=0.0, divergence=math.inf, stagnation=-math.inf, rehearse=False)
+    return replace(settings, tolerance=0.0, divergence=math.inf, stagnation=-math.inf, early_stopping=False)
 
 
-_ADAM = replace(unstopped(Settings(iterations=50, step=0.0, scheduled=True)), rehearse=True)
+_ADAM = replace(unstopped(Settings(iterations=50, step=0.0, scheduled=True)), early_stopping=True)
 DEFAULTS: dict[str, Settings] = {
     "encoder": Settings(iterations=0, step=0.0),
     "gradient": replace(_ADAM, step=0.1),
-    "forward-step": Settings(iterations=3, step=1.0, rehearse=True),  # 4 steps: .2 dB better, 1.3 times the time
-    "inertial-km": Settings(iterations=5, step=1.0, momentum=0.3, rehearse=True),
+    "forward-step": Settings(iterations=3, step=1.0, early_stopping=True),  # 4 steps: .2 dB better, 1.3 times the time
+    "inertial-km": Settings(iterations=5, step=1.0, momentum=0.3, early_stopping=True),
     "adam": replace(_ADAM, step=0.01),
-    "anderson": Settings(iterations=5, step=1.0, memory=4, rehearse=True),
-    "gauss-newton": Settings(iterations=2, step=0.1, inner=6, rehearse=True),
+    "anderson": Settings(iterations=5, step=1.0, memory=4, early_stopping=True),
+    "gauss-newton": Settings(iterations=2, step=0.1, inner=6, early_stopping=True),
     # The second step: 1.6 dB lower on clean images, up to .5 dB on attacked ones, and evidence with it (docs/findings.md).
     "learned": Settings(iterations=2, step=1.0),
     "posterior-mode": unstopped(Settings(iterations=50, step=0.01, scheduled=True)),
@@ -89,7 +89,7 @@ def default_method(*, refined: bool) -> str:
     return "learned" if refined else "forward-step"
 
 
-def invert(problem: Problem, method: str = AUTO, settings: Settings | None = None) -> Inversion:
+def invert(problem: Problem, method: str = AUTO, settings: Settings | None = None) -> Solution:
     """Run a method by name with its default settings or others; "auto" chooses by `default_method`.
 
     Raises

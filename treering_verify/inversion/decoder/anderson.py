@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from treering_verify.inversion.decoder.loop import solve
 from treering_verify.inversion.decoder.problem import Problem, Settings, norm
-from treering_verify.inversion.decoder.solution import Inversion
+from treering_verify.inversion.decoder.solution import Solution
 
 if TYPE_CHECKING:
     import torch
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _REGULARISATION = 1e-8  # of the Gram matrix's mean diagonal; lets nearly parallel residuals share the weight
 
 
-def anderson(problem: Problem, settings: Settings) -> Inversion:
+def anderson(problem: Problem, settings: Settings) -> Solution:
     """Anderson acceleration: z <- sum_i a_i (z_i - rho r_i), the a_i minimising |sum_i a_i r_i|^2 with sum 1.
 
     The last `memory` points take part (Walker and Ni, SIAM J. Numer. Anal. 49, 2011; in this form Pulay's DIIS). One decoder

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from treering_verify.inversion.decoder.loop import Point, encode, solve
 from treering_verify.inversion.decoder.problem import Problem, Settings, norm
-from treering_verify.inversion.decoder.solution import Inversion
+from treering_verify.inversion.decoder.solution import Solution
 
 if TYPE_CHECKING:
     import torch
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from treering_verify.inversion.decoder.loop import Propose, State
 
 
-def encoder(problem: Problem, settings: Settings) -> Inversion:
+def encoder(problem: Problem, settings: Settings) -> Solution:
     """Baseline: z = E(x), one encoder pass. Fails by as much as E is not the inverse of D."""
     import torch
 
     start = encode(problem)
-    return Inversion(
+    return Solution(
         latent=start,
         residual=torch.full((len(start),), math.nan),
         trace=torch.full((1, len(start)), math.nan),
@@ -33,7 +33,7 @@ def encoder(problem: Problem, settings: Settings) -> Inversion:
     )
 
 
-def forward_step(problem: Problem, settings: Settings) -> Inversion:
+def forward_step(problem: Problem, settings: Settings) -> Solution:
     """Forward step: z <- z - rho r(z) (Hong et al. 2024, eq. 4). One decoder and one encoder pass a step.
 
     Converges for 0 < rho < 2 beta where r is beta-cocoercive (their theorem 1); elsewhere the safeguards end it. Fails where
@@ -46,7 +46,7 @@ def forward_step(problem: Problem, settings: Settings) -> Inversion:
     return solve(problem, settings, propose)
 
 
-def inertial_km(problem: Problem, settings: Settings) -> Inversion:
+def inertial_km(problem: Problem, settings: Settings) -> Solution:
     """Inertial Krasnoselskii-Mann: y = z + alpha (z - z_previous); z <- y - rho r(y) (Hong et al. 2024, eq. 5).
 
     One decoder and one encoder pass a step. The evaluated, and returned, points are the extrapolated y. Converges under
@@ -61,7 +61,7 @@ def inertial_km(problem: Problem, settings: Settings) -> Inversion:
     return solve(problem, settings, propose, lambda z: (z.clone(),))
 
 
-def adam(problem: Problem, settings: Settings) -> Inversion:
+def adam(problem: Problem, settings: Settings) -> Solution:
     """Adam on r(z) as if it were a gradient, betas (0.9, 0.999) (Hong et al. 2024, sec. 3.4).
 
     One decoder and one encoder pass a step. The step's length does not depend on the residual's, so a peak that suits one
@@ -70,7 +70,7 @@ def adam(problem: Problem, settings: Settings) -> Inversion:
     return solve(problem, settings, _adam_rule(settings), _adam_state)
 
 
-def gradient(problem: Problem, settings: Settings) -> Inversion:
+def gradient(problem: Problem, settings: Settings) -> Solution:
     """Baseline: Adam on |D(z) - x|^2 through autograd, weights frozen and nothing copied, so that it is fair.
 
     One decoder pass forward and backward a step (about three passes' time), and the memory of all activations in between.

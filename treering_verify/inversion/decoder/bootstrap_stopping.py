@@ -2,7 +2,7 @@
 
 Under attack, solving E(D(z)) = E(x) ever better leads away from the latent that was decoded, and nothing on the path itself
 says so: residual and misfit fall all the same. But what the decoder could not explain, m = x - D(z_end), is known, and it is
-most of what an attack did. So the picture of a latent that *is* known, D(E(x)), is given that much damage, mirrored so that
+most of what an attack did. So the image of a latent that *is* known, D(E(x)), is given that much damage, mirrored so that
 it fits no content, and the same method walks on it. How each of its steps changed the error of that latent says how many
 steps to keep on the image itself. A method that fits pixels explains part of the damage away and would rehearse with too
 little of it; there m is what plain forward steps leave, which see pixels through the encoder alone.
@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from treering_verify.inversion.decoder.problem import Problem, norm
-from treering_verify.inversion.decoder.solution import Inversion
+from treering_verify.inversion.decoder.solution import Solution
 
 if TYPE_CHECKING:
     import torch
@@ -71,9 +71,9 @@ class _Walk:
         return self._problem.image - self._closest
 
 
-def rehearsed(
-    problem: Problem, walk: Callable[[Problem], Inversion], look: Callable[[Problem], Inversion] | None = None
-) -> Inversion:
+def stopped_early(
+    problem: Problem, walk: Callable[[Problem], Solution], look: Callable[[Problem], Solution] | None = None
+) -> Solution:
     """Walk, rehearse, and keep as many steps of each item as the rehearsal found good; never a residual above the start's.
 
     Parameters
@@ -108,7 +108,7 @@ def rehearsed(
         last = trace.isfinite().sum(dim=0) - 1
         back = (kept < last).tolist()
         status = ["overfit" if b and s != "diverged" else s for s, b in zip(found.status, back, strict=True)]
-        return Inversion(torch.stack(real.points)[kept, items], trace[kept, items], found.trace, kept, tuple(status))
+        return Solution(torch.stack(real.points)[kept, items], trace[kept, items], found.trace, kept, tuple(status))
 
 
 def _gains(points: torch.Tensor, truth: torch.Tensor, count: int) -> torch.Tensor:

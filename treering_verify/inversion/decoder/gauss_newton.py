@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from treering_verify.inversion.decoder.baselines import forward_step
-from treering_verify.inversion.decoder.bootstrap_stopping import rehearsed
+from treering_verify.inversion.decoder.bootstrap_stopping import stopped_early
 from treering_verify.inversion.decoder.loop import Point, plain_steps, solve, solve_some
 from treering_verify.inversion.decoder.problem import GREY_LEVEL, ROUNDING, Problem, Settings, norm
-from treering_verify.inversion.decoder.solution import Inversion
+from treering_verify.inversion.decoder.solution import Solution
 
 if TYPE_CHECKING:
     import torch
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _START_STEPS = 3
 
 
-def gauss_newton(problem: Problem, settings: Settings) -> Inversion:
+def gauss_newton(problem: Problem, settings: Settings) -> Solution:
     r"""Minimise |D(z) - x|^2 / s_x^2 + |z - c|^2 / s_z^2 by Gauss-Newton, c being the result of three forward steps.
 
     Each step solves (J'J + mu) d = -(J' e + mu (z - c)) by `inner` steps of conjugate gradients; J is never formed, its
@@ -29,7 +29,7 @@ def gauss_newton(problem: Problem, settings: Settings) -> Inversion:
     the expected error of c per latent number. The error e is aware of quantisation and clamping: it is 0 within half a
     grey level, and where x is black or white and D(z) lies beyond.
 
-    Its steps from c are rehearsed as a whole, c's own with them: a centre that is known, E of its damaged picture, forward
+    Its steps from c are rehearsed as a whole, c's own with them: a centre that is known, E of its damaged image, forward
     steps, then these. The damage is what plain forward steps leave of the image. An image of which the forward steps' own
     rehearsal kept none stays at its start: what they found no use for, a method that fits pixels fits all the more.
 
@@ -40,17 +40,17 @@ def gauss_newton(problem: Problem, settings: Settings) -> Inversion:
     import torch
 
     begun = forward_step(
-        replace(problem, watch=None), replace(settings, iterations=_START_STEPS, step=1.0, rehearse=True)
+        replace(problem, watch=None), replace(settings, iterations=_START_STEPS, step=1.0, early_stopping=True)
     )
     centre = begun.latent
-    if settings.rehearse:
-        free = replace(settings, rehearse=False)
+    if settings.early_stopping:
+        free = replace(settings, early_stopping=False)
         start = replace(begun, residual=_relative_error(problem, centre))
         return solve_some(
             problem,
             begun.iterations.nonzero().flatten(),
             start,
-            lambda part: rehearsed(part, lambda posed: gauss_newton(posed, free), plain_steps),
+            lambda part: stopped_early(part, lambda posed: gauss_newton(posed, free), plain_steps),
         )
     with torch.inference_mode():
         misfit = norm(problem.decode(centre) - problem.image).square() / problem.image[0].numel()

@@ -5,12 +5,12 @@ from __future__ import annotations
 from treering_verify.errors import UsageError
 from treering_verify.inversion.decoder.loop import encode
 from treering_verify.inversion.decoder.problem import Problem, Settings, norm
-from treering_verify.inversion.decoder.solution import Inversion
+from treering_verify.inversion.decoder.solution import Solution
 
 _WORST = 4.0  # `python -m treering_verify.training.landscape.measure --learned-steps`: "residual of the true latent"
 
 
-def learned(problem: Problem, settings: Settings) -> Inversion:
+def learned(problem: Problem, settings: Settings) -> Solution:
     """Learned steps: z <- z + N(E(x), z, r(z), x, D(z)), N being the model's refiner, trained to give E[z_0 | x] - z.
 
     Cost: one decoder, one encoder and one (small) refiner pass a step, one of the diffusion network for each noise
@@ -47,7 +47,7 @@ def learned(problem: Problem, settings: Settings) -> Inversion:
     residuals = torch.stack(trace)
     sound = residuals <= _WORST * residuals[0]  # False for NaN
     steps = torch.where(sound, torch.arange(len(points), device=rows.device)[:, None], 0).max(dim=0).values
-    return Inversion(
+    return Solution(
         latent=torch.stack(points)[steps, rows],
         residual=residuals[steps, rows],
         trace=residuals,

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from treering_verify.inversion.decoder.bootstrap_stopping import rehearsed
+from treering_verify.inversion.decoder.bootstrap_stopping import stopped_early
 from treering_verify.inversion.decoder.problem import Problem, Settings, norm
-from treering_verify.inversion.decoder.solution import Inversion
+from treering_verify.inversion.decoder.solution import Solution
 
 if TYPE_CHECKING:
     import torch
@@ -78,16 +78,16 @@ def solve(
     evaluate: Evaluate = by_residual,
     in_pixels: bool = False,
     start: torch.Tensor | None = None,
-) -> Inversion:
+) -> Solution:
     """Iterate `propose` per item from `start`, E(x) when left out, evaluating each point, with the safeguards above.
 
     `in_pixels` says that `evaluate` measures in pixels, so that sizes are relative to |x| and not to |E(x)|.
     """
     import torch
 
-    if settings.rehearse:
-        free = replace(settings, rehearse=False)
-        return rehearsed(
+    if settings.early_stopping:
+        free = replace(settings, early_stopping=False)
+        return stopped_early(
             problem,
             lambda posed: solve(
                 posed, free, propose, initial_state, evaluate=evaluate, in_pixels=in_pixels, start=start
@@ -123,15 +123,15 @@ def solve(
                 break
             point, state = propose(k, point, signal, state)
             point, state, rows = point[going], tuple(s[going] for s in state), rows[going]
-    return Inversion(best, best_residual, trace[: k + 1], best_step, tuple(status))
+    return Solution(best, best_residual, trace[: k + 1], best_step, tuple(status))
 
 
 def solve_some(
     problem: Problem,
     rows: torch.Tensor,
-    start: Inversion,
-    go_on: Callable[[Problem], Inversion],
-) -> Inversion:
+    start: Solution,
+    go_on: Callable[[Problem], Solution],
+) -> Solution:
     """Go on from where `start` ended with the images `rows` (b,) only; the other items stay there, with its status.
 
     `go_on` solves the part of the problem that holds these images. Every item counts its steps from here.
@@ -155,10 +155,10 @@ def solve_some(
         latent[rows], residual[rows], steps[rows] = found.latent, found.residual, found.iterations
         for row, reason in zip(rows.tolist(), found.status, strict=True):
             status[row] = reason
-    return Inversion(latent, residual, trace, steps, tuple(status))
+    return Solution(latent, residual, trace, steps, tuple(status))
 
 
-def plain_steps(problem: Problem) -> Inversion:
+def plain_steps(problem: Problem) -> Solution:
     """Forward steps of length 1, unrehearsed: what they leave of an image, no method has fitted by its pixels."""
     return solve(problem, Settings(iterations=_PLAIN_STEPS, step=1.0), lambda k, z, r, state: (z - r, ()))
 

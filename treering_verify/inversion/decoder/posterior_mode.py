@@ -10,7 +10,7 @@ from treering_verify.inversion.decoder.baselines import by_gradient
 from treering_verify.inversion.decoder.learned import learned
 from treering_verify.inversion.decoder.loop import solve, solve_some
 from treering_verify.inversion.decoder.problem import ROUNDING, Problem, Settings, norm
-from treering_verify.inversion.decoder.solution import Inversion
+from treering_verify.inversion.decoder.solution import Solution
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +24,7 @@ _UNTOUCHED = (
 )
 
 
-def posterior_mode(problem: Problem, settings: Settings) -> Inversion:
+def posterior_mode(problem: Problem, settings: Settings) -> Solution:
     r"""Minimise |D(z) - x|^2 / s_x^2 + |z - c|^2 / s_z^2 by Adam with Nesterov's momentum, c being two learned steps' end.
 
     s_x^2 is the mean square of the misfit at c, at least that of rounding to 8 bits; s_z what learned steps leave on clean
@@ -54,7 +54,7 @@ def posterior_mode(problem: Problem, settings: Settings) -> Inversion:
     return solve_some(problem, rows, start, lambda part: _descend(part, settings, begun.latent[rows], weight))
 
 
-def _descend(problem: Problem, settings: Settings, centre: torch.Tensor, weight: torch.Tensor) -> Inversion:
+def _descend(problem: Problem, settings: Settings, centre: torch.Tensor, weight: torch.Tensor) -> Solution:
     """Minimise from the centre (b, C, h, w), `weight` (b,) being the prior's."""
 
     def initial_state(z: torch.Tensor) -> State:

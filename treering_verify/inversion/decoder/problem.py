@@ -54,7 +54,7 @@ class Settings:
     tolerance: float = 1e-3
     divergence: float = 2.0
     stagnation: float = 0.02
-    rehearse: bool = False
+    early_stopping: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Inversion:
+class Solution:
     """Solution of a decoder inversion.
 
     Attributes
@@ -27,7 +27,7 @@ class Inversion:
         Per item: "tolerance", "stagnated", "refined" (by learned steps), "overfit" (further steps would have
         fitted the attack), "budget" or "diverged" (nothing better than the start was found).
     shown : tuple of float
-        Share of each picture that shows anything (`seen`); empty where nobody looked.
+        Share of each image that shows anything (`visible_area`); empty where nobody looked.
     """
 
     latent: torch.Tensor
@@ -35,7 +35,7 @@ class Inversion:
     trace: torch.Tensor
     iterations: torch.Tensor
     status: tuple[str, ...]
-    shown: tuple[float, ...] = ()
+    visible: tuple[float, ...] = ()
 
     @property
     def converged(self) -> tuple[bool, ...]:

@@ -54,14 +54,14 @@ def from_pipeline(
     tile : int
         As `ModelSource.tile`.
     frames : int, optional
-        Of its clips, where it makes clips; the family's own when left out.
+        Of its videos, where it makes videos; the family's own when left out.
 
     Raises
     ------
     ModelError
         If the pipeline belongs to no family, or cannot be inverted.
     UsageError
-        If its images, or tiles of them, cannot have that size, its clips that length, or clips would have to be tiled.
+        If its images, or tiles of them, cannot have that size, its videos that length, or videos would have to be tiled.
 
     Warns
     -----
@@ -79,7 +79,7 @@ def from_pipeline(
 def native_noise(pipe: Any, noise: torch.Tensor) -> torch.Tensor:
     """Lay canonical noise (B, C, h, w) out as a pipeline's `latents=` wants it: packed where it packs, in its dtype.
 
-    A clip's, (B, C F, h, w), becomes (B, C, F, h, w).
+    A video's, (B, C F, h, w), becomes (B, C, F, h, w).
 
     Never scaled: every pipeline here multiplies by its scheduler's `init_noise_sigma` itself, whoever gave the latents.
 
@@ -117,7 +117,7 @@ def canonical_noise(pipe: Any, latents: torch.Tensor, latent_shape: tuple[int, i
     height, width = latent_shape[1:]
     if _family(pipe).video:
         raise UsageError(
-            f"{_name(pipe)} makes clips, which are not marked from within the loop: give the pipeline latents="
+            f"{_name(pipe)} makes videos, which are not marked from within the loop: give the pipeline latents="
         )
     if _family(pipe).packed and latents.ndim == 3 and latents.shape[1] * 4 == height * width:
         latents = unpack(latents, height, width)
@@ -166,7 +166,7 @@ class PipelineModel:
         self.latent_frames = self.latent_shape[0] // family.latent_channels(pipe.vae.config) if family.video else None
         if tile and family.video:
             raise UsageError(
-                f"{name}: clips go through the autoencoder in chunks of frames, not in tiles: leave the tile"
+                f"{name}: videos go through the autoencoder in chunks of frames, not in tiles: leave the tile"
             )
         self.tile = 0 if family.video else fitting_tile(name, pipe.vae.config, tile)
         self.refine: Callable[..., torch.Tensor] | None = None

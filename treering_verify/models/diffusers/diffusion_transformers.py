@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def condition_pixart(pipe: Any, prompt: Condition, image_size: tuple[int, int]) -> Given:
-    """T5's states and mask, padded to the pipeline's length, and the size of the picture (Chen et al., arXiv 2310.00426)."""
+    """T5's states and mask, padded to the pipeline's length, and the size of the image (Chen et al., arXiv 2310.00426)."""
     import torch
     from diffusers.utils import is_bs4_available, is_ftfy_available
 

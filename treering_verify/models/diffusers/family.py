@@ -45,7 +45,7 @@ class PipelineFamily:
     needs : tuple of str
         Packages that loading needs beside transformers.
     video : Video, optional
-        How it makes clips, if it does: z is then (B, C F, h, w), as `treering_verify.models.diffusers.video` lays them out.
+        How it makes videos, if it does: z is then (B, C F, h, w), as `treering_verify.models.diffusers.video` lays them out.
     caution : str
         Why verdicts reach less far than elsewhere, and what to do; said whenever such a model is loaded. Empty: they do not.
     sampler : callable, optional
@@ -96,7 +96,7 @@ class PipelineFamily:
         size = network.get("patch_size") or 1
         return (
             2 if self.packed else int(size if isinstance(size, int) else size[-1])
-        )  # of a clip's: (frames, rows, columns)
+        )  # of a video's: (frames, rows, columns)
 
     def shapes(
         self,
@@ -106,7 +106,7 @@ class PipelineFamily:
         image_size: tuple[int, int] | None = None,
         frames: int | None = None,
     ) -> tuple[tuple[int, int, int], tuple[int, int]]:
-        """Noise shape (C, h, w), (C F, h, w) of clips, and image size (H, W), from configurations alone.
+        """Noise shape (C, h, w), (C F, h, w) of videos, and image size (H, W), from configurations alone.
 
         Raises
         ------
@@ -123,7 +123,7 @@ class PipelineFamily:
         if network.get("in_channels") != wanted:
             raise ModelError(
                 f"{name}: the network takes {network.get('in_channels')} channels and the autoencoder makes latents of "
-                f"{wanted}: models for inpainting, depth or other pictures beside the noise are not supported"
+                f"{wanted}: models for inpainting, depth or other images beside the noise are not supported"
             )
         side = network.get("sample_size") or self.cells
         default = (side, side) if isinstance(side, int) else tuple(side)
@@ -136,7 +136,7 @@ class PipelineFamily:
             most = network.get("motion_max_seq_length")
             channels *= self.video.latent_frames(name, self.video.frames if frames is None else frames, most)
         elif frames is not None:
-            raise UsageError(f"{name} makes pictures, not clips: leave the frames")
+            raise UsageError(f"{name} makes images, not videos: leave the frames")
         if self.square and height != width:
             raise UsageError(f"{name} makes no images of {height}x{width}: choose a square")
         return (channels, height // factor, width // factor), (height, width)

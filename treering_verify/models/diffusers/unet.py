@@ -26,7 +26,7 @@ def condition_sdxl(pipe: Any, prompt: Condition, image_size: tuple[int, int]) ->
         prompt or "", device=pipe._execution_device, num_images_per_prompt=1, do_classifier_free_guidance=prompt is None
     )
     states, pooled = (embedded[1], embedded[3]) if prompt is None else (embedded[0], embedded[2])
-    # Micro-conditioning (Podell et al., arXiv 2307.01952, 2.2): original size, crop and target size, as of a whole picture.
+    # Micro-conditioning (Podell et al., arXiv 2307.01952, 2.2): original size, crop and target size, as of a whole image.
     times = torch.tensor([[*image_size, 0, 0, *image_size]], dtype=states.dtype, device=states.device)
     return {"encoder_hidden_states": states, "text_embeds": pooled, "time_ids": times}
 

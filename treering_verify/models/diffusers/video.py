@@ -1,11 +1,11 @@
-"""Clips as every algorithm sees them, and the autoencoders of video models.
+"""Videos as every algorithm sees them, and the autoencoders of video models.
 
-The frames of a clip lie one after another along the channel axis: pictures (B, 3 F, H, W), latents and noise
-(B, C f, h, w), with f = F where an image decoder makes each frame, and fewer where the autoencoder squeezes time. So a clip
-is to the ODE, to the decoder inversions, to keys and to their tests what a picture with more channels is. Only here, and
+The frames of a video lie one after another along the channel axis: images (B, 3 F, H, W), latents and noise
+(B, C f, h, w), with f = F where an image decoder makes each frame, and fewer where the autoencoder squeezes time. So a video
+is to the ODE, to the decoder inversions, to keys and to their tests what an image with more channels is. Only here, and
 where a network is asked, time is an axis of its own: (B, C, f, h, w).
 
-Both autoencoders take a clip in chunks of a few frames, so that memory does not grow with its length, but for the pictures
+Both autoencoders take a video in chunks of a few frames, so that memory does not grow with its length, but for the images
 and latents themselves. Through autograd the activations of all chunks are kept: that is the gradient baseline's price.
 """
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     import torch
 
 
-def fold(clip: torch.Tensor) -> torch.Tensor:
+def fold(video: torch.Tensor) -> torch.Tensor:
     """(B, C, F, h, w) -> (B, F C, h, w), frame by frame."""
-    return clip.transpose(1, 2).flatten(1, 2)
+    return video.transpose(1, 2).flatten(1, 2)
 
 
 def unfold(z: torch.Tensor, channels: int) -> torch.Tensor:
@@ -33,39 +33,39 @@ def unfold(z: torch.Tensor, channels: int) -> torch.Tensor:
 
 
 def by_frame(coder: Callable[[torch.Tensor], torch.Tensor], channels: int) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Make what maps pictures of so many channels, (n, c, H, W), map clips, (B, F c, H, W), frame by frame."""
+    """Make what maps images of so many channels, (n, c, H, W), map videos, (B, F c, H, W), frame by frame."""
 
-    def mapped(clip: torch.Tensor) -> torch.Tensor:
-        frames = clip.unflatten(1, (-1, channels))
+    def mapped(video: torch.Tensor) -> torch.Tensor:
+        frames = video.unflatten(1, (-1, channels))
         return coder(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]).flatten(1, 2)
 
     return mapped
 
 
-def encode_frames(vae: Any, clip: torch.Tensor) -> torch.Tensor:
-    """Clip (B, 3 F, H, W) -> latent (B, C F, h, w), by an image autoencoder."""
-    return by_frame(lambda frames: autoencoder.encode(vae, frames), 3)(clip)
+def encode_frames(vae: Any, video: torch.Tensor) -> torch.Tensor:
+    """Video (B, 3 F, H, W) -> latent (B, C F, h, w), by an image autoencoder."""
+    return by_frame(lambda frames: autoencoder.encode(vae, frames), 3)(video)
 
 
 def decode_frames(vae: Any, latent: torch.Tensor) -> torch.Tensor:
-    """Latent (B, C F, h, w) -> clip (B, 3 F, H, W), by an image autoencoder; not clamped."""
+    """Latent (B, C F, h, w) -> video (B, 3 F, H, W), by an image autoencoder; not clamped."""
     return by_frame(lambda frames: autoencoder.decode(vae, frames), int(vae.config.latent_channels))(latent)
 
 
-def encode_causally(vae: Any, clip: torch.Tensor) -> torch.Tensor:
-    """Clip (B, 3 F, H, W) -> latent (B, C f, h, w), by `AutoencoderKLWan`, F = 1 + 4 (f - 1).
+def encode_causally(vae: Any, video: torch.Tensor) -> torch.Tensor:
+    """Video (B, 3 F, H, W) -> latent (B, C f, h, w), by `AutoencoderKLWan`, F = 1 + 4 (f - 1).
 
     The encoder takes the first frame, then four at a time, and keeps of what went before only what its causal convolutions
     look back at: the same numbers as at one go, in the memory of four frames.
     """
-    with autoencoder.full_precision(clip):
-        posterior = vae.encode(unfold(clip, 3).contiguous()).latent_dist
-        mean, spread = _statistics(vae, clip)
+    with autoencoder.full_precision(video):
+        posterior = vae.encode(unfold(video, 3).contiguous()).latent_dist
+        mean, spread = _statistics(vae, video)
         return autoencoder.finite(fold((posterior.mode() - mean) / spread))
 
 
 def decode_causally(vae: Any, latent: torch.Tensor) -> torch.Tensor:
-    """Latent (B, C f, h, w) -> clip (B, 3 F, H, W), by `AutoencoderKLWan`, a latent frame at a time.
+    """Latent (B, C f, h, w) -> video (B, 3 F, H, W), by `AutoencoderKLWan`, a latent frame at a time.
 
     `AutoencoderKLWan.decode` clamps what it gives, which would hide from a decoder inversion that z leads out of the range;
     so the decoder is asked here. It keeps what its causal convolutions look back at in the list that it is given.
@@ -94,11 +94,11 @@ class Video:
     Attributes
     ----------
     frames, fps : int
-        Of a clip, where nobody asks for another number; frames a second.
+        Of a video, where nobody asks for another number; frames a second.
     autoencoders : tuple of str
         Classes of diffusers.
     encode, decode : callables
-        (autoencoder, clip (B, 3 F, H, W)) -> latent (B, C f, h, w), and back.
+        (autoencoder, video (B, 3 F, H, W)) -> latent (B, C f, h, w), and back.
     channels : str
         What the autoencoder's configuration calls C.
     cells : callable
@@ -106,7 +106,7 @@ class Video:
     stride : int
         Frames that become one latent frame, after the first.
     size : (H, W), optional
-        Of clips where the network's configuration names none.
+        Of videos where the network's configuration names none.
     """
 
     frames: int
@@ -120,11 +120,11 @@ class Video:
     size: tuple[int, int] | None = None
 
     def latent_frames(self, name: str, frames: int, most: int | None) -> int:
-        """Count of latent frames of a clip; UsageError if the model makes none of that length."""
+        """Count of latent frames of a video; UsageError if the model makes none of that length."""
         if frames < 1 or (frames - 1) % self.stride or (most is not None and frames > most):
             several = f"1 more than a multiple of {self.stride}" if self.stride > 1 else "1 or more"
             raise UsageError(
-                f"{name} makes no clips of {frames} frames: choose {several}{f', at most {most}' if most else ''}"
+                f"{name} makes no videos of {frames} frames: choose {several}{f', at most {most}' if most else ''}"
             )
         return (frames - 1) // self.stride + 1
 

@@ -1,4 +1,4 @@
-"""The networks that make clips, AnimateDiff and Wan: how prompts are encoded and networks are asked."""
+"""The networks that make videos, AnimateDiff and Wan: how prompts are encoded and networks are asked."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def condition_wan(pipe: Any, prompt: Condition, image_size: tuple[int, int]) -> 
 
 
 def predict_animatediff(pipe: Any, z: torch.Tensor, at: Timestep, given: Given, guidance: float) -> torch.Tensor:
-    """Ask the network of AnimateDiff about clips, z (B, C F, h, w); what it says is shaped like z."""
-    clip = unfold(z, pipe.unet.config.in_channels)
-    states = given["encoder_hidden_states"].repeat_interleave(clip.shape[2], dim=0)  # a row for each frame
-    return fold(pipe.unet(clip, at.index, encoder_hidden_states=states, return_dict=False)[0])
+    """Ask the network of AnimateDiff about videos, z (B, C F, h, w); what it says is shaped like z."""
+    video = unfold(z, pipe.unet.config.in_channels)
+    states = given["encoder_hidden_states"].repeat_interleave(video.shape[2], dim=0)  # a row for each frame
+    return fold(pipe.unet(video, at.index, encoder_hidden_states=states, return_dict=False)[0])
 
 
 def predict_wan(pipe: Any, z: torch.Tensor, at: Timestep, given: Given, guidance: float) -> torch.Tensor:

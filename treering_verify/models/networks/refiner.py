@@ -93,8 +93,8 @@ class Refiner(ModelMixin, ConfigMixin):  # type: ignore[misc]
         known, priors = inputs[:, : self._known], inputs[:, self._known :]
         if not priors.shape[1]:
             return self.last(through(self.body, self.first(known)))
-        # How far the picture is from what the decoder can draw says how large the error is. What is said in units of it
-        # teaches as much where pictures were changed as where they were not.
+        # How far the image is from what the decoder can draw says how large the error is. What is said in units of it
+        # teaches as much where images were changed as where they were not.
         misfit = known[:, -(self.config.factor**2) * 3 :].square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
         told = misfit.clamp_min(1e-3).log().expand(-1, 1, *known.shape[2:])
         hidden = through(self.body, self.first(known) + self.prior(torch.cat([priors, told], dim=1)))

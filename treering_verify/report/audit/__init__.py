@@ -12,7 +12,7 @@ from treering_verify.report.audit.audit_reader import AuditRows, open_audit
 from treering_verify.results import DETECTED, INCONCLUSIVE, NO_EVIDENCE
 
 if TYPE_CHECKING:
-    from treering_verify.inversion.recovery import Pipeline
+    from treering_verify.inversion.recovery import InversionOptions
     from treering_verify.models import LatentModel
     from treering_verify.watermark.keys.key import Key
 
@@ -29,9 +29,9 @@ def write_report(
     style: str | None = None,
     *,
     model: LatentModel | None = None,
-    pipeline: Pipeline | None = None,
+    pipeline: InversionOptions | None = None,
     keys: Sequence[Key] = (),
-    pictures: int = DEFAULT_PICTURES,
+    images: int = DEFAULT_PICTURES,
     root: str | Path = ".",
     fail_on: Sequence[str] = (DETECTED,),
     note: str = "",
@@ -50,14 +50,14 @@ def write_report(
         HTML: what the audit used, to recover the spectra of the files that are pictured; none without a model.
     keys : sequence of Key
         HTML: adds how image and key agree, ring by ring. Numbers of keys are never written.
-    pictures : int
+    images : int
         HTML: at most so many detected files are read again and pictured.
     root : str or Path
         HTML: where relative paths start.
     fail_on : sequence of str
         SARIF and JUnit: verdicts that count as failures.
     note : str
-        HTML: shown above the pictures.
+        HTML: shown above the images.
 
     Returns
     -------
@@ -75,7 +75,7 @@ def write_report(
     audit = open_audit(folder)
     with written_whole(target) as file:
         if style == "html":
-            file.write(_page(audit, model, pipeline, keys, pictures, Path(root), note).encode("utf-8"))
+            file.write(_page(audit, model, pipeline, keys, images, Path(root), note).encode("utf-8"))
         else:
             export(audit, file, style, fail_on)
     return target
@@ -113,9 +113,9 @@ def export(audit: AuditRows, file: BinaryIO, style: str, fail_on: Sequence[str] 
 def _page(
     audit: AuditRows,
     model: LatentModel | None,
-    pipeline: Pipeline | None,
+    pipeline: InversionOptions | None,
     keys: Sequence[Key],
-    pictures: int,
+    images: int,
     root: Path,
     note: str,
 ) -> str:
@@ -125,7 +125,7 @@ def _page(
 
     digest = gather(audit)
     found = digest.rows[DETECTED]
-    if len(found) > pictures:  # the strongest, and the weakest, where doubt is largest
-        found = found[: pictures - pictures // 2] + found[len(found) - pictures // 2 :]
+    if len(found) > images:  # the strongest, and the weakest, where doubt is largest
+        found = found[: images - images // 2] + found[len(found) - images // 2 :]
     tiles = hang(found, root, model, pipeline, {key.fingerprint: key for key in keys})
     return render(audit, digest, tiles, note)

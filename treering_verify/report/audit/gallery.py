@@ -1,4 +1,4 @@
-"""Pictures of detected files for the page: a thumbnail of each, and the spectrum that is recovered from it."""
+"""Images of detected files for the page: a thumbnail of each, and the spectrum that is recovered from it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-    from treering_verify.inversion.recovery import Pipeline
+    from treering_verify.inversion.recovery import InversionOptions
     from treering_verify.models import LatentModel
 
 THUMBNAIL = 168
@@ -44,7 +44,7 @@ class Tile:
         Between image and key, one per ring of the key: that of all rings together is the row's statistic. Empty unless the
         key is at hand.
     note : str
-        Why there is no picture.
+        Why there is no image.
     """
 
     row: dict[str, Any]
@@ -58,10 +58,10 @@ def hang(
     rows: Sequence[dict[str, Any]],
     root: Path,
     model: LatentModel | None = None,
-    pipeline: Pipeline | None = None,
+    pipeline: InversionOptions | None = None,
     keys: Mapping[str, Key] | None = None,
 ) -> list[Tile]:
-    """Read the files again, and make their pictures; one that is gone or has changed since says so.
+    """Read the files again, and make their images; one that is gone or has changed since says so.
 
     Parameters
     ----------
@@ -74,9 +74,9 @@ def hang(
     keys : mapping of str to Key, optional
         By fingerprint.
     """
-    from treering_verify.models import makes_clips
+    from treering_verify.models import makes_videos
 
-    frames = model.frames if model and makes_clips(model) else 1
+    frames = model.frames if model and makes_videos(model) else 1
     tiles = []
     for start in range(0, len(rows), _BATCH):
         read = [_read(row, root, frames) for row in rows[start : start + _BATCH]]
@@ -130,18 +130,18 @@ def _read(row: dict[str, Any], root: Path, frames: int) -> bytes | list[bytes] |
 
 
 def _open(
-    files: list[bytes | list[bytes]], model: LatentModel | None, pipeline: Pipeline | None
+    files: list[bytes | list[bytes]], model: LatentModel | None, pipeline: InversionOptions | None
 ) -> list[tuple[Image.Image, torch.Tensor | None] | str]:
-    """Picture, or first frame of a clip, and the noise behind it, None without a model; or the reason for neither."""
-    from treering_verify.media.clips import clip_of
+    """Image, or first frame of a video, and the noise behind it, None without a model; or the reason for neither."""
     from treering_verify.media.images import fit, open_image, to_tensor
-    from treering_verify.models import makes_clips
+    from treering_verify.media.videos import video_of
+    from treering_verify.models import makes_videos
 
     shown: list[tuple[Image.Image, list[Image.Image]] | str] = []
     for data in files:
         try:
-            if model and makes_clips(model):
-                frames = clip_of(data, model.frames, model.image_size).frames
+            if model and makes_videos(model):
+                frames = video_of(data, model.frames, model.image_size).frames
                 shown.append((frames[0], frames))
             else:
                 image = open_image(data if isinstance(data, bytes) else data[0])
@@ -153,10 +153,10 @@ def _open(
 
     import torch
 
-    from treering_verify.inversion.recovery import Pipeline, recover_in_batches
+    from treering_verify.inversion.recovery import InversionOptions, recover_in_batches
 
     batch = [torch.cat([to_tensor(f) for f in one[1]], dim=1) for one in shown if not isinstance(one, str)]
-    noise = iter(recover_in_batches(model, pipeline or Pipeline(), torch.cat(batch)) if batch else ())
+    noise = iter(recover_in_batches(model, pipeline or InversionOptions(), torch.cat(batch)) if batch else ())
     return [one if isinstance(one, str) else (one[0], next(noise)) for one in shown]
 
 

@@ -31,7 +31,7 @@ def render(audit: AuditRows, digest: Digest, tiles: Sequence[Tile], note: str = 
     audit, digest
         The audit, and what was gathered from its rows.
     tiles : sequence of Tile
-        Pictures of detected files.
+        Images of detected files.
     note : str
         Why there are no spectra, where that has to be said.
     """
@@ -119,7 +119,7 @@ def _shown(tile: Tile) -> dict[str, Any]:
 
 
 def _unshown(tiles: Sequence[Tile]) -> list[dict[str, Any]]:
-    """Count files without a picture by the reason, with the first of each."""
+    """Count files without an image by the reason, with the first of each."""
     lines: dict[str, dict[str, Any]] = {}
     for tile in tiles:
         if not tile.thumbnail:
@@ -241,7 +241,7 @@ def _histogram(digest: Digest) -> tuple[str, str]:
             sentence = (
                 f"Of the {many} bars of 'no evidence', {outside} {'is' if outside == 1 else 'are'} outside the 95 % band "
                 f"({0.05 * many:.1g} expected by chance). A heap at small p hints at marks that were nearly removed; "
-                "copies of one picture share their p and make single bars high."
+                "copies of one image share their p and make single bars high."
             )
     if not digest.pvalue_counts["judged"].any():
         return "", ""

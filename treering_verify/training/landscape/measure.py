@@ -101,7 +101,7 @@ STOP_SEEDS = 9 << 32  # images on which settings were chosen; no benchmark uses 
 def _problems(
     model: LatentModel, pictures: Sequence[Image.Image], attacks: Sequence[str]
 ) -> Iterator[tuple[str, Problem]]:
-    """Pose the decoder inversion of pictures as they are, "clean", and after each attack, given as text."""
+    """Pose the decoder inversion of images as they are, "clean", and after each attack, given as text."""
     from treering_verify.attacks import parse
     from treering_verify.inversion.recovery import problem_of
     from treering_verify.media.images import to_tensor
@@ -149,7 +149,7 @@ def learned_steps(model: LatentModel, attacks: Sequence[str], count: int) -> Ite
     A line an attack. By the true latent's residual, |E(D(z_0)) - E(x)| as a multiple of the start's, the guard of learned
     steps was chosen: a tighter one sends back what comes near the truth.
     """
-    from treering_verify.detection.evidence import weigh
+    from treering_verify.detection.evidence import evidence_of
     from treering_verify.generation.generator import generate
     from treering_verify.inversion.decoder import DEFAULTS, invert, relative_residual
     from treering_verify.inversion.noise import invert as to_noise
@@ -165,7 +165,7 @@ def learned_steps(model: LatentModel, attacks: Sequence[str], count: int) -> Ite
             if steps:
                 found = invert(problem, "learned", replace(DEFAULTS["learned"], iterations=steps))
                 latent, back = found.latent, back + found.status.count("diverged")
-            log10 = [e[0].log10_pvalue for e in weigh(to_noise(model, latent), [key])]
+            log10 = [e[0].log10_pvalue for e in evidence_of(to_noise(model, latent), [key])]
             said.append(f"{_decibels(latent, latents).mean():.2f} dB, log10 p {sorted(log10)[count // 2]:.0f}")
         ratio = relative_residual(problem, latents) / relative_residual(problem, start)
         yield (
@@ -187,10 +187,10 @@ def detection(model: LatentModel, count: int, steps: int) -> Iterator[str]:
     """
     from treering_detectors import Rate
 
-    from treering_verify.detection.evidence import weigh
+    from treering_verify.detection.evidence import evidence_of
     from treering_verify.generation.generator import generate
     from treering_verify.inversion.noise import invert
-    from treering_verify.inversion.recovery import Pipeline, recover_in_batches
+    from treering_verify.inversion.recovery import InversionOptions, recover_in_batches
     from treering_verify.media.images import to_tensor
     from treering_verify.models.sampling import denoise
     from treering_verify.watermark.keys.key import Key
@@ -206,8 +206,8 @@ def detection(model: LatentModel, count: int, steps: int) -> Iterator[str]:
     for method in ("naive", "heun", "exact"):
         for name, images in made.items():
             pixels = torch.cat([to_tensor(one.image) for one in images])
-            noise_hat = recover_in_batches(model, Pipeline(noise_method=method, steps=steps), pixels)
-            log10 = sorted(e[0].log10_pvalue for e in weigh(noise_hat, [key]))
+            noise_hat = recover_in_batches(model, InversionOptions(noise_method=method, steps=steps), pixels)
+            log10 = sorted(e[0].log10_pvalue for e in evidence_of(noise_hat, [key]))
             yield (
                 f"{steps} steps, {method}, {name}: p <= 1e-6 {Rate(sum(p <= -6 for p in log10), count)}, "
                 f"p <= .01 {Rate(sum(p <= -2 for p in log10), count)}, median log10 p {log10[count // 2]:.1f}"
@@ -234,16 +234,16 @@ SHOWN_ATTACKS = (
 
 
 def shown(model: LatentModel, attacks: Sequence[str], count: int) -> Iterator[str]:
-    """Say what is read of a key where a picture was cut off or covered: as it came, and as `seen` reads it.
+    """Say what is read of a key where an image was cut off or covered: as it came, and as `visible_area` reads it.
 
     Of the first attack also what stands around what is left in its place, with all of noise_hat read and with what is shown.
     """
     from treering_verify.attacks import parse
-    from treering_verify.detection.evidence import weigh
+    from treering_verify.detection.evidence import evidence_of
     from treering_verify.generation.generator import generate
     from treering_verify.inversion.noise import invert
-    from treering_verify.inversion.recovery import Pipeline, recover_latent
-    from treering_verify.media.blank_areas import filled, masked, seen
+    from treering_verify.inversion.recovery import InversionOptions, recover_latent
+    from treering_verify.media.blank_areas import filled, masked, visible_area
     from treering_verify.media.images import to_tensor
     from treering_verify.watermark.keys.key import Key
 
@@ -255,26 +255,28 @@ def shown(model: LatentModel, attacks: Sequence[str], count: int) -> Iterator[st
     def noise_of(pixels: torch.Tensor) -> torch.Tensor:
         parts = pixels.split(16)
         with torch.inference_mode():
-            return torch.cat([invert(model, recover_latent(model, part, Pipeline()).latent) for part in parts])
+            return torch.cat([invert(model, recover_latent(model, part, InversionOptions()).latent) for part in parts])
 
     def read(noise_hat: torch.Tensor) -> str:
-        found = sorted(weigh(row[None], [key])[0][0].log10_pvalue for row, key in zip(noise_hat, keys, strict=True))
+        found = sorted(
+            evidence_of(row[None], [key])[0][0].log10_pvalue for row, key in zip(noise_hat, keys, strict=True)
+        )
         return f"median log10 p {found[count // 2]:.1f}, worst {found[-1]:.1f}"
 
     for number, attack in enumerate(attacks):
         pixels = torch.cat([to_tensor(parse(attack).apply(image, seed=i)) for i, image in enumerate(images)])
-        mask = seen(pixels)
+        mask = visible_area(pixels)
         came = noise_of(pixels)
         yield f"{attack}, {mask.mean():.2f} shown: as it came {read(came)}"
         if not number:
             mean = (pixels * mask).sum(dim=(-2, -1), keepdim=True) / mask.sum(dim=(-2, -1), keepdim=True)
-            others = {"another picture": whole.roll(1, 0), "mean colour": mean}
+            others = {"another image": whole.roll(1, 0), "mean colour": mean}
             tried = {name: noise_of(torch.where(mask > 0, pixels, other)) for name, other in others.items()}
             for name, noise_hat in {"black": came, **tried, "nearest": noise_of(filled(pixels, mask))}.items():
                 yield f"  around it {name}: all read {read(noise_hat)}; what is shown {read(masked(noise_hat, mask))}"
             clean = noise_of(whole)
-            yield f"  the whole picture: all read {read(clean)}; what is shown of the crop {read(masked(clean, mask))}"
-        yield f"  as seen reads it {read(masked(noise_of(filled(pixels, mask)), mask))}"
+            yield f"  the whole image: all read {read(clean)}; what is shown of the crop {read(masked(clean, mask))}"
+        yield f"  where it is visible {read(masked(noise_of(filled(pixels, mask)), mask))}"
 
 
 @torch.inference_mode()
@@ -300,7 +302,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--detection", type=int, metavar="STEPS", help="what images made in so many steps show of a key"
     )
-    parser.add_argument("--shown", action="store_true", help="what is read of cut off and covered pictures")
+    parser.add_argument("--shown", action="store_true", help="what is read of cut off and covered images")
     options = parser.parse_args(argv)
     count = options.count
     model = load_model(options.model)

@@ -5,7 +5,7 @@ Trained from scratch on `scenes` and on nothing else; two CPU cores are enough:
 * the autoencoder (`AutoencoderKL`, f = 4, 4 channels), on fresh scenes without end, begun as a linear pyramid (`begin`);
 * its decoder once more, alone, on latents with noise: generated latents are never exact, and their grain should not show;
 * the diffusion model (class-conditional `UNet2DModel`, v-prediction), on cached posteriors of the autoencoder;
-* the diffusion model once more, mostly at the times when detail forms: these latents are as red as pictures are, so what
+* the diffusion model once more, mostly at the times when detail forms: these latents are as red as images are, so what
   makes an edge sharp stands far below the noise for most of the schedule.
 
 Each part keeps an exponential moving average (EMA) of its weights, writes whole checkpoints under the work folder

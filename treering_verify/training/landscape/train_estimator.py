@@ -143,7 +143,7 @@ def train(
         generator = torch.Generator().manual_seed(step)
         pick = torch.randint(0, len(data["noise"]), (batch,), generator=generator)
         inputs, noise = data[part.inputs][pick].float(), data["noise"][pick].float()
-        if step % 2:  # mirrored pictures have, nearly, mirrored noise
+        if step % 2:  # mirrored images have, nearly, mirrored noise
             inputs, noise = inputs.flip(-1), noise.flip(-1)
         return {"loss": band_error(estimator.estimate(inputs), noise, weights).mean()}
 

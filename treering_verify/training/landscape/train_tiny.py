@@ -2,7 +2,7 @@
 
 An `AutoencoderTiny` whose halves never meet in training. Both learn from the same pairs (latent, scene) of the model's
 own autoencoder: the encoder says the latent of a scene, the decoder draws the scene of a latent. So E is as far from the
-inverse of D as two strangers are, and nothing that was tuned on the model's own autoencoder was tuned on this one.
+inverse of D as two unmarked are, and nothing that was tuned on the model's own autoencoder was tuned on this one.
 
 The pairs are made once and kept under the work folder (about 58 kB each).
 """

@@ -61,7 +61,7 @@ def count_mixed(layout: Layout) -> int:
 
 
 def ring_coefficients(layout: Layout, numbers: Numbers) -> Complex:
-    """Take each ring's real number, the same all around, so that turning the picture by 180 degrees changes nothing."""
+    """Take each ring's real number, the same all around, so that turning the image by 180 degrees changes nothing."""
     numbers = numbers.reshape(-1, rings_of(layout))
     return numbers[:, bins_of(layout).ring - layout.inner_radius].astype(np.complex128)
 

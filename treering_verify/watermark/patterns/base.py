@@ -102,7 +102,7 @@ class Pattern:
         Whether the test is the exact cosine test of normal numbers, so that keys can be searched by the million.
     searched : bool
         Whether it lives in the spectrum of the whole noise and is tested by the cosine, so that a turned, mirrored or
-        cropped picture can be searched for it.
+        cropped image can be searched for it.
     bins : callable, optional
         Layout -> half-plane bins that it writes, of the noise's spectrum or of its centre's.
     coefficients : callable, optional

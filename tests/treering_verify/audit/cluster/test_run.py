@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import cluster_models
-from helpers.audits import KEY, command, fill, picture, stored, summary
+from helpers.audits import KEY, command, fill, image, stored, summary
 from helpers.places import ROOT
 from PIL import Image
 
@@ -31,7 +31,7 @@ from treering_verify.audit.output import store as shards
 from treering_verify.audit.output.rows import Row
 from treering_verify.benchmark.speed.engines import engine_lines, measure_engines
 from treering_verify.benchmark.speed.null_model import NULL_PIPELINE, NullModel
-from treering_verify.detection.screening import Passes
+from treering_verify.detection.screening import Screening
 from treering_verify.errors import UsageError
 from treering_verify.models import LatentModel
 
@@ -88,7 +88,7 @@ def harm(session: Path, tmp_path_factory: pytest.TempPathFactory) -> Harm:
     for i in range(10):
         shutil.copy(paths[i % 3], folder / "in" / f"copy-{i}.png")
     for name in ("crash.png", "hang.png", "strange.png", "cafe\udce9.png"):
-        picture(len(name) + 99).save(folder / "in" / name)
+        image(len(name) + 99).save(folder / "in" / name)
     (folder / "in" / "torn.png").write_bytes(Path(paths[0]).read_bytes()[:200])
     (folder / "in" / "text").write_text("no image")
     deadly = folder / "in" / "000020-black.png"
@@ -152,7 +152,7 @@ def test_a_stopped_audit_keeps_what_is_finished_and_one_machine_goes_on(session:
 
 def test_two_passes_decide_alike_on_a_cluster_and_on_one_machine(session: Path, tmp_path: Path) -> None:
     fill(tmp_path / "in", 12)
-    judge = Judge.of(KEY, NullModel(), 1e-6, NULL_PIPELINE, Passes(gate=0.5))
+    judge = Judge.of(KEY, NullModel(), 1e-6, NULL_PIPELINE, Screening(gate=0.5))
     for engine in ("ray", "local"):
         options = Options(engine=engine, limits=Limits(readers=1), batch_size=4)
         list(run_audit(Inputs((str(tmp_path / "in"),)), judge, tmp_path / engine, options))

@@ -45,13 +45,13 @@ def test_a_reading_says_what_the_file_is(tmp_path: Path) -> None:
 
 
 def test_magic_bytes_decide_and_not_suffixes(tmp_path: Path) -> None:
-    picture(1).save(tmp_path / "picture.txt", format="PNG")
+    picture(1).save(tmp_path / "image.txt", format="PNG")
     (tmp_path / "text.png").write_text("a text")
-    (tmp_path / "short.png").write_bytes((tmp_path / "picture.txt").read_bytes()[:300])
+    (tmp_path / "short.png").write_bytes((tmp_path / "image.txt").read_bytes()[:300])
     (tmp_path / "empty.png").touch()
     codes = {p.name: (r.status, r.code) for p in tmp_path.iterdir() if (r := read_path(str(p), SIZE))}
     assert codes == {
-        "picture.txt": ("ok", ""),
+        "image.txt": ("ok", ""),
         "text.png": ("skipped", "not_an_image"),
         "short.png": ("error", "corrupt"),
         "empty.png": ("error", "empty"),
@@ -85,7 +85,7 @@ def test_urls_are_opened_by_fsspec() -> None:
     files = fsspec.filesystem("memory")
     with files.open("/audit/1.png", "wb") as file:
         picture(1).save(file, format="PNG")
-    files.pipe("/audit/text", b"no picture")
+    files.pipe("/audit/text", b"no image")
     assert read_url("memory://audit/1.png", SIZE).status == "ok"
     assert read_url("memory://audit/text", SIZE).code == "not_an_image"
     assert read_url("memory://audit/none", SIZE).code == "not_found"

@@ -73,7 +73,7 @@ def test_a_folder_of_frames_is_one_input_at_its_first_frame_and_the_rest_as_ever
     (tree.parent / "named").symlink_to(tree / "b" / "c")
     (linked,) = framed(tree.parent / "named")
     assert os.path.isdir(linked) and not stat.S_ISLNK(os.lstat(linked).st_mode), "followed, as it was named"
-    assert len(found(tmp_path, tree / "b")) == 9, "pictures are inputs of their own where no clips are audited"
+    assert len(found(tmp_path, tree / "b")) == 9, "images are inputs of their own where no videos are audited"
 
 
 def test_links_are_named_but_never_followed(tree: Path, tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_urls_are_told_from_paths(tmp_path: Path) -> None:
         False,
         False,
     ]
-    assert list(entries(Inputs(("file:///pictures/a%20b.png",)), tmp_path)) == [Entry("/pictures/a b.png")]
+    assert list(entries(Inputs(("file:///images/a%20b.png",)), tmp_path)) == [Entry("/images/a b.png")]
 
 
 def test_a_folder_that_cannot_be_listed_is_an_entry_with_a_code(

@@ -1,4 +1,4 @@
-"""Audits of URLs: a real server of HTTP, whose pictures are there, gone, torn, or there the second time only."""
+"""Audits of URLs: a real server of HTTP, whose images are there, gone, torn, or there the second time only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from helpers.audits import audited, picture, stored, summary
+from helpers.audits import audited, image, stored, summary
 
 from treering_verify.audit.inputs.read import read_url
 from treering_verify.audit.inputs.sources import Inputs
@@ -20,7 +20,7 @@ SIZE = (128, 128)
 
 def png(seed: int) -> bytes:
     buffer = io.BytesIO()
-    picture(seed).save(buffer, format="PNG")
+    image(seed).save(buffer, format="PNG")
     return buffer.getvalue()
 
 
@@ -56,7 +56,7 @@ def test_a_manifest_of_urls_has_a_row_for_each_and_what_was_out_of_order_is_trie
     answers = {
         "/a.png": (200, png(1)),
         "/later.png": (503, b"come back later"),
-        "/text": (200, b"no picture"),
+        "/text": (200, b"no image"),
         "/torn.png": (200, png(2)[:300]),
     }
     with served(answers) as address:

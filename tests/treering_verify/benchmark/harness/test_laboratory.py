@@ -66,7 +66,7 @@ def test_the_published_families_run_without_stops_and_to_every_budget() -> None:
     for variant in [*published(100), *own(20, refined=True)]:
         assert max(variant.budgets) == max(1, variant.settings.iterations) or variant.method == "encoder"
         if variant.family in ("gradient", "gradient-free"):
-            assert not variant.settings.rehearse and variant.settings.stagnation == -math.inf
+            assert not variant.settings.early_stopping and variant.settings.stagnation == -math.inf
 
 
 # --- the laboratory ---------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from helpers.progress import silent
 
 from treering_verify.benchmark import Scope, run, run_shared
 from treering_verify.benchmark.harness.cache import kept
-from treering_verify.benchmark.harness.unmarked_images import Crowd, strangers
+from treering_verify.benchmark.harness.unmarked_images import Crowd, draw_unmarked
 from treering_verify.benchmark.harness.workers import Helped, Share, Taken, claimed, end_with_parent
 from treering_verify.cli.main import main
 from treering_verify.models import LatentModel, ModelSource
@@ -144,13 +144,13 @@ def test_what_cannot_be_shared_is_refused_before_anything_is_measured(tmp_path: 
     assert not (tmp_path / "out").exists()
 
 
-def test_any_strangers_may_be_asked_for(tiny_model: LatentModel) -> None:
-    everyone = list(strangers(tiny_model, 24, 7, attacked=False))
+def test_any_unmarked_images_may_be_asked_for(tiny_model: LatentModel) -> None:
+    everyone = list(draw_unmarked(tiny_model, 24, 7, attacked=False))
     crowd = Crowd(tiny_model, 24, 7)
     for which in (range(16, 24), range(3), range(0, 16)):
         some = crowd.some(which)
         assert [one.kind for one in some] == [one.kind for one in everyone[which.start : which.stop]]
-        assert [one.picture.tobytes() for one in some] == [
-            one.picture.tobytes() for one in everyone[which.start : which.stop]
+        assert [one.image.tobytes() for one in some] == [
+            one.image.tobytes() for one in everyone[which.start : which.stop]
         ]
     assert len(crowd.some(range(20, 40))) == 4  # as many as there are

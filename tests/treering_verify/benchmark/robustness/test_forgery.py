@@ -79,17 +79,17 @@ def test_on_the_white_model_one_image_forges_and_none_does_not(tmp_path: Path) -
     # A trace takes the mark away that it is of, and no other: with a key per image there is nothing to average.
     assert lines["subtract trace", 2] == Rate(4, 4)
     assert lines["subtract trace, a key per image", 2] == Rate(0, 4)
-    assert lines["subtract trace", 0] == Rate(0, 4)  # marked pictures stay marked where another trace is taken away
+    assert lines["subtract trace", 0] == Rate(0, 4)  # marked images stay marked where another trace is taken away
     imprinted = next(line for line in findings.tables[0].rows if line[1] == "imprint")
     assert imprinted[3] == "0" and imprinted[5] == "1"
     assert {row["attack"] for row in findings.rows} <= FORGES.keys()
-    # By kind: the same trials, each counted under what its picture is; removals begin with no foreign picture.
+    # By kind: the same trials, each counted under what its image is; removals begin with no foreign image.
     by_kind = findings.tables[2]
     assert {line[1] for line in by_kind.rows} == {"imprint", "add trace"}
     for line in by_kind.rows:
         rates = [rate for rate in line[3:] if isinstance(rate, Rate)]
         assert Rate(sum(r.successes for r in rates), sum(r.trials for r in rates)) == lines[line[1], line[2]]
-    pictures = {row["picture"] for row in findings.rows if row["forges"]}
+    pictures = {row["image"] for row in findings.rows if row["forges"]}
     assert pictures == set(by_kind.header[3:]) and len(pictures) > 1
     written = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     assert forgery(WhiteModel(), Scope(silent, quick=True, folder=tmp_path)) == findings

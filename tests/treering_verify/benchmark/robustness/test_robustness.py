@@ -29,10 +29,10 @@ from treering_verify.benchmark.harness.trials import (
     SEARCHED,
     Recovered,
     Rivals,
+    evidence_of_each,
     nearest_rivals,
-    weigh_each,
 )
-from treering_verify.benchmark.harness.unmarked_images import strangers
+from treering_verify.benchmark.harness.unmarked_images import draw_unmarked
 from treering_verify.benchmark.robustness.curves import figures, held_table
 from treering_verify.benchmark.robustness.front import front, non_dominated, variants
 from treering_verify.benchmark.robustness.measurements import DEFAULT, UNMARKED, Measurements, Task, measure
@@ -40,10 +40,10 @@ from treering_verify.benchmark.robustness.robustness import measurements, robust
 from treering_verify.benchmark.robustness.tables import as_verified, blank_share, series_of, summary_table
 from treering_verify.detection.calibration.scores import CHI_SQUARE, DISTANCE, score
 from treering_verify.generation.generator import generate, initial_noise
-from treering_verify.inversion.recovery import Pipeline
+from treering_verify.inversion.recovery import InversionOptions
 from treering_verify.media.images import to_tensor
 from treering_verify.models import LatentModel
-from treering_verify.watermark.embedding import embed, weigh_key
+from treering_verify.watermark.embedding import embed, key_evidence
 from treering_verify.watermark.keys.key import Family, Key
 from treering_verify.watermark.patterns import PATTERNS
 
@@ -111,12 +111,12 @@ def test_the_nearest_rival_is_that_of_testing_them_one_by_one(pattern: str, monk
     assert rivals is not None and rivals.numbers.shape == (8, family.degrees_of_freedom)
     own = Key.generate(SHAPE, pattern=pattern, seed=5)
     noise = embed(initial_noise(SHAPE, [1, 2, 3]), own)
-    found = nearest_rivals(Recovered(torch.zeros(3, 3, 8, 8), noise, noise, Pipeline()), rivals)
+    found = nearest_rivals(Recovered(torch.zeros(3, 3, 8, 8), noise, noise, InversionOptions()), rivals)
     keys = [Key.of(family, f"rival-{i}", row) for i, row in enumerate(rivals.numbers)]
-    one_by_one = np.min([[e.log10_pvalue for e in weigh_key(noise, key)] for key in keys], axis=0)
+    one_by_one = np.min([[e.log10_pvalue for e in key_evidence(noise, key)] for key in keys], axis=0)
     np.testing.assert_allclose(found[f"rival {EXACT}"], one_by_one, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(found["rival distance"], score(DISTANCE, noise, keys).max(axis=1), rtol=1e-12)
-    assert (np.array([e.log10_pvalue for e in weigh_key(noise, own)]) < found[f"rival {EXACT}"]).all()
+    assert (np.array([e.log10_pvalue for e in key_evidence(noise, own)]) < found[f"rival {EXACT}"]).all()
     assert (score(DISTANCE, noise, [own])[:, 0] > found["rival distance"]).all()
 
 
@@ -167,10 +167,10 @@ def test_processing_is_the_images_own_and_repeats(tiny_model: LatentModel) -> No
     assert np.asarray(smooth).std() < 0.7 * np.asarray(grain).std()
 
 
-def test_strangers_may_be_left_as_they_are(tiny_model: LatentModel) -> None:
-    plain = list(strangers(tiny_model, 8, 7, attacked=False))
+def test_unmarked_images_may_be_left_as_they_are(tiny_model: LatentModel) -> None:
+    plain = list(draw_unmarked(tiny_model, 8, 7, attacked=False))
     assert {one.attack for one in plain} == {""}
-    assert [one.kind for one in plain] == [one.kind for one in strangers(tiny_model, 8, 7)]
+    assert [one.kind for one in plain] == [one.kind for one in draw_unmarked(tiny_model, 8, 7)]
 
 
 # --- measurements -----------------------------------------------------------------------------------------------------
@@ -182,7 +182,7 @@ def tasks() -> list[Task]:
     return [
         Task(Condition("clean", CLEAN), {"random": 18, "gaussian-shading": 4}, 5, published=True),
         Task(CROP, {"random": 3, "gaussian-shading": 3}, 5, searched_unmarked=("random",)),
-        Task(JPEG, {"random": 3}, 0, searched=False, method="encoder", pipeline=Pipeline(inversion="encoder")),
+        Task(JPEG, {"random": 3}, 0, searched=False, method="encoder", pipeline=InversionOptions(inversion="encoder")),
     ]
 
 
@@ -229,8 +229,8 @@ def test_pictures_of_which_nothing_is_left_are_counted(tiny_model: LatentModel) 
     pictures += [Image.new("RGB", pictures[0].size, "white"), pictures[0].copy()]
     pictures[2].paste((255, 255, 255), (0, 0, pictures[0].width - 2, pictures[0].height))
     noise = torch.zeros(3, *tiny_model.latent_shape)
-    found = Recovered(torch.cat([to_tensor(picture) for picture in pictures]), noise, None, Pipeline())
-    assert weigh_each(tiny_model, found, [key] * 3, searched=False)[BLANK].tolist() == [False, True, True]
+    found = Recovered(torch.cat([to_tensor(picture) for picture in pictures]), noise, None, InversionOptions())
+    assert evidence_of_each(tiny_model, found, [key] * 3, searched=False)[BLANK].tolist() == [False, True, True]
     both = Measurements({("random", DEFAULT, "a"): {BLANK: np.array([True, False])}}, {}, {}, {}, [])
     assert blank_share(both, ["random", "rings"], "a") == Rate(1, 2)
 
@@ -262,9 +262,9 @@ def test_no_key_that_judges_unmarked_images_is_used_twice(monkeypatch: pytest.Mo
 
     def noted(model: LatentModel, found: Recovered, keys: list[Key], *, searched: bool) -> dict[str, Any]:
         used.extend(key.fingerprint for key in keys)
-        return weigh_each(model, found, keys, searched=searched)
+        return evidence_of_each(model, found, keys, searched=searched)
 
-    monkeypatch.setattr(measurements, "weigh_each", noted)
+    monkeypatch.setattr(measurements, "evidence_of_each", noted)
     both = [Task(Condition("clean", CLEAN), {"random": 2}, 4, published=True), Task(CROP, {"random": 0}, 4)]
     measure(WhiteModel(), Scope(silent), both, 4, 2)
     assert len(used) == 2 + 4 + 4 + 4 and len(set(used)) == len(used)
@@ -314,7 +314,7 @@ def test_the_mean_over_conditions_and_the_worst_of_them_are_those_of_the_counts(
     found.marked["random", DEFAULT, "b"][BLANK] = np.array([False, True])
     table = summary_table(found, [Condition("A", "a"), Condition("B", "b")], ["random"], [])
     left = dict(zip(table.header, table.rows[1], strict=True))
-    assert left["detector"] == "exact, blank pictures left out" and left["FPR at 1 %"] == Rate(3, 6)
+    assert left["detector"] == "exact, blank images left out" and left["FPR at 1 %"] == Rate(3, 6)
     assert left["TPR at 1 %"] == Rate(3, 3)
     assert "B 1/2" in table.note
 
@@ -338,14 +338,14 @@ def test_verifys_default_spends_half_of_alpha_on_the_picture_as_it_is() -> None:
     assert as_verified(found, "gaussian-shading", CROP) is None
 
 
-# --- pictures ---------------------------------------------------------------------------------------------------------
+# --- images ---------------------------------------------------------------------------------------------------------
 
 
 def test_the_cost_of_a_picture_is_measured_as_it_says() -> None:
     twins = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)) - 0.5
     found = cost(twins + 0.2, twins, twins, [0, 0, 0, 0])
     assert found.paired == pytest.approx(0.2 * 127.5) and found.distance > 0
-    flat = torch.tensor([0.0, 1.0, 5.0]).view(3, 1, 1, 1).expand(3, 3, 32, 32)  # 12 equal means a picture
+    flat = torch.tensor([0.0, 1.0, 5.0]).view(3, 1, 1, 1).expand(3, 3, 32, 32)  # 12 equal means an image
     assert diversity(flat, ["a", "a", "b"]) == pytest.approx(12**0.5)
     assert diversity(flat, ["a", "a", "a"]) == pytest.approx(12**0.5 * (1 + 4 + 5) / 3)
     assert np.isnan(diversity(flat, ["a", "b", "c"]))

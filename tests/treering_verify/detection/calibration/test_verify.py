@@ -23,7 +23,7 @@ from treering_verify.detection.calibration.verify import verify_calibrated
 from treering_verify.errors import UsageError
 from treering_verify.generation.generator import generate
 from treering_verify.inversion import decoder as decoder_inversion
-from treering_verify.inversion.recovery import Pipeline
+from treering_verify.inversion.recovery import InversionOptions
 from treering_verify.media.images import save_png
 from treering_verify.models import LatentModel
 from treering_verify.report import calibration_record, format_calibration, format_text, to_json
@@ -34,14 +34,14 @@ from treering_verify.watermark.keys.key import Family, Key
 SHAPE = (4, 32, 32)
 FAMILY = Family.choose(SHAPE)
 JPEG = "jpeg:quality=50"
-QUICK = Pipeline(
+QUICK = InversionOptions(
     inversion="forward-step", settings=replace(decoder_inversion.DEFAULTS["forward-step"], iterations=1), steps=2
 )
 COUNT = 19
 
 
 def pictures(first: int, count: int) -> list[Image.Image]:
-    """Smooth pictures of chance, all of one kind, at the tiny model's size."""
+    """Smooth images of chance, all of one kind, at the tiny model's size."""
     made = []
     for i in range(first, first + count):
         noise = torch.randn(1, 3, 12, 12, generator=torch.Generator().manual_seed(i))
@@ -149,7 +149,7 @@ def test_what_is_not_like_the_null_gets_no_answer(calibration: Calibration, tiny
     again = Image.fromarray(np.asarray(known))
     large = pictures(1_000, 1)[0].resize((256, 256))
     codes = []
-    # A random autoencoder's residual says nothing of the picture, so the range is made narrow, not the picture strange.
+    # A random autoencoder's residual says nothing of the image, so the range is made narrow, not the image strange.
     narrow = replace(calibration, residual=(0.0, 1e-9))
     found = judged(pictures(1_000, 1), narrow, tiny_model) + judged([again, large], calibration, tiny_model)
     for verdict in found:

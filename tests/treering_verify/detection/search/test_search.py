@@ -1,4 +1,4 @@
-"""What was done to a picture's geometry is found again, with a p-value that has paid for the search."""
+"""What was done to an image's geometry is found again, with a p-value that has paid for the search."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from treering_verify.detection.search.search import Search, as_it_is, confirm, g
 from treering_verify.errors import UsageError
 from treering_verify.media.images import open_image
 from treering_verify.models import LatentModel
-from treering_verify.watermark.embedding import embed, extract, features, weigh_key
+from treering_verify.watermark.embedding import embed, extract, features, key_evidence
 
 SHAPE = (4, 32, 32)
 
@@ -84,7 +84,7 @@ def test_undoing_brings_back_the_pixels_that_the_mask_says_are_known(attack: str
 
     back = undo(to_tensor(parse(attack).apply(to_pil(smooth[0]), seed=0)), hypothesis)
     shown = mask((4, 128, 128), hypothesis)[0, 0] > 0.999
-    if hypothesis.degrees:  # what the turn cut off is black in the attacked picture, which nobody can know
+    if hypothesis.degrees:  # what the turn cut off is black in the attacked image, which nobody can know
         rows, columns = torch.meshgrid(torch.arange(128) - 63.5, torch.arange(128) - 63.5, indexing="ij")
         shown &= torch.hypot(rows, columns) < 62
     assert shown.float().mean() > 0.5
@@ -111,7 +111,7 @@ def test_the_searched_p_is_never_more_often_small_than_it_says_whatever_the_nois
     for z in (noise(4), coloured):
         best = [some[0].evidence.log10_pvalue for some in guess(z, keys, Search(kinds, budget=0))]
         for alpha in (0.5, 0.2, 0.05):
-            # The search has half of alpha; the picture as it is has the other half.
+            # The search has half of alpha; the image as it is has the other half.
             count = sum(log10 <= math.log10(alpha) for log10 in best)
             assert clopper_pearson(count, len(best), 0.999)[0] <= alpha * (1 - IDENTITY_WEIGHT)
 
@@ -144,7 +144,7 @@ def test_a_pattern_that_is_not_in_the_spectrum_is_not_searched_and_pays_nothing_
     searched, other = (tv.Key.generate(SHAPE, pattern=p, seed=3) for p in ("random", "gaussian-shading"))
     assert guess(z, [other, searched], Search(budget=1))[0] == []
     for key, factor in ((searched, 1 / IDENTITY_WEIGHT), (other, 1)):
-        (evidence,) = weigh_key(embed(z[None], key), key)
+        (evidence,) = key_evidence(embed(z[None], key), key)
         assert as_it_is(evidence, key).evidence.log10_pvalue == pytest.approx(
             evidence.log10_pvalue + math.log10(factor)
         )
@@ -173,7 +173,7 @@ def test_a_model_gets_at_most_the_budget_of_pictures_again(tiny_model: LatentMod
     monkeypatch.setattr(verification, "recover_noise", counted)  # type: ignore[attr-defined]
     key = tv.Key.generate(SHAPE, seed=1)
     pictures = [open_image(SAMPLES / "photograph.png")] * 3
-    pipeline = tv.Pipeline(inversion="encoder", steps=1, batch_size=2)
+    pipeline = tv.InversionOptions(inversion="encoder", steps=1, batch_size=2)
     for budget in (0, 2):
         seen.clear()
         verdicts = list(

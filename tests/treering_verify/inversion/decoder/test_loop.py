@@ -24,15 +24,15 @@ def test_no_result_has_a_larger_residual_than_the_start(method: str, step: float
     assert (result.residual <= started).all()
 
 
-@pytest.mark.parametrize("rehearse", [False, True])
+@pytest.mark.parametrize("early_stopping", [False, True])
 @pytest.mark.parametrize("method", ["forward-step", "inertial-km"])
-def test_where_plain_steps_diverge_the_start_is_returned(method: str, rehearse: bool) -> None:
+def test_where_plain_steps_diverge_the_start_is_returned(method: str, early_stopping: bool) -> None:
     case = Linear(sign=-1.0)  # E(D(z)) is about -z, so r grows along every step
     z = start = linear(case.encoder)(case.image)
     for _ in range(10):
         z = z - (linear(case.encoder)(linear(case.decoder)(z)) - start)
     assert float(z.norm()) > 100 * float(start.norm())  # the plain iteration does diverge
-    result = invert(case.problem(), method, tuned(method, 10, step=1.0, rehearse=rehearse))
+    result = invert(case.problem(), method, tuned(method, 10, step=1.0, early_stopping=early_stopping))
     assert result.status == ("diverged",) * 3
     assert result.converged == (False,) * 3
     assert torch.equal(result.latent, start)
@@ -100,7 +100,7 @@ def test_tolerance_and_stagnation_end_the_iteration() -> None:
 def test_a_rehearsal_keeps_the_attack_out_of_the_latent_and_lets_clean_images_through(method: str) -> None:
     iterations = 25 if method in ("forward-step", "inertial-km", "anderson") else 60
     free = tuned(method, iterations, **({"step": 1.0} if iterations == 25 else {}))
-    settings = replace(free, rehearse=True)
+    settings = replace(free, early_stopping=True)
     clean = Attacked(0.0)
     encoder = clean.error(clean.solve("encoder", settings))
     assert (clean.error(clean.solve(method, settings)) < 0.5 * encoder).all()
@@ -119,12 +119,12 @@ def test_a_rehearsal_keeps_the_attack_out_of_the_latent_and_lets_clean_images_th
 
 def test_methods_rehearse_by_default_and_not_when_compared() -> None:
     for method in (*ITERATIVE, "gauss-newton"):
-        assert DEFAULTS[method].rehearse and not unstopped(DEFAULTS[method]).rehearse
+        assert DEFAULTS[method].early_stopping and not unstopped(DEFAULTS[method]).early_stopping
 
 
 def test_steps_that_are_taken_back_are_shown_in_the_trace_and_not_returned() -> None:
     case = Attacked(4.0)
-    result = case.solve("forward-step", tuned("forward-step", 25, step=1.0, rehearse=True))
+    result = case.solve("forward-step", tuned("forward-step", 25, step=1.0, early_stopping=True))
     assert (result.iterations < result.trace.isfinite().sum(dim=0) - 1).all()
     for i in range(8):
         assert result.trace[result.iterations[i], i] == result.residual[i]
@@ -139,10 +139,10 @@ def test_a_rehearsal_is_the_same_walk_on_the_starts_own_picture_with_the_mirrore
         seen.append(image)
         return encode(image)
 
-    settings = tuned("forward-step", 3, step=1.0, rehearse=True)
+    settings = tuned("forward-step", 3, step=1.0, early_stopping=True)
     invert(Problem(case.image, watching, decode), "forward-step", settings)
     start = encode(case.image)
-    path = invert(Problem(case.image, encode, decode), "forward-step", replace(settings, rehearse=False))
+    path = invert(Problem(case.image, encode, decode), "forward-step", replace(settings, early_stopping=False))
     closest = min((decode(z) for z in [start, path.latent]), key=lambda y: float((y - case.image).norm()))
     posed = decode(start) + (case.image - closest).flip(-1)
     torch.testing.assert_close(seen[5], posed)  # after E(x) and four evaluated points
@@ -157,11 +157,11 @@ def test_a_method_that_fits_pixels_rehearses_with_what_forward_steps_leave() -> 
         seen.append(image.detach())
         return encode(image)
 
-    settings = tuned("gradient", 40, rehearse=True)
+    settings = tuned("gradient", 40, early_stopping=True)
     invert(Problem(case.image, watching, decode), "gradient", settings)
     points: list[torch.Tensor] = []
     problem = Problem(case.image, encode, decode, watch=lambda k, rows, z: points.append(z.clone()))
-    invert(problem, "forward-step", replace(DEFAULTS["forward-step"], iterations=3, step=1.0, rehearse=False))
+    invert(problem, "forward-step", replace(DEFAULTS["forward-step"], iterations=3, step=1.0, early_stopping=False))
     left = torch.stack([case.image - decode(z) for z in points])
     nearest = left.flatten(2).norm(dim=2).argmin(dim=0)
     misfit = left[nearest, torch.arange(2)]

@@ -64,7 +64,9 @@ def test_gauss_newton_finds_the_maximum_a_posteriori_of_a_linear_decoder(scale: 
     case.truth, case.image = case.truth * scale, case.image * scale
     settings = Settings(**{"iterations": 1, "step": 0.3, "inner": 150, **NO_STOP})  # type: ignore[arg-type]
     result = invert(case.problem(), "gauss-newton", settings)
-    centre = invert(case.problem(), "forward-step", replace(settings, iterations=3, step=1.0, rehearse=True)).latent
+    centre = invert(
+        case.problem(), "forward-step", replace(settings, iterations=3, step=1.0, early_stopping=True)
+    ).latent
     misfit = linear(case.decoder)(centre) - case.image
 
     def unexplained(misfit: torch.Tensor) -> torch.Tensor:
@@ -92,7 +94,7 @@ def test_gauss_newton_is_held_by_its_start_when_the_image_is_disturbed() -> None
         case = Attacked(noise)
         settings = Settings(iterations=2, step=0.1, inner=20)  # what holds it here is its own prior
         result = case.solve("gauss-newton", settings)
-        centre = case.solve("forward-step", replace(settings, iterations=3, step=1.0, rehearse=True))
+        centre = case.solve("forward-step", replace(settings, iterations=3, step=1.0, early_stopping=True))
         energy = case.image.flatten(1).norm(dim=1) / 192**0.5
         moved.append(float(((result.latent - centre.latent).flatten(1).norm(dim=1) / energy).mean()))
     assert moved[1] < 0.2 * moved[0]
@@ -102,7 +104,7 @@ def test_gauss_newton_leaves_images_alone_of_which_rehearsed_forward_steps_kept_
     attacked, clean = Attacked(4.0, batch=2), Attacked(0.0, batch=2)
     image = torch.stack([attacked.image[0], clean.image[1]])
     problem = Problem(image, linear(clean.encoder, (3, 4, 4)), linear(clean.decoder))
-    settings = Settings(iterations=2, step=0.1, inner=20, rehearse=True)
+    settings = Settings(iterations=2, step=0.1, inner=20, early_stopping=True)
     seen: list[tuple[int, list[int]]] = []
     result = invert(
         replace(problem, watch=lambda k, rows, z: seen.append((k, rows.tolist()))), "gauss-newton", settings

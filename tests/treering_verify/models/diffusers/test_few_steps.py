@@ -27,7 +27,7 @@ from treering_verify.cli.main import main
 from treering_verify.errors import LimitedModelWarning, ModelError, UsageError
 from treering_verify.generation.generator import initial_noise
 from treering_verify.inversion.noise import invert
-from treering_verify.inversion.recovery import Pipeline
+from treering_verify.inversion.recovery import InversionOptions
 from treering_verify.models import LatentModel, from_pipeline, load_model
 from treering_verify.models.sampling import denoise
 
@@ -140,7 +140,7 @@ def test_the_release_is_read_from_its_index_marks_in_one_step_and_is_verified(tm
     (tmp_path / "scheduler" / "scheduler_config.json").write_text('{"_class_name": "PNDMScheduler"}')
     model = load_model(tmp_path)
     key = tv.Key.generate(model.latent_shape, channels=pipelines.KEPT, seed=1)
-    one_step = Pipeline(noise_method="exact", steps=1)
+    one_step = InversionOptions(noise_method="exact", steps=1)
     for marked in (True, False):
         (made,) = tv.generate(model, key if marked else None, seeds=[3], prompts=["a cat"], steps=1, guidance=1.0)
         verdict = tv.verify(
@@ -181,7 +181,7 @@ def test_a_limited_model_marks_in_one_step_as_its_pipeline_samples_and_is_verifi
     )
     (image,) = pipe(latents=noise, **calls).images
     verdict = tv.verify(
-        image, key, model=model, search=None, alpha=1e-6, pipeline=Pipeline(noise_method="exact", steps=1)
+        image, key, model=model, search=None, alpha=1e-6, pipeline=InversionOptions(noise_method="exact", steps=1)
     )
     assert verdict.verdict == "detected"
 
@@ -197,7 +197,7 @@ def test_more_steps_of_a_consistency_sampler_end_where_no_inversion_knows() -> N
         ).images
         for seed in (0, 1)
     ]
-    # One noise, two pictures. A network that says nothing leaves 1 / signal times the first noise, and sigma / signal times
+    # One noise, two images. A network that says nothing leaves 1 / signal times the first noise, and sigma / signal times
     # what is drawn before each other step: of the one they share, and of the others, the two are made.
     grid = model.timesteps(4)
     shared, drawn = 1 / grid[0].alpha, sum((1 - at.alpha) / at.alpha for at in grid[1:-1])

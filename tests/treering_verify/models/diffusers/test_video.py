@@ -1,4 +1,4 @@
-"""Video pipelines of diffusers: each family marks, generates, inverts and verifies clips, and none is changed by it."""
+"""Video pipelines of diffusers: each family marks, generates, inverts and verifies videos, and none is changed by it."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from treering_verify.cli.main import main
 from treering_verify.errors import ModelError, UsageError
 from treering_verify.generation.generator import initial_noise
 from treering_verify.inversion.noise import invert
-from treering_verify.inversion.recovery import Pipeline, recover_noise
-from treering_verify.media.clips import encode_clip
-from treering_verify.models import ClipModel, from_pipeline, latent_shape, load_model, native_noise
+from treering_verify.inversion.recovery import InversionOptions, recover_noise
+from treering_verify.media.videos import encode_video
+from treering_verify.models import VideoModel, from_pipeline, latent_shape, load_model, native_noise
 from treering_verify.models.diffusers import loading as pipeline_loading
 from treering_verify.models.diffusers.video import fold, unfold
 from treering_verify.models.sampling import denoise
 from treering_verify.models.source import ModelSource
 
 STEPS = 3
-QUICK = Pipeline(inversion="encoder", steps=STEPS)
+QUICK = InversionOptions(inversion="encoder", steps=STEPS)
 
 
 @pytest.fixture(scope="module", params=["animatediff", "wan"])
@@ -47,28 +47,28 @@ def family(pipe: Any) -> str:
 
 
 @pytest.fixture(scope="module")
-def model(pipe: Any, family: str) -> ClipModel:
+def model(pipe: Any, family: str) -> VideoModel:
     return from_pipeline(pipe, image_size=video_pipelines.SIZE[family], frames=video_pipelines.FRAMES[family])
 
 
 @pytest.fixture(scope="module")
-def key(model: ClipModel, family: str) -> tv.Key:
+def key(model: VideoModel, family: str) -> tv.Key:
     return tv.Key.generate(model.latent_shape, channels=video_pipelines.kept_channels(family), seed=1)
 
 
 @pytest.fixture(scope="module")
-def marked(model: ClipModel, key: tv.Key) -> tv.GeneratedClip:
-    return next(iter(tv.generate_clips(model, key, seeds=[3], prompts=["a cat"], steps=STEPS)))
+def marked(model: VideoModel, key: tv.Key) -> tv.GeneratedVideo:
+    return next(iter(tv.generate_videos(model, key, seeds=[3], prompts=["a cat"], steps=STEPS)))
 
 
 def test_frames_lie_one_after_another() -> None:
-    clip = torch.arange(2 * 3 * 5).reshape(1, 3, 5, 2, 1)
-    assert fold(clip).shape == (1, 15, 2, 1)
-    assert torch.equal(fold(clip)[0, 3:6], clip[0, :, 1])
-    assert torch.equal(unfold(fold(clip), 3), clip)
+    video = torch.arange(2 * 3 * 5).reshape(1, 3, 5, 2, 1)
+    assert fold(video).shape == (1, 15, 2, 1)
+    assert torch.equal(fold(video)[0, 3:6], video[0, :, 1])
+    assert torch.equal(unfold(fold(video), 3), video)
 
 
-def test_the_ode_is_the_pipelines_own(pipe: Any, model: ClipModel) -> None:
+def test_the_ode_is_the_pipelines_own(pipe: Any, model: VideoModel) -> None:
     noise = initial_noise(model.latent_shape, [5])
     pipe.set_progress_bar_config(disable=True)
     theirs = pipe(
@@ -86,7 +86,7 @@ def test_the_ode_is_the_pipelines_own(pipe: Any, model: ClipModel) -> None:
     assert relative(native_noise(pipe, ours), theirs) < 1e-4
 
 
-def test_exact_inversion_brings_the_noise_back(model: ClipModel) -> None:
+def test_exact_inversion_brings_the_noise_back(model: VideoModel) -> None:
     noise = initial_noise(model.latent_shape, [0])
     with torch.inference_mode():
         latent = denoise(model, noise, steps=STEPS, conditions=["a cat"])
@@ -98,26 +98,26 @@ def test_exact_inversion_brings_the_noise_back(model: ClipModel) -> None:
     assert errors["naive"] > 5 * errors["exact"]
 
 
-def test_the_autoencoder_is_the_pipelines_own_and_not_clamped(pipe: Any, model: ClipModel, family: str) -> None:
+def test_the_autoencoder_is_the_pipelines_own_and_not_clamped(pipe: Any, model: VideoModel, family: str) -> None:
     latent = 6 * torch.randn(1, *model.latent_shape, generator=torch.Generator().manual_seed(0))
     ours = unfold(model.decode(latent), 3)
-    clip = unfold(latent, video_pipelines.CHANNELS[family])
+    video = unfold(latent, video_pipelines.CHANNELS[family])
     if family == "wan":
         std, mean = pipe.vae.config.latents_std[0], pipe.vae.config.latents_mean[0]
         with torch.no_grad():
-            theirs = pipe.vae.decode(clip * std + mean).sample
+            theirs = pipe.vae.decode(video * std + mean).sample
         assert ours.abs().max() > 1.1
         ours = ours.clamp(-1, 1)
     else:
         with torch.no_grad():
-            theirs = pipe.decode_latents(clip)
+            theirs = pipe.decode_latents(video)
     assert relative(ours, theirs) < 1e-5
 
 
 def test_a_marked_clip_is_detected_and_its_unmarked_twin_is_not(
-    model: ClipModel, key: tv.Key, marked: tv.GeneratedClip
+    model: VideoModel, key: tv.Key, marked: tv.GeneratedVideo
 ) -> None:
-    (plain,) = tv.generate_clips(model, None, seeds=[3], prompts=["a cat"], steps=STEPS)
+    (plain,) = tv.generate_videos(model, None, seeds=[3], prompts=["a cat"], steps=STEPS)
     assert len(marked.frames) == marked.sidecar["frames"] == model.frames
     found, absent = tv.verify_many([marked.frames, plain.frames], key, model=model, pipeline=QUICK, search=None)
     assert found.verdict == "detected" and found.note == ""
@@ -126,14 +126,14 @@ def test_a_marked_clip_is_detected_and_its_unmarked_twin_is_not(
 
 @pytest.mark.parametrize("style", ["mp4", "gif"])
 def test_a_marked_clip_is_detected_after_its_codec(
-    model: ClipModel, key: tv.Key, marked: tv.GeneratedClip, style: str
+    model: VideoModel, key: tv.Key, marked: tv.GeneratedVideo, style: str
 ) -> None:
-    data = encode_clip(marked.frames, style, model.fps)
+    data = encode_video(marked.frames, style, model.fps)
     assert tv.verify(data, key, model=model, pipeline=QUICK, search=None).verdict == "detected"
 
 
 def test_a_marked_clip_that_was_mirrored_is_found_by_the_search(
-    model: ClipModel, key: tv.Key, marked: tv.GeneratedClip, family: str
+    model: VideoModel, key: tv.Key, marked: tv.GeneratedVideo, family: str
 ) -> None:
     if family == "wan":
         return  # the search sees channels alone: one family shows it
@@ -142,20 +142,20 @@ def test_a_marked_clip_that_was_mirrored_is_found_by_the_search(
     assert found.verdict == "detected" and found.best is not None and found.best.hypothesis == "mirrored"
 
 
-def test_p_is_uniform_on_clips_without_the_key(model: ClipModel, key: tv.Key, family: str) -> None:
-    """On clips that stand still, move and are noise: frames that resemble each other make no p too small."""
+def test_p_is_uniform_on_clips_without_the_key(model: VideoModel, key: tv.Key, family: str) -> None:
+    """On videos that stand still, move and are noise: frames that resemble each other make no p too small."""
     if family == "wan":
         return  # the test sees features alone: one family shows it
     rng = np.random.default_rng(0)
     height, width = model.image_size
     scene = np.cumsum(np.cumsum(rng.normal(size=(3, height, width)), 1), 2)
     scene /= np.abs(scene).max()
-    clips = [
+    videos = [
         np.concatenate([scene] * model.frames),
         np.concatenate([np.roll(scene, 3 * f, axis=2) for f in range(model.frames)]),
         0.3 * rng.normal(size=(3 * model.frames, height, width)),
     ]
-    pixels = torch.from_numpy(np.stack(clips)).float()
+    pixels = torch.from_numpy(np.stack(videos)).float()
     noise_hat, _ = recover_noise(model, pixels, replace(QUICK, steps=1))
     features = tv.features(tv.extract(noise_hat, key), key)
     found = [e.pvalue for a in features for e in cosine_tests(a, rng.standard_normal((400, key.degrees_of_freedom)))]
@@ -164,7 +164,7 @@ def test_p_is_uniform_on_clips_without_the_key(model: ClipModel, key: tv.Key, fa
     assert low <= sum(p <= 1e-2 for p in found) <= high
 
 
-def test_marked_noise_is_white_over_frames_too(model: ClipModel, family: str) -> None:
+def test_marked_noise_is_white_over_frames_too(model: VideoModel, family: str) -> None:
     shape = model.latent_shape
     channels = video_pipelines.CHANNELS[family]
     power, together = [], []  # each N(0, 1) if the noise is N(0, I)
@@ -178,19 +178,19 @@ def test_marked_noise_is_white_over_frames_too(model: ClipModel, family: str) ->
         assert 0.5 < np.std(found) < 1.6
 
 
-def test_a_callers_pipeline_is_as_it_was(pipe: Any, model: ClipModel, key: tv.Key, family: str) -> None:
+def test_a_callers_pipeline_is_as_it_was(pipe: Any, model: VideoModel, key: tv.Key, family: str) -> None:
     network = pipe.unet if family == "animatediff" else pipe.transformer
     network.train()
     before = state_of(pipe)
     try:
         again = from_pipeline(pipe, image_size=model.image_size, frames=model.frames)
-        (made,) = tv.generate_clips(again, key, seeds=[3], prompts=["a cat"], steps=2, guidance=2.0)
+        (made,) = tv.generate_videos(again, key, seeds=[3], prompts=["a cat"], steps=2, guidance=2.0)
         tv.verify(made.frames, key, model=again, pipeline=replace(QUICK, steps=1), search=None)
         assert state_of(pipe) == before
         hook = network.register_forward_pre_hook(_fail)
         before = state_of(pipe)
         with pytest.raises(RuntimeError, match="out of memory"):
-            next(iter(tv.generate_clips(again, None, seeds=[3], steps=2)))
+            next(iter(tv.generate_videos(again, None, seeds=[3], steps=2)))
         assert state_of(pipe) == before
         hook.remove()
     finally:
@@ -201,7 +201,7 @@ def _fail(*_: object) -> None:
     raise RuntimeError("out of memory")
 
 
-def test_three_lines_mark_what_a_script_generates(pipe: Any, model: ClipModel, key: tv.Key) -> None:
+def test_three_lines_mark_what_a_script_generates(pipe: Any, model: VideoModel, key: tv.Key) -> None:
     latents = tv.watermarked_noise(pipe, key, seeds=[11])
     assert latents.ndim == 5
     pipe.set_progress_bar_config(disable=True)
@@ -221,7 +221,7 @@ def test_three_lines_mark_what_a_script_generates(pipe: Any, model: ClipModel, k
         tv.watermarked_noise(pipe, tv.Key.generate((3, *key.latent_shape[1:]), seed=1), seeds=[0])
 
 
-def test_the_same_commands_serve_it(pipe: Any, model: ClipModel, family: str, tmp_path: Path) -> None:
+def test_the_same_commands_serve_it(pipe: Any, model: VideoModel, family: str, tmp_path: Path) -> None:
     style = {"animatediff": "mp4", "wan": "png"}[family]  # the files are not a family's affair
     pipe.save_pretrained(tmp_path / "model")
 
@@ -239,11 +239,11 @@ def test_the_same_commands_serve_it(pipe: Any, model: ClipModel, family: str, tm
         model.frames,
     )
     run("keygen", "--output", tmp_path / "my.key.json", *chosen)
-    made = ("--count", 1, "--steps", STEPS, "--prompt", "a cat", "--clip-format", style, *chosen)
-    (path,) = run("generate", "--key", tmp_path / "my.key.json", "--output", tmp_path / "clips", *made).split()
+    made = ("--count", 1, "--steps", STEPS, "--prompt", "a cat", "--video-format", style, *chosen)
+    (path,) = run("generate", "--key", tmp_path / "my.key.json", "--output", tmp_path / "videos", *made).split()
     assert Path(path).name == ("marked-000000.mp4" if style == "mp4" else "marked-000000")
     assert Path(path).is_dir() == (style == "png")
-    sidecar = json.loads((tmp_path / "clips" / "marked-000000.json").read_text())
+    sidecar = json.loads((tmp_path / "videos" / "marked-000000.json").read_text())
     assert sidecar["frames"] == model.frames and sidecar["fps"] == model.fps
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"\0\0\0\x20ftypisom" + b"\0" * 100)
@@ -254,10 +254,10 @@ def test_the_same_commands_serve_it(pipe: Any, model: ClipModel, family: str, tm
     ]
     assert [row["verdict"] for row in rows] == ["detected", "inconclusive"]
     assert rows[1]["status"] == "error" and rows[1]["code"] == "corrupt"
-    audit = ("audit", tmp_path / "clips", "--keys", tmp_path / "my.key.json", "--output", tmp_path / "audit", *chosen)
+    audit = ("audit", tmp_path / "videos", "--keys", tmp_path / "my.key.json", "--output", tmp_path / "audit", *chosen)
     run(*audit, "--inversion", "encoder", "--steps", STEPS, "--batch-size", 2)
     found = {Path(row.path).name: row for row in stored(tmp_path / "audit")}
-    assert found.pop("marked-000000.json").code == "not_a_clip_file"
+    assert found.pop("marked-000000.json").code == "not_a_video_file"
     row = found.pop(Path(path).name)
     assert not found, "a folder of frames is one input"
     assert row.verdict == "detected" and (row.height, row.width) == model.image_size
@@ -266,7 +266,7 @@ def test_the_same_commands_serve_it(pipe: Any, model: ClipModel, family: str, tm
 
 
 def test_a_saved_pipeline_knows_its_shape_before_it_is_loaded(
-    pipe: Any, model: ClipModel, family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pipe: Any, model: VideoModel, family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipe.save_pretrained(tmp_path)
     source = ModelSource(str(tmp_path), image_size=model.image_size, frames=model.frames)
@@ -286,28 +286,28 @@ def test_other_lengths_are_made_where_the_model_can(pipe: Any, family: str) -> N
     good, latent_frames, bad = {"animatediff": (8, 8, 9), "wan": (9, 3, 8)}[family]
     assert from_pipeline(pipe, image_size=size, frames=good).latent_shape[0] == latent_frames * channels
     for frames in (0, bad):
-        with pytest.raises(UsageError, match=f"no clips of {frames} frames"):
+        with pytest.raises(UsageError, match=f"no videos of {frames} frames"):
             from_pipeline(pipe, image_size=size, frames=frames)
 
 
 # --- refusals, and samplers ---------------------------------------------------------------------------------------------
 
 
-def test_pictures_and_clips_are_not_confused(model: ClipModel) -> None:
-    pictures = from_pipeline(pipelines.stable_diffusion())
-    with pytest.raises(UsageError, match="makes clips"):
+def test_pictures_and_clips_are_not_confused(model: VideoModel) -> None:
+    images = from_pipeline(pipelines.stable_diffusion())
+    with pytest.raises(UsageError, match="makes videos"):
         next(iter(tv.generate(model, None, seeds=[1])))
-    with pytest.raises(UsageError, match="not clips"):
-        next(iter(tv.generate_clips(pictures, None, seeds=[1])))
+    with pytest.raises(UsageError, match="not videos"):
+        next(iter(tv.generate_videos(images, None, seeds=[1])))
     with pytest.raises(UsageError, match="leave the frames"):
         from_pipeline(pipelines.stable_diffusion(), frames=4)
-    with pytest.raises(UsageError, match="editing works on pictures"):
+    with pytest.raises(UsageError, match="editing works on images"):
         tv.edit(model, Image.new("RGB", (48, 48)), Image.new("L", (48, 48), 255), "a cat")
-    with pytest.raises(UsageError, match="calibration works on pictures"):
+    with pytest.raises(UsageError, match="calibration works on images"):
         tv.calibrate([], tv.Family.choose(model.latent_shape), model=model)
-    key = tv.Key.generate(pictures.latent_shape, seed=1)
-    with pytest.raises(UsageError, match="judges pictures"):
-        tv.verify([Image.new("RGB", (48, 48))] * 2, key, model=pictures)
+    key = tv.Key.generate(images.latent_shape, seed=1)
+    with pytest.raises(UsageError, match="judges images"):
+        tv.verify([Image.new("RGB", (48, 48))] * 2, key, model=images)
 
 
 def test_wan_may_bring_its_own_sampler_and_not_two_networks() -> None:

@@ -14,7 +14,7 @@ from treering_detectors import cosine_tests
 from treering_verify.errors import ModelError, UsageError
 from treering_verify.generation.generator import generate
 from treering_verify.inversion import noise as noise_inversion
-from treering_verify.inversion.recovery import Pipeline, recover_noise
+from treering_verify.inversion.recovery import InversionOptions, recover_noise
 from treering_verify.media.images import to_tensor
 from treering_verify.models import LatentModel, load_model
 from treering_verify.models.networks.estimator import Estimator
@@ -117,7 +117,9 @@ def test_p_is_uniform_whatever_it_says_and_on_images_of_another_key_too(
     monkeypatch.setattr(tiny_model, "estimate", wild)
     other = Key.generate(tiny_model.latent_shape, seed=1)
     made = [g.image for g in generate(tiny_model, other, seeds=range(4), steps=2)]
-    noise_hat, _ = recover_noise(tiny_model, torch.cat([to_tensor(i) for i in made]), Pipeline("encoder", steps=2))
+    noise_hat, _ = recover_noise(
+        tiny_model, torch.cat([to_tensor(i) for i in made]), InversionOptions("encoder", steps=2)
+    )
     values = features(extract(noise_hat, other.family), other.family)
     numbers = np.random.default_rng(7).standard_normal((2000, other.degrees_of_freedom))
     for row in values:

@@ -16,7 +16,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from helpers.audit_rows import KEYS, row, unjudged, write_audit
-from helpers.pictures import encoded, smooth
+from helpers.images import encoded, smooth
 
 from treering_verify.cli.main import main
 from treering_verify.errors import UsageError

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from helpers.audit_rows import KEYS, row, unjudged, write_audit, write_large_audit
 from helpers.browser import NAMES, Page, find_browser, opened_browser
-from helpers.pictures import smooth
+from helpers.images import smooth
 
 from treering_verify.models import LatentModel
 from treering_verify.report.audit import write_report
@@ -33,15 +33,15 @@ def browser() -> Iterator[Page]:
 def report(tmp_path_factory: pytest.TempPathFactory, tiny_model: LatentModel) -> Path:
     """Return the page of 127 files, two of them detected and pictured, with markup in names, reasons and settings."""
     folder = tmp_path_factory.mktemp("audits") / "with spaces & <b>"
-    pictures = folder.parent / "pictures"
-    pictures.mkdir()
+    images = folder.parent / "images"
+    images.mkdir()
     key = Key.generate(tiny_model.latent_shape, seed=3, name="mine")
     rows = []
     for number, name in enumerate(["plain.png", "a<b>&'\".png"]):
-        smooth(128, 128 - 16 * number).save(pictures / name)
-        digest = hashlib.sha256((pictures / name).read_bytes()).hexdigest()
+        smooth(128, 128 - 16 * number).save(images / name)
+        digest = hashlib.sha256((images / name).read_bytes()).hexdigest()
         marked = {"key": "mine", "fingerprint": key.fingerprint, "sha256": digest, "pvalue": 0.0}
-        rows.append(row(str(pictures / name), "detected", -300.0 + 90 * number, **marked))
+        rows.append(row(str(images / name), "detected", -300.0 + 90 * number, **marked))
     rows += [row(f"many/{i:03d}.png", log10_pvalue=-0.01 - 0.02 * i) for i in range(120)]
     rows += [row(MARKUP, "inconclusive", -1.0, code="size", reason=MARKUP)]
     rows += [unjudged(f"in/{MARKUP}", code=MARKUP, reason=MARKUP), unjudged("in/fifo", "skipped", "not_a_file", "FIFO")]
@@ -139,7 +139,7 @@ def test_files_come_in_pages_and_can_be_searched(browser: Page, report: Path) ->
 
 @pytest.mark.slow
 def test_the_report_of_a_million_files_is_small_and_opens_whole(browser: Page, tmp_path: Path) -> None:
-    report = write_report(write_large_audit(tmp_path / "audit", 1_000_000, 1000), pictures=0)
+    report = write_report(write_large_audit(tmp_path / "audit", 1_000_000, 1000), images=0)
     assert report.stat().st_size < 2_000_000
     browser.complaints.clear()
     seconds = browser.open(report.as_uri())

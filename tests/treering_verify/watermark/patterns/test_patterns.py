@@ -14,14 +14,14 @@ from skimage import data
 from skimage.transform import resize
 
 from treering_verify.cli.options import PATTERN_NAMES
-from treering_verify.detection.evidence import weigh
+from treering_verify.detection.evidence import evidence_of
 from treering_verify.detection.verification import verify
 from treering_verify.generation.generator import initial_noise
 from treering_verify.inversion.recovery import recover_noise
 from treering_verify.media.images import to_pil, to_tensor
 from treering_verify.models import load_model
 from treering_verify.models.sampling import denoise
-from treering_verify.watermark.embedding import embed, extract, features, key_bins, key_coefficients, weigh_key
+from treering_verify.watermark.embedding import embed, extract, features, key_bins, key_coefficients, key_evidence
 from treering_verify.watermark.keys.key import Key
 from treering_verify.watermark.patterns import PATTERNS
 from treering_verify.watermark.patterns.gaussian_shading import NONCES
@@ -50,7 +50,7 @@ def test_the_evidence_of_untouched_marked_noise_is_complete(pattern: str) -> Non
     (key,) = keys_of(pattern, 1)
     marked = embed(white(2, *SHAPE).float(), key)
     assert marked.dtype == torch.float32 and marked.shape == (2, *SHAPE)
-    for evidence in weigh_key(marked, key):
+    for evidence in key_evidence(marked, key):
         assert evidence.statistic == pytest.approx(1, abs=1e-6)
         assert evidence.log10_pvalue < -100
         assert evidence.degrees_of_freedom == PATTERNS[pattern].compared(key)
@@ -63,7 +63,7 @@ def test_other_channels_stay_as_they_are(pattern: str) -> None:
     marked = embed(noise, key)
     torch.testing.assert_close(marked[:, [0, 2]], noise[:, [0, 2]], rtol=0, atol=1e-12)
     assert all(float((marked - noise)[:, c].abs().max()) > 0.1 for c in (1, 3))
-    assert all(e.statistic == pytest.approx(1) for e in weigh_key(marked, key))
+    assert all(e.statistic == pytest.approx(1) for e in key_evidence(marked, key))
 
 
 @pytest.mark.parametrize("pattern", ["centre-rings", "centre-signs"])
@@ -74,7 +74,7 @@ def test_centre_patterns_live_in_the_middle_alone(pattern: str) -> None:
     assert torch.equal(marked[..., :5, :], noise[..., :5, :]) and torch.equal(marked[..., 27:], noise[..., 27:])
     cut = torch.zeros_like(marked)
     cut[..., 5:27, 5:27] = marked[..., 5:27, 5:27]  # a crop that keeps the middle in its place
-    assert weigh_key(cut, key)[0].statistic == pytest.approx(1)
+    assert key_evidence(cut, key)[0].statistic == pytest.approx(1)
     bins = key_bins(key)
     change = transform((marked - noise)[..., 5:27, 5:27])
     outside = torch.ones(22, 22, dtype=torch.bool)
@@ -157,7 +157,7 @@ def test_p_is_uniform_over_keys_whatever_the_image(pattern: str, kind: str) -> N
     noise_hat = pictures(kind, pattern)
     count = {"gaussian-shading": 50, "pseudorandom-code": 100}.get(pattern, 200)  # which are dear to derive
     keys = [Key.generate(SMALL, pattern=pattern, seed=i, **_radii(pattern)) for i in range(count)]
-    pvalues = np.array([weigh_key(noise_hat, key)[0].pvalue for key in keys])
+    pvalues = np.array([key_evidence(noise_hat, key)[0].pvalue for key in keys])
     for alpha in (0.1, 0.01):
         assert stats.binomtest(int((pvalues <= alpha).sum()), count, alpha, "greater").pvalue > 0.005
     if pattern != "gaussian-shading":  # whose p is that of the best nonce times their number
@@ -176,7 +176,7 @@ def test_evidence_grows_with_the_signal(pattern: str) -> None:
     medians = []
     for deviation in (4.0, 2.0, 1.0, 0.0):
         found = marked + deviation * disturbance
-        medians.append(np.median([weigh_key(found[i : i + 1], key)[0].log10_pvalue for i, key in enumerate(keys)]))
+        medians.append(np.median([key_evidence(found[i : i + 1], key)[0].log10_pvalue for i, key in enumerate(keys)]))
     assert all(later < earlier for earlier, later in pairwise(medians))
 
 
@@ -198,7 +198,7 @@ def test_keys_of_all_patterns_are_found_in_images_and_judged_together() -> None:
     with torch.inference_mode():
         images = [to_pil(image) for image in model.decode(denoise(model, noise, steps=20, conditions=["lake"] * 7))]
     noise_hat, _ = recover_noise(model, torch.cat([to_tensor(image) for image in images]))
-    for key, evidence in zip(keys, weigh(noise_hat, keys), strict=True):
+    for key, evidence in zip(keys, evidence_of(noise_hat, keys), strict=True):
         assert evidence[0].key == key.name and evidence[0].log10_adjusted < -6
         assert all(e.log10_adjusted > -3 for e in evidence[1:])
     assert verify(images[-1], keys, model=model).key == "pseudorandom-code"

@@ -13,7 +13,7 @@ from helpers.markings import SECRET, SHAPE, keys_of, recovered, white
 from treering_verify.cli.main import main
 from treering_verify.detection.messages import decode_many, with_message
 from treering_verify.errors import UsageError
-from treering_verify.watermark.embedding import embed, weigh_key
+from treering_verify.watermark.embedding import embed, key_evidence
 from treering_verify.watermark.keys.key import Key
 from treering_verify.watermark.patterns import pseudorandom_code as parity
 from treering_verify.watermark.patterns import sign_embedding as whole
@@ -30,7 +30,7 @@ def test_a_message_is_read_from_noise_and_needs_only_the_cipher() -> None:
         assert message == b"user 12345, 2026-11-25"
         assert evidence.log10_pvalue < limit
         # Without the message, the evidence is less than with it.
-        assert weigh_key(noise_hat, key)[0].log10_pvalue < evidence.log10_pvalue
+        assert key_evidence(noise_hat, key)[0].log10_pvalue < evidence.log10_pvalue
     _, evidence = read_message(recovered(white(1, *SHAPE), key)[0], key.numbers)
     assert evidence.log10_pvalue > -4
 
@@ -109,5 +109,5 @@ def test_the_published_bound_is_never_better_than_the_exact_test() -> None:
     for deviation in (0.3, 0.6, 1.0):
         noise_hat = marked + deviation * white(4, *SHAPE, seed=7)
         published = parity.published_log10_pvalue(recovered(noise_hat, key), key.numbers)
-        exact = np.array([e.log10_pvalue for e in weigh_key(noise_hat, key)])
+        exact = np.array([e.log10_pvalue for e in key_evidence(noise_hat, key)])
         assert (exact < 0.97 * published).all()  # the rounding of weights may cost the exact test a little

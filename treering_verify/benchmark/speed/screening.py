@@ -18,11 +18,11 @@ from treering_detectors import Rate
 from treering_verify.benchmark.harness.cache import kept
 from treering_verify.benchmark.harness.keyed_images import generate_each
 from treering_verify.benchmark.harness.scope import CLEAN, SEEDS, Scope, distorted
-from treering_verify.detection.evidence import weigh
-from treering_verify.detection.screening import LOOKS, Passes
+from treering_verify.detection.evidence import evidence_of
+from treering_verify.detection.screening import SCREENS, Screening
 from treering_verify.detection.verification import DEFAULT_ALPHA
 from treering_verify.generation.generator import generate
-from treering_verify.inversion.decoder.solution import Inversion
+from treering_verify.inversion.decoder.solution import Solution
 from treering_verify.inversion.recovery import recover_noise
 from treering_verify.media.images import to_tensor
 from treering_verify.models import LatentModel
@@ -34,7 +34,7 @@ from treering_verify.watermark.keys.key import Key
 if TYPE_CHECKING:
     import torch
 
-    Recover = Callable[[LatentModel, torch.Tensor], tuple[torch.Tensor, Inversion]]
+    Recover = Callable[[LatentModel, torch.Tensor], tuple[torch.Tensor, Solution]]
 
 _ATTACKS = (CLEAN, "jpeg:quality=75", "jpeg:quality=25", "jpeg:quality=10", "noise:sigma=0.05", "blur:radius=2")
 _TRUTHS = ("marked", "unmarked")
@@ -55,16 +55,16 @@ _COLUMNS = (
 )
 
 
-def passes(model: LatentModel, scope: Scope) -> Findings:
+def screening(model: LatentModel, scope: Scope) -> Findings:
     """Read images by first passes and in full, each under a key of its own, and let each pair of passes decide.
 
     Whether the chosen first pass loses anything takes many marked images, and nothing else: the first of them, and as many
     unmarked ones, are read by all the others too.
     """
-    count, chosen = scope.images(4, 640), Passes().of(model)
+    count, chosen = scope.images(4, 640), Screening().of(model)
     few = min(count, _IN_DETAIL)
     attacks = (_ATTACKS[0], _ATTACKS[2]) if scope.quick else _ATTACKS
-    looks = [name for name in LOOKS if name != "screen" or model.screen is not None]
+    looks = [name for name in SCREENS if name != "screen" or model.screen is not None]
     rows: list[dict[str, Any]] = []
     seconds: dict[str, list[float]] = {way: [] for way in (*looks, _FULL)}
     batches = list(_batches(count, few))
@@ -72,10 +72,10 @@ def passes(model: LatentModel, scope: Scope) -> Findings:
         for members in batches:
             in_detail = members.start < few
             read = looks if in_detail else [chosen.look]
-            ways = {name: LOOKS[name] for name in read} | {_FULL: recover_noise}
+            ways = {name: SCREENS[name] for name in read} | {_FULL: recover_noise}
             cases = list(product(_TRUTHS if in_detail else _TRUTHS[:1], attacks))
             facts = (fingerprint(model, without=()), __version__, cases, tuple(ways), members)
-            found = kept(scope.folder, "passes", facts, partial(_measure, model, members, cases, ways))
+            found = kept(scope.folder, "screening", facts, partial(_measure, model, members, cases, ways))
             for place, (truth, attack) in enumerate(cases):
                 for way, of_way in zip(ways, found["seconds"], strict=True):
                     seconds[way].append(float(of_way[place]))
@@ -99,7 +99,7 @@ def passes(model: LatentModel, scope: Scope) -> Findings:
         "The evidence of one key included. On a machine with other work, compare within one run only.",
     )
     return Findings(
-        "passes",
+        "screening",
         "How much of an audit can a cheap first pass decide, and what is lost by it?",
         tuple(rows),
         (
@@ -126,7 +126,7 @@ def _measure(
     """Log10 p of some images under their keys, (ways, cases, n), and the seconds per image, (ways, cases)."""
     import torch
 
-    first = SEEDS["passes"]
+    first = SEEDS["screening"]
     keys = [Key.generate(model.latent_shape, seed=first + i) for i in members]
     pictures = {"marked": generate_each(model, keys, [first + i for i in members], lambda: None)}
     if any(truth == "unmarked" for truth, _ in cases):
@@ -140,7 +140,7 @@ def _measure(
             begun = time.perf_counter()
             noise_hat, _ = recover(model, pixels)
             pairs = zip(noise_hat.split(1), keys, strict=True)
-            log10[row, place] = [weigh(noise, [key])[0][0].log10_pvalue for noise, key in pairs]
+            log10[row, place] = [evidence_of(noise, [key])[0][0].log10_pvalue for noise, key in pairs]
             seconds[row, place] = (time.perf_counter() - begun) / len(members)
     return {"log10": log10, "seconds": seconds}
 
@@ -148,7 +148,7 @@ def _measure(
 def _decided(
     attack: str, truth: str, look: str, members: range, first: NDArray[np.float64], full: NDArray[np.float64]
 ) -> list[dict[str, Any]]:
-    chosen, rows = Passes(look), []
+    chosen, rows = Screening(look), []
     for i, one, two in zip(members, first.tolist(), full.tolist(), strict=True):
         settled, detected, detected_in_full = _outcome(chosen, one, two)
         rows.append(
@@ -167,16 +167,16 @@ def _decided(
     return rows
 
 
-def _outcome(passes: Passes, first: float, full: float) -> tuple[bool, bool, bool]:
+def _outcome(screening: Screening, first: float, full: float) -> tuple[bool, bool, bool]:
     """Whether the first pass decides, two passes detect, and the full inversion alone does, by log10 p over all keys."""
-    settled = passes.settles(first, DEFAULT_ALPHA)
-    log10, share = (first, passes.share) if settled else (full, 1 - passes.share)
+    settled = screening.settles(first, DEFAULT_ALPHA)
+    log10, share = (first, screening.share) if settled else (full, 1 - screening.share)
     return settled, log10 <= math.log10(share * DEFAULT_ALPHA), full <= math.log10(DEFAULT_ALPHA)
 
 
-def _by_keys(rows: Sequence[dict[str, Any]], passes: Passes) -> Table:
+def _by_keys(rows: Sequence[dict[str, Any]], screening: Screening) -> Table:
     """Say what two passes lose where more keys are tried: p-values of the image's own key, times their count."""
-    marked = [row for row in rows if row["pass"] == passes.look and row["truth"] == "marked"]
+    marked = [row for row in rows if row["pass"] == screening.look and row["truth"] == "marked"]
     lines = []
 
     def lost(outcomes: list[tuple[bool, bool, bool]]) -> Cell:
@@ -185,8 +185,8 @@ def _by_keys(rows: Sequence[dict[str, Any]], passes: Passes) -> Table:
 
     for count in _KEYS:
         pairs = [[min(0.0, row[name] + math.log10(count)) for name in ("log10_first", "log10_full")] for row in marked]
-        found = [_outcome(passes, first, full) for first, full in pairs]
-        open_gate = [_outcome(replace(passes, gate=1.0), first, full) for first, full in pairs]
+        found = [_outcome(screening, first, full) for first, full in pairs]
+        open_gate = [_outcome(replace(screening, gate=1.0), first, full) for first, full in pairs]
         lines.append(
             (
                 f"{count:,}",
@@ -201,7 +201,7 @@ def _by_keys(rows: Sequence[dict[str, Any]], passes: Passes) -> Table:
         "With more keys",
         ("keys tried", "detected", "detected in full", "lost", "lost with gate 1", "decided: marked"),
         tuple(lines),
-        f"Passes as above, by {passes.look}, all attacks together. The p of the image's own key times the count of keys: "
+        f"Passes as above, by {screening.look}, all attacks together. The p of the image's own key times the count of keys: "
         "what the gate looks at, too, so that a mark must stand out among all keys in the first pass already.",
     )
 

@@ -1,4 +1,4 @@
-"""Clips' files: what is read is what was written, in order, to a model's length and size; what is hostile is a value."""
+"""Videos' files: what is read is what was written, in order, to a model's length and size; what is hostile is a value."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from PIL import Image
 
 from treering_verify.audit.inputs.read import read_encoded, read_path
 from treering_verify.errors import ImageError, UsageError
-from treering_verify.media import clips as clip_files
 from treering_verify.media import frame_folders
-from treering_verify.media.clips import clip_files as files_of
-from treering_verify.media.clips import encode_clip, read_clip
+from treering_verify.media import videos as video_files
 from treering_verify.media.images import CODES, encode_png, to_tensor
+from treering_verify.media.videos import encode_video, read_video
+from treering_verify.media.videos import video_files as files_of
 
 SIZE = (48, 64)
 
@@ -32,16 +32,16 @@ def frames() -> list[Image.Image]:
 
 @pytest.fixture(scope="module")
 def mp4(frames: list[Image.Image]) -> bytes:
-    return encode_clip(frames, "mp4", 8)
+    return encode_video(frames, "mp4", 8)
 
 
 def tensor(frames: list[Image.Image]) -> torch.Tensor:
     return torch.cat([to_tensor(frame) for frame in frames], dim=1)
 
 
-def levels_off(clip: torch.Tensor, frames: list[Image.Image]) -> float:
+def levels_off(video: torch.Tensor, frames: list[Image.Image]) -> float:
     """Root mean square error in grey levels."""
-    return float((clip - tensor(frames)).square().mean().sqrt()) * 127.5
+    return float((video - tensor(frames)).square().mean().sqrt()) * 127.5
 
 
 def video(frames: list[Image.Image], codec: str, container: str, sound: bool = False) -> bytes:
@@ -63,7 +63,7 @@ def video(frames: list[Image.Image], codec: str, container: str, sound: bool = F
 
 def code_of(source: object, count: int = 5) -> str:
     with pytest.raises(ImageError) as caught:
-        read_clip(source, count, SIZE)  # type: ignore[arg-type]
+        read_video(source, count, SIZE)  # type: ignore[arg-type]
     assert caught.value.code in CODES
     return caught.value.code
 
@@ -73,57 +73,57 @@ def code_of(source: object, count: int = 5) -> str:
 
 @pytest.mark.parametrize(("style", "worst"), [("mp4", 6), ("gif", 10)])
 def test_a_codec_loses_little_and_keeps_the_order(frames: list[Image.Image], style: str, worst: float) -> None:
-    clip, note = read_clip(encode_clip(frames, style, 8), len(frames), SIZE)
-    assert note == "" and clip.shape == (1, 15, *SIZE)
-    assert levels_off(clip, frames) < worst
-    assert levels_off(clip, frames[::-1]) > 20
+    video, note = read_video(encode_video(frames, style, 8), len(frames), SIZE)
+    assert note == "" and video.shape == (1, 15, *SIZE)
+    assert levels_off(video, frames) < worst
+    assert levels_off(video, frames[::-1]) > 20
 
 
 def test_a_folder_of_frames_loses_nothing(frames: list[Image.Image], tmp_path: Path) -> None:
     for ending, content in files_of(frames, "png", 8):
-        path = Path(f"{tmp_path}/clip{ending}")
+        path = Path(f"{tmp_path}/video{ending}")
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content)
-    (tmp_path / "clip" / "notes.txt").write_text("not a frame")
-    clip, note = read_clip(tmp_path / "clip", len(frames), SIZE)
-    assert note == "" and torch.equal(clip, tensor(frames))
+    (tmp_path / "video" / "notes.txt").write_text("not a frame")
+    video, note = read_video(tmp_path / "video", len(frames), SIZE)
+    assert note == "" and torch.equal(video, tensor(frames))
 
 
 def test_numbers_in_names_count_as_numbers(frames: list[Image.Image], tmp_path: Path) -> None:
     for number, frame in zip((1, 2, 3, 10, 20), frames, strict=True):
         (tmp_path / f"frame-{number}.png").write_bytes(encode_png(frame))
-    assert torch.equal(read_clip(str(tmp_path), 5, SIZE)[0], tensor(frames))
+    assert torch.equal(read_video(str(tmp_path), 5, SIZE)[0], tensor(frames))
 
 
 def test_pillow_images_are_a_clip(frames: list[Image.Image]) -> None:
-    assert torch.equal(read_clip(tuple(frames), 5, SIZE)[0], tensor(frames))
+    assert torch.equal(read_video(tuple(frames), 5, SIZE)[0], tensor(frames))
 
 
 def test_a_clip_is_brought_to_the_models_length_and_size_and_says_so(frames: list[Image.Image]) -> None:
-    clip, note = read_clip(frames, 3, SIZE)
-    assert note == "cut to its first 3 frames" and torch.equal(clip, tensor(frames[:3]))
-    clip, note = read_clip(frames, 7, SIZE)
-    assert note == "5 of 7 frames, the last repeated" and torch.equal(clip, tensor([*frames, *frames[-1:] * 2]))
-    clip, note = read_clip(frames[0], 1, (24, 32))
-    assert note == "resized 64x48 -> 32x24" and clip.shape == (1, 3, 24, 32)
+    video, note = read_video(frames, 3, SIZE)
+    assert note == "cut to its first 3 frames" and torch.equal(video, tensor(frames[:3]))
+    video, note = read_video(frames, 7, SIZE)
+    assert note == "5 of 7 frames, the last repeated" and torch.equal(video, tensor([*frames, *frames[-1:] * 2]))
+    video, note = read_video(frames[0], 1, (24, 32))
+    assert note == "resized 64x48 -> 32x24" and video.shape == (1, 3, 24, 32)
 
 
 @pytest.mark.parametrize(("codec", "container"), [("libx264", "mov"), ("libx264", "matroska"), ("libvpx-vp9", "webm")])
 def test_other_containers_are_read(frames: list[Image.Image], codec: str, container: str) -> None:
-    assert levels_off(read_clip(video(frames, codec, container), 5, SIZE)[0], frames) < 12
+    assert levels_off(read_video(video(frames, codec, container), 5, SIZE)[0], frames) < 12
 
 
 def test_sound_is_left_alone(frames: list[Image.Image]) -> None:
-    assert read_clip(video(frames, "libx264", "mp4", sound=True), 5, SIZE)[1] == ""
+    assert read_video(video(frames, "libx264", "mp4", sound=True), 5, SIZE)[1] == ""
 
 
 def test_no_more_frames_are_decoded_than_are_wanted_and_one(
     frames: list[Image.Image], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[object] = []
-    plain = clip_files.open_image
-    monkeypatch.setattr(clip_files, "open_image", lambda source: opened.append(source) or plain(source))
-    read_clip(frames, 2, SIZE)
+    plain = video_files.open_image
+    monkeypatch.setattr(video_files, "open_image", lambda source: opened.append(source) or plain(source))
+    read_video(frames, 2, SIZE)
     assert len(opened) == 3
 
 
@@ -132,20 +132,20 @@ def test_no_more_frames_are_decoded_than_are_wanted_and_one(
 
 def test_what_is_no_clip_is_a_value(frames: list[Image.Image], tmp_path: Path) -> None:
     assert code_of(tmp_path / "missing.mp4") == "not_found"
-    assert code_of(tmp_path) == "not_a_clip"
-    assert code_of(b"#EXTM3U\nhttp://example.invalid/a.ts\n") == "not_a_clip"  # a playlist would fetch other files
-    assert code_of(b"ffconcat version 1.0\nfile /etc/passwd\n") == "not_a_clip"
-    assert code_of(b"") in ("empty", "not_a_clip")
-    assert code_of(video(frames, "ffv1", "matroska")) == "not_a_clip"  # a codec that strangers need not reach
-    assert code_of([]) == "not_a_clip"
+    assert code_of(tmp_path) == "not_a_video"
+    assert code_of(b"#EXTM3U\nhttp://example.invalid/a.ts\n") == "not_a_video"  # a playlist would fetch other files
+    assert code_of(b"ffconcat version 1.0\nfile /etc/passwd\n") == "not_a_video"
+    assert code_of(b"") in ("empty", "not_a_video")
+    assert code_of(video(frames, "ffv1", "matroska")) == "not_a_video"  # a codec that unmarked need not reach
+    assert code_of([]) == "not_a_video"
 
 
 def test_a_clip_of_too_many_pixels_is_refused(
     mp4: bytes, frames: list[Image.Image], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clip_files, "MAX_PIXELS", SIZE[0] * SIZE[1] - 1)
+    monkeypatch.setattr(video_files, "MAX_PIXELS", SIZE[0] * SIZE[1] - 1)
     assert code_of(mp4) in ("too_many_pixels", "corrupt")  # libav says the latter of what it refuses itself
-    small = encode_clip([frame.resize((4, 4)) for frame in frames], "gif", 8)
+    small = encode_video([frame.resize((4, 4)) for frame in frames], "gif", 8)
     assert code_of(small) == "too_small"
 
 
@@ -158,7 +158,7 @@ def test_a_folder_of_too_many_files_is_refused(tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.parametrize("style", ["mp4", "gif"])
 def test_damaged_files_are_values(frames: list[Image.Image], style: str) -> None:
-    sound, rng = encode_clip(frames, style, 8), np.random.default_rng(0)
+    sound, rng = encode_video(frames, style, 8), np.random.default_rng(0)
     codes = []
     for trial in range(60):
         data = bytearray(sound)
@@ -166,8 +166,8 @@ def test_damaged_files_are_values(frames: list[Image.Image], style: str) -> None
             data[rng.integers(len(data))] = rng.integers(256)
         damaged = bytes(data[: rng.integers(len(data))] if trial % 3 == 0 else data)
         try:
-            clip, _ = read_clip(damaged, 5, SIZE)
-            assert bool(clip.isfinite().all()) and clip.shape == (1, 15, *SIZE)
+            video, _ = read_video(damaged, 5, SIZE)
+            assert bool(video.isfinite().all()) and video.shape == (1, 15, *SIZE)
             codes.append("ok")
         except ImageError as error:
             assert error.code in CODES
@@ -180,35 +180,35 @@ def test_without_pyav_the_message_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(UsageError, match=r"treering-verify\[video\]"):
-        read_clip(mp4, 5, SIZE)
+        read_video(mp4, 5, SIZE)
     with pytest.raises(UsageError, match=r"treering-verify\[video\]"):
-        encode_clip(frames, "mp4", 8)
-    assert read_clip(encode_clip(frames, "gif", 8), 5, SIZE)[1] == ""
+        encode_video(frames, "mp4", 8)
+    assert read_video(encode_video(frames, "gif", 8), 5, SIZE)[1] == ""
 
 
 def test_odd_sides_are_not_for_mp4(frames: list[Image.Image]) -> None:
     with pytest.raises(UsageError, match="even sides"):
-        encode_clip([frame.resize((31, 32)) for frame in frames], "mp4", 8)
+        encode_video([frame.resize((31, 32)) for frame in frames], "mp4", 8)
 
 
 def test_an_audit_reads_clips_as_verification_does(frames: list[Image.Image], mp4: bytes) -> None:
-    for data, mode in ((mp4, None), (encode_clip(frames, "gif", 8), "P")):
-        reading = read_encoded("clip", data, (4, *SIZE))
+    for data, mode in ((mp4, None), (encode_video(frames, "gif", 8), "P")):
+        reading = read_encoded("video", data, (4, *SIZE))
         assert (reading.status, reading.width, reading.height, reading.mode) == ("ok", *SIZE[::-1], mode)
-        clip, note = read_clip(data, 4, SIZE)
+        video, note = read_video(data, 4, SIZE)
         assert reading.note == note == "cut to its first 4 frames"
         assert reading.pixels is not None and reading.pixels.shape == (4, *SIZE, 3)
         judged = torch.from_numpy(reading.pixels[None].copy()).movedim(-1, -3).flatten(1, -3) / 127.5 - 1
-        assert torch.allclose(judged, clip, atol=1e-6)
-    short = read_encoded("clip", mp4, (9, *SIZE))
+        assert torch.allclose(judged, video, atol=1e-6)
+    short = read_encoded("video", mp4, (9, *SIZE))
     assert short.pixels is not None and np.array_equal(short.pixels[4], short.pixels[8])
 
 
 def test_what_is_no_clip_costs_an_audit_of_clips_its_row(frames: list[Image.Image], mp4: bytes, tmp_path: Path) -> None:
     shape = (5, *SIZE)
-    files = {"still": encode_png(frames[0]), "not_a_clip_file": b"text", "corrupt": mp4[:200], "empty": b""}
+    files = {"still": encode_png(frames[0]), "not_a_video_file": b"text", "corrupt": mp4[:200], "empty": b""}
     for code, data in files.items():
         (tmp_path / code).write_bytes(data)
         for reading in (read_encoded(code, data, shape), read_path(str(tmp_path / code), shape)):
             assert reading.code == code and reading.pixels is None, reading
-    assert read_encoded("mp4", mp4, SIZE).code == "not_an_image", "nor is a clip a picture"
+    assert read_encoded("mp4", mp4, SIZE).code == "not_an_image", "nor is a video an image"

@@ -1,7 +1,7 @@
-"""Read and write clips: files outside, (1, 3 F, H, W) inside, as `treering_verify.models.diffusers.video` lays it out.
+"""Read and write videos: files outside, (1, 3 F, H, W) inside, as `treering_verify.models.diffusers.video` lays it out.
 
-Outside, a clip is a video file, an animated picture, a folder of pictures, or a sequence of Pillow images. Files are
-untrusted, as those of pictures are: they are read once and only if regular, no more frames are decoded than a model takes
+Outside, a video is a video file, an animated image, a folder of images, or a sequence of Pillow images. Files are
+untrusted, as those of images are: they are read once and only if regular, no more frames are decoded than a model takes
 and one, each is brought to the model's size before the next is decoded, and whatever a decoder throws arrives as
 `ImageError`. Video containers and codecs beside those named here are never opened, for libav knows hundreds, some of which
 fetch other files.
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-    ClipSource = str | Path | bytes | Image.Image | Sequence[Image.Image | bytes]
+    VideoSource = str | Path | bytes | Image.Image | Sequence[Image.Image | bytes]
 
 CODECS = ("h264", "hevc", "av1", "libdav1d", "vp8", "vp9", "mpeg4", "mjpeg")
 """libav's decoders that untrusted bytes may reach."""
@@ -52,7 +52,7 @@ CLIP_FORMATS = ("mp4", "gif", "png")
 
 @dataclass(frozen=True)
 class Clip:
-    """A clip at a model's length and size.
+    """A video at a model's length and size.
 
     Attributes
     ----------
@@ -68,26 +68,26 @@ class Clip:
     size: tuple[int, int]
 
 
-def read_clip(source: ClipSource, frames: int, size: tuple[int, int]) -> tuple[torch.Tensor, str]:
-    """Read a clip as the library's, (1, 3 F, H, W) float32 in [-1, 1], and its note; all as `clip_of` says."""
+def read_video(source: VideoSource, frames: int, size: tuple[int, int]) -> tuple[torch.Tensor, str]:
+    """Read a video as the library's, (1, 3 F, H, W) float32 in [-1, 1], and its note; all as `video_of` says."""
     import torch
 
-    clip = clip_of(source, frames, size)
-    return torch.cat([to_tensor(frame) for frame in clip.frames], dim=1), clip.note
+    video = video_of(source, frames, size)
+    return torch.cat([to_tensor(frame) for frame in video.frames], dim=1), video.note
 
 
-def clip_of(source: ClipSource, frames: int, size: tuple[int, int]) -> Clip:
-    """Read a clip at a model's length and size.
+def video_of(source: VideoSource, frames: int, size: tuple[int, int]) -> Clip:
+    """Read a video at a model's length and size.
 
     Frames are taken from the first on, in the order in which they are shown, whatever the time between them. Each is opened
-    as `images.open_image` opens pictures, and fitted as `images.fit` does. A clip that is longer is cut; the last frame of
+    as `images.open_image` opens images, and fitted as `images.fit` does. A video that is longer is cut; the last frame of
     one that is shorter stands for the missing ones.
 
     Parameters
     ----------
     source
-        A file (MP4, MOV, MKV, WebM; GIF and what else `images.FORMATS` can animate), a folder of pictures in the order of
-        their names, numbers in them counting as numbers; a file's bytes; a Pillow image; or a sequence of pictures, as
+        A file (MP4, MOV, MKV, WebM; GIF and what else `images.FORMATS` can animate), a folder of images in the order of
+        their names, numbers in them counting as numbers; a file's bytes; a Pillow image; or a sequence of images, as
         Pillow images or as files' bytes.
     frames : int
     size : (H, W)
@@ -111,7 +111,7 @@ def clip_of(source: ClipSource, frames: int, size: tuple[int, int]) -> Clip:
         parts.append(fitted)
         notes.append(note)
     if not parts:
-        raise ImageError("not_a_clip", CODES["not_a_clip"], shown)
+        raise ImageError("not_a_video", CODES["not_a_video"], shown)
     said = [notes[0]] if notes[0] else []
     if more:
         said.append(f"cut to its first {frames} frames")
@@ -121,12 +121,12 @@ def clip_of(source: ClipSource, frames: int, size: tuple[int, int]) -> Clip:
     return Clip(parts, ", ".join(said), own_size)
 
 
-def has_clip_signature(head: bytes) -> bool:
-    """Whether a file that begins so may hold moving pictures: a video, or a picture of a kind that some can animate."""
+def has_video_signature(head: bytes) -> bool:
+    """Whether a file that begins so may hold moving images: a video, or an image of a kind that some can animate."""
     return has_image_signature(head) or head[4:8] in _ATOMS or head.startswith(_MATROSKA)
 
 
-def _frames(source: ClipSource) -> tuple[str, Iterator[Image.Image]]:
+def _frames(source: VideoSource) -> tuple[str, Iterator[Image.Image]]:
     """Printable name, and the frames, RGB, each decoded when it is asked for."""
     from PIL import Image
 
@@ -157,7 +157,7 @@ def _file_frames(data: bytes, shown: str) -> Iterator[Image.Image]:
         return _video_frames(data, "mov", shown)
     if data.startswith(_MATROSKA):
         return _video_frames(data, "matroska", shown)
-    raise ImageError("not_a_clip", CODES["not_a_clip"], shown)
+    raise ImageError("not_a_video", CODES["not_a_video"], shown)
 
 
 def _animated_frames(data: bytes, shown: str) -> Iterator[Image.Image]:
@@ -193,11 +193,11 @@ def _video_frames(data: bytes, container: str, shown: str) -> Iterator[Image.Ima
         options = {"codec_whitelist": ",".join(CODECS), "max_pixels": str(MAX_PIXELS)}  # for it, and all its streams
         with av.open(io.BytesIO(data), format=container, options=options) as opened:
             if not opened.streams.video:
-                raise ImageError("not_a_clip", CODES["not_a_clip"], shown)
+                raise ImageError("not_a_video", CODES["not_a_video"], shown)
             stream = opened.streams.video[0]
             context = stream.codec_context
             if context.name not in CODECS:
-                raise ImageError("not_a_clip", f"{CODES['not_a_clip']} (codec {printable(context.name)})", shown)
+                raise ImageError("not_a_video", f"{CODES['not_a_clip']} (codec {printable(context.name)})", shown)
             context.options = {"max_pixels": str(MAX_PIXELS)}  # also where a frame changes the size
             if context.width * context.height > MAX_PIXELS:
                 raise ImageError("too_many_pixels", CODES["too_many_pixels"], shown)
@@ -215,8 +215,8 @@ def _video_frames(data: bytes, container: str, shown: str) -> Iterator[Image.Ima
         raise ImageError("corrupt", f"{CODES['corrupt']} ({type(error).__name__})", shown) from error
 
 
-def encode_clip(frames: Sequence[Image.Image], style: str, fps: int) -> bytes:
-    """Return a clip's file.
+def encode_video(frames: Sequence[Image.Image], style: str, fps: int) -> bytes:
+    """Return a video's file.
 
     Parameters
     ----------
@@ -241,14 +241,12 @@ def encode_clip(frames: Sequence[Image.Image], style: str, fps: int) -> bytes:
     av = _require_av("write MP4")
     width, height = frames[0].size
     if width % 2 or height % 2:
-        raise UsageError(
-            f"MP4 cannot hold pictures of {width}x{height}: choose even sides, or --clip-format gif or png"
-        )
+        raise UsageError(f"MP4 cannot hold images of {width}x{height}: choose even sides, or --video-format gif or png")
     with av.open(buffer, "w", format="mp4") as opened:
         try:
             stream = opened.add_stream("libx264", rate=fps, options={"crf": _QUALITY})
         except ValueError:  # PyAV knows none of that name
-            raise UsageError("this PyAV has no H.264 encoder: choose --clip-format gif or png") from None
+            raise UsageError("this PyAV has no H.264 encoder: choose --video-format gif or png") from None
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for frame in frames:
             opened.mux(stream.encode(av.VideoFrame.from_image(frame)))
@@ -256,13 +254,13 @@ def encode_clip(frames: Sequence[Image.Image], style: str, fps: int) -> bytes:
     return buffer.getvalue()
 
 
-def clip_files(frames: Sequence[Image.Image], style: str, fps: int) -> Iterator[tuple[str, bytes]]:
-    """Yield what a clip is written as: (what follows its stem, content), a file for each frame where the style is png."""
+def video_files(frames: Sequence[Image.Image], style: str, fps: int) -> Iterator[tuple[str, bytes]]:
+    """Yield what a video is written as: (what follows its stem, content), a file for each frame where the style is png."""
     if style == "png":
         for i, frame in enumerate(frames):
             yield f"/frame-{i:04d}.png", encode_png(frame)
     else:
-        yield f".{style}", encode_clip(frames, style, fps)
+        yield f".{style}", encode_video(frames, style, fps)
 
 
 def _require_av(purpose: str) -> Any:

@@ -1,12 +1,12 @@
-"""What `treering benchmark passes` makes of the p-values of two passes."""
+"""What `treering benchmark screening` makes of the p-values of two passes."""
 
 from __future__ import annotations
 
 import numpy as np
 from treering_detectors import Rate
 
-from treering_verify.benchmark.speed.passes import _by_keys, _decided, _line
-from treering_verify.detection.screening import Passes
+from treering_verify.benchmark.speed.screening import _by_keys, _decided, _line
+from treering_verify.detection.screening import Screening
 
 
 def test_an_image_is_lost_where_the_gate_or_the_shared_alpha_keeps_back_what_the_full_inversion_shows() -> None:
@@ -25,7 +25,7 @@ def test_an_image_is_lost_where_the_gate_or_the_shared_alpha_keeps_back_what_the
 def test_with_more_keys_a_weak_mark_no_longer_passes_the_gate() -> None:
     first, full = np.array([-80.0, -3.0, -3.0]), np.array([-90.0, -20.0, -6.5])
     rows = _decided("clean", "marked", "latent", range(3), first, full)
-    lines = {line[0]: line[1:] for line in _by_keys(rows, Passes("latent")).rows}
+    lines = {line[0]: line[1:] for line in _by_keys(rows, Screening("latent")).rows}
     assert lines["1"] == (Rate(3, 3), Rate(3, 3), Rate(0, 3), Rate(0, 3), "33 %")
     assert lines["10"] == (Rate(2, 3), Rate(2, 3), Rate(0, 2), Rate(0, 2), "33 %")  # the third is below alpha no more
     assert lines["1,000"] == (Rate(1, 3), Rate(2, 3), Rate(1, 2), Rate(0, 2), "100 %")  # the second's first p is 1

@@ -1,4 +1,4 @@
-"""Folders of frames in an audit under a model that makes clips: one input, one row, whatever is among them."""
+"""Folders of frames in an audit under a model that makes videos: one input, one row, whatever is among them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from treering_verify.audit.inputs.sources import Inputs
 from treering_verify.audit.options import Options
 from treering_verify.audit.output.rows import Row
 from treering_verify.benchmark.speed.null_model import NULL_PIPELINE, NullModel
-from treering_verify.media.clips import encode_clip, read_clip
+from treering_verify.media.videos import encode_video, read_video
 from treering_verify.models.diffusers.video import by_frame
 from treering_verify.watermark.keys.key import Key
 
@@ -27,9 +27,9 @@ SHAPE = (FRAMES, *SIZE)
 
 
 class NullClips(NullModel):
-    """The null engine on clips of three frames."""
+    """The null engine on videos of three frames."""
 
-    name = "null-clips"
+    name = "null-videos"
     latent_shape = (4 * FRAMES, 32, 32)
     frames, latent_frames, fps = FRAMES, FRAMES, 8
 
@@ -57,25 +57,25 @@ def test_a_folder_of_frames_is_read_as_verification_reads_it(tmp_path: Path) -> 
     (tmp_path / "1.png").symlink_to("10.png")
     reading = read_path(str(tmp_path), SHAPE)
     (tmp_path / "1.png").unlink()  # which an audit does not follow
-    clip, note = read_clip(tmp_path, FRAMES, SIZE)
+    video, note = read_video(tmp_path, FRAMES, SIZE)
     assert (reading.status, reading.note) == ("ok", note) == ("ok", "cut to its first 3 frames")
     assert reading.pixels is not None and reading.pixels.shape == (*SHAPE, 3)
     judged = torch.from_numpy(reading.pixels[None].copy()).movedim(-1, -3).flatten(1, -3) / 127.5 - 1
-    assert torch.allclose(judged, clip, atol=1e-6)
+    assert torch.allclose(judged, video, atol=1e-6)
     contents = [(tmp_path / f"{number}.png").read_bytes() for number in (2, 3, 10, 11)]
     digests = b"".join(hashlib.sha256(data).digest() for data in contents)
     assert (reading.sha256, reading.bytes) == (hashlib.sha256(digests).hexdigest(), sum(map(len, contents)))
     assert (reading.width, reading.height, reading.mode) == (128, 128, "RGB")
-    assert read_path(str(tmp_path), SIZE).code == "folder", "nor is it a clip under a model that makes pictures"
+    assert read_path(str(tmp_path), SIZE).code == "folder", "nor is it a video under a model that makes images"
 
 
 def test_a_digest_says_where_each_frame_ends(tmp_path: Path) -> None:
-    """Trailing bytes are no part of a PNG's picture: the same bytes in a row can be another clip."""
-    first, second, third = (Path(path).read_bytes() for path in fill(tmp_path / "clip", 3))
+    """Trailing bytes are no part of a PNG's image: the same bytes in a row can be another video."""
+    first, second, third = (Path(path).read_bytes() for path in fill(tmp_path / "video", 3))
     (tmp_path / "other").mkdir()
     for name, data in {"0.png": first + second, "1.png": third}.items():
         (tmp_path / "other" / name).write_bytes(data)
-    assert read_path(str(tmp_path / "clip"), SHAPE).sha256 != read_path(str(tmp_path / "other"), SHAPE).sha256
+    assert read_path(str(tmp_path / "video"), SHAPE).sha256 != read_path(str(tmp_path / "other"), SHAPE).sha256
 
 
 def test_what_is_no_folder_of_frames_costs_its_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,7 +96,7 @@ def test_an_audit_has_a_row_for_a_folder_of_frames_and_none_for_its_frames(tmp_p
     (root / "b" / "sidecar.json").write_text("{}")
     fill(root / "b" / "deeper", 3, first=9)
     fill(root / "copy of b", 3)
-    (root / "a.gif").write_bytes(encode_clip([picture(i) for i in range(3)], "gif", 8))
+    (root / "a.gif").write_bytes(encode_video([picture(i) for i in range(3)], "gif", 8))
     Image.new("RGB", SIZE).save(tmp_path / "alone.png")
     (tmp_path / "list").write_text(f"{root / 'b'}\n{tmp_path / 'alone.png'}\n")
     inputs = Inputs((str(root),), lists=(str(tmp_path / "list"),))
@@ -106,7 +106,7 @@ def test_an_audit_has_a_row_for_a_folder_of_frames_and_none_for_its_frames(tmp_p
         ("in/a.gif", "ok", ""),
         ("in/b", "ok", ""),
         ("in/b/deeper", "ok", ""),
-        ("in/b/sidecar.json", "skipped", "not_a_clip_file"),
+        ("in/b/sidecar.json", "skipped", "not_a_video_file"),
         ("in/copy of b", "ok", ""),
         ("alone.png", "skipped", "still"),
     ]

@@ -1,4 +1,4 @@
-"""What the decoder inversion of a clip holds in memory beside the gradient baseline, by both kinds of autoencoder.
+"""What the decoder inversion of a video holds in memory beside the gradient baseline, by both kinds of autoencoder.
 
 Memory does not depend on what the weights and the frames are, so the causal autoencoder is one of the real class, narrow and
 with random weights, and the frames are noise.
@@ -27,8 +27,8 @@ _GOAL = 1 / 5
 _BY_FRAME, _CAUSAL = "by frame", "causal"
 
 
-def clips(model: LatentModel, scope: Scope) -> Findings:
-    """Invert one clip by each method in a fresh process, and compare what each held at most."""
+def videos(model: LatentModel, scope: Scope) -> Findings:
+    """Invert one video by each method in a fresh process, and compare what each held at most."""
     frames, side = scope.images(16, 16), model.image_size
     methods = ("forward-step", "gradient") if scope.quick else _METHODS
     causal_frames, causal_side = (5, (32, 32)) if scope.quick else (17, (64, 64))
@@ -62,8 +62,8 @@ def clips(model: LatentModel, scope: Scope) -> Findings:
         size = f"{count} x {height} x {width}"
         lines.append((kind, method, size, f"{peak.tensors:.1f}", f"{peak.resident:.0f}", f"{share:.3f}"))
     return Findings(
-        "clips",
-        "How much memory does the decoder inversion of a clip need beside the gradient baseline?",
+        "videos",
+        "How much memory does the decoder inversion of a video need beside the gradient baseline?",
         tuple(rows),
         (
             Table(
@@ -82,20 +82,20 @@ def clips(model: LatentModel, scope: Scope) -> Findings:
 
 
 def _of_frames(model_name: str, frames: int, size: tuple[int, int], method: str) -> Callable[[], object]:
-    """Prepare the inversion of a clip by the image autoencoder of a model."""
+    """Prepare the inversion of a video by the image autoencoder of a model."""
     from treering_verify.models import load_model
 
-    model, clip = load_model(model_name), _noise(frames, size)
+    model, video = load_model(model_name), _noise(frames, size)
     if method == _APART:
-        problems = [Problem(frame, model.encode, model.decode) for frame in clip.split(3, dim=1)]
+        problems = [Problem(frame, model.encode, model.decode) for frame in video.split(3, dim=1)]
         return lambda: [_invert(problem, "gradient") for problem in problems]
     channels = model.latent_shape[0]
-    problem = Problem(clip, by_frame(model.encode, 3), by_frame(model.decode, channels))
+    problem = Problem(video, by_frame(model.encode, 3), by_frame(model.decode, channels))
     return lambda: _invert(problem, method)
 
 
 def _of_causal(frames: int, size: tuple[int, int], method: str) -> Callable[[], object]:
-    """Prepare the inversion of a clip by a narrow `AutoencoderKLWan`."""
+    """Prepare the inversion of a video by a narrow `AutoencoderKLWan`."""
     from functools import partial
 
     import torch
