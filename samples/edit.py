@@ -24,7 +24,7 @@ def main(output: Path) -> None:
     ImageDraw.Draw(mask).ellipse((28, 4, 100, 76), fill=255)
     edits = {
         method: tv.edit(
-            model, image, mask, "lake", strength=1.0, guidance=4.0, pipeline=tv.InversionOptions(inversion=method)
+            model, image, mask, "lake", strength=1.0, guidance=4.0, inversion=tv.InversionOptions(method=method)
         )
         for method in ("encoder", "auto")
     }

@@ -49,7 +49,7 @@ def picture(model: tv.LatentModel, key: tv.Key) -> None:
     seeds = range(SEED + 100, SEED + 109)
     marked, unmarked = (list(tv.generate(model, k, seeds=seeds)) for k in (key, None))
     recovered, control = (tv.recover_noise(model, to_tensor(made[0].image))[0][0] for made in (marked, unmarked))
-    path = HERE / "image.png"
+    path = HERE / "overview.png"
     save_spectrum_figure(path, key, marked[0].noise, recovered, control)
     with Image.open(path) as spectrum:
         width = len(marked) * 132 - 4

@@ -15,7 +15,7 @@ import treering_verify as tv
 def test_the_samples_give_the_verdicts_that_are_written_beside_them(sample_key: tv.Key) -> None:
     expected = json.loads((SAMPLES / "expected.json").read_text())
     assert len(expected) == 8
-    assert {p.name for p in SAMPLES.iterdir() if p.suffix in (".png", ".jpg")} - {"image.png", "edit.png"} == set(
+    assert {p.name for p in SAMPLES.iterdir() if p.suffix in (".png", ".jpg")} - {"overview.png", "edit.png"} == set(
         expected
     )
     for verdict in tv.verify_many([SAMPLES / name for name in expected], sample_key):

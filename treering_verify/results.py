@@ -37,6 +37,8 @@ class KeyEvidence:
         Monte-Carlo cross-check of `log10_pvalue`, where it was asked for.
     stratum : str
         Stratum of the calibration that decided the p-value, the worst; "" for the exact test.
+    message : bytes
+        The likeliest message that the image carries under the key, where messages are read; else empty.
     """
 
     key: str
@@ -48,6 +50,7 @@ class KeyEvidence:
     hypothesis: str = ""
     decoys: DecoyCheck | None = None
     stratum: str = ""
+    message: bytes = b""
 
 
 @dataclass(frozen=True)

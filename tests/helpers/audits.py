@@ -20,13 +20,13 @@ from treering_verify.audit.inputs.reader_pool import Limits
 from treering_verify.audit.options import Options
 from treering_verify.audit.output import store as shards
 from treering_verify.audit.output.rows import Row, from_table
-from treering_verify.benchmark.speed.null_model import NULL_PIPELINE, NullModel
+from treering_verify.benchmark.speed.null_model import NULL_INVERSION, NullModel
 from treering_verify.watermark.keys.key import Key
 
 KEY = Key.generate((4, 32, 32), name="canary", seed=5)
 
 
-def image(seed: int) -> Image.Image:
+def noisy_image(seed: int) -> Image.Image:
     """Return a 128-pixel image of coarse noise, another one for each seed."""
     coarse = np.random.default_rng(seed).integers(0, 256, (16, 16, 3), np.uint8)
     return Image.fromarray(coarse.repeat(8, 0).repeat(8, 1))
@@ -37,14 +37,14 @@ def fill(folder: Path, count: int, first: int = 0) -> list[str]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{first + i:06d}.png" for i in range(count)]
     for i, path in enumerate(paths):
-        image(first + i).save(path)
+        noisy_image(first + i).save(path)
     return [str(path) for path in paths]
 
 
 def audited(paths: Any, output: Path | None = None, seconds: float = 30.0, **options: Any) -> list[Row]:
     """Audit with one reader under the null engine."""
     chosen = Options(**{"batch_size": 4, "limits": Limits(seconds=seconds, readers=1), **options})
-    return list(audit_folder(paths, KEY, model=NullModel(), pipeline=NULL_PIPELINE, output=output, options=chosen))
+    return list(audit_folder(paths, KEY, model=NullModel(), inversion=NULL_INVERSION, output=output, options=chosen))
 
 
 def stored(output: Path) -> list[Row]:

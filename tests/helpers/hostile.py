@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from helpers.pictures import encoded, png, smooth
+from helpers.images import encoded, png, smooth
 
 SECRET = "CANARY-5f1e0c9d7b3a42688e6d-KEY"
 """Stands for what must not leave a file: it is in metadata, names and headers of the corpus."""

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from treering_verify.audit.inputs.read import Reading
 from treering_verify.audit.inputs.reader_pool import Task
-from treering_verify.audit.judge import Batching, Judge, row_of
+from treering_verify.audit.judge import AuditJudge, Batching, row_of
 from treering_verify.audit.output.cache import row_of_twin
 from treering_verify.audit.output.rows import Row
 from treering_verify.models import makes_videos
@@ -24,7 +24,7 @@ class Flow:
 
     Parameters
     ----------
-    judge : Judge
+    judge : AuditJudge
     batch_size : int, optional
         Where it is None, found by trying; videos go one by one.
     find : callable
@@ -35,7 +35,7 @@ class Flow:
 
     def __init__(
         self,
-        judge: Judge,
+        judge: AuditJudge,
         batch_size: int | None,
         find: Callable[[Sequence[Pair]], Sequence[Row | None]],
         add: Callable[[Sequence[Row]], None],

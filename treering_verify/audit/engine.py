@@ -18,7 +18,7 @@ from treering_verify.audit.batcher import Flow
 from treering_verify.audit.inputs.plan import Plan
 from treering_verify.audit.inputs.reader_pool import Readers, Task
 from treering_verify.audit.inputs.sources import Inputs
-from treering_verify.audit.judge import Judge, shape_of
+from treering_verify.audit.judge import AuditJudge, shape_of
 from treering_verify.audit.options import Options
 from treering_verify.audit.output import cache as cache_module
 from treering_verify.audit.output.cache import Cache
@@ -34,7 +34,7 @@ LOG = logging.getLogger("treering_verify.audit")
 
 def run_audit(
     inputs: Inputs,
-    judge: Judge,
+    judge: AuditJudge,
     output: Path,
     options: Options | None = None,
     watch: Callable[[Tally], None] = lambda tally: None,
@@ -45,7 +45,7 @@ def run_audit(
     Parameters
     ----------
     inputs : Inputs
-    judge : Judge
+    judge : AuditJudge
     output : Path
         See `shards.Store`.
     options : Options, optional
@@ -108,7 +108,7 @@ def run_audit(
 class _Run:
     """One run on this machine. Tasks are taken by the readers' thread, everything else happens in the caller's."""
 
-    def __init__(self, judge: Judge, options: Options, shards: OpenShards, cache: Cache) -> None:
+    def __init__(self, judge: AuditJudge, options: Options, shards: OpenShards, cache: Cache) -> None:
         self._limits, self._shape, self._shards = options.limits, shape_of(judge.model), shards
         self._tasks: deque[Task] = deque()
         self._flow = Flow(

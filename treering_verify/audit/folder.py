@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Literal
 
 from treering_verify.audit.engine import run_audit
 from treering_verify.audit.inputs.sources import Inputs
-from treering_verify.audit.judge import Judge
+from treering_verify.audit.judge import AuditJudge
 from treering_verify.audit.options import Options
 from treering_verify.audit.output.rows import Row
 from treering_verify.audit.output.store import read_shard
+from treering_verify.detection.judge import DEFAULT_ALPHA
 from treering_verify.detection.screening import Screening
-from treering_verify.detection.verification import DEFAULT_ALPHA
 from treering_verify.inversion.recovery import InversionOptions
 from treering_verify.models import LatentModel, load_model
 
@@ -33,7 +33,7 @@ def audit_folder(
     *,
     model: LatentModel | None = None,
     alpha: float = DEFAULT_ALPHA,
-    pipeline: InversionOptions | None = None,
+    inversion: InversionOptions | None = None,
     screening: Screening | Literal["auto"] | None = "auto",
     output: str | Path | None = None,
     options: Options | None = None,
@@ -50,10 +50,10 @@ def audit_folder(
         The embedded model when left out.
     alpha : float
         False-positive rate per image, over all keys together, 0 < alpha < 1.
-    pipeline : Pipeline, optional
+    inversion : Pipeline, optional
     passes : Passes, "auto" or None
         How a cheap first pass decides what is clear; with None every image is inverted in full. "auto" is what
-        `first_pass.default_screening` chooses for the model, `pipeline` and the count of keys.
+        `first_pass.default_screening` chooses for the model, `inversion` and the count of keys.
     output : path, optional
         Folder for Parquet shards and the summary; an audit that was cut short there goes on. Without, nothing is kept.
     options : Options, optional
@@ -70,7 +70,7 @@ def audit_folder(
         As `engine.run_audit`.
     """
     inputs = paths if isinstance(paths, Inputs) else Inputs(_texts(paths))
-    judge = Judge.of(keys, model or load_model(), alpha, pipeline or InversionOptions(), screening)
+    judge = AuditJudge.of(keys, model or load_model(), alpha, inversion or InversionOptions(), screening)
     options = options or Options()
     if output is not None:
         yield from _in_order(Path(output), run_audit(inputs, judge, Path(output), options))

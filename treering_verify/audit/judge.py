@@ -9,20 +9,18 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from treering_verify.audit.inputs.read import Reading, read_encoded, refused
 from treering_verify.audit.output.rows import Row
-from treering_verify.detection.identification import gather
+from treering_verify.detection.identification import index_test
+from treering_verify.detection.judge import Judge
 from treering_verify.detection.screening import Screening, default_screening
-from treering_verify.detection.two_pass import answer
-from treering_verify.detection.verification import DEFAULT_ALPHA, check_shape, decide
 from treering_verify.errors import KeyFileError, ModelError, UsageError
 from treering_verify.files import printable
 from treering_verify.inversion.recovery import InversionOptions
 from treering_verify.models import LatentModel, makes_videos
-from treering_verify.models.profile import check_profile
 from treering_verify.watermark.keys.index import KeyIndex
 
 if TYPE_CHECKING:
@@ -36,33 +34,25 @@ _GAIN = 0.97  # a larger batch must take less than this share of the time per im
 
 
 @dataclass(frozen=True, eq=False)
-class Judge:
+class AuditJudge:
     """What rows are made with.
 
     Attributes
     ----------
-    model : LatentModel
+    judge : Judge
+        What judges the images; the batch size of its inversion plays no part, since a batch is what `judge_batch` is given.
     indexes : list of KeyIndex
         All their keys are tried.
-    alpha : float
-    pipeline : Pipeline
-        Its batch size plays no part: a batch is what `judge_batch` is given.
     settings_id : str
         Written into each row.
     device : str
         Where the model is.
-    passes : Passes, optional
-        Where most images are to be decided by a cheap first pass; None takes all through the pipeline.
     """
 
-    model: LatentModel
+    judge: Judge
     indexes: list[KeyIndex] = field(repr=False)
-    alpha: float = DEFAULT_ALPHA
-    pipeline: InversionOptions = field(default_factory=InversionOptions)
     settings_id: str = ""
     device: str = "cpu"
-    weakness: str = ""  # why marks of this model would be missed, as its profile says
-    screening: Screening | None = None
 
     @classmethod
     def of(
@@ -70,31 +60,30 @@ class Judge:
         keys: Keys,
         model: LatentModel,
         alpha: float,
-        pipeline: InversionOptions,
+        inversion: InversionOptions,
         screening: Screening | Literal["auto"] | None = None,
-    ) -> Judge:
-        """Judge by keys and indexes; passes "auto" are what `default_screening` chooses.
+    ) -> AuditJudge:
+        """Judge by keys and indexes; screening "auto" is what `default_screening` chooses.
 
         Raises
         ------
         UsageError
             If there is no key, two have the same name, one or the profile does not fit the model, alpha is out of
-            range, or the model cannot give the first pass.
+            range, or the model cannot give the screening pass.
         """
-        indexes = gather(keys)
-        for index in indexes:
-            check_shape(f"a family of keys ({index.family})", index.family.latent_shape, model)
-        if not 0 < alpha < 1:
-            raise UsageError(f"alpha is {alpha}: choose a false-positive rate between 0 and 1, such as 1e-6")
-        count = sum(map(len, indexes))
-        weakness = check_profile(pipeline.profile, model, alpha, count)
-        chosen = default_screening(model, pipeline, count) if screening == "auto" else screening
-        return cls(model, indexes, alpha, pipeline, weakness=weakness, screening=chosen and chosen.of(model))
+        test = index_test(keys, model)
+        if screening == "auto":
+            screening = default_screening(model, inversion, test.keys_tried)
+        return cls(Judge.of(model, test, alpha=alpha, inversion=inversion, screening=screening), test.indexes)
 
     @property
-    def keys_tried(self) -> int:
-        """Count of keys that p-values are corrected for."""
-        return sum(map(len, self.indexes))
+    def model(self) -> LatentModel:
+        """Return the model that images are inverted by."""
+        return self.judge.model
+
+    def on(self, model: LatentModel, device: str) -> AuditJudge:
+        """Return the same with its model elsewhere, such as on a GPU."""
+        return replace(self, judge=replace(self.judge, model=model), device=device)
 
 
 def shape_of(model: LatentModel) -> tuple[int, ...]:
@@ -102,19 +91,19 @@ def shape_of(model: LatentModel) -> tuple[int, ...]:
     return (model.frames, *model.image_size) if makes_videos(model) else model.image_size
 
 
-def row_of(judge: Judge, reading: Reading, **answer: Any) -> Row:
+def row_of(judge: AuditJudge, reading: Reading, **answer: Any) -> Row:
     """Row of a reading, with what is known about it beyond."""
     names = ("path", "status", "code", "reason", "sha256", "bytes", "width", "height", "mode", "seconds")
     facts: dict[str, Any] = {name: getattr(reading, name) for name in names}
-    return Row(**{**facts, "alpha": judge.alpha, "settings_id": judge.settings_id, **answer})
+    return Row(**{**facts, "alpha": judge.judge.alpha, "settings_id": judge.settings_id, **answer})
 
 
-def judge_batch(judge: Judge, readings: Sequence[Reading]) -> list[Row]:
+def judge_batch(judge: AuditJudge, readings: Sequence[Reading]) -> list[Row]:
     """Judge images, or videos, of one shape together: one row for each, in order.
 
     Parameters
     ----------
-    judge : Judge
+    judge : AuditJudge
     readings : sequence of Reading
         With pixels of the model's shape, at least one.
 
@@ -131,32 +120,28 @@ def judge_batch(judge: Judge, readings: Sequence[Reading]) -> list[Row]:
     pixels = torch.from_numpy(np.stack([reading.pixels for reading in readings if reading.pixels is not None]))
     images = pixels.movedim(-1, -3).to(torch.float32).contiguous() / 127.5 - 1.0  # as images.to_tensor
     images = images.flatten(1, -3)  # of videos: frame after frame
-    answers = answer(judge.model, images, judge.indexes, judge.pipeline, judge.screening, judge.alpha)
     rows = []
-    for reading, found in zip(readings, answers, strict=True):
-        verdict, code, reason = decide(
-            found.evidence, judge.alpha, reading.note, found.status, judge.weakness, found.visible
-        )
-        best = found.evidence[0]
-        strongest = {name: getattr(best, name) for name in _EVIDENCE}
+    for reading, finding in zip(readings, judge.judge.find(images), strict=True):
+        decision = judge.judge.decide(finding, reading.note)
+        strongest = {name: getattr(finding.evidence[0], name) for name in _EVIDENCE}
         row = row_of(
             judge,
             reading,
-            verdict=verdict,
-            code=code,
-            reason=reason,
-            residual=None if math.isnan(found.residual) else found.residual,
-            converged=found.converged,
-            seconds=reading.seconds + found.seconds,
-            decided_by=found.decided_by,
-            log10_first=found.log10_first,
+            verdict=decision.verdict,
+            code=decision.code,
+            reason=decision.reason,
+            residual=None if math.isnan(finding.residual) else finding.residual,
+            converged=finding.converged,
+            seconds=reading.seconds + finding.seconds,
+            decided_by=finding.decided_by,
+            log10_first=finding.log10_first,
             **strongest,
         )
         rows.append(row)
     return rows
 
 
-def judge_files(judge: Judge, files: Sequence[tuple[str, bytes]]) -> list[Row]:
+def judge_files(judge: AuditJudge, files: Sequence[tuple[str, bytes]]) -> list[Row]:
     """Judge encoded images, (path, bytes), that lie in memory: one row for each, in order, whatever is in them."""
     readings = []
     for path, data in files:
@@ -171,7 +156,7 @@ def judge_files(judge: Judge, files: Sequence[tuple[str, bytes]]) -> list[Row]:
 
 
 def judge_in_parts(
-    judge: Judge, readings: Sequence[Reading], on_halving: Callable[[int], None] = lambda size: None
+    judge: AuditJudge, readings: Sequence[Reading], on_halving: Callable[[int], None] = lambda size: None
 ) -> list[Row]:
     """Judge a batch, in halves where it is too much or fails, down to single images, of which one may fail alone.
 
@@ -217,7 +202,7 @@ class Batching:
         self._times: list[float] = []
         self._failures = 0
 
-    def judge(self, judge: Judge, readings: Sequence[Reading]) -> list[Row]:
+    def judge(self, judge: AuditJudge, readings: Sequence[Reading]) -> list[Row]:
         """Judge a batch and learn from how it went.
 
         Raises
@@ -256,7 +241,7 @@ class Batching:
             LOG.info("batches of %d", self.size)
 
 
-def _probe(judge: Judge, reason: str) -> None:
+def _probe(judge: AuditJudge, reason: str) -> None:
     """Judge an image that no file can have spoilt: a row of hostile files is no reason to stop, a broken model is."""
     import numpy as np
 

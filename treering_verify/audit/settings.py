@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from treering_verify.audit.inputs.sources import Inputs
-from treering_verify.audit.judge import Judge
+from treering_verify.audit.judge import AuditJudge
 from treering_verify.audit.output.rows import SCHEMA_VERSION
 from treering_verify.models.weights import fingerprint
 from treering_verify.version import __version__
@@ -21,21 +21,21 @@ _MOST_KEYS = 1000  # beyond, a digest stands for their names and fingerprints
 _PACKAGES = ("torch", "diffusers", "numpy", "scipy", "pillow", "pyarrow")
 
 
-def settings_of(judge: Judge) -> dict[str, Any]:
+def settings_of(judge: AuditJudge) -> dict[str, Any]:
     """Everything that a verdict depends on, JSON-ready; of the keys what is public."""
-    profile = judge.pipeline.profile
-    pipeline = asdict(replace(judge.pipeline, profile=None))
+    profile = judge.judge.inversion.profile
+    pipeline = asdict(replace(judge.judge.inversion, profile=None))
     del pipeline["batch_size"]
     return {
         "version": __version__,
         "model": judge.model.name,
-        "weights": fingerprint(judge.model, without=() if judge.screening else ("screen",)),
+        "weights": fingerprint(judge.model, without=() if judge.judge.screening else ("screen",)),
         "keys": _keys(judge),
-        "alpha": judge.alpha,
+        "alpha": judge.judge.alpha,
         **pipeline,
         "profile": profile.record() if profile else None,
         "tile": judge.model.tile,
-        **({"screening": asdict(judge.screening)} if judge.screening else {}),
+        **({"screening": asdict(judge.judge.screening)} if judge.judge.screening else {}),
     }
 
 
@@ -52,7 +52,7 @@ def facts_of(settings: dict[str, Any], inputs: Inputs, shard_rows: int) -> dict[
 def summary_of(
     settings: dict[str, Any],
     inputs: Inputs,
-    judge: Judge,
+    judge: AuditJudge,
     counts: dict[str, int],
     seconds: float,
     finished: bool,
@@ -68,13 +68,13 @@ def summary_of(
         "status": of["status"],
         "verdict": of["verdict"],
         "code": of["code"],
-        **({"decided_by": of["decided_by"]} if judge.screening else {}),
-        "alpha": judge.alpha,
-        "expected_false_positives": judged * judge.alpha,
+        **({"decided_by": of["decided_by"]} if judge.judge.screening else {}),
+        "alpha": judge.judge.alpha,
+        "expected_false_positives": judged * judge.judge.alpha,
         "q_values": q_values,
         "model": judge.model.name,
         "keys": settings["keys"],
-        "keys_tried": judge.keys_tried,
+        "keys_tried": judge.judge.test.keys_tried,
         "settings_id": judge.settings_id,
         "settings": settings,
         "inputs": inputs.facts(),
@@ -90,7 +90,7 @@ def summary_of(
 _KINDS = ("status", "verdict", "code", "decided_by")
 
 
-def _keys(judge: Judge) -> Any:
+def _keys(judge: AuditJudge) -> Any:
     names = np.concatenate([index.facts["name"] for index in judge.indexes]).tolist()
     prints = np.concatenate([index.facts["fingerprint"] for index in judge.indexes]).tolist()
     pairs = sorted(

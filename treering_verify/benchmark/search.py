@@ -12,8 +12,8 @@ from treering_detectors import Rate
 from treering_verify.benchmark.harness.keyed_images import generate_each
 from treering_verify.benchmark.harness.scope import CLEAN, SEEDS, Scope, distorted
 from treering_verify.detection.evidence import evidence_of, searched_evidence
+from treering_verify.detection.judge import DEFAULT_ALPHA
 from treering_verify.detection.search.search import Search
-from treering_verify.detection.verification import DEFAULT_ALPHA
 from treering_verify.generation.generator import generate
 from treering_verify.inversion.recovery import recover_noise
 from treering_verify.media.images import to_tensor

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from treering_verify.cli.options import audit_pipeline_options, keys_option
+from treering_verify.cli.options import audit_inversion_options, keys_option
 from treering_verify.cli.output import FOUND, UNJUDGED, command_of
 from treering_verify.errors import UsageError
 
@@ -42,12 +42,12 @@ _SHOWN = 20  # detected files listed at the end
 )
 @click.option("--alpha", type=float, default=1e-6, show_default=True, help="False-positive rate per image, all keys.")
 @click.option(
-    "--passes",
-    type=click.Choice(["auto", "one", "two"]),
+    "--screening",
+    type=click.Choice(["auto", "on", "off"]),
     default="auto",
     show_default=True,
-    help="two: a cheap first pass decides what is clear, only the rest is inverted in full; auto: two where that was "
-    "measured to lose next to nothing (a model that brings a screen, its usual inversion, up to 10 keys).",
+    help="Cheap screening pass that decides what is clear; only the rest is inverted in full. auto: where it was measured "
+    "to lose next to nothing (a model that brings a screen, its usual inversion, up to 10 keys).",
 )
 @click.option("--fdr", is_flag=True, help="Add q_value to the rows at the end: Benjamini-Hochberg over files.")
 @click.option("--fail-on", type=click.Choice(["detected", "no-evidence", "inconclusive"]), multiple=True)
@@ -87,7 +87,7 @@ _SHOWN = 20  # detected files listed at the end
 @click.option("--shard-rows", type=click.IntRange(1), default=1000, show_default=True, help="Rows in a Parquet file.")
 @click.option("--quiet", is_flag=True, help="No progress bar and no summary; errors still show.")
 @click.option("--log-file", type=click.Path(path_type=Path), help="Append what happens to this file.")
-@audit_pipeline_options
+@audit_inversion_options
 def audit(
     paths: tuple[str, ...],
     key_paths: tuple[Path, ...],
@@ -112,9 +112,9 @@ def audit(
     quiet: bool,
     log_file: Path | None,
     model: ModelSource,
-    pipeline: Asked,
+    inversion: Asked,
 ) -> None:
-    """Judge every file of folders, lists and manifests, of any number: one row each, whatever is in it.
+    """AuditJudge every file of folders, lists and manifests, of any number: one row each, whatever is in it.
 
     Rows go to Parquet files in --output, counts to summary.json and a page to report.html there. What is no image is
     skipped, what is broken is an error, both with a reason; nothing stops an audit. The same command goes on where an audit
@@ -126,7 +126,7 @@ def audit(
     from treering_verify.audit.engine import run_audit
     from treering_verify.audit.inputs.reader_pool import Limits
     from treering_verify.audit.inputs.sources import Inputs
-    from treering_verify.audit.judge import Judge
+    from treering_verify.audit.judge import AuditJudge
     from treering_verify.audit.options import Options
     from treering_verify.audit.output.store import SUMMARY, first_detected
     from treering_verify.detection.screening import Screening
@@ -139,17 +139,17 @@ def audit(
     if not (paths or lists or manifests):
         raise UsageError("nothing to audit: give PATH, --files-from or --manifest")
     limits = Limits(time_limit, reader_memory, readers)
-    options = Options(limits, pipeline.batch_size, shard_rows, fdr, overwrite, engine, worker_cpus, retry_errors)
+    options = Options(limits, inversion.batch_size, shard_rows, fdr, overwrite, engine, worker_cpus, retry_errors)
     inputs = Inputs(paths, lists, nul, manifests, column)
     with _logged(log_file), _stopped_by_signals() as stop, _progress(quiet) as watch:
         keys, loaded = load_keys(key_paths), load_model(model)
         way: Screening | Literal["auto"] | None = (
-            Screening() if screening == "two" else None if screening == "one" else "auto"
+            Screening() if screening == "on" else None if screening == "off" else "auto"
         )
-        judge = Judge.of(keys, loaded, alpha, pipeline.pipeline(loaded), way)
+        judge = AuditJudge.of(keys, loaded, alpha, inversion.inversion(loaded), way)
         for _ in run_audit(inputs, judge, output, options, watch, stop):
             pass
-        write_report(output, model=judge.model, pipeline=judge.pipeline)
+        write_report(output, model=judge.model, inversion=judge.judge.inversion)
     summary = json.loads((output / SUMMARY).read_text())
     verdicts, detected = summary["verdict"], summary["verdict"].get("detected", 0)
     if not quiet and style == "json":

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from treering_verify.cli.options import key_options, pipeline_options
+from treering_verify.cli.options import inversion_options, key_options
 from treering_verify.cli.output import UNJUDGED, command_of, progress
 from treering_verify.errors import UsageError
 
@@ -45,7 +45,7 @@ _ATTACKS = ("jpeg:quality=75", "jpeg:quality=25", "resize:share=0.5", "crop_scal
 @click.option("--overwrite", is_flag=True, help="Replace a file that exists.")
 @click.option("--format", "style", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @key_options
-@pipeline_options
+@inversion_options
 def calibrate(
     paths: tuple[Path, ...],
     output: Path,
@@ -57,7 +57,7 @@ def calibrate(
     style: str,
     family: dict[str, Any],
     model: ModelSource,
-    pipeline: Asked,
+    inversion: Asked,
 ) -> None:
     """Score unmarked images, so that published statistics and the classifier get p-values that mean something.
 
@@ -83,7 +83,7 @@ def calibrate(
             model=loaded,
             attacks=chosen,
             training=training,
-            pipeline=pipeline.pipeline(loaded),
+            inversion=inversion.inversion(loaded),
             seed=seed,
             advance=advance,
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from treering_verify.cli.options import pipeline_options, verdict_options
+from treering_verify.cli.options import inversion_options, verdict_options
 from treering_verify.cli.output import command_of, print_verdicts
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--key", "key_file", required=True, type=click.Path(path_type=Path), help="Of pattern gaussian-shading.")
 @verdict_options
-@pipeline_options
+@inversion_options
 def decode(
     files: tuple[Path, ...],
     key_file: Path,
@@ -27,7 +27,7 @@ def decode(
     style: str,
     fail_on: tuple[str, ...],
     model: ModelSource,
-    pipeline: Asked,
+    inversion: Asked,
 ) -> None:
     """Read the message that images carry under a key of pattern gaussian-shading, whichever it is.
 
@@ -39,5 +39,5 @@ def decode(
     from treering_verify.watermark.keys.key import Key
 
     key, loaded = Key.load(key_file), load_model(model)
-    verdicts = decode_many(files, key, model=loaded, alpha=alpha, pipeline=pipeline.pipeline(loaded))
+    verdicts = decode_many(files, key, model=loaded, alpha=alpha, inversion=inversion.inversion(loaded))
     print_verdicts(verdicts, len(files), "Reading", style, fail_on)

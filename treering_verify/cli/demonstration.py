@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from treering_verify.attacks import Attack
-from treering_verify.detection.verification import DEFAULT_ALPHA, verify_many
+from treering_verify.detection.judge import DEFAULT_ALPHA
+from treering_verify.detection.verification import verify_many
 from treering_verify.errors import UsageError
 from treering_verify.files import printable, write_atomic
 from treering_verify.generation.generator import generate

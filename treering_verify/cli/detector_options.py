@@ -47,7 +47,7 @@ def verdicts_of(
     decoys: int,
     model: LatentModel,
     alpha: float,
-    pipeline: InversionOptions,
+    inversion: InversionOptions,
 ) -> Iterator[Verdict]:
     """Judge files by a calibrated detector; UsageError where the options contradict each other."""
     from treering_verify.detection.calibration.calibration_file import Calibration
@@ -60,4 +60,4 @@ def verdicts_of(
     if decoys:
         raise UsageError("--decoys checks the exact test: leave it out with --calibration")
     loaded = Calibration.load(calibration)
-    return verify_calibrated(files, keys, loaded, detector, model=model, alpha=alpha, pipeline=pipeline)
+    return verify_calibrated(files, keys, loaded, detector, model=model, alpha=alpha, inversion=inversion)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from treering_verify.cli.options import keys_option, pipeline_options, verdict_options
+from treering_verify.cli.options import inversion_options, keys_option, verdict_options
 from treering_verify.cli.output import command_of, print_verdicts
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @keys_option
 @click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Best matches to list.")
 @verdict_options
-@pipeline_options
+@inversion_options
 def identify(
     files: tuple[Path, ...],
     key_paths: tuple[Path, ...],
@@ -29,7 +29,7 @@ def identify(
     style: str,
     fail_on: tuple[str, ...],
     model: ModelSource,
-    pipeline: Asked,
+    inversion: Asked,
 ) -> None:
     """Say for each image which of many keys is in it, if any, and list the best matches.
 
@@ -41,5 +41,5 @@ def identify(
     from treering_verify.watermark.keys.index import load_keys
 
     found, loaded = load_keys(key_paths), load_model(model)
-    verdicts = identify_many(files, found, model=loaded, alpha=alpha, top=top, pipeline=pipeline.pipeline(loaded))
+    verdicts = identify_many(files, found, model=loaded, alpha=alpha, top=top, inversion=inversion.inversion(loaded))
     print_verdicts(verdicts, len(files), "Identifying", style, fail_on, matches=True)

@@ -49,10 +49,11 @@ class Asked:
         default = click.core.ParameterSource.DEFAULT
         given = tuple(name for name in PROFILED if context.get_parameter_source(name) is not default)
         fields = {name: options.pop(name) for name in PROFILED}
+        fields["method"] = fields.pop("inversion")
         fields["noise_method"] = fields.pop("noise_inversion")
         return cls(fields, options.pop("batch_size"), given, options.pop("profile"), options.pop("allow_weak"))
 
-    def pipeline(self, model: LatentModel) -> InversionOptions:
+    def inversion(self, model: LatentModel) -> InversionOptions:
         """Pipeline for a loaded model.
 
         Raises

@@ -72,23 +72,23 @@ def verdict_options(function: Callable[..., Any]) -> Callable[..., Any]:
     )
 
 
-def pipeline_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Options of how images are taken back to their noise; the function gets `model`, and `pipeline`, an `Asked`."""
-    return _pipeline_options(function, 16, None)
+def inversion_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of how images are taken back to their noise; the function gets `model`, and `inversion`, an `Asked`."""
+    return _inversion_options(function, 16, None)
 
 
-def audit_pipeline_options(function: Callable[..., Any]) -> Callable[..., Any]:
+def audit_inversion_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Make the same options, but for a batch size that is None where it is to be found by trying."""
-    return _pipeline_options(function, None, "Images at a time; default: found by trying.")
+    return _inversion_options(function, None, "Images at a time; default: found by trying.")
 
 
-def _pipeline_options(
+def _inversion_options(
     function: Callable[..., Any], batch_size: int | None, batch_help: str | None
 ) -> Callable[..., Any]:
 
     @wraps(function)
     def gathered(*args: Any, **kwargs: Any) -> Any:
-        return function(*args, pipeline=Asked.gather(kwargs), **kwargs)
+        return function(*args, inversion=Asked.gather(kwargs), **kwargs)
 
     return _with_options(
         gathered,

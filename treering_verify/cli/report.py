@@ -101,7 +101,7 @@ def report(
         extra = {"images": images, "root": root, "keys": _keys(key_paths)}
         if spectra and images:
             extra |= _model(model or summary.get("model"), required=bool(model))
-            extra["pipeline"] = _pipeline(summary.get("settings"))
+            extra["inversion"] = _inversion(summary.get("settings"))
     try:
         written = write_report(folder, output, style, fail_on=verdicts, **extra)
     except OSError as error:
@@ -124,7 +124,7 @@ def _model(name: Any, required: bool) -> dict[str, LatentModel | str]:
         return {"note": f"No spectra: {error}"}
 
 
-def _pipeline(settings: Any) -> InversionOptions:
+def _inversion(settings: Any) -> InversionOptions:
     """How the audit took images back to their noise, as far as its settings say."""
     from treering_verify.inversion.recovery import InversionOptions
 

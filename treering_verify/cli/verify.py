@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from treering_verify.cli.detector_options import EXACT, detector_options, verdicts_of
-from treering_verify.cli.options import pipeline_options, search_options, verdict_options
+from treering_verify.cli.options import inversion_options, search_options, verdict_options
 from treering_verify.cli.output import command_of, print_verdicts
 from treering_verify.errors import UsageError
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @detector_options
 @verdict_options
 @search_options
-@pipeline_options
+@inversion_options
 def verify(
     files: tuple[Path, ...],
     key_files: tuple[Path, ...],
@@ -43,16 +43,16 @@ def verify(
     fail_on: tuple[str, ...],
     search: Search | None,
     model: ModelSource,
-    pipeline: Asked,
+    inversion: Asked,
 ) -> None:
     """Say for each image: detected (and by which key), no evidence, or inconclusive (and why)."""
     from treering_verify.detection.verification import verify_many
     from treering_verify.models import load_model
 
     keys, loaded = _load_keys(key_files), load_model(model)
-    chosen = pipeline.pipeline(loaded)
+    chosen = inversion.inversion(loaded)
     if detector == EXACT and calibration is None:
-        verdicts = verify_many(files, keys, model=loaded, alpha=alpha, pipeline=chosen, search=search, decoys=decoys)
+        verdicts = verify_many(files, keys, model=loaded, alpha=alpha, inversion=chosen, search=search, decoys=decoys)
     else:
         verdicts = verdicts_of(files, keys, calibration, detector, decoys, loaded, alpha, chosen)
     print_verdicts(verdicts, len(files), "Verifying", style, fail_on)

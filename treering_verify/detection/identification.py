@@ -9,12 +9,13 @@ gives.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from treering_verify.detection.evidence import rank
-from treering_verify.detection.verification import DEFAULT_ALPHA, check_shape, judge_many
+from treering_verify.detection.judge import DEFAULT_ALPHA, Judge, check_shape
 from treering_verify.errors import KeyFileError, UsageError
 from treering_verify.inversion.recovery import InversionOptions
 from treering_verify.models import LatentModel, load_model
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     import torch
     from treering_detectors import Evidence
 
-    from treering_verify.detection.verification import Source
+    from treering_verify.detection.judge import Invert, Source
 
     Keys = Key | KeyIndex | Sequence[Key | KeyIndex]
 
@@ -44,10 +45,10 @@ def identify(
     model: LatentModel | None = None,
     alpha: float = DEFAULT_ALPHA,
     top: int = DEFAULT_TOP,
-    pipeline: InversionOptions | None = None,
+    inversion: InversionOptions | None = None,
 ) -> Verdict:
     """Find the key in one image; see `identify_many`."""
-    return next(iter(identify_many([source], keys, model=model, alpha=alpha, top=top, pipeline=pipeline)))
+    return next(iter(identify_many([source], keys, model=model, alpha=alpha, top=top, inversion=inversion)))
 
 
 def identify_many(
@@ -57,7 +58,7 @@ def identify_many(
     model: LatentModel | None = None,
     alpha: float = DEFAULT_ALPHA,
     top: int = DEFAULT_TOP,
-    pipeline: InversionOptions | None = None,
+    inversion: InversionOptions | None = None,
 ) -> Iterator[Verdict]:
     """Find the keys in images, lazily, batch by batch, one verdict per source in the order of the sources.
 
@@ -73,7 +74,7 @@ def identify_many(
         False-positive rate per image, over all keys together, 0 < alpha < 1.
     top : int
         Matches that a verdict's `evidence` holds, the best first, whether or not they are significant.
-    pipeline : Pipeline, optional
+    inversion : Pipeline, optional
 
     Yields
     ------
@@ -87,20 +88,52 @@ def identify_many(
     KeyFileError
         If a key that is about to be named is damaged in its index.
     """
-    indexes = gather(keys)
     model = model or load_model()
+    test = index_test(keys, model, top)
+    yield from Judge.of(model, test, alpha=alpha, inversion=inversion).verdicts(sources)
+
+
+@dataclass(frozen=True, eq=False)
+class IndexTest:
+    """The test of all keys of indexes.
+
+    Attributes
+    ----------
+    indexes : list of KeyIndex
+        At least one.
+    top : int
+        Matches to report, strongest first.
+    """
+
+    indexes: list[KeyIndex] = field(repr=False)
+    top: int = 1
+
+    @property
+    def keys_tried(self) -> int:
+        """Count of keys that the p-values are corrected for."""
+        return sum(map(len, self.indexes))
+
+    def evidence(
+        self, noise_hat: torch.Tensor, image: torch.Tensor, invert: Invert, alpha: float
+    ) -> list[tuple[KeyEvidence, ...]]:
+        """Test noise estimates; see `judge.EvidenceTest`. Nothing is searched here."""
+        return search(noise_hat, self.indexes, self.top)
+
+
+def index_test(keys: Keys, model: LatentModel, top: int = 1) -> IndexTest:
+    """Return the test of all keys and indexes on images of a model.
+
+    Raises
+    ------
+    UsageError
+        If there is no key, two have the same name, one does not fit the model, or `top` is less than 1.
+    """
+    indexes = gather(keys)
     for index in indexes:
         check_shape(f"a family of keys ({index.family})", index.family.latent_shape, model)
     if top < 1:
         raise UsageError(f"top is {top}: ask for at least 1 match")
-    yield from judge_many(
-        sources,
-        lambda noise_hat, _: search(noise_hat, indexes, top),
-        sum(map(len, indexes)),
-        model=model,
-        alpha=alpha,
-        pipeline=pipeline or InversionOptions(),
-    )
+    return IndexTest(indexes, top)
 
 
 def gather(keys: Keys) -> list[KeyIndex]:

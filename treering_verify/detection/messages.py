@@ -7,19 +7,18 @@ is not significant is noise, and is not given out.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from treering_verify.detection.evidence import rank
-from treering_verify.detection.verification import DEFAULT_ALPHA, check_shape, judge_many
+from treering_verify.detection.judge import DEFAULT_ALPHA, Judge, check_shape
 from treering_verify.errors import UsageError
 from treering_verify.inversion.recovery import InversionOptions
 from treering_verify.models import LatentModel, load_model
-from treering_verify.results import DETECTED, Verdict
+from treering_verify.results import DETECTED, KeyEvidence, Verdict
 from treering_verify.watermark.embedding import extract, features
 from treering_verify.watermark.keys.key import Key
 from treering_verify.watermark.patterns.gaussian_shading import CIPHER_BYTES, MESSAGE_BYTES, read_message
@@ -27,8 +26,7 @@ from treering_verify.watermark.patterns.gaussian_shading import CIPHER_BYTES, ME
 if TYPE_CHECKING:
     import torch
 
-    from treering_verify.detection.verification import Source
-    from treering_verify.results import KeyEvidence
+    from treering_verify.detection.judge import Invert, Source
 
 _PATTERN = "gaussian-shading"
 
@@ -66,7 +64,7 @@ def decode_many(
     *,
     model: LatentModel | None = None,
     alpha: float = DEFAULT_ALPHA,
-    pipeline: InversionOptions | None = None,
+    inversion: InversionOptions | None = None,
 ) -> Iterator[Verdict]:
     """Read the messages of images, lazily, batch by batch, one verdict per source in the order of the sources.
 
@@ -75,7 +73,7 @@ def decode_many(
     sources : iterable of paths, bytes or PIL images
     key : Key
         Of pattern `gaussian-shading`; of the message in it only the length plays a part.
-    model, alpha, pipeline
+    model, alpha, inversion
         As `verify_many`.
 
     Yields
@@ -92,20 +90,28 @@ def decode_many(
     _check_pattern(key)
     model = model or load_model()
     check_shape(f"key {key.name!r}", key.latent_shape, model)
-    read: deque[bytes] = deque()
+    for verdict in Judge.of(model, MessageTest(key), alpha=alpha, inversion=inversion).verdicts(sources):
+        found = verdict.best.message if verdict.best and verdict.verdict == DETECTED else b""
+        yield replace(verdict, message=_text(found))
 
-    def find_evidence(noise_hat: torch.Tensor, _: torch.Tensor) -> list[tuple[KeyEvidence, ...]]:
-        found = []
-        for row in features(extract(noise_hat, key), key):
-            message, evidence = read_message(row, key.numbers)
-            read.append(message)
-            found.append(rank([(key.name, key.fingerprint, evidence)], 1))
+
+@dataclass(frozen=True, eq=False)
+class MessageTest:
+    """The test of any message under a key; its evidence carries the likeliest one."""
+
+    key: Key
+    keys_tried: int = 1
+
+    def evidence(
+        self, noise_hat: torch.Tensor, image: torch.Tensor, invert: Invert, alpha: float
+    ) -> list[tuple[KeyEvidence, ...]]:
+        """Test noise estimates; see `judge.EvidenceTest`."""
+        found: list[tuple[KeyEvidence, ...]] = []
+        for row in features(extract(noise_hat, self.key), self.key):
+            message, evidence = read_message(row, self.key.numbers)
+            (strongest,) = rank([(self.key.name, self.key.fingerprint, evidence)], 1)
+            found.append((replace(strongest, message=message),))
         return found
-
-    verdicts = judge_many(sources, find_evidence, 1, model=model, alpha=alpha, pipeline=pipeline or InversionOptions())
-    for verdict in verdicts:
-        message = read.popleft() if verdict.status == "ok" else b""
-        yield replace(verdict, message=_text(message) if verdict.verdict == DETECTED else "")
 
 
 def _text(message: bytes) -> str:

@@ -31,7 +31,7 @@ from treering_verify.results import KeyEvidence
 if TYPE_CHECKING:
     import torch
 
-_ENCODER = InversionOptions(inversion="encoder", noise_method="naive", steps=0)
+_ENCODER = InversionOptions(method="encoder", noise_method="naive", steps=0)
 _INVERTED = InversionOptions(noise_method="naive", steps=0)
 
 
@@ -47,7 +47,7 @@ def latent(model: LatentModel, image: torch.Tensor) -> tuple[torch.Tensor, Solut
     -------
     noise_hat : (B, C, h, w) float32
         What keys are looked for in.
-    inversion : Inversion
+    solution : Solution
         As `recover_noise` gives it.
     """
     return recover_noise(model, image, _ENCODER)
@@ -109,7 +109,7 @@ class Screening:
 
     Attributes
     ----------
-    look : str
+    method : str
         What the first pass reads: one of `SCREENS`, or "auto".
     share : float
         Part of alpha that the first pass spends, 0 < share < 1. It is small because a mark that the first pass shows at all
@@ -124,20 +124,20 @@ class Screening:
         If there is no such look, or a number is out of range.
     """
 
-    look: str = AUTO
+    method: str = AUTO
     share: float = 0.01
     gate: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.look not in (AUTO, *SCREENS):
-            raise UsageError(f"no first pass {self.look!r}: choose one of {', '.join((AUTO, *SCREENS))}")
+        if self.method not in (AUTO, *SCREENS):
+            raise UsageError(f"no first pass {self.method!r}: choose one of {', '.join((AUTO, *SCREENS))}")
         if not 0 < self.share < 1 or not 0 < self.gate <= 1:
             raise UsageError("share must be between 0 and 1, and gate above 0 and at most 1")
 
     def of(self, model: LatentModel) -> Screening:
         """Name the look that is meant for a model; UsageError if the model cannot give it."""
-        chosen = replace(self, look=default_screen(model)) if self.look == AUTO else self
-        if chosen.look == "screen" and model.screen is None:
+        chosen = replace(self, method=default_screen(model)) if self.method == AUTO else self
+        if chosen.method == "screen" and model.screen is None:
             raise UsageError(f"model {model.name!r} has no screen: choose another first pass, such as latent")
         return chosen
 
@@ -146,13 +146,13 @@ class Screening:
         return log10_adjusted <= math.log10(self.share * alpha) or log10_adjusted > math.log10(self.gate)
 
 
-def default_screening(model: LatentModel, pipeline: InversionOptions, keys: int) -> Screening | None:
+def default_screening(model: LatentModel, inversion: InversionOptions, keys: int) -> Screening | None:
     """Choose two passes where they were measured to lose next to nothing (docs/audit.md), and one elsewhere.
 
     Parameters
     ----------
     model : LatentModel
-    pipeline : Pipeline
+    inversion : Pipeline
         What the second pass would be; its batch size plays no part.
     keys : int
         Count of keys tried.
@@ -162,7 +162,7 @@ def default_screening(model: LatentModel, pipeline: InversionOptions, keys: int)
     Passes or None
         Two for a model that brings a screen, inverted as is the default, under at most `MOST_KEYS` keys.
     """
-    usual = pipeline == replace(InversionOptions(), batch_size=pipeline.batch_size)
+    usual = inversion == replace(InversionOptions(), batch_size=inversion.batch_size)
     return Screening() if usual and model.screen is not None and keys <= MOST_KEYS else None
 
 

@@ -15,25 +15,28 @@ import numpy as np
 
 from treering_verify.attacks import parse
 from treering_verify.detection.evidence import evidence_of
+from treering_verify.detection.judge import Judge
 from treering_verify.errors import UsageError
 from treering_verify.generation.generator import generate
 from treering_verify.inversion.noise import invert
-from treering_verify.inversion.recovery import InversionOptions, recover_noise
+from treering_verify.inversion.recovery import InversionOptions
 from treering_verify.media.images import to_tensor
 from treering_verify.models import LatentModel
 from treering_verify.models.profile import FLOOR, KIND
 from treering_verify.models.weights import dtypes, fingerprint
-from treering_verify.results import SCHEMA_VERSION
+from treering_verify.results import SCHEMA_VERSION, KeyEvidence
 from treering_verify.watermark.keys.key import Key
 from treering_verify.watermark.spectrum import half_plane, read
 
 if TYPE_CHECKING:
     import torch
 
+    from treering_verify.detection.judge import Invert
+
 BANDS = 4
 ATTACK = "jpeg:quality=50"
 SETTINGS = (
-    InversionOptions(inversion="encoder"),
+    InversionOptions(method="encoder"),
     InversionOptions(),
     InversionOptions(noise_method="exact"),
     InversionOptions(steps=20),
@@ -219,36 +222,62 @@ def _settings(steps: int) -> tuple[InversionOptions, ...]:
 
 def _trial(
     model: LatentModel,
-    pipeline: InversionOptions,
+    inversion: InversionOptions,
     pixels: torch.Tensor,
     attacked: torch.Tensor,
     noise: torch.Tensor,
     keys: list[Key],
     batch_size: int,
 ) -> Trial:
-    import torch
-
-    def recovered(images: torch.Tensor) -> torch.Tensor:
-        return torch.cat([recover_noise(model, part, pipeline)[0] for part in images.split(batch_size)])
-
-    def pvalues(found: torch.Tensor) -> list[float]:
-        return [evidence_of(row[None], [key])[0][0].log10_adjusted for row, key in zip(found, keys, strict=True)]
 
     started = time.perf_counter()
-    found = recovered(pixels)
+    noise_hat, log10 = _judged(model, inversion, pixels, keys, batch_size)
     seconds = (time.perf_counter() - started) / len(pixels)
-    marked, unmarked = found.split(len(keys))
+    _, log10_attacked = _judged(model, inversion, attacked, keys, batch_size)
+    marked = noise_hat[: len(keys)]
     return Trial(
-        pipeline.inversion,
-        pipeline.noise_method,
-        pipeline.steps,
+        inversion.method,
+        inversion.noise_method,
+        inversion.steps,
         _relative(marked, noise),
         _agreement(marked, noise),
-        float(np.median(pvalues(marked))),
-        float(np.median(pvalues(recovered(attacked)))),
-        float(min(pvalues(unmarked))),
+        float(np.median(log10[: len(keys)])),
+        float(np.median(log10_attacked)),
+        float(min(log10[len(keys) :])),
         seconds,
     )
+
+
+@dataclass
+class _OwnKeyTest:
+    """The test of image i under key i, keys in turn; it keeps the noise estimates."""
+
+    keys: list[Key]
+    noise_hat: list[torch.Tensor]
+    keys_tried: int = 1
+
+    def evidence(
+        self, noise_hat: torch.Tensor, image: torch.Tensor, invert: Invert, alpha: float
+    ) -> list[tuple[KeyEvidence, ...]]:
+        """Test noise estimates; see `judge.EvidenceTest`."""
+        found = []
+        for one in noise_hat.split(1):
+            key = self.keys[len(self.noise_hat) % len(self.keys)]
+            self.noise_hat.append(one)
+            found += evidence_of(one, [key])
+        return found
+
+
+def _judged(
+    model: LatentModel, inversion: InversionOptions, images: torch.Tensor, keys: list[Key], batch_size: int
+) -> tuple[torch.Tensor, list[float]]:
+    """Noise estimates of images, and log10 p of each under its own key; the keys take turns."""
+    import torch
+
+    test = _OwnKeyTest(keys, [])
+    judge = Judge.of(model, test, inversion=inversion)
+    findings = [finding for part in images.split(batch_size) for finding in judge.find(part)]
+    return torch.cat(test.noise_hat), [finding.evidence[0].log10_adjusted for finding in findings]
 
 
 def _relative(found: torch.Tensor, wanted: torch.Tensor) -> float:

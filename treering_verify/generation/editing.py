@@ -32,7 +32,7 @@ def edit(
     mask: str | Path | bytes | Image.Image,
     prompt: Condition,
     *,
-    pipeline: InversionOptions | None = None,
+    inversion: InversionOptions | None = None,
     steps: int = DEFAULT_STEPS,
     strength: float = DEFAULT_STRENGTH,
     guidance: float = DEFAULT_GUIDANCE,
@@ -52,7 +52,7 @@ def edit(
         Of the image's size; white is repainted and black kept, in whole latent cells, with the border at mid-grey.
     prompt : str or None
         What to paint: a class name for class-conditional models.
-    pipeline : Pipeline, optional
+    inversion : Pipeline, optional
         The decoder inversion to use; its noise inversion is not (the way up is always naive DDIM).
     steps : int
         Of the whole grid, at least 1.
@@ -90,7 +90,7 @@ def edit(
         to_tensor(fit(picture, model.image_size)[0]),
         inside,
         [prompt],
-        pipeline=pipeline,
+        inversion=inversion,
         steps=steps,
         strength=strength,
         guidance=guidance,
@@ -105,15 +105,15 @@ def edit_latent(
     inside: torch.Tensor,
     prompts: list[Condition],
     *,
-    pipeline: InversionOptions | None = None,
+    inversion: InversionOptions | None = None,
     steps: int = DEFAULT_STEPS,
     strength: float = DEFAULT_STRENGTH,
     guidance: float = DEFAULT_GUIDANCE,
 ) -> torch.Tensor:
     """Edit a batch: images (B, 3, H, W) and latent masks (B or 1, 1, h, w), True inside -> latents (B, C, h, w)."""
-    pipeline = pipeline or InversionOptions()
-    problem = decoder_inversion.in_precision(problem_of(model, image), pipeline.precision)
-    latent = decoder_inversion.invert(problem, pipeline.inversion, pipeline.settings).latent
+    inversion = inversion or InversionOptions()
+    problem = decoder_inversion.in_precision(problem_of(model, image), inversion.precision)
+    latent = decoder_inversion.invert(problem, inversion.method, inversion.settings).latent
     return repaint(model, latent, inside, prompts, steps=steps, strength=strength, guidance=guidance)
 
 

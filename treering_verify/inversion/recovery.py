@@ -1,4 +1,4 @@
-"""Take images back to their noise: decoder inversion, then noise inversion, as a `InversionOptions` says."""
+"""Take images back to their noise: decoder inversion, then noise inversion, as `InversionOptions` say."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class InversionOptions:
 
     Attributes
     ----------
-    inversion : str
+    method : str
         Decoder-inversion method, one of `decoder_inversion.METHODS`, or "auto": the model's best.
     settings : Settings, optional
         Its settings; the method's defaults when left out.
@@ -42,7 +42,7 @@ class InversionOptions:
         The model's self-test that these settings come from (`of`): below its floor there is no 'no evidence'.
     """
 
-    inversion: str = decoder_inversion.AUTO
+    method: str = decoder_inversion.AUTO
     settings: decoder_inversion.Settings | None = None
     noise_method: str = noise_inversion.AUTO
     steps: int = noise_inversion.DEFAULT_STEPS
@@ -54,7 +54,7 @@ class InversionOptions:
     def of(cls, profile: Profile, *, batch_size: int = 16) -> InversionOptions:
         """Pipeline with the settings that a model's self-test recommends."""
         return cls(
-            inversion=profile.inversion,
+            method=profile.inversion,
             noise_method=profile.noise_method,
             steps=profile.steps,
             batch_size=batch_size,
@@ -64,8 +64,8 @@ class InversionOptions:
 
     def __post_init__(self) -> None:
         methods = (decoder_inversion.AUTO, *decoder_inversion.METHODS)
-        if self.inversion not in methods:
-            raise UsageError(f"no inversion {self.inversion!r}: choose one of {', '.join(methods)}")
+        if self.method not in methods:
+            raise UsageError(f"no inversion {self.method!r}: choose one of {', '.join(methods)}")
         noise_methods = (noise_inversion.AUTO, *noise_inversion.METHODS)
         if self.noise_method not in noise_methods:
             raise UsageError(f"no noise inversion {self.noise_method!r}: choose one of {', '.join(noise_methods)}")
@@ -82,14 +82,14 @@ def problem_of(model: LatentModel, image: torch.Tensor) -> decoder_inversion.Pro
     return decoder_inversion.Problem(image, model.encode, model.decode, model.refine)
 
 
-def recover_latent(model: LatentModel, image: torch.Tensor, pipeline: InversionOptions) -> Solution:
+def recover_latent(model: LatentModel, image: torch.Tensor, inversion: InversionOptions) -> Solution:
     """Undo the decoder, the first half of `recover_noise`: images (B, 3, H, W) -> their decoder inversion."""
-    problem = decoder_inversion.in_precision(problem_of(model, image), pipeline.precision)
-    return decoder_inversion.invert(problem, pipeline.inversion, pipeline.settings)
+    problem = decoder_inversion.in_precision(problem_of(model, image), inversion.precision)
+    return decoder_inversion.invert(problem, inversion.method, inversion.settings)
 
 
 def recover_noise(
-    model: LatentModel, image: torch.Tensor, pipeline: InversionOptions | None = None
+    model: LatentModel, image: torch.Tensor, inversion: InversionOptions | None = None
 ) -> tuple[torch.Tensor, Solution]:
     """Take images back to their noise, as far as they show anything of it (`visible_area`).
 
@@ -97,54 +97,57 @@ def recover_noise(
     ----------
     model : LatentModel
     image : (B, 3, H, W) float32 in [-1, 1], of the model's size
-    pipeline : Pipeline, optional
+    inversion : Pipeline, optional
 
     Returns
     -------
     noise_hat : (B, C, h, w) float32
-    inversion : Inversion
+    solution : Solution
         The decoder inversion's result.
     """
-    pipeline = pipeline or InversionOptions()
-    upwards = partial(noise_inversion.invert, model, method=pipeline.noise_method, steps=pipeline.steps)
-    return recover_by(model, image, pipeline, upwards)
+    inversion = inversion or InversionOptions()
+    upwards = partial(noise_inversion.invert, model, method=inversion.noise_method, steps=inversion.steps)
+    return recover_by(model, image, inversion, upwards)
 
 
 def recover_by(
-    model: LatentModel, image: torch.Tensor, pipeline: InversionOptions, upwards: Callable[[torch.Tensor], torch.Tensor]
+    model: LatentModel,
+    image: torch.Tensor,
+    inversion: InversionOptions,
+    upwards: Callable[[torch.Tensor], torch.Tensor],
 ) -> tuple[torch.Tensor, Solution]:
     """As `recover_noise`, with any way from latents to noise, both (B, C, h, w)."""
     import torch
 
     visible = visible_area(image)
-    solution = recover_latent(model, filled(image, visible), pipeline)
+    solution = recover_latent(model, filled(image, visible), inversion)
     with torch.inference_mode():
         noise_hat = masked(upwards(solution.latent), visible)
     return noise_hat, replace(solution, visible=tuple(visible.flatten(1).mean(dim=1).tolist()))
 
 
 def recover_both(
-    model: LatentModel, image: torch.Tensor, pipeline: InversionOptions
+    model: LatentModel, image: torch.Tensor, inversion: InversionOptions
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Noise_hat as `recover_noise` gives it, and the whole of what `naive` says, which published statistics take."""
     whole: list[torch.Tensor] = []
 
     def upwards(latent: torch.Tensor) -> torch.Tensor:
-        noise, raw = noise_inversion.with_naive(model, latent, pipeline.noise_method, steps=pipeline.steps)
+        noise, raw = noise_inversion.with_naive(model, latent, inversion.noise_method, steps=inversion.steps)
         whole.append(raw)
         return noise
 
-    return recover_by(model, image, pipeline, upwards)[0], whole[0]
+    return recover_by(model, image, inversion, upwards)[0], whole[0]
 
 
-def together(model: LatentModel, pipeline: InversionOptions) -> int:
+def images_at_a_time(model: LatentModel, inversion: InversionOptions) -> int:
     """Say how many inputs go through a model at a time: videos one by one."""
-    return 1 if makes_videos(model) else pipeline.batch_size
+    return 1 if makes_videos(model) else inversion.batch_size
 
 
-def recover_in_batches(model: LatentModel, pipeline: InversionOptions, image: torch.Tensor) -> torch.Tensor:
+def recover_in_batches(model: LatentModel, inversion: InversionOptions, image: torch.Tensor) -> torch.Tensor:
     """Take any number of images (n, 3, H, W), or videos, back to their noise, (n, C, h, w): `recover_noise` in parts."""
     import torch
 
-    parts = image.split(together(model, pipeline))
-    return torch.cat([recover_noise(model, part, pipeline)[0] for part in parts])
+    parts = image.split(images_at_a_time(model, inversion))
+    return torch.cat([recover_noise(model, part, inversion)[0] for part in parts])

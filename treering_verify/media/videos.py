@@ -197,7 +197,7 @@ def _video_frames(data: bytes, container: str, shown: str) -> Iterator[Image.Ima
             stream = opened.streams.video[0]
             context = stream.codec_context
             if context.name not in CODECS:
-                raise ImageError("not_a_video", f"{CODES['not_a_clip']} (codec {printable(context.name)})", shown)
+                raise ImageError("not_a_video", f"{CODES['not_a_video']} (codec {printable(context.name)})", shown)
             context.options = {"max_pixels": str(MAX_PIXELS)}  # also where a frame changes the size
             if context.width * context.height > MAX_PIXELS:
                 raise ImageError("too_many_pixels", CODES["too_many_pixels"], shown)

@@ -39,7 +39,7 @@ def calibration_record(calibration: Calibration) -> dict[str, Any]:
         "model": setting.model,
         "weights": setting.weights,
         "family": str(setting.family),
-        "pipeline": dict(setting.pipeline),
+        "inversion": dict(setting.inversion),
         "images": calibration.count,
         "resized": calibration.resized,
         "training_images": calibration.training,

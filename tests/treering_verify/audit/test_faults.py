@@ -139,11 +139,11 @@ def test_a_stopped_audit_keeps_what_is_finished(tmp_path: Path) -> None:
     import threading
 
     from treering_verify.audit.inputs.reader_pool import Limits
-    from treering_verify.audit.judge import Judge
-    from treering_verify.benchmark.speed.null_model import NULL_PIPELINE
+    from treering_verify.audit.judge import AuditJudge
+    from treering_verify.benchmark.speed.null_model import NULL_INVERSION
 
     fill(tmp_path / "in", 12)
-    judge, stop = Judge.of(KEY, NullModel(), 1e-6, NULL_PIPELINE), threading.Event()
+    judge, stop = AuditJudge.of(KEY, NullModel(), 1e-6, NULL_INVERSION), threading.Event()
     options = engine.Options(limits=Limits(readers=1), batch_size=2, shard_rows=2)
     run = engine.run_audit(Inputs((str(tmp_path / "in"),)), judge, tmp_path / "out", options, stop=stop)
     next(run)

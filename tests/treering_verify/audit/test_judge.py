@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.audits import KEY, picture
+from helpers.audits import KEY, noisy_image
 
 from treering_verify.audit import judge as judging
 from treering_verify.audit.inputs.read import Reading, read_encoded
-from treering_verify.audit.judge import Batching, Judge, judge_batch, judge_files, judge_in_parts
-from treering_verify.benchmark.speed.null_model import NULL_PIPELINE, NullModel
+from treering_verify.audit.judge import AuditJudge, Batching, judge_batch, judge_files, judge_in_parts
+from treering_verify.benchmark.speed.null_model import NULL_INVERSION, NullModel
 from treering_verify.detection.identification import identify
 from treering_verify.detection.verification import verify
 from treering_verify.errors import ModelError, UsageError
@@ -21,7 +21,7 @@ from treering_verify.watermark.keys.key import Key
 
 def encoded(seed: int) -> bytes:
     buffer = io.BytesIO()
-    picture(seed).save(buffer, format="PNG")
+    noisy_image(seed).save(buffer, format="PNG")
     return buffer.getvalue()
 
 
@@ -29,8 +29,8 @@ def readings(count: int) -> list[Reading]:
     return [read_encoded(f"{seed}", encoded(seed), (128, 128)) for seed in range(count)]
 
 
-def judge_of(model: NullModel, *more: Key) -> Judge:
-    return Judge.of([KEY, *more], model, 1e-6, NULL_PIPELINE)
+def judge_of(model: NullModel, *more: Key) -> AuditJudge:
+    return AuditJudge.of([KEY, *more], model, 1e-6, NULL_INVERSION)
 
 
 class Exhausted(NullModel):
@@ -51,7 +51,7 @@ class Exhausted(NullModel):
 def test_rows_say_what_verify_and_identify_say() -> None:
     model, other = NullModel(), Key.generate((4, 32, 32), name="other", seed=6)
     for row in judge_batch(judge_of(model, other), readings(3)):
-        verdict = verify(picture(int(row.path)), [KEY, other], model=model, pipeline=NULL_PIPELINE, search=None)
+        verdict = verify(noisy_image(int(row.path)), [KEY, other], model=model, inversion=NULL_INVERSION, search=None)
         best = verdict.best
         assert best is not None and (row.verdict, row.key, row.fingerprint) == (
             verdict.verdict,
@@ -63,7 +63,7 @@ def test_rows_say_what_verify_and_identify_say() -> None:
         assert row.statistic == pytest.approx(best.statistic, rel=1e-5)
         assert row.residual is None and math.isnan(verdict.residual)  # the null pipeline computes none
         assert row.degrees_of_freedom == 1024 and row.converged == verdict.converged
-        identified = identify(picture(int(row.path)), [KEY, other], model=model, pipeline=NULL_PIPELINE)
+        identified = identify(noisy_image(int(row.path)), [KEY, other], model=model, inversion=NULL_INVERSION)
         assert identified.best is not None and identified.best.key == row.key
 
 
@@ -92,7 +92,7 @@ def test_one_image_that_is_too_much_alone_is_an_error_of_its_own() -> None:
 
 def white() -> Reading:
     buffer = io.BytesIO()
-    picture(0).point(lambda v: 255).save(buffer, format="PNG")
+    noisy_image(0).point(lambda v: 255).save(buffer, format="PNG")
     return read_encoded("white", buffer.getvalue(), (128, 128))
 
 
@@ -128,7 +128,7 @@ def test_the_batch_grows_while_that_makes_it_faster(
 ) -> None:
     clock = 0.0
 
-    def timed(judge: Judge, batch: Sequence[Any], on_halving: object) -> list[Any]:
+    def timed(judge: AuditJudge, batch: Sequence[Any], on_halving: object) -> list[Any]:
         nonlocal clock
         clock += seconds_per_image[len(batch)] * len(batch)
         return []
@@ -143,8 +143,8 @@ def test_the_batch_grows_while_that_makes_it_faster(
 
 def test_bad_requests_say_what_to_do() -> None:
     with pytest.raises(UsageError, match="at least one"):
-        Judge.of([], NullModel(), 1e-6, NULL_PIPELINE)
+        AuditJudge.of([], NullModel(), 1e-6, NULL_INVERSION)
     with pytest.raises(UsageError, match="--model"):
-        Judge.of(Key.generate((4, 64, 64), seed=1), NullModel(), 1e-6, NULL_PIPELINE)
+        AuditJudge.of(Key.generate((4, 64, 64), seed=1), NullModel(), 1e-6, NULL_INVERSION)
     with pytest.raises(UsageError, match="between 0 and 1"):
-        Judge.of(KEY, NullModel(), 0.0, NULL_PIPELINE)
+        AuditJudge.of(KEY, NullModel(), 0.0, NULL_INVERSION)

@@ -15,10 +15,10 @@ from helpers.white_model import WhiteModel
 from treering_verify.audit.folder import audit_folder
 from treering_verify.audit.inputs.read import Reading
 from treering_verify.audit.inputs.reader_pool import Limits
-from treering_verify.audit.judge import Judge, judge_batch
+from treering_verify.audit.judge import AuditJudge, judge_batch
 from treering_verify.audit.options import Options
 from treering_verify.audit.output.rows import Row
-from treering_verify.benchmark.speed.null_model import NULL_PIPELINE, NullModel
+from treering_verify.benchmark.speed.null_model import NULL_INVERSION, NullModel
 from treering_verify.cli.main import main
 from treering_verify.detection.screening import Screening
 from treering_verify.errors import UsageError
@@ -58,7 +58,7 @@ def readings(model: WhiteModel, marked: Sequence[bool]) -> list[Reading]:
 
 def judged(marked: Sequence[bool], screening: Screening | None) -> tuple[list[Row], list[int]]:
     model = Counting()
-    judge = Judge.of(MARK, model, 1e-6, InversionOptions("encoder", noise_method="naive", steps=2), screening)
+    judge = AuditJudge.of(MARK, model, 1e-6, InversionOptions("encoder", noise_method="naive", steps=2), screening)
     return judge_batch(judge, readings(model, marked)), model.stepped
 
 
@@ -90,7 +90,7 @@ def test_rows_hold_the_numbers_of_the_pass_that_decided_corrected_for_its_share(
 def audit(paths: Path, output: Path, screening: Screening | None) -> list[Row]:
     options = Options(batch_size=4, limits=Limits(readers=1))
     run = audit_folder(
-        paths, KEY, model=NullModel(), pipeline=NULL_PIPELINE, screening=screening, output=output, options=options
+        paths, KEY, model=NullModel(), inversion=NULL_INVERSION, screening=screening, output=output, options=options
     )
     return list(run)
 
@@ -103,17 +103,17 @@ def test_an_audit_says_which_pass_decided_and_goes_on_with_the_same_passes_only(
     assert all((by == "first") == (row.log10_pvalue > np.log10(0.5)) for by, row in zip(by, found, strict=True))  # type: ignore[operator]
     assert essence(stored(tmp_path / "two")) == essence(found)
     said = summary(tmp_path / "two")
-    assert said["settings"]["screening"] == {"look": "latent", "share": 0.01, "gate": 0.5}
+    assert said["settings"]["screening"] == {"method": "latent", "share": 0.01, "gate": 0.5}
     assert said["decided_by"] == {name: by.count(name) for name in ("first", "full")}
     assert f"decided by the first pass: {by.count('first')} of 8" in list(format_summary(said))
     assert "decided_by" in open_audit(tmp_path / "two").columns
     for other in (None, Screening(gate=0.4)):
-        with pytest.raises(UsageError, match="passes was"):
+        with pytest.raises(UsageError, match="screening was"):
             audit(tmp_path / "in", tmp_path / "two", other)
     assert len(audit(tmp_path / "in", tmp_path / "two", Screening(gate=0.5))) == 8
 
 
-@pytest.mark.parametrize(("asked", "two"), [([], True), (["--passes", "one"], False), (["--steps", "3"], False)])
+@pytest.mark.parametrize(("asked", "two"), [([], True), (["--screening", "off"], False), (["--steps", "3"], False)])
 def test_the_command_chooses_two_passes_by_itself_where_they_were_measured(
     asked: list[str], two: bool, tiny_model: LatentModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,14 +143,14 @@ def test_the_command_takes_two_passes_where_it_is_told_to(tmp_path: Path, monkey
         str(tmp_path / "k.json"),
         "--output",
         str(tmp_path / "out"),
-        "--passes",
-        "two",
+        "--screening",
+        "on",
         "--readers",
         "1",
     ]
     run = CliRunner().invoke(main, ["audit", str(tmp_path / "in"), *options, "--inversion", "encoder", "--steps", "0"])
     assert run.exit_code == 0 and "decided by the first pass: " in run.output
-    assert summary(tmp_path / "out")["settings"]["screening"] == {"look": "latent", "share": 0.01, "gate": 0.1}
+    assert summary(tmp_path / "out")["settings"]["screening"] == {"method": "latent", "share": 0.01, "gate": 0.1}
 
 
 def test_an_audit_of_one_pass_is_as_it_was(tmp_path: Path) -> None:

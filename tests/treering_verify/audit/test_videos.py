@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.audits import essence, fill, picture, stored
+from helpers.audits import essence, fill, noisy_image, stored
 from PIL import Image
 
 from treering_verify.audit.folder import audit_folder
@@ -17,7 +17,7 @@ from treering_verify.audit.inputs.reader_pool import Limits
 from treering_verify.audit.inputs.sources import Inputs
 from treering_verify.audit.options import Options
 from treering_verify.audit.output.rows import Row
-from treering_verify.benchmark.speed.null_model import NULL_PIPELINE, NullModel
+from treering_verify.benchmark.speed.null_model import NULL_INVERSION, NullModel
 from treering_verify.media.videos import encode_video, read_video
 from treering_verify.models.diffusers.video import by_frame
 from treering_verify.watermark.keys.key import Key
@@ -46,13 +46,13 @@ KEY = Key.generate(NullClips.latent_shape, name="canary", seed=5)
 def audited(paths: object, output: Path | None = None, shard_rows: int = 1000, seconds: float = 30.0) -> list[Row]:
     options = Options(batch_size=2, limits=Limits(seconds=seconds, readers=1), shard_rows=shard_rows)
     return list(
-        audit_folder(paths, KEY, model=NullClips(), pipeline=NULL_PIPELINE, output=output, options=options)  # type: ignore[arg-type]
+        audit_folder(paths, KEY, model=NullClips(), inversion=NULL_INVERSION, output=output, options=options)  # type: ignore[arg-type]
     )
 
 
 def test_a_folder_of_frames_is_read_as_verification_reads_it(tmp_path: Path) -> None:
     for number in (2, 3, 10, 11):  # numbers count as numbers
-        picture(number).save(tmp_path / f"{number}.png")
+        noisy_image(number).save(tmp_path / f"{number}.png")
     (tmp_path / "notes.txt").write_text("not a frame")
     (tmp_path / "1.png").symlink_to("10.png")
     reading = read_path(str(tmp_path), SHAPE)
@@ -96,7 +96,7 @@ def test_an_audit_has_a_row_for_a_folder_of_frames_and_none_for_its_frames(tmp_p
     (root / "b" / "sidecar.json").write_text("{}")
     fill(root / "b" / "deeper", 3, first=9)
     fill(root / "copy of b", 3)
-    (root / "a.gif").write_bytes(encode_video([picture(i) for i in range(3)], "gif", 8))
+    (root / "a.gif").write_bytes(encode_video([noisy_image(i) for i in range(3)], "gif", 8))
     Image.new("RGB", SIZE).save(tmp_path / "alone.png")
     (tmp_path / "list").write_text(f"{root / 'b'}\n{tmp_path / 'alone.png'}\n")
     inputs = Inputs((str(root),), lists=(str(tmp_path / "list"),))
@@ -126,7 +126,7 @@ def test_frames_that_harm_their_reader_cost_their_folder_only(tmp_path: Path, mo
     monkeypatch.setattr("treering_verify.audit.inputs.reader_pool._MODULE", "helpers.hostile_reader")
     for name in ("crash", "hang", "hungry", "once", "sound"):
         fill(tmp_path / "in" / name, 2)
-        picture(len(name)).save(tmp_path / "in" / name / f"{name}.png")
+        noisy_image(len(name)).save(tmp_path / "in" / name / f"{name}.png")
     rows = audited(tmp_path / "in", seconds=2)
     assert {Path(row.path).name: row.code for row in rows} == {
         "crash": "reader_crashed",

@@ -60,7 +60,7 @@ def test_the_chosen_first_pass_reads_all_marked_images_and_the_others_a_share(
     monkeypatch.setattr(module, "_ATTACKS", ("clean", "jpeg:quality=50"))
     monkeypatch.setattr(module, "_IN_DETAIL", 2)
     monkeypatch.setattr(module, "_BATCH", 3)
-    found = BENCHMARKS["passes"](tiny_model, Scope(silent, count=5))
+    found = BENCHMARKS["screening"](tiny_model, Scope(silent, count=5))
     chosen = default_screen(tiny_model)
     for case in product({row["pass"] for row in found.rows}, ("marked", "unmarked"), ("clean", "jpeg:quality=50")):
         images = [row["image"] for row in found.rows if (row["pass"], row["truth"], row["attack"]) == case]

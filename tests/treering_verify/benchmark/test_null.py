@@ -34,7 +34,9 @@ def test_unmarked_images_are_distinct_of_every_kind_and_half_of_them_attacked(so
     assert [bool(s.attack) for s in some] == [False, True] * 10
 
 
-def test_unmarked_images_are_the_same_again_from_their_seed_only(some: list[UnmarkedImage], tiny_model: LatentModel) -> None:
+def test_unmarked_images_are_the_same_again_from_their_seed_only(
+    some: list[UnmarkedImage], tiny_model: LatentModel
+) -> None:
     again, others = (draw_unmarked(tiny_model, 6, seed=seed) for seed in (7, 8))
     assert [digest(s.image) for s in again] == [digest(s.image) for s in some[:6]]
     assert not {digest(s.image) for s in others} & {digest(s.image) for s in some}

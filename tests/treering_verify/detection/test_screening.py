@@ -42,9 +42,9 @@ def test_each_look_reads_what_it_says(tiny_model: LatentModel, image: torch.Tens
 
 def test_auto_is_the_screen_where_a_model_brings_one(tiny_model: LatentModel, monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(tiny_model.screen, Estimator) and tiny_model.screen.points == (0,)
-    assert Screening().of(tiny_model).look == "screen"
+    assert Screening().of(tiny_model).method == "screen"
     monkeypatch.setattr(tiny_model, "screen", None)
-    assert Screening().of(tiny_model).look == "latent"
+    assert Screening().of(tiny_model).method == "latent"
     with pytest.raises(UsageError, match="no screen: choose another first pass"):
         Screening("screen").of(tiny_model)
 
@@ -55,12 +55,12 @@ def test_two_passes_are_the_default_only_where_they_were_measured(
     assert default_screening(tiny_model, InversionOptions(batch_size=3), 1) == Screening()
     assert default_screening(tiny_model, InversionOptions(), MOST_KEYS) == Screening()
     assert default_screening(tiny_model, InversionOptions(), MOST_KEYS + 1) is None
-    assert default_screening(tiny_model, InversionOptions(inversion="encoder"), 1) is None
+    assert default_screening(tiny_model, InversionOptions(method="encoder"), 1) is None
     monkeypatch.setattr(tiny_model, "screen", None)
     assert default_screening(tiny_model, InversionOptions(), 1) is None
 
 
-@pytest.mark.parametrize("bad", [{"look": "glance"}, {"share": 0.0}, {"share": 1.0}, {"gate": 0.0}, {"gate": 1.1}])
+@pytest.mark.parametrize("bad", [{"method": "glance"}, {"share": 0.0}, {"share": 1.0}, {"gate": 0.0}, {"gate": 1.1}])
 def test_what_cannot_be_is_refused(bad: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         Screening(**bad)  # type: ignore[arg-type]

@@ -46,7 +46,7 @@ def noises(pictures: list[Image.Image], tiny_model: LatentModel) -> Noises:
         chosen = {grid[0]: None, grid[len(grid) // 2]: None, grid[-1]: None}
         attacked = [p for attack in chosen for p in attack.apply_many(pictures, range(len(pictures)), tiny_model)]
         pixels = torch.cat([to_tensor(picture) for picture in attacked])
-        found[name] = recover_noise(tiny_model, pixels, InversionOptions(inversion="encoder", steps=1))[0]
+        found[name] = recover_noise(tiny_model, pixels, InversionOptions(method="encoder", steps=1))[0]
     return found
 
 

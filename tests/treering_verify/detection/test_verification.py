@@ -60,9 +60,9 @@ def test_a_verdict_does_not_depend_on_the_batch(
     landscape: LatentModel, keys: list[Key], marked: list[Image.Image], unmarked: list[Image.Image]
 ) -> None:
     images = [marked[0], unmarked[0], marked[1]]
-    together = list(verify_many(images, keys, model=landscape))
-    alone = list(verify_many(images, keys, model=landscape, pipeline=InversionOptions(batch_size=1)))
-    for a, b in zip(together, alone, strict=True):
+    images_at_a_time = list(verify_many(images, keys, model=landscape))
+    alone = list(verify_many(images, keys, model=landscape, inversion=InversionOptions(batch_size=1)))
+    for a, b in zip(images_at_a_time, alone, strict=True):
         assert a.best is not None and b.best is not None
         assert a.best.statistic == pytest.approx(b.best.statistic, abs=1e-3)
 
@@ -131,7 +131,7 @@ def test_bad_requests_say_what_to_do(landscape: LatentModel, keys: list[Key]) ->
     with pytest.raises(UsageError, match="keygen --model"):
         verify(image, Key.generate((4, 64, 64), seed=1), model=landscape)
     with pytest.raises(UsageError, match="forward-step"):
-        InversionOptions(inversion="magic")
+        InversionOptions(method="magic")
     with pytest.raises(UsageError, match="naive, exact, heun"):
         InversionOptions(noise_method="magic")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.pictures import array, encoded, png, smooth
+from helpers.images import array, encoded, png, smooth
 from PIL import Image, ImageCms
 
 from treering_verify.errors import ImageError

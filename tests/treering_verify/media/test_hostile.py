@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from helpers import hostile
-from helpers.pictures import encoded, png, smooth
+from helpers.images import encoded, png, smooth
 from helpers.places import ROOT
 from PIL import Image
 
@@ -88,8 +88,8 @@ def test_a_batch_of_hostile_files_gives_one_verdict_each_and_leaks_nothing(
         path.write_bytes(case.data)
         paths.append(path)
     key = Key.generate(tiny_model.latent_shape, seed=1)
-    pipeline = InversionOptions(inversion="encoder", steps=1, batch_size=32)
-    verdicts = list(verify_many(paths, key, model=tiny_model, pipeline=pipeline))
+    inversion = InversionOptions(method="encoder", steps=1, batch_size=32)
+    verdicts = list(verify_many(paths, key, model=tiny_model, inversion=inversion))
     assert [verdict.path for verdict in verdicts] == [str(path) for path in paths]
     for case, verdict in zip(cases, verdicts, strict=True):
         assert (verdict.code if verdict.status == "error" else "ok") in case.codes, case.name
@@ -141,7 +141,7 @@ def test_parts_are_counted_before_the_pixels() -> None:
 
 def test_decoders_say_nothing_and_the_callers_log_still_hears_them() -> None:
     silent = run_alone(
-        "import hostile\n"
+        "from helpers import hostile\n"
         "from treering_verify.media.images import open_image\n"
         "from treering_verify.errors import ImageError\n"
         "for case in hostile.damaged():\n"
@@ -165,7 +165,7 @@ def test_decoders_say_nothing_and_the_callers_log_still_hears_them() -> None:
 def test_what_does_not_fit_into_memory_is_not_called_damaged() -> None:
     answer = run_alone(
         "import resource\n"
-        "from images import encoded\n"
+        "from helpers.images import encoded\n"
         "from PIL import Image\n"
         "from treering_verify.errors import ImageError\n"
         "from treering_verify.media.images import open_image\n"
@@ -184,7 +184,7 @@ def test_what_does_not_fit_into_memory_is_not_called_damaged() -> None:
 
 def fuzz(count: int, seed: int) -> dict[str, Any]:
     """Decode mutated files in a process with 1.5 GB of address space; `hostile.fuzz` ends it when one takes too long."""
-    done = run_alone(str(ROOT / "tests" / "hostile.py"), count, seed, 1536)
+    done = run_alone(str(ROOT / "tests" / "helpers" / "hostile.py"), count, seed, 1536)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stderr == ""
     answer = json.loads(done.stdout)
@@ -216,7 +216,7 @@ def test_the_largest_picture_that_is_read_stays_within_its_memory(mode: str) -> 
     kind, options = ("TIFF", {"compression": "tiff_lzw"}) if mode in ("F", "CMYK") else ("PNG", {"compress_level": 1})
     answer = run_alone(
         "import resource, sys\n"
-        "from images import encoded\n"
+        "from helpers.images import encoded\n"
         "from PIL import Image\n"
         "from treering_verify.media.images import open_image\n"
         f"data = encoded(Image.new({mode!r}, (8000, 8000)), {kind!r}, **{options})\n"

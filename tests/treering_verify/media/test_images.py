@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.hostile import FORMATS
-from helpers.pictures import array, encoded, png, smooth
+from helpers.images import array, encoded, png, smooth
 from helpers.places import ROOT
 from PIL import Image, ImageFile
 

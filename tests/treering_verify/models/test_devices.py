@@ -15,7 +15,7 @@ from helpers.pipelines import relative
 
 import treering_verify as tv
 from treering_verify.audit.cluster.worker import on_its_device
-from treering_verify.audit.judge import Judge
+from treering_verify.audit.judge import AuditJudge
 from treering_verify.benchmark.harness.scope import hardware
 from treering_verify.generation.generator import initial_noise
 from treering_verify.inversion.decoder import METHODS, Problem, Settings, invert
@@ -108,9 +108,9 @@ def test_networks_are_asked_where_the_model_is_and_pictures_stay_where_they_are(
 
 def test_a_worker_moves_the_model_of_its_judge_once(tiny_model: LatentModel) -> None:
     model, key = moved(tiny_model, "cpu"), tv.Key.generate(tiny_model.latent_shape, seed=1)
-    judge = Judge.of([key], model, 1e-6, InversionOptions())
+    judge = AuditJudge.of([key], model, 1e-6, InversionOptions())
     assert on_its_device(judge).model is model and device_of(model) == "cpu"
-    told = Judge(model, judge.indexes, device="meta")
+    told = judge.on(model, "meta")
     assert device_of(on_its_device(told).model) == "meta"
     assert {p.device.type for p in vars(model)["_unet"].parameters()} == {"meta"}
 
@@ -185,10 +185,10 @@ def test_a_gpu_inverts_the_embedded_decoder_as_the_processor_does(landscape: Lat
     made = list(tv.generate(landscape, None, seeds=[1, 2], steps=10))
     pixels = torch.cat([to_tensor(one.image) for one in made])
     there, here = moved(landscape, "cuda"), landscape
-    pipeline = InversionOptions(
-        inversion=method, settings=Settings(iterations=2, step=0.01, memory=2, inner=2, scheduled=True)
+    inversion = InversionOptions(
+        method=method, settings=Settings(iterations=2, step=0.01, memory=2, inner=2, scheduled=True)
     )
-    found, wanted = (recover_noise(model, pixels, pipeline) for model in (there, here))
+    found, wanted = (recover_noise(model, pixels, inversion) for model in (there, here))
     assert relative(found[1].latent, wanted[1].latent) < 1e-3 and relative(found[0], wanted[0]) < 3e-3
     assert found[0].device.type == "cpu"
 
@@ -229,7 +229,7 @@ def test_an_audits_worker_judges_on_a_gpu(landscape: LatentModel) -> None:
     key = tv.Key.generate(landscape.latent_shape, seed=1)
     (marked,) = tv.generate(landscape, key, seeds=[3], steps=10)
     model = moved(landscape, "cpu")
-    judge = Judge(model, Judge.of([key], model, 1e-6, InversionOptions()).indexes, device="cuda")
+    judge = AuditJudge(model, AuditJudge.of([key], model, 1e-6, InversionOptions()).indexes, device="cuda")
     pixels = ((to_tensor(marked.image)[0] + 1) * 127.5).round().to(torch.uint8).movedim(0, -1).numpy()
     (row,) = judge_batch(on_its_device(judge), [Reading("marked.png", "ok", pixels=pixels)])
     assert row.verdict == "detected" and device_of(model) == "cuda"

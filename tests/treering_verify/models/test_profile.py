@@ -14,11 +14,11 @@ from click.testing import CliRunner, Result
 from helpers import pipelines
 
 import treering_verify as tv
-from treering_verify.audit.judge import Judge
+from treering_verify.audit.judge import AuditJudge
 from treering_verify.audit.settings import settings_of
 from treering_verify.cli.main import main
+from treering_verify.detection.judge import decide
 from treering_verify.detection.self_test import check_model
-from treering_verify.detection.verification import decide
 from treering_verify.errors import UsageError
 from treering_verify.models import LatentModel, from_pipeline, load_model
 from treering_verify.models.profile import FLOOR, Profile
@@ -75,8 +75,8 @@ def test_a_profile_says_what_the_self_test_recommended(saved: Path) -> None:
     sound = [trial for trial in record["trials"] if trial["log10_marked"] <= FLOOR]
     best = min(sound, key=lambda trial: trial["log10_marked"] + trial["log10_attacked"])
     assert profile.log10_marked == best["log10_marked"] < FLOOR
-    pipeline = tv.InversionOptions.of(profile, batch_size=3)
-    assert (pipeline.inversion, pipeline.noise_method, pipeline.steps, pipeline.batch_size, pipeline.profile) == (
+    inversion = tv.InversionOptions.of(profile, batch_size=3)
+    assert (inversion.method, inversion.noise_method, inversion.steps, inversion.batch_size, inversion.profile) == (
         profile.inversion,
         profile.noise_method,
         profile.steps,
@@ -158,7 +158,7 @@ def test_below_the_floor_nothing_is_no_evidence_and_what_is_found_is_found(
             picture,
             key,
             model=tiny_model,
-            pipeline=tv.InversionOptions.of(Profile.load(weak, allow_weak=allowed)),
+            inversion=tv.InversionOptions.of(Profile.load(weak, allow_weak=allowed)),
             search=None,
         )
         for allowed in (False, True)
@@ -168,26 +168,26 @@ def test_below_the_floor_nothing_is_no_evidence_and_what_is_found_is_found(
     assert verdicts[True].code != "weak_model"
     assert verdicts[False].evidence == verdicts[True].evidence  # p is what it was
     found = (KeyEvidence("k", "f", 0.5, -9.0, -9.0, 100),)
-    assert decide(found, 1e-6, "", "tolerance", "weak")[0] == "detected"
+    assert decide(found, 1e-6, "", "tolerance", "weak").verdict == "detected"
 
 
 def test_another_models_profile_is_refused_by_every_judge(weak: Path, saved: Path) -> None:
     model, key = load_model(saved / "model"), tv.Key.load(saved / "my.key.json")
-    pipeline = tv.InversionOptions.of(Profile.load(weak))
+    inversion = tv.InversionOptions.of(Profile.load(weak))
     with pytest.raises(UsageError, match=r"treering models check"):
-        tv.verify(saved / "marked.png", key, model=model, pipeline=pipeline)
+        tv.verify(saved / "marked.png", key, model=model, inversion=inversion)
     with pytest.raises(UsageError, match=r"treering models check"):
-        tv.identify(saved / "marked.png", key, model=model, pipeline=pipeline)
+        tv.identify(saved / "marked.png", key, model=model, inversion=inversion)
     with pytest.raises(UsageError, match=r"treering models check"):
-        Judge.of(key, model, 1e-6, pipeline)
+        AuditJudge.of(key, model, 1e-6, inversion)
 
 
 def test_an_audits_settings_name_the_profile_and_whether_its_floor_held(saved: Path) -> None:
     model, key = load_model(saved / "model"), tv.Key.load(saved / "my.key.json")
     path = saved / "profiles" / "sd.json"
     found = [
-        settings_of(Judge.of(key, model, 1e-6, pipeline))
-        for pipeline in (
+        settings_of(AuditJudge.of(key, model, 1e-6, inversion))
+        for inversion in (
             tv.InversionOptions.of(Profile.load(path)),
             tv.InversionOptions.of(Profile.load(path, allow_weak=True)),
             tv.InversionOptions(),

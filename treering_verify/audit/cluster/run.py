@@ -19,7 +19,7 @@ from treering_verify.audit.cluster.coordinator import TWIN, Desk
 from treering_verify.audit.cluster.ray_session import Remote, Stream, connected, quiet, reported
 from treering_verify.audit.cluster.worker import Duty, Worker, block_of, reading_of, rows_of_answer
 from treering_verify.audit.inputs.reader_pool import Pending, Task
-from treering_verify.audit.judge import Judge
+from treering_verify.audit.judge import AuditJudge
 from treering_verify.audit.output.cache import row_of_twin
 from treering_verify.audit.output.open_shards import OpenShards
 from treering_verify.audit.output.rows import Row
@@ -39,14 +39,14 @@ class ClusterRun:
 
     Parameters
     ----------
-    judge : Judge
+    judge : AuditJudge
     options : Options
     shards : OpenShards
     state : Path
         Folder of the answers by content; on this machine, the workers do not see it.
     """
 
-    def __init__(self, judge: Judge, options: Options, shards: OpenShards, state: Path) -> None:
+    def __init__(self, judge: AuditJudge, options: Options, shards: OpenShards, state: Path) -> None:
         self._judge, self._options, self._shards, self._state = judge, options, shards, state
         self._twins: list[tuple[Task, Row]] = []  # their images are being judged for other inputs
 

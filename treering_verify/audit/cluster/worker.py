@@ -18,7 +18,7 @@ from treering_verify.audit.cluster.coordinator import TWIN, Desk, Standing
 from treering_verify.audit.inputs.read import Reading, refused
 from treering_verify.audit.inputs.reader_pool import STRIKES, Limits, Pending, Readers, Task
 from treering_verify.audit.inputs.sources import Entry
-from treering_verify.audit.judge import Judge, row_of, shape_of
+from treering_verify.audit.judge import AuditJudge, row_of, shape_of
 from treering_verify.audit.output.rows import Row
 from treering_verify.errors import ModelError, TreeringError, UsageError
 from treering_verify.files import printable
@@ -61,7 +61,7 @@ class Worker:
     duty : Duty
     """
 
-    def __init__(self, judge: Callable[[], Judge], desk: Desk, duty: Duty) -> None:
+    def __init__(self, judge: Callable[[], AuditJudge], desk: Desk, duty: Duty) -> None:
         self._judge, self._desk, self._duty = on_its_device(judge()), desk, duty
         self._readers: Readers | None = None  # once started, for as long as the worker lives: they end when it does
         self._begin_anew()
@@ -78,7 +78,7 @@ class Worker:
             self._readers = None
 
     def __call__(self, block: pyarrow.Table) -> dict[str, list[str]]:
-        """Judge a block; `rows_of_answer` reads what comes out."""
+        """AuditJudge a block; `rows_of_answer` reads what comes out."""
         try:
             answer: Any = [[task[:2], asdict(row)] for task, row in self._rows(tasks_of(block))]
         except TreeringError as error:  # as a value: Ray would wrap the exception, and print it at length
@@ -148,7 +148,7 @@ class Worker:
                 ) from error
 
 
-def on_its_device(judge: Judge) -> Judge:
+def on_its_device(judge: AuditJudge) -> AuditJudge:
     """Move the networks of a judge's model to the judge's device."""
     if movable(judge.model) and judge.model.device != judge.device:
         judge.model.to(judge.device)

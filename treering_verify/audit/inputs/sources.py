@@ -1,8 +1,8 @@
 """Which inputs an audit has: folders, files, globs, lists and manifests, one after another, in an order that is kept.
 
 Folders are walked depth first, names in the order of their bytes, links never followed. Nothing here grows with the number
-of inputs: a folder's names are sorted in runs that lie on disk, and what was seen before is looked up there. Where videos are
-audited, a folder that directly holds still images is one input, and they are none.
+of inputs: a folder's names are sorted in runs that lie on disk, and what was seen before is looked up there. Where videos
+are audited, a folder that directly holds still images is one input, and they are none.
 """
 
 from __future__ import annotations

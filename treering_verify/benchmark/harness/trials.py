@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from treering_verify.detection.calibration.scores import PUBLISHED, score
 from treering_verify.detection.evidence import searched_evidence
-from treering_verify.detection.verification import DEFAULT_ALPHA, DEFAULT_SEARCH
+from treering_verify.detection.judge import DEFAULT_ALPHA
+from treering_verify.detection.verification import DEFAULT_SEARCH
 from treering_verify.inversion.recovery import InversionOptions, recover_both, recover_noise
 from treering_verify.media.images import to_tensor
 from treering_verify.models import LatentModel
@@ -42,19 +43,19 @@ class Recovered:
     pixels: torch.Tensor
     noise: torch.Tensor
     raw: torch.Tensor | None
-    pipeline: InversionOptions
+    inversion: InversionOptions
 
 
 def recover(
-    model: LatentModel, pictures: Sequence[Image.Image], pipeline: InversionOptions, *, published: bool
+    model: LatentModel, pictures: Sequence[Image.Image], inversion: InversionOptions, *, published: bool
 ) -> Recovered:
     """Take images back to their noise; for published statistics by `naive` noise inversion too."""
     import torch
 
     pixels = torch.cat([to_tensor(image) for image in pictures])
     if not published:
-        return Recovered(pixels, recover_noise(model, pixels, pipeline)[0], None, pipeline)
-    return Recovered(pixels, *recover_both(model, pixels, pipeline), pipeline)
+        return Recovered(pixels, recover_noise(model, pixels, inversion)[0], None, inversion)
+    return Recovered(pixels, *recover_both(model, pixels, inversion), inversion)
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +121,7 @@ def evidence_of_each(model: LatentModel, found: Recovered, keys: Sequence[Key], 
         BLANK: np.array([_commonest(image) >= _NEARLY_ALL for image in found.pixels]),
     }
     if searched:
-        again = partial(_noise_of, model, found.pipeline)
+        again = partial(_noise_of, model, found.inversion)
         arrays[SEARCHED] = np.array(
             [
                 searched_evidence(noise[None], pixels[None], [key], DEFAULT_SEARCH, again, DEFAULT_ALPHA)[0][
@@ -154,5 +155,5 @@ def _commonest(image: torch.Tensor) -> float:
     return float(colours.unique(return_counts=True)[1].max()) / len(colours)
 
 
-def _noise_of(model: LatentModel, pipeline: InversionOptions, pixels: torch.Tensor) -> torch.Tensor:
-    return recover_noise(model, pixels, pipeline)[0]
+def _noise_of(model: LatentModel, inversion: InversionOptions, pixels: torch.Tensor) -> torch.Tensor:
+    return recover_noise(model, pixels, inversion)[0]

@@ -18,7 +18,7 @@ from treering_verify.benchmark.harness.scope import CLEAN, SEEDS, Scope, distort
 from treering_verify.benchmark.paper import published_geometry as legacy
 from treering_verify.benchmark.paper.published_figures import CLASSIFICATION, SOURCE
 from treering_verify.detection.evidence import evidence_of
-from treering_verify.detection.verification import DEFAULT_ALPHA
+from treering_verify.detection.judge import DEFAULT_ALPHA
 from treering_verify.generation.generator import DEFAULT_GUIDANCE, DEFAULT_STEPS, initial_noise
 from treering_verify.inversion.decoder import DEFAULTS, Settings, default_method, unstopped
 from treering_verify.inversion.recovery import InversionOptions, recover_noise
@@ -85,9 +85,9 @@ def classification(model: LatentModel, scope: Scope) -> Findings:
         for group in groups:
             noise: dict[str, torch.Tensor] = {}
             seconds: dict[str, float] = {}
-            for name, pipeline in methods.items():
-                facts = (weights, __version__, group.rules[0].name, group.attack, group.count, pipeline)
-                noise[name], seconds[name] = _recover(model, group, pipeline, scope, (name, facts))
+            for name, inversion in methods.items():
+                facts = (weights, __version__, group.rules[0].name, group.attack, group.count, inversion)
+                noise[name], seconds[name] = _recover(model, group, inversion, scope, (name, facts))
                 advance()
             if group.truth is not None:
                 noise[PERFECT] = group.truth
@@ -155,7 +155,7 @@ def classification(model: LatentModel, scope: Scope) -> Findings:
 
 def _pipeline(method: str, settings: Settings | None = None) -> InversionOptions:
     """Invert the decoder by a method, then go on with `naive`: the published rules take noise_hat for white noise."""
-    return InversionOptions(inversion=method, settings=settings, noise_method="naive")
+    return InversionOptions(method=method, settings=settings, noise_method="naive")
 
 
 def _published(method: str, quick: bool) -> InversionOptions:
@@ -242,7 +242,7 @@ def _render(model: LatentModel, noise: torch.Tensor) -> list[Image.Image]:
 
 
 def _recover(
-    model: LatentModel, group: _Group, pipeline: InversionOptions, scope: Scope, question: tuple[str, object]
+    model: LatentModel, group: _Group, inversion: InversionOptions, scope: Scope, question: tuple[str, object]
 ) -> tuple[torch.Tensor, float]:
     """Noise_hat of a group's images, and seconds per image of both inversions."""
     import torch
@@ -254,7 +254,7 @@ def _recover(
         for start in range(0, len(pictures), _BATCH):
             pixels = torch.cat([to_tensor(picture) for picture in pictures[start : start + _BATCH]])
             begun = time.perf_counter()
-            found.append(recover_noise(model, pixels, pipeline)[0])
+            found.append(recover_noise(model, pixels, inversion)[0])
             seconds += time.perf_counter() - begun
         return {"noise": torch.cat(found).numpy(), "seconds": np.array(seconds / len(pictures))}
 
@@ -267,8 +267,8 @@ def _peaks(
     model: LatentModel, picture: Image.Image, methods: dict[str, InversionOptions]
 ) -> tuple[tuple[Cell, ...], ...]:
     lines = []
-    for name, pipeline in methods.items():
-        settings = pipeline.settings or DEFAULTS[pipeline.inversion]
-        peak = peak_memory(model.name, to_tensor(picture), pipeline.inversion, settings, device=device_of(model))
+    for name, inversion in methods.items():
+        settings = inversion.settings or DEFAULTS[inversion.method]
+        peak = peak_memory(model.name, to_tensor(picture), inversion.method, settings, device=device_of(model))
         lines.append((name, f"{peak.tensors:.1f}", f"{peak.resident:.0f}"))
     return tuple(lines)

@@ -10,7 +10,7 @@ from treering_detectors import Rate, cosine_tests
 
 from treering_verify.benchmark.harness.keyed_images import generate_each
 from treering_verify.benchmark.harness.scope import CLEAN, SEEDS, Scope, distorted
-from treering_verify.detection.verification import DEFAULT_ALPHA
+from treering_verify.detection.judge import DEFAULT_ALPHA
 from treering_verify.generation.generator import generate
 from treering_verify.inversion import noise as noise_inversion
 from treering_verify.inversion.decoder import invert

@@ -12,7 +12,7 @@ from treering_verify.attacks import parse
 from treering_verify.benchmark.harness.scope import CLEAN, SEEDS, Scope, distorted
 from treering_verify.detection.calibration.build import Training, batch_of, generate_under, learn
 from treering_verify.detection.calibration.scores import classifier_of
-from treering_verify.detection.verification import DEFAULT_ALPHA
+from treering_verify.detection.judge import DEFAULT_ALPHA
 from treering_verify.inversion.recovery import InversionOptions, recover_noise
 from treering_verify.models import LatentModel
 from treering_verify.report import format_pvalue
@@ -33,12 +33,12 @@ def classifier(model: LatentModel, scope: Scope) -> Findings:
     """Train on generated images of keys that are then thrown away; name the keys of fresh images, marked and not."""
     count, first = scope.images(8, 100), SEEDS["classifier"]
     training = max(8, scope.count or 0) if scope.quick else max(8, count * 3 // 4)
-    family, pipeline = Family.choose(model.latent_shape), InversionOptions()
+    family, inversion = Family.choose(model.latent_shape), InversionOptions()
     keys = [Key.generate(model.latent_shape, name=str(i + 1), seed=first + i) for i in range(_KEYS)]
     pictures: list[Image.Image] = []
     with scope.progress("Images", 2 * training + 2 * count) as advance:
         attacks = (None, *(parse(text) for text in _ATTACKS))
-        state = learn(Training(family, training, attacks, first + (1 << 20)), model, pipeline, advance)
+        state = learn(Training(family, training, attacks, first + (1 << 20)), model, inversion, advance)
         marks = [keys[i % _KEYS] if i < count else None for i in range(2 * count)]
         for image in generate_under(marks, first + (2 << 20), model):
             pictures.append(image)

@@ -67,7 +67,7 @@ class Task:
         on unmarked ones, under keys of these patterns.
     method : str
         Name of the inversion, and
-    pipeline : Pipeline
+    inversion : Pipeline
         what it is.
     """
 
@@ -78,7 +78,7 @@ class Task:
     searched: bool = True
     searched_unmarked: tuple[str, ...] = ()
     method: str = DEFAULT
-    pipeline: InversionOptions = field(default_factory=InversionOptions)
+    inversion: InversionOptions = field(default_factory=InversionOptions)
 
     @property
     def patterns(self) -> tuple[str, ...]:
@@ -196,11 +196,11 @@ class _Bench:
         def work() -> Arrays:
             keys, pictures = marked()
             processed = task.condition.apply(pictures[: len(chosen)], chosen, self.model)
-            found = recover(self.model, processed, task.pipeline, published=task.published)
+            found = recover(self.model, processed, task.inversion, published=task.published)
             answers = evidence_of_each(self.model, found, keys[: len(chosen)], searched=searched)
             return {**answers, **nearest_rivals(found, rivals())}
 
-        facts = (*self.facts, task.condition.attack, chosen, task.published, searched, task.pipeline, KEYS)
+        facts = (*self.facts, task.condition.attack, chosen, task.published, searched, task.inversion, KEYS)
         arrays = kept(self.scope.folder, f"robustness-{pattern}", (*facts, pattern), work)
         self.marked.setdefault((pattern, task.method, task.condition.attack), []).append(arrays)
 
@@ -229,7 +229,7 @@ class _Bench:
         def work() -> Arrays:
             plain = [one.image for one in pictures.some(chosen)]
             processed = task.condition.apply(plain, chosen, self.model)
-            found = recover(self.model, processed, task.pipeline, published=task.published)
+            found = recover(self.model, processed, task.inversion, published=task.published)
             answers: Arrays = {}
             for pattern in task.patterns:
                 keys = self._fresh_keys(pattern, first_key, chosen)
@@ -237,7 +237,7 @@ class _Bench:
                 answers.update({f"{pattern}|{name}": values for name, values in arrays.items()})
             return answers
 
-        facts = (*self.facts, task.condition.attack, chosen, task.published, searched, task.pipeline)
+        facts = (*self.facts, task.condition.attack, chosen, task.published, searched, task.inversion)
         arrays = kept(self.scope.folder, "robustness-unmarked", (*facts, task.patterns, first_key), work)
         for pattern in task.patterns:
             part = {name.partition("|")[2]: v for name, v in arrays.items() if name.partition("|")[0] == pattern}

@@ -39,13 +39,13 @@ _CURVES = ("random", "rings", "mixed-rings", "centre-signs")
 # The default pattern: it is measured on most images, and inversion methods are compared with it.
 _MAIN = "random"
 _METHODS: dict[str, InversionOptions] = {
-    "encoder": InversionOptions(inversion="encoder"),
-    "forward-step": InversionOptions(inversion="forward-step"),
-    "anderson": InversionOptions(inversion="anderson"),
-    "adam": InversionOptions(inversion="adam"),
+    "encoder": InversionOptions(method="encoder"),
+    "forward-step": InversionOptions(method="forward-step"),
+    "anderson": InversionOptions(method="anderson"),
+    "adam": InversionOptions(method="adam"),
     "default, naive": InversionOptions(noise_method="naive"),
     "default, exact": InversionOptions(noise_method="exact"),
-    "encoder, naive, 50 steps": InversionOptions(inversion="encoder", noise_method="naive", steps=50),
+    "encoder, naive, 50 steps": InversionOptions(method="encoder", noise_method="naive", steps=50),
 }
 # All patterns but the main one take a fifth of the images, inversion methods and each strength of a curve a 31st, a batch
 # of 16: some 50,000 inversions at the full count of 500. With a fifth for all it would be 150,000.
@@ -66,8 +66,8 @@ def robustness(model: LatentModel, scope: Scope) -> Findings:
     few = {pattern: fewest for pattern in patterns if pattern in _CURVES}
     tasks = _plan(conditions, compared, curves, many, few, 2 * count)
     tasks += [
-        Task(condition, {_MAIN: fewest}, 0, searched=False, method=name, pipeline=pipeline)
-        for name, pipeline in methods.items()
+        Task(condition, {_MAIN: fewest}, 0, searched=False, method=name, inversion=inversion)
+        for name, inversion in methods.items()
         for condition in conditions
     ]
     found = measure(model, scope, tasks, 2 * count, fewer)
@@ -113,20 +113,20 @@ def _methods(model: LatentModel, *, quick: bool) -> dict[str, InversionOptions]:
     refined = model.refine is not None
     seen = {_resolved(model, InversionOptions(), refined)}
     chosen = {}
-    for name, pipeline in list(_METHODS.items())[: 1 if quick else None]:
-        resolved = _resolved(model, pipeline, refined)
+    for name, inversion in list(_METHODS.items())[: 1 if quick else None]:
+        resolved = _resolved(model, inversion, refined)
         if resolved not in seen:
             seen.add(resolved)
-            chosen[name] = pipeline
+            chosen[name] = inversion
     return chosen
 
 
-def _resolved(model: LatentModel, pipeline: InversionOptions, refined: bool) -> InversionOptions:
-    if pipeline.inversion == decoder_inversion.AUTO:
-        pipeline = replace(pipeline, inversion=decoder_inversion.default_method(refined=refined))
-    if pipeline.noise_method == noise_inversion.AUTO:
-        pipeline = replace(pipeline, noise_method=noise_inversion.default_method(model, pipeline.steps))
-    return pipeline
+def _resolved(model: LatentModel, inversion: InversionOptions, refined: bool) -> InversionOptions:
+    if inversion.method == decoder_inversion.AUTO:
+        inversion = replace(inversion, method=decoder_inversion.default_method(refined=refined))
+    if inversion.noise_method == noise_inversion.AUTO:
+        inversion = replace(inversion, noise_method=noise_inversion.default_method(model, inversion.steps))
+    return inversion
 
 
 def _plan(

@@ -15,12 +15,12 @@ from typing import Any
 from treering_verify.audit.engine import run_audit
 from treering_verify.audit.inputs.read import read_path
 from treering_verify.audit.inputs.sources import Inputs
-from treering_verify.audit.judge import Judge, judge_batch
+from treering_verify.audit.judge import AuditJudge, judge_batch
 from treering_verify.audit.options import Options
 from treering_verify.benchmark.harness.memory import fresh_process
 from treering_verify.benchmark.harness.scope import SEEDS, Scope
 from treering_verify.benchmark.speed.engines import clusters_here, engine_lines, has_ray, measure_engines
-from treering_verify.benchmark.speed.null_model import NULL_PIPELINE, NullModel
+from treering_verify.benchmark.speed.null_model import NULL_INVERSION, NullModel
 from treering_verify.detection.screening import Screening
 from treering_verify.generation.generator import generate
 from treering_verify.inversion.recovery import InversionOptions
@@ -89,9 +89,9 @@ def audit(model: LatentModel, scope: Scope) -> Findings:
 def _engines(model: LatentModel, scope: Scope) -> list[dict[str, Any]]:
     """Both engines: under the null engine, where little but their own work is measured; and with the model."""
     null, key = NullModel(), SEEDS["audit"]
-    judges = {"null engine": Judge.of(Key.generate(null.latent_shape, seed=key), null, 1e-6, NULL_PIPELINE)}
+    judges = {"null engine": AuditJudge.of(Key.generate(null.latent_shape, seed=key), null, 1e-6, NULL_INVERSION)}
     if not scope.quick:
-        judges["model"] = Judge.of(Key.generate(model.latent_shape, seed=key), model, 1e-6, InversionOptions())
+        judges["model"] = AuditJudge.of(Key.generate(model.latent_shape, seed=key), model, 1e-6, InversionOptions())
     counts = {"null engine": scope.images(200, 4000), "model": scope.images(_BATCH, 4 * _BATCH)}
     found: list[dict[str, Any]] = []
     with scope.progress("Engines", len(judges)) as advance, tempfile.TemporaryDirectory() as folder:
@@ -106,7 +106,7 @@ def _engines(model: LatentModel, scope: Scope) -> list[dict[str, Any]]:
 def _throughput(model: LatentModel, count: int, rounds: int, advance: Any) -> list[dict[str, float]]:
     first = SEEDS["audit"]
     key = Key.generate(model.latent_shape, seed=first)
-    judge = Judge.of(key, model, 1e-6, InversionOptions())
+    judge = AuditJudge.of(key, model, 1e-6, InversionOptions())
     turns = []
     with tempfile.TemporaryDirectory() as folder:
         images = Path(folder) / "images"
@@ -125,7 +125,7 @@ def _throughput(model: LatentModel, count: int, rounds: int, advance: Any) -> li
                 watched = _Watched(model)
                 begun = time.perf_counter()
                 output = Path(folder) / f"{name}-{number}"
-                judging = Judge.of(key, watched, 1e-6, InversionOptions(), screening)
+                judging = AuditJudge.of(key, watched, 1e-6, InversionOptions(), screening)
                 run = run_audit(Inputs((str(images),)), judging, output, Options(batch_size=_BATCH))
                 assert len(list(run)) == 1
                 turn[name] = time.perf_counter() - begun
@@ -177,7 +177,7 @@ def _null_audit(folder: str, count: int) -> dict[str, float]:
     import resource
 
     model = NullModel()
-    judge = Judge.of(Key.generate(model.latent_shape, seed=1), model, 1e-6, NULL_PIPELINE)
+    judge = AuditJudge.of(Key.generate(model.latent_shape, seed=1), model, 1e-6, NULL_INVERSION)
     inputs, output = Inputs((str(Path(folder) / "images"),)), Path(folder) / "audit"
     seconds = []
     for _ in range(2):

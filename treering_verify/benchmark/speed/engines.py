@@ -13,7 +13,7 @@ from typing import Any
 
 from treering_verify.audit.engine import run_audit
 from treering_verify.audit.inputs.sources import Inputs
-from treering_verify.audit.judge import Judge
+from treering_verify.audit.judge import AuditJudge
 from treering_verify.audit.options import Options
 from treering_verify.audit.output.open_shards import Tally
 from treering_verify.audit.output.rows import Row
@@ -28,7 +28,7 @@ def has_ray() -> bool:
 
 
 def measure_engines(
-    what: str, judge: Judge, images: Path, outputs: Path, batch_size: int, clusters: Sequence[tuple[int, int]]
+    what: str, judge: AuditJudge, images: Path, outputs: Path, batch_size: int, clusters: Sequence[tuple[int, int]]
 ) -> list[dict[str, Any]]:
     """Audit a folder by the local engine, then by Ray on clusters of this machine.
 
@@ -36,7 +36,7 @@ def measure_engines(
     ----------
     what : str
         Goes into the records, and names the folders.
-    judge : Judge
+    judge : AuditJudge
     images, outputs : Path
     batch_size : int
     clusters : sequence of (int, int)
@@ -115,7 +115,9 @@ def _seconds_per_row(record: dict[str, Any]) -> float:
     return (record["seconds"] - record["first"]) / left if left else record["seconds"] / record["files"]
 
 
-def _audit(inputs: Inputs, judge: Judge, output: Path, options: Options) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def _audit(
+    inputs: Inputs, judge: AuditJudge, output: Path, options: Options
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     first, head = 0.0, 0
     begun = time.perf_counter()
 

@@ -16,7 +16,7 @@ from treering_verify.models.protocol import NoiseEstimator
 if TYPE_CHECKING:
     import torch
 
-NULL_PIPELINE = InversionOptions(inversion="encoder", steps=0)
+NULL_INVERSION = InversionOptions(method="encoder", steps=0)
 """Encoder only, no diffusion step."""
 
 

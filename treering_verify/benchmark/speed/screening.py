@@ -19,8 +19,8 @@ from treering_verify.benchmark.harness.cache import kept
 from treering_verify.benchmark.harness.keyed_images import generate_each
 from treering_verify.benchmark.harness.scope import CLEAN, SEEDS, Scope, distorted
 from treering_verify.detection.evidence import evidence_of
+from treering_verify.detection.judge import DEFAULT_ALPHA
 from treering_verify.detection.screening import SCREENS, Screening
-from treering_verify.detection.verification import DEFAULT_ALPHA
 from treering_verify.generation.generator import generate
 from treering_verify.inversion.decoder.solution import Solution
 from treering_verify.inversion.recovery import recover_noise
@@ -71,7 +71,7 @@ def screening(model: LatentModel, scope: Scope) -> Findings:
     with scope.progress("Batches", len(batches)) as advance:
         for members in batches:
             in_detail = members.start < few
-            read = looks if in_detail else [chosen.look]
+            read = looks if in_detail else [chosen.method]
             ways = {name: SCREENS[name] for name in read} | {_FULL: recover_noise}
             cases = list(product(_TRUTHS if in_detail else _TRUTHS[:1], attacks))
             facts = (fingerprint(model, without=()), __version__, cases, tuple(ways), members)
@@ -109,7 +109,7 @@ def screening(model: LatentModel, scope: Scope) -> Findings:
             times,
         ),
         seeds=f"{SEEDS['passes']} onwards, keys likewise; one key per image",
-        count=f"{count} marked per attack by {chosen.look} and in full; {few} of them, and {few} unmarked, by all",
+        count=f"{count} marked per attack by {chosen.method} and in full; {few} of them, and {few} unmarked, by all",
     )
 
 
@@ -126,7 +126,7 @@ def _measure(
     """Log10 p of some images under their keys, (ways, cases, n), and the seconds per image, (ways, cases)."""
     import torch
 
-    first = SEEDS["screening"]
+    first = SEEDS["passes"]
     keys = [Key.generate(model.latent_shape, seed=first + i) for i in members]
     pictures = {"marked": generate_each(model, keys, [first + i for i in members], lambda: None)}
     if any(truth == "unmarked" for truth, _ in cases):
@@ -176,7 +176,7 @@ def _outcome(screening: Screening, first: float, full: float) -> tuple[bool, boo
 
 def _by_keys(rows: Sequence[dict[str, Any]], screening: Screening) -> Table:
     """Say what two passes lose where more keys are tried: p-values of the image's own key, times their count."""
-    marked = [row for row in rows if row["pass"] == screening.look and row["truth"] == "marked"]
+    marked = [row for row in rows if row["pass"] == screening.method and row["truth"] == "marked"]
     lines = []
 
     def lost(outcomes: list[tuple[bool, bool, bool]]) -> Cell:
@@ -201,7 +201,7 @@ def _by_keys(rows: Sequence[dict[str, Any]], screening: Screening) -> Table:
         "With more keys",
         ("keys tried", "detected", "detected in full", "lost", "lost with gate 1", "decided: marked"),
         tuple(lines),
-        f"Passes as above, by {screening.look}, all attacks together. The p of the image's own key times the count of keys: "
+        f"Passes as above, by {screening.method}, all attacks together. The p of the image's own key times the count of keys: "
         "what the gate looks at, too, so that a mark must stand out among all keys in the first pass already.",
     )
 

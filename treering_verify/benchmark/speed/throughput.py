@@ -38,7 +38,7 @@ def throughput(model: LatentModel, scope: Scope) -> Findings:
             timing = {}
             for name, batch_size in (("batch", _SIZE), ("single", 1)):
                 started = time.perf_counter()
-                list(verify_many(images, key, model=model, pipeline=InversionOptions(batch_size=batch_size)))
+                list(verify_many(images, key, model=model, inversion=InversionOptions(batch_size=batch_size)))
                 timing[name] = (time.perf_counter() - started) / _SIZE
             rows.append({"round": number, **timing, "ratio": timing["single"] / timing["batch"]})
             advance()

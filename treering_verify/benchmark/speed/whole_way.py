@@ -142,12 +142,12 @@ def _recovered(model: LatentModel, pixels: torch.Tensor, way: Way) -> tuple[torc
     """noise_hat, seconds an image when warm, and seconds of the first batch."""
     import torch
 
-    chosen, pipeline = _lowered(model, way.network), InversionOptions(precision=way.autoencoder)
+    chosen, inversion = _lowered(model, way.network), InversionOptions(precision=way.autoencoder)
     parts, times = pixels.split(min(_BATCH, len(pixels))), []
     found = []
     for part in (parts[0], *parts):  # the first twice, as warm-up
         started = time.perf_counter()
-        found.append(recover_noise(chosen, part, pipeline)[0])
+        found.append(recover_noise(chosen, part, inversion)[0])
         times.append(time.perf_counter() - started)
     return torch.cat(found[1:]), sum(times[1:]) / len(pixels), times[0]
 

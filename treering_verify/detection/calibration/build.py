@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-    from treering_verify.detection.verification import Source
+    from treering_verify.detection.judge import Source
 
 # Training images come from seeds that neither users (below 2**32) nor benchmarks (below 2**40) draw from.
 _TRAINING_SEEDS = 1 << 48
@@ -67,7 +67,7 @@ def calibrate(
     model: LatentModel,
     attacks: Sequence[str] = (),
     training: int = 0,
-    pipeline: InversionOptions | None = None,
+    inversion: InversionOptions | None = None,
     seed: int = 0,
     advance: Callable[[], None] = lambda: None,
 ) -> tuple[Calibration, list[Skipped]]:
@@ -85,7 +85,7 @@ def calibrate(
     training : int
         Marked images to generate, each under a key of its own, and as many unmarked ones, from which the classifier learns;
         0: no classifier. The strata take turns over them.
-    pipeline : Pipeline, optional
+    inversion : Pipeline, optional
         `auto` noise inversion stands for `naive` here.
     seed : int
         Of keys, attacks and training images; public, non-negative.
@@ -105,7 +105,7 @@ def calibrate(
         model makes videos.
     """
     images_only(model, "calibration")
-    pipeline = unshrunk(pipeline or InversionOptions())
+    inversion = unshrunk(inversion or InversionOptions())
     if family.latent_shape != model.latent_shape:
         raise UsageError(
             f"keys for noise {family.latent_shape} do not fit model {model.name!r} of {model.latent_shape}: choose others"
@@ -122,7 +122,7 @@ def calibrate(
     learned = None
     if training:
         plan = Training(family, training, tuple(s.attack for s in strata), _TRAINING_SEEDS + (seed << 24))
-        learned = learn(plan, model, pipeline, advance, digests)
+        learned = learn(plan, model, inversion, advance, digests)
     detectors = (*PUBLISHED, *([CLASSIFIER] if learned else []))
     found: dict[str, dict[str, list[float]]] = {d: {s.name: [] for s in strata} for d in detectors}
     residuals: list[float] = []
@@ -133,11 +133,11 @@ def calibrate(
 
     pictures = _Pictures(sources, model, passed)
     remaining, first = iter(pictures), 0
-    while batch := list(islice(remaining, pipeline.batch_size)):
+    while batch := list(islice(remaining, inversion.batch_size)):
         for place, stratum in enumerate(strata):
             processed = stratum.apply(batch, [seed + first + i for i in range(len(batch))], model)
             digests.update(map(digest, processed))
-            noise_hat, solution = recover_noise(model, batch_of(processed), pipeline)
+            noise_hat, solution = recover_noise(model, batch_of(processed), inversion)
             residuals += solution.residual.tolist()
             for row in range(len(batch)):
                 numbers = np.random.default_rng([seed, place, first + row]).standard_normal(family.degrees_of_freedom)
@@ -150,7 +150,7 @@ def calibrate(
     if not residuals:
         raise UsageError("no image to calibrate on: name unmarked images that can be read")
     calibration = Calibration(
-        setting_of(model, family, pipeline),
+        setting_of(model, family, inversion),
         {d: {name: np.array(values) for name, values in by_stratum.items()} for d, by_stratum in found.items()},
         frozenset(digests),
         pictures.resized,
@@ -223,7 +223,7 @@ class Training:
 def learn(
     training: Training,
     model: LatentModel,
-    pipeline: InversionOptions,
+    inversion: InversionOptions,
     advance: Callable[[], None],
     digests: set[str] | None = None,
 ) -> dict[str, Any]:
@@ -238,7 +238,7 @@ def learn(
         image = attack.apply(made, first + i, model) if attack else made
         if digests is not None:
             digests.add(digest(image))
-        noise_hat, _ = recover_noise(model, to_tensor(image), pipeline)
+        noise_hat, _ = recover_noise(model, to_tensor(image), inversion)
         estimates.append(features(extract(noise_hat, family), family)[0])
         advance()
     numbers = np.stack([key.numbers for key in keys])

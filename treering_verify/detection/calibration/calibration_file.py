@@ -41,7 +41,7 @@ class Setting:
         Name, and digest of the weights.
     image_size : (height, width)
     family : Family
-    pipeline : dict
+    inversion : dict
         Inversions and their settings, as text and numbers.
     version : str
         Of this package.
@@ -51,7 +51,7 @@ class Setting:
     weights: str
     image_size: tuple[int, int]
     family: Family
-    pipeline: Mapping[str, str | int]
+    inversion: Mapping[str, str | int]
     version: str
 
     def differences(self, other: Setting) -> list[str]:
@@ -63,8 +63,8 @@ class Setting:
             found.append(f"images of {self.image_size}, not {other.image_size}")
         if self.family != other.family:
             found.append(f"keys of {self.family}, not of {other.family}")
-        for name in sorted({*self.pipeline, *other.pipeline}):
-            mine, its = self.pipeline.get(name), other.pipeline.get(name)
+        for name in sorted({*self.inversion, *other.inversion}):
+            mine, its = self.inversion.get(name), other.inversion.get(name)
             if mine != its:
                 found.append(f"{name.replace('_', '-')} {mine}, not {its}")
         if self.version != other.version:
@@ -185,7 +185,7 @@ class Calibration:
                 index(family["outer_radius"]),
                 tuple(map(index, family["latent_shape"])),  # type: ignore[arg-type]
             ),
-            dict(content["pipeline"]),
+            dict(content["inversion"]),
             str(content["version"]),
         )
         scores = {
@@ -223,7 +223,7 @@ class Calibration:
                 "outer_radius": family.outer_radius,
                 "latent_shape": list(family.latent_shape),
             },
-            "pipeline": dict(self.setting.pipeline),
+            "inversion": dict(self.setting.inversion),
             "images": self.count,
             "resized": self.resized,
             "residual": self.residual,

@@ -63,8 +63,8 @@ def score(
     if detector == CLASSIFIER:
         if learned is None:
             raise UsageError("no classifier was learned: calibrate with --classifier-images")
-        pipeline = classifier_of(family, keys, learned)
-        return np.asarray(pipeline.decision_function(features(coefficients, family)))
+        classifier = classifier_of(family, keys, learned)
+        return np.asarray(classifier.decision_function(features(coefficients, family)))
     if detector not in _PUBLISHED:
         raise UsageError(f"no detector {detector!r} to calibrate: choose one of {', '.join(DETECTORS)}")
     flat = coefficients.reshape(len(coefficients), -1)
@@ -72,14 +72,14 @@ def score(
     return _PUBLISHED[detector](flat, patterns)
 
 
-def unshrunk(pipeline: InversionOptions) -> InversionOptions:
-    """Return the pipeline with `naive` for `auto`: published statistics take noise_hat for noise of unit power."""
-    return replace(pipeline, noise_method="naive") if pipeline.noise_method == AUTO else pipeline
+def unshrunk(inversion: InversionOptions) -> InversionOptions:
+    """Return the options with `naive` for `auto`: published statistics take noise_hat for noise of unit power."""
+    return replace(inversion, noise_method="naive") if inversion.noise_method == AUTO else inversion
 
 
-def setting_of(model: LatentModel, family: Family, pipeline: InversionOptions) -> Setting:
+def setting_of(model: LatentModel, family: Family, inversion: InversionOptions) -> Setting:
     """Say what scores of this family on this model depend on; the batch size is not among it."""
-    method = pipeline.inversion
+    method = inversion.method
     if method == decoder_inversion.AUTO:
         method = decoder_inversion.default_method(refined=model.refine is not None)
     return Setting(
@@ -89,10 +89,10 @@ def setting_of(model: LatentModel, family: Family, pipeline: InversionOptions) -
         family,
         {
             "inversion": method,
-            "settings": repr(pipeline.settings or decoder_inversion.DEFAULTS[method]),
-            "noise_inversion": pipeline.noise_method,
-            "steps": pipeline.steps,
-            "precision": pipeline.precision,
+            "settings": repr(inversion.settings or decoder_inversion.DEFAULTS[method]),
+            "noise_inversion": inversion.noise_method,
+            "steps": inversion.steps,
+            "precision": inversion.precision,
         },
         __version__,
     )
@@ -102,13 +102,13 @@ def classifier_of(family: Family, keys: Sequence[Key], learned: Mapping[str, Any
     """Build the classifier for these keys from what was learned on others; UsageError if that does not fit the family."""
     from treering_detectors.classifier import key_pipeline
 
-    pipeline = key_pipeline([key.name for key in keys], np.stack([key.numbers for key in keys]), groups(family))
+    classifier = key_pipeline([key.name for key in keys], np.stack([key.numbers for key in keys]), groups(family))
     try:
-        pipeline["classify"].restore(learned)
-        pipeline["whiten"].fit(np.zeros((1, family.degrees_of_freedom)))
+        classifier["classify"].restore(learned)
+        classifier["whiten"].fit(np.zeros((1, family.degrees_of_freedom)))
     except ValueError as error:
         raise UsageError(f"the classifier does not fit ({error}): calibrate again") from error
-    return pipeline
+    return classifier
 
 
 def _chi_square(coefficients: npt.NDArray[np.complex128], patterns: npt.NDArray[np.complex128]) -> Scores:

@@ -7,7 +7,7 @@ thresholds that mean something, for comparison and for whoever has to use them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +17,8 @@ import numpy as np
 from treering_verify.detection.calibration.calibration_file import Calibration, digest
 from treering_verify.detection.calibration.scores import score, setting_of, unshrunk
 from treering_verify.detection.evidence import rank
-from treering_verify.detection.verification import fitting_keys, judge_many
+from treering_verify.detection.judge import Judge
+from treering_verify.detection.verification import fitting_keys
 from treering_verify.errors import ImageError, UsageError
 from treering_verify.inversion.recovery import InversionOptions
 from treering_verify.media.images import fit, open_image
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-    from treering_verify.detection.verification import Source
+    from treering_verify.detection.judge import Invert, Source
 
 
 def verify_calibrated(
@@ -40,7 +41,7 @@ def verify_calibrated(
     *,
     model: LatentModel,
     alpha: float,
-    pipeline: InversionOptions | None = None,
+    inversion: InversionOptions | None = None,
 ) -> Iterator[Verdict]:
     """Judge images, lazily, one verdict per source in the order of the sources.
 
@@ -56,7 +57,7 @@ def verify_calibrated(
     calibration : Calibration
     detector : str
         One of the calibration's.
-    model, alpha, pipeline
+    model, alpha, inversion
         As `verify_many`; `auto` noise inversion stands for `naive` here.
 
     Yields
@@ -70,21 +71,14 @@ def verify_calibrated(
         If the calibration was made for another model, size, family, inversion or version, lacks the detector, or is too
         small for alpha.
     """
-    pipeline = unshrunk(pipeline or InversionOptions())
+    inversion = unshrunk(inversion or InversionOptions())
     chosen = fitting_keys(keys, model)
-    _check(calibration, detector, chosen, model, alpha, pipeline)
+    _check(calibration, detector, chosen, model, alpha, inversion)
+    judge = Judge.of(model, CalibratedTest(chosen, calibration, detector), alpha=alpha, inversion=inversion)
     remaining = iter(sources)
-    while batch := list(islice(remaining, pipeline.batch_size)):
+    while batch := list(islice(remaining, inversion.batch_size)):
         opened, names = zip(*(_opened(source, model) for source in batch), strict=True)
-        judged = judge_many(
-            opened,
-            lambda noise_hat, _: _weigh(noise_hat, chosen, calibration, detector),
-            len(chosen),
-            model=model,
-            alpha=alpha,
-            pipeline=pipeline,
-        )
-        for source, name, verdict in zip(batch, names, judged, strict=True):
+        for source, name, verdict in zip(batch, names, judge.verdicts(opened), strict=True):
             path = str(source) if isinstance(source, (str, Path)) else ""
             named = replace(verdict, path=path, detector=detector, null_count=calibration.count)
             yield _limited(named, name, calibration)
@@ -96,7 +90,7 @@ def _check(
     keys: list[Key],
     model: LatentModel,
     alpha: float,
-    pipeline: InversionOptions,
+    inversion: InversionOptions,
 ) -> None:
     if detector not in calibration.detectors:
         raise UsageError(
@@ -104,7 +98,7 @@ def _check(
             "again (the classifier with --classifier-images)"
         )
     for key in keys:
-        differences = calibration.setting.differences(setting_of(model, key.family, pipeline))
+        differences = calibration.setting.differences(setting_of(model, key.family, inversion))
         if differences:
             raise UsageError(f"the calibration is for {'; for '.join(differences)}: calibrate for what you have")
     smallest = len(keys) / (calibration.count + 1)
@@ -125,23 +119,36 @@ def _opened(source: Source, model: LatentModel) -> tuple[Source | Image.Image, s
     return image, digest(fit(image, model.image_size)[0])
 
 
-def _weigh(
-    noise_hat: torch.Tensor, keys: list[Key], calibration: Calibration, detector: str
-) -> list[tuple[KeyEvidence, ...]]:
-    """Conformal p-values of every key on noise_hat, (B, C, h, w): per image all keys, the strongest first, Holm-adjusted."""
-    from treering_detectors import Evidence, worst_stratum
+@dataclass(frozen=True, eq=False)
+class CalibratedTest:
+    """The test of keys by a calibrated detector: conformal p-values, the worst stratum's."""
 
-    degrees = keys[0].degrees_of_freedom
-    ranked = []
-    for row in score(detector, noise_hat, keys, calibration.learned):
-        worst = [worst_stratum(float(value), calibration.scores[detector]) for value in row]
-        found = [
-            (key.name, key.fingerprint, Evidence.from_log10(detector, value, float(np.log10(p)), degrees))
-            for key, value, (p, _) in zip(keys, row.tolist(), worst, strict=True)
-        ]
-        strata = {key.name: stratum for key, (_, stratum) in zip(keys, worst, strict=True)}
-        ranked.append(tuple(replace(e, stratum=strata[e.key]) for e in rank(found, len(keys))))
-    return ranked
+    keys: list[Key]
+    calibration: Calibration
+    detector: str
+
+    @property
+    def keys_tried(self) -> int:
+        """Count of keys that the p-values are corrected for."""
+        return len(self.keys)
+
+    def evidence(
+        self, noise_hat: torch.Tensor, image: torch.Tensor, invert: Invert, alpha: float
+    ) -> list[tuple[KeyEvidence, ...]]:
+        """Test noise estimates; see `judge.EvidenceTest`."""
+        from treering_detectors import Evidence, worst_stratum
+
+        degrees = self.keys[0].degrees_of_freedom
+        ranked = []
+        for row in score(self.detector, noise_hat, self.keys, self.calibration.learned):
+            worst = [worst_stratum(float(value), self.calibration.scores[self.detector]) for value in row]
+            found = [
+                (key.name, key.fingerprint, Evidence.from_log10(self.detector, value, float(np.log10(p)), degrees))
+                for key, value, (p, _) in zip(self.keys, row.tolist(), worst, strict=True)
+            ]
+            strata = {key.name: stratum for key, (_, stratum) in zip(self.keys, worst, strict=True)}
+            ranked.append(tuple(replace(e, stratum=strata[e.key]) for e in rank(found, len(self.keys))))
+        return ranked
 
 
 def _limited(verdict: Verdict, name: str, calibration: Calibration) -> Verdict:

@@ -29,7 +29,7 @@ def write_report(
     style: str | None = None,
     *,
     model: LatentModel | None = None,
-    pipeline: InversionOptions | None = None,
+    inversion: InversionOptions | None = None,
     keys: Sequence[Key] = (),
     images: int = DEFAULT_PICTURES,
     root: str | Path = ".",
@@ -75,7 +75,7 @@ def write_report(
     audit = open_audit(folder)
     with written_whole(target) as file:
         if style == "html":
-            file.write(_page(audit, model, pipeline, keys, images, Path(root), note).encode("utf-8"))
+            file.write(_page(audit, model, inversion, keys, images, Path(root), note).encode("utf-8"))
         else:
             export(audit, file, style, fail_on)
     return target
@@ -113,7 +113,7 @@ def export(audit: AuditRows, file: BinaryIO, style: str, fail_on: Sequence[str] 
 def _page(
     audit: AuditRows,
     model: LatentModel | None,
-    pipeline: InversionOptions | None,
+    inversion: InversionOptions | None,
     keys: Sequence[Key],
     images: int,
     root: Path,
@@ -127,5 +127,5 @@ def _page(
     found = digest.rows[DETECTED]
     if len(found) > images:  # the strongest, and the weakest, where doubt is largest
         found = found[: images - images // 2] + found[len(found) - images // 2 :]
-    tiles = hang(found, root, model, pipeline, {key.fingerprint: key for key in keys})
+    tiles = hang(found, root, model, inversion, {key.fingerprint: key for key in keys})
     return render(audit, digest, tiles, note)

@@ -58,7 +58,7 @@ def hang(
     rows: Sequence[dict[str, Any]],
     root: Path,
     model: LatentModel | None = None,
-    pipeline: InversionOptions | None = None,
+    inversion: InversionOptions | None = None,
     keys: Mapping[str, Key] | None = None,
 ) -> list[Tile]:
     """Read the files again, and make their images; one that is gone or has changed since says so.
@@ -81,7 +81,7 @@ def hang(
     for start in range(0, len(rows), _BATCH):
         read = [_read(row, root, frames) for row in rows[start : start + _BATCH]]
         files = [data for data in read if not isinstance(data, str)]
-        opened = iter(_open(files, model, pipeline))
+        opened = iter(_open(files, model, inversion))
         for row, data in zip(rows[start : start + _BATCH], read, strict=True):
             found = data if isinstance(data, str) else next(opened)
             if isinstance(found, str):
@@ -130,7 +130,7 @@ def _read(row: dict[str, Any], root: Path, frames: int) -> bytes | list[bytes] |
 
 
 def _open(
-    files: list[bytes | list[bytes]], model: LatentModel | None, pipeline: InversionOptions | None
+    files: list[bytes | list[bytes]], model: LatentModel | None, inversion: InversionOptions | None
 ) -> list[tuple[Image.Image, torch.Tensor | None] | str]:
     """Image, or first frame of a video, and the noise behind it, None without a model; or the reason for neither."""
     from treering_verify.media.images import fit, open_image, to_tensor
@@ -156,7 +156,7 @@ def _open(
     from treering_verify.inversion.recovery import InversionOptions, recover_in_batches
 
     batch = [torch.cat([to_tensor(f) for f in one[1]], dim=1) for one in shown if not isinstance(one, str)]
-    noise = iter(recover_in_batches(model, pipeline or InversionOptions(), torch.cat(batch)) if batch else ())
+    noise = iter(recover_in_batches(model, inversion or InversionOptions(), torch.cat(batch)) if batch else ())
     return [one if isinstance(one, str) else (one[0], next(noise)) for one in shown]
 
 

@@ -13,19 +13,19 @@ from typing import Any
 import pytest
 from helpers.audits import KEY, audited, essence, fill
 
-from treering_verify.audit import engine
+from treering_verify.audit import engine, options
 from treering_verify.audit import judge as judging
 from treering_verify.audit.cluster.coordinator import TWIN, Desk
 from treering_verify.audit.cluster.worker import Duty, Worker, block_of, reading_of, rows_of_answer, tasks_of
 from treering_verify.audit.inputs.read import Reading
 from treering_verify.audit.inputs.reader_pool import Limits, Task
 from treering_verify.audit.inputs.sources import Entry
-from treering_verify.audit.judge import Judge, row_of
+from treering_verify.audit.judge import AuditJudge, row_of
 from treering_verify.audit.output.rows import Row
-from treering_verify.benchmark.speed.null_model import NULL_PIPELINE, NullModel
+from treering_verify.benchmark.speed.null_model import NULL_INVERSION, NullModel
 from treering_verify.errors import ModelError, UsageError
 
-JUDGE = Judge.of(KEY, NullModel(), 1e-6, NULL_PIPELINE)
+JUDGE = AuditJudge.of(KEY, NullModel(), 1e-6, NULL_INVERSION)
 DUTY = Duty(Limits(readers=1), 4, os.getcwd())
 
 
@@ -163,7 +163,7 @@ def test_an_input_that_ended_two_workers_is_left_alone_and_no_other(
     deadly, groups = paths[4], []
     judge_batch = judging.judge_batch
 
-    def dying(judge: Judge, readings: Sequence[Reading]) -> list[Row]:
+    def dying(judge: AuditJudge, readings: Sequence[Reading]) -> list[Row]:
         groups.append([reading.path for reading in readings])
         if deadly in groups[-1]:
             raise SystemExit  # where the process would have ended
@@ -200,7 +200,7 @@ def test_what_ends_an_audit_comes_back_as_it_was_raised(tmp_path: Path, desk: De
 
 
 def test_without_ray_the_engine_is_refused_with_the_way_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "find_spec", lambda name: None)
+    monkeypatch.setattr(options, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"pip install 'treering-verify\[ray\]'"):
         engine.Options(engine="ray")
     with pytest.raises(UsageError, match="choose one of local, ray"):

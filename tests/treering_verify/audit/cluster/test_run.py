@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import cluster_models
-from helpers.audits import KEY, command, fill, image, stored, summary
+from helpers.audits import KEY, command, fill, noisy_image, stored, summary
 from helpers.places import ROOT
 from PIL import Image
 
@@ -25,12 +25,12 @@ from treering_verify.audit.cluster.ray_session import connected
 from treering_verify.audit.engine import run_audit
 from treering_verify.audit.inputs.reader_pool import Limits
 from treering_verify.audit.inputs.sources import Inputs
-from treering_verify.audit.judge import Judge
+from treering_verify.audit.judge import AuditJudge
 from treering_verify.audit.options import Options
 from treering_verify.audit.output import store as shards
 from treering_verify.audit.output.rows import Row
 from treering_verify.benchmark.speed.engines import engine_lines, measure_engines
-from treering_verify.benchmark.speed.null_model import NULL_PIPELINE, NullModel
+from treering_verify.benchmark.speed.null_model import NULL_INVERSION, NullModel
 from treering_verify.detection.screening import Screening
 from treering_verify.errors import UsageError
 from treering_verify.models import LatentModel
@@ -65,7 +65,7 @@ def session(environment: None) -> Iterator[Path]:
 def audit(inputs: Inputs, output: Path, model: LatentModel, stop: threading.Event | None = None, **options: Any) -> Any:
     """Run an audit on the cluster that the process is connected to."""
     chosen = Options(**{"engine": "ray", "limits": Limits(seconds=3, readers=1), "batch_size": 4, **options})
-    return run_audit(inputs, Judge.of(KEY, model, 1e-6, NULL_PIPELINE), output, chosen, stop=stop)
+    return run_audit(inputs, AuditJudge.of(KEY, model, 1e-6, NULL_INVERSION), output, chosen, stop=stop)
 
 
 def but_for_times(rows: list[Row]) -> list[dict[str, Any]]:
@@ -88,7 +88,7 @@ def harm(session: Path, tmp_path_factory: pytest.TempPathFactory) -> Harm:
     for i in range(10):
         shutil.copy(paths[i % 3], folder / "in" / f"copy-{i}.png")
     for name in ("crash.png", "hang.png", "strange.png", "cafe\udce9.png"):
-        image(len(name) + 99).save(folder / "in" / name)
+        noisy_image(len(name) + 99).save(folder / "in" / name)
     (folder / "in" / "torn.png").write_bytes(Path(paths[0]).read_bytes()[:200])
     (folder / "in" / "text").write_text("no image")
     deadly = folder / "in" / "000020-black.png"
@@ -152,7 +152,7 @@ def test_a_stopped_audit_keeps_what_is_finished_and_one_machine_goes_on(session:
 
 def test_two_passes_decide_alike_on_a_cluster_and_on_one_machine(session: Path, tmp_path: Path) -> None:
     fill(tmp_path / "in", 12)
-    judge = Judge.of(KEY, NullModel(), 1e-6, NULL_PIPELINE, Screening(gate=0.5))
+    judge = AuditJudge.of(KEY, NullModel(), 1e-6, NULL_INVERSION, Screening(gate=0.5))
     for engine in ("ray", "local"):
         options = Options(engine=engine, limits=Limits(readers=1), batch_size=4)
         list(run_audit(Inputs((str(tmp_path / "in"),)), judge, tmp_path / engine, options))
@@ -168,7 +168,7 @@ def test_the_benchmark_compares_the_engines_row_by_row(
 ) -> None:
     monkeypatch.setattr("treering_verify.audit.cluster.ray_session.connected", lambda count: nullcontext())
     fill(tmp_path / "in", 12)
-    judge = Judge.of(KEY, NullModel(), 1e-6, NULL_PIPELINE)
+    judge = AuditJudge.of(KEY, NullModel(), 1e-6, NULL_INVERSION)
     local, ray = measure_engines("null engine", judge, tmp_path / "in", tmp_path, 4, ((2, 1),))
     assert (local["engine"], ray["engine"]) == ("local", "ray, 2 workers of 1 processor")
     assert local["files"] == ray["files"] == 12 and ray["other"] == ray["otherwise"] == ray["apart"] == 0

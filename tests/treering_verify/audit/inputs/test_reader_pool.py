@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from helpers.audits import audited, fill, picture
+from helpers.audits import audited, fill, noisy_image
 from PIL import Image
 
 from treering_verify.audit.inputs.read import FAILED, SKIPPED, read_encoded, read_path, read_url, refused
@@ -28,7 +28,7 @@ def by_name(rows: list[Row]) -> dict[str, Row]:
 
 
 def test_a_reading_says_what_the_file_is(tmp_path: Path) -> None:
-    image = picture(1).convert("L").resize((200, 100))
+    image = noisy_image(1).convert("L").resize((200, 100))
     image.save(tmp_path / "wide.png")
     reading = read_path(str(tmp_path / "wide.png"), SIZE)
     data = (tmp_path / "wide.png").read_bytes()
@@ -45,7 +45,7 @@ def test_a_reading_says_what_the_file_is(tmp_path: Path) -> None:
 
 
 def test_magic_bytes_decide_and_not_suffixes(tmp_path: Path) -> None:
-    picture(1).save(tmp_path / "image.txt", format="PNG")
+    noisy_image(1).save(tmp_path / "image.txt", format="PNG")
     (tmp_path / "text.png").write_text("a text")
     (tmp_path / "short.png").write_bytes((tmp_path / "image.txt").read_bytes()[:300])
     (tmp_path / "empty.png").touch()
@@ -84,7 +84,7 @@ def test_urls_are_opened_by_fsspec() -> None:
 
     files = fsspec.filesystem("memory")
     with files.open("/audit/1.png", "wb") as file:
-        picture(1).save(file, format="PNG")
+        noisy_image(1).save(file, format="PNG")
     files.pipe("/audit/text", b"no image")
     assert read_url("memory://audit/1.png", SIZE).status == "ok"
     assert read_url("memory://audit/text", SIZE).code == "not_an_image"
@@ -104,7 +104,7 @@ def test_a_file_that_harms_its_reader_costs_itself_only(tmp_path: Path, monkeypa
     monkeypatch.setattr("treering_verify.audit.inputs.reader_pool._MODULE", "helpers.hostile_reader")
     good = [Path(path).name for path in fill(tmp_path / "in", 6)]
     for name in ("crash.png", "hang.png", "hungry.png", "once.png", "strange.png", "eio.png", "eacces.png"):
-        picture(hash(name) % 1000).save(tmp_path / "in" / name)
+        noisy_image(hash(name) % 1000).save(tmp_path / "in" / name)
     rows = by_name(audited(tmp_path / "in", tmp_path / "out", seconds=2))
     assert {name: row.code for name, row in rows.items() if row.status != "ok"} == {
         "crash.png": "reader_crashed",
@@ -144,10 +144,12 @@ def iter_rows(folder: Path) -> object:
     from treering_verify.audit.folder import audit_folder
     from treering_verify.audit.inputs.reader_pool import Limits
     from treering_verify.audit.options import Options
-    from treering_verify.benchmark.speed.null_model import NULL_PIPELINE, NullModel
+    from treering_verify.benchmark.speed.null_model import NULL_INVERSION, NullModel
 
     options = Options(limits=Limits(readers=1), batch_size=2, shard_rows=2)
-    return audit_folder(folder, KEY, model=NullModel(), pipeline=NULL_PIPELINE, output=f"{folder}-out", options=options)
+    return audit_folder(
+        folder, KEY, model=NullModel(), inversion=NULL_INVERSION, output=f"{folder}-out", options=options
+    )
 
 
 def children() -> list[str]:

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from helpers.audits import audited, image, stored, summary
+from helpers.audits import audited, noisy_image, stored, summary
 
 from treering_verify.audit.inputs.read import read_url
 from treering_verify.audit.inputs.sources import Inputs
@@ -20,7 +20,7 @@ SIZE = (128, 128)
 
 def png(seed: int) -> bytes:
     buffer = io.BytesIO()
-    image(seed).save(buffer, format="PNG")
+    noisy_image(seed).save(buffer, format="PNG")
     return buffer.getvalue()
 
 

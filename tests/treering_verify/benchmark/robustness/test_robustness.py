@@ -19,7 +19,7 @@ from treering_verify.benchmark import Scope
 from treering_verify.benchmark.harness import trials
 from treering_verify.benchmark.harness.conditions import OTHERS, SEVEN, TWELVE, Condition, Scale, available, scales
 from treering_verify.benchmark.harness.image_quality import Cost, cost, diversity, keys_among, point_symmetry
-from treering_verify.benchmark.harness.keyed_images import evidence_of, generate_each
+from treering_verify.benchmark.harness.keyed_images import evidence_of_images, generate_each
 from treering_verify.benchmark.harness.rates import Series, calibrated_limits, exact_limits, mean_of, pooled
 from treering_verify.benchmark.harness.scope import CLEAN, SEEDS
 from treering_verify.benchmark.harness.trials import (
@@ -33,10 +33,11 @@ from treering_verify.benchmark.harness.trials import (
     nearest_rivals,
 )
 from treering_verify.benchmark.harness.unmarked_images import draw_unmarked
+from treering_verify.benchmark.robustness import measurements
 from treering_verify.benchmark.robustness.curves import figures, held_table
 from treering_verify.benchmark.robustness.front import front, non_dominated, variants
 from treering_verify.benchmark.robustness.measurements import DEFAULT, UNMARKED, Measurements, Task, measure
-from treering_verify.benchmark.robustness.robustness import measurements, robustness
+from treering_verify.benchmark.robustness.robustness import robustness
 from treering_verify.benchmark.robustness.tables import as_verified, blank_share, series_of, summary_table
 from treering_verify.detection.calibration.scores import CHI_SQUARE, DISTANCE, score
 from treering_verify.generation.generator import generate, initial_noise
@@ -182,7 +183,7 @@ def tasks() -> list[Task]:
     return [
         Task(Condition("clean", CLEAN), {"random": 18, "gaussian-shading": 4}, 5, published=True),
         Task(CROP, {"random": 3, "gaussian-shading": 3}, 5, searched_unmarked=("random",)),
-        Task(JPEG, {"random": 3}, 0, searched=False, method="encoder", pipeline=InversionOptions(inversion="encoder")),
+        Task(JPEG, {"random": 3}, 0, searched=False, method="encoder", inversion=InversionOptions(method="encoder")),
     ]
 
 
@@ -241,7 +242,7 @@ def test_measurements_are_what_judging_each_image_under_its_own_key_gives() -> N
     first = SEEDS["robustness"]
     keys = [Key.generate(model.latent_shape, pattern="random", seed=first + i) for i in range(18)]
     pictures = generate_each(model, keys, [first + i for i in range(18)], lambda: None)
-    expected = np.array(list(evidence_of(model, pictures, keys)))
+    expected = np.array(list(evidence_of_images(model, pictures, keys)))
     clean = found.marked["random", DEFAULT, CLEAN]
     np.testing.assert_allclose(clean[EXACT], expected[:, 0], rtol=1e-6)
     np.testing.assert_allclose(clean["statistic"], expected[:, 1], rtol=1e-6)

@@ -35,7 +35,7 @@ SHAPE = (4, 32, 32)
 FAMILY = Family.choose(SHAPE)
 JPEG = "jpeg:quality=50"
 QUICK = InversionOptions(
-    inversion="forward-step", settings=replace(decoder_inversion.DEFAULTS["forward-step"], iterations=1), steps=2
+    method="forward-step", settings=replace(decoder_inversion.DEFAULTS["forward-step"], iterations=1), steps=2
 )
 COUNT = 19
 
@@ -64,7 +64,7 @@ def few_steps(patch: pytest.MonkeyPatch) -> None:
 
 def calibrated(tiny_model: LatentModel) -> Calibration:
     made, skipped = calibrate(
-        pictures(0, COUNT), FAMILY, model=tiny_model, attacks=(JPEG,), training=8, pipeline=QUICK, seed=3
+        pictures(0, COUNT), FAMILY, model=tiny_model, attacks=(JPEG,), training=8, inversion=QUICK, seed=3
     )
     assert skipped == []
     return made
@@ -74,7 +74,7 @@ def judged(
     sources: Any, calibration: Calibration, model: LatentModel, detector: str = "chi-square", alpha: float = 0.1
 ) -> list[Verdict]:
     key = Key.generate(SHAPE, seed=99)
-    return list(verify_calibrated(sources, key, calibration, detector, model=model, alpha=alpha, pipeline=QUICK))
+    return list(verify_calibrated(sources, key, calibration, detector, model=model, alpha=alpha, inversion=QUICK))
 
 
 def test_every_detector_has_one_score_per_image_in_every_stratum(calibration: Calibration) -> None:
@@ -107,7 +107,7 @@ def test_a_file_holds_no_key(tiny_model: LatentModel, tmp_path: Path, monkeypatc
         return original(cls, family, name, drawn)
 
     monkeypatch.setattr(Key, "of", classmethod(watched))
-    made, _ = calibrate(pictures(0, 3), FAMILY, model=tiny_model, training=8, pipeline=QUICK)
+    made, _ = calibrate(pictures(0, 3), FAMILY, model=tiny_model, training=8, inversion=QUICK)
     made.save(tmp_path / "c.json")
     text = (tmp_path / "c.json").read_text()
     assert len(numbers) == (3 + 8) * FAMILY.degrees_of_freedom  # the null's keys, and those that the classifier learned
@@ -180,7 +180,7 @@ def test_another_model_family_inversion_or_version_is_refused_with_the_differenc
         (replace(setting, weights="0" * 16), "weights"),
         (replace(setting, image_size=(64, 64)), "images of"),
         (replace(setting, family=Family.choose(SHAPE, pattern="rings")), "rings"),
-        (replace(setting, pipeline={**setting.pipeline, "steps": 10}), "steps 10, not 2"),
+        (replace(setting, inversion={**setting.inversion, "steps": 10}), "steps 10, not 2"),
         (replace(setting, version="0.0.1"), "0.0.1"),
     ]:
         with pytest.raises(UsageError, match=message):
@@ -192,7 +192,7 @@ def test_another_model_family_inversion_or_version_is_refused_with_the_differenc
                     "distance",
                     model=tiny_model,
                     alpha=0.5,
-                    pipeline=QUICK,
+                    inversion=QUICK,
                 )
             )
 
@@ -205,7 +205,7 @@ def test_an_alpha_that_the_images_cannot_reach_is_refused_also_for_many_keys(
         with pytest.raises(UsageError, match=message):
             next(
                 verify_calibrated(
-                    pictures(0, 1), keys, calibration, "distance", model=tiny_model, alpha=alpha, pipeline=QUICK
+                    pictures(0, 1), keys, calibration, "distance", model=tiny_model, alpha=alpha, inversion=QUICK
                 )
             )
     without = replace(calibration, scores={"distance": calibration.scores["distance"]})
@@ -217,7 +217,7 @@ def test_repeated_and_unreadable_images_are_left_out_and_named(tiny_model: Laten
     (tmp_path / "broken.png").write_bytes(b"no image")
     one, other = pictures(0, 2)
     made, skipped = calibrate(
-        [one, tmp_path / "broken.png", one, other], FAMILY, model=tiny_model, pipeline=QUICK, attacks=(JPEG,)
+        [one, tmp_path / "broken.png", one, other], FAMILY, model=tiny_model, inversion=QUICK, attacks=(JPEG,)
     )
     assert made.count == 2
     assert [s.code for s in skipped] == ["not_an_image", "repeated"]
@@ -229,18 +229,18 @@ def test_repeated_and_unreadable_images_are_left_out_and_named(tiny_model: Laten
 
 def test_images_under_keys_of_their_own_are_those_that_generate_makes(tiny_model: LatentModel) -> None:
     key = Key.generate(SHAPE, seed=4)
-    together = nulls.generate_under([key, None, key], 40, tiny_model, steps=3)
+    images_at_a_time = nulls.generate_under([key, None, key], 40, tiny_model, steps=3)
     alone = [next(generate(tiny_model, k, seeds=[40 + i], steps=3)).image for i, k in enumerate([key, None, key])]
-    for a, b in zip(together, alone, strict=True):
+    for a, b in zip(images_at_a_time, alone, strict=True):
         assert np.abs(np.asarray(a).astype(int) - np.asarray(b)).max() <= 1
 
 
 def test_scores_do_not_depend_on_the_batch(tiny_model: LatentModel) -> None:
-    together, alone = (
-        calibrate(pictures(0, 5), FAMILY, model=tiny_model, pipeline=replace(QUICK, batch_size=size))[0]
+    images_at_a_time, alone = (
+        calibrate(pictures(0, 5), FAMILY, model=tiny_model, inversion=replace(QUICK, batch_size=size))[0]
         for size in (5, 2)
     )
-    for detector, strata in together.scores.items():
+    for detector, strata in images_at_a_time.scores.items():
         np.testing.assert_allclose(strata[CLEAN], alone.scores[detector][CLEAN], rtol=1e-2, atol=1e-3)
 
 

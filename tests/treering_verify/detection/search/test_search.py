@@ -161,23 +161,23 @@ def test_kinds_and_budget_are_checked() -> None:
 
 
 def test_a_model_gets_at_most_the_budget_of_pictures_again(tiny_model: LatentModel, monkeypatch: object) -> None:
-    from treering_verify.detection import verification
+    from treering_verify.inversion import recovery
 
     seen: list[int] = []
-    plain = verification.recover_noise
+    plain = recovery.recover_by
 
-    def counted(model: LatentModel, image: torch.Tensor, pipeline: object = None) -> object:
+    def counted(model: LatentModel, image: torch.Tensor, *settings: object) -> object:
         seen.append(len(image))
-        return plain(model, image, pipeline)  # type: ignore[arg-type]
+        return plain(model, image, *settings)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(verification, "recover_noise", counted)  # type: ignore[attr-defined]
+    monkeypatch.setattr(recovery, "recover_by", counted)  # type: ignore[attr-defined]
     key = tv.Key.generate(SHAPE, seed=1)
     pictures = [open_image(SAMPLES / "photograph.png")] * 3
-    pipeline = tv.InversionOptions(inversion="encoder", steps=1, batch_size=2)
+    inversion = tv.InversionOptions(method="encoder", steps=1, batch_size=2)
     for budget in (0, 2):
         seen.clear()
         verdicts = list(
-            tv.verify_many(pictures, key, model=tiny_model, pipeline=pipeline, search=Search(budget=budget))
+            tv.verify_many(pictures, key, model=tiny_model, inversion=inversion, search=Search(budget=budget))
         )
         assert [v.verdict for v in verdicts] == ["no evidence"] * 3
         assert sum(seen) <= 3 * (1 + budget)

@@ -27,7 +27,7 @@ from treering_verify.watermark.embedding import embed, extract, features
 FRAMEWISE, CAUSAL = Timeline(6, 6), Timeline(17, 5)
 LENGTH = {"animatediff": 8, "wan": 17}
 STEPS = 3
-QUICK = InversionOptions(inversion="encoder", steps=STEPS)
+QUICK = InversionOptions(method="encoder", steps=STEPS)
 TIME = Search(("time",))
 
 
@@ -40,15 +40,15 @@ def key_of(timeline: Timeline, seed: int) -> tv.Key:
 
 def late_noise(noise: torch.Tensor, offset: Offset) -> torch.Tensor:
     """Noise of a late video, with other noise where it is another's."""
-    moved = 2 * offset.pictures // offset.timeline.stride
+    moved = 2 * offset.images // offset.timeline.stride
     other = initial_noise((abs(moved), *noise.shape[1:]), [7])[0]
     return torch.cat([noise[moved:], other] if moved > 0 else [other, noise[:moved]])
 
 
 def test_what_a_late_clip_shows_is_said_by_pictures() -> None:
-    assert [offset.pictures for offset in FRAMEWISE.offsets()] == [1, -1, 2, -2, 3, -3]
-    assert [offset.pictures for offset in CAUSAL.offsets()] == [4, -4, 8, -8], "whole latent frames"
-    assert [list(CAUSAL.shown(frame)) for frame in (0, 1, 4)] == [[0], [1, 2, 3, 4], [13, 14, 15, 16]]
+    assert [offset.images for offset in FRAMEWISE.offsets()] == [1, -1, 2, -2, 3, -3]
+    assert [offset.images for offset in CAUSAL.offsets()] == [4, -4, 8, -8], "whole latent frames"
+    assert [list(CAUSAL.visible(frame)) for frame in (0, 1, 4)] == [[0], [1, 2, 3, 4], [13, 14, 15, 16]]
     assert Offset(2, FRAMEWISE).visible_in_noise() == {2: 0, 3: 1, 4: 2, 5: 3}
     assert Offset(-2, FRAMEWISE).visible_in_noise() == {0: 2, 1: 3, 2: 4, 3: 5}
     # The first latent frame holds one image, the others four: neither stands for the other.
@@ -58,25 +58,25 @@ def test_what_a_late_clip_shows_is_said_by_pictures() -> None:
     assert Offset(-4, CAUSAL).seen_when_undone() == [0, 1, 2, 3]
     assert Timeline(1, 1).offsets() == Timeline(5, 2).offsets() == [], "too short"
     for timeline in (FRAMEWISE, CAUSAL, Timeline(16, 16), Timeline(81, 21)):
-        assert all(2 * abs(offset.pictures) <= timeline.pictures for offset in timeline.offsets())
+        assert all(2 * abs(offset.images) <= timeline.images for offset in timeline.offsets())
 
 
 @pytest.mark.parametrize("timeline", [FRAMEWISE, CAUSAL])
 def test_undoing_puts_pictures_and_noise_where_they_were_and_shows_no_others(timeline: Timeline) -> None:
-    was = torch.arange(timeline.pictures, dtype=torch.float32).repeat_interleave(3)[None, :, None, None]
+    was = torch.arange(timeline.images, dtype=torch.float32).repeat_interleave(3)[None, :, None, None]
     planes = torch.arange(1.0, 1 + 2 * timeline.latent_frames).reshape(-1, 1, 1)
     for offset in timeline.offsets():
-        other = torch.full((1, 3 * abs(offset.pictures), 1, 1), -1.0)
-        lost = 3 * offset.pictures
+        other = torch.full((1, 3 * abs(offset.images), 1, 1), -1.0)
+        lost = 3 * offset.images
         late = torch.cat([was[:, lost:], other], 1) if lost > 0 else torch.cat([other, was[:, :lost]], 1)
         again = offset.undo(late)
         mask = offset.mask(2 * timeline.latent_frames)
         assert again.shape == was.shape
         for frame in range(timeline.latent_frames):
-            channels = [3 * image + c for image in timeline.shown(frame) for c in range(3)]
+            channels = [3 * image + c for image in timeline.visible(frame) for c in range(3)]
             same = torch.equal(again[:, channels], was[:, channels])
             assert set(mask[2 * frame : 2 * frame + 2].flatten().tolist()) == {float(same)}
-        moved = planes.roll(-2 * offset.pictures // timeline.stride, 0)
+        moved = planes.roll(-2 * offset.images // timeline.stride, 0)
         back, seen = offset.undo_in_noise(moved), offset.visible_in_noise()
         for frame in range(timeline.latent_frames):
             here = slice(2 * frame, 2 * frame + 2)
@@ -94,7 +94,7 @@ def test_time_takes_its_share_from_clips_alone() -> None:
 
 
 @pytest.mark.parametrize("pattern", ["random", "rings", "mixed-rings"])
-@pytest.mark.parametrize("offset", [*FRAMEWISE.offsets(), *CAUSAL.offsets()], ids=lambda o: f"{o.pictures}")
+@pytest.mark.parametrize("offset", [*FRAMEWISE.offsets(), *CAUSAL.offsets()], ids=lambda o: f"{o.images}")
 def test_a_late_noise_is_found_among_other_keys_and_named(offset: Offset, pattern: str) -> None:
     shape = (2 * offset.timeline.latent_frames, 16, 16)
     key, other = (tv.Key.generate(shape, pattern=pattern, seed=s, inner_radius=2, outer_radius=5) for s in (1, 2))
@@ -114,7 +114,7 @@ def test_a_late_noise_is_found_among_other_keys_and_named(offset: Offset, patter
 
 
 def test_words_count_pictures() -> None:
-    said = {offset.pictures: offset.changes for offset in (*FRAMEWISE.offsets(), *CAUSAL.offsets())}
+    said = {offset.images: offset.changes for offset in (*FRAMEWISE.offsets(), *CAUSAL.offsets())}
     assert said[1] == "began 1 frame late" and said[4] == "began 4 frames late"
     assert said[-1] == "began with 1 other frame" and said[-8] == "began with 8 other frames"
 
@@ -126,7 +126,7 @@ def test_the_searched_p_is_never_more_often_small_than_it_says(still: bool) -> N
     first, second = initial_noise(shape, [5, 6])
     if still:  # all frames alike, so that all offsets are but for what they leave out
         first, second = (z[:2].repeat(FRAMEWISE.latent_frames, 1, 1) for z in (first, second))
-    video, trials = torch.zeros(1, 3 * FRAMEWISE.pictures, 4, 4), 1500
+    video, trials = torch.zeros(1, 3 * FRAMEWISE.images, 4, 4), 1500
     found = []
     for seed in range(trials):
         key = key_of(FRAMEWISE, seed)
@@ -146,7 +146,7 @@ def test_what_is_guessed_is_undone_and_read_again_within_the_budget() -> None:
     late = late_noise(marked[0], Offset(2, timeline))[None] + 2.5 * initial_noise(
         key.latent_shape, [4]
     )  # seen badly, as it is
-    video = torch.arange(timeline.pictures).float().repeat_interleave(3)[None, :, None, None] * torch.ones(1, 1, 4, 4)
+    video = torch.arange(timeline.images).float().repeat_interleave(3)[None, :, None, None] * torch.ones(1, 1, 4, 4)
     asked: list[torch.Tensor] = []
 
     def again(pictures: torch.Tensor) -> torch.Tensor:
@@ -195,14 +195,14 @@ def test_a_clip_that_begins_late_is_detected_and_it_is_said(
     marked, other = videos
     for lost in (4, -4):
         frames = marked[lost:] + other[:lost] if lost > 0 else other[:-lost] + marked
-        plain = tv.verify(frames, key, model=model, pipeline=QUICK, search=None)
+        plain = tv.verify(frames, key, model=model, inversion=QUICK, search=None)
         assert plain.verdict != "detected"
-        found = tv.verify(frames, key, model=model, pipeline=QUICK, search=TIME)
+        found = tv.verify(frames, key, model=model, inversion=QUICK, search=TIME)
         assert found.verdict == "detected" and found.best is not None
         words = "began 4 frames late" if lost > 0 else "began with 4 other frames"
         assert found.best.hypothesis == found.record()["hypothesis"] == words
         foreign = tv.Key.generate(model.latent_shape, channels=key.channels, seed=2)
-        assert tv.verify(frames, foreign, model=model, pipeline=QUICK, search=TIME).verdict != "detected"
+        assert tv.verify(frames, foreign, model=model, inversion=QUICK, search=TIME).verdict != "detected"
 
 
 def test_a_clip_that_was_moved_back_shows_the_key_in_what_is_left(

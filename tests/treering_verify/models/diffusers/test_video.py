@@ -33,7 +33,7 @@ from treering_verify.models.sampling import denoise
 from treering_verify.models.source import ModelSource
 
 STEPS = 3
-QUICK = InversionOptions(inversion="encoder", steps=STEPS)
+QUICK = InversionOptions(method="encoder", steps=STEPS)
 
 
 @pytest.fixture(scope="module", params=["animatediff", "wan"])
@@ -119,7 +119,7 @@ def test_a_marked_clip_is_detected_and_its_unmarked_twin_is_not(
 ) -> None:
     (plain,) = tv.generate_videos(model, None, seeds=[3], prompts=["a cat"], steps=STEPS)
     assert len(marked.frames) == marked.sidecar["frames"] == model.frames
-    found, absent = tv.verify_many([marked.frames, plain.frames], key, model=model, pipeline=QUICK, search=None)
+    found, absent = tv.verify_many([marked.frames, plain.frames], key, model=model, inversion=QUICK, search=None)
     assert found.verdict == "detected" and found.note == ""
     assert absent.verdict == "no evidence" and absent.pvalue > 1e-3
 
@@ -129,7 +129,7 @@ def test_a_marked_clip_is_detected_after_its_codec(
     model: VideoModel, key: tv.Key, marked: tv.GeneratedVideo, style: str
 ) -> None:
     data = encode_video(marked.frames, style, model.fps)
-    assert tv.verify(data, key, model=model, pipeline=QUICK, search=None).verdict == "detected"
+    assert tv.verify(data, key, model=model, inversion=QUICK, search=None).verdict == "detected"
 
 
 def test_a_marked_clip_that_was_mirrored_is_found_by_the_search(
@@ -138,7 +138,7 @@ def test_a_marked_clip_that_was_mirrored_is_found_by_the_search(
     if family == "wan":
         return  # the search sees channels alone: one family shows it
     mirrored = [frame.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for frame in marked.frames]
-    found = tv.verify(mirrored, key, model=model, pipeline=QUICK, search=tv.Search(("flip",), 1))
+    found = tv.verify(mirrored, key, model=model, inversion=QUICK, search=tv.Search(("flip",), 1))
     assert found.verdict == "detected" and found.best is not None and found.best.hypothesis == "mirrored"
 
 
@@ -185,7 +185,7 @@ def test_a_callers_pipeline_is_as_it_was(pipe: Any, model: VideoModel, key: tv.K
     try:
         again = from_pipeline(pipe, image_size=model.image_size, frames=model.frames)
         (made,) = tv.generate_videos(again, key, seeds=[3], prompts=["a cat"], steps=2, guidance=2.0)
-        tv.verify(made.frames, key, model=again, pipeline=replace(QUICK, steps=1), search=None)
+        tv.verify(made.frames, key, model=again, inversion=replace(QUICK, steps=1), search=None)
         assert state_of(pipe) == before
         hook = network.register_forward_pre_hook(_fail)
         before = state_of(pipe)
@@ -216,7 +216,7 @@ def test_three_lines_mark_what_a_script_generates(pipe: Any, model: VideoModel, 
         guidance_scale=2.0,
         output_type="pil",
     ).frames
-    assert tv.verify(frames, key, model=model, pipeline=QUICK, search=None).verdict == "detected"
+    assert tv.verify(frames, key, model=model, inversion=QUICK, search=None).verdict == "detected"
     with pytest.raises(UsageError, match="a frame"):
         tv.watermarked_noise(pipe, tv.Key.generate((3, *key.latent_shape[1:]), seed=1), seeds=[0])
 

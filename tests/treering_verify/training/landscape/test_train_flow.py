@@ -63,7 +63,7 @@ def test_the_recipe_writes_models_that_commands_take_and_goes_on_where_it_stoppe
         assert model.classes == train_flow.CLASSES and model.refine is None and model.estimate is None
         key = Key.generate(model.latent_shape, seed=1)
         (made,) = generate(model, key, seeds=[1], steps=1)
-        assert verify(made.image, key, model=model, pipeline=InversionOptions(steps=1)).status == "ok"
+        assert verify(made.image, key, model=model, inversion=InversionOptions(steps=1)).status == "ok"
     kept = {path.name: path.read_bytes() for path in (tmp_path / "a").glob("*.pt")}
     assert set(kept) == {"posteriors.pt", "flow.pt", "pairs.pt", "reflow.pt"}
     shutil.copytree(tmp_path / "a", tmp_path / "b")
@@ -87,5 +87,5 @@ def test_the_flow_model_is_detected_in_twenty_steps(tmp_path: Path) -> None:
     flow = load_model(tmp_path / "flow")
     key = Key.generate(flow.latent_shape, seed=2)
     images = [made.image for made in generate(flow, key, seeds=range(100), steps=20)]
-    verdicts = [one.verdict for one in verify_many(images, key, model=flow, pipeline=InversionOptions(steps=20))]
+    verdicts = [one.verdict for one in verify_many(images, key, model=flow, inversion=InversionOptions(steps=20))]
     assert verdicts.count("detected") >= 95

@@ -1,0 +1,267 @@
+"""Judge images: read, invert, test, decide. Every verdict of this package is made here.
+
+    source --read--> image --invert--> noise estimate --test--> evidence --decide--> verdict
+
+`verify`, `identify`, `decode`, the calibrated detectors, audits and a model's self-test differ in one thing only: the
+`EvidenceTest` that a noise estimate is put to. A test may ask for more inversions of the same image, by the function that it
+is given: that is where a search for what was done to an image plugs in, for all of them at once.
+
+The p-value is exact for any image that does not depend on the key (docs/exact-test.md): reading, resizing and both
+inversions look at the image only, so they can cost power but never validity.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from treering_verify.detection.screening import Screening
+from treering_verify.detection.two_pass import Finding, find
+from treering_verify.errors import ImageError, UsageError
+from treering_verify.files import printable
+from treering_verify.inversion.recovery import InversionOptions, images_at_a_time, recover_in_batches
+from treering_verify.media.images import fit, open_image, to_tensor
+from treering_verify.media.videos import read_video
+from treering_verify.models import LatentModel, makes_videos
+from treering_verify.models.profile import check_profile
+from treering_verify.results import DETECTED, INCONCLUSIVE, NO_EVIDENCE, KeyEvidence, Verdict
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+    from treering_verify.media.videos import VideoSource
+
+    Source = str | Path | bytes | Image.Image
+    Invert = Callable[[torch.Tensor], torch.Tensor]  # images (n, 3, H, W) -> noise estimates (n, C, h, w), for any n
+
+DEFAULT_ALPHA = 1e-6
+LITTLE_VISIBLE = 0.08
+"""Share of the image that must be visible for 'no evidence': below it, too many marks are missed (docs/search.md)."""
+_UNSETTLED = ("budget", "diverged")  # statuses of a decoder inversion that did not converge
+
+
+class EvidenceTest(Protocol):
+    """What noise estimates are tested for."""
+
+    @property
+    def keys_tried(self) -> int:
+        """Count of keys that the p-values are corrected for."""
+
+    def evidence(
+        self, noise_hat: torch.Tensor, image: torch.Tensor, invert: Invert, alpha: float
+    ) -> Sequence[tuple[KeyEvidence, ...]]:
+        """Test noise estimates (B, C, h, w) of images (B, 3, H, W): per image the evidence, strongest first, at least one.
+
+        `invert` estimates the noise of any other images likewise; below `alpha` nothing is left to be searched.
+        """
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """Settings of one way to judge images; make it with `Judge.of`, which checks that they fit each other.
+
+    Attributes
+    ----------
+    model : LatentModel
+    test : EvidenceTest
+    alpha : float
+        False-positive rate per image, over all keys together.
+    inversion : InversionOptions
+    screening : Screening, optional
+        A cheap screening pass that decides most images; None inverts every image in full.
+    weakness : str
+        Why marks of this model would be missed, as its profile says, or "".
+    """
+
+    model: LatentModel
+    test: EvidenceTest
+    alpha: float = DEFAULT_ALPHA
+    inversion: InversionOptions = field(default_factory=InversionOptions)
+    screening: Screening | None = None
+    weakness: str = ""
+
+    @classmethod
+    def of(
+        cls,
+        model: LatentModel,
+        test: EvidenceTest,
+        *,
+        alpha: float = DEFAULT_ALPHA,
+        inversion: InversionOptions | None = None,
+        screening: Screening | None = None,
+    ) -> Judge:
+        """Judge by a test; UsageError if alpha is out of range, or profile or screening do not fit the model."""
+        check_alpha(alpha)
+        inversion = inversion or InversionOptions()
+        weakness = check_profile(inversion.profile, model, alpha, test.keys_tried)
+        return cls(model, test, alpha, inversion, screening and screening.of(model), weakness)
+
+    def find(self, images: torch.Tensor) -> list[Finding]:
+        """Invert and test images (B, 3, H, W): what was found in each, in order."""
+        invert = partial(recover_in_batches, self.model, self.inversion)
+
+        def evidence(noise_hat: torch.Tensor, batch: torch.Tensor) -> Sequence[tuple[KeyEvidence, ...]]:
+            return self.test.evidence(noise_hat, batch, invert, self.alpha)
+
+        return find(self.model, images, evidence, self.inversion, self.screening, self.alpha)
+
+    def decide(self, finding: Finding, note: str) -> Decision:
+        """Decide on what was found; `note` says what was done to the image first (`Verdict.note`)."""
+        return decide(finding.evidence, self.alpha, note, finding.status, self.weakness, finding.visible)
+
+    def verdicts(self, sources: Iterable[Source | VideoSource]) -> Iterator[Verdict]:
+        """Judge images, lazily, batch by batch: one verdict per source, in order, whatever is in it."""
+        remaining = iter(sources)
+        while batch := list(islice(remaining, images_at_a_time(self.model, self.inversion))):
+            yield from self._judge_batch(batch)
+
+    def _judge_batch(self, sources: list[Source | VideoSource]) -> list[Verdict]:
+        import torch
+
+        started = time.perf_counter()
+        readings = [self._read(source) for source in sources]
+        images = [reading.image for reading in readings if isinstance(reading, Reading)]
+        findings = iter(self.find(torch.cat(images)) if images else [])
+        seconds = (time.perf_counter() - started) / len(sources)
+        verdicts = []
+        for source, reading in zip(sources, readings, strict=True):
+            path = str(source) if isinstance(source, (str, Path)) else ""
+            if isinstance(reading, ImageError):
+                verdicts.append(self._unjudged(path, reading, seconds))
+            else:
+                verdicts.append(self._verdict(path, reading.note, next(findings), seconds))
+        return verdicts
+
+    def _read(self, source: Source | VideoSource) -> Reading | ImageError:
+        try:
+            return read(source, self.model)
+        except ImageError as error:
+            return error
+
+    def _verdict(self, path: str, note: str, finding: Finding, seconds: float) -> Verdict:
+        decision = self.decide(finding, note)
+        return Verdict(
+            path=path,
+            status="ok",
+            verdict=decision.verdict,
+            alpha=self.alpha,
+            code=decision.code,
+            reason=decision.reason,
+            evidence=finding.evidence,
+            note=note,
+            residual=finding.residual,
+            converged=finding.status not in _UNSETTLED,
+            seconds=seconds,
+            keys_tried=self.test.keys_tried,
+            profile=self._profile,
+            visible=finding.visible,
+        )
+
+    def _unjudged(self, path: str, error: ImageError, seconds: float) -> Verdict:
+        return Verdict(
+            path=path,
+            status="error",
+            verdict=INCONCLUSIVE,
+            alpha=self.alpha,
+            code=error.code,
+            reason=printable(error.reason),
+            seconds=seconds,
+            profile=self._profile,
+        )
+
+    @property
+    def _profile(self) -> str:
+        return self.inversion.profile.digest if self.inversion.profile else ""
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """An image, or a video, as a model takes it, (1, 3, H, W), and what was done to it for that."""
+
+    image: torch.Tensor
+    note: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Verdict on one image, and where it is inconclusive, why: a code and a sentence."""
+
+    verdict: str
+    code: str = ""
+    reason: str = ""
+
+
+def read(source: Source | VideoSource, model: LatentModel) -> Reading:
+    """Read an image, or a video where the model makes videos.
+
+    Raises
+    ------
+    ImageError
+        If it cannot be read.
+    UsageError
+        If it is several images, and the model makes images.
+    """
+    if makes_videos(model):
+        return Reading(*read_video(source, model.frames, model.image_size))
+    if isinstance(source, Sequence) and not isinstance(source, str | bytes):
+        raise UsageError(f"{model.name} judges images: give one at a time, or a model that makes videos")
+    image, note = fit(open_image(source), model.image_size)
+    return Reading(to_tensor(image), note)
+
+
+def decide(
+    evidence: tuple[KeyEvidence, ...], alpha: float, note: str, status: str, weakness: str = "", visible: float = 1.0
+) -> Decision:
+    """Decide on one image. A p-value at or under alpha counts, whatever was done to the image before.
+
+    Parameters
+    ----------
+    evidence : tuple of KeyEvidence
+        Strongest first, at least one.
+    alpha : float
+    note : str
+        What was done to the image first (`Verdict.note`).
+    status : str
+        How the decoder inversion ended (`Solution.status`).
+    weakness : str
+        Why marks of this model would be missed (`Profile.weakness`), or "".
+    visible : float
+        Share of the image that is visible (`Solution.visible`).
+    """
+    if evidence[0].log10_adjusted <= np.log10(alpha):
+        return Decision(DETECTED)
+    if weakness:
+        return Decision(INCONCLUSIVE, "weak_model", weakness)
+    if status == "diverged":
+        reason = "the decoder inversion found nothing better than its start: the model may not be the image's"
+        return Decision(INCONCLUSIVE, "not_converged", reason)
+    if visible < LITTLE_VISIBLE:
+        reason = f"{visible:.1%} of the image is visible, the rest is one colour: too little to tell; find the original"
+        return Decision(INCONCLUSIVE, "little_visible", reason)
+    if note:
+        what = "an image of another size, or a video of another length, was cut or scaled since"
+        return Decision(INCONCLUSIVE, "size", f"{note}: {what}, which hides a mark; find the original")
+    return Decision(NO_EVIDENCE)
+
+
+def check_alpha(alpha: float) -> None:
+    """UsageError unless alpha lies between 0 and 1."""
+    if not 0 < alpha < 1:
+        raise UsageError(f"alpha is {alpha}: choose a false-positive rate between 0 and 1, such as 1e-6")
+
+
+def check_shape(label: str, latent_shape: tuple[int, int, int], model: LatentModel) -> None:
+    """UsageError if what is called so is made for another shape of noise than the model's."""
+    if latent_shape != model.latent_shape:
+        raise UsageError(
+            f"{label} is made for noise {latent_shape}, model {model.name!r} has {model.latent_shape}: "
+            "make a key for this model with treering keygen --model"
+        )
