@@ -1,4 +1,4 @@
-"""Verify images: does one of a few keys mark them?
+"""Verify images by a few keys, all of which are tried.
 
 Over several keys p is Holm-corrected, so alpha bounds the chance of *any* false detection in an image. What `search` finds
 was done to the image's geometry, or to a video's beginning, is corrected for all that was searched.

@@ -201,7 +201,7 @@ def _by_keys(rows: Sequence[dict[str, Any]], screening: Screening) -> Table:
         "With more keys",
         ("keys tried", "detected", "detected in full", "lost", "lost with gate 1", "decided: marked"),
         tuple(lines),
-        f"Passes as above, by {screening.method}, all attacks together. The p of the image's own key times the count of keys: "
+        f"Passes as above, by {screening.method}, all attacks together. The p of the own key times the count of keys: "
         "what the gate looks at, too, so that a mark must stand out among all keys in the first pass already.",
     )
 
