@@ -100,7 +100,7 @@ def identification(model: LatentModel, scope: Scope) -> Findings:
                 tuple(speed),
                 "One image: median, from noise to names, the index in the system's cache; inversion comes on top. "
                 "Peak: what a search holds at once beside the mapped file. Keys beyond the images' own are drawn by NumPy; "
-                f"deriving a member's key from a secret takes {1e3 * _deriving(family):.1f} ms.",
+                f"deriving a key from a secret and its name takes {1e3 * _deriving(family):.1f} ms.",
             ),
             Table(
                 f"Identification at alpha = {_ALPHA:g} over all keys",
@@ -263,8 +263,8 @@ def _figure(seconds: dict[tuple[str, int], float], sizes: tuple[int, ...], suspe
 
 
 def _deriving(family: Family) -> float:
-    """Seconds that one member's key takes, fingerprint included."""
+    """Seconds that deriving one key of an index takes, fingerprint included."""
     started = time.perf_counter()
     for i in range(_DERIVED):
-        _ = Key.member(bytes(32), family, f"member-{i}").fingerprint
+        _ = Key.of_index(bytes(32), family, f"user-{i}").fingerprint
     return (time.perf_counter() - started) / _DERIVED

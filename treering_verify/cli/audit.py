@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _SHOWN = 20  # detected files listed at the end
 
 
-@command_of(None)("treering audit shots/ --keys my.key.json --output audit")
+@command_of(None)("treering audit shots/ --key my.key.json --output audit")
 @click.argument("paths", nargs=-1, metavar="[PATH]...")
 @keys_option
 @click.option(
@@ -90,7 +90,7 @@ _SHOWN = 20  # detected files listed at the end
 @audit_inversion_options
 def audit(
     paths: tuple[str, ...],
-    key_paths: tuple[Path, ...],
+    keys: tuple[Path, ...],
     output: Path,
     lists: tuple[str, ...],
     nul: bool,
@@ -114,7 +114,7 @@ def audit(
     model: ModelSource,
     inversion: Asked,
 ) -> None:
-    """AuditJudge every file of folders, lists and manifests, of any number: one row each, whatever is in it.
+    """Judge every file of folders, lists and manifests, of any number: one row each, whatever is in it.
 
     Rows go to Parquet files in --output, counts to summary.json and a page to report.html there. What is no image is
     skipped, what is broken is an error, both with a reason; nothing stops an audit. The same command goes on where an audit
@@ -142,11 +142,11 @@ def audit(
     options = Options(limits, inversion.batch_size, shard_rows, fdr, overwrite, engine, worker_cpus, retry_errors)
     inputs = Inputs(paths, lists, nul, manifests, column)
     with _logged(log_file), _stopped_by_signals() as stop, _progress(quiet) as watch:
-        keys, loaded = load_keys(key_paths), load_model(model)
+        found, loaded = load_keys(keys), load_model(model)
         way: Screening | Literal["auto"] | None = (
             Screening() if screening == "on" else None if screening == "off" else "auto"
         )
-        judge = AuditJudge.of(keys, loaded, alpha, inversion.inversion(loaded), way)
+        judge = AuditJudge.of(found, loaded, alpha, inversion.inversion(loaded), way)
         for _ in run_audit(inputs, judge, output, options, watch, stop):
             pass
         write_report(output, model=judge.model, inversion=judge.judge.inversion)
@@ -155,11 +155,11 @@ def audit(
     if not quiet and style == "json":
         click.echo(json.dumps(summary, indent=2))
     elif not quiet:
-        found: list[Row] = first_detected(output, _SHOWN) if detected else []
-        for row in found:
+        shown: list[Row] = first_detected(output, _SHOWN) if detected else []
+        for row in shown:
             click.echo(format_row(row.record()))
-        if detected > len(found):
-            click.echo(f"... and {detected - len(found)} more detected")
+        if detected > len(shown):
+            click.echo(f"... and {detected - len(shown)} more detected")
         for line in format_summary(summary):
             click.echo(line)
         click.echo(f"rows, summary and {PAGE} are in {printable(str(output))}", err=True)

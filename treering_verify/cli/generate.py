@@ -27,7 +27,7 @@ _BLOCK = 256  # seeds whose keys are held at once
 @click.option(
     "--from-secret",
     type=click.Path(path_type=Path),
-    help="Give each image a key of its own, that of member PREFIX-SEED of this file's bytes.",
+    help="Give each image a key of its own, named PREFIX-SEED and derived from this file's bytes.",
 )
 @click.option("--prefix", default="image", show_default=True, help="With --from-secret.")
 @click.option("--unmarked", is_flag=True, help="Write no key: controls, twins of the marked images of the same seeds.")
@@ -129,7 +129,7 @@ def _keys(
     options: dict[str, Any],
     model: ModelSource,
 ) -> Callable[[range], Key | list[Key] | None]:
-    """Return what gives the key of all of some seeds below `end`, or the key of each: that of member PREFIX-SEED."""
+    """Return what gives the key of all of some seeds below `end`, or the key of each, named PREFIX-SEED."""
     from treering_verify.models import latent_shape
     from treering_verify.watermark.keys.key import Family, Key, is_name
 
@@ -143,4 +143,4 @@ def _keys(
             "--prefix and a seed make a key's name: 1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit"
         )
     secret = read_secret(from_secret, private=True)
-    return lambda seeds: [Key.member(secret, family, f"{prefix}{seed}") for seed in seeds]
+    return lambda seeds: [Key.of_index(secret, family, f"{prefix}{seed}") for seed in seeds]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from treering_verify.models import ModelSource
 
 
-@command_of(None)("treering identify images/*.png --keys my.index")
+@command_of(None)("treering identify images/*.png --key my.index")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @keys_option
 @click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Best matches to list.")
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @inversion_options
 def identify(
     files: tuple[Path, ...],
-    key_paths: tuple[Path, ...],
+    keys: tuple[Path, ...],
     top: int,
     alpha: float,
     style: str,
@@ -40,6 +40,6 @@ def identify(
     from treering_verify.models import load_model
     from treering_verify.watermark.keys.index import load_keys
 
-    found, loaded = load_keys(key_paths), load_model(model)
+    found, loaded = load_keys(keys), load_model(model)
     verdicts = identify_many(files, found, model=loaded, alpha=alpha, top=top, inversion=inversion.inversion(loaded))
     print_verdicts(verdicts, len(files), "Identifying", style, fail_on, matches=True)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.option(
     "--from-secret", type=click.Path(path_type=Path), help="Derive the key from this file's bytes (16 or more)."
 )
-@click.option("--member", help="Derive the key that treering keys index --from-secret gives this name.")
+@click.option("--index-name", help="Derive the key that treering keys index --from-secret gives this name.")
 @click.option("--message", help="With --pattern gaussian-shading: what images carry, 1 to 32 bytes; default: random.")
 @click.option("--allow-weak", is_flag=True, help="Make a key although it can hardly reach p = 1e-6.")
 @model_option
@@ -33,7 +33,7 @@ def keygen(
     name: str | None,
     family: dict[str, Any],
     from_secret: Path | None,
-    member: str | None,
+    index_name: str | None,
     message: str | None,
     allow_weak: bool,
     model: ModelSource,
@@ -44,11 +44,11 @@ def keygen(
     from treering_verify.watermark.keys.key import Family, Key
 
     shape = latent_shape(model)
-    if member and (name or not from_secret):
-        raise UsageError("--member names the key, and derives it from --from-secret FILE: give both, and no --name")
+    if index_name and (name or not from_secret):
+        raise UsageError("--index-name names the key and needs --from-secret FILE: give both, and no --name")
     name = name or output.name.split(".")[0]
-    if from_secret and member:
-        key = Key.member(read_secret(from_secret, private=True), Family.choose(shape, **family), member)
+    if from_secret and index_name:
+        key = Key.of_index(read_secret(from_secret, private=True), Family.choose(shape, **family), index_name)
     elif from_secret:
         key = Key.from_secret(read_secret(from_secret), shape, name=name, **family)
     else:

@@ -30,13 +30,11 @@ def keys() -> None:
 @click.argument("key_paths", nargs=-1, metavar="[KEYS]...", type=click.Path(path_type=Path))
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Index file to create (mode 0600).")
 @click.option("--dtype", type=click.Choice(["float16", "float32"]), default="float16", show_default=True)
-@click.option(
-    "--from-secret", type=click.Path(path_type=Path), help="Derive the keys of members from this file's bytes instead."
-)
-@click.option("--generate", type=click.IntRange(1), help="Members PREFIX-0, PREFIX-1, ...: that many.")
+@click.option("--from-secret", type=click.Path(path_type=Path), help="Derive the keys from this file's bytes instead.")
+@click.option("--generate", type=click.IntRange(1), help="Number of keys to derive, named PREFIX-0, PREFIX-1, ...")
 @click.option("--prefix", default="user", show_default=True, help="With --generate.")
 @click.option("--first", type=click.IntRange(0), default=0, show_default=True, help="With --generate: first number.")
-@click.option("--names", type=click.Path(path_type=Path), help="Members named in this text file, one a line.")
+@click.option("--names", type=click.Path(path_type=Path), help="Text file of names, one a line, to derive keys for.")
 @key_options
 @shape_option
 def index(
@@ -51,10 +49,10 @@ def index(
     family: dict[str, Any],
     model: ModelSource,
 ) -> None:
-    """Build an index of keys, for treering identify: key files and folders of them, or the members of a secret.
+    """Build an index of keys, for treering identify: of key files and folders of them, or derived from a secret.
 
     An index holds keys of one family: the same pattern, channels, radii and noise. It holds the keys' numbers and is as
-    secret as they are. The key of one member comes out again with keygen --from-secret FILE --member NAME; pattern,
+    secret as they are. One of its keys is derived again by keygen --from-secret FILE --index-name NAME; pattern,
     channels, radii and model are options of both. Those of key files are the files' own.
     """
     from treering_verify.files import printable
@@ -64,7 +62,7 @@ def index(
     if from_secret:
         if key_paths or (generate is None) == (names is None):
             raise UsageError("with --from-secret FILE, give --generate N or --names FILE, and no key files")
-        count, chosen, made = _members(from_secret, generate, prefix, first, names, family, model)
+        count, chosen, made = _derived(from_secret, generate, prefix, first, names, family, model)
     else:
         if generate is not None or names is not None:
             raise UsageError("--generate and --names need --from-secret FILE: head -c 32 /dev/urandom > FILE makes one")
@@ -90,7 +88,7 @@ def _stored(paths: tuple[Path, ...]) -> tuple[int, Family, Iterator[Key]]:
     return len(files), first.family, chain([first], (Key.load(file) for file in files[1:]))
 
 
-def _members(
+def _derived(
     from_secret: Path,
     generate: int | None,
     prefix: str,
@@ -99,14 +97,14 @@ def _members(
     options: dict[str, Any],
     model: ModelSource,
 ) -> tuple[int, Family, Iterator[Key]]:
-    """Count, family and keys of the members of a secret, made one after another."""
+    """Return count, family and keys that are derived from a secret, one after another."""
     from treering_verify.files import printable
     from treering_verify.models import latent_shape
     from treering_verify.watermark.keys.key import Family, Key, is_name
 
     secret, family = read_secret(from_secret, private=True), Family.choose(latent_shape(model), **options)
     if generate is not None:
-        return generate, family, (Key.member(secret, family, f"{prefix}-{first + i}") for i in range(generate))
+        return generate, family, (Key.of_index(secret, family, f"{prefix}-{first + i}") for i in range(generate))
     assert names is not None
     shown = printable(str(names))
     try:
@@ -120,8 +118,8 @@ def _members(
                 "the first a letter or digit"
             )
     if len(set(listed)) < len(listed):
-        raise UsageError(f"{shown} names a member twice: leave one out")
-    return len(listed), family, (Key.member(secret, family, name) for name in listed)
+        raise UsageError(f"{shown} has a name twice: leave one out")
+    return len(listed), family, (Key.of_index(secret, family, name) for name in listed)
 
 
 def _counted(made: Iterator[Key], advance: Callable[[], None]) -> Iterator[Key]:

@@ -30,8 +30,8 @@ PATTERN_NAMES = (
 
 
 keys_option = click.option(
-    "--keys",
-    "key_paths",
+    "--key",
+    "keys",
     multiple=True,
     required=True,
     type=click.Path(path_type=Path),

@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     help="html: recover the spectrum of each image (half a second each).",
 )
 @click.option(
-    "--keys",
-    "key_paths",
+    "--key",
+    "keys",
     multiple=True,
     type=click.Path(path_type=Path),
     help="html: key files or folders of them, to show how image and key agree, ring by ring. Repeatable.",
@@ -72,7 +72,7 @@ def report(
     style: str | None,
     images: int,
     spectra: bool,
-    key_paths: tuple[Path, ...],
+    keys: tuple[Path, ...],
     model: str | None,
     root: Path,
     fail_on: tuple[str, ...],
@@ -98,7 +98,7 @@ def report(
     extra: dict[str, Any] = {}
     if style == "html":
         summary = open_audit(folder).summary
-        extra = {"images": images, "root": root, "keys": _keys(key_paths)}
+        extra = {"images": images, "root": root, "keys": _keys(keys)}
         if spectra and images:
             extra |= _model(model or summary.get("model"), required=bool(model))
             extra["inversion"] = _inversion(summary.get("settings"))

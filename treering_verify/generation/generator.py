@@ -78,8 +78,8 @@ def generate(
     model : LatentModel
     key : Key, sequence of Key, or None
         The key of all images, or of each. A key that many images share can be averaged out of them; one that is in a single
-        image names it (`Key.member` derives any number of them from one secret). None generates unmarked controls: from the
-        same seed they differ in the key's bins only.
+        image names it (`Key.of_index` derives any number of them from one secret). None generates unmarked controls: from
+        the same seed they differ in the key's bins only.
     seeds : sequence of int
         One per image, 0 <= seed < 2**63.
     prompts : sequence of str or None, optional

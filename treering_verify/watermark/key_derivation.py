@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 _SALT = b"treering-verify key v1"
-_MEMBER_SALT = b"treering-verify member v1"
+_INDEX_KEY_SALT = b"treering-verify member v1"  # part of the format: another salt would give other keys
 _BYTES_PER_BLOCK = 8160  # 1020 numbers: the most that one HKDF-SHA256 expansion gives
-_MEMBER_BYTES = 32
+_INDEX_KEY_BYTES = 32
 _DECIMALS = 9
 # Two good implementations of the inverse normal CDF differ by less than 1e-13 between -8.3 and 8.3. Where a value lies
 # within 1e-12 of a rounding boundary, that could show in the ninth decimal, and the reference decides.
@@ -32,12 +32,15 @@ def derive_bytes(secret: bytes, info: str, count: int) -> bytes:
     return stream
 
 
-def member_secret(secret: bytes, name: str) -> bytes:
-    """Secret of one member of a family, 32 bytes: HKDF-SHA256(secret, salt="treering-verify member v1", info=name)."""
+def index_key_secret(secret: bytes, name: str) -> bytes:
+    """Return the secret of one key of an index, 32 bytes.
+
+    HKDF-SHA256(secret, salt="treering-verify member v1", info=name).
+    """
     from cryptography.hazmat.primitives.hashes import SHA256
     from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-    return HKDF(SHA256(), length=_MEMBER_BYTES, salt=_MEMBER_SALT, info=name.encode()).derive(secret)
+    return HKDF(SHA256(), length=_INDEX_KEY_BYTES, salt=_INDEX_KEY_SALT, info=name.encode()).derive(secret)
 
 
 def normal_numbers(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:

@@ -120,7 +120,7 @@ def test_the_command_chooses_two_passes_by_itself_where_they_were_measured(
     monkeypatch.setattr("treering_verify.models.load_model", lambda name: tiny_model)
     fill(tmp_path / "in", 1)
     KEY.save(tmp_path / "k.json")
-    options = ["--keys", str(tmp_path / "k.json"), "--output", str(tmp_path / "out"), "--readers", "1", *asked]
+    options = ["--key", str(tmp_path / "k.json"), "--output", str(tmp_path / "out"), "--readers", "1", *asked]
     run = CliRunner().invoke(main, ["audit", str(tmp_path / "in"), *options])
     assert run.exit_code == 0, run.output
     assert ("decided by the first pass: " in run.output) == two
@@ -139,7 +139,7 @@ def test_the_command_takes_two_passes_where_it_is_told_to(tmp_path: Path, monkey
     fill(tmp_path / "in", 2)
     KEY.save(tmp_path / "k.json")
     options = [
-        "--keys",
+        "--key",
         str(tmp_path / "k.json"),
         "--output",
         str(tmp_path / "out"),

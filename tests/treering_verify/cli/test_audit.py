@@ -36,7 +36,7 @@ def test_no_number_of_a_key_is_in_any_output(tmp_path: Path, key_file: Path, mon
     output, log = tmp_path / "out", tmp_path / "log"
     audited(tmp_path / "in", output, shard_rows=2, q_values=True)
     again = command(
-        tmp_path / "in", "--keys", key_file, "--output", tmp_path / "cli", "--log-file", log, "--shard-rows", 2
+        tmp_path / "in", "--key", key_file, "--output", tmp_path / "cli", "--log-file", log, "--shard-rows", 2
     )
     stdout, stderr = again.communicate()
     assert again.returncode == 0 and b"no evidence" in stdout and log.read_text().count("shard") == 3
@@ -60,7 +60,7 @@ def test_the_command_reads_stdin_and_exits_as_it_says(tmp_path: Path, key_file: 
     paths = fill(tmp_path / "in", 2)
     bad = tmp_path / "in" / "torn.png"
     bad.write_bytes(Path(paths[0]).read_bytes()[:200])
-    options = ("--keys", key_file, "--files-from", "-", "--null")
+    options = ("--key", key_file, "--files-from", "-", "--null")
     run = command(*options, "--output", tmp_path / "a", "--format", "json", stdin=subprocess.PIPE)
     stdout, _ = run.communicate("\0".join([*paths, str(bad)]).encode())
     assert run.returncode == 3  # a file could not be judged
@@ -75,7 +75,7 @@ def test_the_command_finds_what_it_is_told_to_fail_on(
     options = [
         "audit",
         str(tmp_path / "in"),
-        "--keys",
+        "--key",
         str(key_file),
         "--output",
         str(tmp_path / "out"),
@@ -95,7 +95,7 @@ def test_the_command_finds_what_it_is_told_to_fail_on(
 def test_a_signal_ends_the_command_after_a_checkpoint(tmp_path: Path, key_file: Path, number: int) -> None:
     fill(tmp_path / "in", 300)
     output = tmp_path / "out"
-    options = (tmp_path / "in", "--keys", key_file, "--output", output, "--shard-rows", 5, "--batch-size", 1)
+    options = (tmp_path / "in", "--key", key_file, "--output", output, "--shard-rows", 5, "--batch-size", 1)
     run = command(*options)
     while not shards.shard_files(output) if output.exists() else True:
         assert run.poll() is None
@@ -107,5 +107,5 @@ def test_a_signal_ends_the_command_after_a_checkpoint(tmp_path: Path, key_file: 
 
 
 def test_a_request_without_inputs_is_refused(tmp_path: Path, key_file: Path) -> None:
-    result = CliRunner().invoke(main, ["audit", "--keys", str(key_file), "--output", str(tmp_path / "out")])
+    result = CliRunner().invoke(main, ["audit", "--key", str(key_file), "--output", str(tmp_path / "out")])
     assert result.exit_code == 2 and "--files-from" in result.stderr and not (tmp_path / "out").exists()

@@ -117,8 +117,8 @@ def test_the_right_key_is_found_among_thousands_and_named(dtype: str, tmp_path: 
 
 def test_a_member_of_a_secret_is_found_in_the_index_and_made_again_from_its_name(tmp_path: Path) -> None:
     names = [f"user-{i}" for i in range(40)]
-    write_index(tmp_path / "i", FAMILY, 40, blocks_of((Key.member(SECRET, FAMILY, n) for n in names), FAMILY))
-    again = Key.member(SECRET, FAMILY, "user-23")
+    write_index(tmp_path / "i", FAMILY, 40, blocks_of((Key.of_index(SECRET, FAMILY, n) for n in names), FAMILY))
+    again = Key.of_index(SECRET, FAMILY, "user-23")
     (matches,) = search(embed(noise(1, 0), again), [KeyIndex.load(tmp_path / "i")], top=1)
     assert (matches[0].key, matches[0].fingerprint) == ("user-23", again.fingerprint)
 
@@ -239,7 +239,7 @@ def secret(tmp_path: Path) -> Path:
     return tmp_path / "my.secret"
 
 
-def test_an_index_is_built_searched_and_a_members_key_exported_again(
+def test_an_index_is_built_searched_and_one_of_its_keys_derived_again(
     secret: Path, tiny_folder: Path, tmp_path: Path
 ) -> None:
     index, key = tmp_path / "my.index", tmp_path / "user-3.key.json"
@@ -248,11 +248,13 @@ def test_an_index_is_built_searched_and_a_members_key_exported_again(
     assert "after the correction for 12 keys" in made.stderr
     assert stat.S_IMODE(index.stat().st_mode) == 0o600
     options = ["--from-secret", secret, "--model", tiny_folder]
-    assert run("keygen", *options, "--member", "user-3", "--output", key).exit_code == 0
+    assert run("keygen", *options, "--index-name", "user-3", "--output", key).exit_code == 0
     loaded = Key.load(key)
-    assert loaded.name == "user-3" and loaded.numbers.tolist() == Key.member(SECRET, FAMILY, "user-3").numbers.tolist()
+    assert (
+        loaded.name == "user-3" and loaded.numbers.tolist() == Key.of_index(SECRET, FAMILY, "user-3").numbers.tolist()
+    )
     assert KeyIndex.load(index).entries(np.array([3]))[1] == [loaded.fingerprint]
-    # The next members join under numbers of their own; names may come from a file.
+    # Further keys join under numbers of their own; names may come from a file.
     (tmp_path / "names.txt").write_text("ada\nuser-3\n")
     listed = tmp_path / "named.index"
     assert run("keys", "index", *options, "--names", tmp_path / "names.txt", "--output", listed).exit_code == 0
@@ -274,7 +276,7 @@ def test_images_that_each_carry_a_key_of_their_own_are_named_by_an_index_of_the_
     names, prints, _ = KeyIndex.load(tmp_path / "my.index").entries(np.array([3, 4]))
     assert names == ["edition-3", "edition-4"] and prints == [one["fingerprint"] for one in sidecars]
     family = Family.choose(FAMILY.latent_shape, pattern="rings")
-    numbers = [n for seed in (3, 4) for n in Key.member(SECRET, family, f"edition-{seed}").numbers]
+    numbers = [n for seed in (3, 4) for n in Key.of_index(SECRET, family, f"edition-{seed}").numbers]
     assert not shows_any(made.output + json.dumps(sidecars), numbers)
 
 
@@ -285,7 +287,7 @@ def test_an_image_that_carries_a_key_of_its_own_is_named_by_it(secret: Path, tmp
     assert run("keys", "index", *options).exit_code == 0
     assert run("generate", "--unmarked", "--seed", 11, "--steps", 20, "--output", tmp_path).exit_code == 0
     files = [*made.stdout.split(), tmp_path / "unmarked-000011.png"]
-    found = run("identify", *files, "--keys", index, "--format", "jsonl")
+    found = run("identify", *files, "--key", index, "--format", "jsonl")
     records = [json.loads(line) for line in found.stdout.splitlines()]
     assert [(r["verdict"], r["key"]) for r in records] == [
         ("detected", "image-11"),
@@ -327,7 +329,7 @@ def test_every_format_names_the_best_matches_and_shows_no_number_of_a_key(
     output = run("keys", "index", "--from-secret", secret, "--generate", 9, "--output", index).output
     Image.linear_gradient("L").resize((128, 128)).save(image)
     broken.write_bytes(b"no image")
-    call = ["identify", image, broken, "--keys", index, "--top", 3, "--model", tiny_folder]
+    call = ["identify", image, broken, "--key", index, "--top", 3, "--model", tiny_folder]
     text, lines, array = (run(*call, "--format", style) for style in ("text", "jsonl", "json"))
     assert [r.exit_code for r in (text, lines, array)] == [3] * 3  # one could not be judged
     records = [json.loads(line) for line in lines.stdout.splitlines()]
@@ -343,7 +345,7 @@ def test_every_format_names_the_best_matches_and_shows_no_number_of_a_key(
     assert ranks == sorted(ranks) and good["log10_pvalue"] == ranks[0]
     assert len(re.findall(r"^ +[123]\. user-\d  p \S+ over 9 keys", text.stdout, re.M)) == 3
     shown = output + text.output + lines.output + array.output
-    numbers = [n for i in range(9) for n in Key.member(SECRET, FAMILY, f"user-{i}").numbers]
+    numbers = [n for i in range(9) for n in Key.of_index(SECRET, FAMILY, f"user-{i}").numbers]
     assert shows_any(json.dumps(numbers[-1]), numbers) and not shows_any(shown, numbers)
 
 
@@ -353,7 +355,7 @@ def test_exit_codes_are_those_of_verify(secret: Path, tiny_folder: Path, tmp_pat
     for i in range(2):
         Key.generate(SHAPE, name=f"k{i}", seed=i).save(folder / f"k{i}.json")
     Image.linear_gradient("L").resize((128, 128)).save(image)
-    call = ["identify", image, "--model", tiny_folder, "--keys"]
+    call = ["identify", image, "--model", tiny_folder, "--key"]
     assert run(*call, folder).exit_code == 0
     assert run(*call, folder / "k0.json").exit_code == 0
     assert run(*call, folder, "--fail-on", "no-evidence").exit_code == 1
@@ -361,7 +363,7 @@ def test_exit_codes_are_those_of_verify(secret: Path, tiny_folder: Path, tmp_pat
     for wrong, message in ((tmp_path / "none", "cannot read"), (tmp_path, "no *.json"), (image, "others can read")):
         refused = run(*call, wrong)
         assert refused.exit_code == 2 and message in refused.stderr
-    twice = run(*call, folder, "--keys", folder / "k0.json")
+    twice = run(*call, folder, "--key", folder / "k0.json")
     assert twice.exit_code == 2 and "k0" in twice.stderr
 
 
@@ -393,11 +395,11 @@ def test_an_index_of_key_files_refuses_what_is_mixed_missing_or_asked_for_twice(
         refused = run("keys", "index", *arguments, "--output", tmp_path / "other")
         assert refused.exit_code == 2 and message in refused.stderr, arguments
     secret.chmod(0o644)  # it stands for all keys, and is guarded as they are
-    for arguments in (["keys", "index", "--generate", 3], ["keygen", "--member", "a"]):
+    for arguments in (["keys", "index", "--generate", 3], ["keygen", "--index-name", "a"]):
         refused = run(*arguments, "--from-secret", secret, "--output", tmp_path / "other")
         assert refused.exit_code == 2 and "chmod 600" in refused.stderr
     assert not (tmp_path / "other").exists()
-    assert run("keygen", "--member", "a", "--output", tmp_path / "k").exit_code == 2
+    assert run("keygen", "--index-name", "a", "--output", tmp_path / "k").exit_code == 2
 
 
 def test_the_commands_within_keys_have_help_and_a_runnable_example() -> None:

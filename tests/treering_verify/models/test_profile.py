@@ -202,7 +202,7 @@ def test_the_commands_take_a_profile_from_the_command_line_or_a_folder(saved: Pa
     digest = Profile.load(saved / "profiles" / "sd.json").digest
     model = ("--model", saved / "model", "--profile")
     images = [saved / "marked.png", saved / "unmarked.png"]
-    for command, keys in (("verify", "--key"), ("identify", "--keys")):
+    for command, keys in (("verify", "--key"), ("identify", "--key")):
         ran = run(command, *images, keys, saved / "my.key.json", "--format", "jsonl", *model, saved / "profiles")
         assert ran.exit_code == 0, ran.output
         records = [json.loads(line) for line in ran.stdout.splitlines()]
@@ -212,7 +212,7 @@ def test_the_commands_take_a_profile_from_the_command_line_or_a_folder(saved: Pa
     audited = run(
         "audit",
         *images,
-        "--keys",
+        "--key",
         saved / "my.key.json",
         "--output",
         tmp_path / "audit",

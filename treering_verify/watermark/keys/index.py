@@ -174,4 +174,4 @@ def group_keys(keys: Sequence[Key]) -> list[KeyIndex]:
     families: dict[Family, list[Key]] = {}
     for key in keys:
         families.setdefault(key.family, []).append(key)
-    return [KeyIndex.from_keys(members) for members in families.values()]
+    return [KeyIndex.from_keys(group) for group in families.values()]

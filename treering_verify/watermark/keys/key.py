@@ -12,11 +12,12 @@ construction (version 1):
 
 so the same secret and parameters give the same key anywhere, and nobody can have chosen the numbers to fit an image.
 
-Many keys from one secret, such as one per user, are its members. A member's key is the key of the secret
+Many keys, such as one per user, can be derived from one secret and put into an index. Such a key of an index is the key of
+the secret
 
     HKDF-SHA256(secret, salt="treering-verify member v1", info=name), 32 bytes
 
-so whoever holds the secret can make any member's key again from its name, and a member's key betrays no other's.
+so whoever holds the secret can make any of these keys again from its name, and none of them betrays another.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ import numpy.typing as npt
 
 from treering_verify.errors import KeyFileError, UsageError
 from treering_verify.files import opened_secret, printable, write_atomic
-from treering_verify.watermark.key_derivation import member_secret
+from treering_verify.watermark.key_derivation import index_key_secret
 from treering_verify.watermark.keys.key_family import DEFAULT_PATTERN, DEFAULT_RADII, Family, count_numbers
 from treering_verify.watermark.patterns import PATTERNS
 
@@ -184,16 +185,16 @@ class Key:
         return cls.of(family, name, PATTERNS[pattern].law.draw(secret, info, family.degrees_of_freedom))
 
     @classmethod
-    def member(cls, secret: bytes, family: Family, name: str) -> Key:
-        """Derive the key of one member, such as a user, from a secret that many members share.
+    def of_index(cls, secret: bytes, family: Family, name: str) -> Key:
+        """Derive one key of an index, such as the key of one user, from the secret of the whole index.
 
         Parameters
         ----------
         secret : bytes
-            At least 16 random bytes. Whoever has them has every member's key.
+            At least 16 random bytes. Whoever has them has every key of the index.
         family : Family
         name : str
-            The member's name, and the key's.
+            The key's name in the index.
 
         Raises
         ------
@@ -202,7 +203,7 @@ class Key:
         """
         _check_secret(secret)
         return cls.from_secret(
-            member_secret(secret, name),
+            index_key_secret(secret, name),
             family.latent_shape,
             pattern=family.pattern,
             channels=family.channels,

@@ -235,7 +235,7 @@ def test_a_signal_ends_the_command_after_a_checkpoint(environment: None, tmp_pat
     fill(tmp_path / "in", 300)
     KEY.save(tmp_path / "canary.key.json")
     output = tmp_path / "out"
-    options = (tmp_path / "in", "--keys", tmp_path / "canary.key.json", "--output", output, "--shard-rows", 5)
+    options = (tmp_path / "in", "--key", tmp_path / "canary.key.json", "--output", output, "--shard-rows", 5)
     run = command(*options, "--engine", "ray", "--batch-size", 1)
     while not shards.shard_files(output) if output.exists() else True:
         assert run.poll() is None

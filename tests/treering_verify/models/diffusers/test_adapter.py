@@ -162,7 +162,7 @@ def test_the_same_commands_serve_it(pipe: Any, tmp_path: Path) -> None:
     verdicts = {Path(row["path"]).name.split("-")[0]: row["verdict"] for row in map(json.loads, lines.splitlines())}
     assert verdicts == {"marked": "detected", "unmarked": "no evidence"}
     audited = run(
-        "audit", tmp_path / "images", "--keys", tmp_path / "my.key.json", "--output", tmp_path / "audit", *chosen
+        "audit", tmp_path / "images", "--key", tmp_path / "my.key.json", "--output", tmp_path / "audit", *chosen
     )
     assert "detected" in audited and "key my" in audited
 

@@ -254,7 +254,7 @@ def test_the_same_commands_serve_it(pipe: Any, model: VideoModel, family: str, t
     ]
     assert [row["verdict"] for row in rows] == ["detected", "inconclusive"]
     assert rows[1]["status"] == "error" and rows[1]["code"] == "corrupt"
-    audit = ("audit", tmp_path / "videos", "--keys", tmp_path / "my.key.json", "--output", tmp_path / "audit", *chosen)
+    audit = ("audit", tmp_path / "videos", "--key", tmp_path / "my.key.json", "--output", tmp_path / "audit", *chosen)
     run(*audit, "--inversion", "encoder", "--steps", STEPS, "--batch-size", 2)
     found = {Path(row.path).name: row for row in stored(tmp_path / "audit")}
     assert found.pop("marked-000000.json").code == "not_a_video_file"

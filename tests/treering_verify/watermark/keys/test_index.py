@@ -24,7 +24,7 @@ D = FAMILY.degrees_of_freedom
 
 
 def some_keys(count: int, first: int = 0) -> list[Key]:
-    return [Key.member(bytes(range(32)), FAMILY, f"user-{first + i}") for i in range(count)]
+    return [Key.of_index(bytes(range(32)), FAMILY, f"user-{first + i}") for i in range(count)]
 
 
 def drawn(count: int, block: int = 256) -> Iterator[Block]:

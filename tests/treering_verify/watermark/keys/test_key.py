@@ -98,19 +98,19 @@ def test_the_fast_normal_numbers_are_those_of_the_documented_ones_also_in_the_ta
     assert normal_numbers(words).tolist() == expected
 
 
-def test_a_members_key_is_the_key_of_its_secret_and_needs_only_its_name() -> None:
+def test_a_key_of_an_index_is_the_key_of_its_secret_and_needs_only_its_name() -> None:
     family = Family.choose(SHAPE, pattern="rings")
     pseudorandom = hmac.new(b"treering-verify member v1", SECRET, hashlib.sha256).digest()
     secret = hmac.new(pseudorandom, b"user-7\x01", hashlib.sha256).digest()  # RFC 5869, one block
-    key = Key.member(SECRET, family, "user-7")
+    key = Key.of_index(SECRET, family, "user-7")
     assert key.numbers.tolist() == Key.from_secret(secret, SHAPE, pattern="rings").numbers.tolist()
     assert (key.name, key.family) == ("user-7", family)
-    others = [Key.member(SECRET, family, "user-8"), Key.member(SECRET[::-1], family, "user-7")]
+    others = [Key.of_index(SECRET, family, "user-8"), Key.of_index(SECRET[::-1], family, "user-7")]
     assert len({k.fingerprint for k in [key, *others]}) == 3
     with pytest.raises(UsageError, match="at least 16"):
-        Key.member(b"short", family, "user-7")
+        Key.of_index(b"short", family, "user-7")
     with pytest.raises(UsageError, match="name"):
-        Key.member(SECRET, family, "../user")
+        Key.of_index(SECRET, family, "../user")
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)

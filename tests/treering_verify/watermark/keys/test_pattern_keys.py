@@ -31,8 +31,8 @@ def test_a_key_is_derived_again_saved_and_read_back(pattern: str, tmp_path: Path
     key = Key.from_secret(SECRET, SHAPE, pattern=pattern, name="gallery")
     assert np.array_equal(Key.from_secret(SECRET, SHAPE, pattern=pattern).numbers, key.numbers)
     assert Key.from_secret(SECRET[::-1], SHAPE, pattern=pattern).fingerprint != key.fingerprint
-    member = Key.member(SECRET, key.family, "user-7")
-    assert member.family == key.family and member.fingerprint != key.fingerprint
+    derived = Key.of_index(SECRET, key.family, "user-7")
+    assert derived.family == key.family and derived.fingerprint != key.fingerprint
     key.save(tmp_path / "key.json")
     again = Key.load(tmp_path / "key.json")
     assert (again.fingerprint, again.family) == (key.fingerprint, key.family)
