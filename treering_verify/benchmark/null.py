@@ -13,7 +13,7 @@ from treering_verify.benchmark.harness.cache import kept
 from treering_verify.benchmark.harness.scope import SEEDS, Scope
 from treering_verify.benchmark.harness.unmarked_images import UnmarkedImage, draw_unmarked
 from treering_verify.detection.calibration.build import batch_of
-from treering_verify.inversion.recovery import InversionOptions, recover_both
+from treering_verify.inversion.recovery import InversionOptions, recover_with_naive
 from treering_verify.models import LatentModel
 from treering_verify.models.weights import fingerprint
 from treering_verify.report import format_pvalue
@@ -84,7 +84,7 @@ def _noise(
 
         def measure(batch: _Batch = batch) -> dict[str, NDArray[Any]]:
             chosen = batch.read()
-            noise_hat, raw = recover_both(model, batch_of([s.image for s in chosen]), InversionOptions())
+            noise_hat, raw = recover_with_naive(model, batch_of([s.image for s in chosen]), InversionOptions())
             return {
                 "raw": raw.numpy(),
                 "noise": noise_hat.numpy(),

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from treering_verify.errors import UsageError
 from treering_verify.inversion import noise as noise_inversion
 from treering_verify.inversion.decoder.solution import Solution
-from treering_verify.inversion.recovery import InversionOptions, recover_by, recover_noise
+from treering_verify.inversion.recovery import InversionOptions, recover_noise, recover_noise_by
 from treering_verify.models import LatentModel
 from treering_verify.results import KeyEvidence
 
@@ -64,7 +64,7 @@ def stepped(model: LatentModel, image: torch.Tensor, *, steps: int) -> tuple[tor
     def upwards(start: torch.Tensor) -> torch.Tensor:
         return noise_inversion.trajectory(model, start, steps=noise_inversion.DEFAULT_STEPS, most=steps)[-1]
 
-    return recover_by(model, image, _ENCODER, upwards)
+    return recover_noise_by(model, image, _ENCODER, upwards)
 
 
 def screened(model: LatentModel, image: torch.Tensor) -> tuple[torch.Tensor, Solution]:
@@ -82,7 +82,7 @@ def screened(model: LatentModel, image: torch.Tensor) -> tuple[torch.Tensor, Sol
     def upwards(start: torch.Tensor) -> torch.Tensor:
         return screen(noise_inversion.trajectory(model, start, steps=screen.steps, most=screen.points[-1]))
 
-    return recover_by(model, image, _ENCODER, upwards)
+    return recover_noise_by(model, image, _ENCODER, upwards)
 
 
 SCREENS: dict[str, Callable[[LatentModel, torch.Tensor], tuple[torch.Tensor, Solution]]] = {

@@ -1,4 +1,4 @@
-"""Take images back to their noise: decoder inversion, then noise inversion, as `InversionOptions` say."""
+"""Inversion: image -> latent -> noise estimate, by the methods that `InversionOptions` name."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class InversionOptions:
-    """How an image is taken back to its noise.
+    """Methods and settings of the inversion of an image.
 
     Attributes
     ----------
@@ -37,9 +37,10 @@ class InversionOptions:
     batch_size : int
         Images that go through the model together.
     precision : {"float32", "bfloat16", "float16"}
-        Of the autoencoder's passes in the decoder inversion; latents stay float32.
+        Precision of the autoencoder's passes in the decoder inversion; latents stay float32.
     profile : Profile, optional
-        The model's self-test that these settings come from (`of`): below its floor there is no 'no evidence'.
+        The model's self-test that these settings come from (`of`). An image that the model inverts worse than the
+        profile's floor is inconclusive, never 'no evidence'.
     """
 
     method: str = decoder_inversion.AUTO
@@ -52,7 +53,7 @@ class InversionOptions:
 
     @classmethod
     def of(cls, profile: Profile, *, batch_size: int = 16) -> InversionOptions:
-        """Pipeline with the settings that a model's self-test recommends."""
+        """Return the settings that a model's self-test recommends."""
         return cls(
             method=profile.inversion,
             noise_method=profile.noise_method,
@@ -83,7 +84,7 @@ def problem_of(model: LatentModel, image: torch.Tensor) -> decoder_inversion.Pro
 
 
 def recover_latent(model: LatentModel, image: torch.Tensor, inversion: InversionOptions) -> Solution:
-    """Undo the decoder, the first half of `recover_noise`: images (B, 3, H, W) -> their decoder inversion."""
+    """Invert the decoder, the first half of `recover_noise`: images (B, 3, H, W) -> their latents."""
     problem = decoder_inversion.in_precision(problem_of(model, image), inversion.precision)
     return decoder_inversion.invert(problem, inversion.method, inversion.settings)
 
@@ -91,13 +92,15 @@ def recover_latent(model: LatentModel, image: torch.Tensor, inversion: Inversion
 def recover_noise(
     model: LatentModel, image: torch.Tensor, inversion: InversionOptions | None = None
 ) -> tuple[torch.Tensor, Solution]:
-    """Take images back to their noise, as far as they show anything of it (`visible_area`).
+    """Return the noise estimate of images, from their visible area.
+
+    Occluded areas (`media.blank_areas.visible_area`) are filled before the inversion and masked after it.
 
     Parameters
     ----------
     model : LatentModel
     image : (B, 3, H, W) float32 in [-1, 1], of the model's size
-    inversion : Pipeline, optional
+    inversion : InversionOptions, optional
 
     Returns
     -------
@@ -106,47 +109,49 @@ def recover_noise(
         The decoder inversion's result.
     """
     inversion = inversion or InversionOptions()
-    upwards = partial(noise_inversion.invert, model, method=inversion.noise_method, steps=inversion.steps)
-    return recover_by(model, image, inversion, upwards)
+    invert_latent = partial(noise_inversion.invert, model, method=inversion.noise_method, steps=inversion.steps)
+    return recover_noise_by(model, image, inversion, invert_latent)
 
 
-def recover_by(
+def recover_noise_by(
     model: LatentModel,
     image: torch.Tensor,
     inversion: InversionOptions,
-    upwards: Callable[[torch.Tensor], torch.Tensor],
+    invert_latent: Callable[[torch.Tensor], torch.Tensor],
 ) -> tuple[torch.Tensor, Solution]:
-    """As `recover_noise`, with any way from latents to noise, both (B, C, h, w)."""
+    """Return what `recover_noise` does, by any noise inversion `invert_latent`: latents -> noise, both (B, C, h, w)."""
     import torch
 
     visible = visible_area(image)
     solution = recover_latent(model, filled(image, visible), inversion)
     with torch.inference_mode():
-        noise_hat = masked(upwards(solution.latent), visible)
+        noise_hat = masked(invert_latent(solution.latent), visible)
     return noise_hat, replace(solution, visible=tuple(visible.flatten(1).mean(dim=1).tolist()))
 
 
-def recover_both(
+def recover_with_naive(
     model: LatentModel, image: torch.Tensor, inversion: InversionOptions
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Noise_hat as `recover_noise` gives it, and the whole of what `naive` says, which published statistics take."""
-    whole: list[torch.Tensor] = []
+    """Return noise_hat as `recover_noise` does, and the unmasked noise_hat of `naive`, which published statistics need."""
+    unmasked: list[torch.Tensor] = []
 
-    def upwards(latent: torch.Tensor) -> torch.Tensor:
-        noise, raw = noise_inversion.with_naive(model, latent, inversion.noise_method, steps=inversion.steps)
-        whole.append(raw)
-        return noise
+    def invert_latent(latent: torch.Tensor) -> torch.Tensor:
+        noise_hat, naive_noise = noise_inversion.invert_with_naive(
+            model, latent, inversion.noise_method, steps=inversion.steps
+        )
+        unmasked.append(naive_noise)
+        return noise_hat
 
-    return recover_by(model, image, inversion, upwards)[0], whole[0]
+    return recover_noise_by(model, image, inversion, invert_latent)[0], unmasked[0]
 
 
 def images_at_a_time(model: LatentModel, inversion: InversionOptions) -> int:
-    """Say how many inputs go through a model at a time: videos one by one."""
+    """Return how many inputs go through a model at a time: one for videos, `batch_size` for images."""
     return 1 if makes_videos(model) else inversion.batch_size
 
 
 def recover_in_batches(model: LatentModel, inversion: InversionOptions, image: torch.Tensor) -> torch.Tensor:
-    """Take any number of images (n, 3, H, W), or videos, back to their noise, (n, C, h, w): `recover_noise` in parts."""
+    """Return the noise estimates (n, C, h, w) of any number of images (n, 3, H, W) or videos, batch by batch."""
     import torch
 
     parts = image.split(images_at_a_time(model, inversion))

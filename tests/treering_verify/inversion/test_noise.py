@@ -104,7 +104,7 @@ def test_no_steps_return_the_latent(method: str) -> None:
     assert not model.asked
 
 
-def test_exact_inversion_undoes_the_steps_that_generated() -> None:
+def test_exact_inversion_inverts_the_steps_of_generation() -> None:
     model, noise = GaussianModel(), white()
     for steps in (4, 10, 50):
         latent = denoise(model, noise, steps=steps, conditions=[None] * 2)
@@ -118,7 +118,7 @@ def test_exact_inversion_undoes_the_steps_that_generated() -> None:
         assert errors[-1] < 2e-3 < naively
 
 
-def test_exact_inversion_is_never_worse_than_naive_where_the_fixed_point_runs_away() -> None:
+def test_exact_inversion_is_never_worse_than_naive_where_the_fixed_point_diverges() -> None:
     class Steep(GaussianModel):
         """A network whose answer changes so fast with z that the plain fixed point diverges."""
 
@@ -188,7 +188,7 @@ def test_the_grid_is_the_models_own_however_it_is_spaced() -> None:
     torch.testing.assert_close(latent, noise * factor, rtol=1e-12, atol=1e-12)
     model.asked.clear()
     naive(model, latent, steps=5)
-    # Up: each step is told the index of its noisy end, and stands at the alpha of its clean end.
+    # Inversion: each step is given the index of its noisy end, and stands at the alpha of its clean end.
     assert [at.index for at in model.asked] == grid[::-1]
     assert [at.alpha for at in model.asked] == [float(ALPHAS[i]) for i in [0, *grid[:0:-1]]]
 
@@ -200,7 +200,7 @@ def test_inversion_knows_no_condition_unless_told() -> None:
     assert model.conditions == [[None, None], [None, None], ["lake", "night"]]
 
 
-def test_every_method_brings_back_the_noise_at_the_default_number_of_steps() -> None:
+def test_every_method_recovers_the_noise_at_the_default_number_of_steps() -> None:
     model, noise = GaussianModel(), white()
     latent = denoise(model, noise, steps=50, conditions=[None] * 2)
     for method in (METHODS[name] for name in ODE):

@@ -200,7 +200,7 @@ def judge(model: LatentModel, key: Key, latent: torch.Tensor) -> Judgement:
     found: list[list[tuple[KeyEvidence, ...]]] = [[], []]
     for part in latent.split(_BATCH):
         with torch.inference_mode():
-            for way, noise_hat in enumerate(noise_inversion.with_naive(model, part)):
+            for way, noise_hat in enumerate(noise_inversion.invert_with_naive(model, part)):
                 found[way] += evidence_of(noise_hat, [key])
     default, naive = ([e[0] for e in way] for way in found)
     return Judgement(

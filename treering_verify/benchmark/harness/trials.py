@@ -14,7 +14,7 @@ from treering_verify.detection.calibration.scores import PUBLISHED, score
 from treering_verify.detection.evidence import searched_evidence
 from treering_verify.detection.judge import DEFAULT_ALPHA
 from treering_verify.detection.verification import DEFAULT_SEARCH
-from treering_verify.inversion.recovery import InversionOptions, recover_both, recover_noise
+from treering_verify.inversion.recovery import InversionOptions, recover_noise, recover_with_naive
 from treering_verify.media.images import to_tensor
 from treering_verify.models import LatentModel
 from treering_verify.watermark.embedding import extract, features, key_evidence
@@ -55,7 +55,7 @@ def recover(
     pixels = torch.cat([to_tensor(image) for image in pictures])
     if not published:
         return Recovered(pixels, recover_noise(model, pixels, inversion)[0], None, inversion)
-    return Recovered(pixels, *recover_both(model, pixels, inversion), inversion)
+    return Recovered(pixels, *recover_with_naive(model, pixels, inversion), inversion)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,8 +1,12 @@
-"""Undo the decoder: find the latent z with D(z) = x, without a prompt and, but for two methods, without gradients.
+"""Decoder inversion: find the latent z with D(z) = x, without a prompt and mostly without gradients.
 
-Every method is a function `(problem, settings) -> Solution` in `METHODS`, with default settings in `DEFAULTS`. The start is
-z = E(x), E being the mode of the encoder's posterior. D(z) is never clamped inside the iteration. All run in one loop,
-`driver.solve`, whose safeguards no method can leave out.
+Every method is a function `(problem, settings) -> Solution` in `METHODS`, with default settings in `DEFAULTS`; `invert` runs
+one by name. The start is z = E(x), E being the mode of the encoder's posterior. D(z) is never clamped inside the iteration.
+
+`problem` holds what a method is given and `solution` what it returns. The iterative methods run in one loop, `loop.solve`,
+whose safeguards no method can leave out; `bootstrap_stopping` says how many of its steps to accept. `baselines` holds the
+published methods (encoder, gradient, forward step, inertial Krasnoselskii-Mann, Adam), `anderson`, `gauss_newton`, `learned`
+and `posterior_mode` one method each.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
-from treering_verify.inversion.decoder.anderson import anderson
+from treering_verify.inversion.decoder.anderson import anderson_acceleration
 from treering_verify.inversion.decoder.baselines import (
     adam,
     encoder,
@@ -20,10 +24,10 @@ from treering_verify.inversion.decoder.baselines import (
     inertial_km,
     scheduled_step,
 )
-from treering_verify.inversion.decoder.gauss_newton import gauss_newton
-from treering_verify.inversion.decoder.learned import learned
+from treering_verify.inversion.decoder.gauss_newton import gauss_newton_steps
+from treering_verify.inversion.decoder.learned import learned_steps
 from treering_verify.inversion.decoder.loop import relative_residual
-from treering_verify.inversion.decoder.posterior_mode import posterior_mode
+from treering_verify.inversion.decoder.posterior_mode import descend_to_posterior_mode
 from treering_verify.inversion.decoder.problem import PRECISIONS, Problem, Settings, in_precision
 from treering_verify.inversion.decoder.solution import Solution
 from treering_verify.models.precision import ieee
@@ -50,18 +54,18 @@ METHODS: dict[str, Callable[[Problem, Settings], Solution]] = {
     "forward-step": forward_step,
     "inertial-km": inertial_km,
     "adam": adam,
-    "anderson": anderson,
-    "gauss-newton": gauss_newton,
-    "learned": learned,
-    "posterior-mode": posterior_mode,
+    "anderson": anderson_acceleration,
+    "gauss-newton": gauss_newton_steps,
+    "learned": learned_steps,
+    "posterior-mode": descend_to_posterior_mode,
 }
 REFINED = ("learned", "posterior-mode")
-"""Methods that ask the model's refiner, and are refused where it has none."""
-AUTO = "auto"  # learned steps where the model brings a refiner, forward steps elsewhere
+"""Methods that use the model's refiner, and are refused where it has none."""
+AUTO = "auto"  # learned steps where the model has a refiner, forward steps elsewhere
 
 
 def unstopped(settings: Settings) -> Settings:
-    """Return the same settings without the stops that the published methods do not have; the budget remains."""
+    """Return the settings without the stops that the published methods lack; the budget of iterations remains."""
     return replace(settings, tolerance=0.0, divergence=math.inf, stagnation=-math.inf, early_stopping=False)
 
 
@@ -81,10 +85,10 @@ DEFAULTS: dict[str, Settings] = {
 
 
 def default_method(*, refined: bool) -> str:
-    """Name of the method that `auto` stands for, by whether the model has a refiner.
+    """Return the name of the method that "auto" stands for, by whether the model has a refiner.
 
-    Two learned steps take less time than three rehearsed forward steps and have the lower error under every attack measured
-    (docs/findings.md).
+    Two learned steps take less time than three forward steps with early stopping, and have the lower error under every
+    attack measured (docs/findings.md).
     """
     return "learned" if refined else "forward-step"
 

@@ -1,4 +1,4 @@
-"""The published methods: the encoder, the gradient baseline, and the gradient-free family of Hong et al. 2024.
+"""The published methods: the encoder, gradient descent, and the gradient-free methods of Hong et al. 2024.
 
 The gradient-free ones solve E(D(z)) = E(x) (NeurIPS 2024, arXiv 2409.18442) from the residual r(z) = E(D(z)) - E(x),
 which is not a gradient of anything.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from treering_verify.inversion.decoder.loop import Point, encode, solve
+from treering_verify.inversion.decoder.loop import Evaluation, encode, solve
 from treering_verify.inversion.decoder.problem import Problem, Settings, norm
 from treering_verify.inversion.decoder.solution import Solution
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def encoder(problem: Problem, settings: Settings) -> Solution:
-    """Baseline: z = E(x), one encoder pass. Fails by as much as E is not the inverse of D."""
+    """Return z = E(x), the baseline of one encoder pass. Its error is what E lacks of being the inverse of D."""
     import torch
 
     start = encode(problem)
@@ -34,63 +34,72 @@ def encoder(problem: Problem, settings: Settings) -> Solution:
 
 
 def forward_step(problem: Problem, settings: Settings) -> Solution:
-    """Forward step: z <- z - rho r(z) (Hong et al. 2024, eq. 4). One decoder and one encoder pass a step.
+    """Solve E(D(z)) = E(x) by the forward step method: z <- z - rho r(z) (Hong et al. 2024, eq. 4).
 
-    Converges for 0 < rho < 2 beta where r is beta-cocoercive (their theorem 1); elsewhere the safeguards end it. Fails where
-    E(D(.)) is far from the identity: the residual then falls for a few steps while the error grows.
+    rho is `step`. Converges for 0 < rho < 2 beta where r is beta-cocoercive (their theorem 1); elsewhere the loop's
+    safeguards end it. Fails where E(D(.)) is far from the identity: the residual then falls for a few steps while the error
+    grows. One decoder and one encoder pass a step.
     """
+    rho = settings.step
 
     def propose(k: int, z: torch.Tensor, r: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
-        return z - settings.step * r, ()
+        # Hong et al. 2024, eq. 4: z_{k+1} = z_k - rho (E(D(z_k)) - E(x))
+        return z - rho * r, ()
 
     return solve(problem, settings, propose)
 
 
 def inertial_km(problem: Problem, settings: Settings) -> Solution:
-    """Inertial Krasnoselskii-Mann: y = z + alpha (z - z_previous); z <- y - rho r(y) (Hong et al. 2024, eq. 5).
+    """Solve E(D(z)) = E(x) by inertial Krasnoselskii-Mann iterations (Hong et al. 2024, eq. 5).
 
-    One decoder and one encoder pass a step. The evaluated, and returned, points are the extrapolated y. Converges under
-    lambda (1 - alpha + 2 alpha^2) < (1 - alpha)^2 (their theorem 2); fails as forward-step does, sooner for large alpha.
+    y_k = z_k + alpha (z_k - z_{k-1}) and z_{k+1} = y_k - rho r(y_k), where rho = 2 lambda beta is `step` and alpha is
+    `momentum`. The evaluated, and returned, points are the extrapolated y_k. Converges under
+    lambda (1 - alpha + 2 alpha^2) < (1 - alpha)^2 (their theorem 2). Fails as forward-step does, earlier for large alpha.
+    One decoder and one encoder pass a step.
     """
+    rho, alpha = settings.step, settings.momentum
 
     def propose(k: int, y: torch.Tensor, r: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
-        (previous,) = state
-        z = y - settings.step * r
-        return z + settings.momentum * (z - previous), (z,)
+        (z_previous,) = state
+        # Hong et al. 2024, eq. 5, from y_k on: z_{k+1} = y_k - rho r(y_k)
+        z = y - rho * r
+        # y_{k+1} = z_{k+1} + alpha (z_{k+1} - z_k)
+        return z + alpha * (z - z_previous), (z,)
 
     return solve(problem, settings, propose, lambda z: (z.clone(),))
 
 
 def adam(problem: Problem, settings: Settings) -> Solution:
-    """Adam on r(z) as if it were a gradient, betas (0.9, 0.999) (Hong et al. 2024, sec. 3.4).
+    """Solve E(D(z)) = E(x) by Adam with r(z) in the place of a gradient (Hong et al. 2024, sec. 3.4).
 
-    One decoder and one encoder pass a step. The step's length does not depend on the residual's, so a peak that suits one
-    latent is wrong for another (measured: the published 0.01 is, for ours).
+    The step's length does not depend on the residual's, so a peak that suits the latents of one model is wrong for
+    another's (measured: the published 0.01 is wrong for the embedded model). One decoder and one encoder pass a step.
     """
     return solve(problem, settings, _adam_rule(settings), _adam_state)
 
 
 def gradient(problem: Problem, settings: Settings) -> Solution:
-    """Baseline: Adam on |D(z) - x|^2 through autograd, weights frozen and nothing copied, so that it is fair.
+    """Minimise |D(z) - x|^2 by Adam through autograd: the gradient-based baseline.
 
-    One decoder pass forward and backward a step (about three passes' time), and the memory of all activations in between.
+    It is a fair one: the weights are frozen, and nothing is copied. One decoder pass forward and backward a step (about
+    three passes' time), and the memory of all activations in between.
     """
     return solve(problem, settings, _adam_rule(settings), _adam_state, evaluate=by_gradient, in_pixels=True)
 
 
-def by_gradient(problem: Problem, z: torch.Tensor, image: torch.Tensor, target: torch.Tensor) -> Point:
-    """Gradient of |D(z) - x|^2 in z, and |D(z) - x|."""
+def by_gradient(problem: Problem, z: torch.Tensor, image: torch.Tensor, target: torch.Tensor) -> Evaluation:
+    """Evaluate the gradient of |D(z) - x|^2 in z, and |D(z) - x|."""
     import torch
 
     with torch.enable_grad():
         z = z.detach().clone().requires_grad_(True)
         error = problem.decode(z) - image
         (grad,) = torch.autograd.grad(error.pow(2).sum(), z)
-    return Point(grad, norm(error.detach()))
+    return Evaluation(grad, norm(error.detach()))
 
 
 def scheduled_step(iteration: int, iterations: int, peak: float) -> float:
-    """Step length: 10 % linear warm-up, then cosine over min(iterations, 100), constant after 80 % of it."""
+    """Return a step length: 10 % linear warm-up, then cosine over min(iterations, 100), constant after 80 % of it."""
     length = min(iterations, 100)
     warmup = max(1, length // 10)
     if iteration < warmup:
@@ -104,11 +113,18 @@ def _adam_state(z: torch.Tensor) -> State:
 
 
 def _adam_rule(settings: Settings) -> Propose:
+    """Return Adam's update by a gradient, or by what stands in its place; betas (0.9, 0.999)."""
+
     def propose(k: int, z: torch.Tensor, r: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
-        first = 0.9 * state[0] + 0.1 * r
-        second = 0.999 * state[1] + 0.001 * r * r
+        m, v = state
+        # Kingma and Ba, ICLR 2015, alg. 1, with g = r: m <- beta_1 m + (1 - beta_1) g; v <- beta_2 v + (1 - beta_2) g^2
+        m = 0.9 * m + 0.1 * r
+        v = 0.999 * v + 0.001 * r * r
+        # m_hat = m / (1 - beta_1^t); v_hat = v / (1 - beta_2^t); t = k + 1
+        m_hat = m / (1 - 0.9 ** (k + 1))
+        v_hat = v / (1 - 0.999 ** (k + 1))
+        # z <- z - step m_hat / (sqrt(v_hat) + epsilon)
         step = scheduled_step(k, settings.iterations, settings.step) if settings.scheduled else settings.step
-        direction = (first / (1 - 0.9 ** (k + 1))) / ((second / (1 - 0.999 ** (k + 1))).sqrt() + 1e-8)
-        return z - step * direction, (first, second)
+        return z - step * (m_hat / (v_hat.sqrt() + 1e-8)), (m, v)
 
     return propose

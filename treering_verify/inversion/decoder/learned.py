@@ -1,4 +1,4 @@
-"""A few steps of a network that was trained to undo one decoder, from the residual and the misfit."""
+"""A few steps of a network that was trained to invert one decoder, from the residual and the misfit."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from treering_verify.inversion.decoder.solution import Solution
 _WORST = 4.0  # `python -m treering_verify.training.landscape.measure --learned-steps`: "residual of the true latent"
 
 
-def learned(problem: Problem, settings: Settings) -> Solution:
-    """Learned steps: z <- z + N(E(x), z, r(z), x, D(z)), N being the model's refiner, trained to give E[z_0 | x] - z.
+def learned_steps(problem: Problem, settings: Settings) -> Solution:
+    """Invert the decoder by steps of the model's refiner N: z <- z + N(E(x), z, r(z), x, D(z)).
 
-    Cost: one decoder, one encoder and one (small) refiner pass a step, one of the diffusion network for each noise
-    level that the refiner looks at, and one evaluation more, which reports the residual and guards: an item keeps its
-    last point whose residual is finite and at most four times the start's; where that is the start itself it "diverged".
-    The residual may grow below that, and does where an image was attacked: the equation E(D(z)) = E(x) then asks for the
-    attack too (docs/findings.md). Needs a model that has a refiner. Fails under attacks that its training did not
-    see. On images that are not the model's its answer means nothing, but the p-value stays exact, as it looks at the
-    image only.
+    N was trained to return E[z_0 | x] - z. Cost: one decoder, one encoder and one (small) refiner pass a step, one of the
+    diffusion network for each noise level that the refiner asks for, and one evaluation more, which reports the residual and
+    is the safeguard: an item ends at its last point whose residual is finite and at most four times the start's; where that
+    is the start itself it "diverged". The residual may grow below that bound, and does where an image was attacked: solving
+    E(D(z)) = E(x) then fits the attack too (docs/findings.md). Needs a model that has a refiner. Fails under attacks that
+    its training lacked. On images of other models its latent means nothing, but the p-value stays exact, because the
+    latent depends on the image alone.
 
     Raises
     ------
@@ -29,7 +29,7 @@ def learned(problem: Problem, settings: Settings) -> Solution:
     import torch
 
     if problem.refine is None:
-        raise UsageError("this model has no refiner: choose another inversion, or train one (models/landscape)")
+        raise UsageError("this model has no refiner: choose another decoder inversion, such as forward-step")
     start = encode(problem)
     scale = norm(start).clamp_min(1e-12)
     z, points, trace = start, [], []
@@ -39,14 +39,14 @@ def learned(problem: Problem, settings: Settings) -> Solution:
             if problem.watch:
                 problem.watch(k, rows, z)
             output = problem.decode(z)
-            residual = problem.encode(output) - start
+            residual = problem.encode(output) - start  # r(z_k) = E(D(z_k)) - E(x)
             points.append(z)
             trace.append(norm(residual) / scale)
             if k < settings.iterations:
                 z = z + problem.refine(start, z, residual, problem.image, output)
     residuals = torch.stack(trace)
-    sound = residuals <= _WORST * residuals[0]  # False for NaN
-    steps = torch.where(sound, torch.arange(len(points), device=rows.device)[:, None], 0).max(dim=0).values
+    acceptable = residuals <= _WORST * residuals[0]  # False for NaN
+    steps = torch.where(acceptable, torch.arange(len(points), device=rows.device)[:, None], 0).max(dim=0).values
     return Solution(
         latent=torch.stack(points)[steps, rows],
         residual=residuals[steps, rows],

@@ -1,9 +1,9 @@
-"""The loop that every iterative method runs in; it does for all of them what must never be left out.
+"""The loop that every iterative method runs in, with the safeguards that no method may leave out.
 
 * Each item stops by itself, and leaves the batch then.
 * The iterate that is returned is the best evaluated one, so no residual is ever worse than the start's.
-* How many steps are good is rehearsed where the truth is known, if settings say so (`rehearsal`): what is beyond that has
-  fitted the attack to the latent and is taken back.
+* If the settings ask for it, early stopping by parametric bootstrap (`bootstrap_stopping`) discards the steps that fitted
+  the attack.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from treering_verify.inversion.decoder.bootstrap_stopping import stopped_early
+from treering_verify.inversion.decoder.bootstrap_stopping import stop_early
 from treering_verify.inversion.decoder.problem import Problem, Settings, norm
 from treering_verify.inversion.decoder.solution import Solution
 
@@ -24,29 +24,29 @@ if TYPE_CHECKING:
     Propose = Callable[[int, torch.Tensor, torch.Tensor, State], tuple[torch.Tensor, State]]
 
 
-_PLAIN_STEPS = 3
+_FORWARD_STEPS = 3
 
 
-class Point(NamedTuple):
-    """What is known of a batch of latents once they were evaluated.
+class Evaluation(NamedTuple):
+    """What an evaluation says of a batch of latents.
 
     Attributes
     ----------
     signal : tensor
         What the method steps by: the residual r(z), a gradient, or the error in pixels; batch first.
     size : (b,)
-        Norm that the method brings down; the driver keeps the iterate where it is smallest.
+        Norm that the method brings down; the loop returns the iterate where it is smallest.
     """
 
     signal: torch.Tensor
     size: torch.Tensor
 
 
-Evaluate = Callable[["Problem", "torch.Tensor", "torch.Tensor", "torch.Tensor"], Point]
+Evaluate = Callable[["Problem", "torch.Tensor", "torch.Tensor", "torch.Tensor"], Evaluation]
 
 
 def encode(problem: Problem) -> torch.Tensor:
-    """E(x), as a tensor that may take part in autograd."""
+    """Return E(x), as a tensor that may take part in autograd."""
     import torch
 
     with torch.inference_mode():
@@ -54,17 +54,17 @@ def encode(problem: Problem) -> torch.Tensor:
     return start.clone()
 
 
-def by_residual(problem: Problem, z: torch.Tensor, image: torch.Tensor, target: torch.Tensor) -> Point:
-    """r(z) = E(D(z)) - E(x), with one pass of each network and no gradient."""
+def by_residual(problem: Problem, z: torch.Tensor, image: torch.Tensor, target: torch.Tensor) -> Evaluation:
+    """Evaluate r(z) = E(D(z)) - E(x) and its norm, with one pass of each network and no gradient."""
     import torch
 
     with torch.inference_mode():
         residual = problem.encode(problem.decode(z)) - target
-        return Point(residual, norm(residual))
+        return Evaluation(residual, norm(residual))
 
 
 def relative_residual(problem: Problem, z: torch.Tensor) -> torch.Tensor:
-    """|E(D(z)) - E(x)| / |E(x)| of latents (B, C, h, w): (B,)."""
+    """Return |E(D(z)) - E(x)| / |E(x)| of latents (B, C, h, w): (B,)."""
     target = encode(problem)
     return by_residual(problem, z, problem.image, target).size / norm(target).clamp_min(1e-12)
 
@@ -79,22 +79,40 @@ def solve(
     in_pixels: bool = False,
     start: torch.Tensor | None = None,
 ) -> Solution:
-    """Iterate `propose` per item from `start`, E(x) when left out, evaluating each point, with the safeguards above.
+    """Iterate a method's rule `propose` for each item, evaluate each point, and return the best one.
 
-    `in_pixels` says that `evaluate` measures in pixels, so that sizes are relative to |x| and not to |E(x)|.
+    Parameters
+    ----------
+    problem : Problem
+    settings : Settings
+        Budget, stops, and whether early stopping by parametric bootstrap discards steps.
+    propose : callable
+        (k, z_k, signal of z_k, state) -> (z_{k+1}, state), for the items that are still iterated.
+    initial_state : callable
+        What the rule remembers, from the first point; each tensor has the batch as its first axis.
+    evaluate : callable
+        (problem, z, x, E(x)) -> Evaluation.
+    in_pixels : bool
+        `evaluate` measures in pixels: sizes are relative to |x| then, and to |E(x)| otherwise.
+    start : (B, C, h, w), optional
+        First point; E(x) when left out.
+
+    Returns
+    -------
+    Solution
     """
     import torch
 
     if settings.early_stopping:
-        free = replace(settings, early_stopping=False)
-        return stopped_early(
+        whole = replace(settings, early_stopping=False)
+        return stop_early(
             problem,
             lambda posed: solve(
-                posed, free, propose, initial_state, evaluate=evaluate, in_pixels=in_pixels, start=start
+                posed, whole, propose, initial_state, evaluate=evaluate, in_pixels=in_pixels, start=start
             ),
-            plain_steps if in_pixels else None,
+            take_forward_steps if in_pixels else None,
         )
-    target = encode(problem)
+    target = encode(problem)  # E(x)
     with torch.no_grad():
         point = target if start is None else start
         count = len(point)
@@ -103,26 +121,33 @@ def solve(
         best_step = torch.zeros(count, dtype=torch.long, device=point.device)
         trace = scale.new_full((settings.iterations + 1, count), math.nan)
         status = ["budget"] * count
-        rows, state = torch.arange(count, device=point.device), initial_state(point)
+        rows = torch.arange(count, device=point.device)  # items that are still iterated; `point` and `state` hold these
+        state = initial_state(point)
         for k in range(settings.iterations + 1):
             if problem.watch:
                 problem.watch(k, rows, point)
+            # r(z_k) = E(D(z_k)) - E(x), or what the method steps by in its place, and the norm that is to fall
             signal, size = evaluate(problem, point, problem.image[rows], target[rows])
             residual = size / scale[rows]
             trace[k, rows] = residual
-            stop = _stops(k, settings, residual, best_residual[rows])
-            sound = torch.tensor([s != "diverged" for s in stop], device=point.device)
-            better = (residual < best_residual[rows]) & sound
-            best[rows[better]], best_residual[rows[better]] = point[better].clone(), residual[better]
-            best_step[rows[better]] = k
-            for row, reason in zip(rows.tolist(), stop, strict=True):
-                if reason:
+
+            reasons = _reasons_to_stop(k, settings, residual, best_residual[rows])
+            sound = torch.tensor([reason != "diverged" for reason in reasons], device=point.device)
+            improved = (residual < best_residual[rows]) & sound
+            improved_rows = rows[improved]
+            best[improved_rows] = point[improved].clone()
+            best_residual[improved_rows] = residual[improved]
+            best_step[improved_rows] = k
+            for row, reason in zip(rows.tolist(), reasons, strict=True):
+                if reason:  # an item that diverged after a better point than the start ends at that point
                     status[row] = reason if reason != "diverged" or best_step[row] == 0 else "stagnated"
-            going = torch.tensor([not s for s in stop], device=point.device)
-            if k == settings.iterations or not bool(going.any()):
+
+            going_on = torch.tensor([not reason for reason in reasons], device=point.device)
+            if k == settings.iterations or not bool(going_on.any()):
                 break
+            # z_{k+1} from z_k and r(z_k): the method's own rule
             point, state = propose(k, point, signal, state)
-            point, state, rows = point[going], tuple(s[going] for s in state), rows[going]
+            point, state, rows = point[going_on], tuple(part[going_on] for part in state), rows[going_on]
     return Solution(best, best_residual, trace[: k + 1], best_step, tuple(status))
 
 
@@ -130,11 +155,11 @@ def solve_some(
     problem: Problem,
     rows: torch.Tensor,
     start: Solution,
-    go_on: Callable[[Problem], Solution],
+    solve_part: Callable[[Problem], Solution],
 ) -> Solution:
-    """Go on from where `start` ended with the images `rows` (b,) only; the other items stay there, with its status.
+    """Go on from the solution `start` with the images `rows` (b,) only; the other items end there, with its status.
 
-    `go_on` solves the part of the problem that holds these images. Every item counts its steps from here.
+    `solve_part` solves the part of the problem that holds these images. Every item counts its steps from here.
     """
     import torch
 
@@ -145,11 +170,11 @@ def solve_some(
     trace = residual[None].clone()
     if len(rows):
 
-        def watch(k: int, going: torch.Tensor, points: torch.Tensor) -> None:
+        def watch(k: int, part_rows: torch.Tensor, points: torch.Tensor) -> None:
             if problem.watch and k:
-                problem.watch(k, rows[going], points)
+                problem.watch(k, rows[part_rows], points)
 
-        found = go_on(replace(problem, image=problem.image[rows], watch=watch))
+        found = solve_part(replace(problem, image=problem.image[rows], watch=watch))
         trace = residual.new_full((len(found.trace), len(residual)), math.nan)
         trace[0], trace[:, rows] = residual, found.trace
         latent[rows], residual[rows], steps[rows] = found.latent, found.residual, found.iterations
@@ -158,13 +183,13 @@ def solve_some(
     return Solution(latent, residual, trace, steps, tuple(status))
 
 
-def plain_steps(problem: Problem) -> Solution:
-    """Forward steps of length 1, unrehearsed: what they leave of an image, no method has fitted by its pixels."""
-    return solve(problem, Settings(iterations=_PLAIN_STEPS, step=1.0), lambda k, z, r, state: (z - r, ()))
+def take_forward_steps(problem: Problem) -> Solution:
+    """Take three forward steps of length 1 without early stopping: no method has fitted pixels in what they leave."""
+    return solve(problem, Settings(iterations=_FORWARD_STEPS, step=1.0), lambda k, z, r, state: (z - r, ()))
 
 
-def _stops(k: int, settings: Settings, residual: torch.Tensor, best: torch.Tensor) -> list[str]:
-    """Why each item stops at this point, or "" to go on."""
+def _reasons_to_stop(k: int, settings: Settings, residual: torch.Tensor, best: torch.Tensor) -> list[str]:
+    """Return why each item stops at this point, or "" where it goes on."""
     reasons = []
     for r, b in zip(residual.tolist(), best.tolist(), strict=True):
         if not math.isfinite(r) or (k > 0 and r > settings.divergence * b):

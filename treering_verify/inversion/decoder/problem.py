@@ -24,8 +24,8 @@ class Settings:
     iterations : int
         Most steps to take.
     step : float
-        forward-step: rho in z - rho r(z); inertial-km: rho = 2 lambda beta; adam, gradient, posterior-mode: the peak step;
-        gauss-newton: the expected error of its centre per latent number.
+        forward-step, anderson: rho in z - rho r(z); inertial-km: rho = 2 lambda beta; adam, gradient, posterior-mode: the
+        peak step; gauss-newton: the expected error of its centre per latent number.
     momentum : float
         inertial-km: alpha.
     memory : int
@@ -33,16 +33,16 @@ class Settings:
     inner : int
         gauss-newton: conjugate-gradient steps per linear problem.
     scheduled : bool
-        adam and gradient: warm-up and cosine (True), or a fixed step (False). posterior-mode knows its own schedule only.
+        adam and gradient: warm-up and cosine (True), or a fixed step (False). posterior-mode has a schedule of its own.
     tolerance : float
         Stop when the relative residual is below it.
     divergence : float
         Stop when the residual is more than this many times the best one so far; what is not finite always stops.
     stagnation : float
         Stop when the residual fell by less than this share in a step.
-    rehearse : bool
-        forward-step, inertial-km, anderson, adam, gradient, gauss-newton: walk once more where the truth is known, and keep
-        as many steps as were good there (`rehearsal`); twice the time. The published methods do not (`unstopped`).
+    early_stopping : bool
+        forward-step, inertial-km, anderson, adam, gradient, gauss-newton: early stopping by parametric bootstrap
+        (`bootstrap_stopping`), at twice the time. The published methods have none (`unstopped`).
     """
 
     iterations: int
@@ -59,7 +59,7 @@ class Settings:
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """A batch of images to be taken back to their latents.
+    """A batch of images whose latents are sought, and the autoencoder.
 
     Attributes
     ----------
@@ -81,7 +81,7 @@ class Problem:
 
 
 def norm(x: torch.Tensor) -> torch.Tensor:
-    """Euclidean norm of each item, (B, ...) -> (B,)."""
+    """Return the Euclidean norm of each item, (B, ...) -> (B,)."""
     return x.flatten(1).norm(dim=1)
 
 
@@ -91,9 +91,9 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 def in_precision(problem: Problem, precision: str) -> Problem:
     """Pose the same problem with the networks' passes in another precision; latents and residuals stay float32.
 
-    Sixteen bits round each pass (bfloat16 to about 3 digits), so the residual has a floor, which the stops for stagnation
-    find; they never add up in z, which is accumulated in float32 (Hong et al. 2024 do the same). A pass that overflows (the
-    float16 autoencoder of SDXL does) is run again in float32.
+    A 16-bit pass is rounded (bfloat16 to about 3 digits), so the residual has a floor, where the stop for stagnation ends
+    the iteration. Rounding errors never add up in z, which is accumulated in float32 (Hong et al. 2024 do the same). A pass
+    that overflows (the float16 autoencoder of SDXL does) is run again in float32.
 
     Parameters
     ----------

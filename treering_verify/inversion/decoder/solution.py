@@ -1,4 +1,4 @@
-"""What a decoder inversion returns: the value, its residual, and how it ended."""
+"""What a decoder inversion returns: latents, their residuals, and how the iteration of each item ended."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class Solution:
     residual : (B,) float
         Its relative residual; never larger than the start's, or, after learned steps, than four times that.
     trace : (iterations + 1, B) float
-        Relative residual of every evaluated point; NaN once an item has stopped.
+        Relative residual of every evaluated point; NaN after an item has stopped.
     iterations : (B,) int
         Steps that led to the returned iterate.
     status : tuple of str
-        Per item: "tolerance", "stagnated", "refined" (by learned steps), "overfit" (further steps would have
-        fitted the attack), "budget" or "diverged" (nothing better than the start was found).
-    shown : tuple of float
-        Share of each image that shows anything (`visible_area`); empty where nobody looked.
+        Per item: "tolerance", "stagnated", "refined" (by learned steps), "overfit" (early stopping discarded steps,
+        which fitted the attack), "budget" or "diverged" (nothing better than the start was found).
+    visible : tuple of float
+        Share of each image that is visible area (`media.blank_areas.visible_area`); empty where it was not measured.
     """
 
     latent: torch.Tensor

@@ -164,13 +164,13 @@ def test_a_model_gets_at_most_the_budget_of_pictures_again(tiny_model: LatentMod
     from treering_verify.inversion import recovery
 
     seen: list[int] = []
-    plain = recovery.recover_by
+    plain = recovery.recover_noise_by
 
     def counted(model: LatentModel, image: torch.Tensor, *settings: object) -> object:
         seen.append(len(image))
         return plain(model, image, *settings)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(recovery, "recover_by", counted)  # type: ignore[attr-defined]
+    monkeypatch.setattr(recovery, "recover_noise_by", counted)  # type: ignore[attr-defined]
     key = tv.Key.generate(SHAPE, seed=1)
     pictures = [open_image(SAMPLES / "photograph.png")] * 3
     inversion = tv.InversionOptions(method="encoder", steps=1, batch_size=2)

@@ -1,4 +1,4 @@
-"""The loop that all iterative methods run in: best iterate, stops of each item, the rehearsal."""
+"""The loop that all iterative methods run in: best iterate, stops of each item, early stopping."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from helpers.linear_maps import ITERATIVE, Attacked, Linear, linear, start_residual, tuned
 
 from treering_verify.inversion.decoder import DEFAULTS, Problem, invert, unstopped
-from treering_verify.inversion.decoder.bootstrap_stopping import _kept
+from treering_verify.inversion.decoder.bootstrap_stopping import _accepted_steps
 
 
 @pytest.mark.parametrize("method", ITERATIVE)
@@ -97,7 +97,7 @@ def test_tolerance_and_stagnation_end_the_iteration() -> None:
 
 
 @pytest.mark.parametrize("method", ITERATIVE)
-def test_a_rehearsal_keeps_the_attack_out_of_the_latent_and_lets_clean_images_through(method: str) -> None:
+def test_early_stopping_keeps_the_attack_out_of_the_latent_and_lets_clean_images_through(method: str) -> None:
     iterations = 25 if method in ("forward-step", "inertial-km", "anderson") else 60
     free = tuned(method, iterations, **({"step": 1.0} if iterations == 25 else {}))
     settings = replace(free, early_stopping=True)
@@ -117,12 +117,12 @@ def test_a_rehearsal_keeps_the_attack_out_of_the_latent_and_lets_clean_images_th
                 assert (case.error(whole) > 1.2 * encoder).all()  # ... and the latent is worse
 
 
-def test_methods_rehearse_by_default_and_not_when_compared() -> None:
+def test_early_stopping_is_on_by_default_and_off_in_comparisons() -> None:
     for method in (*ITERATIVE, "gauss-newton"):
         assert DEFAULTS[method].early_stopping and not unstopped(DEFAULTS[method]).early_stopping
 
 
-def test_steps_that_are_taken_back_are_shown_in_the_trace_and_not_returned() -> None:
+def test_steps_that_early_stopping_discards_are_in_the_trace_and_not_returned() -> None:
     case = Attacked(4.0)
     result = case.solve("forward-step", tuned("forward-step", 25, step=1.0, early_stopping=True))
     assert (result.iterations < result.trace.isfinite().sum(dim=0) - 1).all()
@@ -130,13 +130,13 @@ def test_steps_that_are_taken_back_are_shown_in_the_trace_and_not_returned() -> 
         assert result.trace[result.iterations[i], i] == result.residual[i]
 
 
-def test_a_rehearsal_is_the_same_walk_on_the_starts_own_picture_with_the_mirrored_misfit() -> None:
+def test_the_bootstrap_image_is_the_starts_own_image_with_the_mirrored_misfit() -> None:
     case = Attacked(0.5, batch=2)
     encode, decode = linear(case.encoder, (3, 4, 4)), linear(case.decoder)
-    seen: list[torch.Tensor] = []
+    encoded: list[torch.Tensor] = []
 
     def watching(image: torch.Tensor) -> torch.Tensor:
-        seen.append(image)
+        encoded.append(image)
         return encode(image)
 
     settings = tuned("forward-step", 3, step=1.0, early_stopping=True)
@@ -145,16 +145,16 @@ def test_a_rehearsal_is_the_same_walk_on_the_starts_own_picture_with_the_mirrore
     path = invert(Problem(case.image, encode, decode), "forward-step", replace(settings, early_stopping=False))
     closest = min((decode(z) for z in [start, path.latent]), key=lambda y: float((y - case.image).norm()))
     posed = decode(start) + (case.image - closest).flip(-1)
-    torch.testing.assert_close(seen[5], posed)  # after E(x) and four evaluated points
+    torch.testing.assert_close(encoded[5], posed)  # after E(x) and four evaluated points
 
 
-def test_a_method_that_fits_pixels_rehearses_with_what_forward_steps_leave() -> None:
+def test_a_method_that_fits_pixels_takes_its_bootstrap_image_from_forward_steps() -> None:
     case = Attacked(2.0, batch=2)
     encode, decode = linear(case.encoder, (3, 4, 4)), linear(case.decoder)
-    seen: list[torch.Tensor] = []
+    encoded: list[torch.Tensor] = []
 
     def watching(image: torch.Tensor) -> torch.Tensor:
-        seen.append(image.detach())
+        encoded.append(image.detach())
         return encode(image)
 
     settings = tuned("gradient", 40, early_stopping=True)
@@ -165,17 +165,17 @@ def test_a_method_that_fits_pixels_rehearses_with_what_forward_steps_leave() -> 
     left = torch.stack([case.image - decode(z) for z in points])
     nearest = left.flatten(2).norm(dim=2).argmin(dim=0)
     misfit = left[nearest, torch.arange(2)]
-    torch.testing.assert_close(seen[-1], decode(encode(case.image)) + misfit.flip(-1))
+    torch.testing.assert_close(encoded[-1], decode(encode(case.image)) + misfit.flip(-1))
 
 
-def test_what_is_kept_is_the_last_step_that_has_half_of_the_best_rehearsed_gain() -> None:
+def test_the_last_step_with_half_of_the_best_bootstrap_gain_is_accepted() -> None:
     gains = torch.tensor(
         [[0.0, 0.0, 0.0, 0.0], [2.0, 0.9, 1.1, math.nan], [4.0, 0.3, -1.0, 3.0], [2.1, 0.2, -3.0, 1.0]]
     )
     allowed = torch.ones_like(gains, dtype=torch.bool)
-    assert _kept(gains, allowed).tolist() == [3, 0, 1, 2]
+    assert _accepted_steps(gains, allowed).tolist() == [3, 0, 1, 2]
     allowed[3, 0] = False  # its residual is above the start's
-    assert _kept(gains, allowed)[0] == 2
+    assert _accepted_steps(gains, allowed)[0] == 2
 
 
 def test_published_runs_go_through_a_residual_that_grows_on_the_way() -> None:

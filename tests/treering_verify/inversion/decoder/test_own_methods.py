@@ -41,11 +41,11 @@ def test_anderson_solves_a_problem_of_few_dimensions_in_as_many_steps() -> None:
     assert (free.trace[4] > 1e-2 * free.trace[0]).all()
 
 
-def test_anderson_throws_its_history_away_when_the_residual_grows() -> None:
+def test_anderson_discards_its_history_when_the_residual_grows() -> None:
     calls: list[torch.Tensor] = []
 
     def encode(image: torch.Tensor) -> torch.Tensor:
-        # The third residual is made larger than the second (0 would be right), but not so that the driver gives up.
+        # The third residual is made larger than the second (0 would be right), but not so that the loop gives up.
         return image * (0.48 if len(calls) == 3 else 0.6)
 
     def decode(z: torch.Tensor) -> torch.Tensor:
@@ -100,24 +100,24 @@ def test_gauss_newton_is_held_by_its_start_when_the_image_is_disturbed() -> None
     assert moved[1] < 0.2 * moved[0]
 
 
-def test_gauss_newton_leaves_images_alone_of_which_rehearsed_forward_steps_kept_none() -> None:
+def test_gauss_newton_leaves_images_alone_of_which_early_stopping_accepts_no_forward_step() -> None:
     attacked, clean = Attacked(4.0, batch=2), Attacked(0.0, batch=2)
     image = torch.stack([attacked.image[0], clean.image[1]])
     problem = Problem(image, linear(clean.encoder, (3, 4, 4)), linear(clean.decoder))
     settings = Settings(iterations=2, step=0.1, inner=20, early_stopping=True)
-    seen: list[tuple[int, list[int]]] = []
+    watched: list[tuple[int, list[int]]] = []
     result = invert(
-        replace(problem, watch=lambda k, rows, z: seen.append((k, rows.tolist()))), "gauss-newton", settings
+        replace(problem, watch=lambda k, rows, z: watched.append((k, rows.tolist()))), "gauss-newton", settings
     )
     centre = invert(problem, "forward-step", replace(settings, iterations=3, step=1.0))
     assert centre.iterations[0] == 0 < centre.iterations[1]
-    assert seen[0] == (0, [0, 1]) and [rows for k, rows in seen[1:]] == [[1], [1]]
+    assert watched[0] == (0, [0, 1]) and [rows for k, rows in watched[1:]] == [[1], [1]]
     assert result.status[0] == "overfit" and result.iterations.tolist() == [0, 2]
     torch.testing.assert_close(result.latent[0], centre.latent[0], rtol=0, atol=0)
     assert (result.latent[1] - clean.truth[1]).norm() < 0.9 * (centre.latent[1] - clean.truth[1]).norm()
 
 
-def test_the_posterior_mode_is_found_where_the_image_is_as_it_was_decoded_and_not_sought_elsewhere() -> None:
+def test_the_posterior_mode_is_computed_only_for_images_unchanged_since_decoding() -> None:
     case, other = Attacked(0.0, batch=3), Attacked(1.0, batch=3)
     encode, decode = linear(case.encoder, (3, 4, 4)), linear(case.decoder)
     undone = torch.linalg.inv(case.encoder @ case.decoder)
@@ -127,12 +127,12 @@ def test_the_posterior_mode_is_found_where_the_image_is_as_it_was_decoded_and_no
         return -0.9 * linear(undone, (3, 4, 4))(residual)
 
     def problem(items: slice = slice(None)) -> Problem:
-        return Problem(image[items], encode, decode, refine, lambda k, rows, points: seen.append((k, rows.tolist())))
+        return Problem(image[items], encode, decode, refine, lambda k, rows, points: watched.append((k, rows.tolist())))
 
-    seen: list[tuple[int, list[int]]] = []
+    watched: list[tuple[int, list[int]]] = []
     settings = replace(DEFAULTS["posterior-mode"], iterations=400, step=0.003)
     result = invert(problem(), "posterior-mode", settings)
-    assert seen[0] == (0, [0, 1, 2]) and seen[1:] == [(k, [0, 2]) for k in range(1, 401)]
+    assert watched[0] == (0, [0, 1, 2]) and watched[1:] == [(k, [0, 2]) for k in range(1, 401)]
     centre = invert(problem(), "learned", Settings(iterations=2, step=1.0)).latent
     assert result.status == ("budget", "refined", "budget")
     assert torch.equal(result.latent[1], centre[1]) and result.iterations[1] == 0
@@ -148,7 +148,7 @@ def test_the_posterior_mode_is_found_where_the_image_is_as_it_was_decoded_and_no
     assert alone.status == ("refined",)
 
 
-def test_learned_steps_are_those_of_the_refiner_and_are_told_what_is_known() -> None:
+def test_learned_steps_are_the_refiners_output_for_the_known_quantities() -> None:
     case = Linear()
     told: list[tuple[torch.Tensor, ...]] = []
 
@@ -170,7 +170,7 @@ def test_learned_steps_are_those_of_the_refiner_and_are_told_what_is_known() -> 
         assert image is problem.image and (k > 0 or torch.equal(z, start))
 
 
-def test_a_refiner_that_leads_astray_is_not_followed() -> None:
+def test_a_refiner_that_increases_the_residual_is_rejected() -> None:
     case = Linear()
 
     def refine(start: torch.Tensor, z: torch.Tensor, residual: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
@@ -187,7 +187,7 @@ def test_a_refiner_that_leads_astray_is_not_followed() -> None:
     assert (result.residual <= result.trace[0]).all()
 
 
-def test_a_second_step_that_leads_astray_leaves_the_first() -> None:
+def test_a_second_step_that_increases_the_residual_leaves_the_first() -> None:
     case, asked = Linear(), []
 
     def refine(start: torch.Tensor, z: torch.Tensor, residual: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:

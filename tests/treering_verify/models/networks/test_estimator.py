@@ -93,7 +93,7 @@ def test_the_naive_answer_comes_along_without_passes_of_its_own(
     with torch.inference_mode():
         alone = [noise_inversion.invert(tiny_model, latent, name, steps=steps) for name in (method, "naive")]
         monkeypatch.setattr(tiny_model, "denoise", counted)
-        both = noise_inversion.with_naive(tiny_model, latent, method, steps=steps)
+        both = noise_inversion.invert_with_naive(tiny_model, latent, method, steps=steps)
     assert all(torch.equal(a, b) for a, b in zip(both, alone, strict=True))
     assert len(asked) >= passes if method == "exact" else len(asked) == passes
 
