@@ -1,16 +1,17 @@
 """Statistics of watermark detection: numbers in, evidence out.
 
-`exact` holds the test that is exact on any image, `decoys` its Monte-Carlo cross-check, `search` the same for millions of
-keys, `signs` its like for keys that are signs, `hypotheses` the correction for many guesses of what was done to an image,
-`published` the baselines from the literature, `rates` and `estimates` the summary of many answers, `conformal` p-values
-against images known to be unmarked. `classifier`, which imports scikit-learn, is imported by its own name. Nothing here
-knows about pixels, models, spectra or files.
+Features of an image and the numbers of a key come in as arrays, which `arrays` checks. `exact` tests one key on one image
+and returns `evidence`; `signs` does so for keys that are signs. `searched` corrects the test for many hypotheses about what
+was done to the image, `nearest` finds the best of millions of keys, and `decoys` checks a p-value by Monte Carlo.
+`baselines` holds the tests of the literature, `conformal` the p-values against scores of unmarked images. `classifier` names
+one of several keys, or none; it imports scikit-learn, so import it by its own name. `rates` and `estimates` summarise many
+answers. Nothing here knows pixels, models, spectra or files.
 """
 
 from treering_detectors.baselines import nearest_key, nearest_keys, noncentral_chi_square_test
 from treering_detectors.conformal import Threshold, conformal_pvalue, threshold_at, worst_stratum
 from treering_detectors.decoys import DecoyCheck, count_reaching, decoy_checks
-from treering_detectors.estimates import Line, Mean, PairedTest, line, mcnemar, mean
+from treering_detectors.estimates import Line, Mean, PairedTest, fit_line, mcnemar, mean
 from treering_detectors.evidence import Evidence
 from treering_detectors.exact import (
     bonferroni,
@@ -25,7 +26,7 @@ from treering_detectors.exact import (
 )
 from treering_detectors.nearest import bounded_cosine_tests, direction_drift, holm_leading, nearest_rows
 from treering_detectors.rates import ConfusionMatrix, Rate, Roc, clopper_pearson, confusion_matrix, roc
-from treering_detectors.searched import Searched, corrected, searched_cosine_test
+from treering_detectors.searched import Searched, searched_cosine_test, weighted_bonferroni
 from treering_detectors.signs import hoeffding_log10_pvalue, sign_tests, sign_weights, signs_log10_pvalue, vote_test
 
 __all__ = [
@@ -44,7 +45,6 @@ __all__ = [
     "clopper_pearson",
     "conformal_pvalue",
     "confusion_matrix",
-    "corrected",
     "cosine_log10_pvalue",
     "cosine_needed",
     "cosine_test",
@@ -52,12 +52,12 @@ __all__ = [
     "count_reaching",
     "decoy_checks",
     "direction_drift",
+    "fit_line",
     "gaussian_test",
     "gaussian_tests",
     "hoeffding_log10_pvalue",
     "holm",
     "holm_leading",
-    "line",
     "mcnemar",
     "mean",
     "nearest_key",
@@ -72,5 +72,6 @@ __all__ = [
     "smallest_pvalue",
     "threshold_at",
     "vote_test",
+    "weighted_bonferroni",
     "worst_stratum",
 ]

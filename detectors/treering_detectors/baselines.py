@@ -1,8 +1,8 @@
-"""The published baselines, kept for comparison and named as such.
+"""The tests of the literature, for comparison: Tree-Ring's p-value and nearest-key classification.
 
 Their p-values and thresholds model the noise of an unmarked image as white. On real images (crops, JPEGs, photographs)
-it is coloured, so their real false-positive rate is not the nominal one: print it beside them, and judge with
-`treering_detectors.exact` instead. Even on white noise it is not, because the variance is estimated from the same bins.
+it is coloured, so their real false-positive rate is not the nominal one. It is not on white noise either, because the
+variance is estimated from the same bins. Print the real rate beside them, and decide by `treering_detectors.exact`.
 """
 
 from __future__ import annotations
@@ -15,17 +15,16 @@ from treering_detectors.evidence import Evidence
 
 NONCENTRAL_CHI_SQUARE = "noncentral-chi-square"
 
-# Above this noncentrality scipy's series takes seconds and ends in NaN; the saddlepoint is exact to rounding there.
+# Above this noncentrality scipy's series takes seconds and returns NaN; the saddlepoint is exact to rounding there.
 _LARGEST_NONCENTRALITY = 1e8
 # Its series returns 0 from about 1e-145 on, long before floats underflow.
 _SMALLEST_TAIL = 1e-120
 
 
 def noncentral_chi_square_test(coefficients: ArrayLike, pattern: ArrayLike, variance: float | None = None) -> Evidence:
-    r"""Compute Tree-Ring's p-value: how often white noise would come as close to the pattern.
+    r"""Compute Tree-Ring's p-value: the probability that white noise lies as close to the pattern.
 
-    With :math:`\sigma^2 = E|y|^2` the real and imaginary parts have variance :math:`\sigma^2 / 2` each, so under the
-    white-noise null
+    With :math:`\sigma^2 = E|y|^2` the real and imaginary parts have variance :math:`\sigma^2 / 2` each, so for white noise
 
     .. math:: \eta = \sum_i \frac{|k_i - y_i|^2}{\sigma^2 / 2} \sim
               \chi^2\!\left(2n, \; \lambda = \sum_i \frac{|k_i|^2}{\sigma^2 / 2}\right),
@@ -46,7 +45,7 @@ def noncentral_chi_square_test(coefficients: ArrayLike, pattern: ArrayLike, vari
     -------
     Evidence
         Detector ``noncentral-chi-square``, statistic :math:`-\eta`, 2n degrees of freedom. With an estimated variance
-        :math:`\eta` has another law in each image: compare p-values then, not statistics. Coefficients that are all
+        :math:`\eta` has another distribution in each image: compare p-values then, not statistics. Coefficients that are all
         zero (and no `variance`) carry no evidence: statistic 0, p = 1.
 
     Raises
@@ -61,8 +60,8 @@ def noncentral_chi_square_test(coefficients: ArrayLike, pattern: ArrayLike, vari
     deviation of those 2n numbers, with an off-centre disc that counts dependent bins twice; here sigma^2 is the paper's
     uncentred mean, and the caller passes each independent bin once.
 
-    Its errors go both ways: with an estimated variance and independent bins it is conservative even on white noise,
-    with a fixed variance, or bins that depend on each other, it finds marks where there are none.
+    Its errors go both ways. With an estimated variance and independent bins it is conservative, even on white noise. With
+    a fixed variance, or bins that depend on each other, it detects marks where there are none.
 
     Below 1e-120 the logarithm comes from the Barndorff-Nielsen saddlepoint :math:`r^*` (relative error of p about
     0.1 / n), because scipy's series returns zero there.
@@ -89,23 +88,23 @@ def noncentral_chi_square_test(coefficients: ArrayLike, pattern: ArrayLike, vari
 
 
 def nearest_key(coefficients: ArrayLike, patterns: ArrayLike) -> tuple[int, NDArray[np.float64]]:
-    """Closed-set classification: the pattern with the smallest mean absolute difference.
+    """Return the key whose pattern has the smallest mean absolute difference (closed-set classification).
 
-    It always names a key, for an unmarked image too, and gives no p-value.
+    It names a key for every image, unmarked ones included, and gives no p-value.
 
     Parameters
     ----------
     coefficients : array_like of complex, shape (n,)
-        The spectrum on the keys' bins.
+        y, the spectrum on the keys' bins.
     patterns : array_like of complex, shape (m, n)
         What each of the m keys writes there, in the same units.
 
     Returns
     -------
     index : int
-        Row of `patterns` that is nearest; the first of equals.
+        Row of the nearest pattern; the first of equals.
     distances : ndarray of float64, shape (m,)
-        Mean of |y - k| per pattern.
+        Mean of |y - k| for each pattern k.
 
     Raises
     ------
@@ -162,19 +161,20 @@ def _complexes(name: str, value: ArrayLike, dimensions: int) -> NDArray[np.compl
 
 
 def _left_tail_log10(x: float, degrees: int, noncentrality: float) -> float:
-    """log10 P(X <= x) for X ~ noncentral chi-square, by the saddlepoint where scipy gives up."""
-    x = max(x, 1e-200)  # zero is zero to rounding only: p = 0 is never claimed
+    """Return log10 P(X <= x) for X ~ noncentral chi-square, by a saddlepoint approximation where scipy fails."""
+    x = max(x, 1e-200)  # x = 0 is known to rounding only, so p = 0 is never claimed
     if noncentrality <= _LARGEST_NONCENTRALITY:
         from scipy.stats import ncx2
 
         tail = float(ncx2.cdf(x, degrees, noncentrality))
         if tail > _SMALLEST_TAIL:
             return min(0.0, float(np.log10(tail)))
-    # K(t) = lambda t / (1 - 2t) - (degrees / 2) log(1 - 2t), and K'(t) = x is quadratic in u = 1 / (1 - 2t). The
-    # difference t x - K(t) is grouped so that it keeps its digits where t x and K(t) are huge and nearly equal.
+    # Barndorff-Nielsen: r* = w + log(v / w) / w. The cumulant generating function of X is K(t) = lambda t / (1 - 2t) -
+    # (degrees / 2) log(1 - 2t), and K'(t) = x is quadratic in u = 1 / (1 - 2t). The difference t x - K(t) is grouped so
+    # that it keeps its digits where t x and K(t) are huge and nearly equal.
     u = 2 * x / (degrees + np.sqrt(degrees**2 + 4 * noncentrality * x))
     t = (u - 1) / (2 * u)
     w = np.sign(t) * np.sqrt(max(0.0, 2 * t * (x - noncentrality * u) - degrees * np.log(u)))
     v = t * u * np.sqrt(4 * noncentrality * u + 2 * degrees)
-    r = w + np.log(v / w) / w if abs(w) > 1e-3 else w  # the correction cancels to nothing next to the mean
+    r = w + np.log(v / w) / w if abs(w) > 1e-3 else w  # the correction vanishes next to the mean
     return float(special.log_ndtr(r) / np.log(10.0))

@@ -9,14 +9,13 @@ agrees with an image x in group g by
           s(x, k) = b + \sum_g w_g A_g(x, k), \qquad
           P(k \mid x) = \frac{e^{\alpha s(x, k) + \beta}}{1 + \sum_j e^{\alpha s(x, j) + \beta}} .
 
-Weights w and b come from a logistic regression over pairs of images and keys (does this key mark this image?), which asks
-about groups and never about a key's own numbers. So what is learned on some keys serves others, holds no secret, and a'
-with :math:`a'_i = w_{g(i)} x_i n_g^{-1/2}` are features for the exact test, as long as the key in question was not among
-those that the weights were learned from. :math:`\alpha, \beta` are fitted on a split of its own, which the regression never
-saw.
+Weights w and b come from a logistic regression over pairs of images and keys (does this key mark this image?). Its features
+are one agreement for each group, never a key's own numbers. So what is learned on some keys serves others and holds no
+secret. :math:`a'_i = w_{g(i)} x_i n_g^{-1/2}` are features for the exact test of any key that the weights were not learned
+from. :math:`\alpha, \beta` are fitted on a split of their own, which the regression never used.
 
-The probabilities assume that keys and 'none' come as often as in training, and images alike: they are no p-values. Judge
-with `treering_detectors.exact`, or calibrate the score with `treering_detectors.conformal`.
+The probabilities assume that keys, 'none' and kinds of images come as often as in training, so they are not p-values. Decide
+by `treering_detectors.exact`, or calibrate the score with `treering_detectors.conformal`.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 NONE = "none"
-STATE = ("weights", "intercept", "scale", "shift")  # what is learned, and all of it
+STATE = ("weights", "intercept", "scale", "shift")  # all that is learned
 
 
 class RingWhitening(TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -50,12 +49,12 @@ class RingWhitening(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.groups = groups
 
     def fit(self, X: ArrayLike, y: object = None) -> Self:
-        """Check the shape; there is nothing to learn, since an image is whitened by itself alone."""
+        """Check the shape; nothing is learned, because each image is whitened by itself."""
         self.n_features_in_ = _images(X, _groups(self.groups)).shape[1]
         return self
 
     def transform(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Whiten images (B, d) -> (B, d)."""
+        """Whiten features, (B, d) -> (B, d)."""
         group = _groups(self.groups)
         x = _images(X, group)
         sizes = np.bincount(group)
@@ -65,12 +64,12 @@ class RingWhitening(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
 
 class KeyClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """Tell m keys, and none of them, apart on whitened features.
+    """Classify whitened features: which of m keys, or none of them.
 
     Parameters
     ----------
     names : sequence of str, length m
-        Of the keys; none is called ``none``.
+        Names of the keys; none is called ``none``.
     numbers : array_like, shape (m, d)
         The keys' numbers. They are secrets: `repr` does not show them, and `state` does not hold them.
     groups : array_like of int, shape (d,)
@@ -80,7 +79,7 @@ class KeyClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     calibration_share : float
         Share of the images, drawn at random, that only calibrate; in (0, 1).
     seed : int
-        Of that draw.
+        Seed of that draw.
 
     Attributes
     ----------
@@ -108,7 +107,7 @@ class KeyClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.seed = seed
 
     def __repr__(self, *_: Any, **__: Any) -> str:
-        """Show how many keys it knows and nothing of them."""
+        """Show how many keys it has, and nothing else of them."""
         return f"KeyClassifier({len(self.names)} keys)"
 
     def fit(self, X: ArrayLike, y: Sequence[str], images: ArrayLike | None = None) -> Self:
@@ -130,8 +129,8 @@ class KeyClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         agreement = self._agreement(X)
         labels = self._positions(y, len(agreement))
-        pictures = np.arange(len(labels)) if images is None else np.asarray(images)
-        learn, calibrate = _split(labels, len(self.names), pictures, self.calibration_share, self.seed)
+        sources = np.arange(len(labels)) if images is None else np.asarray(images)
+        learn, calibrate = _split(labels, len(self.names), sources, self.calibration_share, self.seed)
         hits = labels[learn, None] == np.arange(len(self.names))
         regression = LogisticRegression(C=self.strength, max_iter=1000)
         regression.fit(agreement[learn].reshape(-1, agreement.shape[2]), hits.ravel())
@@ -142,28 +141,28 @@ class KeyClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Calibrated log-odds of each key against none: (B, d) -> (B, m)."""
+        """Return calibrated log-odds of each key against none: (B, d) -> (B, m)."""
         check_is_fitted(self)
         scores = self._agreement(X) @ self.weights_ + self.intercept_
         return np.asarray(self.scale_ * scores + self.shift_)
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Probabilities of the classes: (B, d) -> (B, m + 1), rows sum to 1."""
+        """Return probabilities of the classes: (B, d) -> (B, m + 1), rows sum to 1."""
         return np.asarray(special.softmax(_with_none(self.decision_function(X)), axis=1))
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """Name the likeliest class of each image: (B, d) -> (B,)."""
+        """Return the name of the likeliest class of each image: (B, d) -> (B,)."""
         best = _with_none(self.decision_function(X)).argmax(axis=1)
         return np.asarray(self.classes_[best])
 
     def exact_features(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Whitened features weighted as learned, (B, d) -> (B, d): for `cosine_tests` of keys that were not trained on."""
+        """Weight whitened features as learned, (B, d) -> (B, d), for `cosine_tests` of keys that were not trained on."""
         check_is_fitted(self)
         group = _groups(self.groups)
         return np.asarray(_images(X, group) * (self.weights_ / np.sqrt(np.bincount(group)))[group])
 
     def state(self) -> dict[str, list[float] | float]:
-        """Return what was learned, as numbers for a file; no part of it is a key's."""
+        """Return what was learned, as numbers for a file; they hold nothing of a key."""
         check_is_fitted(self)
         return {
             "weights": self.weights_.tolist(),
@@ -173,7 +172,7 @@ class KeyClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         }
 
     def restore(self, state: Mapping[str, Any]) -> Self:
-        """Take up what `state` gave, for these names and numbers, which may be of other keys than it was learned on.
+        """Set what `state` returned; names and numbers may be of other keys than it was learned on.
 
         Raises
         ------
@@ -198,7 +197,7 @@ class KeyClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.n_features_in_ = len(_groups(self.groups))
 
     def _agreement(self, X: ArrayLike) -> NDArray[np.float64]:
-        """A_g(x, k) of every image, key and group: (B, d) -> (B, m, G)."""
+        """Return A_g(x, k) of every image, key and group: (B, d) -> (B, m, G)."""
         group = _groups(self.groups)
         x, k = _images(X, group), _images(self.numbers, group, "numbers")
         if len(self.names) != len(k) or len(set(self.names)) < len(k) or NONE in self.names:
@@ -217,9 +216,9 @@ class KeyClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
 
 def key_pipeline(names: Sequence[str], numbers: ArrayLike, groups: ArrayLike, **settings: Any) -> Pipeline:
-    """Whitening and classification in one scikit-learn pipeline; parameters as those of `KeyClassifier`.
+    """Return a scikit-learn pipeline that whitens and classifies; parameters as those of `KeyClassifier`.
 
-    ``fit(X, y, classify__images=...)``, ``predict_proba``, ``predict`` and ``score`` take features as they were extracted.
+    ``fit(X, y, classify__images=...)``, ``predict_proba``, ``predict`` and ``score`` take features that are not whitened.
     """
     return Pipeline(
         [("whiten", RingWhitening(groups)), ("classify", KeyClassifier(names, numbers, groups, **settings))]
@@ -245,20 +244,20 @@ def _images(X: ArrayLike, group: NDArray[np.int64], name: str = "X") -> NDArray[
 
 
 def _split(
-    labels: NDArray[np.int64], none: int, pictures: NDArray[Any], share: float, seed: int
+    labels: NDArray[np.int64], none: int, sources: NDArray[Any], share: float, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows to learn from and rows to calibrate on; no image in both, marked and unmarked images in each."""
+    """Return rows to learn from and rows to calibrate on: no image in both, marked and unmarked ones in each."""
     if not 0 < share < 1:
-        raise ValueError(f"calibration_share is {share}; leave a share between 0 and 1 for calibration")
+        raise ValueError(f"calibration_share is {share}; pass a share strictly between 0 and 1")
     learn, calibrate = [], []
     for kind in (labels == none, labels != none):
         rows = np.flatnonzero(kind)
-        if len(np.unique(pictures[rows])) < 2:
+        if len(np.unique(sources[rows])) < 2:
             raise ValueError(
                 "y needs at least 2 unmarked and 2 marked images: some to learn from, some to calibrate on"
             )
         splitter = GroupShuffleSplit(n_splits=1, test_size=share, random_state=seed)
-        first, second = next(splitter.split(rows, groups=pictures[rows]))
+        first, second = next(splitter.split(rows, groups=sources[rows]))
         learn.append(rows[first])
         calibrate.append(rows[second])
     return np.concatenate(learn), np.concatenate(calibrate)
@@ -269,10 +268,10 @@ def _with_none(log_odds: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _calibrated(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> tuple[float, float]:
-    """Scale and shift that are likeliest after a prior that expects the regression to be right already.
+    """Return the scale alpha and shift beta of largest posterior probability, with priors around 1 and 0.
 
-    log alpha ~ N(0, 1) and beta ~ N(0, 2^2). Without it a few images that are told apart perfectly would ask for an infinite
-    scale; targets smoothed as Platt's were tried, and with five images they doubt a seventh of what is certain.
+    log alpha ~ N(0, 1) and beta ~ N(0, 2^2). Without a prior a few perfectly separated images give an infinite scale.
+    Targets smoothed as Platt's were tried instead: with five images they put a seventh of the probability on wrong classes.
     """
     rows = np.arange(len(labels))
 

@@ -1,8 +1,8 @@
-"""A Monte-Carlo cross-check of the exact test: how many keys that nobody wrote do as well as the key that was looked for.
+"""A Monte-Carlo check of the exact test: count random keys whose statistic is as large as the tested key's.
 
-The exact p-value is a theorem about keys drawn from N(0, I_d). Decoys are such keys, drawn afresh by a public generator,
-and go through the same statistic on the same features, so they check the theorem, the tail's computation and the code at
-once, without using any of them. What n of them cannot see is a p-value below 1 / (n + 1).
+The exact p-value is a theorem about keys drawn from N(0, I_d). Decoys are such keys, drawn afresh by a public generator. The
+same statistic is computed for them on the same features. So they check the theorem, the computation of the tail and the code
+at once, without using any of these. A p-value below 1 / (n + 1) is beyond what n decoys can resolve.
 """
 
 from __future__ import annotations
@@ -13,30 +13,30 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from treering_detectors.arrays import real_array, unit_rows
 from treering_detectors.evidence import Evidence
-from treering_detectors.exact import _reals, _unit
 from treering_detectors.rates import clopper_pearson
 
 DECOY_SEED = 20_240_918  # public and fixed beforehand, so that nobody can pick decoys that fit
 AGREES, UNSEEN, DISAGREES = "agrees", "agrees as far as it sees", "disagrees"
-CONFIDENCE = 0.999  # so that a sound test is called into question by one image in a thousand, not by one in twenty
+CONFIDENCE = 0.999  # a sound test is doubted for one image in a thousand, not for one in twenty
 _BLOCK_NUMBERS = 1 << 19  # numbers drawn at a time: 4 MiB, whatever the count of decoys
 
 
 @dataclass(frozen=True)
 class DecoyCheck:
-    """What decoy keys say about one p-value.
+    """Result of checking one p-value by decoy keys.
 
     Attributes
     ----------
     decoys : int
         Keys drawn, n >= 1.
     reached : int
-        How many had a statistic at least as large as the key's.
+        Decoys whose statistic is at least as large as the key's.
     log10_exact : float
         Base-10 logarithm of the p-value that is checked.
     seed : int
-        Of the generator that drew them.
+        Seed of the generator that drew the decoys.
     """
 
     decoys: int
@@ -46,21 +46,21 @@ class DecoyCheck:
 
     @property
     def pvalue(self) -> float:
-        """Monte-Carlo p-value (1 + reached) / (1 + n): valid in itself, and never below 1 / (n + 1)."""
+        """Monte-Carlo p-value (1 + reached) / (1 + n): valid by itself, never below 1 / (n + 1)."""
         return (1 + self.reached) / (1 + self.decoys)
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Clopper-Pearson interval, at confidence .999, of the chance that a decoy reaches the statistic."""
+        """Clopper-Pearson interval, at confidence .999, of the probability that a decoy reaches the statistic."""
         return clopper_pearson(self.reached, self.decoys, CONFIDENCE)
 
     @property
     def agreement(self) -> str:
-        """Whether the exact p lies in the interval.
+        """Whether the exact p-value lies in the interval.
 
-        ``agrees``; ``agrees as far as it sees`` if it does, but is below 1 / (n + 1), where n decoys tell it from nothing
-        smaller; ``disagrees``: happens by chance once in a thousand images, else the key's numbers or the code are not
-        what the test supposes.
+        ``agrees``: it does. ``agrees as far as it sees``: it does, but it is below 1 / (n + 1), the smallest p-value that n
+        decoys can resolve. ``disagrees``: it does not. By chance that happens for one image in a thousand; otherwise the
+        key's numbers or the code are not what the test assumes.
         """
         low, high = self.interval
         exact = 10.0 ** max(self.log10_exact, -300.0)
@@ -72,18 +72,19 @@ class DecoyCheck:
 def decoy_checks(
     features: ArrayLike, evidence: Sequence[Evidence], decoys: int, seed: int = DECOY_SEED
 ) -> list[DecoyCheck]:
-    """Check answers of `treering_detectors.cosine_tests` by decoy keys, the same ones for every image.
+    """Check results of `treering_detectors.cosine_tests` by decoy keys, the same ones for every image.
 
     Parameters
     ----------
     features : array_like, shape (B, d)
-        One row per image, as the test saw it.
+        One row per image, as given to the test.
     evidence : sequence of Evidence, length B
-        What the test answered; may be that of the best of several keys, since decoys know none of them.
+        Results of the test. That of the best of several keys will do, because decoys depend on no key.
     decoys : int
         Keys to draw, n >= 1, each of d numbers i.i.d. N(0, 1).
     seed : int
-        Of NumPy's Philox generator. Its normal numbers may differ between releases of NumPy; their law does not.
+        Seed of NumPy's Philox generator. Its normal numbers may differ between releases of NumPy; their distribution
+        does not.
 
     Returns
     -------
@@ -93,7 +94,7 @@ def decoy_checks(
     Raises
     ------
     ValueError
-        If the shapes do not fit, there is no decoy, or features are not finite.
+        If the shapes do not match, `decoys` < 1, or features are not finite.
 
     Notes
     -----
@@ -115,12 +116,12 @@ def count_reaching(
 
     Parameters and errors as those of `decoy_checks`.
     """
-    a, wanted = _reals("features", features, (2,)), np.asarray(statistics, dtype=np.float64)
+    a, wanted = real_array("features", features, (2,)), np.asarray(statistics, dtype=np.float64)
     if wanted.shape != a.shape[:1]:
         raise ValueError(f"features has shape {a.shape} and statistics {wanted.shape}; pass (B, d) and (B,)")
     if decoys < 1:
-        raise ValueError(f"decoys is {decoys}; draw at least 1, and more than 1 / p to see a p-value p")
-    directions = _unit(a).T
+        raise ValueError(f"decoys is {decoys}; draw at least 1, and more than 1 / p to resolve a p-value p")
+    directions = unit_rows(a).T
     generator = np.random.Generator(np.random.Philox(seed))
     size = max(1, _BLOCK_NUMBERS // a.shape[1])
     reached = np.zeros(len(a), dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Estimates with their uncertainty: means, lines and paired comparisons, as benchmarks report them."""
+"""Means, fitted lines and paired comparisons with their uncertainty, as benchmarks report them."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from numpy.typing import ArrayLike, NDArray
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean that remembers its interval. Prints as ``-21.72 +- 0.31``.
+    """A mean with its 95 % interval; prints as ``-21.72 +- 0.31``.
 
     Attributes
     ----------
     value : float
+        The mean.
     half_width : float
-        Of the 95 % interval by Student's t; infinite for a single number.
+        Half the width of the interval, by Student's t; infinite for a single number.
     count : int
-        Numbers that it is the mean of.
+        How many numbers were averaged.
     """
 
     value: float
@@ -37,6 +38,7 @@ class Line:
     Attributes
     ----------
     slope, intercept : float
+        Coefficients of the line.
     low, high : float
         95 % percentile interval of the slope over resampled points.
     """
@@ -49,14 +51,14 @@ class Line:
 
 @dataclass(frozen=True)
 class PairedTest:
-    """Exact comparison of two methods that judged the same items.
+    """Exact comparison of two methods on the same items.
 
     Attributes
     ----------
     only_first, only_second : int
         Items that one method had right and the other wrong.
     pvalue : float
-        Two-sided: the chance of a split at least this uneven, were both equally good.
+        Two-sided: the probability of a split at least this uneven if both are equally good.
     """
 
     only_first: int
@@ -65,12 +67,12 @@ class PairedTest:
 
 
 def mean(values: ArrayLike) -> Mean:
-    """Mean and 95 % interval by Student's t.
+    """Return the mean and its 95 % interval by Student's t.
 
     Parameters
     ----------
     values : array_like of float, shape (n,)
-        n >= 1.
+        n >= 1 finite numbers.
 
     Raises
     ------
@@ -86,8 +88,8 @@ def mean(values: ArrayLike) -> Mean:
     return Mean(float(x.mean()), half, len(x))
 
 
-def line(x: ArrayLike, y: ArrayLike, *, resamples: int = 2000, seed: int = 0) -> Line:
-    """Least-squares line through points, with a bootstrap interval of its slope.
+def fit_line(x: ArrayLike, y: ArrayLike, *, resamples: int = 2000, seed: int = 0) -> Line:
+    """Fit a least-squares line to points, with a bootstrap interval of its slope.
 
     Parameters
     ----------
@@ -96,7 +98,7 @@ def line(x: ArrayLike, y: ArrayLike, *, resamples: int = 2000, seed: int = 0) ->
     resamples : int
         Bootstrap samples (pairs drawn with replacement).
     seed : int
-        Of the bootstrap.
+        Seed of the bootstrap.
 
     Raises
     ------
@@ -111,7 +113,7 @@ def line(x: ArrayLike, y: ArrayLike, *, resamples: int = 2000, seed: int = 0) ->
     if a.shape != b.shape or len(a) < 3:
         raise ValueError(f"x has shape {a.shape} and y {b.shape}; pass the same n >= 3 points")
     if np.ptp(a) == 0:
-        raise ValueError("all points lie at one x, so no line is defined; pass points that differ")
+        raise ValueError("all points lie at one x, which defines no line; pass points that differ in x")
     picks = np.random.default_rng(seed).integers(0, len(a), (resamples, len(a)))
     slopes = _slopes(a[picks], b[picks])
     slope = float(_slopes(a[None], b[None])[0])
@@ -148,7 +150,7 @@ def mcnemar(first_right: ArrayLike, second_right: ArrayLike) -> PairedTest:
 
 
 def _slopes(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Slope of each row's line; NaN where all x are equal."""
+    """Return the slope of each row's line; NaN where all x are equal."""
     dx = x - x.mean(axis=1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray((dx * (y - y.mean(axis=1, keepdims=True))).sum(axis=1) / (dx**2).sum(axis=1))

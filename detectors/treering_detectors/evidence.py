@@ -1,4 +1,4 @@
-"""What every detector returns."""
+"""The record that every test returns: statistic, p-value, degrees of freedom."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Evidence:
-    """One detector's answer about one image and one key.
+    """Result of one test of one key on one image.
 
     Attributes
     ----------
@@ -16,10 +16,10 @@ class Evidence:
         Name of the detector: ``exact-cosine``, ``exact-gaussian``, ``exact-signs``, ``exact-votes`` or
         ``noncentral-chi-square``.
     statistic : float
-        The detector's own statistic, signed so that a larger one always means 'more likely marked'.
+        The detector's test statistic, signed so that a larger one always means 'more likely marked'.
     pvalue : float
-        Probability of a statistic at least as large under the detector's null, in (0, 1]. Below the smallest normal
-        float (2.2e-308) it is rounded *up* to that float, so it stays valid and is never 0.
+        Probability of a statistic at least as large under the detector's null distribution, in (0, 1]. Below the smallest
+        normal float (2.2e-308) it is rounded *up* to that float, so it stays valid and is never 0.
     log10_pvalue : float
         Base-10 logarithm of the p-value, <= 0, accurate where `pvalue` has underflowed.
     degrees_of_freedom : int

@@ -1,8 +1,9 @@
-r"""The exact key-randomisation test: the image is fixed, the key is the random thing.
+r"""The exact key-randomisation test: the image is fixed, the key is random.
 
 Published p-values model the noise of an unmarked image, and real images do not follow the model. Here nothing is
 assumed about the image. Let :math:`a \in R^d` be *any* features computed from the image alone and
-:math:`k \sim N(0, I_d)` a key drawn without looking at it. The law of k does not change under rotation, so for every a
+:math:`k \sim N(0, I_d)` a key drawn independently of it. The distribution of k does not change under rotation, so for
+every a
 
 .. math:: t = \langle a, k \rangle / |a| \sim N(0, 1), \qquad
           c = t / |k|, \quad P(C \ge c) = \tfrac12 I_{1 - c^2}\!\left(\tfrac{d - 1}{2}, \tfrac12\right), \; c \ge 0,
@@ -18,12 +19,12 @@ bin once. All logarithms of p-values are base 10.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
+from treering_detectors.arrays import real_array, unit_rows
 from treering_detectors.evidence import Evidence
 
 COSINE = "exact-cosine"
@@ -34,7 +35,7 @@ _NODES, _WEIGHTS = np.polynomial.laguerre.laggauss(24)
 
 
 def cosine_log10_pvalue(cosine: ArrayLike, degrees_of_freedom: int) -> NDArray[np.float64]:
-    r"""Base-10 logarithm of P(C >= cosine) for the cosine between a fixed vector and a Gaussian one in R^d.
+    r"""Return log10 of P(C >= cosine) for the cosine C of a fixed vector and a Gaussian one in R^d.
 
     Parameters
     ----------
@@ -97,7 +98,8 @@ def cosine_test(features: ArrayLike, numbers: ArrayLike) -> Evidence:
     features : array_like, shape (d,)
         Any finite real features computed from the image alone; their scale does not matter.
     numbers : array_like, shape (d,)
-        The key's numbers, drawn i.i.d. N(0, 1) independently of the image (any spherical law will do).
+        The key's numbers, drawn i.i.d. N(0, 1) independently of the image. Any other distribution that
+        rotations do not change serves as well.
 
     Returns
     -------
@@ -112,7 +114,7 @@ def cosine_test(features: ArrayLike, numbers: ArrayLike) -> Evidence:
 
     References
     ----------
-    DESIGN.md, section 4.3; `cosine_log10_pvalue` gives the law.
+    docs/exact-test.md has the proof, `cosine_log10_pvalue` the null distribution.
     """
     a, k = _vectors(features, numbers)
     return cosine_tests(a, k)[0]
@@ -140,7 +142,7 @@ def cosine_tests(features: ArrayLike, numbers: ArrayLike) -> list[Evidence]:
     """
     a, k = _pairs(features, numbers)
     present = a.any(axis=-1)
-    dot = np.sum(_unit(a) * _unit(k), axis=-1)
+    dot = np.sum(unit_rows(a) * unit_rows(k), axis=-1)
     # A cosine is known to rounding only, so 1 itself (p = 0) is never claimed.
     cosine = np.clip(dot, -1.0, _LARGEST_COSINE)
     log10_p = np.where(present, cosine_log10_pvalue(cosine, k.shape[-1]), 0.0)
@@ -148,7 +150,7 @@ def cosine_tests(features: ArrayLike, numbers: ArrayLike) -> list[Evidence]:
 
 
 def gaussian_test(features: ArrayLike, numbers: ArrayLike) -> Evidence:
-    """Test one image against one key by t = <a, k> / |a|, which is N(0, 1) under the null.
+    """Test one image against one key by t = <a, k> / |a|, which is N(0, 1) without the key.
 
     Exact too, but it needs keys of exactly N(0, 1) numbers where `cosine_test` needs only their direction.
 
@@ -172,7 +174,7 @@ def gaussian_test(features: ArrayLike, numbers: ArrayLike) -> Evidence:
 
     References
     ----------
-    DESIGN.md, section 4.3.
+    docs/exact-test.md has the proof.
     """
     a, k = _vectors(features, numbers)
     return gaussian_tests(a, k)[0]
@@ -199,13 +201,13 @@ def gaussian_tests(features: ArrayLike, numbers: ArrayLike) -> list[Evidence]:
         As `gaussian_test`.
     """
     a, k = _pairs(features, numbers)
-    t = np.sum(_unit(a) * k, axis=-1)
+    t = np.sum(unit_rows(a) * k, axis=-1)
     log10_p = np.where(a.any(axis=-1), special.log_ndtr(-t) / np.log(10.0), 0.0)
     return _evidence(GAUSSIAN, t, log10_p, k.shape[-1])
 
 
 def cosine_needed(degrees_of_freedom: int, alpha: float) -> float:
-    """Cosine at which `cosine_test` reaches p = alpha; about z_alpha / sqrt(d) for a large d.
+    """Return the cosine at which `cosine_test` reaches p = alpha: about z_alpha / sqrt(d) for a large d.
 
     Parameters
     ----------
@@ -234,9 +236,9 @@ def cosine_needed(degrees_of_freedom: int, alpha: float) -> float:
 
 
 def smallest_pvalue(degrees_of_freedom: int, cosine: float) -> float:
-    """Smallest p-value that a key of d numbers can give when inversion recovers it no better than `cosine`.
+    """Return the smallest p-value that a key of d numbers can reach when inversion recovers it with this cosine.
 
-    For planning: how many numbers a key needs. It answers in the same units as `Evidence.pvalue`.
+    Use it to choose how many numbers a key needs. The unit is that of `Evidence.pvalue`.
 
     Parameters
     ----------
@@ -266,7 +268,7 @@ def bonferroni(pvalue: float, hypotheses: int) -> float:
     pvalue : float
         Smallest p-value found, in [0, 1].
     hypotheses : int
-        Count m >= 1 of everything tried (rotations x scales x crops x keys), also what was tried without success.
+        Count m >= 1 of everything tried (rotations x scales x crops x keys), with what failed.
 
     Returns
     -------
@@ -286,7 +288,7 @@ def bonferroni(pvalue: float, hypotheses: int) -> float:
 
 
 def holm(pvalues: ArrayLike) -> NDArray[np.float64]:
-    """Holm-adjusted p-values: reject where adjusted <= alpha and P(any false rejection) <= alpha.
+    """Return Holm-adjusted p-values: rejecting those <= alpha keeps P(any false rejection) <= alpha.
 
     Parameters
     ----------
@@ -323,27 +325,12 @@ def _check_dimension(degrees_of_freedom: int) -> None:
         raise ValueError(f"degrees_of_freedom is {degrees_of_freedom}; the test needs a key of at least 2 numbers")
 
 
-def _reals(name: str, value: ArrayLike, dimensions: Sequence[int]) -> NDArray[np.float64]:
-    array = np.asarray(value)
-    wanted = " or ".join({1: "(d,)", 2: "(B, d)"}[n] for n in dimensions)
-    if array.ndim not in dimensions:
-        raise ValueError(f"{name} has shape {array.shape}; pass shape {wanted}")
-    if np.iscomplexobj(array):
-        raise ValueError(
-            f"{name} (shape {array.shape}) is complex; stack its real and imaginary parts on the last axis"
-        )
-    array = array.astype(np.float64)
-    if not np.isfinite(array).all():
-        raise ValueError(f"{name} (shape {array.shape}) holds NaN or infinity; such an image cannot be judged, skip it")
-    return array
-
-
 def _vectors(features: ArrayLike, numbers: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    return _reals("features", features, (1,)), _reals("numbers", numbers, (1,))
+    return real_array("features", features, (1,)), real_array("numbers", numbers, (1,))
 
 
 def _pairs(features: ArrayLike, numbers: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    a, k = (np.atleast_2d(_reals(n, v, (1, 2))) for n, v in (("features", features), ("numbers", numbers)))
+    a, k = (np.atleast_2d(real_array(n, v, (1, 2))) for n, v in (("features", features), ("numbers", numbers)))
     if a.shape[-1] != k.shape[-1] or (a.shape[0] != k.shape[0] and 1 not in (a.shape[0], k.shape[0])):
         raise ValueError(
             f"features has shape {np.shape(features)} and numbers {np.shape(numbers)}; their last axes must match, and "
@@ -353,14 +340,6 @@ def _pairs(features: ArrayLike, numbers: ArrayLike) -> tuple[NDArray[np.float64]
     if not k.any(axis=-1).all():
         raise ValueError(f"numbers (shape {np.shape(numbers)}) is all zero in a row; such a key has no p-value")
     return a, k
-
-
-def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rows scaled to length 1 (zero rows stay zero), safe where squaring would overflow or underflow."""
-    largest = np.abs(vectors).max(axis=-1, keepdims=True)
-    scaled = vectors / np.where(largest > 0, largest, 1.0)
-    unit: NDArray[np.float64] = scaled / np.maximum(np.linalg.norm(scaled, axis=-1, keepdims=True), 1.0)
-    return unit
 
 
 def _evidence(

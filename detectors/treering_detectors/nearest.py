@@ -2,11 +2,11 @@ r"""Find the keys nearest to an image among millions: one pass over a matrix of 
 
 The cosine test's p-value falls with the cosine, so the strongest of N keys of d numbers are those of the largest
 :math:`\langle a, k \rangle / |k|`, one matrix product. It is taken block by block in float32, only the best rows are kept,
-and those are judged again in float64: the pass decides who is looked at, never a p-value.
+and those are tested again in float64. So the pass chooses which keys are tested, and changes no p-value.
 
 Stored numbers may be rounded ones, s for k. Then :math:`|\cos(a, k) - \cos(a, s)| \le \delta`, the length of
-k/|k| - s/|s|, by Cauchy and Schwarz, whatever a is. `bounded_cosine_tests` judges cos(a, s) - :math:`\delta`, so its
-p-value is never smaller than that of the exact key, and stays valid.
+k/|k| - s/|s|, by Cauchy and Schwarz, whatever a is. `bounded_cosine_tests` tests cos(a, s) - :math:`\delta`, so its
+p-value is valid: it is never smaller than that of the exact key.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from threadpoolctl import threadpool_limits
 
+from treering_detectors.arrays import real_array, unit_rows
 from treering_detectors.evidence import Evidence
-from treering_detectors.exact import COSINE, _reals, _unit, cosine_log10_pvalue, cosine_tests
+from treering_detectors.exact import COSINE, cosine_log10_pvalue, cosine_tests
 
-# Numbers in a block: 2 MiB in float32, so that a block stays in a core's cache from its widening to its product.
+# Numbers in a block: 2 MiB in float32, so that a block stays in a core's cache from its conversion to its product.
 BLOCK_NUMBERS = 1 << 19
-_IMPOSSIBLE = 1.5  # no rounding makes a cosine of it
+_IMPOSSIBLE = 1.5  # rounding makes no cosine as large as this
 _HALF_BITS = np.int32(-0x70002000)  # sign, and the fifteen bits of a half where a float's exponent and mantissa begin
 _HALF_SCALE = 2.0**112  # the difference of the exponents' biases, 127 - 15
 
@@ -31,7 +32,7 @@ _HALF_SCALE = 2.0**112  # the difference of the exponents' biases, 127 - 15
 def nearest_rows(
     features: ArrayLike, numbers: NDArray[np.floating], lengths: ArrayLike, keep: int, threads: int = 1
 ) -> NDArray[np.int64]:
-    """Rows of a matrix with the largest cosine to each image's features.
+    """Return the rows of a matrix with the largest cosine to each image's features.
 
     Parameters
     ----------
@@ -44,7 +45,7 @@ def nearest_rows(
     keep : int
         Rows to return, at least 1.
     threads : int
-        Each takes a share of the rows, as far as there are enough for it.
+        Threads that share the rows; fewer run if there are few blocks of rows.
 
     Returns
     -------
@@ -54,33 +55,33 @@ def nearest_rows(
     Raises
     ------
     ValueError
-        If shapes or types do not fit, or a cosine is NaN or far beyond 1 (numbers that are damaged).
+        If shapes or types do not match, or a cosine is NaN or far beyond 1 (the numbers are damaged).
 
     Notes
     -----
-    Products are summed in float32 (in float64 for float64 numbers), so a cosine is wrong by at most d 2^-24 and two
-    rows closer than twice that may be ranked either way: keep more rows than you need, and rank them anew. Memory:
-    about 6 bytes for each of `BLOCK_NUMBERS` numbers, and `keep` rows, for each thread, whatever N is.
+    Products are summed in float32 (in float64 for float64 numbers), so a cosine is wrong by at most d 2^-24, and two
+    rows closer than twice that may be ranked either way. Keep more rows than you need, and rank them again. Memory
+    does not grow with N: each thread takes about 6 bytes for each of `BLOCK_NUMBERS` numbers, and `keep` rows.
     """
-    a = _reals("features", features, (2,))
+    a = real_array("features", features, (2,))
     length = np.asarray(lengths)
     if numbers.ndim != 2 or a.shape[1] != numbers.shape[1] or length.shape != numbers.shape[:1]:
         raise ValueError(
-            f"features {a.shape}, numbers {numbers.shape} and lengths {length.shape} do not fit: "
+            f"features {a.shape}, numbers {numbers.shape} and lengths {length.shape} do not match; "
             "pass (B, d), (N, d) and (N,)"
         )
     if numbers.dtype not in (np.float16, np.float32, np.float64):
-        raise ValueError(f"numbers are of type {numbers.dtype}; pass float16, float32 or float64")
+        raise ValueError(f"numbers has type {numbers.dtype}; pass float16, float32 or float64")
     if keep < 1:
         raise ValueError(f"keep is {keep}; keep at least 1 row")
-    directions = _unit(a).T
+    directions = unit_rows(a).T
     if numbers.dtype == np.float16:
         directions = directions * _HALF_SCALE
     directions = np.ascontiguousarray(directions, dtype=np.float64 if numbers.dtype == np.float64 else np.float32)
     size = max(1, BLOCK_NUMBERS // max(1, numbers.shape[1]))
     shares = max(1, min(threads, len(numbers) // size))
     bounds = [len(numbers) * i // shares for i in range(shares + 1)]
-    # The product's own threads would wait for each other at every block, and for these.
+    # BLAS on one thread each: its own threads would wait for each other at every block.
     with threadpool_limits(1, "blas") if shares > 1 else nullcontext(), ThreadPoolExecutor(shares) as pool:
         parts = list(
             pool.map(
@@ -95,15 +96,16 @@ def nearest_rows(
 
 
 def bounded_cosine_tests(features: ArrayLike, numbers: ArrayLike, drifts: ArrayLike) -> list[Evidence]:
-    """Run `treering_detectors.cosine_tests` of one image on rounded keys, conservatively.
+    """Run `treering_detectors.cosine_tests` on one image and rounded keys, with p-values that stay valid.
 
     Parameters
     ----------
     features : array_like, shape (d,)
+        As those of `treering_detectors.cosine_test`.
     numbers : array_like, shape (n, d)
         Rounded numbers of n keys.
     drifts : array_like, shape (n,)
-        `direction_drift` of each; 0 where nothing was rounded.
+        `direction_drift` of each key; 0 where nothing was rounded.
 
     Returns
     -------
@@ -118,7 +120,9 @@ def bounded_cosine_tests(features: ArrayLike, numbers: ArrayLike, drifts: ArrayL
     """
     drift = np.asarray(drifts, dtype=np.float64)
     if not np.all((drift >= 0) & np.isfinite(drift)):
-        raise ValueError(f"drifts (shape {drift.shape}) holds a negative or infinite value, or NaN")
+        raise ValueError(
+            f"drifts (shape {drift.shape}) holds NaN, infinity or a negative value; pass those of direction_drift"
+        )
     found = cosine_tests(features, np.asarray(numbers, dtype=np.float64))
     if not drift.any() or not np.any(features):
         return found
@@ -129,7 +133,7 @@ def bounded_cosine_tests(features: ArrayLike, numbers: ArrayLike, drifts: ArrayL
 
 
 def direction_drift(numbers: ArrayLike, stored: ArrayLike) -> NDArray[np.float64]:
-    """How far rounding turns each key: the length of k/|k| - s/|s|, a bound on the change of any cosine with it.
+    """Return how far rounding turns each key: |k/|k| - s/|s||, which bounds the change of any cosine with it.
 
     Parameters
     ----------
@@ -149,7 +153,7 @@ def direction_drift(numbers: ArrayLike, stored: ArrayLike) -> NDArray[np.float64
 
 
 def holm_leading(log10_pvalues: ArrayLike, hypotheses: int) -> NDArray[np.float64]:
-    """Holm-adjusted logarithms of the smallest p-values of many hypotheses.
+    """Return Holm-adjusted logarithms of the smallest p-values of many hypotheses.
 
     Holm's adjusted p-value of rank i needs the ranks before it only, so the smallest few can be adjusted exactly
     without the others: max over j <= i of (m - j + 1) p_(j), at most 1.
@@ -159,7 +163,7 @@ def holm_leading(log10_pvalues: ArrayLike, hypotheses: int) -> NDArray[np.float6
     log10_pvalues : array_like, shape (n,)
         Base-10 logarithms of the n smallest p-values, ascending, <= 0.
     hypotheses : int
-        Count m >= n of all that were tested.
+        Count m >= n of all hypotheses tested.
 
     Returns
     -------
@@ -178,10 +182,10 @@ def holm_leading(log10_pvalues: ArrayLike, hypotheses: int) -> NDArray[np.float6
     log10 = np.asarray(log10_pvalues, dtype=np.float64)
     if log10.ndim != 1 or hypotheses < len(log10):
         raise ValueError(
-            f"log10_pvalues has shape {log10.shape} of {hypotheses} hypotheses; pass (n,), n <= hypotheses"
+            f"log10_pvalues has shape {log10.shape} for {hypotheses} hypotheses; pass (n,) with n <= hypotheses"
         )
     if np.any(log10[1:] < log10[:-1]) or np.any(log10 > 0) or np.isnan(log10).any():
-        raise ValueError("log10_pvalues must be ascending logarithms of p-values, none above 0")
+        raise ValueError("log10_pvalues must be ascending logarithms of p-values, at most 0; sort them, and drop NaN")
     factors = hypotheses - np.arange(len(log10))
     adjusted: NDArray[np.float64] = np.maximum.accumulate(log10 + np.log10(factors)).clip(max=0)
     return adjusted
@@ -198,7 +202,7 @@ def _best_of(
     rows: range,
     size: int,
 ) -> list[_Best]:
-    """Return the best of some rows for each column of `directions`, (d, B); `size` rows are looked at a time."""
+    """Return the `keep` best of some rows for each column of `directions`, (d, B), reading `size` rows at a time."""
     spare = np.empty((min(size, len(rows)), numbers.shape[1]), dtype=np.int32)
     best: list[_Best] = [(np.empty(0), np.empty(0, dtype=np.int64))] * directions.shape[1]
     for start in range(rows.start, rows.stop, size):
@@ -206,28 +210,30 @@ def _best_of(
         cosines = _widen(numbers[start:stop], spare) @ directions
         cosines /= length[start:stop, None]
         if not (np.abs(cosines) < _IMPOSSIBLE).all():  # also false for NaN
-            raise ValueError(f"numbers (rows {start} to {stop - 1}) give a cosine beyond 1 or NaN")
+            raise ValueError(f"numbers (rows {start} to {stop - 1}) give a cosine beyond 1 or NaN: they are damaged")
         highest = cosines.max(axis=0)
-        for image, kept in enumerate(best):
-            floor = kept[0][-1] if len(kept[0]) == keep else -np.inf
+        for image, leading in enumerate(best):
+            floor = leading[0][-1] if len(leading[0]) == keep else -np.inf
             if highest[image] > floor:
                 new = np.flatnonzero(cosines[:, image] > floor)
-                best[image] = _joined([kept, (cosines[new, image], new + start)], keep)
+                best[image] = _joined([leading, (cosines[new, image], new + start)], keep)
     return best
 
 
 def _joined(parts: list[_Best], keep: int) -> _Best:
+    """Return the `keep` largest of several lists."""
     values, rows = (np.concatenate(some) for some in zip(*parts, strict=True))
     order = np.argsort(-values, kind="stable")[:keep]  # the earlier row first among equals
     return values[order], rows[order]
 
 
 def _widen(block: NDArray[np.floating], spare: NDArray[np.int32]) -> NDArray[np.floating]:
-    """Give float16 numbers as float32, 2^-112 times as large, exactly; other types as they are.
+    """Return float16 numbers as float32, exactly 2^-112 times as large, and other types unchanged.
 
-    NumPy's own conversion takes 3 ns a number on processors whose half-precision unit it does not use. A half's bits
-    moved to where a float has them are the same number but for the exponent's bias; halves below 2^-14 become floats
-    below 2^-126, which are exact too. Infinity and NaN become finite and large: such numbers are damaged.
+    NumPy's own conversion takes 3 ns a number on processors whose half-precision unit it does not use. Here the bits of
+    a float16 are moved to their places in a float32, which gives the same number except for the exponent's bias.
+    Numbers below 2^-14 become floats below 2^-126, which are exact too. Infinity and NaN become large finite numbers,
+    which the caller takes for damage.
     """
     if block.dtype != np.float16:
         return block

@@ -1,4 +1,4 @@
-"""Rates with honest intervals: detection and false-positive rates, confusion matrices, ROC curves."""
+"""Detection and false-positive rates with exact intervals, confusion matrices, ROC curves."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scipy import special
 
 
 def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Exact two-sided confidence interval of a binomial proportion.
+    """Return the exact two-sided confidence interval of a binomial proportion.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> tu
 
 @dataclass(frozen=True)
 class Rate:
-    """A proportion that remembers its counts. Prints as ``200/200 = 100.0 % [98.2, 100.0]``.
+    """A proportion with its counts; prints as ``200/200 = 100.0 % [98.2, 100.0]``.
 
     Attributes
     ----------
@@ -58,7 +58,7 @@ class Rate:
     trials: int
 
     def __post_init__(self) -> None:
-        """Refuse impossible counts."""
+        """Raise ValueError for impossible counts."""
         _check_counts(self.successes, self.trials)
 
     @property
@@ -94,11 +94,11 @@ class ConfusionMatrix:
 
     @property
     def accuracy(self) -> Rate:
-        """Rate of predictions on the diagonal."""
+        """Rate of correct predictions, those on the diagonal."""
         return Rate(int(np.trace(self.counts)), int(self.counts.sum()))
 
     def recall(self, label: Hashable) -> Rate:
-        """Rate at which `label` is recognised when it is the actual one; ValueError for an unknown label."""
+        """Return the rate at which images of `label` are predicted as such; ValueError for an unknown label."""
         if label not in self.labels:
             raise ValueError(f"label {label!r} is not one of {self.labels}")
         row = self.labels.index(label)
@@ -113,14 +113,14 @@ class ConfusionMatrix:
 def confusion_matrix(
     actual: Sequence[Hashable], predicted: Sequence[Hashable], labels: Sequence[Hashable]
 ) -> ConfusionMatrix:
-    """Count predictions against truth.
+    """Count predicted labels against actual ones.
 
     Parameters
     ----------
     actual, predicted : sequence, length N >= 1
-        Labels per image. For an open set include one for 'no key', such as ``None``.
+        One label for each image. For an open set include one for 'no key', such as ``None``.
     labels : sequence
-        All labels, distinct, in the order wanted.
+        All labels, distinct, in the order of rows and columns.
 
     Returns
     -------
@@ -141,9 +141,9 @@ def confusion_matrix(
         raise ValueError(f"labels holds repeats in {tuple(labels)}; pass each label once")
     if unknown := {*actual, *predicted} - position.keys():
         raise ValueError(f"labels lacks {sorted(map(repr, unknown))}, which actual or predicted use; add them")
-    # By position, because scikit-learn cannot sort labels of mixed types (a key's name and None).
+    # By position: scikit-learn cannot sort labels of mixed types (a key's name and None).
     rows, columns = ([position[label] for label in side] for side in (actual, predicted))
-    # One position too many, cut off again, because it warns of a lone label even where the caller named them all.
+    # With one position too many, which is cut off again: it warns of a single label even if the caller named them all.
     counts = np.asarray(count(rows, columns, labels=np.arange(len(labels) + 1))[:-1, :-1], dtype=np.int64)
     counts.flags.writeable = False
     return ConfusionMatrix(tuple(labels), counts)
@@ -173,19 +173,19 @@ class Roc:
     unmarked: int
 
     def threshold_at(self, fpr: float) -> float:
-        """Lowest threshold whose empirical false-positive rate does not exceed `fpr`.
+        """Return the lowest threshold whose empirical false-positive rate does not exceed `fpr`.
 
         Parameters
         ----------
         fpr : float
-            Target in [0, 1]. Below 1 / `unmarked` the data cannot resolve it: the threshold is then above every
-            unmarked score (false positives 0 in the sample, not in truth).
+            Target in [0, 1]. The data cannot resolve one below 1 / `unmarked`: the threshold is then above every
+            unmarked score, so there are no false positives in the sample, but there may be in truth.
 
         Returns
         -------
         float
-            Threshold; an image is detected at score >= threshold. Infinite if the largest score is an unmarked one and
-            no false positive is allowed.
+            An image is detected at score >= threshold. Infinite if the largest score is an unmarked image's and no
+            false positive is allowed.
 
         Raises
         ------
@@ -195,17 +195,17 @@ class Roc:
         return float(self.thresholds[self._index(fpr)])
 
     def tpr_at(self, fpr: float) -> Rate:
-        """True-positive rate at `threshold_at` of the target: conservative, never interpolated.
+        """Return the true-positive rate at the threshold of a false-positive rate, never interpolated.
 
         Parameters
         ----------
         fpr : float
-            Target in [0, 1].
+            Target in [0, 1], as for `threshold_at`.
 
         Returns
         -------
         Rate
-            Detected among the marked images. Its interval holds the threshold fixed.
+            Detected among the marked images. Its interval takes the threshold as given.
 
         Raises
         ------
@@ -215,7 +215,7 @@ class Roc:
         return Rate(round(float(self.tpr[self._index(fpr)]) * self.marked), self.marked)
 
     def band(self, confidence: float = 0.95) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Pointwise Clopper-Pearson band of the true-positive rate.
+        """Return a pointwise Clopper-Pearson band of the true-positive rate.
 
         Parameters
         ----------
@@ -241,7 +241,7 @@ class Roc:
 
 
 def roc(marked_scores: ArrayLike, unmarked_scores: ArrayLike) -> Roc:
-    """Empirical ROC curve of scores of which a larger one means 'more likely marked'.
+    """Compute the empirical ROC curve of scores where larger means 'more likely marked'.
 
     Parameters
     ----------
@@ -278,7 +278,7 @@ def roc(marked_scores: ArrayLike, unmarked_scores: ArrayLike) -> Roc:
 
 def _check_counts(successes: int, trials: int) -> None:
     if not 0 <= successes <= trials:
-        raise ValueError(f"successes is {successes} of {trials} trials; need 0 <= successes <= trials")
+        raise ValueError(f"successes is {successes} of {trials} trials; pass 0 <= successes <= trials")
 
 
 def _clopper_pearson(

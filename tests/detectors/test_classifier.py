@@ -1,4 +1,4 @@
-"""Laws of the classifier: it learns what rings are worth, is calibrated on images it did not see, and keeps no key."""
+"""The classifier learns what rings are worth, is calibrated on images it did not learn from, and stores no key."""
 
 import json
 
@@ -49,7 +49,7 @@ def test_it_tells_keys_and_none_apart_and_speaks_as_scikit_learn_does(trained):
     np.testing.assert_array_equal(again.predict(X), pipeline.predict(X))
 
 
-def test_rings_that_are_recovered_better_weigh_more(trained):
+def test_rings_that_are_recovered_better_get_larger_weights(trained):
     weights = trained[0]["classify"].weights_
     assert weights.argmax() == 0
     assert weights[:3].min() > 4 * np.abs(weights[4:]).max()
@@ -77,7 +77,7 @@ def test_a_few_calibration_images_that_are_certain_are_left_certain():
     assert np.isfinite(list(pipeline["classify"].state()["weights"])).all()
 
 
-def test_no_picture_both_teaches_and_calibrates(monkeypatch):
+def test_no_image_is_used_both_to_learn_and_to_calibrate(monkeypatch):
     parts = []
     split = classifier_module._split
 
@@ -116,8 +116,8 @@ def test_learned_weights_buy_the_exact_test_power_and_keep_it_exact(trained):
     plain = [e.log10_pvalue for e in cosine_tests(X[:2_000], others)]
     learned = [e.log10_pvalue for e in cosine_tests(weighted[:2_000], others)]
     assert np.median(learned) < np.median(plain) - 2
-    null = [e.pvalue for e in cosine_tests(weighted[2_000:], others)]
-    assert stats.kstest(null, "uniform").pvalue > 1e-3
+    unmarked = [e.pvalue for e in cosine_tests(weighted[2_000:], others)]
+    assert stats.kstest(unmarked, "uniform").pvalue > 1e-3
 
 
 def test_whitening_looks_at_one_image_alone_and_forgets_its_scale():

@@ -1,4 +1,4 @@
-"""Laws of conformal p-values: valid at any size and for any score, and no smaller than the null allows."""
+"""Conformal p-values are valid at any size and for any score, and never below 1 / (n + 1)."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def test_without_ties_every_value_is_equally_likely():
     assert np.abs(counts[1:] / 2_000 - 1).max() < 0.1
 
 
-def test_a_score_beyond_every_null_score_gets_one_over_n_plus_one_and_not_less():
+def test_a_score_beyond_every_unmarked_score_gets_one_over_n_plus_one_and_not_less():
     assert conformal_pvalue(1e300, np.arange(99)) == 0.01
     assert conformal_pvalue(np.inf, np.arange(99)) == 0.01
     assert conformal_pvalue(-1, np.arange(99)) == 1
@@ -39,8 +39,8 @@ def test_the_worst_stratum_decides_and_stays_valid_for_each_of_them():
     for true in spreads:
         pvalues = []
         for _ in range(2_000):
-            nulls = {name: spread * rng.standard_normal(49) for name, spread in spreads.items()}
-            pvalues.append(worst_stratum(spreads[true] * rng.standard_normal(), nulls)[0])
+            strata = {name: spread * rng.standard_normal(49) for name, spread in spreads.items()}
+            pvalues.append(worst_stratum(spreads[true] * rng.standard_normal(), strata)[0])
         low, _ = clopper_pearson(int((np.array(pvalues) <= 0.1).sum()), 2_000, 0.999)
         assert low <= 0.1
     # A threshold of the other stratum alone would not do: this is what strata are for.
@@ -54,16 +54,16 @@ def test_a_threshold_detects_just_what_the_pvalue_does_and_its_interval_holds_th
     rng = np.random.default_rng(count)
     inside = []
     for _ in range(500):
-        null = rng.uniform(size=count)
-        found = threshold_at(null, target)
+        unmarked = rng.uniform(size=count)
+        found = threshold_at(unmarked, target)
         for score in (found.value, np.nextafter(found.value, 2), rng.uniform()):
-            assert (score > found.value) == (conformal_pvalue(score, null) <= target)
+            assert (score > found.value) == (conformal_pvalue(score, unmarked) <= target)
         inside.append(found.low <= 1 - found.value <= found.high)  # a uniform score exceeds t with probability 1 - t
     low, high = clopper_pearson(sum(inside), 500, 0.999)
     assert low <= 0.95 <= high
 
 
-def test_a_target_that_the_null_cannot_reach_detects_nothing():
+def test_a_target_that_the_unmarked_images_cannot_reach_detects_nothing():
     found = threshold_at(np.arange(50), 0.01)
     assert found.value == np.inf and (found.low, found.high) == (0, 0)
 
@@ -74,7 +74,7 @@ def test_a_target_that_the_null_cannot_reach_detects_nothing():
         (lambda: conformal_pvalue(np.nan, [1.0]), "score is NaN"),
         (lambda: conformal_pvalue(1.0, []), "at least one"),
         (lambda: conformal_pvalue(1.0, [np.nan]), "NaN"),
-        (lambda: worst_stratum(1.0, {}), "nulls is empty"),
+        (lambda: worst_stratum(1.0, {}), "strata is empty"),
         (lambda: threshold_at([1.0], 0.0), "target is 0"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Laws of the Monte-Carlo cross-check: right whatever the image, blind below 1 / (n + 1), and able to disagree."""
+"""The Monte-Carlo check is right whatever the image, cannot resolve p below 1 / (n + 1), and is able to disagree."""
 
 import tracemalloc
 
@@ -52,7 +52,7 @@ def test_a_pvalue_outside_the_interval_disagrees(reached, log10, agreement):
     assert DecoyCheck(1_000, reached, log10).agreement == agreement
 
 
-def test_a_key_that_is_not_drawn_from_the_normal_law_can_be_caught():
+def test_a_key_that_is_not_drawn_from_the_normal_distribution_can_be_caught():
     # A statistic that is no cosine (here too large by half) has another tail than the exact test thinks.
     features = np.tile(COLOURED, (20, 1))
     honest = cosine_tests(features, np.random.default_rng(3).standard_normal((20, SIZE)))

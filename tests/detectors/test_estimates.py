@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import stats
-from treering_detectors import Mean, line, mcnemar, mean
+from treering_detectors import Mean, fit_line, mcnemar, mean
 
 
 def test_the_mean_has_students_interval_and_says_so() -> None:
@@ -29,7 +29,7 @@ def test_the_line_is_the_least_squares_line() -> None:
     rng = np.random.default_rng(1)
     x = rng.uniform(0, 3, 40)
     y = 2 - 1.5 * x + 0.3 * rng.standard_normal(40)
-    found, expected = line(x, y), stats.linregress(x, y)
+    found, expected = fit_line(x, y), stats.linregress(x, y)
     assert (found.slope, found.intercept) == pytest.approx((expected.slope, expected.intercept))
     assert found.low < -1.5 < found.high
     assert found.high - found.low == pytest.approx(4 * expected.stderr, rel=0.25)
@@ -39,7 +39,7 @@ def test_a_slope_of_nothing_is_within_its_interval_nineteen_times_in_twenty() ->
     rng = np.random.default_rng(2)
     covered = 0
     for seed in range(300):
-        found = line(rng.standard_normal(50), rng.standard_normal(50), resamples=400, seed=seed)
+        found = fit_line(rng.standard_normal(50), rng.standard_normal(50), resamples=400, seed=seed)
         covered += found.low <= 0 <= found.high
     assert 0.90 < covered / 300 < 0.99  # the percentile bootstrap covers a little less than it says
 
@@ -58,9 +58,9 @@ def test_mcnemar_counts_the_items_on_which_the_methods_differ() -> None:
     [
         (lambda: mean([]), "at least one"),
         (lambda: mean([1.0, np.nan]), "finite"),
-        (lambda: line([1, 2], [1, 2]), "n >= 3"),
-        (lambda: line([1, 1, 1], [1, 2, 3]), "one x"),
-        (lambda: line([1, 2, 3], [1, 2, 3, 4]), "the same"),
+        (lambda: fit_line([1, 2], [1, 2]), "n >= 3"),
+        (lambda: fit_line([1, 1, 1], [1, 2, 3]), "one x"),
+        (lambda: fit_line([1, 2, 3], [1, 2, 3, 4]), "the same"),
         (lambda: mcnemar([True], [True, False]), "one answer per item"),
     ],
 )

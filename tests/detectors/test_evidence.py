@@ -1,4 +1,4 @@
-"""Laws of the value that every detector returns, and of the package as a whole."""
+"""The record that every test returns, and the public names of the package."""
 
 import dataclasses
 import subprocess
@@ -15,7 +15,7 @@ NOISE = RNG.standard_normal(64)
 
 
 def chi_square_of(features):
-    # A given variance: with an estimated one the statistic's law differs from image to image.
+    # A given variance: with an estimated one the statistic's distribution differs from image to image.
     return noncentral_chi_square_test(features[:32] + 1j * features[32:], NUMBERS[:32] + 1j * NUMBERS[32:], 2.0)
 
 

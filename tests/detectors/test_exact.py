@@ -1,4 +1,4 @@
-"""Laws of the exact tests: uniform under the null on any image, accurate in the tail, honest over many keys."""
+"""The exact tests have uniform p-values on any unmarked image, an accurate tail, and valid corrections for many keys."""
 
 import mpmath
 import numpy as np
@@ -18,7 +18,7 @@ from treering_detectors import (
 
 SIZE = 48
 FREQUENCY = np.arange(1, SIZE + 1)
-# Images are fixed, keys are random. None of these is drawn from the law that published p-values assume.
+# Images are fixed, keys are random. None of these is drawn from the distribution that published p-values assume.
 FEATURES = {
     "white": np.cos(7.0 * FREQUENCY**2),
     "coloured": np.cos(7.0 * FREQUENCY**2) / FREQUENCY**2,
@@ -89,7 +89,7 @@ def test_whitening_by_the_image_alone_buys_power_and_keeps_the_size():
     assert abs(rate(raw / colour, others) - 0.01) < 5 * np.sqrt(0.01 * 0.99 / 5_000)
 
 
-def test_in_two_three_and_four_dimensions_the_law_is_the_geometry_of_the_sphere():
+def test_in_two_three_and_four_dimensions_the_distribution_is_the_geometry_of_the_sphere():
     c = np.linspace(-1, 1, 201)[:-1]
     theta = np.arccos(c)
     np.testing.assert_allclose(10 ** cosine_log10_pvalue(c, 2), theta / np.pi, rtol=1e-12)

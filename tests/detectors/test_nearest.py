@@ -1,4 +1,4 @@
-"""Laws of the search: the pass finds the rows that a full sort finds, in bounded memory, and rounding only costs power."""
+"""The search finds the rows that a full sort finds, in bounded memory, and rounding costs only power."""
 
 import tracemalloc
 
@@ -101,10 +101,10 @@ def test_memory_is_that_of_a_block_however_many_keys_there_are():
 @pytest.mark.parametrize(
     ("features", "numbers", "size", "keep", "message"),
     [
-        (np.ones((1, 3)), np.ones((2, 4)), np.ones(2), 1, "do not fit"),
+        (np.ones((1, 3)), np.ones((2, 4)), np.ones(2), 1, "do not match"),
         (np.ones(4), np.ones((2, 4)), np.ones(2), 1, "pass shape"),
         (np.full((1, 4), np.nan), np.ones((2, 4)), np.ones(2), 1, "features .*NaN"),
-        (np.ones((1, 4)), np.ones((2, 4)), np.ones(3), 1, "do not fit"),
+        (np.ones((1, 4)), np.ones((2, 4)), np.ones(3), 1, "do not match"),
         (np.ones((1, 4)), np.ones((2, 4), dtype=int), np.ones(2), 1, "float16"),
         (np.ones((1, 4)), np.ones((2, 4)), np.ones(2), 0, "at least 1"),
         (np.ones((1, 4)), np.full((2, 4), np.nan), np.ones(2), 1, "rows 0 to 1"),
@@ -188,7 +188,7 @@ def test_ranks_that_are_none_are_refused(log10, count):
 
 
 @pytest.mark.parametrize("kind", [np.float16, np.float64])
-def test_the_family_wise_error_rate_over_a_thousand_keys_is_alpha_on_images_of_any_law(kind):
+def test_the_family_wise_error_rate_over_a_thousand_keys_is_alpha_on_any_images(kind):
     rng = np.random.default_rng(9)
     keys, d, trials, alpha = 1000, 24, 1500, 0.1
     colour = np.geomspace(0.02, 20, d)
@@ -205,5 +205,5 @@ def test_the_family_wise_error_rate_over_a_thousand_keys_is_alpha_on_images_of_a
     low, high = clopper_pearson(alarms, trials, 0.999)
     assert low <= 1 - (1 - alpha / keys) ** keys <= high  # of independent keys: just under alpha
     assert low <= alpha
-    # More than the rate: the smallest p of a thousand keys has the law of the smallest of a thousand uniforms.
+    # More than the rate: the smallest p of a thousand keys is distributed as the smallest of a thousand uniforms.
     assert stats.kstest(smallest, "uniform").pvalue > 1e-3

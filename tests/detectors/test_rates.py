@@ -1,4 +1,4 @@
-"""Laws of rates, confusion matrices and ROC curves."""
+"""Rates, confusion matrices and ROC curves."""
 
 import numpy as np
 import pytest

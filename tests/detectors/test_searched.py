@@ -1,4 +1,4 @@
-"""Laws of a search with fixed weights: it is no more often wrong than it says, and it keeps its power."""
+"""A search with fixed weights has at most the stated false-positive rate, and keeps its power."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ def test_an_image_without_features_carries_no_evidence() -> None:
     [
         (((2, D), D), [0.9, 0.2], "at most 1"),
         (((2, D), D), [0.5, 0.0], "positive"),
-        (((2, D), D), [0.5], "shapes"),
-        (((2, D), D - 1), [0.5, 0.5], "shapes"),
-        (((0, D), D), [], "shapes"),
+        (((2, D), D), [0.5], "has shape"),
+        (((2, D), D - 1), [0.5, 0.5], "has shape"),
+        (((0, D), D), [], "has shape"),
     ],
 )
 def test_what_cannot_be_corrected_is_refused(

@@ -1,4 +1,4 @@
-"""The exact test of fair signs: equal to counting where counting is possible, to known laws where it is not."""
+"""The exact test of signs equals counting where that is possible, and known distributions where it is not."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EVERY = np.array(list(product((-1, 1), repeat=12)))  # all keys of twelve signs
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_law_is_that_of_counting_all_keys(seed):
+def test_the_distribution_is_that_of_counting_all_keys(seed):
     weights = np.random.default_rng(seed).integers(0, 7, 12)
     totals = EVERY @ weights
     for total in range(-weights.sum() - 1, weights.sum() + 1):
@@ -25,7 +25,7 @@ def test_the_law_is_that_of_counting_all_keys(seed):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_law_of_votes_is_that_of_counting_all_keys(seed):
+def test_the_distribution_of_votes_is_that_of_counting_all_keys(seed):
     rng = np.random.default_rng(seed)
     weights, groups = rng.integers(0, 7, 12), rng.permutation(np.arange(12) % 5)
     votes = np.stack([EVERY[:, groups == g] @ weights[groups == g] for g in range(5)])
@@ -42,21 +42,21 @@ def test_equal_weights_give_the_binomial_tail_however_deep(agreeing):
     assert found == pytest.approx(float(mpmath.log10(tail)), rel=1e-9)
 
 
-@pytest.mark.parametrize("law", ["normal", "heavy", "equal", "one giant"])
-def test_p_is_uniform_over_keys_or_above_whatever_the_features(law):
+@pytest.mark.parametrize("distribution", ["normal", "heavy", "equal", "one giant"])
+def test_p_is_uniform_over_keys_or_above_whatever_the_features(distribution):
     rng = np.random.default_rng(3)
     features = {
         "normal": rng.standard_normal(200),
         "heavy": rng.standard_cauchy(200),
         "equal": np.ones(200),
         "one giant": np.append(rng.standard_normal(199), 1e6),
-    }[law]
+    }[distribution]
     pvalues = np.array([e.pvalue for s in rng.choice([-1, 1], (400, 200)) for e in sign_tests(features, s)])
     # Where few weights are left, as where one value dwarfs the others, the statistic takes few values: p is larger than
     # uniform between its steps, and never smaller.
     for alpha in (0.5, 0.1, 0.01):
         assert stats.binomtest(int((pvalues <= alpha).sum()), 400, alpha, "greater").pvalue > 0.01
-    if law == "normal":
+    if distribution == "normal":
         assert stats.kstest(pvalues, "uniform").pvalue > 0.01
 
 
@@ -120,7 +120,7 @@ def test_an_image_without_features_has_no_evidence():
         (np.ones(3), np.ones(4), "one sign for each"),
         (np.ones((2, 3)), np.ones((3, 3)), "one sign for each"),
         ([1.0, np.nan], [1, 1], "NaN"),
-        ([1.0, 1.0], [1, 0], r"other values than \+1 and -1"),
+        ([1.0, 1.0], [1, 0], r"pass \+1 and -1 only"),
         ([1j, 1.0], [1, 1], "real"),
         (np.ones((1, 2, 2)), np.ones(2), "shape"),
     ],

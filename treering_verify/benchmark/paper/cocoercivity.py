@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from treering_detectors import Rate, line
+from treering_detectors import Rate, fit_line
 
 from treering_verify.benchmark.harness.inversion_paths import decibels
 from treering_verify.benchmark.harness.scope import SEEDS, Scope, truth
@@ -47,7 +47,7 @@ def cocoercivity(model: LatentModel, scope: Scope) -> Findings:
     with scope.progress("Panels", len(plan)) as advance:
         for panel in plan:
             beta, left, error, falls = _measure(model, pixels, known.latent, panel)
-            fitted = line(beta, left)
+            fitted = fit_line(beta, left)
             alpha, rho = panel.settings.momentum, panel.settings.step
             holds = [_condition(panel.method, rho, alpha, b) for b in beta]
             rows += [

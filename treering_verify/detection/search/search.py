@@ -88,11 +88,11 @@ class Guess:
 
 def as_it_is(evidence: Evidence, key: Key) -> Guess:
     """Correct the evidence of the untouched image for the search that goes with it, if its pattern can be searched."""
-    from treering_detectors import Evidence, corrected
+    from treering_detectors import Evidence, weighted_bonferroni
 
     if not PATTERNS[key.pattern].searched:
         return Guess(evidence, Hypothesis(), 1.0)
-    log10 = float(corrected(evidence.log10_pvalue, IDENTITY_WEIGHT))
+    log10 = float(weighted_bonferroni(evidence.log10_pvalue, IDENTITY_WEIGHT))
     made = Evidence.from_log10(evidence.detector, evidence.statistic, log10, evidence.degrees_of_freedom)
     return Guess(made, Hypothesis(), IDENTITY_WEIGHT)
 
