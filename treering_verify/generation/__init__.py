@@ -1,1 +1,5 @@
-"""Package."""
+"""Generation: key + noise -> marked noise -> latent -> image.
+
+`generator` makes images and videos with a key in their noise, and marked noise for a diffusers script; `callback` writes a
+key from within a pipeline's loop, where a script cannot pass noise in; `editing` repaints an image inside a mask.
+"""

@@ -1,8 +1,8 @@
-"""Mark what a diffusers pipeline generates from within its loop, where a script cannot be given `latents=`.
+"""A callback that marks the images of a diffusers pipeline from within its loop, for scripts that cannot pass `latents=`.
 
-The noise itself is out of reach there: a pipeline calls back at the end of a step, the first time when one step along the
-ODE is done. So the key is written into what that step left, while that is noise still but for a small share of image, and
-the rest of the way goes on from it. `generation.watermarked_noise` marks the noise itself: use it wherever it can be used.
+The initial noise is out of reach there: a pipeline calls back at the end of a step, for the first time after one step along
+the ODE. So the key is written into the latents after that step, which are still nearly all noise, and the loop goes on from
+there. `generator.watermarked_noise` marks the initial noise itself: prefer it wherever it can be used.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from treering_verify.watermark.keys.key import Key
 if TYPE_CHECKING:
     import torch
 
-# Calls after which a sampler goes on from the latents that it is given. Some take a step along the ODE in several calls,
-# each from where the step began: what is written between them is lost. UniPC goes back every time, and cannot be marked so.
+# The first call after which a sampler goes on from the latents that it is given. Some samplers take a step along the ODE in
+# several calls, each from the step's first point, and lose what is written between them. UniPC does so in every step, so it
+# is not in this table.
 _FIRST_FREE = {
     "DDIMScheduler": 0,
     "DPMSolverMultistepScheduler": 0,
@@ -28,29 +29,28 @@ _FIRST_FREE = {
     "HeunDiscreteScheduler": 1,
     "PNDMScheduler": 1,
 }
-_FIRST_FREE_OF_RUNGE_KUTTA = 3  # with which PNDM begins where it is configured so
+_FIRST_FREE_OF_RUNGE_KUTTA = 3  # the Runge-Kutta steps with which PNDM may begin
 
 
 class WatermarkCallback:
-    """``pipe(prompt, callback_on_step_end=WatermarkCallback(pipe, key))``: write a key once, early in the loop.
+    """Writes a key once, early in a pipeline's loop: ``pipe(prompt, callback_on_step_end=WatermarkCallback(pipe, key))``.
 
-    All images of a call get the key. One object serves any number of calls. Verification needs the key and the model, and
-    nothing that is recorded here.
+    All images of a call get the key. One object serves any number of calls. Verification needs the key and the model only.
 
     Parameters
     ----------
     pipe : DiffusionPipeline
-        Of a class that `treering models` lists; its sampler as it will be during the call. It is not changed.
+        A pipeline of a class that `treering models` lists, with the sampler that the call will use. It is not changed.
     key : Key
-        Made for the noise of the images' size.
+        A key for noise of the images' size.
 
     Raises
     ------
     ModelError
         If the pipeline belongs to no family.
     UsageError
-        If the sampler takes back what is written; when called, if the images have another size than the key, or there is no
-        step left after the one that the key is written in.
+        If the sampler discards what is written; when called, if the images have another size than the key, or no step
+        follows the one that the key is written after.
     """
 
     def __init__(self, pipe: Any, key: Key) -> None:
@@ -59,7 +59,7 @@ class WatermarkCallback:
         self._model, self._sampler = str(pipe.config.get("_name_or_path") or type(pipe).__name__), _sampler(pipe)
 
     def __call__(self, pipe: Any, step: int, timestep: Any, callback_kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Take what a pipeline passes at the end of a step, and return what it is to go on with."""
+        """Return a step's results with the key in the latents, if this is the step to mark, and as they are otherwise."""
         self._sampler = _sampler(pipe)
         times = pipe.scheduler.timesteps
         if step != _first_free(pipe.scheduler):
@@ -78,7 +78,7 @@ class WatermarkCallback:
         return {**callback_kwargs, "latents": marked.to(latents.device, latents.dtype)}
 
     def record(self) -> dict[str, Any]:
-        """JSON-ready description of the last call, as a sidecar has it; no secret."""
+        """Return a JSON-ready description of the last call, as a sidecar has it; it holds no secret."""
         return {
             "schema_version": SCHEMA_VERSION,
             "model": self._model,
@@ -101,7 +101,7 @@ def _sampler(pipe: Any) -> str:
     name = type(scheduler).__name__
     if name not in _FIRST_FREE or "sde" in str(scheduler.config.get("algorithm_type", "")):
         raise UsageError(
-            f"what is written during the steps of a {name} was not tried, or is taken back: use one of "
+            f"the {name} discards a key written during its steps, or was never tested: use one of "
             f"{', '.join(_FIRST_FREE)} (none of their stochastic forms), or give the pipeline latents="
         )
     return name
@@ -115,7 +115,7 @@ def _first_free(scheduler: Any) -> int:
 
 
 def _sigma(scheduler: Any, timestep: Any, z: torch.Tensor) -> float:
-    """Share of noise in what the scheduler goes on with, on its own scale: what it makes of no image and unit noise."""
+    """Return the noise's standard deviation in the latents at a timestep: the scheduler's mix of image 0 and noise 1."""
     add = getattr(scheduler, "scale_noise", None) or scheduler.add_noise
     zero, one, time = z.new_zeros(1, 1, 1, 1), z.new_ones(1, 1, 1, 1), timestep.reshape(1).to(z.device)
     noisy = add(zero, time, one) if hasattr(scheduler, "scale_noise") else add(zero, one, time)

@@ -1,7 +1,7 @@
-"""Background-preserving editing: another class inside a mask, the image's own latent outside it.
+"""Background-preserving editing: a new prompt inside a mask, the image's own latent outside it.
 
-The application beside watermarks in Hong et al. (NeurIPS 2024): whatever the decoder inversion loses is lost in the
-background too, so a better inversion keeps it better.
+The second application in Hong et al. (NeurIPS 2024). The decoder inversion's error is an error of the background too, so a
+better inversion preserves the background better.
 """
 
 from __future__ import annotations
@@ -39,37 +39,37 @@ def edit(
 ) -> Image.Image:
     """Repaint an image inside a mask.
 
-    The image is taken back to its latent and some way towards its noise, and denoised again under the prompt. At every step
-    the latent outside the mask is put back to what it was on the way up (as in Blended Latent Diffusion, Avrahami et al.,
-    arXiv 2206.02779, with the inverted path instead of fresh noise), and at the end to the latent itself.
+    The image is inverted to its latent, then for a share of the grid towards its noise, and denoised under the prompt. After
+    every step the latent outside the mask is set to the inversion's point at that step (as in Blended Latent Diffusion,
+    Avrahami et al., arXiv 2206.02779, with the inverted path instead of fresh noise), and at the end to the latent itself.
 
     Parameters
     ----------
     model : LatentModel
     image : path, bytes or PIL.Image.Image
-        Cut and scaled to the model's size where it is another.
+        An image of another size is cropped and scaled to the model's.
     mask : path, bytes or PIL.Image.Image
-        Of the image's size; white is repainted and black kept, in whole latent cells, with the border at mid-grey.
+        A mask of the image's size: white is repainted, black preserved, in whole latent cells, with the border at mid-grey.
     prompt : str or None
         What to paint: a class name for class-conditional models.
-    inversion : Pipeline, optional
-        The decoder inversion to use; its noise inversion is not (the way up is always naive DDIM).
+    inversion : InversionOptions, optional
+        The decoder inversion to use. Its noise inversion is not used: here that is always naive DDIM.
     steps : int
-        Of the whole grid, at least 1.
+        Steps of the whole grid, at least 1.
     strength : float
-        Share of the grid to go up, in (0, 1]: how far the inside may leave the image.
+        Share of the grid to invert, in (0, 1]: how far the inside may leave the image.
     guidance : float
-        Classifier-free guidance on the way down.
+        Classifier-free guidance of the denoising.
 
     Returns
     -------
     PIL.Image.Image
-        Of the model's size.
+        The edited image, of the model's size.
 
     Raises
     ------
     ImageError
-        If one of them cannot be read.
+        If the image or the mask cannot be read.
     UsageError
         If the mask has another size or is empty, a number is out of range, or the model makes videos.
     """
@@ -79,15 +79,15 @@ def edit(
 
     if not 0 < strength <= 1 or steps < 1:
         raise UsageError("strength must lie in (0, 1], and steps be 1 or more")
-    picture, region = open_image(image), open_image(mask)
-    if picture.size != region.size:
-        raise UsageError(f"the mask has size {region.size}, the image {picture.size}: make them equal")
+    original, region = open_image(image), open_image(mask)
+    if original.size != region.size:
+        raise UsageError(f"the mask has size {region.size}, the image {original.size}: make them equal")
     inside = cells(fit(region, model.image_size)[0], model)
     if not bool(inside.any()):
         raise UsageError("the mask is dark everywhere, so nothing would be repainted: mark a region in white")
     latent = edit_latent(
         model,
-        to_tensor(fit(picture, model.image_size)[0]),
+        to_tensor(fit(original, model.image_size)[0]),
         inside,
         [prompt],
         inversion=inversion,
@@ -110,7 +110,7 @@ def edit_latent(
     strength: float = DEFAULT_STRENGTH,
     guidance: float = DEFAULT_GUIDANCE,
 ) -> torch.Tensor:
-    """Edit a batch: images (B, 3, H, W) and latent masks (B or 1, 1, h, w), True inside -> latents (B, C, h, w)."""
+    """Return the latents (B, C, h, w) of edited images (B, 3, H, W); masks (B or 1, 1, h, w) are True inside."""
     inversion = inversion or InversionOptions()
     problem = decoder_inversion.in_precision(problem_of(model, image), inversion.precision)
     latent = decoder_inversion.invert(problem, inversion.method, inversion.settings).latent
@@ -127,22 +127,22 @@ def repaint(
     strength: float = DEFAULT_STRENGTH,
     guidance: float = DEFAULT_GUIDANCE,
 ) -> torch.Tensor:
-    """Edit latents (B, C, h, w) that a decoder inversion found, as `edit_latent` does."""
+    """Return edited latents (B, C, h, w), from latents that a decoder inversion found; see `edit_latent`."""
     import torch
 
     with torch.inference_mode():
-        climb = max(1, round(strength * steps))
-        path = noise_inversion.trajectory(model, latent, steps=steps)[: climb + 1]
-        points = model.timesteps(steps)[::-1][: climb + 1]
-        z = path[-1]
-        for k in range(climb, 0, -1):
-            z = step(model, z, points[k], points[k - 1], prompts, guidance)
-            z = torch.where(inside, z, path[k - 1])
+        depth = max(1, round(strength * steps))
+        inverted = noise_inversion.trajectory(model, latent, steps=steps)[: depth + 1]
+        times = model.timesteps(steps)[::-1][: depth + 1]
+        z = inverted[-1]
+        for k in range(depth, 0, -1):
+            z = step(model, z, times[k], times[k - 1], prompts, guidance)
+            z = torch.where(inside, z, inverted[k - 1])  # the background stays on the inversion's path
     return z
 
 
 def cells(mask: Image.Image, model: LatentModel) -> torch.Tensor:
-    """Latent cells, (1, 1, h, w) bool, in which any pixel of a mask of the model's image size is lighter than mid-grey."""
+    """Return which latent cells, (1, 1, h, w) bool, have any pixel lighter than mid-grey in a mask of the image's size."""
     import torch
 
     _, height, width = model.latent_shape

@@ -1,4 +1,4 @@
-"""Generate images, with a key written into their noise or without: noise -> latent -> image."""
+"""Generated images and videos, with a key in their noise or without: noise -> latent -> image."""
 
 from __future__ import annotations
 
@@ -21,37 +21,37 @@ DEFAULT_GUIDANCE = 2.0
 
 
 def initial_noise(latent_shape: tuple[int, int, int], seeds: Sequence[int]) -> torch.Tensor:
-    """Unit-normal noise (B, C, h, w), one generator per seed, so that image i does not depend on its batch."""
+    """Return unit-normal noise (B, C, h, w), from one generator per seed, so that image i does not depend on its batch."""
     import torch
 
     return torch.stack([torch.randn(latent_shape, generator=torch.Generator().manual_seed(s)) for s in seeds])
 
 
 def watermarked_noise(pipe: Any, key: Key | Sequence[Key], seeds: Sequence[int]) -> torch.Tensor:
-    """Noise with a key in it, for a diffusers script of your own: ``pipe(prompts, latents=watermarked_noise(...))``.
+    """Return noise with a key in it, for a diffusers script: ``pipe(prompts, latents=watermarked_noise(...))``.
 
     Parameters
     ----------
     pipe : DiffusionPipeline
-        Of a class that `treering models` lists. It is not changed.
+        A pipeline of a class that `treering models` lists. It is not changed.
     key : Key or sequence of Key
-        Of all images, or of each. Made for the noise of the images' size (`pipeline_shape`). For another size than the
-        pipeline's own, tell the call ``height=`` and ``width=`` too: FLUX cannot see the size from packed latents.
+        One key for all images, or one for each, made for the noise of the images' size (`pipeline_shape`). For another size
+        than the pipeline's own, give the call ``height=`` and ``width=`` too: packed latents do not tell FLUX the size.
     seeds : sequence of int
-        One per image: image i does not depend on the others.
+        One per image. Image i depends on its own seed only.
 
     Returns
     -------
     torch.Tensor
-        What the pipeline's ``latents=`` wants: packed where it packs, on its device and in its network's dtype. It is not
-        scaled, since every pipeline scales what it is given by its scheduler's ``init_noise_sigma``.
+        Noise as the pipeline's ``latents=`` takes it: packed where it packs, on its device and in its network's dtype. It
+        is not scaled, because every pipeline scales its latents by its scheduler's ``init_noise_sigma``.
 
     Raises
     ------
     ModelError
         If the pipeline belongs to no family.
     UsageError
-        If the key is made for other noise, a seed is out of range, or there is not a key for each.
+        If the key is made for another shape, a seed is out of range, or the counts of keys and seeds differ.
     """
     check_seeds(seeds)
     if not seeds:
@@ -77,14 +77,14 @@ def generate(
     ----------
     model : LatentModel
     key : Key, sequence of Key, or None
-        The key of all images, or of each. A key that many images share can be averaged out of them; one that is in a single
-        image names it (`Key.of_index` derives any number of them from one secret). None generates unmarked controls: from
-        the same seed they differ in the key's bins only.
+        One key for all images, or one for each. A key that many images share can be estimated by averaging them; a key that
+        no other image has also identifies its image (`Key.of_index` derives any number from one secret). None generates
+        unmarked controls: noise of the same seed differs in the key's bins only.
     seeds : sequence of int
         One per image, 0 <= seed < 2**63.
     prompts : sequence of str or None, optional
-        Condition of each image, a class name for class-conditional models, else a prompt; None is "no condition". When
-        left out, classes take turns by seed.
+        Condition of each image: a class name for class-conditional models, a prompt otherwise, or None for no condition.
+        When left out, classes take turns by seed.
     steps : int
         DDIM steps.
     guidance : float
@@ -99,8 +99,8 @@ def generate(
     Raises
     ------
     UsageError
-        If a key is made for another shape, or there is not one for each seed, or seeds, steps, guidance or prompts do not
-        fit, or the model makes videos.
+        If a key is made for another shape, the counts of keys, prompts and seeds differ, seeds, steps or guidance are out of
+        range, or the model makes videos.
     """
     images_only(model, "generate")
     for image, sidecar, noise, latent in _rendered(model, key, seeds, prompts, steps, guidance, batch_size):
@@ -116,7 +116,7 @@ def generate_videos(
     steps: int = DEFAULT_STEPS,
     guidance: float = DEFAULT_GUIDANCE,
 ) -> Iterator[GeneratedVideo]:
-    """Generate one video per seed, lazily, one after another; all as for `generate`, but by a model that makes videos.
+    """Generate one video per seed, lazily, one after another, by a model that makes videos; otherwise as `generate`.
 
     Raises
     ------
@@ -176,7 +176,7 @@ def _rendered(
 
 
 def _keys_of(key: Key | Sequence[Key] | None, seeds: Sequence[int]) -> Sequence[Key | None]:
-    """Key of each seed's image."""
+    """Return the key of each seed's image."""
     if key is None or isinstance(key, Key):
         return [key] * len(seeds)
     if len(key) != len(seeds):
@@ -185,7 +185,7 @@ def _keys_of(key: Key | Sequence[Key] | None, seeds: Sequence[int]) -> Sequence[
 
 
 def _marked(noise: torch.Tensor, keys: Sequence[Key | None]) -> torch.Tensor:
-    """Noise (B, C, h, w) with the key of each in it."""
+    """Return noise (B, C, h, w) with each item's key in it."""
     import torch
 
     pairs = zip(noise.split(1), keys, strict=True)
@@ -193,6 +193,6 @@ def _marked(noise: torch.Tensor, keys: Sequence[Key | None]) -> torch.Tensor:
 
 
 def check_seeds(seeds: Sequence[int]) -> None:
-    """Raise UsageError unless all lie in [0, 2**63)."""
+    """Raise UsageError unless all seeds lie in [0, 2**63)."""
     if any(not 0 <= s < 1 << 63 for s in seeds):
-        raise UsageError("seeds must lie in [0, 2**63)")
+        raise UsageError("a seed is out of range: choose integers from 0 to 2**63 - 1")

@@ -87,7 +87,7 @@ def test_other_families_are_marked_in_their_own_layout(family: str) -> None:
     assert log10_p(pipe, marked, key) < -6 < -3 < log10_p(pipe, unmarked, key)
 
 
-def test_the_key_stands_in_what_the_step_left_and_nothing_else_is_changed(plain: Any) -> None:
+def test_the_key_is_in_the_latents_after_the_step_and_nothing_else_is_changed(plain: Any) -> None:
     key = key_for(plain)
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
     callback = tv.WatermarkCallback(plain, key)
@@ -127,7 +127,7 @@ def test_every_image_of_a_half_precision_call_is_marked_in_its_dtype() -> None:
 
 
 @pytest.mark.parametrize("kind", [UniPCMultistepScheduler, EulerAncestralDiscreteScheduler])
-def test_samplers_that_take_back_what_is_written_are_refused(kind: Any, plain: Any) -> None:
+def test_samplers_that_discard_what_is_written_are_refused(kind: Any, plain: Any) -> None:
     before = plain.scheduler
     callback = tv.WatermarkCallback(plain, key_for(plain))
     try:

@@ -56,11 +56,11 @@ def test_the_prompt_and_the_strength_matter(tiny_model: LatentModel) -> None:
     assert (weak - latent).norm() < (base - latent).norm()
 
 
-def test_an_image_of_any_mode_and_size_is_brought_to_the_models(tiny_model: LatentModel) -> None:
-    picture = Image.new("RGBA", (300, 200), (200, 120, 30, 128))
+def test_an_image_of_any_mode_and_size_is_fitted_to_the_models(tiny_model: LatentModel) -> None:
+    image = Image.new("RGBA", (300, 200), (200, 120, 30, 128))
     mask = Image.new("1", (300, 200))
     ImageDraw.Draw(mask).rectangle((100, 50, 180, 120), fill=1)
-    result = edit(tiny_model, picture, mask, None, steps=2)
+    result = edit(tiny_model, image, mask, None, steps=2)
     assert (result.mode, result.size) == ("RGB", (128, 128))
 
 
