@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class TreeringError(Exception):
     """Anything the toolkit refuses or cannot do. The message is meant for the user and says what to do next."""
@@ -45,3 +47,22 @@ class ImageError(TreeringError):
     def __str__(self) -> str:
         """Return the message: the source, where there is one, and the reason."""
         return f"{self.source}: {self.reason}" if self.source else self.reason
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    """Return the message for a name that does not exist: the name that was probably meant, and all that exist.
+
+    Parameters
+    ----------
+    kind : str
+        What the name should be the name of, such as "attack".
+    name : str
+    known : iterable of str
+        Names that exist.
+    """
+    from difflib import get_close_matches
+
+    choices = list(known)
+    close = get_close_matches(name, choices, n=1)
+    meant = f"did you mean {close[0]}? Choose" if close else "choose"
+    return f"no {kind} {name!r}: {meant} one of {', '.join(choices)}"

@@ -39,7 +39,7 @@ def open_descriptor(path: str | Path) -> int:
 
 
 @contextlib.contextmanager
-def opened_secret(path: str | Path, kind: str, maker: str) -> Iterator[BinaryIO]:
+def opened_secret(path: str | Path, kind: str, maker: str, begins: tuple[bytes, ...] = ()) -> Iterator[BinaryIO]:
     """Open a file that holds secrets for reading, if its owner alone can reach it.
 
     Parameters
@@ -48,6 +48,8 @@ def opened_secret(path: str | Path, kind: str, maker: str) -> Iterator[BinaryIO]
         The file.
     kind, maker
         What it should be, and the command that makes such a file, for messages.
+    begins
+        What such files begin with, where that is known: any other file is refused for what it is, not for its mode.
 
     Yields
     ------
@@ -57,7 +59,7 @@ def opened_secret(path: str | Path, kind: str, maker: str) -> Iterator[BinaryIO]
     Raises
     ------
     KeyFileError
-        If it is missing, no regular file, readable by others, or reading it fails.
+        If it is missing, no regular file, begins otherwise, is readable by others, or reading it fails.
     """
     shown = printable(str(path))
     try:
@@ -66,6 +68,8 @@ def opened_secret(path: str | Path, kind: str, maker: str) -> Iterator[BinaryIO]
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise KeyFileError(f"{shown} is not a regular file: name a {kind} made by {maker}")
+            if begins and not os.pread(descriptor, max(map(len, begins)), 0).startswith(begins):
+                raise KeyFileError(f"{shown} is not a {kind}: make one with {maker}")
             if os.name == "posix" and status.st_mode & 0o077:
                 raise KeyFileError(f"others can read the {kind} {shown}: run chmod 600 on it, and consider a new key")
             with open(descriptor, "rb", closefd=False) as file:

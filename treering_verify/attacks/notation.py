@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from treering_verify.attacks.compression import CODECS, check_codec, encode
 from treering_verify.attacks.tables import ATTACKS, MODEL_ATTACKS, RANGES, defaults, usage
-from treering_verify.errors import UsageError
+from treering_verify.errors import UsageError, unknown
 from treering_verify.media.images import to_pil, to_tensor
 
 if TYPE_CHECKING:
@@ -237,7 +237,7 @@ def _parse_one(text: str) -> Attack:
 
 def _check_name(name: str) -> None:
     if name not in RANGES:
-        raise UsageError(f"there is no attack {name!r}; choose from {', '.join(RANGES)}")
+        raise UsageError(unknown("attack", name, RANGES))
 
 
 def _number(text: str) -> float | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from treering_verify.errors import UsageError
+from treering_verify.errors import UsageError, unknown
 from treering_verify.inversion import decoder as decoder_inversion
 from treering_verify.inversion import noise as noise_inversion
 from treering_verify.media.blank_areas import filled, masked, visible_area
@@ -66,14 +66,12 @@ class InversionOptions:
     def __post_init__(self) -> None:
         methods = (decoder_inversion.AUTO, *decoder_inversion.METHODS)
         if self.method not in methods:
-            raise UsageError(f"no inversion {self.method!r}: choose one of {', '.join(methods)}")
+            raise UsageError(unknown("inversion", self.method, methods))
         noise_methods = (noise_inversion.AUTO, *noise_inversion.METHODS)
         if self.noise_method not in noise_methods:
-            raise UsageError(f"no noise inversion {self.noise_method!r}: choose one of {', '.join(noise_methods)}")
+            raise UsageError(unknown("noise inversion", self.noise_method, noise_methods))
         if self.precision not in decoder_inversion.PRECISIONS:
-            raise UsageError(
-                f"no precision {self.precision!r}: choose one of {', '.join(decoder_inversion.PRECISIONS)}"
-            )
+            raise UsageError(unknown("precision", self.precision, decoder_inversion.PRECISIONS))
         if self.steps < 0 or self.batch_size < 1:
             raise UsageError("steps must be 0 or more, and batch_size 1 or more")
 

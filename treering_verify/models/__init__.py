@@ -4,7 +4,7 @@ from treering_verify.models.autoencoder import AUTOENCODERS, lowered
 from treering_verify.models.diffusers.adapter import canonical_noise, from_pipeline, native_noise, pipeline_shape
 from treering_verify.models.diffusers.families import FAMILIES
 from treering_verify.models.diffusers.loading import load_pipeline
-from treering_verify.models.loading import EMBEDDED, latent_shape, load_model
+from treering_verify.models.loading import EMBEDDED, check_source, class_names, latent_shape, load_model, videos_of
 from treering_verify.models.protocol import (
     Condition,
     LatentModel,
@@ -31,6 +31,8 @@ __all__ = [
     "Timestep",
     "VideoModel",
     "canonical_noise",
+    "check_source",
+    "class_names",
     "device_of",
     "from_pipeline",
     "images_only",
@@ -42,4 +44,5 @@ __all__ = [
     "movable",
     "native_noise",
     "pipeline_shape",
+    "videos_of",
 ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from treering_verify.errors import ModelError, UsageError
+from treering_verify.errors import ModelError, UsageError, unknown
 from treering_verify.models.autoencoder import check_autoencoder, decode, encode, latent_channels, pixels_per_cell
 from treering_verify.models.diffusers.rectified_flow import is_flow
 from treering_verify.models.diffusers.schedules import FLOW, diffusion_grid, estimates, flow_grid, flow_scheduler
@@ -127,7 +127,7 @@ class ClassConditionalModel:
         if condition is None:
             return len(self.classes)
         if condition not in self.classes:
-            raise UsageError(f"model {self.name!r} has no class {condition!r}: choose one of {', '.join(self.classes)}")
+            raise UsageError(f"model {self.name!r}: {unknown('class', condition, self.classes)}")
         return self.classes.index(condition)
 
 

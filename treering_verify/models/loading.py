@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from treering_verify.errors import ModelError, UsageError
+from treering_verify.errors import ModelError, UsageError, unknown
 from treering_verify.files import printable
 from treering_verify.models.autoencoder import AUTOENCODERS
 from treering_verify.models.class_conditional import ClassConditionalModel
 from treering_verify.models.compiling import compile_networks
 from treering_verify.models.diffusers.adapter import from_pipeline
 from treering_verify.models.diffusers.families import known_pipelines
-from treering_verify.models.diffusers.loading import INDEX, pipeline_of, read_index, shapes_of
+from treering_verify.models.diffusers.hub import must_be_cached
+from treering_verify.models.diffusers.loading import INDEX, pipeline_family, pipeline_of, read_index, shapes_of
 from treering_verify.models.protocol import LatentModel, MovableModel
 from treering_verify.models.source import ModelSource
 
@@ -81,25 +84,12 @@ def _load(source: ModelSource) -> LatentModel:
             tile=source.tile,
             frames=source.frames,
         )
-    index_file = folder / INDEX
-    if not index_file.is_file():
-        raise ModelError(_no_model(shown))
-    try:
-        index = json.loads(index_file.read_text())
-        found = {part: index.get(part, [None, None])[1] for part in _KINDS}
-        if any(found[part] not in kinds for part, kinds in _KINDS.items()):
-            readable = {part: " or ".join(kinds) for part, kinds in _KINDS.items()}
-            raise ModelError(
-                f"{shown}: this release reads models of {readable}, and pipelines of {', '.join(known_pipelines())}; "
-                f"{INDEX} names {index.get('_class_name')} with {found}"
-            )
-        _refuse_unused(source)
+    index, found = _class_conditional(source)
+    with _reported(shown):
         held_out = _HELD_OUT.get(source.name)
         autoencoder = held_out or ("vae", found["vae"])
         kinds = (*autoencoder, found["scheduler"])
         model = _load_parts(shown, folder, kinds, index.get("classes"), refined=held_out is None)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
-        raise ModelError(f"cannot load {shown}: {printable(str(error))}; fetch or export the folder again") from error
     return model if source.device == "auto" else model.to(str(source.chosen_device()))
 
 
@@ -117,6 +107,69 @@ def latent_shape(name: str | Path | ModelSource = "landscape") -> tuple[int, int
         return int(config["in_channels"]), int(height), int(width)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(_no_model(source.shown)) from error
+
+
+def check_source(source: ModelSource) -> None:
+    """Check what can be known of a model before torch is imported: its device, that it is there, and its class.
+
+    Raises
+    ------
+    ModelError
+        If there is no such model, its class is not supported, or it is on the hub and the hub cannot be reached.
+    UsageError
+        If the device is not there, or the model cannot have what is asked for.
+    """
+    source.check_device()
+    if source.name in EMBEDDED or not (source.is_file or source.on_hub):
+        if not _is_pipeline(source):
+            _class_conditional(source)
+    elif source.on_hub:
+        must_be_cached(source.name)
+    elif not Path(source.name).is_file():
+        raise ModelError(f"there is no file {source.shown}: check the path of the model")
+
+
+def class_names(source: ModelSource) -> tuple[str, ...]:
+    """Names of the classes that a class-conditional model's index lists; none for other models, and where it lists none."""
+    if _is_pipeline(source):
+        return ()
+    listed = _class_conditional(source)[0].get("classes")
+    return tuple(map(str, listed)) if isinstance(listed, list) else ()
+
+
+def videos_of(source: ModelSource) -> bool:
+    """Whether a local folder's index names a pipeline that makes videos."""
+    if not _is_pipeline(source) or source.is_file or source.on_hub:
+        return False
+    return pipeline_family(read_index(Path(source.name)), source.shown).video is not None
+
+
+def _class_conditional(source: ModelSource) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return a class-conditional model's index and the classes of its parts; ModelError if it is no such model."""
+    folder, shown = EMBEDDED.get(source.name, Path(source.name)), source.shown
+    if not (folder / INDEX).is_file():
+        raise ModelError(_no_model(shown))
+    with _reported(shown):
+        index = read_index(folder)
+        found = {part: index.get(part, [None, None])[1] for part in _KINDS}
+    if any(found[part] not in kinds for part, kinds in _KINDS.items()):
+        readable = {part: " or ".join(kinds) for part, kinds in _KINDS.items()}
+        kind = printable(str(index.get("_class_name")))
+        raise ModelError(
+            f"{shown}: {unknown('supported pipeline class', kind, known_pipelines())}; without one of them, this release "
+            f"reads models of {readable}, and {INDEX} names {found}"
+        )
+    _refuse_unused(source)
+    return index, found
+
+
+@contextmanager
+def _reported(shown: str) -> Iterator[None]:
+    """Turn what goes wrong with a folder's files into a ModelError that says what to do."""
+    try:
+        yield
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
+        raise ModelError(f"cannot load {shown}: {printable(str(error))}; fetch or export the folder again") from error
 
 
 def _source(name: str | Path | ModelSource, *options: Any) -> ModelSource:
@@ -137,8 +190,8 @@ def _is_pipeline(source: ModelSource) -> bool:
 
 def _no_model(shown: str) -> str:
     return (
-        f"no model {shown!r}: use {', '.join(EMBEDDED)}, a hub id, a .safetensors file, or a local folder that holds "
-        f"a {INDEX}"
+        f"{unknown('model', shown, EMBEDDED)}, or name a hub id, a .safetensors file, or a local folder that holds a "
+        f"{INDEX}"
     )
 
 

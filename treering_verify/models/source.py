@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from treering_verify.errors import ModelError, UsageError
+from treering_verify.errors import ModelError, UsageError, unknown
 from treering_verify.files import printable
 
 if TYPE_CHECKING:
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+# Device nodes of the drivers of NVIDIA (also on Tegra, and in WSL) and of AMD.
+_DRIVERS = ("/dev/nvidiactl", "/dev/nvhost-ctrl", "/dev/nvgpu", "/dev/dxg", "/dev/kfd")
 _PICKLED = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _SIZE = re.compile(r"(\d{1,5})(?:x(\d{1,5}))?")
@@ -73,7 +77,7 @@ class ModelSource:
     def __post_init__(self) -> None:
         for what, value, known in (("device", self.device, DEVICES), ("dtype", self.dtype, DTYPES)):
             if value not in known:
-                raise UsageError(f"no {what} {value!r}: choose one of {', '.join(known)}")
+                raise UsageError(unknown(what, value, known))
 
     @property
     def shown(self) -> str:
@@ -103,6 +107,13 @@ class ModelSource:
             )
         return True
 
+    def check_device(self) -> None:
+        """Raise UsageError if the device is known to be absent; torch is not imported to know."""
+        if "torch" in sys.modules:
+            self.chosen_device()
+        elif (self.device == "cuda" and not _may_have_cuda()) or (self.device == "mps" and sys.platform != "darwin"):
+            raise _no_device(self.device)
+
     def chosen_device(self) -> torch.device:
         """Device to compute on; UsageError if it is not there."""
         import torch
@@ -110,7 +121,7 @@ class ModelSource:
         there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
         chosen = self.device if self.device != "auto" else next(n for n in ("cuda", "mps", "cpu") if there[n])
         if not there[chosen]:
-            raise UsageError(f"there is no device {chosen} here: choose --device cpu or auto")
+            raise _no_device(chosen)
         return torch.device(chosen)
 
     def chosen_dtype(self, device: torch.device) -> torch.dtype:
@@ -122,6 +133,24 @@ class ModelSource:
         if device.type == "cpu":
             return torch.float32
         return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float16
+
+
+def _may_have_cuda() -> bool:
+    """Whether torch could find a GPU: its build has support for one, none is hidden, and Linux has a driver."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        if version("torch").endswith("+cpu"):
+            return False
+    except PackageNotFoundError:
+        pass  # the import will say so
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1"):
+        return False
+    return not sys.platform.startswith("linux") or any(Path(node).exists() for node in _DRIVERS)
+
+
+def _no_device(device: str) -> UsageError:
+    return UsageError(f"there is no device {device} here: choose --device cpu or auto")
 
 
 def size_of(text: str) -> tuple[int, int]:

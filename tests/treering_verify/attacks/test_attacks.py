@@ -267,8 +267,8 @@ def test_texts_become_canonical(text: str, canonical: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("jpg", "choose from jpeg, webp, avif, noise"),
-        ("", "choose from jpeg"),
+        ("jpg", "Choose one of jpeg, webp, avif, noise"),
+        ("", "choose one of jpeg"),
         ("jpeg:q=3", "quality .a whole number from 1 to 100, default 75"),
         ("jpeg:quality", "quality .a whole number from 1 to 100"),
         ("jpeg:quality=high", "quality .a whole number"),
@@ -280,8 +280,8 @@ def test_texts_become_canonical(text: str, canonical: str) -> None:
         ("noise:sigma=inf", "from 0 to 1"),
         ("flip:seed=3", "it takes no parameters"),
         ("noise:seed=3", "no parameter 'seed'"),
-        ("jpeg+", "there is no attack ''"),
-        ("flip+jpg", "there is no attack 'jpg'"),
+        ("jpeg+", "no attack ''"),
+        ("flip+jpg", "no attack 'jpg': did you mean jpeg"),
         ("regenerate_vae:model=1", "no parameter 'model'"),
         ("adversarial:budget=1.5", "whole number"),
     ],

@@ -360,7 +360,7 @@ def test_exit_codes_are_those_of_verify(secret: Path, tiny_folder: Path, tmp_pat
     assert run(*call, folder / "k0.json").exit_code == 0
     assert run(*call, folder, "--fail-on", "no-evidence").exit_code == 1
     assert run(*call, folder, "--alpha", 0.999_999_9, "--fail-on", "detected").exit_code in (0, 1)
-    for wrong, message in ((tmp_path / "none", "cannot read"), (tmp_path, "no *.json"), (image, "others can read")):
+    for wrong, message in ((tmp_path / "none", "cannot read"), (tmp_path, "no *.json"), (image, "not a key file")):
         refused = run(*call, wrong)
         assert refused.exit_code == 2 and message in refused.stderr
     twice = run(*call, folder, "--key", folder / "k0.json")

@@ -10,10 +10,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from treering_verify.errors import ModelError
+from treering_verify.errors import ModelError, unknown
 from treering_verify.files import printable
 from treering_verify.models.diffusers.families import FAMILIES, family_of, known_pipelines
 from treering_verify.models.diffusers.family import PipelineFamily
+from treering_verify.models.diffusers.hub import must_be_cached
 from treering_verify.models.diffusers.rectified_flow import RELEASED
 from treering_verify.models.source import ModelSource
 
@@ -124,8 +125,8 @@ def pipeline_family(index: Mapping[str, Any], shown: str) -> PipelineFamily:
     kind = index.get("_class_name")
     family = family_of((kind,), _scheduler_of(index)) if isinstance(kind, str) else None
     if family is None:
-        known = ", ".join(known_pipelines())
-        raise ModelError(f"{shown}: a {printable(str(kind))} is not supported: use one of {known}")
+        what = "supported pipeline class"
+        raise ModelError(f"{shown}: {unknown(what, printable(str(kind)), known_pipelines())}")
     return family
 
 
@@ -156,7 +157,8 @@ def _read(place: str, path: str, revision: str | None) -> dict[str, Any]:
         return dict(json.loads((Path(place) / path).read_text()))
     from huggingface_hub import hf_hub_download
 
-    return dict(json.loads(Path(hf_hub_download(place, path, revision=revision)).read_text()))
+    cached = must_be_cached(place)
+    return dict(json.loads(Path(hf_hub_download(place, path, revision=revision, local_files_only=cached)).read_text()))
 
 
 def _folder(source: ModelSource, kind: Any) -> Path:
@@ -164,7 +166,12 @@ def _folder(source: ModelSource, kind: Any) -> Path:
         return Path(source.name)
     # Only what is listed in the index, and no pickled weights: without safetensors it refuses.
     folder = kind.download(
-        source.name, revision=source.revision, variant=source.variant, use_safetensors=True, trust_remote_code=False
+        source.name,
+        revision=source.revision,
+        variant=source.variant,
+        use_safetensors=True,
+        trust_remote_code=False,
+        local_files_only=must_be_cached(source.name),
     )
     return Path(folder)
 

@@ -125,7 +125,7 @@ class KeyIndex:
 
 def is_index(path: str | Path) -> bool:
     """Whether a secret file begins as a key index does; `KeyFileError` if it cannot be opened as one."""
-    with opened_secret(path, "key file", "treering keygen or keys index") as file:
+    with opened_secret(path, "key file or index", "treering keygen or keys index", (b"{", MAGIC)) as file:
         return file.read(len(MAGIC)) == MAGIC
 
 

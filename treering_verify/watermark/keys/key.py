@@ -253,7 +253,7 @@ class Key:
             If it is missing, readable by others, or not a key file of a known version.
         """
         shown = printable(str(path))
-        with opened_secret(path, "key file", "treering keygen") as file:
+        with opened_secret(path, "key file", "treering keygen", (b"{",)) as file:
             data = file.read(_MAX_FILE_BYTES)
         try:
             content = json.loads(data)

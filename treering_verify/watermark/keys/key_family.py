@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from treering_verify.errors import UsageError
+from treering_verify.errors import UsageError, unknown
 from treering_verify.watermark.patterns import PATTERNS, Place
 
 DEFAULT_PATTERN = "random"
@@ -61,7 +61,7 @@ class Family:
     ) -> Family:
         """Fill in the defaults of `Key.generate`."""
         if pattern not in PATTERNS:
-            raise UsageError(f"unknown pattern {pattern!r}: choose one of {', '.join(PATTERNS)}")
+            raise UsageError(unknown("pattern", pattern, PATTERNS))
         channels = tuple(range(latent_shape[0])) if channels is None else tuple(channels)
         inner = DEFAULT_RADII[pattern][0] if inner_radius is None else inner_radius
         outer = DEFAULT_RADII[pattern][1] if outer_radius is None else outer_radius
@@ -73,7 +73,7 @@ def count_numbers(
 ) -> int:
     """Numbers of such a key; UsageError says which parameter does not fit."""
     if pattern not in PATTERNS:
-        raise UsageError(f"unknown pattern {pattern!r}: choose one of {', '.join(PATTERNS)}")
+        raise UsageError(unknown("pattern", pattern, PATTERNS))
     if len(latent_shape) != 3 or max(latent_shape) > _MAX_SIDE:
         raise UsageError(f"latent_shape is {latent_shape}: give (channels, height, width), at most {_MAX_SIDE} each")
     if not channels or len(set(channels)) < len(channels) or not all(0 <= c < latent_shape[0] for c in channels):

@@ -121,7 +121,8 @@ def test_a_hub_id_is_fetched_as_safetensors_and_without_code(saved: Path, monkey
         return str(saved)
 
     monkeypatch.setattr(diffusers.DiffusionPipeline, "download", download)
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda _, path, revision: str(saved / path))
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda _, path, **options: str(saved / path))
+    monkeypatch.setattr("treering_verify.models.diffusers.loading.must_be_cached", lambda name: False)
     model = load_model("somebody/some-model", revision="v2", variant=None)
     assert model.name == "somebody/some-model"
     ((name, options),) = asked

@@ -189,7 +189,7 @@ def test_a_short_secret_is_refused_and_not_quoted() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"pattern": "zeros"}, "unknown pattern"),
+        ({"pattern": "zeros"}, "no pattern"),
         ({"channels": ()}, "channels"),
         ({"channels": (4,)}, "channels"),
         ({"channels": (-1,)}, "channels"),
@@ -323,7 +323,7 @@ def broken_files() -> dict[str, object]:
 def test_a_malformed_file_is_refused_in_the_words_of_the_toolkit(kind: str, saved: Path) -> None:
     content = json.loads(saved.read_text())
     rewrite(saved, broken_files()[kind](content))  # type: ignore[operator]
-    with pytest.raises(KeyFileError, match="not a key file of version 1"):
+    with pytest.raises(KeyFileError, match="not a key file"):
         Key.load(saved)
 
 
