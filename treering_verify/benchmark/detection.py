@@ -1,4 +1,4 @@
-"""True and false positive rates at fixed alpha, by pattern and attack."""
+"""Detection and false-positive rates at fixed alpha, by pattern and attack."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from treering_detectors import Rate
 
+from treering_verify.benchmark.catalogue import BENCHMARKS
 from treering_verify.benchmark.harness.keyed_images import evidence_of_images, generate_each
 from treering_verify.benchmark.harness.scope import CLEAN, SEEDS, Scope, distorted
 from treering_verify.generation.generator import generate
@@ -24,15 +25,15 @@ _PLAN: tuple[tuple[str, dict[str, Any], tuple[str, ...], float], ...] = (
 )
 
 
-def detection(model: LatentModel, scope: Scope) -> Findings:
-    """Judge marked and unmarked images, each under a key of its own, so that no figure is that of one lucky key."""
+def measure(model: LatentModel, scope: Scope) -> Findings:
+    """Judge marked and unmarked images, each under its own key, so that no result depends on one key."""
     count, first = scope.images(8, 200), SEEDS["detection"]
     rows: list[dict[str, Any]] = []
     lines = []
     with scope.progress("Images", (1 + len(_PLAN)) * count) as advance:
-        controls = []
+        unmarked = []
         for result in generate(model, None, seeds=range(first, first + count)):
-            controls.append(result.image)
+            unmarked.append(result.image)
             advance()
         for label, options, names, alpha in _PLAN:
             keys = [Key.generate(model.latent_shape, seed=first + i, **options) for i in range(count)]
@@ -40,8 +41,8 @@ def detection(model: LatentModel, scope: Scope) -> Findings:
             marked = generate_each(model, keys, seeds, advance)
             for name in names:
                 scores = {}
-                for truth, pictures in (("marked", marked), ("unmarked", controls)):
-                    found = list(evidence_of_images(model, distorted(pictures, name), keys))
+                for truth, images in (("marked", marked), ("unmarked", unmarked)):
+                    found = list(evidence_of_images(model, distorted(images, name), keys))
                     scores[truth] = np.array([log10 for log10, _ in found])
                     for i, (log10, cosine) in enumerate(found):
                         rows.append(
@@ -73,13 +74,22 @@ def detection(model: LatentModel, scope: Scope) -> Findings:
                 )
     table = Table(
         "Detection at fixed alpha",
-        ("pattern", "attack", "alpha", "true positives", "false positives", "median p", "95 % reach p", "cosine"),
+        (
+            "pattern",
+            "attack",
+            "alpha",
+            "true positives",
+            "false positives",
+            "median p",
+            "95th percentile of p",
+            "cosine",
+        ),
         tuple(lines),
-        "Intervals: Clopper-Pearson, 95 %. '95 % reach p': 95 % of the marked images stay under it.",
+        "Intervals: Clopper-Pearson, 95 %. '95th percentile of p': 95 % of the marked images have at most this p.",
     )
     return Findings(
         "detection",
-        "How often are marked images found, and unmarked ones accused, at a false-positive rate fixed beforehand?",
+        BENCHMARKS["detection"].question,
         tuple(rows),
         (table,),
         seeds=f"{first} onwards, keys likewise; one key per image",

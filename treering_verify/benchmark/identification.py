@@ -1,4 +1,4 @@
-"""One image against a thousand to a million keys: time, memory, the right name, and what the correction costs."""
+"""Identification of one image among a thousand to a million keys: time, memory, correct names, cost of the correction."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from treering_detectors import Rate, cosine_needed
 
+from treering_verify.benchmark.catalogue import BENCHMARKS
 from treering_verify.benchmark.harness.scope import CLEAN, SEEDS, Scope, distorted
 from treering_verify.detection.evidence import evidence_of
 from treering_verify.detection.identification import search
@@ -34,13 +35,13 @@ if TYPE_CHECKING:
 _ALPHA = 1e-6
 _ATTACKS = (CLEAN, "jpeg:quality=25")
 _SIZES = (1_000, 10_000, 100_000, 1_000_000)
-_PAPER = (1_000, 1_000_000, 1_000_000_000)
+_CALCULATED_SIZES = (1_000, 1_000_000, 1_000_000_000)
 _BATCH, _BLOCK, _DERIVED = 16, 512, 20
 
 
 @dataclass(frozen=True, eq=False)
 class _Suspects:
-    """Images of one attack: their noise, (n, C, h, w), and log10 p under the key that marked each."""
+    """Images after one attack: their noise estimates, (n, C, h, w), and log10 p of each marked image under its own key."""
 
     attack: str
     marked: torch.Tensor
@@ -48,8 +49,8 @@ class _Suspects:
     alone: list[float]
 
 
-def identification(model: LatentModel, scope: Scope) -> Findings:
-    """Search indexes of growing size for the keys of the same images, each marked with a key of its own."""
+def measure(model: LatentModel, scope: Scope) -> Findings:
+    """Identify the same images in indexes of growing size; each image is marked with its own key."""
     count, first = scope.images(4, 50), SEEDS["identification"]
     sizes = _SIZES[:2] if scope.quick else _SIZES
     family = Family.choose(model.latent_shape)
@@ -58,8 +59,8 @@ def identification(model: LatentModel, scope: Scope) -> Findings:
         marked: list[Image.Image] = []
         unmarked: list[Image.Image] = []
         for i, key in enumerate(keys):
-            for chosen, pictures in ((key, marked), (None, unmarked)):
-                pictures += [r.image for r in generate(model, chosen, seeds=[first + i])]
+            for chosen, images in ((key, marked), (None, unmarked)):
+                images += [r.image for r in generate(model, chosen, seeds=[first + i])]
                 advance()
     suspects = [_suspects(model, marked, unmarked, keys, attack) for attack in _ATTACKS]
     rows: list[dict[str, Any]] = []
@@ -82,8 +83,7 @@ def identification(model: LatentModel, scope: Scope) -> Findings:
                 advance()
     return Findings(
         "identification",
-        "How long does it take to try every key of an index on an image, is the right one named, and what do the others "
-        "cost?",
+        BENCHMARKS["identification"].question,
         tuple(rows),
         (
             Table(
@@ -98,17 +98,18 @@ def identification(model: LatentModel, scope: Scope) -> Findings:
                     "peak (MiB)",
                 ),
                 tuple(speed),
-                "One image: median, from noise to names, the index in the system's cache; inversion comes on top. "
-                "Peak: what a search holds at once beside the mapped file. Keys beyond the images' own are drawn by NumPy; "
-                f"deriving a key from a secret and its name takes {1e3 * _deriving(family):.1f} ms.",
+                "One image: median seconds from the noise estimate to the names, with the index in the system's cache; the "
+                "time of inversion is not included. Peak: memory that a search allocates beside the mapped file. Keys other "
+                f"than the images' own are random numbers; deriving a key from a secret takes {1e3 * _deriving(family):.1f} "
+                "ms each.",
             ),
             Table(
                 f"Identification at alpha = {_ALPHA:g} over all keys",
-                ("keys", "type", "attack", "named rightly", "named wrongly", "unmarked, named", "median p"),
+                ("keys", "type", "attack", "named correctly", "named wrongly", "unmarked, named", "median p"),
                 tuple(answers),
-                "Intervals: Clopper-Pearson, 95 %. p: of the marked images, corrected for all keys.",
+                "Intervals: Clopper-Pearson, 95 %. Median p: of the marked images, corrected for all keys.",
             ),
-            _paper(family, suspects, seconds, max(sizes)),
+            _calculated(family, suspects, seconds, max(sizes)),
         ),
         (_figure(seconds, sizes, suspects),),
         seeds=f"{first} onwards, keys likewise; one key per image",
@@ -121,8 +122,8 @@ def _suspects(
 ) -> _Suspects:
     import torch
 
-    def noise_of(pictures: list[Image.Image]) -> torch.Tensor:
-        pixels = torch.cat([to_tensor(p) for p in distorted(pictures, attack)])
+    def noise_of(images: list[Image.Image]) -> torch.Tensor:
+        pixels = torch.cat([to_tensor(image) for image in distorted(images, attack)])
         return torch.cat([recover_noise(model, part)[0] for part in pixels.split(_BATCH)])
 
     found = noise_of(marked)
@@ -131,14 +132,14 @@ def _suspects(
 
 
 def _workspace(scope: Scope) -> tempfile.TemporaryDirectory[str]:
-    """Folder for indexes of gigabytes, on the disk that the findings are for."""
+    """Return a temporary folder for indexes of gigabytes, on the disk of the output folder."""
     if scope.folder:
         scope.folder.mkdir(parents=True, exist_ok=True)
     return tempfile.TemporaryDirectory(dir=scope.folder)
 
 
 def _index(folder: Path, family: Family, keys: list[Key], size: int, dtype: str) -> tuple[KeyIndex, float, float]:
-    """Write an index of the keys and of others, and load it: the index, seconds of loading, size of the file in MiB."""
+    """Write an index of these and random keys, and load it; return it, the seconds of loading, and its size in MiB."""
     path = folder / f"{size}-{dtype}.index"
 
     def blocks() -> Iterator[Block]:
@@ -153,12 +154,12 @@ def _index(folder: Path, family: Family, keys: list[Key], size: int, dtype: str)
     index = KeyIndex.load(path)
     loading = time.perf_counter() - started
     mebibytes = path.stat().st_size / 2**20
-    path.unlink()  # the map keeps it until the index is let go
+    path.unlink()  # the memory map keeps the data until the index is freed
     return index, loading, mebibytes
 
 
 def _batch_of(index: KeyIndex, noise: torch.Tensor) -> tuple[float, float]:
-    """Seconds per image in a batch, after a first pass that fills the cache; and the most MiB that a search holds."""
+    """Return seconds per image in a batch, after a warm-up, and the peak memory of a search in MiB."""
     repeated = noise.repeat(-(-_BATCH // len(noise)), 1, 1, 1)[:_BATCH]
     tracemalloc.start()
     search(repeated, [index])
@@ -202,11 +203,13 @@ def _rates(rows: list[dict[str, Any]]) -> tuple[Cell, ...]:
     )
 
 
-def _paper(family: Family, suspects: list[_Suspects], seconds: dict[tuple[str, int], float], largest: int) -> Table:
-    """Compute what more keys cost from each image's p under its own key, without searching."""
+def _calculated(
+    family: Family, suspects: list[_Suspects], seconds: dict[tuple[str, int], float], largest: int
+) -> Table:
+    """Compute the effect of more keys from each image's p under its own key, without testing the other keys."""
     d = family.degrees_of_freedom
     lines: list[tuple[Cell, ...]] = []
-    for size in _PAPER:
+    for size in _CALCULATED_SIZES:
         reached = [
             Rate(sum(p + np.log10(size) <= np.log10(_ALPHA) for p in group.alone), len(group.alone))
             for group in suspects
@@ -218,18 +221,18 @@ def _paper(family: Family, suspects: list[_Suspects], seconds: dict[tuple[str, i
         )
     medians = ", ".join(f"{g.attack} {format_pvalue(statistics.median(g.alone))}" for g in suspects)
     return Table(
-        "On paper: what the correction costs",
+        "Calculated: what the correction for many keys costs",
         (
             "keys",
-            "decades of p",
+            "factor on p (log10)",
             "cosine needed",
-            *(f"reached, {group.attack}" for group in suspects),
+            *(f"detected, {group.attack}" for group in suspects),
             "float16 (GiB)",
             "one image (s)",
         ),
         tuple(lines),
-        f"Not searched: each image's p under its own key, times the keys. Median of those p: {medians}. Time and size are "
-        f"in proportion to those of {largest} keys, for a machine whose memory holds the index.",
+        f"Calculated from each image's p under its own key, times the number of keys. Median of those p: {medians}. Time "
+        f"and size are extrapolated from {largest} keys, for a machine whose memory holds the index.",
     )
 
 
@@ -256,14 +259,14 @@ def _figure(seconds: dict[tuple[str, int], float], sizes: tuple[int, ...], suspe
         "Identification among many keys",
         (
             Curves("Search of one image", "keys", "log10 seconds", times, log_x=True),
-            Curves(f"Images that reach {_ALPHA:g}, on paper", "keys", "share", shares, log_x=True),
+            Curves(f"Images detected at {_ALPHA:g}, calculated", "keys", "share", shares, log_x=True),
         ),
-        "Time grows with the keys; what they cost in evidence is their logarithm.",
+        "Time grows in proportion to the number of keys; the evidence that they cost grows with its logarithm.",
     )
 
 
 def _deriving(family: Family) -> float:
-    """Seconds that deriving one key of an index takes, fingerprint included."""
+    """Return the seconds of deriving one key of an index, fingerprint included."""
     started = time.perf_counter()
     for i in range(_DERIVED):
         _ = Key.of_index(bytes(32), family, f"user-{i}").fingerprint

@@ -1,9 +1,10 @@
-"""What a mark costs the image, by pattern and annulus: the measures of `cost` on images of one key."""
+"""How much a mark changes the image, by pattern and annulus: the measures of `cost` on images of one key."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from treering_verify.benchmark.catalogue import BENCHMARKS
 from treering_verify.benchmark.harness.image_quality import COST_HEADER, COST_NOTE, cost
 from treering_verify.benchmark.harness.scope import SEEDS, Scope
 from treering_verify.generation.generator import generate
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 _VARIANTS = (("random", 4, 9), ("random", 4, 12), ("rings", 3, 12), ("random", 1, 6), ("rings", 1, 8))
 
 
-def quality(model: LatentModel, scope: Scope) -> Findings:
+def measure(model: LatentModel, scope: Scope) -> Findings:
     """Compare images of one key with the unmarked images of the same seeds, for several patterns and annuli; see `cost`."""
     import torch
 
@@ -53,14 +54,14 @@ def quality(model: LatentModel, scope: Scope) -> Findings:
             lines.append((name, *found.cells()))
             advance()
     table = Table(
-        "Images of one key against unmarked ones",
+        "Images of one key compared with unmarked images",
         ("key", *COST_HEADER),
         tuple(lines),
         COST_NOTE,
     )
     return Findings(
         "quality",
-        "What does a mark cost the image? Marked images against the unmarked images of the same seeds.",
+        BENCHMARKS["quality"].question,
         tuple(rows),
         (table,),
         seeds=f"{start} onwards",

@@ -1,4 +1,4 @@
-"""Turned, mirrored and cropped images: what each search finds, for which pattern, and what it costs."""
+"""Detection of rotated, mirrored and cropped images by each search and pattern, and the time that a search takes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from treering_detectors import Rate
 
+from treering_verify.benchmark.catalogue import BENCHMARKS
 from treering_verify.benchmark.harness.keyed_images import generate_each
 from treering_verify.benchmark.harness.scope import CLEAN, SEEDS, Scope, distorted
 from treering_verify.detection.evidence import evidence_of, searched_evidence
@@ -36,8 +37,8 @@ _ATTACKS = (
 _SEARCHES: dict[str, Search | None] = {"none": None, "spectrum": Search(budget=0), "again": Search()}
 
 
-def search(model: LatentModel, scope: Scope) -> Findings:
-    """Verify attacked images, marked with a key each and unmarked, without search and with the two kinds of it."""
+def measure(model: LatentModel, scope: Scope) -> Findings:
+    """Verify attacked images, marked and unmarked, without search and with both searches; each has its own key."""
     import torch
 
     count, first = scope.images(2, 50), SEEDS["search"]
@@ -51,16 +52,16 @@ def search(model: LatentModel, scope: Scope) -> Findings:
         for label, options in _PATTERNS:
             keys = [Key.generate(model.latent_shape, seed=first + i, **options) for i in range(count)]
             seeds = range(first + (1 << 20), first + (1 << 20) + count)
-            for truth, pictures in (("marked", generate_each(model, keys, seeds, advance)), ("unmarked", unmarked)):
+            for truth, images in (("marked", generate_each(model, keys, seeds, advance)), ("unmarked", unmarked)):
                 for attack in attacks:
-                    pixels = torch.cat([to_tensor(picture) for picture in distorted(pictures, attack)])
+                    pixels = torch.cat([to_tensor(image) for image in distorted(images, attack)])
                     for i, key in enumerate(keys):
-                        for row in _measure(model, pixels[i : i + 1], key):
+                        for row in _search_evidence(model, pixels[i : i + 1], key):
                             rows.append({"pattern": label, "attack": attack, "truth": truth, "image": i, **row})
                         advance()
     return Findings(
         "search",
-        "Which search finds turned, mirrored and cropped images, for which pattern, and at what cost?",
+        BENCHMARKS["search"].question,
         tuple(rows),
         (_detected(rows, attacks), _cost(rows)),
         seeds=f"{first} onwards, keys likewise; one key per image",
@@ -68,8 +69,8 @@ def search(model: LatentModel, scope: Scope) -> Findings:
     )
 
 
-def _measure(model: LatentModel, pixels: Any, key: Key) -> list[dict[str, Any]]:
-    """Evidence in one image, (1, 3, H, W), under each search; seconds on top of the inversion that all share."""
+def _search_evidence(model: LatentModel, pixels: Any, key: Key) -> list[dict[str, Any]]:
+    """Return the evidence in one image, (1, 3, H, W), by each search, and its seconds beyond the shared inversion."""
     noise_hat, _ = recover_noise(model, pixels)
     made = []
     for name, wanted in _SEARCHES.items():
@@ -109,9 +110,9 @@ def _detected(rows: list[dict[str, Any]], attacks: tuple[str, ...]) -> Table:
         f"Detection at {DEFAULT_ALPHA:g}, p corrected for the search",
         ("pattern", "attack", "search", "true positives", "false positives", "median p"),
         tuple(lines),
-        "spectrum: all hypotheses on the noise of the image as it is. again: the best two also turned back and inverted "
-        "again. "
-        "An image that is detected earlier is not searched further. Intervals: Clopper-Pearson, 95 %.",
+        "none: the image as it is. spectrum: all hypotheses on the noise estimate of the image as it is. again: also the "
+        "best two hypotheses, with the image transformed back and inverted again. The search ends when a key is detected. "
+        "Intervals: Clopper-Pearson, 95 %.",
     )
 
 
@@ -132,7 +133,7 @@ def _cost(rows: list[dict[str, Any]]) -> Table:
         ]
     ]
     return Table(
-        "Time on top of the inversion, one image at a time",
+        "Time of the search beyond the inversion, one image at a time",
         ("pattern", "truth", "search", "median", "longest"),
         tuple(lines),
         "Over all attacks.",

@@ -1,4 +1,4 @@
-"""The command that measures the toolkit."""
+"""The command `treering benchmark`."""
 
 from __future__ import annotations
 
@@ -15,29 +15,47 @@ if TYPE_CHECKING:
     from treering_verify.models import ModelSource
 
 
+def list_benchmarks(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    """Print every benchmark with its question, what it corresponds to in the paper, and how long it takes; then exit."""
+    if not wanted:
+        return
+    from treering_verify.benchmark import GROUPS, format_group
+
+    click.echo("\n\n".join(format_group(group) for group in GROUPS))
+    context.exit()
+
+
 @command_of(None)("treering benchmark detection --quick --output bench")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @click.option(
-    "--output", type=click.Path(path_type=Path), required=True, help="Folder for rows, summaries, report.html."
+    "--list",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=list_benchmarks,
+    help="List all benchmarks and exit.",
 )
-@click.option("--quick", is_flag=True, help="Few images, under two minutes; the intervals say how little that proves.")
-@click.option("--count", type=click.IntRange(2), help="Images, instead of the benchmark's own number.")
+@click.option(
+    "--output", type=click.Path(path_type=Path), required=True, help="Folder for results and cached measurements."
+)
+@click.option("--quick", is_flag=True, help="Few images, in under two minutes; intervals are wide.")
+@click.option("--count", type=click.IntRange(2), help="Number of images, instead of the benchmark's own.")
 @click.option(
     "--workers",
     type=click.IntRange(1),
     default=1,
     show_default=True,
-    help="Processes that share robustness, forgery or front, each with a copy of the model.",
+    help="Processes that share robustness, forgery or annulus-pareto, each with a copy of the model.",
 )
 @model_option
 def benchmark(
     names: tuple[str, ...], output: Path, quick: bool, count: int | None, workers: int, model: ModelSource
 ) -> None:
-    """Measure the toolkit: detection, robustness, inversion, throughput, quality and more, or all.
+    """Measure the toolkit: one or several of the benchmarks that --list shows, or all.
 
-    Prints a summary; writes NAME.parquet with a row per measurement, NAME.txt, and report.html with tables and figures of
-    everything that was measured into the same folder. What took long is kept in its folder "kept": an interrupted benchmark
-    goes on where it was, and one that asks the same question again does not measure it twice. Delete it to begin anew.
+    Prints a summary. Writes NAME.parquet with a row per measurement, NAME.txt, and report.html with the tables and figures
+    of everything measured in the same folder. Long measurements are cached in its folder "cache": an interrupted benchmark
+    resumes there, and nothing is measured twice. Delete that folder to start again.
     """
     from treering_verify.benchmark import BENCHMARKS, SHARED, Scope, run, run_shared
     from treering_verify.models import load_model

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import multiprocessing
+import subprocess
+import sys
 from dataclasses import replace
 from html import escape
+from importlib.util import find_spec
 from itertools import pairwise, product
 from pathlib import Path
 
@@ -14,15 +16,19 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 import torch
+from click.testing import CliRunner
 from helpers.progress import silent
 from treering_detectors import Rate
 
-from treering_verify.benchmark import BENCHMARKS, Scope, run
+from treering_verify.benchmark import BENCHMARKS, GROUPS, SHARED, Scope, run
 from treering_verify.benchmark.harness.memory import peak_memory
 from treering_verify.benchmark.harness.scope import SEEDS, truth
+from treering_verify.benchmark.paper import heldout
 from treering_verify.benchmark.paper.baseline import released_gradient
 from treering_verify.benchmark.paper.classification import _paper_groups
 from treering_verify.benchmark.paper.pareto import area_between
+from treering_verify.benchmark.speed import audit, screening
+from treering_verify.cli.main import main
 from treering_verify.detection.screening import default_screen
 from treering_verify.inversion.decoder import DEFAULTS, invert, unstopped
 from treering_verify.inversion.recovery import problem_of
@@ -35,9 +41,9 @@ def test_every_benchmark_stores_rows_summary_and_report(
     name: str, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A cluster takes its time to begin: engines are compared on the one that test_audit_cluster.py has.
-    monkeypatch.setattr(importlib.import_module("treering_verify.benchmark.speed.audit"), "has_ray", lambda: False)
+    monkeypatch.setattr(audit, "has_ray", lambda: False)
     model = load_model(tiny_folder)
-    # Images for a line to be fitted, and for keys to be told apart; what takes many looks at each needs no second one.
+    # Enough images for fitting a line and telling keys apart; one where each image is judged many times.
     least = {"cocoercivity": 4, "classification": 4, "search": 1}
     summary = run(name, model, tmp_path, Scope(silent, quick=True, count=least.get(name, 2)))
     rows = pyarrow.parquet.read_table(tmp_path / f"{name}.parquet")
@@ -53,20 +59,19 @@ def test_every_benchmark_stores_rows_summary_and_report(
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
 
 
-def test_the_chosen_first_pass_reads_all_marked_images_and_the_others_a_share(
+def test_the_default_screening_pass_judges_all_marked_images_and_the_others_some(
     tiny_model: LatentModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = importlib.import_module("treering_verify.benchmark.speed.screening")
-    monkeypatch.setattr(module, "_ATTACKS", ("clean", "jpeg:quality=50"))
-    monkeypatch.setattr(module, "_IN_DETAIL", 2)
-    monkeypatch.setattr(module, "_BATCH", 3)
-    found = BENCHMARKS["screening"](tiny_model, Scope(silent, count=5))
+    monkeypatch.setattr(screening, "_ATTACKS", ("clean", "jpeg:quality=50"))
+    monkeypatch.setattr(screening, "_IN_DETAIL", 2)
+    monkeypatch.setattr(screening, "_BATCH", 3)
+    found = screening.measure(tiny_model, Scope(silent, count=5))
     chosen = default_screen(tiny_model)
     for case in product({row["pass"] for row in found.rows}, ("marked", "unmarked"), ("clean", "jpeg:quality=50")):
         images = [row["image"] for row in found.rows if (row["pass"], row["truth"], row["attack"]) == case]
         assert images == ([0, 1, 2, 3, 4] if case[:2] == (chosen, "marked") else [0, 1])
     of_chosen, of_another = (
-        next(line for line in found.tables[0].rows if line[0] == look) for look in (chosen, "inverted")
+        next(line for line in found.tables[0].rows if line[0] == name) for name in (chosen, "inverted")
     )
     trials = [[cell.trials for cell in line if isinstance(cell, Rate)] for line in (of_chosen, of_another)]
     assert (trials[0][0], trials[0][-1], trials[1][0], trials[1][-1]) == (10, 4, 4, 4)
@@ -77,10 +82,33 @@ def test_the_provenance_names_the_model_that_was_measured(
 ) -> None:
     line = Table("t", ("a",), (("1",),))
     found = Findings("heldout", "?", ({"a": 1},), (line,), model="another")
-    monkeypatch.setitem(BENCHMARKS, "heldout", lambda model, scope: found)
+    monkeypatch.setattr(heldout, "measure", lambda model, scope: found)
     assert "\nmodel: another\n" in run("heldout", tiny_model, tmp_path, Scope(silent))
-    monkeypatch.setitem(BENCHMARKS, "heldout", lambda model, scope: replace(found, model=""))
+    monkeypatch.setattr(heldout, "measure", lambda model, scope: replace(found, model=""))
     assert f"\nmodel: {tiny_model.name}\n" in run("heldout", tiny_model, tmp_path, Scope(silent))
+
+
+def test_listing_the_benchmarks_imports_none_of_them() -> None:
+    modules = {f"treering_verify.benchmark.{benchmark.module}" for benchmark in BENCHMARKS.values()}
+    code = "import sys, treering_verify.benchmark; print(*sys.modules)"
+    imported = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "treering_verify.benchmark.catalogue" in imported and not modules & set(imported)
+
+
+def test_every_benchmark_has_a_module_of_its_own_a_group_and_a_question() -> None:
+    assert len({benchmark.module for benchmark in BENCHMARKS.values()}) == len(BENCHMARKS)
+    assert {benchmark.group for benchmark in BENCHMARKS.values()} == set(GROUPS)
+    assert all(benchmark.question.endswith("?") for benchmark in BENCHMARKS.values())
+    assert all(find_spec(f"treering_verify.benchmark.{benchmark.module}") for benchmark in BENCHMARKS.values())
+    assert set(SHARED) <= BENCHMARKS.keys()
+
+
+def test_the_list_shows_each_benchmark_once_with_its_question_and_needs_no_other_option() -> None:
+    result = CliRunner().invoke(main, ["benchmark", "--list"])
+    assert result.exit_code == 0, result.output
+    for name, benchmark in BENCHMARKS.items():
+        (line,) = (line for line in result.output.splitlines() if line.startswith(f"  {name} "))
+        assert benchmark.question in line and benchmark.published in line and benchmark.duration in line
 
 
 def test_no_two_benchmarks_share_a_seed() -> None:

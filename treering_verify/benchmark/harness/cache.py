@@ -1,4 +1,4 @@
-"""Keep what took long to measure: an interrupted benchmark goes on where it was, and two never measure the same."""
+"""Cache measurements on disk, so that an interrupted benchmark resumes and none is measured twice."""
 
 from __future__ import annotations
 
@@ -18,27 +18,28 @@ if TYPE_CHECKING:
     Arrays = dict[str, NDArray[Any]]
 
 
-FOLDER = "kept"
+FOLDER = "cache"
+"""Folder of cached measurements, in the output folder of a benchmark."""
 
 
-def kept(folder: Path | None, name: str, facts: object, measure: Callable[[], Arrays]) -> Arrays:
-    """Return arrays that the same question gave before, or measure and keep them.
+def cached(folder: Path | None, name: str, facts: object, measure: Callable[[], Arrays]) -> Arrays:
+    """Return cached arrays, or measure and cache them.
 
     Parameters
     ----------
     folder : Path or None
-        Where to keep them; None keeps nothing.
+        Folder of the cache; None caches nothing.
     name : str
         Beginning of the file's name.
     facts : object
-        All that the answer depends on, by its `repr`: another answer is never taken for this one's.
+        Everything that the arrays depend on. Its `repr` is part of the file's name, so other facts have another file.
     measure : callable
-        Gives the arrays.
+        Returns the arrays.
 
     Raises
     ------
     Taken
-        If another process measures it just now, in a `Share`'s work; elsewhere that is waited for.
+        If another process is measuring the same, inside `Share.work`; elsewhere this call waits for it.
     """
     if folder is None:
         return measure()

@@ -1,4 +1,4 @@
-"""What happens to images before they are judged: twelve conditions like SFWMark's, Tree-Ring's seven, and all grids."""
+"""Conditions under which images are judged: twelve like SFWMark's, Tree-Ring's seven, and every grid of attacks."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _GEOMETRY = ("rotate", "flip", "crop_scale", "random_crop_scale", "centre_crop",
 
 @dataclass(frozen=True)
 class Condition:
-    """A way of processing.
+    """One way to process images before they are judged.
 
     Attributes
     ----------
     name : str
-        What tables call it.
+        Name in tables.
     attack : str
-        The attack as text, "clean", or one of `OTHERS`: all that the outcome depends on beside the seed.
+        The attack as text, "clean", or one of `OTHERS`. The result depends on this and the seed only.
     """
 
     name: str
@@ -34,19 +34,19 @@ class Condition:
 
     @property
     def geometric(self) -> bool:
-        """Whether it moves pixels, so that the default search has something to look for."""
+        """Whether the condition moves pixels, so that the default search can help."""
         return self.attack.partition(":")[0] in _GEOMETRY
 
     def apply(self, images: Sequence[Image.Image], seeds: Sequence[int], model: LatentModel) -> list[Image.Image]:
-        """Process images, each with its own seed."""
+        """Return the processed images, each with its own seed."""
         if self.attack == CLEAN:
             return list(images)
         if self.attack in OTHERS:
-            return [OTHERS[self.attack](picture, seed) for picture, seed in zip(images, seeds, strict=True)]
+            return [OTHERS[self.attack](image, seed) for image, seed in zip(images, seeds, strict=True)]
         return parse(self.attack).apply_many(images, seeds, model)
 
     def missing(self, model: LatentModel) -> str:
-        """Say what keeps it from running here; "" if nothing does."""
+        """Return why the condition cannot run here, or "" if it can."""
         if self.attack == _DENOISING:
             from importlib.util import find_spec
 
@@ -83,7 +83,7 @@ OTHERS: dict[str, Callable[[Image.Image, int], Image.Image]] = {
     _BRIGHTNESS: _drawn_brightness,
     _DENOISING: _non_local_means,
 }
-"""Processings that are no attack of the toolkit's: (image, seed) -> image."""
+"""Conditions that are not attacks of the toolkit: (image, seed) -> image."""
 
 # SFWMark's list with the parameters of its code: brightness is a jitter, "blur 5" a kernel of 5 x 5 with a standard
 # deviation of 1, crops stay in their place and are given by area, and the regeneration adds noise of step 60 of 1000.
@@ -121,7 +121,7 @@ QUICK: tuple[Condition, ...] = (TWELVE[0], TWELVE[3], TWELVE[10])
 
 @dataclass(frozen=True)
 class Scale:
-    """An attack in growing strength: what the numbers are, and a condition for each."""
+    """An attack at increasing strength: the parameter, its values, and a condition for each value."""
 
     name: str
     parameter: str
@@ -140,7 +140,7 @@ def quick_scales() -> tuple[Scale, ...]:
 
 
 def available(conditions: Sequence[Condition], model: LatentModel) -> tuple[tuple[Condition, ...], tuple[str, ...]]:
-    """Part conditions into those that can run here, and words about the others."""
+    """Return the conditions that can run here, and the reasons why the others cannot."""
     missing = {condition: condition.missing(model) for condition in conditions}
     left_out = tuple(f"{condition.name}: {why}" for condition, why in missing.items() if why)
     return tuple(condition for condition, why in missing.items() if not why), left_out

@@ -1,4 +1,4 @@
-"""What a mark costs the image, in four measures that need no learned features; images are (n, 3, H, W) in [-1, 1]."""
+"""Four measures of how a mark changes images, without learned features; images are (n, 3, H, W) in [-1, 1]."""
 
 from __future__ import annotations
 
@@ -26,16 +26,17 @@ COST_HEADER = (
 )
 COST_NOTE = (
     "Twin: the unmarked image of the same seed. Diversity: mean distance between low-passed images (16 x 16 pixel means) of "
-    "one class under one key. Patch distance: sliced Wasserstein on 7 x 7 patches. Point symmetry: correlation of the "
-    "low-passed image, less the unmarked images' mean, with itself turned by 180 degrees. The unmarked line is the floor."
+    "one class under one key. Patch distance: sliced Wasserstein distance of 7 x 7 patches. Point symmetry: correlation of "
+    "the low-passed image, minus the unmarked images' mean, with itself rotated by 180 degrees. The unmarked row is the "
+    "reference."
 )
 _CELL = 16
-_KEYS = 4  # so that no figure is that of one lucky key
+_KEYS = 4  # several, because one key may be better or worse than most
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Difference from unmarked twins (grey levels, rms), diversity, patch distance, point symmetry."""
+    """The four measures: difference from unmarked twins (grey levels, rms), diversity, patch distance, point symmetry."""
 
     paired: float
     diversity: float
@@ -43,12 +44,12 @@ class Cost:
     symmetry: float
 
     def cells(self) -> tuple[str, str, str, str]:
-        """Write them for a table with `COST_HEADER`."""
+        """Return the cells for a table with `COST_HEADER`."""
         return f"{self.paired:.1f}", f"{self.diversity:.2f}", f"{self.distance:.4f}", f"{self.symmetry:.3f}"
 
 
 def cost(images: torch.Tensor, twins: torch.Tensor, others: torch.Tensor, labels: Sequence[object]) -> Cost:
-    """Measure images against the unmarked images of the same seeds and against unmarked images of other seeds.
+    """Compare marked images with the unmarked images of the same seeds and of other seeds.
 
     Parameters
     ----------
@@ -66,21 +67,21 @@ def cost(images: torch.Tensor, twins: torch.Tensor, others: torch.Tensor, labels
 
 
 def diversity(images: torch.Tensor, labels: Sequence[object]) -> float:
-    """Mean over labels of the mean distance between low-passed images of that label; NaN if none has two images."""
+    """Return the mean distance between low-passed images of one label, averaged over labels; NaN if none has two images."""
     import torch
 
     low = _low(images).flatten(1)
     order = sorted(range(len(labels)), key=lambda i: repr(labels[i]))
-    groups = [list(members) for _, members in groupby(order, key=lambda i: repr(labels[i]))]
-    means = [float(torch.pdist(low[members]).mean()) for members in groups if len(members) > 1]
+    groups = [list(indices) for _, indices in groupby(order, key=lambda i: repr(labels[i]))]
+    means = [float(torch.pdist(low[indices]).mean()) for indices in groups if len(indices) > 1]
     return statistics.fmean(means) if means else math.nan
 
 
 def point_symmetry(images: torch.Tensor, unmarked: torch.Tensor) -> float:
-    """Mean correlation of low-passed images with themselves turned by 180 degrees, in [-1, 1].
+    """Return the mean correlation of low-passed images with themselves rotated by 180 degrees, in [-1, 1].
 
-    The mean of the unmarked images is taken away first: what all images of a model have in common, such as a sky that is
-    lighter than the ground, is no symmetry of the mark's.
+    The mean of the unmarked images is subtracted first: what all images of a model have in common, such as a sky that is
+    lighter than the ground, is not a symmetry that the mark causes.
     """
     low = _low(images) - _low(unmarked).mean(dim=0)
     turned = low.flip(-2, -1)
@@ -94,19 +95,19 @@ def keys_among(count: int, classes: int) -> int:
 
 
 def rendered(model: LatentModel, keys: Sequence[Key], seeds: Sequence[int]) -> tuple[torch.Tensor, list[object]]:
-    """Images of the seeds, each key marking as many in a row, unmarked without keys; and key and class of each."""
+    """Return the images of the seeds and the (key, class) of each; keys take equal runs of seeds, none means unmarked."""
     import torch
 
     if keys:
         share = -(-len(seeds) // len(keys))
         of = [i // share for i in range(len(seeds))]
-        pictures = generate_each(model, [keys[k] for k in of], seeds, lambda: None)
+        images = generate_each(model, [keys[k] for k in of], seeds, lambda: None)
     else:
         of = [0] * len(seeds)
-        pictures = [made.image for made in generate(model, None, seeds=seeds)]
+        images = [made.image for made in generate(model, None, seeds=seeds)]
     classes = max(1, len(model.classes))
     labels: list[object] = [(k, seed % classes) for k, seed in zip(of, seeds, strict=True)]
-    return torch.cat([to_tensor(picture) for picture in pictures]), labels
+    return torch.cat([to_tensor(image) for image in images]), labels
 
 
 def _low(images: torch.Tensor) -> torch.Tensor:

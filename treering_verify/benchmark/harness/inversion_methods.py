@@ -1,4 +1,4 @@
-"""The methods that benchmarks compare, by family, each with the budgets at which it is read."""
+"""The decoder inversions that benchmarks compare, by family, each with the iteration counts at which it is read."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Variant:
 
     @property
     def one_point(self) -> bool:
-        """Whether only the end of a run is a result: a schedule depends on its length, and learned steps all count."""
+        """Whether only the last iterate is a result: a schedule depends on its length, and learned steps are one unit."""
         return self.settings.scheduled or self.method == "learned"
 
 
@@ -32,7 +32,7 @@ def _long(method: str, budgets: tuple[int, ...], label: str, family: str, **chan
 
 
 def _scheduled(method: str, label: str, family: str, budgets: tuple[int, ...]) -> list[Variant]:
-    """One run per budget: a schedule's length depends on it."""
+    """Return one variant per budget, since a schedule depends on the number of iterations."""
     return [
         Variant(label, family, method, replace(unstopped(DEFAULTS[method]), iterations=n, scheduled=True), (n,))
         for n in budgets
@@ -40,7 +40,7 @@ def _scheduled(method: str, label: str, family: str, budgets: tuple[int, ...]) -
 
 
 def published(longest: int) -> list[Variant]:
-    """Return both published families as they were published: no stop but the budget, up to `longest` iterations."""
+    """Return both published families as published: stopped by the budget alone, up to `longest` iterations."""
 
     def upto(*budgets: int) -> tuple[int, ...]:
         return tuple(n for n in budgets if n <= longest) or (longest,)
@@ -57,14 +57,14 @@ def published(longest: int) -> list[Variant]:
 
 
 def default(*, refined: bool) -> Variant:
-    """Return what verification does when it is told nothing, stops included."""
+    """Return the default of verification, early stopping included."""
     method = default_method(refined=refined)
     settings = DEFAULTS[method]
     return Variant(f"{method} (default)", OURS, method, settings, (settings.iterations,), is_default=True)
 
 
 def own(longest: int, *, refined: bool) -> list[Variant]:
-    """Return what this project adds, the default first, none rehearsed on clean images; learned steps need a refiner."""
+    """Return the methods of this project, the default first, without bootstrap stopping; learned steps need a refiner."""
     few = tuple(n for n in (3, 5, 10, 20) if n <= longest)
     first = default(refined=refined)
     steps = (1, 2) if longest > few[0] else (1,)

@@ -1,4 +1,4 @@
-"""Follow a decoder inversion along its path: error, residual and time of every evaluated point."""
+"""Record a decoder inversion along its path: error and time of every evaluated point."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Path:
-    """What a method did to n images in k steps.
+    """The path of a method on n images in k steps.
 
     Attributes
     ----------
     error : (k + 1, n)
-        NMSE in dB of the iterate that would be returned, were the budget that many steps.
+        NMSE in dB of the iterate that a budget of so many steps would return.
     seconds : (k + 1,)
-        Time per image up to there, its evaluation included, and, but for the last, the choice of the next point.
+        Time per image up to each point, its evaluation included, and, except for the last, the choice of the next point.
     latents : dict of int to (n, C, h, w)
         The iterates returned at the budgets asked for.
     steps : (n,)
@@ -38,7 +38,7 @@ class Path:
 
 
 def decibels(latent: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """NMSE of each item, 10 log10(|z - z_0|^2 / |z_0|^2): (n, C, h, w) twice -> (n,)."""
+    """Return the NMSE of each item in dB, 10 log10(|z - z_0|^2 / |z_0|^2): (n, C, h, w) twice -> (n,)."""
     import torch
 
     ratio = (latent - truth).flatten(1).norm(dim=1) / truth.flatten(1).norm(dim=1)
@@ -55,7 +55,7 @@ def follow(
     budgets: Sequence[int] = (),
     batch: int = 16,
 ) -> Path:
-    """Invert images in batches, watching. Errors are those of the best iterate so far, by the method's own residual."""
+    """Invert images in batches and record the path; errors are those of the iterate with the smallest residual so far."""
     import torch
 
     parts = []
@@ -97,7 +97,7 @@ def _follow(problem: Problem, truth: torch.Tensor, method: str, settings: Settin
     path = torch.stack(points)
     items = torch.arange(len(truth))
     returned = [path[best[k], items] for k in range(len(points))]
-    returned[-1] = result.latent  # after the stops have had their say
+    returned[-1] = result.latent  # which early stopping may have moved back
     return Path(
         torch.stack([decibels(z, truth) for z in returned]),
         torch.tensor([(t - started) / len(truth) for t in clock[1:]], dtype=torch.float64),
@@ -107,7 +107,7 @@ def _follow(problem: Problem, truth: torch.Tensor, method: str, settings: Settin
 
 
 def _extend(values: torch.Tensor, length: int) -> torch.Tensor:
-    """Repeat the last row up to a length: a method that has stopped stays where it is."""
+    """Repeat the last row up to a length: a method that has stopped keeps its iterate."""
     import torch
 
     return torch.cat([values, values[-1:].expand(length - len(values), *values.shape[1:])])

@@ -1,4 +1,4 @@
-"""Images that each carry a key of their own, and their evidence: no figure is then that of one lucky key."""
+"""Images that are each marked with their own key, and their evidence, so that no result depends on one key."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _BATCH = 16
 def generate_each(
     model: LatentModel, keys: Sequence[Key], seeds: Sequence[int], advance: Callable[[], None]
 ) -> list[Image.Image]:
-    """One image per (key, seed)."""
+    """Return one image per (key, seed)."""
     images = []
     for made in generate(model, keys, seeds=seeds):
         images.append(made.image)
@@ -31,7 +31,7 @@ def generate_each(
 
 
 def noise_of(model: LatentModel, images: Sequence[Image.Image]) -> Iterator[torch.Tensor]:
-    """Take images back to their noise, in batches; yield that of each, (1, C, h, w)."""
+    """Invert images in batches; yield the noise estimate of each, (1, C, h, w)."""
     import torch
 
     for first in range(0, len(images), _BATCH):

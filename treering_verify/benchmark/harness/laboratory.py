@@ -1,8 +1,8 @@
-"""One set of images with known latents, inverted once by every method: what `inversion` and `pareto` read.
+"""One set of images with known latents, inverted once by every method, for the benchmarks `inversion` and `pareto`.
 
-Errors, times and memory are measured apart. Errors come from many images in batches, and are kept, so that a run that was
-interrupted goes on; times come from a few images, method by method in turns, so that all see the same machine; memory
-comes from a fresh process for each method.
+Errors, times and memory are measured separately. Errors come from many images in batches and are cached, so that an
+interrupted run resumes. Times come from a few images with the methods in turns, so that all meet the same load of the
+machine. Memory comes from a fresh process for each method.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from treering_verify.benchmark.harness.cache import kept
+from treering_verify.benchmark.harness.cache import cached
 from treering_verify.benchmark.harness.inversion_methods import OURS, Variant, own, published
 from treering_verify.benchmark.harness.inversion_paths import Path, follow
 from treering_verify.benchmark.harness.scope import CLEAN, SEEDS, Scope, Truth, truth
@@ -45,11 +45,11 @@ class Laboratory:
     key: Key
     known: Truth
     scope: Scope
-    weights: str  # fingerprint without the small networks, on which most of what is kept does not depend
+    weights: str  # fingerprint without the small networks, which most cached measurements do not depend on
 
     @classmethod
     def open(cls, model: LatentModel, scope: Scope, count: int) -> Laboratory:
-        """Generate `count` images, or take those that were kept."""
+        """Generate `count` images, or take them from the cache."""
         key = Key.generate(model.latent_shape, seed=_SEED)
         weights = fingerprint(model, without=("refine", *_JUDGING))
 
@@ -61,7 +61,7 @@ class Laboratory:
                 "noise": made.noise.numpy(),
             }
 
-        arrays = kept(scope.folder, "images", (weights, __version__, count), generate)
+        arrays = cached(scope.folder, "images", (weights, __version__, count), generate)
         return cls(model, key, _truth_of(arrays), scope, weights)
 
     def variants(self) -> list[Variant]:
@@ -70,7 +70,7 @@ class Laboratory:
         return [*published(longest), *own(ours, refined=self.model.refine is not None)]
 
     def path(self, variant: Variant, attack: str = CLEAN, count: int | None = None) -> Path:
-        """Follow a method on the first `count` images after an attack; all when left out."""
+        """Return the path of a method on the first `count` images after an attack, by default on all."""
         chosen = len(self.known.images) if count is None else count
 
         def measure() -> dict[str, NDArray[Any]]:
@@ -96,7 +96,7 @@ class Laboratory:
 
         weights = fingerprint(self.model, without=_JUDGING) if variant.method in REFINED else self.weights
         facts = (weights, __version__, len(self.known.images), chosen, attack, variant)
-        arrays = kept(self.scope.folder, f"{variant.method}-{attack.partition(':')[0]}", facts, measure)
+        arrays = cached(self.scope.folder, f"{variant.method}-{attack.partition(':')[0]}", facts, measure)
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
         return Path(
             tensors["error"],
@@ -106,18 +106,18 @@ class Laboratory:
         )
 
     def evidence(self, latent: torch.Tensor) -> Judgement:
-        """Judge latents (n, C, h, w) of the laboratory's images, and keep the answer; see `judge`."""
+        """Return the cached judgement of latents (n, C, h, w) of the laboratory's images; see `judge`."""
 
         def measure() -> dict[str, NDArray[Any]]:
             return {name: np.array(values) for name, values in vars(judge(self.model, self.key, latent)).items()}
 
         digest = hashlib.sha256(latent.contiguous().numpy().tobytes()).hexdigest()
         facts = (fingerprint(self.model, without=("refine", "screen")), __version__, self.key.fingerprint, digest)
-        arrays = kept(self.scope.folder, "evidence", facts, measure)
+        arrays = cached(self.scope.folder, "evidence", facts, measure)
         return Judgement(**{name: array.tolist() for name, array in arrays.items()})
 
     def residual(self, latent: torch.Tensor, attack: str) -> list[float]:
-        """|E(D(z)) - E(x)| of latents z (n, C, h, w), x being the first n images after an attack, over that of z = E(x)."""
+        """Return |E(D(z)) - E(x)| of latents z, relative to that of z = E(x); x are the first n images after an attack."""
         import torch
 
         from treering_verify.inversion.decoder import relative_residual
@@ -133,15 +133,15 @@ class Laboratory:
     def clock(
         self, variants: list[Variant], rounds: int, batch: int, warm_up: bool = True
     ) -> dict[Variant, list[Clock]]:
-        """Time every method in turns, once a round, on `batch` clean images at a time; for each, a clock per round.
+        """Time every method in turns, once a round, on `batch` clean images at a time; return a clock per round for each.
 
-        Without `warm_up`, something must have run them before.
+        Without `warm_up`, every method must have run before.
         """
         import torch
 
         pixels = self.known.pixels()
         whole = torch.cat([pixels] * (1 + batch * (rounds + 1) // len(pixels)))
-        latent = self.known.latent[:1].expand(batch, *self.known.latent.shape[1:])  # errors are not looked at
+        latent = self.known.latent[:1].expand(batch, *self.known.latent.shape[1:])  # errors are not used
         clocks: dict[Variant, list[Clock]] = {variant: [] for variant in variants}
         for number in range(0 if warm_up else 1, rounds + 1):
             part = whole[number * batch : (number + 1) * batch]
@@ -162,12 +162,12 @@ class Laboratory:
 
 @dataclass(frozen=True)
 class Clock:
-    """Seconds per image from the start to each evaluated point; steps beyond cost what those before did."""
+    """Seconds per image from the start to each evaluated point; further steps are extrapolated at equal cost."""
 
     seconds: tuple[float, ...]
 
     def at(self, k: int) -> float:
-        """Seconds per image up to the evaluation of point k."""
+        """Return seconds per image up to the evaluation of point k."""
         last = len(self.seconds) - 1
         if k <= last or last == 0:
             return self.seconds[min(k, last)]
@@ -176,15 +176,15 @@ class Clock:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What latents show of a key, a number for each.
+    """Evidence of a key in latents, one number for each latent.
 
     Attributes
     ----------
     log10, cosine : list of float
-        log10 p and agreement in the noise behind the latent, by the default noise inversion. Where that is an estimator, it
-        was trained behind one decoder inversion, and knows the errors of that one best.
+        log10 p and test statistic after the default noise inversion. A trained estimator suits the errors of the decoder
+        inversion best that it was trained on.
     naive, naive_cosine : list of float
-        By naive noise inversion, which nothing was trained for.
+        The same after naive noise inversion, which has no trained part.
     """
 
     log10: list[float]
@@ -194,7 +194,7 @@ class Judgement:
 
 
 def judge(model: LatentModel, key: Key, latent: torch.Tensor) -> Judgement:
-    """Look for a key in the noise behind each latent (n, C, h, w), by the default noise inversion and by naive."""
+    """Test a key on each latent (n, C, h, w) after the default noise inversion and after the naive one."""
     import torch
 
     found: list[list[tuple[KeyEvidence, ...]]] = [[], []]
@@ -212,7 +212,7 @@ def judge(model: LatentModel, key: Key, latent: torch.Tensor) -> Judgement:
 
 
 def seeds(count: int) -> range:
-    """Seeds of the laboratory's images."""
+    """Return the seeds of the laboratory's images."""
     return range(_SEED, _SEED + count)
 
 

@@ -1,4 +1,4 @@
-"""Peak memory of a decoder inversion: the high-water mark of a fresh process that does nothing else."""
+"""Peak memory of a decoder inversion, measured in a fresh process that does nothing else."""
 
 from __future__ import annotations
 
@@ -42,15 +42,16 @@ def peak_memory(
     precision: str = "float32",
     device: str = "cpu",
 ) -> Peak:
-    """Invert one batch, and return the high-water marks of nothing else."""
+    """Return the peak memory of inverting one batch, above what the loaded model takes."""
     few = replace(settings, iterations=min(settings.iterations, _STEPS))
     return peak_of(_inversion, (model_name, pixels.numpy(), method, few, precision, device), device)
 
 
 def peak_of(prepare: Callable[..., Callable[[], object]], arguments: tuple[Any, ...], device: str = "cpu") -> Peak:
-    """Call prepare(*arguments) in a fresh process, then what it returns, and measure the second call alone.
+    """Return the peak memory of calling what prepare(*arguments) returns, in a fresh process; preparation does not count.
 
-    Both must be importable by name, and the arguments picklable. On a GPU it is measured here: its allocator counts exactly.
+    Both must be importable by name, and the arguments picklable. On a GPU it is measured in this process,
+    since the allocator counts exactly.
 
     Raises
     ------
@@ -63,9 +64,9 @@ def peak_of(prepare: Callable[..., Callable[[], object]], arguments: tuple[Any, 
 
 
 def fresh_process() -> Pool:
-    """Return a pool of one process that has imported the libraries and run nothing: its peak is its own.
+    """Return a pool of one process that has imported the libraries and run nothing yet.
 
-    A server that has imported them, and nothing more, forks it: it begins in a moment.
+    A fork server that has imported them forks it, so it starts at once.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([*_PRELOADED])
@@ -104,7 +105,7 @@ def _measure(prepare: Callable[..., Callable[[], object]], arguments: tuple[Any,
 
 
 def _resident() -> float:
-    """High-water mark of the resident set, in mebibytes."""
+    """Return the high-water mark of the resident set, in mebibytes."""
     import resource
 
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -112,12 +113,12 @@ def _resident() -> float:
 
 
 def _live_tensors() -> Any:
-    """Context that counts the bytes of storages made inside it and still alive, and remembers the most."""
+    """Return a context that counts the bytes of live storages made inside it, and their maximum."""
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_leaves
 
     class Live(TorchDispatchMode):
-        """Sees the outputs of every operation; storages that several tensors share count once."""
+        """Counts the outputs of every operation; storages that several tensors share count once."""
 
         def __init__(self) -> None:
             super().__init__()

@@ -1,4 +1,4 @@
-"""From scores to rates: thresholds fixed beforehand, what they find among marked and unmarked images, and identification."""
+"""Detection, false-positive and identification rates of scores, at thresholds fixed beforehand."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ Scores = NDArray[np.float64]
 ALPHAS = (1e-2, 1e-3)
 """False-positive rates that a calibration can fix."""
 STRICT = 1e-6
-"""One that only a p-value can."""
+"""A rate that only a p-value can resolve."""
 
 
 def exact_limits() -> dict[float, float]:
-    """Scores -log10 p that are reached at each false-positive rate: the p-value is its own calibration."""
+    """Return the threshold of -log10 p for each false-positive rate; an exact p-value needs no calibration."""
     return {alpha: -math.log10(alpha) for alpha in (*ALPHAS, STRICT)}
 
 
-def calibrated_limits(null: Scores) -> dict[float, float]:
-    """Scores to reach at each false-positive rate, from the scores of unmarked images that are judged nowhere else.
+def calibrated_limits(null_scores: Scores) -> dict[float, float]:
+    """Return the threshold for each false-positive rate, from scores of unmarked images that are not judged themselves.
 
     A conformal threshold, which must be exceeded; infinite where there are too few scores for the rate.
     """
-    return {alpha: float(np.nextafter(threshold_at(null, alpha).value, np.inf)) for alpha in ALPHAS}
+    return {alpha: float(np.nextafter(threshold_at(null_scores, alpha).value, np.inf)) for alpha in ALPHAS}
 
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """Scores of one detector under one condition, larger meaning 'more likely marked'.
+    """Scores of one detector under one condition, where larger means more likely marked.
 
     Attributes
     ----------
     marked, unmarked : (n,), (m,)
         Either may be empty.
     limits : mapping
-        Score to reach, by false-positive rate; infinite where the calibration cannot resolve the rate.
+        Threshold by false-positive rate; infinite where the calibration cannot resolve the rate.
     rivals : (n,), optional
-        Of each marked image, the best score of another key.
+        The best score of any other key on each marked image.
     keys : int
-        Keys that the images' own and the rivals are together.
+        Number of keys, the images' own and all others.
     """
 
     marked: Scores
@@ -54,11 +54,11 @@ class Series:
     keys: int = field(default=1)
 
     def tpr(self, alpha: float) -> Rate | None:
-        """Rate of marked images that are found; None where there is no threshold for this rate, or no image."""
+        """Return the rate of marked images that are detected; None without a threshold for this rate, or without images."""
         return self._reached(self.marked, alpha)
 
     def fpr(self, alpha: float) -> Rate | None:
-        """Rate of unmarked images, processed alike, that are accused by the same threshold."""
+        """Return the rate of unmarked images, processed alike, that exceed the same threshold."""
         return self._reached(self.unmarked, alpha)
 
     @property
@@ -67,7 +67,7 @@ class Series:
         return roc(self.marked, self.unmarked).auc if len(self.marked) and len(self.unmarked) else None
 
     def refitted(self, alpha: float) -> Rate | None:
-        """TPR at a threshold that is fitted to these very unmarked images, as the literature does."""
+        """Return the TPR at a threshold fitted to these same unmarked images, as the literature does."""
         return roc(self.marked, self.unmarked).tpr_at(alpha) if len(self.marked) and len(self.unmarked) else None
 
     @property
@@ -78,7 +78,7 @@ class Series:
         return Rate(int((self.marked > self.rivals).sum()), len(self.marked))
 
     def named_at(self, alpha: float) -> Rate | None:
-        """Rate of images named rightly at p <= alpha over all keys, in an open set; for scores that are -log10 p."""
+        """Return the rate of images named correctly at p <= alpha over all keys; for scores that are -log10 p."""
         if self.rivals is None:
             return None
         significant = self.marked - math.log10(self.keys) >= -math.log10(alpha)
@@ -92,7 +92,7 @@ class Series:
 
 
 def pooled(rates: Sequence[Rate | None]) -> Rate | None:
-    """Rate over several conditions together: their mean where they have as many images each; None if one is missing."""
+    """Return the rate over several conditions together; None if one is missing."""
     known = [rate for rate in rates if rate is not None]
     if not known or len(known) < len(rates):
         return None
@@ -100,6 +100,6 @@ def pooled(rates: Sequence[Rate | None]) -> Rate | None:
 
 
 def mean_of(values: Sequence[float | None]) -> float | None:
-    """Mean over several conditions; None if one is missing."""
+    """Return the mean over several conditions; None if one is missing."""
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known and len(known) == len(values) else None

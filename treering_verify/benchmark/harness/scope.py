@@ -1,4 +1,4 @@
-"""What every benchmark is told, and the images that they share."""
+"""How much a benchmark measures, its seeds, and generated images with known latents."""
 
 from __future__ import annotations
 
@@ -34,22 +34,22 @@ SEEDS = {
             "inversion",
             "calibration",  # images on which settings were chosen
             "noise",
-            "train-refiner",  # models/landscape
+            "train-refiner",  # training/landscape
             "pareto",
-            "train-estimator",  # models/landscape
+            "train-estimator",  # training/landscape
             "precision",
             "heldout",
             "identification",
             "search",
             "audit",
             "patterns",
-            "null",
+            "uniformity",
             "classifier",
-            "places",
+            "readout",
             "robustness",
             "forgery",
-            "front",
-            "passes",
+            "annulus-pareto",
+            "screening",
             "editing",
             "baseline",
         )
@@ -70,9 +70,9 @@ class Scope:
     count : int, optional
         Images, instead of the benchmark's own number.
     folder : Path, optional
-        Where long measurements are kept, to go on after an interruption; None keeps nothing.
+        Folder of cached measurements, so that an interrupted run resumes; None caches nothing.
     share : Share, optional
-        Which of several processes this is that share long measurements.
+        Number of this process among those that share the measurements.
     """
 
     progress: Callable[[str, int], Any]
@@ -82,36 +82,36 @@ class Scope:
     share: Share | None = None
 
     def help_with(self, what: str, steps: Callable[[], Iterable[Callable[[], object]]]) -> None:
-        """Do the steps of a measurement that others do not, where it is shared; they are called for there alone."""
+        """Where a measurement is shared among processes, do the steps that no other process does; elsewhere do nothing."""
         if self.share is not None and self.folder is not None:
             chosen = list(steps())
             with self.progress(f"{what}, shared", len(chosen)) as advance:
                 self.share.work(chosen, advance)
 
     def images(self, quick: int, full: int) -> int:
-        """Return the number of images to use, given the benchmark's own for both forms."""
+        """Return the number of images to use, given the benchmark's own numbers for `--quick` and for a full run."""
         return self.count or (quick if self.quick else full)
 
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """Generated images with the latents and noise that they came from, (n, C, h, w)."""
+    """Generated images with the latents and the initial noise of each, (n, C, h, w)."""
 
     images: tuple[Image.Image, ...]
     latent: torch.Tensor
     noise: torch.Tensor
 
     def pixels(self, attack: str = CLEAN) -> torch.Tensor:
-        """Images after an attack, given as text, as the verifier reads them: (n, 3, H, W)."""
+        """Return the images after an attack, given as text, as verification reads them: (n, 3, H, W)."""
         import torch
 
         from treering_verify.media.images import to_tensor
 
-        return torch.cat([to_tensor(picture) for picture in distorted(self.images, attack)])
+        return torch.cat([to_tensor(image) for image in distorted(self.images, attack)])
 
 
 def truth(model: LatentModel, key: Key | None, seeds: Sequence[int], **options: Any) -> Truth:
-    """Generate images from seeds and keep what they came from."""
+    """Generate images from seeds, with their latents and initial noise."""
     import torch
 
     made = list(generate(model, key, seeds=seeds, **options))
@@ -120,16 +120,16 @@ def truth(model: LatentModel, key: Key | None, seeds: Sequence[int], **options: 
     )
 
 
-def distorted(pictures: Sequence[Image.Image], attack: str) -> list[Image.Image]:
-    """Images after an attack, given as text; "clean" leaves them as they are."""
+def distorted(images: Sequence[Image.Image], attack: str) -> list[Image.Image]:
+    """Return images after an attack, given as text; "clean" leaves them as they are."""
     if attack == CLEAN:
-        return list(pictures)
+        return list(images)
     chosen = attacks.parse(attack)
-    return [chosen.apply(picture, seed) for seed, picture in enumerate(pictures)]
+    return [chosen.apply(image, seed) for seed, image in enumerate(images)]
 
 
 def hardware(*, accelerated: bool, processes: int = 1) -> str:
-    """Processor kind, threads of each process, and vector unit; the accelerator, if one is computed on."""
+    """Return a description of the processor, its threads and vector unit, and the accelerator if one was used."""
     import torch
 
     threads = (
@@ -140,7 +140,7 @@ def hardware(*, accelerated: bool, processes: int = 1) -> str:
 
 
 def versions() -> str:
-    """Versions of what the figures depend on."""
+    """Return the versions of the packages that results depend on."""
     import diffusers
     import numpy
     import torch

@@ -1,4 +1,4 @@
-"""What images say under their keys: noise -> p-values, published statistics, and how near the nearest other key comes."""
+"""Judge images under their keys: p-values, published statistics, and the best score of any other key."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
     Arrays = dict[str, NDArray[Any]]
 
 KEYS = 2048
-"""Keys among which an image's own has to be the nearest: it and 2047 that mark nothing."""
+"""Keys in an identification: the image's own and 2047 that mark no image."""
 EXACT, SEARCHED = "exact", "exact, with search"
 BLANK = "blank"
-"""Whether nearly all of an image is one colour, as a brightened one is where all is white: nothing can be found there."""
+"""Whether nearly all of an image has one colour, such as white after strong brightening, so that no key can be found."""
 _NEARLY_ALL = 0.95
 
 
 @dataclass(frozen=True, eq=False)
 class Recovered:
-    """Images (n, 3, H, W), their noise (n, C, h, w), and the noise as published statistics take it."""
+    """Images (n, 3, H, W), their noise estimates (n, C, h, w), and the estimates that published statistics use."""
 
     pixels: torch.Tensor
     noise: torch.Tensor
@@ -47,12 +47,12 @@ class Recovered:
 
 
 def recover(
-    model: LatentModel, pictures: Sequence[Image.Image], inversion: InversionOptions, *, published: bool
+    model: LatentModel, images: Sequence[Image.Image], inversion: InversionOptions, *, published: bool
 ) -> Recovered:
-    """Take images back to their noise; for published statistics by `naive` noise inversion too."""
+    """Invert images to noise estimates; for published statistics also by `naive` noise inversion."""
     import torch
 
-    pixels = torch.cat([to_tensor(image) for image in pictures])
+    pixels = torch.cat([to_tensor(image) for image in images])
     if not published:
         return Recovered(pixels, recover_noise(model, pixels, inversion)[0], None, inversion)
     return Recovered(pixels, *recover_with_naive(model, pixels, inversion), inversion)
@@ -60,14 +60,14 @@ def recover(
 
 @dataclass(frozen=True, eq=False)
 class Rivals:
-    """Keys of one family, (2047, d), that mark nothing."""
+    """Keys of one family, (2047, d), that mark no image."""
 
     family: Family
     numbers: NDArray[np.float64]
 
     @classmethod
     def draw(cls, family: Family, seed: int) -> Rivals | None:
-        """Draw them; None where keys are not compared by one product, as in patterns of keystreams and codes."""
+        """Draw the keys; None for patterns of keystreams and codes, whose keys are not compared by one product."""
         pattern = PATTERNS[family.pattern]
         if not pattern.cosine and pattern.law is not SIGNS:
             return None
@@ -76,13 +76,13 @@ class Rivals:
 
     @cached_property
     def patterns(self) -> NDArray[np.complex128]:
-        """What each of them writes on its bins, (2047, n)."""
+        """Coefficients that each key writes on its bins, (2047, n)."""
         coefficients = PATTERNS[self.family.pattern].coefficients
         assert coefficients is not None  # all patterns that are compared by a product live in a spectrum
         return np.stack([coefficients(self.family, row).ravel() for row in self.numbers])
 
     def log10_pvalues(self, noise: torch.Tensor) -> NDArray[np.float64]:
-        """log10 p of the strongest of them on each image, uncorrected, (n,)."""
+        """Return the smallest log10 p of these keys on each image, uncorrected, (n,)."""
         from treering_detectors import cosine_log10_pvalue, sign_weights, signs_log10_pvalue
 
         a = features(extract(noise, self.family), self.family)
@@ -97,7 +97,7 @@ class Rivals:
         )
 
     def distances(self, raw: torch.Tensor) -> NDArray[np.float64]:
-        """Score of the nearest of them by the published distance, larger meaning nearer, (n,)."""
+        """Return the score of the nearest key by the published distance, larger meaning nearer, (n,)."""
         from treering_detectors import nearest_keys
 
         read = extract(raw, self.family)
@@ -139,7 +139,7 @@ def evidence_of_each(model: LatentModel, found: Recovered, keys: Sequence[Key], 
 
 
 def nearest_rivals(found: Recovered, rivals: Rivals | None) -> Arrays:
-    """How near the nearest other key comes: `rival exact`, log10 p, and `rival distance`, as far as there are such."""
+    """Return the best scores of other keys: `rival exact`, a log10 p, and `rival distance`, where the pattern has them."""
     if rivals is None:
         return {}
     arrays: Arrays = {f"rival {EXACT}": rivals.log10_pvalues(found.noise)}
@@ -149,7 +149,7 @@ def nearest_rivals(found: Recovered, rivals: Rivals | None) -> Arrays:
 
 
 def _commonest(image: torch.Tensor) -> float:
-    """Share of pixels that have the commonest colour of an image (3, H, W)."""
+    """Return the share of pixels that have the commonest colour of an image (3, H, W)."""
     levels = ((image + 1) * 127.5).round().clamp(0, 255).long().flatten(1)
     colours = (levels[0] << 16) + (levels[1] << 8) + levels[2]
     return float(colours.unique(return_counts=True)[1].max()) / len(colours)

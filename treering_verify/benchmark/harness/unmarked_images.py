@@ -1,4 +1,4 @@
-"""Images without the keys in question: photographs, scenes, textures, other generators, the model's; plain or attacked."""
+"""Unmarked images: photographs, scenes, textures, other generators and the model's own, plain or attacked."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PHOTOGRAPH, TEXTURE, SCENE, FRACTAL, OWN, ANOTHER = (
     "model, unmarked",
     "model, another key",
 )
-# In twenty images: how many are of each kind. Images of the model are dear, and like each other.
+# Kinds of twenty images. Images of the model take long to generate, and resemble each other.
 _TURN = (PHOTOGRAPH,) * 10 + (SCENE,) * 4 + (FRACTAL,) * 2 + (TEXTURE,) * 2 + (OWN, ANOTHER)
 _PHOTOGRAPHS = (
     "astronaut.png",
@@ -50,7 +50,7 @@ _TEXTURES = ("brick.png", "grass.png", "gravel.png")
 
 @dataclass(frozen=True, eq=False)
 class UnmarkedImage:
-    """An image at the model's size, what it is, and the attack that it went through, "" for none."""
+    """An image at the model's size, its kind, and the attack that was applied, "" for none."""
 
     kind: str
     attack: str
@@ -58,9 +58,7 @@ class UnmarkedImage:
 
 
 def draw_unmarked(model: LatentModel, count: int, seed: int, *, attacked: bool = True) -> Iterator[UnmarkedImage]:
-    """Yield distinct images, kinds taking turns; every second one went through an attack, all strengths taking turns.
-
-    None did if not `attacked`.
+    """Yield distinct unmarked images of all kinds in turn; unless `attacked` is False every second one is attacked.
 
     Photographs and textures are crops, of random place and size, of those that scikit-learn and, where it is installed,
     scikit-image ship; without the latter there are no textures, and photographs take their place.
@@ -76,10 +74,10 @@ def draw_unmarked(model: LatentModel, count: int, seed: int, *, attacked: bool =
             yield one
 
 
-class Crowd:
-    """The images that `unmarked` yields, none attacked, of which any may be asked for; the last that were are remembered.
+class UnmarkedImages:
+    """Unmarked images, none attacked, by number; the last range asked for is remembered.
 
-    Only those that are quickly drawn are compared with each other: an image of the model is like no other.
+    Duplicates are left out. Images of the model are not checked for that, since no two of them are equal.
     """
 
     def __init__(self, model: LatentModel, count: int, seed: int) -> None:
@@ -108,7 +106,7 @@ class Crowd:
 
 
 class _Drawer:
-    """Draws the image of a number, whichever were drawn before; a few are drawn twice."""
+    """Draws the image of a number, independently of the order of calls; a few numbers give equal images."""
 
     def __init__(self, model: LatentModel, seed: int, *, attacked: bool) -> None:
         self._model, self._seed, self._attacked = model, seed, attacked
@@ -117,17 +115,17 @@ class _Drawer:
         self._attacks = [a for grid in GRIDS.values() for a in grid if a.name in ATTACKS]
 
     def kind(self, i: int) -> str:
-        """Say what image i is."""
+        """Return the kind of image i."""
         return _TURN[self._order[i % len(self._order)]]
 
     def __call__(self, i: int) -> UnmarkedImage:
         """Draw image i."""
         rng = np.random.default_rng([self._seed, i])
-        picture = fit(self._make(self.kind(i), rng, i), self._model.image_size)[0]
+        image = fit(self._make(self.kind(i), rng, i), self._model.image_size)[0]
         attack = self._attacks[int(rng.integers(len(self._attacks)))] if self._attacked and i % 2 else None
         if attack:
-            picture = attack.apply(picture, seed=i)
-        return UnmarkedImage(self.kind(i), _text(attack), picture)
+            image = attack.apply(image, seed=i)
+        return UnmarkedImage(self.kind(i), _text(attack), image)
 
     def _make(self, kind: str, rng: np.random.Generator, i: int) -> Image.Image:
         if kind == PHOTOGRAPH:
@@ -162,11 +160,11 @@ def _shipped() -> tuple[list[Image.Image], list[Image.Image]]:
     return photographs, textures
 
 
-def _crop(pictures: list[Image.Image], rng: np.random.Generator) -> Image.Image:
-    picture = pictures[int(rng.integers(len(pictures)))]
-    side = int(min(picture.size) * rng.uniform(0.2, 1))
-    left, top = (int(rng.integers(length - side + 1)) for length in picture.size)
-    return picture.crop((left, top, left + side, top + side))
+def _crop(images: list[Image.Image], rng: np.random.Generator) -> Image.Image:
+    image = images[int(rng.integers(len(images)))]
+    side = int(min(image.size) * rng.uniform(0.2, 1))
+    left, top = (int(rng.integers(length - side + 1)) for length in image.size)
+    return image.crop((left, top, left + side, top + side))
 
 
 def _scene(model: LatentModel, index: int) -> Image.Image:

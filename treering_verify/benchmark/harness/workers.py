@@ -1,7 +1,7 @@
-"""Share a long measurement among processes: each works through the steps that no other is at, and keeps what it found.
+"""Share a long measurement among processes: each does the steps that no other process is doing, and caches the results.
 
-The processes need know nothing of each other but the folder: they may be started together (`--workers`), or one after
-another, also on machines that share a file system with locks.
+The processes share nothing but the cache folder. They may be started together (`--workers`) or one after another, also on
+several machines with a shared file system that supports locks.
 """
 
 from __future__ import annotations
@@ -23,37 +23,37 @@ _SKIPPING: ContextVar[bool] = ContextVar("_SKIPPING", default=False)
 
 
 class Taken(Exception):
-    """Another process measures this just now."""
+    """Another process is measuring this now."""
 
 
 class Helped(Exception):
-    """A helper has done its share, and what it all amounts to is for the one whom it helps."""
+    """A helper process has finished; the process that it helps reports the result."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """Which of the processes that share a measurement this is, of how many; number 0 is the one that reports.
+    """The number of this process among those that share a measurement, and how many there are; number 0 reports.
 
-    Each begins at a place of its own, so that they seldom meet.
+    Each process begins at another step, so that two seldom want the same one.
     """
 
     number: int
     of: int
 
     def work(self, steps: Iterable[Callable[[], object]], advance: Callable[[], None]) -> None:
-        """Do every step that no other process does.
+        """Do every step that no other process is doing.
 
         Parameters
         ----------
         steps : iterable of callables
-            In an order in which neighbours have something in common; each keeps what it finds (`kept`).
+            Each caches its result (`cached`); neighbours in the order share inputs.
         advance : callable
-            Is told of each step.
+            Called after each step.
 
         Raises
         ------
         Helped
-            When all is done, or in others' hands, if this is a helper.
+            In a helper process, when every step is done or taken.
         """
         queue = deque(steps)
         queue.rotate(-(self.number * len(queue) // self.of))
@@ -61,7 +61,7 @@ class Share:
         try:
             while queue:
                 with suppress(Taken):
-                    queue.popleft()()  # and lets go of the images that only it needed
+                    queue.popleft()()  # releases the images that only this step needed
                 advance()
         finally:
             _SKIPPING.reset(token)
@@ -70,7 +70,7 @@ class Share:
 
 
 def end_with_parent() -> None:
-    """End this process, at once, when the one that started it ends in whatever way: killed, it can end nobody itself."""
+    """End this process as soon as its parent ends, even if the parent is killed and cannot end it."""
     import multiprocessing
     from multiprocessing.connection import wait
 
@@ -86,10 +86,10 @@ def end_with_parent() -> None:
 
 @contextmanager
 def claimed(folder: Path, number: int) -> Iterator[None]:
-    """Hold a number (0 to 2^62 - 1) of a folder against other processes, until the end of the block or of the process.
+    """Lock a number (0 to 2^62 - 1) of a folder against other processes, until the end of the block or of the process.
 
-    Where another process holds it: wait, or, in a `Share`'s work, raise `Taken`. Where the system or the file system knows
-    no locks, nothing is held.
+    If another process holds the lock, wait for it; inside `Share.work` raise `Taken` instead. Where the system or the file
+    system has no locks, nothing is locked.
     """
     try:
         import fcntl
@@ -103,7 +103,7 @@ def claimed(folder: Path, number: int) -> Iterator[None]:
         raise Taken from None
     except OSError as error:
         LOG.warning(
-            "%s knows no locks (%s): processes that share it may measure the same twice", folder, error.strerror
+            "%s has no file locks (%s): processes that share it may measure the same twice", folder, error.strerror
         )
         yield
         return
@@ -115,6 +115,6 @@ def claimed(folder: Path, number: int) -> Iterator[None]:
 
 @cache
 def _lock_file(folder: Path) -> int:
-    """Open a folder's lock file for the life of the process: closing any descriptor of it would free all that is held."""
+    """Open a folder's lock file for the life of the process: closing any descriptor of it would release all its locks."""
     folder.mkdir(parents=True, exist_ok=True)
     return os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)

@@ -1,4 +1,4 @@
-"""Optimiser x schedule x iterations (tables S2a and S2b of Hong et al. 2024), without any stop but the budget."""
+"""Optimiser, step schedule and iterations of decoder inversion, without early stopping (Hong et al. 2024, table S2)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from treering_detectors import mean
 
+from treering_verify.benchmark.catalogue import BENCHMARKS
 from treering_verify.benchmark.harness.inversion_paths import follow
 from treering_verify.benchmark.harness.scope import SEEDS, Scope, truth
 from treering_verify.benchmark.paper.published_figures import ABLATION, SOURCE
@@ -15,8 +16,8 @@ from treering_verify.models import LatentModel
 from treering_verify.report.findings import Cell, Curve, Curves, Figure, Findings, Table
 
 
-def ablation(model: LatentModel, scope: Scope) -> Findings:
-    """Run every optimiser with fixed and scheduled steps; fixed ones are read along one run, scheduled ones run anew."""
+def measure(model: LatentModel, scope: Scope) -> Findings:
+    """Run every optimiser with fixed steps, read along one run, and with scheduled steps, one run for each budget."""
     count, first = scope.images(2, 32), SEEDS["ablation"]
     budgets = (5, 10) if scope.quick else (20, 30, 50, 100)
     known = truth(model, None, range(first, first + count))
@@ -55,14 +56,14 @@ def ablation(model: LatentModel, scope: Scope) -> Findings:
             advance()
     return Findings(
         "ablation",
-        "What do the optimiser and its schedule owe to each other? Unmarked clean images, no stop but the budget.",
+        BENCHMARKS["ablation"].question,
         tuple(rows),
         (
             Table(
                 "NMSE of z_0 (dB) by optimiser and iterations",
                 ("optimiser", *(str(n) for n in budgets), "published, SD 2.1 (iterations: dB)"),
                 tuple(lines),
-                f"Mean and 95 % interval, the best iterate by residual. Published: {SOURCE}, table S2.",
+                f"Mean and 95 % interval of the iterate with the smallest residual. Published: {SOURCE}, table S2.",
             ),
         ),
         (Figure("Error by iterations", (Curves("clean images", "iterations", "NMSE (dB)", tuple(curves)),)),),

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from treering_detectors import confusion_matrix, mcnemar, nearest_keys
 
-from treering_verify.benchmark.harness.cache import kept
+from treering_verify.benchmark.catalogue import BENCHMARKS
+from treering_verify.benchmark.harness.cache import cached
 from treering_verify.benchmark.harness.memory import peak_memory
 from treering_verify.benchmark.harness.scope import CLEAN, SEEDS, Scope, distorted
 from treering_verify.benchmark.paper import published_geometry as legacy
@@ -66,7 +67,7 @@ class _Group:
     truth: torch.Tensor | None = None
 
 
-def classification(model: LatentModel, scope: Scope) -> Findings:
+def measure(model: LatentModel, scope: Scope) -> Findings:
     """Classify the same images after every decoder inversion, and compare the methods image by image."""
     methods = {
         "encoder": _pipeline("encoder"),
@@ -122,7 +123,7 @@ def classification(model: LatentModel, scope: Scope) -> Findings:
     peaks = _peaks(model, groups[0].images()[0], methods)
     return Findings(
         "classification",
-        "Which of several keys marked an image, or none? Every method sees the same images.",
+        BENCHMARKS["classification"].question,
         tuple(rows),
         (
             Table(
@@ -259,7 +260,7 @@ def _recover(
         return {"noise": torch.cat(found).numpy(), "seconds": np.array(seconds / len(pictures))}
 
     name, facts = question
-    arrays = kept(scope.folder, f"classification-{name}", facts, measure)
+    arrays = cached(scope.folder, f"classification-{name}", facts, measure)
     return torch.from_numpy(arrays["noise"]), float(arrays["seconds"])
 
 

@@ -1,4 +1,4 @@
-"""Cocoercivity of the residual along the path, against the distance that is left (Hong et al. 2024, figure 3)."""
+"""Cocoercivity of the residual along the path and the remaining distance to the limit (Hong et al. 2024, figure 3)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from treering_detectors import Rate, fit_line
 
+from treering_verify.benchmark.catalogue import BENCHMARKS
 from treering_verify.benchmark.harness.inversion_paths import decibels
 from treering_verify.benchmark.harness.scope import SEEDS, Scope, truth
 from treering_verify.inversion.decoder import DEFAULTS, Problem, Settings, invert, unstopped
@@ -21,7 +22,7 @@ _BATCH = 8
 
 @dataclass(frozen=True)
 class _Panel:
-    """A method, where its path is taken to end (`last`), and the part that is looked at (`middle`)."""
+    """A method, the step whose iterate is taken as the limit (`last`), and the number of steps examined (`middle`)."""
 
     label: str
     method: str
@@ -30,7 +31,7 @@ class _Panel:
     last: int
 
 
-def cocoercivity(model: LatentModel, scope: Scope) -> Findings:
+def measure(model: LatentModel, scope: Scope) -> Findings:
     """Measure beta along each path and check the theorems' conditions with it.
 
     With T = E D - E(x) and z_inf the path's end, beta = min over k of <T z_inf - T z_k, z_inf - z_k> / |T z_inf - T z_k|^2.
@@ -87,7 +88,7 @@ def cocoercivity(model: LatentModel, scope: Scope) -> Findings:
             advance()
     return Findings(
         "cocoercivity",
-        "Does a residual that is more cocoercive along the path leave less distance to go, as the paper's theorems suggest?",
+        BENCHMARKS["cocoercivity"].question,
         tuple(rows),
         (
             Table(
@@ -101,13 +102,15 @@ def cocoercivity(model: LatentModel, scope: Scope) -> Findings:
                     "distance fell",
                 ),
                 tuple(lines),
-                "Slope: least squares of distance left on beta, bootstrap interval. 'distance fell': |z_k - z_inf| never "
-                "grew, which the theorems promise. z_inf is the path's last point, not the truth.",
+                "Slope: least squares of the remaining distance on beta, with a bootstrap interval. 'distance fell': "
+                "|z_k - z_inf| never grew, as the theorems state. z_inf is the last point of the path, not the true latent.",
             ),
         ),
         (
             Figure(
-                "Cocoercivity and convergence", tuple(panels), "After figure 3 of Hong et al. 2024; red: least squares."
+                "Cocoercivity and convergence",
+                tuple(panels),
+                "As figure 3 of Hong et al. 2024. Each point is an image; red: least squares.",
             ),
         ),
         seeds=f"{first} onwards",
@@ -133,7 +136,7 @@ def _plan(quick: bool) -> tuple[_Panel, ...]:
 
 
 def _condition(method: str, rho: float, alpha: float, beta: float) -> bool | None:
-    """Whether the theorem's condition holds with the cocoercivity measured on this path; None where there is no theorem."""
+    """Return whether the theorem's condition holds with the cocoercivity of this path; None where there is no theorem."""
     if method == "forward-step":
         return 0 < rho < 2 * beta
     if method == "inertial-km":
@@ -144,7 +147,7 @@ def _condition(method: str, rho: float, alpha: float, beta: float) -> bool | Non
 def _measure(
     model: LatentModel, pixels: torch.Tensor, latent: torch.Tensor, panel: _Panel
 ) -> tuple[list[float], list[float], list[float], list[bool]]:
-    """Per image: min cocoercivity, distance left, error of the end, and whether the distance to the end never grew."""
+    """Return per image: min cocoercivity, remaining distance, error of the limit, and whether the distance never grew."""
     import torch
 
     answers: tuple[list[float], list[float], list[float], list[bool]] = ([], [], [], [])
@@ -153,12 +156,12 @@ def _measure(
         points: list[torch.Tensor] = []
         values: list[torch.Tensor] = []
 
-        def encode(image: torch.Tensor, kept: list[torch.Tensor] = values) -> torch.Tensor:
-            kept.append(model.encode(image).clone())  # E(x) first, then E(D(z_k)) for each k
-            return kept[-1]
+        def encode(image: torch.Tensor, seen: list[torch.Tensor] = values) -> torch.Tensor:
+            seen.append(model.encode(image).clone())  # E(x) first, then E(D(z_k)) for each k
+            return seen[-1]
 
-        def watch(k: int, rows: torch.Tensor, z: torch.Tensor, kept: list[torch.Tensor] = points) -> None:
-            kept.append(z.clone())
+        def watch(k: int, rows: torch.Tensor, z: torch.Tensor, path: list[torch.Tensor] = points) -> None:
+            path.append(z.clone())
 
         settings = replace(panel.settings, iterations=panel.last)
         invert(Problem(pixels[part], encode, model.decode, watch=watch), panel.method, settings)

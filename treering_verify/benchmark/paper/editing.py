@@ -1,4 +1,4 @@
-"""Background error of edits by decoder inversion, at the time that each takes (Hong et al. 2024, figure of editing)."""
+"""Background error of edits after each decoder inversion, and its time (Hong et al. 2024, the editing figure)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from treering_detectors import mean
 
+from treering_verify.benchmark.catalogue import BENCHMARKS
 from treering_verify.benchmark.harness.scope import SEEDS, Scope, truth
 from treering_verify.generation.editing import DEFAULT_GUIDANCE, DEFAULT_STEPS, DEFAULT_STRENGTH, repaint
 from treering_verify.inversion.decoder import DEFAULTS, Settings, invert, unstopped
@@ -18,8 +19,8 @@ from treering_verify.report.findings import Cell, Curve, Curves, Figure, Finding
 _BATCH = 16
 
 
-def editing(model: LatentModel, scope: Scope) -> Findings:
-    """Repaint a disc in the middle of images under the next class, and compare what lies outside it with the original.
+def measure(model: LatentModel, scope: Scope) -> Findings:
+    """Repaint a disc in the middle of images as the next class, and compare the background with the original.
 
     Pixels within four latent cells of the mask are left out: there the decoder mixes both sides.
     """
@@ -69,15 +70,15 @@ def editing(model: LatentModel, scope: Scope) -> Findings:
     curves = tuple(Curve(k, tuple(s for s, _ in v), tuple(e for _, e in v)) for k, v in points.items())
     return Findings(
         "editing",
-        "How well does an edit keep the background, by decoder inversion and the time that it takes?",
+        BENCHMARKS["editing"].question,
         tuple(rows),
         (
             Table(
-                "Background of edited images",
+                "Background error of edited images",
                 ("method", "iterations", "s / image (inversion)", "NMSE outside the mask (dB)"),
                 tuple(lines),
-                f"A disc is repainted under the next class, {steps} DDIM steps, strength {DEFAULT_STRENGTH:g}, guidance "
-                f"{DEFAULT_GUIDANCE:g}. Mean and 95 % interval. Published methods run without a stop.",
+                f"A disc is repainted as the next class, with {steps} DDIM steps, strength {DEFAULT_STRENGTH:g}, guidance "
+                f"{DEFAULT_GUIDANCE:g}. Mean and 95 % interval. Published methods run without early stopping.",
             ),
         ),
         (Figure("Background error against time", (Curves("clean", "s / image", "NMSE (dB)", curves, log_x=True),)),),
@@ -87,7 +88,7 @@ def editing(model: LatentModel, scope: Scope) -> Findings:
 
 
 def _plan(quick: bool, *, refined: bool) -> list[tuple[str, str, Settings]]:
-    """Label, method and settings of every inversion: the published ones without a stop, ours as they are."""
+    """Return label, method and settings of every inversion; the published ones run without early stopping."""
     plan = [("encoder", "encoder", DEFAULTS["encoder"])]
     budgets = {"forward-step": (1, 3, 10), "anderson": (3, 10), "adam": (20, 50), "gradient": (5, 20, 50)}
     for method, many in budgets.items():

@@ -1,4 +1,4 @@
-"""Do the safeguards hold on an autoencoder that nothing was tuned for? Every method, from the encoder's start."""
+"""Error of every decoder inversion relative to its start, on an autoencoder that no setting was tuned on."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from treering_detectors import Rate, mean
 
+from treering_verify.benchmark.catalogue import BENCHMARKS
 from treering_verify.benchmark.harness.inversion_methods import BASELINE, OURS, Variant, attacked, own
 from treering_verify.benchmark.harness.inversion_paths import follow
 from treering_verify.benchmark.harness.scope import CLEAN, SEEDS, Scope, truth
@@ -22,8 +23,8 @@ TOLERANCE = 0.1  # dB that an error may lie above its start
 _OTHER = {"landscape": "landscape-tiny"}
 
 
-def heldout(model: LatentModel, scope: Scope) -> Findings:
-    """Invert images of the held-out autoencoder, or of the given model if it has none; compare every end with its start."""
+def measure(model: LatentModel, scope: Scope) -> Findings:
+    """Invert images of the held-out autoencoder (of the given model if it has none), and compare results with starts."""
     if model.name in _OTHER:
         model = load_model(_OTHER[model.name])
     count, first = scope.images(4, 32), SEEDS["heldout"]
@@ -43,11 +44,11 @@ def heldout(model: LatentModel, scope: Scope) -> Findings:
                 advance()
     return Findings(
         "heldout",
-        f"Does any method end farther from the truth than it began, on an autoencoder it was not tuned for ({model.name})?",
+        BENCHMARKS["heldout"].question,
         tuple(rows),
         (
             Table(
-                "Error against the encoder's start, on a held-out autoencoder",
+                "Error relative to the encoder's start, on a held-out autoencoder",
                 (
                     "attack",
                     "method",
@@ -58,8 +59,8 @@ def heldout(model: LatentModel, scope: Scope) -> Findings:
                     f"above it by > {TOLERANCE} dB",
                 ),
                 tuple(lines),
-                "Negative is better. 'full': default settings, rehearsed. 'residual only': no stop but the budget, as "
-                "published; the iterate with the smallest residual is returned.",
+                "Negative is better. 'full': default settings, with early stopping by parametric bootstrap. 'residual "
+                "only': stopped by the budget alone, as published; the iterate with the smallest residual is returned.",
             ),
         ),
         seeds=f"{first} onwards",
@@ -69,7 +70,7 @@ def heldout(model: LatentModel, scope: Scope) -> Findings:
 
 
 def _tried(longest: int, *, refined: bool, most: int = 1000) -> list[Variant]:
-    """Every method with its own settings, of at most so many iterations, and the published ones without stops."""
+    """Return every method with default settings, of at most so many iterations, and the published ones without stopping."""
     ours = [v for v in attacked(longest, refined=refined) if v.family in (BASELINE, OURS)]
     defaults = [
         Variant(m, OURS, m, replace(DEFAULTS[m], iterations=budget), (budget,))

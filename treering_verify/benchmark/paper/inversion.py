@@ -1,4 +1,4 @@
-"""Decoder inversions compared: error, iterations, time and memory on clean images, then error and evidence under attack."""
+"""Decoder inversions compared: error, time and memory on clean images, then error and evidence on attacked images."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from treering_detectors import Mean, Rate, mean
 
+from treering_verify.benchmark.catalogue import BENCHMARKS
 from treering_verify.benchmark.harness.inversion_methods import BASELINE, GRADIENT, OURS, Variant, attacked
 from treering_verify.benchmark.harness.laboratory import TIMED_STEPS, Judgement, Laboratory, seeds
 from treering_verify.benchmark.harness.memory import Peak, peak_memory
@@ -31,7 +32,7 @@ _ATTACKED = 24  # images per attack
 _TOGETHER = 8  # images of the batch that is timed
 _WORSE = 0.1  # dB above the start that count as worse
 _EVIDENCE = ("cosine", "median log10 p", "cosine, naive", "median log10 p, naive")
-_GOAL = (GRADIENT, 50)  # the baseline whose time and memory the default is held against
+_GOAL = (GRADIENT, 50)  # the baseline that the default's time and memory are compared with
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,8 +47,8 @@ class _Line:
     peak: Peak | None  # the quick form measures the default's and the gradient baseline's
 
 
-def inversion(model: LatentModel, scope: Scope) -> Findings:
-    """Table 1 / S1 of Hong et al. 2024 on this model, with every method of ours, and the same under attack."""
+def measure(model: LatentModel, scope: Scope) -> Findings:
+    """Reproduce tables 1 and S1 of Hong et al. (2024) on this model, add our methods, and repeat it on attacked images."""
     count = scope.images(2, 100)
     rounds = 1 if scope.quick else 5
     lab = Laboratory.open(model, scope, count)
@@ -93,7 +94,7 @@ def inversion(model: LatentModel, scope: Scope) -> Findings:
             under_attack += _attacked(lab, name, paths, rows)
     return Findings(
         "inversion",
-        "How near does each decoder inversion come to the latent that was decoded, how fast, and in how much memory?",
+        BENCHMARKS["inversion"].question,
         tuple(rows),
         (
             Table(
@@ -111,11 +112,11 @@ def inversion(model: LatentModel, scope: Scope) -> Findings:
                 ),
                 tuple(shown),
                 "NMSE: mean and 95 % interval. Times: median over rounds in which the methods take turns, after a warm-up, "
-                f"last evaluation included; steps of equal cost beyond the {TIMED_STEPS}th are counted, not run. A budget "
-                "before the longest also holds the choice of the next point, which only gauss-newton takes long for. "
-                "Memory: of one image in a fresh process, beyond the loaded model. Cosine, p: the key in the noise behind "
-                "the latent, by the default noise inversion, whose estimator was trained behind the default decoder "
-                "inversion, and by naive, which was trained for none.",
+                f"with the last evaluation; steps of equal cost beyond step {TIMED_STEPS} are extrapolated. A budget below "
+                "the longest also includes the choice of the next point, which takes long for gauss-newton only. Memory: "
+                "one image in a fresh process, beyond the loaded model. Cosine and p: evidence of the key after the default "
+                "noise inversion, whose estimator was trained on the default decoder inversion, and after the naive one, "
+                "which has no trained part.",
             ),
             _ahead(lines),
             Table(
@@ -125,18 +126,18 @@ def inversion(model: LatentModel, scope: Scope) -> Findings:
                     "method",
                     "steps",
                     "NMSE (dB)",
-                    "against the start (dB)",
-                    "against the best published (dB)",
+                    "above the start (dB)",
+                    "above the best published (dB)",
                     f"worse than the start by > {_WORSE} dB",
-                    "residual, times the start's",
+                    "residual relative to the start's",
                     *_EVIDENCE,
                 ),
                 tuple(under_attack),
-                "Published methods run as published, without a rehearsal, and are read twice: at their end and, as "
-                "'best', after the number of steps that turned out best on average, which nobody could know beforehand. "
-                "'Against the best published': the best of those readings, the encoder among them. Differences are paired; "
-                "negative is better. 'Residual': |E(D(z)) - E(x)|; the last line of an attack says what the latent that was "
-                "decoded, which no method can know, leaves of it.",
+                "Published methods run as published, without early stopping. They are read at their last step and, as "
+                "'best', at the step with the lowest mean error, which a user cannot know. 'Above the best published': "
+                "compared with the best of those readings, the encoder included. Differences are paired; negative is "
+                "better. Residual: |E(D(z)) - E(x)|. The last row of each attack is the true latent, which no method can "
+                "know.",
             ),
             *_beside(lines),
         ),
@@ -146,7 +147,7 @@ def inversion(model: LatentModel, scope: Scope) -> Findings:
 
 
 def _clean(lab: Laboratory, line: _Line, path: Path, rows: list[dict[str, Any]]) -> tuple[Cell, ...]:
-    """One line of the first table, and its rows."""
+    """Return one line of the first table, and append its rows."""
     judged = lab.evidence(path.latents[line.budget])
     seconds = statistics.median(line.single)
     _record(rows, CLEAN, line.variant, line.budget, line.error, judged, seconds)
@@ -164,7 +165,7 @@ def _clean(lab: Laboratory, line: _Line, path: Path, rows: list[dict[str, Any]])
 
 
 def _shown(judged: Judgement | None) -> tuple[Cell, ...]:
-    """Cells of `_EVIDENCE`."""
+    """Return the cells of `_EVIDENCE`."""
     if judged is None:
         return (None,) * len(_EVIDENCE)
     ways = ((judged.cosine, judged.log10), (judged.naive_cosine, judged.naive))
@@ -205,7 +206,7 @@ def _record(
 
 
 def _ahead(lines: list[_Line]) -> Table:
-    """Set the default against the gradient baseline, and the best of ours against the best that was published."""
+    """Compare the default, and the best of ours, with the gradient baseline and with the best published method."""
     gradient = [line for line in lines if line.variant.family == _GOAL[0]]
     goal = min(gradient, key=lambda line: (abs(line.budget - _GOAL[1]), statistics.fmean(line.error)))
     ours = [line for line in lines if line.variant.family == OURS]
@@ -226,23 +227,23 @@ def _ahead(lines: list[_Line]) -> Table:
                 )
             )
     return Table(
-        "How far ahead: the default and the best of ours against the gradient baseline and the best that was published",
-        ("ours, iterations", "against, iterations", "NMSE above it (dB)", "share of its time", "share of its memory"),
+        "Our default and our best method compared with the gradient baseline and the best published method",
+        ("ours, iterations", "compared with, iterations", "NMSE above it (dB)", "time ratio", "memory ratio"),
         tuple(cells),
-        "NMSE: paired, image by image, mean and 95 % interval; negative is better. Time: median and range over rounds, one "
+        "NMSE: paired differences, mean and 95 % interval; negative is better. Time: median and range over rounds, one "
         "image at a time.",
     )
 
 
 def _above(error: list[float], other: list[float]) -> Mean:
-    """How many dB an error lies above another, image by image; negative where it is lower."""
+    """Return the mean difference of two errors in dB, paired by image; negative where the first is lower."""
     return mean([a - b for a, b in zip(error, other, strict=True)])
 
 
 def _attacked(
     lab: Laboratory, attack: str, paths: dict[Variant, Path], rows: list[dict[str, Any]]
 ) -> list[tuple[Cell, ...]]:
-    """Lines of one attack."""
+    """Return the lines of one attack, and append its rows."""
     readings: list[tuple[Variant, str, int, list[float]]] = []
     for variant, path in paths.items():
         last = len(path.error) - 1
@@ -292,7 +293,7 @@ def _attacked(
 
 
 def _beside(lines: list[_Line]) -> list[Table]:
-    """Set published figures beside ours, for the methods and budgets that both have."""
+    """Return a table of published numbers beside ours, for the methods and budgets that both have."""
     ours = {(line.variant.label, line.budget): line for line in lines}
     shown: list[tuple[Cell, ...]] = []
     for method, budgets in INVERSION.items():
@@ -303,9 +304,9 @@ def _beside(lines: list[_Line]) -> list[Table]:
     if not shown:
         return []
     table = Table(
-        "The paper's table 1 / S1",
+        "Tables 1 and S1 of the paper",
         ("method", "iterations", "published NMSE (dB)", "published s", "ours NMSE (dB)", "ours s/image"),
         tuple(shown),
-        f"Published: {SOURCE}. Another model on another machine: compare the columns' shape, not their numbers.",
+        f"Published: {SOURCE}. The model and the machine differ: compare the order of methods, not single numbers.",
     )
     return [table]

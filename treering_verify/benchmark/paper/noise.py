@@ -1,4 +1,4 @@
-"""Noise inversions compared: error of z_T by method, steps, condition and the guidance that generated."""
+"""Error of the noise estimate by noise inversion, steps, condition, and the guidance of the generation."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from treering_detectors import mean
 
+from treering_verify.benchmark.catalogue import BENCHMARKS
 from treering_verify.benchmark.harness.inversion_paths import decibels
 from treering_verify.benchmark.harness.scope import SEEDS, Scope, truth
 from treering_verify.detection.evidence import evidence_of
@@ -28,8 +29,8 @@ _PLAN = (
 _BATCH = 16
 
 
-def noise(model: LatentModel, scope: Scope) -> Findings:
-    """Invert true and recovered latents of images generated with guidance 1 and 3, told the true class or nothing."""
+def measure(model: LatentModel, scope: Scope) -> Findings:
+    """Invert true and recovered latents of images generated with guidance 1 and 3, with the true class or no condition."""
     import torch
 
     count, first = scope.images(4, 32), SEEDS["noise"]
@@ -45,8 +46,8 @@ def noise(model: LatentModel, scope: Scope) -> Findings:
             pixels = known.pixels()
             solved = torch.cat([invert(problem_of(model, p)).latent for p in pixels.split(_BATCH)])
             for source, latent in (("true", known.latent), ("recovered", solved)):
-                nothing: list[Condition] = [None] * count
-                for told, conditions in (("class", classes), ("nothing", nothing)):
+                unconditional: list[Condition] = [None] * count
+                for condition, conditions in (("class", classes), ("none", unconditional)):
                     for method, steps in plan:
                         started = time.perf_counter()
                         noise_hat = _invert(model, latent, method, steps, conditions)
@@ -58,7 +59,7 @@ def noise(model: LatentModel, scope: Scope) -> Findings:
                                 {
                                     "guidance": guidance,
                                     "latent": source,
-                                    "told": told,
+                                    "condition": condition,
                                     "method": method,
                                     "steps": steps,
                                     "image": i,
@@ -69,20 +70,20 @@ def noise(model: LatentModel, scope: Scope) -> Findings:
                             )
                         middle = sorted(cosine)[count // 2]
                         lines.append(
-                            (guidance, source, told, method, steps, mean(error), f"{middle:.3f}", f"{seconds:.3f}")
+                            (guidance, source, condition, method, steps, mean(error), f"{middle:.3f}", f"{seconds:.3f}")
                         )
                         advance()
     return Findings(
         "noise",
-        "How near does each noise inversion come to the noise that generated, from true and from recovered latents?",
+        BENCHMARKS["noise"].question,
         tuple(rows),
         (
             Table(
                 "Error of z_T",
-                ("guidance", "latent", "told", "method", "steps", "error (dB)", "median cosine", "s / image"),
+                ("guidance", "latent", "condition", "method", "steps", "error (dB)", "median cosine", "s / image"),
                 tuple(lines),
-                "Error: 10 log10(|z - z_T|^2 / |z_T|^2), mean and 95 % interval. Generated with 50 DDIM steps; inversion "
-                "is always at guidance 1. 'recovered': by the default decoder inversion.",
+                "Error: 10 log10(|z - z_T|^2 / |z_T|^2), mean and 95 % interval. Images are generated with 50 DDIM steps; "
+                "inversion always has guidance 1. 'recovered': by the default decoder inversion.",
             ),
         ),
         seeds=f"{first} onwards, one key",

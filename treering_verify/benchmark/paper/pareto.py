@@ -1,4 +1,4 @@
-"""Error against time for all methods on clean images, and the area between the curves."""
+"""Error against time of all decoder inversions on clean images, and the area between the families' curves."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from treering_detectors import mean
 
+from treering_verify.benchmark.catalogue import BENCHMARKS
 from treering_verify.benchmark.harness.inversion_methods import GRADIENT, GRADIENT_FREE, OURS
 from treering_verify.benchmark.harness.laboratory import Laboratory, seeds
 from treering_verify.benchmark.harness.scope import Scope
@@ -16,8 +17,8 @@ from treering_verify.models import LatentModel
 from treering_verify.report.findings import Cell, Curve, Curves, Figure, Findings, Table
 
 
-def pareto(model: LatentModel, scope: Scope) -> Findings:
-    """Read the laboratory's errors against the time of one image at a time, and compare the families' lower envelopes."""
+def measure(model: LatentModel, scope: Scope) -> Findings:
+    """Relate the laboratory's errors to the time of one image at a time, and compare the families' lower envelopes."""
     count, rounds = scope.images(2, 100), 1 if scope.quick else 5
     lab = Laboratory.open(model, scope, count)
     variants = lab.variants()
@@ -49,14 +50,15 @@ def pareto(model: LatentModel, scope: Scope) -> Findings:
     )
     return Findings(
         "pareto",
-        "Which error does each method reach in which time? Mean error of all images, time of one image at a time.",
+        BENCHMARKS["pareto"].question,
         tuple(rows),
         (
             Table(
                 "Area between the families' curves",
                 ("family", "against", "lower by", "over"),
                 tuple(lines),
-                "Mean difference of the best error reached by then, over the logarithm of time, where both have an answer.",
+                "Mean difference of the lowest error reached so far, over the logarithm of time, where both families have a "
+                "result.",
             ),
         ),
         (Figure("Error against time", (Curves("clean images", "s / image", "NMSE (dB)", curves, log_x=True),)),),
@@ -66,9 +68,9 @@ def pareto(model: LatentModel, scope: Scope) -> Findings:
 
 
 def area_between(better: list[tuple[float, float]], worse: list[tuple[float, float]]) -> tuple[float, float, float]:
-    """Mean of worse - better over log time, each the lowest error reached by then; with the range of times covered.
+    """Return the mean of worse - better over log time, each the lowest error so far, and the range of times covered.
 
-    Positive where `better` is lower. The range begins where both have an answer and ends at the slower one's last.
+    Positive where `better` is lower. The range begins where both have a result and ends at the slower one's last.
     """
     first = [min(s for s, _ in points) for points in (better, worse)]
     last = [max(s for s, _ in points) for points in (better, worse)]
@@ -77,7 +79,7 @@ def area_between(better: list[tuple[float, float]], worse: list[tuple[float, flo
 
 
 def _lowest(points: list[tuple[float, float]], grid: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Lowest error among the points not later than each time."""
+    """Return the lowest error among the points not later than each time."""
     ordered = sorted(points)
     seconds = np.array([s for s, _ in ordered])
     best = np.minimum.accumulate([e for _, e in ordered])

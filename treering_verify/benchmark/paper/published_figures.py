@@ -1,4 +1,4 @@
-"""Published figures to print beside ours, and never as ours: three papers, each with its source."""
+"""Published numbers of three papers, each with its source; tables show them beside ours, marked as published."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ INVERSION: dict[str, dict[int, tuple[float, float, float]]] = {
         200: (-21.85, 0.82, 34.5),
     },
 }
-CLIP_SOURCE = "the same, LaVie on an A100"
+VIDEO_SOURCE = "the same, LaVie on an A100"
 # Seconds of 50 steps and peak memory (MiB; printed in GB), by whether of a video, our name for the method, and precision.
 # Hong et al. (2024), tables 1 and S1; gradient: learning rate .1, scheduled; adam: gradient-free, .01, scheduled.
 _MIB = 1e9 / 2**20

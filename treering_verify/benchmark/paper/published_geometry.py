@@ -1,8 +1,8 @@
 """The published geometry and three-class keys, for comparison only: never use them to mark images.
 
 The public reference code centres its disc one row off DC, because it flips one axis of an even-sized grid. The disc is
-then not conjugate-symmetric, taking the real part of the inverse transform averages each bin with a partner that holds
-another ring's value or none, and even perfect inversion confuses classes (DESIGN 4.1).
+then not conjugate-symmetric: taking the real part of the inverse transform averages each bin with a partner that holds
+another ring's value or none. So even a perfect inversion confuses classes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PAPER_KEYS = (
 
 
 def disc(size: int, radius: int, *, centred: bool) -> npt.NDArray[np.int64]:
-    """Ring number 1 .. radius of each bin of a (size, size) spectrum, 0 outside; off by one row unless `centred`."""
+    """Return the ring number 1 .. radius of each bin of a (size, size) spectrum, 0 outside; one row off unless `centred`."""
     y, x = np.ogrid[:size, :size]
     row = size // 2 if centred else size - 1 - size // 2
     distance = np.hypot(y - row, x - size // 2)
@@ -52,7 +52,7 @@ def write(noise: torch.Tensor, label: int, *, centred: bool, channel: int = 0) -
 
 
 def read(noise_hat: torch.Tensor, *, centred: bool, channel: int = 0) -> npt.NDArray[np.complex128]:
-    """Coefficients on the disc, (B, n), to compare with `patterns` by `treering_detectors.nearest_keys`."""
+    """Return the coefficients on the disc, (B, n), to compare with `patterns` by `treering_detectors.nearest_keys`."""
     import torch
 
     size = noise_hat.shape[-1]

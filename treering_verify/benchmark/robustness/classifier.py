@@ -1,4 +1,4 @@
-"""The Fourier-domain classifier against the exact test, on keys that it never saw."""
+"""The Fourier-domain classifier compared with the exact test, on keys that it was not trained on."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from treering_detectors import Rate
 
 from treering_verify.attacks import parse
+from treering_verify.benchmark.catalogue import BENCHMARKS
 from treering_verify.benchmark.harness.scope import CLEAN, SEEDS, Scope, distorted
 from treering_verify.detection.calibration.build import Training, batch_of, generate_under, learn
 from treering_verify.detection.calibration.scores import classifier_of
@@ -29,19 +30,19 @@ _BATCH = 16
 EXACT, WEIGHTED, CLASSIFIER = "exact test", "exact test, learned weights", "classifier"
 
 
-def classifier(model: LatentModel, scope: Scope) -> Findings:
-    """Train on generated images of keys that are then thrown away; name the keys of fresh images, marked and not."""
+def measure(model: LatentModel, scope: Scope) -> Findings:
+    """Train on images of other keys, then name the keys of new images, marked and unmarked."""
     count, first = scope.images(8, 100), SEEDS["classifier"]
     training = max(8, scope.count or 0) if scope.quick else max(8, count * 3 // 4)
     family, inversion = Family.choose(model.latent_shape), InversionOptions()
     keys = [Key.generate(model.latent_shape, name=str(i + 1), seed=first + i) for i in range(_KEYS)]
-    pictures: list[Image.Image] = []
+    images: list[Image.Image] = []
     with scope.progress("Images", 2 * training + 2 * count) as advance:
         attacks = (None, *(parse(text) for text in _ATTACKS))
         state = learn(Training(family, training, attacks, first + (1 << 20)), model, inversion, advance)
         marks = [keys[i % _KEYS] if i < count else None for i in range(2 * count)]
         for image in generate_under(marks, first + (2 << 20), model):
-            pictures.append(image)
+            images.append(image)
             advance()
     trained = classifier_of(family, keys, state)
     actual = [keys[i % _KEYS].name if i < count else trained.classes_[-1] for i in range(2 * count)]
@@ -50,7 +51,7 @@ def classifier(model: LatentModel, scope: Scope) -> Findings:
     proper: list[tuple[Cell, ...]] = []
     figures = []
     for attack in (CLEAN, *_ATTACKS):
-        attacked = distorted(pictures, attack)
+        attacked = distorted(images, attack)
         noise = [recover_noise(model, batch_of(attacked[s : s + _BATCH]))[0] for s in range(0, len(attacked), _BATCH)]
         X = np.concatenate([features(extract(part, family), family) for part in noise])
         weighted = trained["classify"].exact_features(trained["whiten"].transform(X))
@@ -73,25 +74,26 @@ def classifier(model: LatentModel, scope: Scope) -> Findings:
             median = format_pvalue(float(np.median(evidence))) if evidence else None
             rates.append((attack, method, right, false, median))
             panels.append(_matrix(method, actual, names, [*(k.name for k in keys), actual[-1]]))
-        figures.append(Figure(f"Named, {attack}", tuple(panels)))
+        figures.append(Figure(f"Classification among {_KEYS} keys or none, {attack}", tuple(panels)))
     return Findings(
         "classifier",
-        f"Which of {_KEYS} keys marked an image, or none? A classifier that learned rings' weights from other keys, the "
-        "exact test, and the exact test on features weighted so.",
+        BENCHMARKS["classifier"].question,
         tuple(rows),
         (
             Table(
                 f"Named among {_KEYS} keys or none",
-                ("attack", "method", "named rightly", "unmarked, named", "median p of marked"),
+                ("attack", "method", "named correctly", "unmarked, named", "median p of marked"),
                 tuple(rates),
-                f"The exact tests name a key at a Holm-adjusted p of at most {DEFAULT_ALPHA:g}; that holds on any image. "
-                "The classifier names the likeliest class, on images like those it learned from.",
+                f"The exact tests name a key at a Holm-adjusted p of at most {DEFAULT_ALPHA:g}, which is valid on any "
+                "image. The classifier names the most probable class, and was trained on images of the same kind. "
+                f"'{WEIGHTED}': on features with the weights that the classifier learned.",
             ),
             Table(
                 "Cross-entropy of the classifier's probabilities",
                 ("attack", "calibrated", "not calibrated"),
                 tuple(proper),
-                f"Natural logarithm; {np.log(_KEYS + 1):.2f} is knowing nothing. Calibrated on a split of its own.",
+                f"Natural logarithm; {np.log(_KEYS + 1):.2f} is that of equal probabilities. Calibrated on a split of its "
+                "own.",
             ),
         ),
         tuple(figures),
@@ -101,7 +103,7 @@ def classifier(model: LatentModel, scope: Scope) -> Findings:
 
 
 def _named(X: NDArray[np.float64], keys: list[Key], actual: list[str]) -> list[tuple[str, float | None]]:
-    """Key that each image is given to by the exact test, or the last label, and log10 p of its own key, if it has one."""
+    """Return the key that the exact test names, or the last label, and log10 p of the image's own key, if it has one."""
     from treering_detectors import cosine_tests, holm
 
     log10 = np.array([[e.log10_pvalue for e in cosine_tests(X, key.numbers)] for key in keys]).T
@@ -115,7 +117,7 @@ def _named(X: NDArray[np.float64], keys: list[Key], actual: list[str]) -> list[t
 
 
 def _loss(trained: Any, X: NDArray[np.float64], actual: list[str]) -> tuple[float, float]:
-    """Cross-entropy with the calibration, and without it."""
+    """Return the cross-entropy with and without the calibration."""
     from sklearn.base import clone
     from sklearn.metrics import log_loss
 

@@ -1,4 +1,4 @@
-"""Strength against evidence: how far each pattern holds, and the curves."""
+"""Evidence against the strength of each attack: curves, and the strength up to which each pattern is detected."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from treering_verify.benchmark.robustness.tables import CELLS, cells, series_of
 from treering_verify.report.findings import Cell, Curve, Curves, Figure, Table
 
 HOLDS = 0.9
-"""Share of marked images that has to reach p <= 1e-6 where a pattern is said to hold."""
+"""Share of marked images that must have p <= 1e-6 for a pattern to count as detected."""
 
 
 def held_table(found: Measurements, curves: Sequence[Scale], patterns: Sequence[str]) -> Table:
-    """Give the last strength of each attack before the first at which a pattern fails, and both rates."""
+    """Return the strongest attack up to which each pattern is detected, the first at which it fails, and both rates."""
     lines: list[tuple[Cell, ...]] = []
     for scale in curves:
         for pattern in patterns:
@@ -32,16 +32,16 @@ def held_table(found: Measurements, curves: Sequence[Scale], patterns: Sequence[
                 lost = (_strength(scale, failed), rates[failed]) if failed < len(some) else ("none", None)
                 lines.append((scale.name, pattern, detector, *held, *lost))
     return Table(
-        "How far each pattern holds",
-        ("attack", "pattern", "detector", "holds up to", "p <= 1e-6 there", "first fails at", "p <= 1e-6 there"),
+        "Strength up to which each pattern is detected",
+        ("attack", "pattern", "detector", "detected up to", "p <= 1e-6 there", "first fails at", "p <= 1e-6 there"),
         tuple(lines),
-        f"Holds: at least {100 * HOLDS:.0f} % of the marked images have p <= 1e-6, there and at all lesser strengths. "
-        "Strengths as attacks.GRIDS orders them.",
+        f"Detected: at least {100 * HOLDS:.0f} % of the marked images have p <= 1e-6, at this strength and all lower ones. "
+        "Strengths are those of attacks.GRIDS.",
     )
 
 
 def strength_table(found: Measurements, curves: Sequence[Scale], patterns: Sequence[str]) -> Table:
-    """Every strength."""
+    """Return the rates at every strength."""
     lines = [
         (condition.attack, pattern, detector, *cells(one, detector))
         for scale in curves
@@ -55,7 +55,7 @@ def strength_table(found: Measurements, curves: Sequence[Scale], patterns: Seque
 
 
 def figures(found: Measurements, curves: Sequence[Scale], patterns: Sequence[str]) -> tuple[Figure, ...]:
-    """Strength against the share with p <= 1e-6 and against the median of log10 p, a figure for each attack."""
+    """Return a figure for each attack: the share with p <= 1e-6 and the median log10 p against the strength."""
     drawn = []
     for scale in curves:
         if len(scale.values) < 2:
@@ -76,17 +76,19 @@ def figures(found: Measurements, curves: Sequence[Scale], patterns: Sequence[str
             Figure(
                 f"Attack {scale.name}",
                 (
-                    Curves("Marked images found", scale.parameter, "share with p <= 1e-6", tuple(shares), log_x=wide),
+                    Curves(
+                        "Marked images detected", scale.parameter, "share with p <= 1e-6", tuple(shares), log_x=wide
+                    ),
                     Curves("Evidence", scale.parameter, "median log10 p", tuple(medians), log_x=wide),
                 ),
-                "Marked images only; each under a key of its own.",
+                "Marked images only, each under its own key.",
             )
         )
     return tuple(drawn)
 
 
 def _along(found: Measurements, scale: Scale, pattern: str, detector: str) -> list[Series]:
-    """Scores at every strength; nothing if one was not measured."""
+    """Return the scores at every strength; an empty list if one was not measured."""
     some = [series_of(found, pattern, condition.attack, detector) for condition in scale.conditions]
     known = [one for one in some if one is not None]
     return known if len(known) == len(some) else []

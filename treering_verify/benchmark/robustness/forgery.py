@@ -1,4 +1,4 @@
-"""What a positive does not prove: forging and removing a key with N marked images of it, and how many images are safe."""
+"""Forgery and removal of a key by an attacker with N of its marked images, and how many images a key may safely mark."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from treering_detectors import Rate
 
 from treering_verify.attacks.averaging import add_trace, estimate_trace, subtract_trace
 from treering_verify.attacks.imprinting import erase, imprint, recover, reprompt
-from treering_verify.benchmark.harness.cache import kept
+from treering_verify.benchmark.catalogue import BENCHMARKS
+from treering_verify.benchmark.harness.cache import cached
 from treering_verify.benchmark.harness.keyed_images import evidence_of_images, generate_each
 from treering_verify.benchmark.harness.scope import SEEDS, Scope
 from treering_verify.benchmark.harness.unmarked_images import UnmarkedImage, draw_unmarked
@@ -48,8 +49,8 @@ _TARGETS, _PLAIN, _FOREIGN, _MIXED = (
 )  # where each kind lies in the range of seeds
 
 
-def forgery(model: LatentModel, scope: Scope) -> Findings:
-    """Attack keys with growing numbers of their marked images; judge what comes out by the exact test under the key."""
+def measure(model: LatentModel, scope: Scope) -> Findings:
+    """Attack keys with increasing numbers of their marked images, and test the results under the key."""
     trials = scope.images(4, 100)
     patterns = _PATTERNS[:1] if scope.quick else _PATTERNS
     counts = _COUNTS[:3] if scope.quick else _COUNTS
@@ -62,10 +63,10 @@ def forgery(model: LatentModel, scope: Scope) -> Findings:
     def planned() -> Iterator[tuple[tuple[str, str, int], Callable[[], Arrays]]]:
         for pattern in patterns:
             for k, share in enumerate(shares):
-                victim = Victim(attacker, pattern, k, share)
+                attacked = AttackedKey(attacker, pattern, k, share)
                 for attack in attacks:
                     for count in counts:
-                        yield (pattern, attack, count), partial(_measured, scope, weights, victim, attack, count)
+                        yield (pattern, attack, count), partial(_measured, scope, weights, attacked, attack, count)
 
     scope.help_with("Attacks", lambda: (work for _, work in planned()))
     steps = deque(planned())
@@ -82,8 +83,7 @@ def forgery(model: LatentModel, scope: Scope) -> Findings:
     }
     return Findings(
         "forgery",
-        f"How often does an image that its key never made reach p <= {ALPHA:g}, and a marked one no longer, by how many "
-        "marked images of the key the attacker has?",
+        BENCHMARKS["forgery"].question,
         tuple(_rows(found)),
         (
             safe_table(succeeded, patterns, attacks),
@@ -98,13 +98,13 @@ def forgery(model: LatentModel, scope: Scope) -> Findings:
 
 @dataclass(frozen=True, eq=False)
 class Attacker:
-    """Who has the model, marked images of a key, and as many of their own as they like; these serve against every key.
+    """An attacker who has the model, marked images of a key, and any number of unmarked images; the same for every key.
 
     Attributes
     ----------
     model : LatentModel
     most : int
-        Marked images of a key that they have at most.
+        Largest number of marked images of a key that they have.
     """
 
     model: LatentModel
@@ -113,16 +113,16 @@ class Attacker:
 
     @cached_property
     def plain(self) -> list[Image.Image]:
-        """Unmarked images: half for means, half in place of marked ones where there are none."""
+        """Unmarked images: half for means, half in place of marked ones where the attacker has none."""
         return _generated(self.model, None, _PLAIN, 2 * self.most)
 
     @cached_property
     def plain_noise(self) -> torch.Tensor:
-        """Noise of these."""
+        """Noise estimates of the unmarked images."""
         return _recovered(self.model, self.plain)
 
     def mixed(self, pattern: str) -> list[Image.Image]:
-        """Return marked images of whoever gives each image a key of its own."""
+        """Return marked images that each have their own key."""
         if pattern not in self._mixed:
             seeds = range(_FIRST + _MIXED, _FIRST + _MIXED + self.most)
             keys = [Key.generate(self.model.latent_shape, pattern=pattern, seed=seed) for seed in seeds]
@@ -131,17 +131,17 @@ class Attacker:
 
 
 @dataclass(frozen=True, eq=False)
-class Victim:
-    """A key, the marked images of it that an attacker may have, and the images that are attacked.
+class AttackedKey:
+    """A key that is attacked: its marked images that an attacker may have, and the images that are attacked.
 
     Attributes
     ----------
     attacker : Attacker
     pattern : str
     number : int
-        Which of the pattern's keys.
+        Number of the key among those of the pattern.
     trials : int
-        Images that are attacked.
+        Number of images that are attacked.
     """
 
     attacker: Attacker
@@ -151,12 +151,12 @@ class Victim:
 
     @property
     def model(self) -> LatentModel:
-        """What made the images."""
+        """The model that generated the images."""
         return self.attacker.model
 
     @property
     def most(self) -> int:
-        """Marked images that leaked."""
+        """Number of marked images that leaked."""
         return self.attacker.most
 
     @cached_property
@@ -166,48 +166,48 @@ class Victim:
 
     @cached_property
     def marked(self) -> list[Image.Image]:
-        """What leaked."""
+        """The marked images that leaked."""
         return self._made(0, self.most)
 
     @cached_property
     def targets(self) -> list[Image.Image]:
-        """Other marked images, from which the mark is to go."""
+        """Other marked images, from which the mark is to be removed."""
         return self._made(_TARGETS, self.trials)
 
     @cached_property
     def unmarked(self) -> list[UnmarkedImage]:
-        """Photographs and other images, which are to pass for marked ones."""
+        """Photographs and other unmarked images, into which the key is to be forged."""
         seed = _FIRST + _FOREIGN + (self.number << 12)
         return list(draw_unmarked(self.model, self.trials, seed, attacked=False))
 
     @property
     def foreign(self) -> list[Image.Image]:
-        """These, without what they are."""
+        """The unmarked images without their kinds."""
         return [one.image for one in self.unmarked]
 
     @cached_property
     def marked_noise(self) -> torch.Tensor:
-        """Noise of what leaked."""
+        """Noise estimates of the leaked images."""
         return _recovered(self.model, self.marked)
 
     @cached_property
     def target_noise(self) -> torch.Tensor:
-        """Noise of the targets."""
+        """Noise estimates of the targets."""
         return _recovered(self.model, self.targets)
 
     @cached_property
     def foreign_noise(self) -> torch.Tensor:
-        """Noise of the foreign images."""
+        """Noise estimates of the foreign images."""
         return _recovered(self.model, self.foreign)
 
     def sample(self, trial: int, count: int) -> list[int]:
-        """Return which leaked images an attacker with `count` of them has: others in each trial, as far as they go."""
+        """Return the numbers of the leaked images that an attacker with `count` of them has; they differ between trials."""
         return [(trial * count + i) % self.most for i in range(count)]
 
     def carrier(self, trial: int, count: int) -> torch.Tensor:
-        """Carrier of the key, as `imprinting.average_carrier` makes it; with no marked images, from an unmarked one.
+        """Return the carrier of the key, as `imprinting.average_carrier` does; with no marked images, from an unmarked one.
 
-        From one image the noise itself; the mean of unmarked ones is taken off where there are several.
+        From one image it is the noise itself; from several the mean of unmarked noise is subtracted.
         """
         plain = self.attacker.plain_noise
         if count == 0:
@@ -216,13 +216,13 @@ class Victim:
         return mean - plain[: self.most].mean(dim=0) if count > 1 else mean
 
     def carriers(self, count: int) -> torch.Tensor:
-        """Carrier of each trial, (trials, C, h, w)."""
+        """Return the carrier of each trial, (trials, C, h, w)."""
         import torch
 
         return torch.stack([self.carrier(trial, count) for trial in range(self.trials)])
 
     def trace(self, trial: int, count: int, *, mixed: bool = False) -> NDArray[np.float64]:
-        """Trace of the key in pixels; with no marked images, of unmarked ones; `mixed`: each under a key of its own."""
+        """Return the trace of the key in pixels, from unmarked images if there are no others; `mixed`: one key per image."""
         plain = self.attacker.plain
         marked = self.attacker.mixed(self.pattern) if mixed and count else self.marked
         leaked = [marked[i] for i in self.sample(trial, count)] or plain[self.most :]
@@ -232,37 +232,37 @@ class Victim:
         return _generated(self.model, self.key, place + (self.number << 12), count)
 
 
-def _imprint(victim: Victim, count: int, *, redraw: bool) -> tuple[list[Image.Image], list[Image.Image]]:
-    pixels = _pixels(victim.foreign)
-    made = imprint(pixels, victim.model, victim.carriers(count), redraw=redraw, noise=victim.foreign_noise)
-    return victim.foreign, [to_pil(one) for one in made]
+def _imprint(attacked: AttackedKey, count: int, *, redraw: bool) -> tuple[list[Image.Image], list[Image.Image]]:
+    pixels = _pixels(attacked.foreign)
+    made = imprint(pixels, attacked.model, attacked.carriers(count), redraw=redraw, noise=attacked.foreign_noise)
+    return attacked.foreign, [to_pil(one) for one in made]
 
 
-def _reprompt(victim: Victim, count: int) -> tuple[list[Image.Image], list[Image.Image]]:
-    classes = victim.model.classes or (None,)
-    prompts = [classes[trial % len(classes)] for trial in range(victim.trials)]
-    seeds = [_FIRST + _FOREIGN + trial for trial in range(victim.trials)]
-    return victim.foreign, [to_pil(one) for one in reprompt(victim.model, victim.carriers(count), prompts, seeds)]
+def _reprompt(attacked: AttackedKey, count: int) -> tuple[list[Image.Image], list[Image.Image]]:
+    classes = attacked.model.classes or (None,)
+    prompts = [classes[trial % len(classes)] for trial in range(attacked.trials)]
+    seeds = [_FIRST + _FOREIGN + trial for trial in range(attacked.trials)]
+    return attacked.foreign, [to_pil(one) for one in reprompt(attacked.model, attacked.carriers(count), prompts, seeds)]
 
 
-def _add_trace(victim: Victim, count: int, *, strength: float) -> tuple[list[Image.Image], list[Image.Image]]:
-    pairs = enumerate(victim.foreign)
-    return victim.foreign, [add_trace(picture, victim.trace(i, count), strength) for i, picture in pairs]
+def _add_trace(attacked: AttackedKey, count: int, *, strength: float) -> tuple[list[Image.Image], list[Image.Image]]:
+    pairs = enumerate(attacked.foreign)
+    return attacked.foreign, [add_trace(image, attacked.trace(i, count), strength) for i, image in pairs]
 
 
-def _subtract_trace(victim: Victim, count: int, *, mixed: bool) -> tuple[list[Image.Image], list[Image.Image]]:
-    pairs = enumerate(victim.targets)
-    return victim.targets, [subtract_trace(picture, victim.trace(i, count, mixed=mixed)) for i, picture in pairs]
+def _subtract_trace(attacked: AttackedKey, count: int, *, mixed: bool) -> tuple[list[Image.Image], list[Image.Image]]:
+    pairs = enumerate(attacked.targets)
+    return attacked.targets, [subtract_trace(image, attacked.trace(i, count, mixed=mixed)) for i, image in pairs]
 
 
-def _erase(victim: Victim, count: int) -> tuple[list[Image.Image], list[Image.Image]]:
-    seeds = [_FIRST + _TARGETS + trial for trial in range(victim.trials)]
-    pixels = _pixels(victim.targets)
-    made = erase(pixels, victim.model, victim.carriers(count), seeds, noise=victim.target_noise)
-    return victim.targets, [to_pil(one) for one in made]
+def _erase(attacked: AttackedKey, count: int) -> tuple[list[Image.Image], list[Image.Image]]:
+    seeds = [_FIRST + _TARGETS + trial for trial in range(attacked.trials)]
+    pixels = _pixels(attacked.targets)
+    made = erase(pixels, attacked.model, attacked.carriers(count), seeds, noise=attacked.target_noise)
+    return attacked.targets, [to_pil(one) for one in made]
 
 
-ATTACKS: dict[str, Callable[[Victim, int], tuple[list[Image.Image], list[Image.Image]]]] = {
+ATTACKS: dict[str, Callable[[AttackedKey, int], tuple[list[Image.Image], list[Image.Image]]]] = {
     "imprint": partial(_imprint, redraw=False),
     "imprint, redrawn": partial(_imprint, redraw=True),
     "reprompt": _reprompt,
@@ -272,28 +272,28 @@ ATTACKS: dict[str, Callable[[Victim, int], tuple[list[Image.Image], list[Image.I
     "subtract trace, a key per image": partial(_subtract_trace, mixed=True),
     "erase": _erase,
 }
-"""(victim, marked images) -> the images before and after, one for each trial."""
+"""(attacked key, number of marked images) -> the images before and after, one for each trial."""
 
 FORGES = {name: not name.startswith(("subtract trace", "erase")) for name in ATTACKS}
-"""Whether an attack succeeds where the key is found, or where it is not."""
+"""Whether an attack succeeds if the key is detected (forgery), or if it is not (removal)."""
 
 _PUT = ("imprint", "imprint, redrawn", "add trace", "add trace, doubled")
 """Forgeries that begin with a foreign image."""
 
 
-def _measured(scope: Scope, weights: str, victim: Victim, attack: str, count: int) -> Arrays:
+def _measured(scope: Scope, weights: str, attacked: AttackedKey, attack: str, count: int) -> Arrays:
     def work() -> Arrays:
-        before, after = ATTACKS[attack](victim, count)
-        found = list(evidence_of_images(victim.model, after, [victim.key] * len(after)))
+        before, after = ATTACKS[attack](attacked, count)
+        found = list(evidence_of_images(attacked.model, after, [attacked.key] * len(after)))
         return {
             "log10_pvalue": np.array([log10 for log10, _ in found]),
             "statistic": np.array([statistic for _, statistic in found]),
             "psnr": np.array([_psnr(a, b) for a, b in zip(before, after, strict=True)]),
-            "image": np.array([one.kind for one in victim.unmarked] if attack in _PUT else [""] * victim.trials),
+            "image": np.array([one.kind for one in attacked.unmarked] if attack in _PUT else [""] * attacked.trials),
         }
 
-    facts = (weights, __version__, _FIRST, _PLAIN, victim.pattern, victim.number, victim.trials, victim.most)
-    return kept(scope.folder, f"forgery-{victim.pattern}", (*facts, attack, count), work)
+    facts = (weights, __version__, _FIRST, _PLAIN, attacked.pattern, attacked.number, attacked.trials, attacked.most)
+    return cached(scope.folder, f"forgery-{attacked.pattern}", (*facts, attack, count), work)
 
 
 def _succeeded(attack: str, arrays: Arrays) -> NDArray[np.bool_]:
@@ -301,7 +301,7 @@ def _succeeded(attack: str, arrays: Arrays) -> NDArray[np.bool_]:
 
 
 def _by_kind(found: dict[tuple[str, str, int], Arrays]) -> dict[tuple[str, str, int, str], Rate]:
-    """Success of forgeries on each kind of foreign image."""
+    """Return the success of forgeries on each kind of foreign image."""
     return {
         (*line, str(kind)): Rate(int(_succeeded(line[1], arrays)[chosen].sum()), int(chosen.sum()))
         for line, arrays in found.items()
@@ -311,10 +311,10 @@ def _by_kind(found: dict[tuple[str, str, int], Arrays]) -> dict[tuple[str, str, 
     }
 
 
-def _recovered(model: LatentModel, pictures: Sequence[Image.Image]) -> torch.Tensor:
+def _recovered(model: LatentModel, images: Sequence[Image.Image]) -> torch.Tensor:
     import torch
 
-    return torch.cat([recover(model, part) for part in _pixels(pictures).split(_BATCH)])
+    return torch.cat([recover(model, part) for part in _pixels(images).split(_BATCH)])
 
 
 def _generated(model: LatentModel, key: Key | None, place: int, count: int) -> list[Image.Image]:
@@ -322,14 +322,14 @@ def _generated(model: LatentModel, key: Key | None, place: int, count: int) -> l
     return [made.image for made in generate(model, key, seeds=range(first, first + count))]
 
 
-def _pixels(pictures: Sequence[Image.Image]) -> torch.Tensor:
+def _pixels(images: Sequence[Image.Image]) -> torch.Tensor:
     import torch
 
-    return torch.cat([to_tensor(picture) for picture in pictures])
+    return torch.cat([to_tensor(image) for image in images])
 
 
 def _psnr(before: Image.Image, after: Image.Image) -> float:
-    """Peak signal-to-noise ratio in dB; 100 for equal images."""
+    """Return the peak signal-to-noise ratio in dB; 100 for equal images."""
     error = float(np.mean((np.asarray(before, dtype=np.float64) - np.asarray(after, dtype=np.float64)) ** 2))
     return 10 * float(np.log10(255**2 / error)) if error else 100.0
 

@@ -1,4 +1,4 @@
-"""Tables and curves of `forgery`: success by the marked images that an attacker has, and how many are safe."""
+"""Tables and figure of `forgery`: success by the number of marked images, and how many are safe."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ SAFE = 0.05
 
 
 def safe_count(rates: Mapping[int, Rate], *, proven: bool = False) -> int | None:
-    """Return the largest count up to which, the lesser ones included, an attack succeeds on less than 5 % of trials.
+    """Return the largest number of marked images up to which an attack succeeds in less than 5 % of trials.
 
     Parameters
     ----------
     rates : mapping
-        Success by marked images that the attacker has.
+        Success by the number of marked images that the attacker has.
     proven : bool
         Take the upper end of the 95 % Clopper-Pearson interval instead of the rate itself.
 
     Returns
     -------
     int or None
-        None where not even the smallest count is safe.
+        None where even the smallest number is not safe.
     """
     safe = None
     for count in sorted(rates):
@@ -39,7 +39,7 @@ def safe_count(rates: Mapping[int, Rate], *, proven: bool = False) -> int | None
 
 
 def safe_table(succeeded: Mapping[Line, Rate], patterns: Sequence[str], forges: Mapping[str, bool]) -> Table:
-    """How many images a key may mark, by pattern and attack; of forgeries also for all of them together."""
+    """Return how many images a key may mark, by pattern and attack, and against all forgeries together."""
     lines: list[tuple[Cell, ...]] = []
     for pattern in patterns:
         least: list[tuple[int | None, int | None]] = []
@@ -56,7 +56,7 @@ def safe_table(succeeded: Mapping[Line, Rate], patterns: Sequence[str], forges: 
                     _what(forgery),
                     _said(safe),
                     rates[safe] if safe is not None else None,
-                    "beyond what was tried" if broken is None else str(broken),
+                    "beyond what was tested" if broken is None else str(broken),
                     rates[broken] if broken is not None else None,
                     _said(proven),
                 )
@@ -65,47 +65,46 @@ def safe_table(succeeded: Mapping[Line, Rate], patterns: Sequence[str], forges: 
         safe, proven = (None if value < 0 else value for value in smallest)
         lines.append((pattern, "any of them", _what(True), _said(safe), None, "", None, _said(proven)))
     return Table(
-        "How many images of a key are safe",
+        "How many images a key may mark",
         ("pattern", "attack", "against", "safe", "success there", "no longer safe", "success there", "safe, proven"),
         tuple(lines),
-        f"Safe: with so many marked images of the key, and with fewer, the attack succeeds on less than {100 * SAFE:.0f} % "
-        "of images; proven: the upper end of the interval is below that too. 'not even 0': more succeed, or could, "
-        "without any marked image. Change the key before it has marked more. Only counts that were tried are named.",
+        f"Safe: with this number of marked images, and with fewer, the attack succeeds in less than {100 * SAFE:.0f} % of "
+        "trials. Proven: the upper end of the interval is below that too. 'not even 0': not so even without any marked "
+        "image. Replace a key before it has marked more images. Only numbers that were tested are named.",
     )
 
 
 def success_table(
     succeeded: Mapping[Line, Rate], medians: Mapping[Line, tuple[float, float]], forges: Mapping[str, bool]
 ) -> Table:
-    """Every attack with every count."""
+    """Return the success of every attack with every number of marked images."""
     return Table(
-        "Success by marked images that the attacker has",
+        "Success by the number of marked images that the attacker has",
         ("pattern", "attack", "against", "marked images", "succeeds", "median p under the key", "PSNR (dB)"),
         tuple(
             (pattern, attack, _what(forges[attack]), count, rate, *_medians(medians[pattern, attack, count]))
             for (pattern, attack, count), rate in succeeded.items()
         ),
-        "Forgery succeeds at p <= 1e-6, removal at p > 1e-6, without search. Intervals: 95 % Clopper-Pearson; images "
-        "attacked with the same leaked images are not quite independent. PSNR: median, against the image before; a "
-        "reprompted image is another one. With 0 marked images the attacker uses unmarked ones: what succeeds then is no "
-        "attack's doing.",
+        "Forgery succeeds at p <= 1e-6, removal at p > 1e-6, without search. Intervals: 95 % Clopper-Pearson; trials with "
+        "the same leaked images are not independent. PSNR: median, relative to the image before the attack; a reprompted "
+        "image is a new image. With 0 marked images the attacker uses unmarked ones, as a control.",
     )
 
 
 def kinds_table(succeeded: Mapping[tuple[str, str, int, str], Rate]) -> Table:
-    """Forgeries on foreign images, by what these are."""
+    """Return the success of forgeries by the kind of the foreign image."""
     kinds = sorted({kind for *_, kind in succeeded})
     lines = dict.fromkeys((pattern, attack, count) for pattern, attack, count, _ in succeeded)
     return Table(
-        "Forgeries by what the foreign image is",
+        "Forgeries by the kind of the foreign image",
         ("pattern", "attack", "marked images", *kinds),
         tuple((*line, *(succeeded.get((*line, kind)) for kind in kinds)) for line in lines),
-        "What the model could have drawn takes a mark; a photograph or a texture comes back from it as something else.",
+        "A forgery works on images that the model could have generated; it changes photographs and textures visibly.",
     )
 
 
 def figure(succeeded: Mapping[Line, Rate], patterns: Sequence[str], attacks: Sequence[str]) -> Figure:
-    """Success against marked images, a panel for each pattern."""
+    """Return a figure of success against the number of marked images, a panel for each pattern."""
     panels = []
     for pattern in patterns:
         curves = []
@@ -113,7 +112,11 @@ def figure(succeeded: Mapping[Line, Rate], patterns: Sequence[str], attacks: Seq
             points = sorted((n, r.value) for (p, a, n), r in succeeded.items() if (p, a) == (pattern, attack) and n > 0)
             curves.append(Curve(attack, tuple(float(n) for n, _ in points), tuple(share for _, share in points)))
         panels.append(Curves(f"Pattern {pattern}", "marked images", "share of successes", tuple(curves), log_x=True))
-    return Figure("Success of attacks on a key", tuple(panels), f"Below {SAFE:g} a count is called safe.")
+    return Figure(
+        "Success of attacks on a key",
+        tuple(panels),
+        f"A number of marked images is safe where the share is below {SAFE:g}.",
+    )
 
 
 def _medians(values: tuple[float, float]) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""What `robustness` measures, and how: batches of images under every condition, each kept, so that a run can go on."""
+"""Measurements of `robustness`: batches of images under every condition, each cached, so that a run can resume."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from treering_verify.benchmark.harness.cache import kept
+from treering_verify.benchmark.harness.cache import cached
 from treering_verify.benchmark.harness.conditions import Condition
 from treering_verify.benchmark.harness.image_quality import Cost, cost, keys_among, rendered
 from treering_verify.benchmark.harness.keyed_images import generate_each
 from treering_verify.benchmark.harness.scope import CLEAN, SEEDS, Scope
 from treering_verify.benchmark.harness.trials import KEYS, Rivals, evidence_of_each, nearest_rivals, recover
-from treering_verify.benchmark.harness.unmarked_images import Crowd
+from treering_verify.benchmark.harness.unmarked_images import UnmarkedImages
 from treering_verify.detection.calibration.scores import PUBLISHED
 from treering_verify.inversion.recovery import InversionOptions
 from treering_verify.models import LatentModel
@@ -37,7 +37,7 @@ DEFAULT = "default"
 UNMARKED = "unmarked"
 _BATCH = 16
 _FIRST = SEEDS["robustness"]
-# Where in the benchmark's range of seeds each kind of image and of key lies; marked images and their keys come first.
+# Offsets in the benchmark's range of seeds, for each kind of image and key; marked images and their keys come first.
 _JUDGED, _CALIBRATION, _COST, _OTHERS, _CALIBRATION_KEYS, _FRESH_KEYS = (
     1 << 20,
     2 << 20,
@@ -50,25 +50,24 @@ _JUDGED, _CALIBRATION, _COST, _OTHERS, _CALIBRATION_KEYS, _FRESH_KEYS = (
 
 @dataclass(frozen=True)
 class Task:
-    """One condition, for whom, and on how many images.
+    """One condition, with the patterns, the number of images and the inversion.
 
     Attributes
     ----------
     condition : Condition
     marked : dict of str to int
-        Images of each pattern.
+        Number of marked images of each pattern.
     unmarked : int
-        Images without a key, which all these patterns judge.
+        Number of unmarked images, judged under keys of all these patterns.
     published : bool
-        Whether published statistics are read too.
+        Whether published statistics are computed too.
     searched : bool
-        Whether the default search is tried too on marked images, where the condition moves pixels; and
+        Whether the default search is also applied to marked images, where the condition moves pixels.
     searched_unmarked : tuple of str
-        on unmarked ones, under keys of these patterns.
+        Patterns under whose keys unmarked images are searched too.
     method : str
-        Name of the inversion, and
-    inversion : Pipeline
-        what it is.
+        Name of the inversion.
+    inversion : InversionOptions
     """
 
     condition: Condition
@@ -82,71 +81,73 @@ class Task:
 
     @property
     def patterns(self) -> tuple[str, ...]:
-        """Patterns that are measured."""
+        """The patterns that are measured."""
         return tuple(self.marked)
 
     def searches(self, pattern: str, *, marked: bool) -> bool:
-        """Whether a pattern's images are searched."""
+        """Return whether a pattern's images are searched."""
         wanted = self.searched if marked else pattern in self.searched_unmarked
         return wanted and self.condition.geometric and PATTERNS[pattern].searched
 
 
 @dataclass(frozen=True, eq=False)
 class Measurements:
-    """All that was measured.
+    """All measurements.
 
     Attributes
     ----------
     marked : dict
-        (pattern, method, attack) -> arrays of `evidence_of_each` and `nearest_rivals`, one value an image.
+        (pattern, method, attack) -> arrays of `evidence_of_each` and `nearest_rivals`, one value per image.
     unmarked : dict
-        (pattern, attack) -> arrays of `evidence_of_each`, each image under a fresh key.
-    null : dict
-        Pattern -> published statistics of clean unmarked images that are in none of the others.
+        (pattern, attack) -> arrays of `evidence_of_each`, each image under a new key.
+    calibration : dict
+        Pattern -> published statistics of other clean unmarked images, from which thresholds are computed.
     costs : dict
-        Pattern, or "unmarked" -> what it costs the image.
+        Pattern, or "unmarked" -> its cost to the image.
     kinds : list
-        What the unmarked images are.
+        Kinds of the unmarked images.
     """
 
     marked: dict[tuple[str, str, str], Arrays]
     unmarked: dict[tuple[str, str], Arrays]
-    null: dict[str, Arrays]
+    calibration: dict[str, Arrays]
     costs: dict[str, Cost]
     kinds: list[str]
 
 
-def measure(model: LatentModel, scope: Scope, tasks: Sequence[Task], calibration: int, pictured: int) -> Measurements:
-    """Measure all tasks, batch by batch.
+def measure_tasks(
+    model: LatentModel, scope: Scope, tasks: Sequence[Task], calibration: int, compared: int
+) -> Measurements:
+    """Measure all tasks, batch by batch, and return the measurements.
 
     Parameters
     ----------
     model, scope
     tasks : sequence of Task
-        Of distinct conditions, for each method.
+        Their conditions must differ, for each method.
     calibration : int
-        Clean unmarked images that fix the thresholds of published statistics.
-    pictured : int
-        Images of each pattern whose images are compared.
+        Number of clean unmarked images for the thresholds of published statistics.
+    compared : int
+        Number of images of each pattern that are compared with unmarked ones.
     """
-    scope.help_with("Batches", lambda: _Bench(model, scope, tuple(tasks)).steps(calibration, pictured))
+    scope.help_with("Batches", lambda: _Bench(model, scope, tuple(tasks)).steps(calibration, compared))
     bench = _Bench(model, scope, tuple(tasks))
-    steps = deque(bench.steps(calibration, pictured))
+    steps = deque(bench.steps(calibration, compared))
     with scope.progress("Batches", len(steps)) as advance:
         while steps:
-            steps.popleft()()  # and lets go of the images that only it needed
+            steps.popleft()()  # releases the images that only this step needed
             advance()
     return Measurements(
         {name: _joined(parts) for name, parts in bench.marked.items()},
         {name: _joined(parts) for name, parts in bench.unmarked.items()},
-        {name: _joined(parts) for name, parts in bench.null.items()},
+        {name: _joined(parts) for name, parts in bench.calibration.items()},
         bench.costs,
         [str(kind) for part in bench.kinds for kind in part],
     )
 
 
 class _Bench:
-    """Steps of a measurement, and where their answers are gathered."""
+    """The steps of the measurement, and their results."""
 
     def __init__(self, model: LatentModel, scope: Scope, tasks: tuple[Task, ...]) -> None:
         self.model, self.scope, self.tasks = model, scope, tasks
@@ -154,16 +155,16 @@ class _Bench:
         self.facts = (fingerprint(model), __version__, _FIRST)
         self.marked: dict[tuple[str, str, str], list[Arrays]] = {}
         self.unmarked: dict[tuple[str, str], list[Arrays]] = {}
-        self.null: dict[str, list[Arrays]] = {}
+        self.calibration: dict[str, list[Arrays]] = {}
         self.costs: dict[str, Cost] = {}
         self.kinds: list[NDArray[Any]] = []
 
-    def steps(self, calibration: int, pictured: int) -> Iterator[Callable[[], None]]:
-        """All of them, neighbours sharing images."""
+    def steps(self, calibration: int, compared: int) -> Iterator[Callable[[], None]]:
+        """Yield all steps; neighbours in the order share images."""
         yield from self.on_marked()
         yield from self.on_unmarked()
-        yield from self.on_null(calibration)
-        yield from self.on_images(pictured)
+        yield from self.on_calibration(calibration)
+        yield from self.on_images(compared)
 
     # --- marked images ------------------------------------------------------------------------------------------------
 
@@ -194,40 +195,40 @@ class _Bench:
         searched = task.searches(pattern, marked=True)
 
         def work() -> Arrays:
-            keys, pictures = marked()
-            processed = task.condition.apply(pictures[: len(chosen)], chosen, self.model)
+            keys, images = marked()
+            processed = task.condition.apply(images[: len(chosen)], chosen, self.model)
             found = recover(self.model, processed, task.inversion, published=task.published)
             answers = evidence_of_each(self.model, found, keys[: len(chosen)], searched=searched)
             return {**answers, **nearest_rivals(found, rivals())}
 
         facts = (*self.facts, task.condition.attack, chosen, task.published, searched, task.inversion, KEYS)
-        arrays = kept(self.scope.folder, f"robustness-{pattern}", (*facts, pattern), work)
+        arrays = cached(self.scope.folder, f"robustness-{pattern}", (*facts, pattern), work)
         self.marked.setdefault((pattern, task.method, task.condition.attack), []).append(arrays)
 
     # --- unmarked images ----------------------------------------------------------------------------------------------
 
     def on_unmarked(self) -> Iterator[Callable[[], None]]:
         count = max((task.unmarked for task in self.tasks), default=0)
-        pictures = Crowd(self.model, count, _FIRST + _JUDGED)
+        images = UnmarkedImages(self.model, count, _FIRST + _JUDGED)
         for batch in _batches(count):
-            yield partial(self._describe, batch, pictures)
+            yield partial(self._describe, batch, images)
             for number, task in enumerate(self.tasks):
                 if batch.start < task.unmarked:
-                    yield partial(self._judge_unmarked, number, task, batch, pictures)
+                    yield partial(self._judge_unmarked, number, task, batch, images)
 
-    def _describe(self, batch: range, pictures: Crowd) -> None:
+    def _describe(self, batch: range, images: UnmarkedImages) -> None:
         def work() -> Arrays:
-            return {"kind": np.array([one.kind for one in pictures.some(batch)])}
+            return {"kind": np.array([one.kind for one in images.some(batch)])}
 
-        self.kinds.append(kept(self.scope.folder, "robustness-kinds", (*self.facts, batch), work)["kind"])
+        self.kinds.append(cached(self.scope.folder, "robustness-kinds", (*self.facts, batch), work)["kind"])
 
-    def _judge_unmarked(self, number: int, task: Task, batch: range, pictures: Crowd) -> None:
+    def _judge_unmarked(self, number: int, task: Task, batch: range, images: UnmarkedImages) -> None:
         chosen = range(batch.start, min(batch.stop, task.unmarked))
         first_key = _FIRST + _FRESH_KEYS + (number << 20)
         searched = [pattern for pattern in task.patterns if task.searches(pattern, marked=False)]
 
         def work() -> Arrays:
-            plain = [one.image for one in pictures.some(chosen)]
+            plain = [one.image for one in images.some(chosen)]
             processed = task.condition.apply(plain, chosen, self.model)
             found = recover(self.model, processed, task.inversion, published=task.published)
             answers: Arrays = {}
@@ -238,7 +239,7 @@ class _Bench:
             return answers
 
         facts = (*self.facts, task.condition.attack, chosen, task.published, searched, task.inversion)
-        arrays = kept(self.scope.folder, "robustness-unmarked", (*facts, task.patterns, first_key), work)
+        arrays = cached(self.scope.folder, "robustness-unmarked", (*facts, task.patterns, first_key), work)
         for pattern in task.patterns:
             part = {name.partition("|")[2]: v for name, v in arrays.items() if name.partition("|")[0] == pattern}
             self.unmarked.setdefault((pattern, task.condition.attack), []).append(part)
@@ -248,20 +249,20 @@ class _Bench:
 
     # --- thresholds of published statistics ---------------------------------------------------------------------------
 
-    def on_null(self, count: int) -> Iterator[Callable[[], None]]:
+    def on_calibration(self, count: int) -> Iterator[Callable[[], None]]:
         patterns = tuple(
             name
             for name in self.patterns
             if PATTERNS[name].coefficients is not None
             and any(task.published and name in task.patterns for task in self.tasks)
         )
-        pictures = Crowd(self.model, count, _FIRST + _CALIBRATION)
+        images = UnmarkedImages(self.model, count, _FIRST + _CALIBRATION)
         for batch in _batches(count) if patterns else ():
-            yield partial(self._calibrate, patterns, batch, pictures)
+            yield partial(self._calibrate, patterns, batch, images)
 
-    def _calibrate(self, patterns: tuple[str, ...], batch: range, pictures: Crowd) -> None:
+    def _calibrate(self, patterns: tuple[str, ...], batch: range, images: UnmarkedImages) -> None:
         def work() -> Arrays:
-            plain = [one.image for one in pictures.some(batch)]
+            plain = [one.image for one in images.some(batch)]
             found = recover(self.model, plain, InversionOptions(), published=True)
             answers: Arrays = {}
             for pattern in patterns:
@@ -270,9 +271,9 @@ class _Bench:
                 answers.update({f"{pattern}|{name}": arrays[name] for name in PUBLISHED})
             return answers
 
-        arrays = kept(self.scope.folder, "robustness-null", (*self.facts, CLEAN, patterns, batch), work)
+        arrays = cached(self.scope.folder, "robustness-calibration", (*self.facts, CLEAN, patterns, batch), work)
         for pattern in patterns:
-            self.null.setdefault(pattern, []).append({name: arrays[f"{pattern}|{name}"] for name in PUBLISHED})
+            self.calibration.setdefault(pattern, []).append({name: arrays[f"{pattern}|{name}"] for name in PUBLISHED})
 
     # --- images -----------------------------------------------------------------------------------------------------
 
@@ -295,7 +296,7 @@ class _Bench:
             found = cost(images, twins, others, labels)
             return {"cost": np.array([found.paired, found.diversity, found.distance, found.symmetry])}
 
-        arrays = kept(self.scope.folder, "robustness-images", (*self.facts, pattern, seeds, many), work)
+        arrays = cached(self.scope.folder, "robustness-images", (*self.facts, pattern, seeds, many), work)
         self.costs[pattern] = Cost(*map(float, arrays["cost"]))
 
 

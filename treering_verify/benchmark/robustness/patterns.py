@@ -1,4 +1,4 @@
-"""Every pattern beside the others: evidence on clean and attacked images, each image under a key of its own."""
+"""Comparison of all patterns: evidence on clean and attacked images, each under its own key."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from treering_detectors import Rate
 
-from treering_verify.benchmark.harness.cache import kept
+from treering_verify.benchmark.catalogue import BENCHMARKS
+from treering_verify.benchmark.harness.cache import cached
 from treering_verify.benchmark.harness.keyed_images import evidence_of_images, generate_each, noise_of
 from treering_verify.benchmark.harness.scope import CLEAN, SEEDS, Scope, distorted
 from treering_verify.generation.generator import generate
@@ -23,12 +24,12 @@ from treering_verify.watermark.keys.key import Family, Key
 from treering_verify.watermark.patterns import PATTERNS
 
 _ATTACKS = (CLEAN, "jpeg:quality=25", "rotate:degrees=5", "crop_scale:share=0.9", "centre_crop:share=0.75")
-_ALPHA, _NULL_ALPHA = 1e-6, 1e-2
+_ALPHA, _UNMARKED_ALPHA = 1e-6, 1e-2
 _FRESH_KEYS = 4  # of each pattern, for each unmarked image and attack
 
 
-def patterns(model: LatentModel, scope: Scope) -> Findings:
-    """Mark the same seeds by every pattern, attack, verify; weigh unmarked images under fresh keys beside them."""
+def measure(model: LatentModel, scope: Scope) -> Findings:
+    """Mark the same seeds with every pattern, attack and verify them; also test unmarked images under new keys."""
     count, first = scope.images(2, 16), SEEDS["patterns"]
     attacks = _ATTACKS[:2] if scope.quick else _ATTACKS
     weights = fingerprint(model)
@@ -36,17 +37,17 @@ def patterns(model: LatentModel, scope: Scope) -> Findings:
     lines: list[tuple[Cell, ...]] = []
     with scope.progress("Patterns", 1 + len(PATTERNS)) as advance:
 
-        def controls() -> dict[str, NDArray[Any]]:
+        def unmarked_noise() -> dict[str, NDArray[Any]]:
             seeds = range(first + (1 << 20), first + (1 << 20) + count)
-            pictures = [result.image for result in generate(model, None, seeds=seeds)]
-            return {a: np.concatenate([z.numpy() for z in noise_of(model, distorted(pictures, a))]) for a in attacks}
+            images = [result.image for result in generate(model, None, seeds=seeds)]
+            return {a: np.concatenate([z.numpy() for z in noise_of(model, distorted(images, a))]) for a in attacks}
 
         facts = (weights, __version__, count, attacks)
-        unmarked = kept(scope.folder, "patterns-unmarked", facts, controls)
+        unmarked = cached(scope.folder, "patterns-unmarked", facts, unmarked_noise)
         advance()
         for name, pattern in PATTERNS.items():
             measure = partial(_evidence, model, name, range(first, first + count), attacks, unmarked)
-            found = kept(scope.folder, f"patterns-{name}", (*facts, name), measure)
+            found = cached(scope.folder, f"patterns-{name}", (*facts, name), measure)
             advance()
             family = Family.choose(model.latent_shape, pattern=name)
             for attack in attacks:
@@ -63,7 +64,7 @@ def patterns(model: LatentModel, scope: Scope) -> Findings:
                         }
                         for i, (log10_p, statistic) in enumerate(found[f"{truth} {attack}"].tolist())
                     ]
-                hits, null = found[f"marked {attack}"], found[f"unmarked {attack}"][:, 0]
+                hits, unmarked_log10 = found[f"marked {attack}"], found[f"unmarked {attack}"][:, 0]
                 lines.append(
                     (
                         name,
@@ -73,20 +74,20 @@ def patterns(model: LatentModel, scope: Scope) -> Findings:
                         format_pvalue(float(hits[:, 0].max())),
                         f"{hits[:, 1].mean():.2f}",
                         Rate(int((hits[:, 0] <= np.log10(_ALPHA)).sum()), len(hits)),
-                        Rate(int((null <= np.log10(_NULL_ALPHA)).sum()), len(null)),
+                        Rate(int((unmarked_log10 <= np.log10(_UNMARKED_ALPHA)).sum()), len(unmarked_log10)),
                     )
                 )
     table = Table(
-        "Patterns, each with its own test",
+        "Patterns, each by its own test",
         ("pattern", "compares", "attack", "median p", "largest p", "statistic", "p <= 1e-6", "unmarked p <= 0.01"),
         tuple(lines),
-        "Statistic: mean cosine or agreement of marked images. Unmarked: the same attack, "
-        f"{_FRESH_KEYS} fresh keys an image; 1 % expected where the test is exact. Intervals: Clopper-Pearson, 95 %. "
+        "Statistic: mean cosine or agreement of marked images. Unmarked: after the same attack, "
+        f"{_FRESH_KEYS} new keys per image; an exact test gives 1 %. Intervals: Clopper-Pearson, 95 %. "
         f"Weights {weights}.",
     )
     return Findings(
         "patterns",
-        "How much evidence does each pattern leave, clean and attacked, and does its test keep its level?",
+        BENCHMARKS["patterns"].question,
         tuple(rows),
         (table,),
         seeds=f"{first} onwards, keys likewise; one key per image",
@@ -101,7 +102,7 @@ def _evidence(
     attacks: tuple[str, ...],
     unmarked: dict[str, NDArray[Any]],
 ) -> dict[str, NDArray[Any]]:
-    """Return log10 p and statistic, (n, 2), of marked and unmarked images by attack; each image under a key of its own."""
+    """Return log10 p and statistic, (n, 2), of marked and unmarked images by attack, each under its own key."""
     import torch
 
     count, first = len(seeds), seeds[0]
@@ -111,6 +112,8 @@ def _evidence(
     for attack in attacks:
         found[f"marked {attack}"] = np.array(list(evidence_of_images(model, distorted(marked, attack), keys[:count])))
         noise_hat = torch.from_numpy(unmarked[attack])
-        null = [key_evidence(noise_hat[i // _FRESH_KEYS][None], key)[0] for i, key in enumerate(keys[count:])]
-        found[f"unmarked {attack}"] = np.array([(e.log10_pvalue, e.statistic) for e in null])
+        unmarked_evidence = [
+            key_evidence(noise_hat[i // _FRESH_KEYS][None], key)[0] for i, key in enumerate(keys[count:])
+        ]
+        found[f"unmarked {attack}"] = np.array([(e.log10_pvalue, e.statistic) for e in unmarked_evidence])
     return found

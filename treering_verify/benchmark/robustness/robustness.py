@@ -1,10 +1,11 @@
-"""What survives: every pattern under every attack, by thresholds fixed beforehand, and what each costs the image."""
+"""Evidence of every pattern under every attack, at thresholds fixed beforehand, and its cost to the image."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
 
+from treering_verify.benchmark.catalogue import BENCHMARKS
 from treering_verify.benchmark.harness.conditions import (
     QUICK,
     SEVEN,
@@ -18,7 +19,7 @@ from treering_verify.benchmark.harness.conditions import (
 from treering_verify.benchmark.harness.scope import SEEDS, Scope
 from treering_verify.benchmark.harness.trials import BLANK, EXACT, SEARCHED
 from treering_verify.benchmark.robustness.curves import figures, held_table, strength_table
-from treering_verify.benchmark.robustness.measurements import DEFAULT, Measurements, Task, measure
+from treering_verify.benchmark.robustness.measurements import DEFAULT, Measurements, Task, measure_tasks
 from treering_verify.benchmark.robustness.tables import (
     conditions_table,
     methods_table,
@@ -52,8 +53,8 @@ _METHODS: dict[str, InversionOptions] = {
 _FEWER, _FEWEST = 5, 31
 
 
-def robustness(model: LatentModel, scope: Scope) -> Findings:
-    """Judge marked images, each under a key of its own, and unmarked ones, each under a fresh key, both processed alike."""
+def measure(model: LatentModel, scope: Scope) -> Findings:
+    """Judge marked images, each under its own key, and unmarked ones, each under a new key, both processed alike."""
     count = scope.images(4, 500)
     fewer, fewest = (count if scope.quick else max(2, count // share) for share in (_FEWER, _FEWEST))
     wanted = QUICK if scope.quick else TWELVE
@@ -70,13 +71,12 @@ def robustness(model: LatentModel, scope: Scope) -> Findings:
         for name, inversion in methods.items()
         for condition in conditions
     ]
-    found = measure(model, scope, tasks, 2 * count, fewer)
+    found = measure_tasks(model, scope, tasks, 2 * count, fewer)
     photographs = sum(kind == "photograph" for kind in found.kinds)
     drawn = [pattern for pattern in _CURVES if pattern in few]
     return Findings(
         "robustness",
-        "What do attacks leave of each pattern's evidence, what do they make of unmarked images, and what does each pattern "
-        "cost the image?",
+        BENCHMARKS["robustness"].question,
         tuple(_rows(found)),
         (
             summary_table(found, conditions, patterns, (*left_out, *missing)),
@@ -88,7 +88,7 @@ def robustness(model: LatentModel, scope: Scope) -> Findings:
             strength_table(found, curves, drawn),
         ),
         figures(found, curves, drawn),
-        seeds=f"{SEEDS['robustness']} onwards, keys likewise; each image under a key of its own",
+        seeds=f"{SEEDS['robustness']} onwards, keys likewise; each image under its own key",
         count=f"{count} marked by {_MAIN}, {fewer} by each other pattern and {2 * count} unmarked ({photographs} "
         f"photographs) under the conditions; {fewest} for each inversion method; {fewest} marked and "
         f"{2 * fewest} unmarked elsewhere; {2 * count} other unmarked ones for thresholds",
@@ -96,7 +96,7 @@ def robustness(model: LatentModel, scope: Scope) -> Findings:
 
 
 def _curves(wanted: tuple[Scale, ...], model: LatentModel) -> tuple[tuple[Scale, ...], tuple[str, ...]]:
-    """Leave out scales that cannot run here, and say which."""
+    """Return the scales that can run here, and the reasons why others cannot."""
     usable: list[Scale] = []
     left_out: list[str] = []
     for scale in wanted:
@@ -109,14 +109,14 @@ def _curves(wanted: tuple[Scale, ...], model: LatentModel) -> tuple[tuple[Scale,
 
 
 def _methods(model: LatentModel, *, quick: bool) -> dict[str, InversionOptions]:
-    """Return the inversions to compare, without those that the default is or that another one is too."""
+    """Return the inversions to compare, without those that are equal to the default or to another one."""
     refined = model.refine is not None
-    seen = {_resolved(model, InversionOptions(), refined)}
+    known = {_resolved(model, InversionOptions(), refined)}
     chosen = {}
     for name, inversion in list(_METHODS.items())[: 1 if quick else None]:
         resolved = _resolved(model, inversion, refined)
-        if resolved not in seen:
-            seen.add(resolved)
+        if resolved not in known:
+            known.add(resolved)
             chosen[name] = inversion
     return chosen
 
@@ -137,7 +137,7 @@ def _plan(
     few: dict[str, int],
     unmarked: int,
 ) -> list[Task]:
-    """One task for each condition, the largest where it is wanted twice; `many` and `few`: marked images by pattern."""
+    """Return one task per condition, the largest if several need it; `many` and `few`: marked images by pattern."""
     tasks: dict[str, Task] = {}
     for condition in conditions:
         tasks[condition.attack] = Task(condition, many, unmarked, published=True, searched_unmarked=(_MAIN,))
@@ -151,7 +151,7 @@ def _plan(
 
 
 def _rows(found: Measurements) -> list[dict[str, Any]]:
-    """One row for each image under each pattern and attack."""
+    """Return one row for each image under each pattern and attack."""
     columns = {
         "log10_pvalue": EXACT,
         "statistic": "statistic",

@@ -1,4 +1,4 @@
-"""Tables of `robustness`: mean over the conditions, each condition, inversion methods, published figures beside ours."""
+"""Tables of `robustness`: mean over the conditions, each condition, inversion methods, published results beside ours."""
 
 from __future__ import annotations
 
@@ -38,19 +38,21 @@ _PERCENT = {0.01: "1 %", 0.001: "0.1 %"}
 def series_of(
     found: Measurements, pattern: str, attack: str, detector: str = EXACT, method: str = DEFAULT
 ) -> Series | None:
-    """Scores of a detector under one condition; None where it was not measured there."""
+    """Return the scores of a detector under one condition; None where it was not measured."""
     marked = found.marked.get((pattern, method, attack), {})
     if detector not in marked:
         return None
     unmarked = found.unmarked.get((pattern, attack), {}) if method == DEFAULT else {}
-    null, rivals = unmarked.get(detector, _NOTHING), marked.get(f"rival {detector}")
+    unmarked_scores, rivals = unmarked.get(detector, _NOTHING), marked.get(f"rival {detector}")
     if detector in (EXACT, SEARCHED):
-        return Series(-marked[detector], -null, exact_limits(), None if rivals is None else -rivals, KEYS)
-    return Series(marked[detector], null, calibrated_limits(found.null[pattern][detector]), rivals, KEYS)
+        return Series(-marked[detector], -unmarked_scores, exact_limits(), None if rivals is None else -rivals, KEYS)
+    return Series(
+        marked[detector], unmarked_scores, calibrated_limits(found.calibration[pattern][detector]), rivals, KEYS
+    )
 
 
 def of_what_is_left(found: Measurements, pattern: str, attack: str) -> Series | None:
-    """Scores of the exact test without marked images that the attack made blank, in which nothing could be found."""
+    """Return the scores of the exact test without the marked images that the attack made blank."""
     one = series_of(found, pattern, attack)
     if one is None:
         return None
@@ -59,10 +61,10 @@ def of_what_is_left(found: Measurements, pattern: str, attack: str) -> Series | 
 
 
 def as_verified(found: Measurements, pattern: str, condition: Condition) -> Series | None:
-    """Scores of verify's default, or a lower bound of them.
+    """Return the scores of verification by default, or a lower bound of them.
 
-    Where pixels move, those of the search; elsewhere those of the image as it is, at the share of alpha that the search
-    leaves it, though verify would go on to search where that is not enough.
+    Where pixels move, these are the scores of the search. Elsewhere they are those of the image as it is, at the share of
+    alpha that the search leaves to it; verification would search further where that does not suffice.
     """
     if not PATTERNS[pattern].searched:
         return None
@@ -78,7 +80,7 @@ def as_verified(found: Measurements, pattern: str, condition: Condition) -> Seri
 def summary_table(
     found: Measurements, conditions: Sequence[Condition], patterns: Sequence[str], left_out: Sequence[str]
 ) -> Table:
-    """Mean over the conditions, a line for each pattern and detector, and what the pattern costs the image."""
+    """Return the mean over the conditions by pattern and detector, and the cost of each pattern to the image."""
     lines: list[tuple[Cell, ...]] = []
     for pattern in patterns:
         for detector in (EXACT, LEFT, *DETECTORS[1:]):
@@ -104,16 +106,16 @@ def summary_table(
     lines.append((UNMARKED, *[None] * 10, *found.costs[UNMARKED].cells()))
     note = (
         f"{len(conditions)} conditions: {', '.join(condition.name for condition in conditions)}. {STAND_INS} Thresholds are "
-        "fixed beforehand: exact p <= alpha; of published statistics, from other unmarked images, clean; none where these "
-        "are too few for the rate. FPR: among unmarked images, processed alike. Rates count all conditions together, with "
-        "95 % Clopper-Pearson intervals, a little too narrow as the images are the same under each. Named: own key "
-        f"nearest among {KEYS}; not measured for patterns of keystreams and codes. With search: verify's default, searched "
-        "where pixels move, and elsewhere the image as it is at half of alpha; unmarked images are searched under one "
-        f"pattern only. {COST_NOTE}"
+        "fixed beforehand: exact p <= alpha; for published statistics from other clean unmarked images, and none where "
+        "these are too few for the rate. FPR: on unmarked images, processed alike. Rates count all conditions together, "
+        "with 95 % Clopper-Pearson intervals, which are slightly too narrow since the images are the same under each. "
+        f"Named: the own key is the nearest of {KEYS}; not measured for patterns of keystreams and codes. With search: the "
+        "default of verification, which searches where pixels move and elsewhere tests the image as it is at half of alpha; "
+        f"unmarked images are searched under one pattern only. {COST_NOTE}"
     )
     shares = {condition.name: blank_share(found, patterns, condition.attack) for condition in conditions}
     if lost := [f"{name} {rate}" for name, rate in shares.items() if rate.successes]:
-        note += f" Marked images of which the attack left one colour on 95 % or more: {'; '.join(lost)}."
+        note += f" Marked images with one colour on 95 % or more of their area after the attack: {'; '.join(lost)}."
     if left_out:
         note += f" Left out: {'; '.join(left_out)}."
     return Table(
@@ -143,13 +145,13 @@ def _summarised(found: Measurements, pattern: str, condition: Condition, detecto
 
 
 def blank_share(found: Measurements, patterns: Sequence[str], attack: str) -> Rate:
-    """Rate of marked images, of all these patterns, of which an attack left next to nothing that could be read."""
+    """Return the rate of marked images, of all these patterns, that an attack made nearly uniform in colour."""
     said = [found.marked.get((pattern, DEFAULT, attack), {}).get(BLANK, np.empty(0)) for pattern in patterns]
     return Rate(int(sum(one.sum() for one in said)), sum(map(len, said)))
 
 
 def conditions_table(found: Measurements, conditions: Sequence[Condition], patterns: Sequence[str]) -> Table:
-    """Every pattern, condition and detector."""
+    """Return the rates of every pattern, condition and detector."""
     lines = [
         (pattern, condition.name, detector, *cells(one, detector))
         for pattern in patterns
@@ -162,9 +164,9 @@ def conditions_table(found: Measurements, conditions: Sequence[Condition], patte
         "By pattern and condition",
         ("pattern", "condition", "detector", *CELLS),
         tuple(lines),
-        "'with search': verify's default, p corrected for it, where the condition moves pixels and the pattern can be "
-        "searched. Median p: of marked images. 'Refitted': TPR at a threshold that is fitted to the same unmarked images, "
-        "as the literature reports it.",
+        "'with search': the default of verification, with p corrected for the search, where the condition moves pixels and "
+        "the pattern can be searched. Median p: of marked images. 'Refitted': TPR at a threshold fitted to the same "
+        "unmarked images, as the literature reports it.",
     )
 
 
@@ -182,7 +184,7 @@ CELLS = (
 
 
 def cells(one: Series, detector: str) -> tuple[Cell, ...]:
-    """Cells of one line, under `CELLS`."""
+    """Return the cells of one line, for the columns `CELLS`."""
     return (
         *(one.tpr(alpha) for alpha in (*ALPHAS, STRICT)),
         one.auc,
@@ -194,12 +196,12 @@ def cells(one: Series, detector: str) -> tuple[Cell, ...]:
 
 
 def median_p(one: Series) -> str:
-    """Median p of the marked images, for scores that are -log10 p."""
+    """Return the median p of the marked images, for scores that are -log10 p."""
     return format_pvalue(-float(np.median(one.marked)))
 
 
 def methods_table(found: Measurements, conditions: Sequence[Condition], methods: Sequence[str], pattern: str) -> Table:
-    """Give the exact test's rates on noise that was recovered in other ways, for each the mean over the conditions first."""
+    """Return the rates of the exact test after other inversions; the mean over the conditions comes first."""
     lines: list[tuple[Cell, ...]] = []
     for method in methods:
         known = {
@@ -218,13 +220,13 @@ def methods_table(found: Measurements, conditions: Sequence[Condition], methods:
         f"By inversion method, pattern {pattern}",
         ("inversion", "condition", *_tpr_header(), "median p", f"named among {KEYS}"),
         tuple(lines),
-        "The exact test; its p-value is exact whichever method is used. Without further words the noise inversion is the "
-        "default. Of the mean, the median p is the geometric mean of the medians.",
+        "The exact test, whose p-value is exact after any inversion. Unless it is named, the noise inversion is the "
+        "default. In rows 'mean', the median p is the geometric mean of the medians.",
     )
 
 
 def tree_ring_table(found: Measurements, compared: Sequence[Condition], patterns: Sequence[str]) -> Table:
-    """Our AUC beside Tree-Ring's."""
+    """Return our AUC beside Tree-Ring's."""
     lines: list[tuple[Cell, ...]] = []
     if len(compared) == len(published.TREE_RING_AUC["Tree-Ring rings"]) - 1:
         lines += [(f"{name} (published)", *values) for name, values in published.TREE_RING_AUC.items()]
@@ -245,13 +247,13 @@ def tree_ring_table(found: Measurements, compared: Sequence[Condition], patterns
         ("scheme", *(condition.name for condition in compared), "mean"),
         tuple(lines),
         f"Published: {published.TREE_RING}, on another model, against unmarked generated images. Ours: against unmarked "
-        "photographs and others, processed alike. Our crop keeps .75 of each side, theirs of the area; our noise is "
-        "clipped, theirs wraps. With search: where pixels move; elsewhere the image as it is, at half of alpha.",
+        "photographs and other images, processed alike. Our crop keeps .75 of each side, theirs .75 of the area; our noise "
+        "is clipped, theirs wraps around. With search: where pixels move; elsewhere the image as it is, at half of alpha.",
     )
 
 
 def sfwmark_table(found: Measurements, conditions: Sequence[Condition], patterns: Sequence[str]) -> Table:
-    """Our means over the conditions beside SFWMark's, by their convention: thresholds refitted under each condition."""
+    """Return our means over the conditions beside SFWMark's, by their convention: thresholds refitted under each."""
     lines: list[tuple[Cell, ...]] = [
         (f"{name} (published)", tpr, None, named, None) for name, (tpr, named) in published.SFWMARK_MEANS.items()
     ]
@@ -277,13 +279,13 @@ def sfwmark_table(found: Measurements, conditions: Sequence[Condition], patterns
         "Means beside SFWMark's",
         ("scheme", "TPR at 1 %, refitted", "TPR at 1 %, fixed", f"named among {KEYS}", "worst FPR at 1 %, fixed"),
         tuple(lines),
-        f"Published: {published.SFWMARK}, refitted under each condition. Their raw scores with one threshold from clean "
-        f"images accuse processed unmarked images at: {shares}. {STAND_INS}",
+        f"Published: {published.SFWMARK}, refitted under each condition. With one threshold from clean images, the false "
+        f"positives of their scores on processed unmarked images are: {shares}. {STAND_INS}",
     )
 
 
 def _worst(conditions: Sequence[Condition], known: Sequence[Series]) -> str:
-    """Name the condition with the highest false-positive rate at 1 %, and give the rate."""
+    """Return the condition with the highest false-positive rate at 1 %, and the rate."""
     rates: list[tuple[Rate, str]] = [
         (rate, condition.name)
         for condition, one in zip(conditions, known, strict=True)

@@ -1,6 +1,6 @@
-"""What an audit costs beside the model: throughput against the bare loop, memory by size of folder, time to resume.
+"""Overhead of an audit: throughput compared with the bare model loop, memory by number of files, time to resume.
 
-Where Ray is installed, its engine beside the local one too.
+Where Ray is installed, its engine is compared with the local one too.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from treering_verify.audit.inputs.read import read_path
 from treering_verify.audit.inputs.sources import Inputs
 from treering_verify.audit.judge import AuditJudge, judge_batch
 from treering_verify.audit.options import Options
+from treering_verify.benchmark.catalogue import BENCHMARKS
 from treering_verify.benchmark.harness.memory import fresh_process
 from treering_verify.benchmark.harness.scope import SEEDS, Scope
 from treering_verify.benchmark.speed.engines import clusters_here, engine_lines, has_ray, measure_engines
@@ -29,22 +30,22 @@ from treering_verify.report.findings import Findings, Table
 from treering_verify.watermark.keys.key import Key
 
 _BATCH = 16
-_PICTURES = 64  # different images of the null audits; each file is one of them, and unlike all others in its last bytes
+_IMAGES = 64  # different images in the audits under the null model; the last bytes of each file are unique
 _ROUNDS = 3
 
 
-def audit(model: LatentModel, scope: Scope) -> Findings:
-    """Audit a folder in turns with the bare loop over its images, in one pass and in two; then folders of two sizes.
+def measure(model: LatentModel, scope: Scope) -> Findings:
+    """Audit a folder in turns with the bare model loop, in one pass and in two, then folders of two sizes.
 
-    Those are audited under the null engine, which costs next to nothing. Last, by Ray what the local engine has audited:
-    a folder under the null engine and, unless quick, images of the model.
+    The latter are audited under the null model, which takes almost no time. Last, Ray audits what the local engine has
+    audited: a folder under the null model and, unless quick, images of the model.
     """
     count, rounds = scope.images(_BATCH, 4 * _BATCH), 1 if scope.quick else _ROUNDS
     large = scope.images(2000, 100_000)
     small = max(2, large // 100)
     with scope.progress("Throughput", rounds) as advance:
         turns = _throughput(model, count, rounds, advance)
-    with scope.progress("Null audits", 2) as advance:
+    with scope.progress("Audits under the null model", 2) as advance:
         folders = []
         for size in (small, large):
             folders.append(_in_a_fresh_process(size))
@@ -59,40 +60,43 @@ def audit(model: LatentModel, scope: Scope) -> Findings:
         (
             ("bare model loop, per image", f"{statistics.median(turn['bare'] for turn in turns) / count:.3f} s"),
             ("audit, per image", f"{statistics.median(turn['audit'] for turn in turns) / count:.3f} s"),
-            ("throughput of the audit, share of the bare loop's", _spread(shares)),
-            ("the same once the first batch has begun", _spread(started)),
+            ("throughput of the audit, relative to the bare loop", _spread(shares)),
+            ("the same after the start of the first batch", _spread(started)),
             ("audit in two passes, per image", f"{statistics.median(turn['two'] for turn in turns) / count:.3f} s"),
-            ("images a second, in two passes over one", _spread([turn["audit"] / turn["two"] for turn in turns])),
-            (f"null engine, peak memory at {small} files", f"{folders[0]['peak']:.0f} MiB"),
-            (f"null engine, peak memory at {large} files", f"{folders[1]['peak']:.0f} MiB"),
+            (
+                "images per second in two passes, relative to one",
+                _spread([turn["audit"] / turn["two"] for turn in turns]),
+            ),
+            (f"null model, peak memory at {small} files", f"{folders[0]['peak']:.0f} MiB"),
+            (f"null model, peak memory at {large} files", f"{folders[1]['peak']:.0f} MiB"),
             ("growth of the main process", f"{100 * growth:+.1f} %"),
-            (f"null engine, first run over {large} files", f"{folders[1]['first']:.1f} s"),
-            ("finding that audit finished", f"{folders[1]['again']:.2f} s = {_share(folders[1])}"),
+            (f"null model, first run over {large} files", f"{folders[1]['first']:.1f} s"),
+            ("second run, which finds everything done", f"{folders[1]['again']:.2f} s = {_share(folders[1])}"),
             *engine_lines(engines),
         ),
-        note="The images are unmarked, as nearly all are in a folder. The null engine has no model: its times are those of "
-        "walking, reading, decoding and writing.",
+        note="The images are unmarked, as most images of a folder are. Times under the null model are those of listing, "
+        "reading, decoding and writing files.",
     )
     rows = [{"part": "throughput", **turn} for turn in turns] + [{"part": "null", **folder} for folder in folders]
     rows += [{"part": "engines", **record} for record in engines]
     fields = sorted({name for row in rows for name in row})
     return Findings(
         "audit",
-        "What does an audit cost beside the model's own time, and does its memory depend on the number of files?",
+        BENCHMARKS["audit"].question,
         tuple({name: row.get(name) for name in fields} for row in rows),
         (table,),
         seeds=f"{SEEDS['audit']} onwards",
-        count=f"{count}, {rounds} rounds; {small} and {large} files under the null engine",
+        count=f"{count}, {rounds} rounds; {small} and {large} files under the null model",
     )
 
 
 def _engines(model: LatentModel, scope: Scope) -> list[dict[str, Any]]:
-    """Both engines: under the null engine, where little but their own work is measured; and with the model."""
+    """Measure both engines, under the null model, which shows their own overhead, and with the given model."""
     null, key = NullModel(), SEEDS["audit"]
-    judges = {"null engine": AuditJudge.of(Key.generate(null.latent_shape, seed=key), null, 1e-6, NULL_INVERSION)}
+    judges = {"null model": AuditJudge.of(Key.generate(null.latent_shape, seed=key), null, 1e-6, NULL_INVERSION)}
     if not scope.quick:
         judges["model"] = AuditJudge.of(Key.generate(model.latent_shape, seed=key), model, 1e-6, InversionOptions())
-    counts = {"null engine": scope.images(200, 4000), "model": scope.images(_BATCH, 4 * _BATCH)}
+    counts = {"null model": scope.images(200, 4000), "model": scope.images(_BATCH, 4 * _BATCH)}
     found: list[dict[str, Any]] = []
     with scope.progress("Engines", len(judges)) as advance, tempfile.TemporaryDirectory() as folder:
         for what, judge in judges.items():
@@ -137,7 +141,7 @@ def _throughput(model: LatentModel, count: int, rounds: int, advance: Any) -> li
 
 
 class _Watched:
-    """A model that remembers when it was first used."""
+    """A model that records when it was first used."""
 
     def __init__(self, model: LatentModel) -> None:
         self._model = model
@@ -152,7 +156,7 @@ class _Watched:
 
 
 def _in_a_fresh_process(count: int) -> dict[str, float]:
-    """Audit a folder of that many small files under the null engine, twice, where nothing else takes memory."""
+    """Audit a folder of `count` small files under the null model, twice, in a fresh process."""
     with tempfile.TemporaryDirectory() as folder, fresh_process() as pool:
         _fill(Path(folder) / "images", count)
         return pool.apply(_null_audit, (folder, count))
@@ -163,14 +167,14 @@ def _fill(folder: Path, count: int) -> None:
     from PIL import Image
 
     folder.mkdir()
-    pictures = []
-    for seed in range(min(count, _PICTURES)):
+    encoded = []
+    for seed in range(min(count, _IMAGES)):
         coarse = np.random.default_rng(seed).integers(0, 256, (16, 16, 3), np.uint8)
         buffer = io.BytesIO()
         Image.fromarray(coarse.repeat(8, 0).repeat(8, 1)).save(buffer, format="PNG")
-        pictures.append(buffer.getvalue())
+        encoded.append(buffer.getvalue())
     for i in range(count):
-        (folder / f"{i:08d}.png").write_bytes(pictures[i % len(pictures)] + i.to_bytes(8, "big"))
+        (folder / f"{i:08d}.png").write_bytes(encoded[i % len(encoded)] + i.to_bytes(8, "big"))
 
 
 def _null_audit(folder: str, count: int) -> dict[str, float]:

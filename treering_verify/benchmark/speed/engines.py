@@ -1,4 +1,4 @@
-"""The engine for clusters against the local one, over the same files on this machine."""
+"""The Ray engine of audits compared with the local one, over the same files on this machine."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ LOCAL = "local"
 
 
 def has_ray() -> bool:
-    """Whether there is a second engine to measure."""
+    """Return whether Ray is installed, so that there is a second engine to measure."""
     return find_spec("ray") is not None
 
 
 def measure_engines(
     what: str, judge: AuditJudge, images: Path, outputs: Path, batch_size: int, clusters: Sequence[tuple[int, int]]
 ) -> list[dict[str, Any]]:
-    """Audit a folder by the local engine, then by Ray on clusters of this machine.
+    """Audit a folder with the local engine, then with Ray on clusters of this machine.
 
     Parameters
     ----------
     what : str
-        Goes into the records, and names the folders.
+        Name in the records and of the folders.
     judge : AuditJudge
     images, outputs : Path
     batch_size : int
     clusters : sequence of (int, int)
-        Processors of each, and how many of them a worker takes.
+        Processors of each cluster, and of each worker.
 
     Returns
     -------
     list of dict
         For each audit: what, engine ("local" or "ray, 2 workers of 1 processor"), files; start, the seconds in which the
-        cluster began, and seconds of the audit after it; first, the seconds until there were rows, and head, how many;
-        for Ray's: the rows that are not the local engine's, but for their seconds (other), and of other verdict, code or
-        key (otherwise); the largest difference of their log10 p (apart).
+        cluster started, and seconds, those of the audit after it; first, the seconds until the first rows, and head, their
+        number. For Ray: the number of rows that differ from the local engine's in anything but their seconds (other), and
+        in verdict, code or key (otherwise); the largest difference of log10 p (apart).
     """
     from treering_verify.audit.cluster.ray_session import connected
 
@@ -76,7 +76,7 @@ def measure_engines(
 
 
 def clusters_here(quick: bool) -> tuple[tuple[int, int], ...]:
-    """Clusters to measure on this machine: one worker of one processor, one on each, and one that has all."""
+    """Return the clusters to measure here: one worker of one processor, one per processor, and one with all of them."""
     most = os.cpu_count() or 1
     return ((most, 1),) if quick or most == 1 else ((1, 1), (most, 1), (most, most))
 
@@ -86,7 +86,7 @@ def _named(count: int, what: str) -> str:
 
 
 def engine_lines(records: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
-    """Lines of a table: Ray's times as multiples of the local engine's."""
+    """Return table rows: the times of Ray as multiples of the local engine's."""
     lines = []
     for record in records:
         if record["engine"] == LOCAL:
@@ -96,13 +96,13 @@ def engine_lines(records: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
         working = _seconds_per_row(record) / _seconds_per_row(local)
         whole = (record["start"] + record["seconds"]) / local["seconds"]
         lines += [
-            (f"{name}: time per file after the first rows, of the local engine's", f"{working:.2f} times"),
+            (f"{name}: time per file after the first rows, relative to the local engine", f"{working:.2f} times"),
             (
-                f"{name}: time with all that has to start",
+                f"{name}: time including the start of the cluster",
                 f"{record['start'] + record['seconds']:.1f} s = {whole:.2f} times the local engine's",
             ),
             (
-                f"{name}: rows unlike the local engine's",
+                f"{name}: rows that differ from the local engine's",
                 f"{record['other']}, log10 p by at most {record['apart']:.1g}; verdicts: {record['otherwise']}",
             ),
         ]
@@ -110,7 +110,7 @@ def engine_lines(records: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
 
 
 def _seconds_per_row(record: dict[str, Any]) -> float:
-    """Of the rows after the first; of all where these came at once."""
+    """Return seconds per row after the first rows; per row of all if they all came at once."""
     left = record["files"] - record["head"]
     return (record["seconds"] - record["first"]) / left if left else record["seconds"] / record["files"]
 

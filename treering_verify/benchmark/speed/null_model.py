@@ -1,7 +1,7 @@
-"""The null engine: a model that costs next to nothing, to measure and test everything around a model.
+"""A model without weights that takes almost no time, to measure and test everything around a model.
 
-It has no weights and knows nothing of images: the latent is the image's cell means, their channels turned into four,
-and the noise is the latent itself. p-values under it are exact as ever; no mark can be made or found with it.
+The latent is the mean of each cell of the image, in four channels, and the noise estimate is the latent itself. P-values
+under it are exact; it can neither make nor detect a mark.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
 
 NULL_INVERSION = InversionOptions(method="encoder", steps=0)
-"""Encoder only, no diffusion step."""
+"""Inversion by the encoder alone, without a diffusion step."""
 
 
 class NullModel:
@@ -33,22 +33,22 @@ class NullModel:
     screen: NoiseEstimator | None = None
 
     def encode(self, image: torch.Tensor) -> torch.Tensor:
-        """Mean of each cell: red, green, blue and their mean."""
+        """Return the mean of each cell: red, green, blue and their mean."""
         import torch
 
         cells = torch.nn.functional.avg_pool2d(image, 4)
         return torch.cat([cells, cells.mean(1, keepdim=True)], 1)
 
     def decode(self, latent: torch.Tensor) -> torch.Tensor:
-        """Cells as flat squares."""
+        """Return each cell as a square of one colour."""
         return latent[:, :3].repeat_interleave(4, 2).repeat_interleave(4, 3)
 
     def timesteps(self, steps: int) -> tuple[Timestep, ...]:
-        """Two ends and nothing between."""
+        """Return equal timesteps, since no step changes anything."""
         return tuple(Timestep(0, 1.0) for _ in range(steps + 1))
 
     def denoise(
         self, z: torch.Tensor, at: Timestep, conditions: Sequence[Condition], guidance: float = 1.0
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Latent and noise are what came in."""
+        """Return the input as latent and as noise."""
         return z, z

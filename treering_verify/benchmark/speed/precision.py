@@ -1,4 +1,4 @@
-"""Sixteen bits against thirty-two, in the decoder inversion and on the whole way back: error, evidence, time and memory."""
+"""16-bit compared with 32-bit precision, in decoder inversion and in both inversions: error, evidence, time and memory."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Any
 
 from treering_detectors import mean
 
+from treering_verify.benchmark.catalogue import BENCHMARKS
 from treering_verify.benchmark.harness.inversion_paths import decibels
 from treering_verify.benchmark.harness.laboratory import judge
 from treering_verify.benchmark.harness.memory import peak_memory
 from treering_verify.benchmark.harness.scope import SEEDS, Scope, truth
-from treering_verify.benchmark.speed.whole_way import sixteen_bits, whole_way
+from treering_verify.benchmark.speed.full_inversion import measure_full_inversion, sixteen_bits
 from treering_verify.inversion.decoder import DEFAULTS, in_precision, invert
 from treering_verify.inversion.recovery import problem_of
 from treering_verify.models import LatentModel, device_of
@@ -22,8 +23,8 @@ from treering_verify.watermark.keys.key import Key
 _METHODS = ("encoder", "forward-step", "anderson", "learned")
 
 
-def precision(model: LatentModel, scope: Scope) -> Findings:
-    """Take the same clean images back in each precision, in turns, and compare the results image by image."""
+def measure(model: LatentModel, scope: Scope) -> Findings:
+    """Invert the same clean images in each precision, in turns, and compare the results image by image."""
     count, first = scope.images(2, 16), SEEDS["precision"]
     key = Key.generate(model.latent_shape, seed=first)
     known = truth(model, key, range(first, first + count))
@@ -77,10 +78,10 @@ def precision(model: LatentModel, scope: Scope) -> Findings:
                     )
                 )
                 advance()
-    whole_rows, whole_table = whole_way(model, key, known, scope)
+    whole_rows, whole_table = measure_full_inversion(model, key, known, scope)
     return Findings(
         "precision",
-        "What do 16 bits, and torch.compile, cost in the decoder inversion and on the whole way, and what do they save?",
+        BENCHMARKS["precision"].question,
         (*rows, *whole_rows),
         (
             whole_table,
@@ -97,7 +98,8 @@ def precision(model: LatentModel, scope: Scope) -> Findings:
                     "peak tensors (MiB)",
                 ),
                 tuple(lines),
-                "Differences: paired by image, mean and 95 % interval. A processor without bfloat16 units emulates them.",
+                "Differences: paired by image, mean and 95 % interval. A processor without bfloat16 units emulates them, "
+                "which is slower.",
             ),
         ),
         seeds=f"{first} onwards, one key",

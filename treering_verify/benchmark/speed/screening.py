@@ -1,4 +1,4 @@
-"""What a cheap first pass decides, what it saves, and what it loses against the full inversion of every image."""
+"""Two-pass detection: what a screening pass decides, the time that it saves, and the detections that it loses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from treering_detectors import Rate
 
-from treering_verify.benchmark.harness.cache import kept
+from treering_verify.benchmark.catalogue import BENCHMARKS
+from treering_verify.benchmark.harness.cache import cached
 from treering_verify.benchmark.harness.keyed_images import generate_each
 from treering_verify.benchmark.harness.scope import CLEAN, SEEDS, Scope, distorted
 from treering_verify.detection.evidence import evidence_of
@@ -39,68 +40,68 @@ if TYPE_CHECKING:
 _ATTACKS = (CLEAN, "jpeg:quality=75", "jpeg:quality=25", "jpeg:quality=10", "noise:sigma=0.05", "blur:radius=2")
 _TRUTHS = ("marked", "unmarked")
 _BATCH = 16
-_IN_DETAIL = 50  # images are read by every first pass, marked and unmarked
+_IN_DETAIL = 50  # number of images, marked and unmarked, that every screening pass judges
 _FULL = "full"
-_KEYS = (1, 10, 100, 1000, 1_000_000)  # that an audit may try
+_KEYS = (1, 10, 100, 1000, 1_000_000)  # numbers of keys in an audit
 _COLUMNS = (
     "detected",
-    "detected in full",
+    "detected by full inversion",
     "lost",
     "false positives",
     "decided: marked",
     "unmarked",
     "images/s: marked",
     "unmarked",
-    "in full",
+    "full inversion only",
 )
 
 
-def screening(model: LatentModel, scope: Scope) -> Findings:
-    """Read images by first passes and in full, each under a key of its own, and let each pair of passes decide.
+def measure(model: LatentModel, scope: Scope) -> Findings:
+    """Judge images by each screening pass and by the full inversion, each image under its own key, and compare decisions.
 
-    Whether the chosen first pass loses anything takes many marked images, and nothing else: the first of them, and as many
-    unmarked ones, are read by all the others too.
+    Many marked images are needed to see whether the default screening pass loses detections. The other passes judge the
+    first of them, and as many unmarked images.
     """
     count, chosen = scope.images(4, 640), Screening().of(model)
     few = min(count, _IN_DETAIL)
     attacks = (_ATTACKS[0], _ATTACKS[2]) if scope.quick else _ATTACKS
-    looks = [name for name in SCREENS if name != "screen" or model.screen is not None]
+    passes = [name for name in SCREENS if name != "screen" or model.screen is not None]
     rows: list[dict[str, Any]] = []
-    seconds: dict[str, list[float]] = {way: [] for way in (*looks, _FULL)}
+    seconds: dict[str, list[float]] = {way: [] for way in (*passes, _FULL)}
     batches = list(_batches(count, few))
     with scope.progress("Batches", len(batches)) as advance:
-        for members in batches:
-            in_detail = members.start < few
-            read = looks if in_detail else [chosen.method]
+        for batch in batches:
+            in_detail = batch.start < few
+            read = passes if in_detail else [chosen.method]
             ways = {name: SCREENS[name] for name in read} | {_FULL: recover_noise}
             cases = list(product(_TRUTHS if in_detail else _TRUTHS[:1], attacks))
-            facts = (fingerprint(model, without=()), __version__, cases, tuple(ways), members)
-            found = kept(scope.folder, "screening", facts, partial(_measure, model, members, cases, ways))
+            facts = (fingerprint(model, without=()), __version__, cases, tuple(ways), batch)
+            found = cached(scope.folder, "screening", facts, partial(_measure, model, batch, cases, ways))
             for place, (truth, attack) in enumerate(cases):
                 for way, of_way in zip(ways, found["seconds"], strict=True):
                     seconds[way].append(float(of_way[place]))
                 log10 = dict(zip(ways, found["log10"][:, place], strict=True))
-                for look in read:
-                    rows += _decided(attack, truth, look, members, log10[look], log10[_FULL])
+                for name in read:
+                    rows += _decided(attack, truth, name, batch, log10[name], log10[_FULL])
             advance()
     cost = {way: statistics.median(times) for way, times in seconds.items()}
-    together = [_line(rows, look, None, cost) for look in looks]
-    lines = [_line(rows, look, attack, cost) for attack in attacks for look in looks]
-    columns = ("first pass", *_COLUMNS)
+    together = [_line(rows, name, None, cost) for name in passes]
+    lines = [_line(rows, name, attack, cost) for attack in attacks for name in passes]
+    columns = ("screening pass", *_COLUMNS)
     note = (
-        f"alpha {DEFAULT_ALPHA:g}; the first pass spends {chosen.share:g} of it, and p <= {chosen.gate:g} in it goes on. "
-        "'lost': detected in full and not by two passes. Images per second: from the median time of each pass on an "
-        f"image, batches of {_BATCH}. Key pattern random. Intervals: Clopper-Pearson, 95 %."
+        f"alpha {DEFAULT_ALPHA:g}; the screening pass spends {chosen.share:g} of it, and images with p <= {chosen.gate:g} "
+        "in it are inverted in full. 'lost': detected by full inversion and not by two passes. Images per second: from the "
+        f"median time of each pass, batches of {_BATCH}. Key pattern random. Intervals: Clopper-Pearson, 95 %."
     )
     times = Table(
         "Time of a pass",
         ("pass", "seconds per image"),
         tuple((way, f"{s:.3f}") for way, s in cost.items()),
-        "The evidence of one key included. On a machine with other work, compare within one run only.",
+        "Includes the test of one key. Compare times within one run only, unless the machine has no other work.",
     )
     return Findings(
         "screening",
-        "How much of an audit can a cheap first pass decide, and what is lost by it?",
+        BENCHMARKS["screening"].question,
         tuple(rows),
         (
             Table("All attacks together", columns, tuple(line[1:] for line in together), note),
@@ -108,52 +109,53 @@ def screening(model: LatentModel, scope: Scope) -> Findings:
             _by_keys(rows, chosen),
             times,
         ),
-        seeds=f"{SEEDS['passes']} onwards, keys likewise; one key per image",
-        count=f"{count} marked per attack by {chosen.method} and in full; {few} of them, and {few} unmarked, by all",
+        seeds=f"{SEEDS['screening']} onwards, keys likewise; one key per image",
+        count=f"{count} marked per attack by {chosen.method} and by full inversion; {few} of them, and {few} unmarked, by "
+        "all passes",
     )
 
 
 def _batches(count: int, few: int) -> Iterator[range]:
-    """Images in batches, none of which lies on both sides of `few`."""
+    """Yield batches of images, none of which contains images on both sides of `few`."""
     for first, last in ((0, few), (few, count)):
         for start in range(first, last, _BATCH):
             yield range(start, min(start + _BATCH, last))
 
 
 def _measure(
-    model: LatentModel, members: range, cases: Sequence[tuple[str, str]], ways: dict[str, Recover]
+    model: LatentModel, batch: range, cases: Sequence[tuple[str, str]], ways: dict[str, Recover]
 ) -> dict[str, NDArray[np.float64]]:
-    """Log10 p of some images under their keys, (ways, cases, n), and the seconds per image, (ways, cases)."""
+    """Return log10 p of images under their keys, (passes, cases, n), and the seconds per image, (passes, cases)."""
     import torch
 
-    first = SEEDS["passes"]
-    keys = [Key.generate(model.latent_shape, seed=first + i) for i in members]
-    pictures = {"marked": generate_each(model, keys, [first + i for i in members], lambda: None)}
+    first = SEEDS["screening"]
+    keys = [Key.generate(model.latent_shape, seed=first + i) for i in batch]
+    images = {"marked": generate_each(model, keys, [first + i for i in batch], lambda: None)}
     if any(truth == "unmarked" for truth, _ in cases):
-        others = generate(model, None, seeds=[first + (1 << 20) + i for i in members])
-        pictures["unmarked"] = [made.image for made in others]
-    log10 = np.empty((len(ways), len(cases), len(members)))
+        others = generate(model, None, seeds=[first + (1 << 20) + i for i in batch])
+        images["unmarked"] = [made.image for made in others]
+    log10 = np.empty((len(ways), len(cases), len(batch)))
     seconds = np.empty((len(ways), len(cases)))
     for place, (truth, attack) in enumerate(cases):
-        pixels = torch.cat([to_tensor(picture) for picture in distorted(pictures[truth], attack)])
+        pixels = torch.cat([to_tensor(image) for image in distorted(images[truth], attack)])
         for row, recover in enumerate(ways.values()):
             begun = time.perf_counter()
             noise_hat, _ = recover(model, pixels)
             pairs = zip(noise_hat.split(1), keys, strict=True)
             log10[row, place] = [evidence_of(noise, [key])[0][0].log10_pvalue for noise, key in pairs]
-            seconds[row, place] = (time.perf_counter() - begun) / len(members)
+            seconds[row, place] = (time.perf_counter() - begun) / len(batch)
     return {"log10": log10, "seconds": seconds}
 
 
 def _decided(
-    attack: str, truth: str, look: str, members: range, first: NDArray[np.float64], full: NDArray[np.float64]
+    attack: str, truth: str, name: str, batch: range, first: NDArray[np.float64], full: NDArray[np.float64]
 ) -> list[dict[str, Any]]:
-    chosen, rows = Screening(look), []
-    for i, one, two in zip(members, first.tolist(), full.tolist(), strict=True):
+    chosen, rows = Screening(name), []
+    for i, one, two in zip(batch, first.tolist(), full.tolist(), strict=True):
         settled, detected, detected_in_full = _outcome(chosen, one, two)
         rows.append(
             {
-                "pass": look,
+                "pass": name,
                 "attack": attack,
                 "truth": truth,
                 "image": i,
@@ -168,14 +170,14 @@ def _decided(
 
 
 def _outcome(screening: Screening, first: float, full: float) -> tuple[bool, bool, bool]:
-    """Whether the first pass decides, two passes detect, and the full inversion alone does, by log10 p over all keys."""
+    """Return whether the screening pass decides, two passes detect, and full inversion alone detects, by log10 p."""
     settled = screening.settles(first, DEFAULT_ALPHA)
     log10, share = (first, screening.share) if settled else (full, 1 - screening.share)
     return settled, log10 <= math.log10(share * DEFAULT_ALPHA), full <= math.log10(DEFAULT_ALPHA)
 
 
 def _by_keys(rows: Sequence[dict[str, Any]], screening: Screening) -> Table:
-    """Say what two passes lose where more keys are tried: p-values of the image's own key, times their count."""
+    """Return what two passes lose with more keys, from the p-value of the image's own key times their number."""
     marked = [row for row in rows if row["pass"] == screening.method and row["truth"] == "marked"]
     lines = []
 
@@ -199,15 +201,15 @@ def _by_keys(rows: Sequence[dict[str, Any]], screening: Screening) -> Table:
         )
     return Table(
         "With more keys",
-        ("keys tried", "detected", "detected in full", "lost", "lost with gate 1", "decided: marked"),
+        ("keys", "detected", "detected by full inversion", "lost", "lost with gate 1", "decided: marked"),
         tuple(lines),
-        f"Passes as above, by {screening.method}, all attacks together. The p of the own key times the count of keys: "
-        "what the gate looks at, too, so that a mark must stand out among all keys in the first pass already.",
+        f"Screening by {screening.method}, all attacks together. P is that of the own key times the number of keys, also at "
+        "the gate: with many keys a mark must already be strong in the screening pass.",
     )
 
 
-def _line(rows: Sequence[dict[str, Any]], look: str, attack: str | None, cost: dict[str, float]) -> tuple[Cell, ...]:
-    chosen = [row for row in rows if row["pass"] == look and attack in (None, row["attack"])]
+def _line(rows: Sequence[dict[str, Any]], name: str, attack: str | None, cost: dict[str, float]) -> tuple[Cell, ...]:
+    chosen = [row for row in rows if row["pass"] == name and attack in (None, row["attack"])]
     marked = [row for row in chosen if row["truth"] == "marked"]
     unmarked = [row for row in chosen if row["truth"] == "unmarked"]
     whole = [row for row in marked if row["detected_in_full"]]
@@ -217,12 +219,12 @@ def _line(rows: Sequence[dict[str, Any]], look: str, attack: str | None, cost: d
     }
     return (
         attack or "all",
-        look,
+        name,
         Rate(sum(row["detected"] for row in marked), len(marked)),
         Rate(len(whole), len(marked)),
         Rate(sum(not row["detected"] for row in whole), len(whole)) if whole else "none to lose",
         Rate(sum(row["detected"] for row in unmarked), len(unmarked)),
         *(f"{100 * share:.0f} %" for share in settled.values()),
-        *(f"{1 / (cost[look] + (1 - share) * cost[_FULL]):.2f}" for share in settled.values()),
+        *(f"{1 / (cost[name] + (1 - share) * cost[_FULL]):.2f}" for share in settled.values()),
         f"{1 / cost[_FULL]:.2f}",
     )

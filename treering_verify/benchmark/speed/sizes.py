@@ -1,9 +1,9 @@
-"""Decoder inversion at the size that people use: time and peak memory of each method on Stable Diffusion's autoencoder.
+"""Time and peak memory of decoder inversion on an autoencoder of Stable Diffusion's size.
 
-Of one image, and of a video whose frames it decodes one by one, as LaVie's does.
+Measured on one image, and on a video whose frames are decoded one by one, as LaVie does.
 
-Its weights are random: no others can be had where this is built, and neither time nor memory depends on what they are.
-Errors do, and none are given. It runs on a GPU where there is one, which is what it is for; on a processor it takes hours.
+The weights are random, since time and memory do not depend on them; errors do, so none are reported. The benchmark uses a
+GPU if there is one; on a processor it takes hours.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from treering_verify.benchmark.harness.cache import kept
+from treering_verify.benchmark.catalogue import BENCHMARKS
+from treering_verify.benchmark.harness.cache import cached
 from treering_verify.benchmark.harness.memory import peak_of
 from treering_verify.benchmark.harness.scope import Scope, hardware, versions
-from treering_verify.benchmark.paper.published_figures import CLIP_SOURCE, PUBLISHED_COSTS, SOURCE
+from treering_verify.benchmark.paper.published_figures import PUBLISHED_COSTS, SOURCE, VIDEO_SOURCE
 from treering_verify.inversion.decoder import (
     DEFAULTS,
     METHODS,
@@ -42,15 +43,15 @@ if TYPE_CHECKING:
 
 _BUDGET = 50  # steps at which the published table is read
 _LONG = 5.0  # seconds
-_DEAREST = ("gauss-newton",)
-_CLIP_METHODS = ("encoder", "forward-step", "adam", "gradient")
+_SLOWEST = ("gauss-newton",)
+_VIDEO_METHODS = ("encoder", "forward-step", "adam", "gradient")
 
 
 @dataclass(frozen=True)
 class Size:
-    """An autoencoder, its images and videos: channels of its stages, blocks in each, latent channels, pixels on a side.
+    """An autoencoder and its inputs: channels of each stage, blocks per stage, latent channels, side of images in pixels.
 
-    A video: frames, height and width.
+    `video` is frames, height and width.
     """
 
     channels: tuple[int, ...]
@@ -61,7 +62,7 @@ class Size:
 
     @property
     def tile(self) -> int:
-        """Side of the tiles that are measured beside whole images."""
+        """Side in pixels of the tiles that are measured beside whole images."""
         return self.pixels // 2
 
 
@@ -71,7 +72,7 @@ _SMALL = Size((8, 8), 1, 4, 32, (2, 16, 32))
 
 @dataclass(frozen=True)
 class Case:
-    """A method, the networks' precision, the side of tiles in pixels (0: whole images), and whether it is of a video."""
+    """A method, the networks' precision, the side of tiles in pixels (0: whole images), and whether the input is a video."""
 
     method: str
     precision: str = "float32"
@@ -79,32 +80,32 @@ class Case:
     video: bool = False
 
     def settings(self, steps: int) -> Settings:
-        """Return settings for exactly so many steps: random weights would stop a method anywhere."""
+        """Return settings for exactly this many steps, since early stopping is arbitrary with random weights."""
         return replace(unstopped(DEFAULTS[self.method]), iterations=steps)
 
 
 def cases(size: Size, precisions: tuple[str, ...]) -> list[Case]:
-    """Every method that needs nothing trained, in each precision; some on tiles, and some on a video, likewise.
+    """Return every method without trained parts in each precision, and some of them on tiles and on a video.
 
-    The dearest come last, for whoever has not the time for all.
+    The slowest come last, so that an interrupted run has the others.
     """
-    methods = [method for method in METHODS if method not in (*REFINED, *_DEAREST)]
+    methods = [method for method in METHODS if method not in (*REFINED, *_SLOWEST)]
     whole = [Case(method, precision) for precision in precisions for method in methods]
-    dearest = [Case(method, precision) for precision in precisions for method in _DEAREST]
+    slowest = [Case(method, precision) for precision in precisions for method in _SLOWEST]
     tiles = [Case(method, "float32", size.tile) for method in ("encoder", "forward-step", "gradient")]
     lowered = [p for p in precisions if p != "bfloat16"]  # on a GPU it costs what float16 does
-    return whole + tiles + [Case(method, p, video=True) for p in lowered for method in _CLIP_METHODS] + dearest
+    return whole + tiles + [Case(method, p, video=True) for p in lowered for method in _VIDEO_METHODS] + slowest
 
 
 def shape_of(size: Size, case: Case) -> tuple[int, int, int]:
-    """Channels, height and width of what is inverted; a video's frames lie one after another along the channels."""
+    """Return channels, height and width of the input; the frames of a video are stacked along the channels."""
     frames, height, width = size.video if case.video else (1, size.pixels, size.pixels)
     return 3 * frames, height, width
 
 
 @cache
 def autoencoder_at(size: Size, device: str) -> Any:
-    """Autoencoder of random weights, on a device; it stays there for the next case."""
+    """Return an autoencoder of random weights on a device; it is cached for the next case."""
     import torch
     from diffusers import AutoencoderKL
 
@@ -124,7 +125,7 @@ def autoencoder_at(size: Size, device: str) -> Any:
 
 
 def problem_at(size: Size, case: Case, device: str) -> Problem:
-    """Pose one image, or video, of noise; the networks' passes run on the device."""
+    """Return the inversion problem of one random image or video; the networks run on the device."""
     import torch
 
     vae = autoencoder_at(size, device)
@@ -143,13 +144,13 @@ def problem_at(size: Size, case: Case, device: str) -> Problem:
 
 
 def work(size: Size, case: Case, device: str, steps: int) -> Callable[[], object]:
-    """Prepare a decoder inversion of so many steps, for a process that does nothing else."""
+    """Return a decoder inversion of so many steps, prepared for a process that does nothing else."""
     problem = problem_at(size, case, device)
     return lambda: invert(problem, case.method, case.settings(steps))
 
 
-def sizes(model: LatentModel, scope: Scope) -> Findings:
-    """Time and measure each method on Stable Diffusion's autoencoder, images and a video; the model plays no part."""
+def measure(model: LatentModel, scope: Scope) -> Findings:
+    """Measure time and memory of each method on Stable Diffusion's autoencoder; the given model is not used."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -161,7 +162,7 @@ def sizes(model: LatentModel, scope: Scope) -> Findings:
     with scope.progress("Methods", len(chosen)) as advance:
         for case in chosen:
             facts = (hardware(accelerated=device == "cuda"), versions(), size, case, repeats)
-            times = kept(scope.folder, "sizes", facts, partial(_measured, size, case, device, repeats))
+            times = cached(scope.folder, "sizes", facts, partial(_measured, size, case, device, repeats))
             rows.append(_row(size, case, device, times))
             advance()
     lines: list[tuple[Cell, ...]] = [
@@ -180,21 +181,20 @@ def sizes(model: LatentModel, scope: Scope) -> Findings:
         )
         for row in rows
     ]
-    header = ("frames", "method", "precision", "tiles", "s to start", "s a step", "s by default (steps)")
+    header = ("frames", "method", "precision", "tiles", "start (s)", "step (s)", "default (s, steps)")
     frames, height, width = size.video
     table = Table(
         f"Decoder inversion of one image of {size.pixels} x {size.pixels} pixels, and of a video of {frames} frames of "
         f"{height} x {width}, {device}",
-        (*header, f"s, {_BUDGET} steps", f"published s, {_BUDGET} steps", "peak (MiB)", "published peak (MiB)"),
+        (*header, f"{_BUDGET} steps (s)", f"published, {_BUDGET} steps (s)", "peak (MiB)", "published peak (MiB)"),
         tuple(lines),
-        "Random weights, so no errors; stops are off. Peak: above the loaded model, "
-        f"{'by the allocator' if device == 'cuda' else 'live tensors in a process of its own'}; empty: out of memory. "
-        f"Published: {SOURCE}; videos: {CLIP_SOURCE}; on other cards, and the peak as they count it.",
+        "The model named below is not used. Random weights, so no errors; no early stopping. Peak: above the loaded model, "
+        f"{'by the allocator' if device == 'cuda' else 'live tensors in a separate process'}; empty: out of memory. "
+        f"Published: {SOURCE}; videos: {VIDEO_SOURCE}; on other cards, with the peak as they measured it.",
     )
     return Findings(
         "sizes",
-        "What do the decoder inversions cost in time and memory on an autoencoder of Stable Diffusion's size? The model "
-        "named below plays no part.",
+        BENCHMARKS["sizes"].question,
         tuple(rows),
         (table,),
         seeds="0, weights and image",
@@ -204,7 +204,7 @@ def sizes(model: LatentModel, scope: Scope) -> Findings:
 
 
 def _measured(size: Size, case: Case, device: str, repeats: int) -> dict[str, NDArray[np.float64]]:
-    """Seconds of runs of each length, and the peak in MiB; NaN where memory does not do."""
+    """Return the seconds of runs of each length, and the peak in MiB; NaN where memory is too small."""
     few = _budgets(case)
     seconds = _seconds(size, case, device, few, repeats)
     peak = _peak(size, case, device, few[-1])
@@ -215,7 +215,7 @@ def _measured(size: Size, case: Case, device: str, repeats: int) -> dict[str, ND
 
 
 def _budgets(case: Case) -> tuple[int, ...]:
-    """Return the steps of two runs, whose difference in time is that of the steps between."""
+    """Return the lengths of two runs; their difference in time is that of the steps between."""
     if case.method == "encoder":
         return (0,)
     return (1, 3) if DEFAULTS[case.method].iterations > 2 else (1, 2)
@@ -251,9 +251,9 @@ def _row(size: Size, case: Case, device: str, measured: dict[str, NDArray[np.flo
 
 
 def _seconds(size: Size, case: Case, device: str, budgets: tuple[int, ...], repeats: int) -> dict[int, float]:
-    """Median seconds of runs of each length, in turns after a warm-up; NaN where memory does not do.
+    """Return the median seconds of runs of each length, in turns after a warm-up; NaN where memory is too small.
 
-    Once they took `_LONG` seconds no more rounds are begun.
+    No further round is started after `_LONG` seconds.
     """
     import torch
 
@@ -267,7 +267,7 @@ def _seconds(size: Size, case: Case, device: str, budgets: tuple[int, ...], repe
                 started = time.perf_counter()
                 invert(
                     problem, case.method, case.settings(steps)
-                )  # ends on the processor, so nothing is still under way
+                )  # the result is on the processor, so all work is done
                 if number:
                     times[steps].append(time.perf_counter() - started)
     except torch.OutOfMemoryError:

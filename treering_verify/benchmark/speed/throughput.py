@@ -1,4 +1,4 @@
-"""Batches against one by one, and the time spent outside the networks."""
+"""Verification in batches compared with one image at a time, and the time spent outside the networks."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from treering_verify.benchmark.catalogue import BENCHMARKS
 from treering_verify.benchmark.harness.scope import SEEDS, Scope
 from treering_verify.detection.verification import verify_many
 from treering_verify.generation.generator import generate
@@ -24,7 +25,7 @@ _SIZE = 16
 _WHOLE = "treering verification"
 
 
-def throughput(model: LatentModel, scope: Scope) -> Findings:
+def measure(model: LatentModel, scope: Scope) -> Findings:
     """Verify the same images in batches and one by one, in turns, and profile one batch."""
     import torch
 
@@ -44,7 +45,7 @@ def throughput(model: LatentModel, scope: Scope) -> Findings:
             advance()
     with (
         torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], acc_events=True) as profile,
-        torch.profiler.record_function(_WHOLE),  # both from the profile: starting and closing it takes seconds
+        torch.profiler.record_function(_WHOLE),  # both times from the profile, whose start and end take seconds
     ):
         list(verify_many(images, key, model=_Timed(model)))
     spent = {event.key: event.cpu_time_total / 1e6 for event in profile.key_averages()}
@@ -66,7 +67,7 @@ def throughput(model: LatentModel, scope: Scope) -> Findings:
     )
     return Findings(
         "throughput",
-        "What does verifying in batches save, and how much time passes outside the networks' forward passes?",
+        BENCHMARKS["throughput"].question,
         (*rows, {"round": None, "profiled_seconds": whole, "network_seconds": inside}),
         (table,),
         seeds=f"{first} onwards",
@@ -75,7 +76,7 @@ def throughput(model: LatentModel, scope: Scope) -> Findings:
 
 
 class _Timed:
-    """A model whose network passes carry a label in the profile."""
+    """A model whose network passes are labelled in the profile."""
 
     LABEL = "treering network pass"
 
@@ -104,7 +105,7 @@ class _Timed:
 
 
 class _TimedEstimator:
-    """A model's noise estimator, labelled likewise."""
+    """A model's noise estimator whose calls are labelled in the profile."""
 
     def __init__(self, estimator: NoiseEstimator, labelled: Callable[..., Any]) -> None:
         self.steps, self.points, self._labelled = estimator.steps, estimator.points, labelled

@@ -1,7 +1,7 @@
-"""What the decoder inversion of a video holds in memory beside the gradient baseline, by both kinds of autoencoder.
+"""Peak memory of the decoder inversion of a video compared with the gradient baseline, by both kinds of autoencoder.
 
-Memory does not depend on what the weights and the frames are, so the causal autoencoder is one of the real class, narrow and
-with random weights, and the frames are noise.
+Memory does not depend on the values of weights and frames. So the causal autoencoder is a narrow one of the real class with
+random weights, and the frames are noise.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from treering_verify.benchmark.catalogue import BENCHMARKS
 from treering_verify.benchmark.harness.memory import Peak, peak_of
 from treering_verify.benchmark.harness.scope import Scope
 from treering_verify.inversion.decoder import DEFAULTS, Problem, invert
@@ -22,13 +23,13 @@ if TYPE_CHECKING:
 
 _METHODS = ("encoder", "forward-step", "adam", "gradient")
 _APART = "gradient, a frame at a time"
-_ITERATIONS = 2  # every method here holds then all that it ever holds
+_ITERATIONS = 2  # by then every method here has reached its peak
 _GOAL = 1 / 5
 _BY_FRAME, _CAUSAL = "by frame", "causal"
 
 
-def videos(model: LatentModel, scope: Scope) -> Findings:
-    """Invert one video by each method in a fresh process, and compare what each held at most."""
+def measure(model: LatentModel, scope: Scope) -> Findings:
+    """Invert one video by each method in a fresh process, and compare the peak memory."""
     frames, side = scope.images(16, 16), model.image_size
     methods = ("forward-step", "gradient") if scope.quick else _METHODS
     causal_frames, causal_side = (5, (32, 32)) if scope.quick else (17, (64, 64))
@@ -63,17 +64,17 @@ def videos(model: LatentModel, scope: Scope) -> Findings:
         lines.append((kind, method, size, f"{peak.tensors:.1f}", f"{peak.resident:.0f}", f"{share:.3f}"))
     return Findings(
         "videos",
-        "How much memory does the decoder inversion of a video need beside the gradient baseline?",
+        BENCHMARKS["videos"].question,
         tuple(rows),
         (
             Table(
                 "Peak memory above the loaded autoencoder's",
                 ("autoencoder", "method", "frames", "tensors (MiB)", "resident (MiB)", "share of gradient's tensors"),
                 tuple(lines),
-                f"Goal: at most {_GOAL} of the gradient baseline's, which keeps the activations of all frames. "
+                f"Goal: at most {_GOAL} of the gradient baseline's, which stores the activations of all frames. "
                 f"{_BY_FRAME}: the model's own autoencoder, in chunks of frames. {_CAUSAL}: AutoencoderKLWan, narrow, with "
-                "random weights, in chunks of four frames; there the baseline cannot take frames one by one, for each "
-                "looks back at those before.",
+                "random weights, in chunks of four frames; there the baseline cannot process frames one by one, since each "
+                "depends on those before.",
             ),
         ),
         seeds="0",
@@ -82,7 +83,7 @@ def videos(model: LatentModel, scope: Scope) -> Findings:
 
 
 def _of_frames(model_name: str, frames: int, size: tuple[int, int], method: str) -> Callable[[], object]:
-    """Prepare the inversion of a video by the image autoencoder of a model."""
+    """Return the prepared inversion of a video by the image autoencoder of a model."""
     from treering_verify.models import load_model
 
     model, video = load_model(model_name), _noise(frames, size)
@@ -95,7 +96,7 @@ def _of_frames(model_name: str, frames: int, size: tuple[int, int], method: str)
 
 
 def _of_causal(frames: int, size: tuple[int, int], method: str) -> Callable[[], object]:
-    """Prepare the inversion of a video by a narrow `AutoencoderKLWan`."""
+    """Return the prepared inversion of a video by a narrow `AutoencoderKLWan`."""
     from functools import partial
 
     import torch

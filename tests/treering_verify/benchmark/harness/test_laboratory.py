@@ -1,4 +1,4 @@
-"""The laboratory of decoder inversions: paths, clocks, the variants that are compared, and what is kept."""
+"""The laboratory of decoder inversions: paths, clocks, the variants that are compared, and what is cached."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from helpers.progress import silent
 
 from treering_verify.benchmark import Scope
-from treering_verify.benchmark.harness.cache import kept
+from treering_verify.benchmark.harness.cache import cached
 from treering_verify.benchmark.harness.inversion_methods import Variant, attacked, own, published
 from treering_verify.benchmark.harness.inversion_paths import Path as Followed
 from treering_verify.benchmark.harness.inversion_paths import decibels, follow
@@ -72,7 +72,7 @@ def test_the_published_families_run_without_stops_and_to_every_budget() -> None:
 # --- the laboratory ---------------------------------------------------------------------------------------------------
 
 
-def test_what_was_kept_is_not_measured_again_and_another_question_is(tmp_path: Path) -> None:
+def test_a_cached_measurement_is_not_repeated_and_one_of_other_facts_is(tmp_path: Path) -> None:
     asked: list[str] = []
 
     def measure(answer: float) -> Callable[[], dict[str, Any]]:
@@ -82,17 +82,17 @@ def test_what_was_kept_is_not_measured_again_and_another_question_is(tmp_path: P
 
         return work
 
-    first = kept(tmp_path, "x", ("facts", 1), measure(1.0))
-    again = kept(tmp_path, "x", ("facts", 1), measure(2.0))
-    other = kept(tmp_path, "x", ("facts", 2), measure(3.0))
+    first = cached(tmp_path, "x", ("facts", 1), measure(1.0))
+    again = cached(tmp_path, "x", ("facts", 1), measure(2.0))
+    other = cached(tmp_path, "x", ("facts", 2), measure(3.0))
     np.testing.assert_array_equal(first["numbers"], again["numbers"])
     assert other["numbers"][0] == 3.0 and asked == ["1.0", "3.0"]
-    assert kept(None, "x", ("facts", 1), measure(4.0))["numbers"][0] == 4.0
+    assert cached(None, "x", ("facts", 1), measure(4.0))["numbers"][0] == 4.0
     assert {path.suffix for path in tmp_path.iterdir()} == {".npz", ""}  # and nothing half-written, but a lock
     assert len(list(tmp_path.glob("*.npz"))) == 2
 
 
-def test_an_interrupted_benchmark_goes_on_where_it_was(tiny_folder: Path, tmp_path: Path) -> None:
+def test_an_interrupted_benchmark_resumes(tiny_folder: Path, tmp_path: Path) -> None:
     scope = Scope(silent, quick=True, folder=tmp_path)
     model = load_model(tiny_folder)
     variant = attacked(3, refined=True)[2]

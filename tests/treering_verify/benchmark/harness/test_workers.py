@@ -17,8 +17,8 @@ from click.testing import CliRunner
 from helpers.progress import silent
 
 from treering_verify.benchmark import Scope, run, run_shared
-from treering_verify.benchmark.harness.cache import kept
-from treering_verify.benchmark.harness.unmarked_images import Crowd, draw_unmarked
+from treering_verify.benchmark.harness.cache import cached
+from treering_verify.benchmark.harness.unmarked_images import UnmarkedImages, draw_unmarked
 from treering_verify.benchmark.harness.workers import Helped, Share, Taken, claimed, end_with_parent
 from treering_verify.cli.main import main
 from treering_verify.models import LatentModel, ModelSource
@@ -34,7 +34,7 @@ def hold(folder: Path, held: Any, done: Any) -> None:
         done.wait(60)
         return {"by": np.array([os.getpid()])}
 
-    kept(folder, "x", 1, measure)
+    cached(folder, "x", 1, measure)
 
 
 def help_for_long(folder: Path, held: Any) -> None:
@@ -72,7 +72,7 @@ def other(tmp_path: Path) -> Any:
 def steps_of(folder: Path, said: list[str]) -> list[Callable[[], object]]:
     def step(name: str) -> Callable[[], object]:
         def work() -> None:
-            kept(folder, name, 1, mine)
+            cached(folder, name, 1, mine)
             said.append(name)
 
         return work
@@ -87,15 +87,15 @@ def test_what_another_process_measures_is_passed_over_and_then_waited_for(other:
     assert said == ["w", "y", "z"]
     with claimed(folder, 3):  # numbers are held one by one
         done.set()
-        assert kept(folder, "x", 1, mine)["by"] == process.pid  # waits, now that nothing else is left
-    assert kept(folder, "w", 1, lambda: {})["by"] == os.getpid()
+        assert cached(folder, "x", 1, mine)["by"] == process.pid  # waits, now that nothing else is left
+    assert cached(folder, "w", 1, lambda: {})["by"] == os.getpid()
 
 
 def test_what_a_process_held_that_died_is_measured_by_another(other: Any) -> None:
     process, _, folder = other
     os.kill(process.pid, signal.SIGKILL)
     process.join()
-    assert kept(folder, "x", 1, mine)["by"] == os.getpid()
+    assert cached(folder, "x", 1, mine)["by"] == os.getpid()
     assert not list(folder.glob("*.tmp*"))
 
 
@@ -128,17 +128,26 @@ def test_a_shared_benchmark_finds_what_one_process_finds(
     tiny_model: LatentModel, tiny_folder: Path, tmp_path: Path
 ) -> None:
     scope = Scope(silent, quick=True, count=2)
-    together = run_shared("front", ModelSource(str(tiny_folder)), tmp_path, scope, 2)
+    together = run_shared("annulus-pareto", ModelSource(str(tiny_folder)), tmp_path, scope, 2)
     assert " 2 x " in together and "--workers 2" in together
-    found, shown = pq.read_table(tmp_path / "front.parquet"), (tmp_path / "kept").stat().st_mtime_ns
+    found, shown = pq.read_table(tmp_path / "annulus-pareto.parquet"), (tmp_path / "cache").stat().st_mtime_ns
     assert found["pattern"].to_pylist() == ["unmarked", "random", "rings"] and found["judged"].to_pylist() == [0, 2, 2]
-    alone = run("front", tiny_model, tmp_path, scope)
-    assert "--workers" not in alone and (tmp_path / "kept").stat().st_mtime_ns == shown  # nothing was left to measure
-    assert pq.read_table(tmp_path / "front.parquet").equals(found)
+    alone = run("annulus-pareto", tiny_model, tmp_path, scope)
+    assert "--workers" not in alone and (tmp_path / "cache").stat().st_mtime_ns == shown  # nothing was left to measure
+    assert pq.read_table(tmp_path / "annulus-pareto.parquet").equals(found)
 
 
 def test_what_cannot_be_shared_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
-    asked = ["benchmark", "front", "throughput", "--quick", "--workers", "2", "--output", str(tmp_path / "out")]
+    asked = [
+        "benchmark",
+        "annulus-pareto",
+        "throughput",
+        "--quick",
+        "--workers",
+        "2",
+        "--output",
+        str(tmp_path / "out"),
+    ]
     result = CliRunner().invoke(main, asked)
     assert result.exit_code == 2 and "throughput cannot be shared among processes" in result.output
     assert not (tmp_path / "out").exists()
@@ -146,7 +155,7 @@ def test_what_cannot_be_shared_is_refused_before_anything_is_measured(tmp_path: 
 
 def test_any_unmarked_images_may_be_asked_for(tiny_model: LatentModel) -> None:
     everyone = list(draw_unmarked(tiny_model, 24, 7, attacked=False))
-    crowd = Crowd(tiny_model, 24, 7)
+    crowd = UnmarkedImages(tiny_model, 24, 7)
     for which in (range(16, 24), range(3), range(0, 16)):
         some = crowd.some(which)
         assert [one.kind for one in some] == [one.kind for one in everyone[which.start : which.stop]]

@@ -14,14 +14,15 @@ from treering_detectors import Rate
 from treering_verify.attacks.averaging import estimate_trace
 from treering_verify.attacks.imprinting import average_carrier, recover
 from treering_verify.benchmark import Scope
-from treering_verify.benchmark.robustness.forgery import FORGES, Attacker, Victim, forgery
+from treering_verify.benchmark.robustness import forgery
+from treering_verify.benchmark.robustness.forgery import FORGES, AttackedKey, Attacker
 from treering_verify.benchmark.robustness.forgery_tables import figure, safe_count, safe_table
 from treering_verify.media.images import to_tensor
 
 
 @pytest.fixture(scope="module")
-def victim() -> Victim:
-    return Victim(Attacker(WhiteModel(), 4), "random", 0, 3)
+def attacked() -> AttackedKey:
+    return AttackedKey(Attacker(WhiteModel(), 4), "random", 0, 3)
 
 
 def test_a_count_is_safe_up_to_the_first_that_is_not() -> None:
@@ -48,31 +49,33 @@ def test_the_safe_count_against_all_forgeries_is_the_least_and_removals_do_not_c
     assert panel.curves[0].x == (1.0, 2.0) and panel.curves[0].y == (0.0, 0.5)  # type: ignore[union-attr]
 
 
-def test_an_attacker_has_other_images_in_each_trial_and_never_one_twice(victim: Victim) -> None:
-    assert [victim.sample(trial, 2) for trial in range(3)] == [[0, 1], [2, 3], [0, 1]]
-    assert all(len(set(victim.sample(trial, 4))) == 4 for trial in range(5))
-    assert victim.sample(7, 0) == []
+def test_an_attacker_has_other_images_in_each_trial_and_never_one_twice(attacked: AttackedKey) -> None:
+    assert [attacked.sample(trial, 2) for trial in range(3)] == [[0, 1], [2, 3], [0, 1]]
+    assert all(len(set(attacked.sample(trial, 4))) == 4 for trial in range(5))
+    assert attacked.sample(7, 0) == []
 
 
-def test_carriers_and_traces_are_those_of_the_attacks(victim: Victim) -> None:
-    marked, plain = (torch.cat([to_tensor(p) for p in pictures]) for pictures in (victim.marked, victim.attacker.plain))
-    expected = average_carrier(victim.model, marked[:2], plain[:4])
-    torch.testing.assert_close(victim.carrier(0, 2), expected, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(victim.carrier(1, 1), recover(victim.model, marked[1:2])[0], rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(victim.trace(0, 2), estimate_trace(victim.marked[:2], victim.attacker.plain[:4]))
+def test_carriers_and_traces_are_those_of_the_attacks(attacked: AttackedKey) -> None:
+    marked, plain = (torch.cat([to_tensor(p) for p in images]) for images in (attacked.marked, attacked.attacker.plain))
+    expected = average_carrier(attacked.model, marked[:2], plain[:4])
+    torch.testing.assert_close(attacked.carrier(0, 2), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(attacked.carrier(1, 1), recover(attacked.model, marked[1:2])[0], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(attacked.trace(0, 2), estimate_trace(attacked.marked[:2], attacked.attacker.plain[:4]))
     # Without marked images nothing of the key is in either.
-    torch.testing.assert_close(victim.carrier(0, 0), victim.attacker.plain_noise[4])
-    np.testing.assert_allclose(victim.trace(0, 0), estimate_trace(victim.attacker.plain[4:], victim.attacker.plain[:4]))
+    torch.testing.assert_close(attacked.carrier(0, 0), attacked.attacker.plain_noise[4])
+    np.testing.assert_allclose(
+        attacked.trace(0, 0), estimate_trace(attacked.attacker.plain[4:], attacked.attacker.plain[:4])
+    )
 
 
-def test_leaked_images_targets_and_the_attackers_own_are_different_pictures(victim: Victim) -> None:
-    mixed = victim.attacker.mixed("random")
-    pictures = [*victim.marked, *victim.attacker.plain, *victim.targets, *victim.foreign, *mixed]
-    assert len({p.tobytes() for p in pictures}) == len(pictures) == 4 + 8 + 3 + 3 + 4
+def test_leaked_images_targets_and_the_attackers_own_are_different_images(attacked: AttackedKey) -> None:
+    mixed = attacked.attacker.mixed("random")
+    images = [*attacked.marked, *attacked.attacker.plain, *attacked.targets, *attacked.foreign, *mixed]
+    assert len({p.tobytes() for p in images}) == len(images) == 4 + 8 + 3 + 3 + 4
 
 
 def test_on_the_white_model_one_image_forges_and_none_does_not(tmp_path: Path) -> None:
-    findings = forgery(WhiteModel(), Scope(silent, quick=True, folder=tmp_path))
+    findings = forgery.measure(WhiteModel(), Scope(silent, quick=True, folder=tmp_path))
     lines = {(line[1], line[3]): line[4] for line in findings.tables[1].rows}
     assert lines["imprint", 0] == lines["add trace", 0] == Rate(0, 4)
     assert lines["imprint", 1] == lines["imprint", 2] == Rate(4, 4)
@@ -89,8 +92,8 @@ def test_on_the_white_model_one_image_forges_and_none_does_not(tmp_path: Path) -
     for line in by_kind.rows:
         rates = [rate for rate in line[3:] if isinstance(rate, Rate)]
         assert Rate(sum(r.successes for r in rates), sum(r.trials for r in rates)) == lines[line[1], line[2]]
-    pictures = {row["image"] for row in findings.rows if row["forges"]}
-    assert pictures == set(by_kind.header[3:]) and len(pictures) > 1
+    images = {row["image"] for row in findings.rows if row["forges"]}
+    assert images == set(by_kind.header[3:]) and len(images) > 1
     written = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-    assert forgery(WhiteModel(), Scope(silent, quick=True, folder=tmp_path)) == findings
+    assert forgery.measure(WhiteModel(), Scope(silent, quick=True, folder=tmp_path)) == findings
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == written

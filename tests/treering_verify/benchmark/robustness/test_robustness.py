@@ -1,4 +1,4 @@
-"""What the robustness benchmark's figures rest on: thresholds, rates, rivals, conditions, and going on after an end."""
+"""The parts of the robustness benchmarks: thresholds, rates, rivals, conditions, and resuming."""
 
 from __future__ import annotations
 
@@ -33,11 +33,10 @@ from treering_verify.benchmark.harness.trials import (
     nearest_rivals,
 )
 from treering_verify.benchmark.harness.unmarked_images import draw_unmarked
-from treering_verify.benchmark.robustness import measurements
+from treering_verify.benchmark.robustness import annulus_pareto, measurements, robustness
+from treering_verify.benchmark.robustness.annulus_pareto import non_dominated, variants
 from treering_verify.benchmark.robustness.curves import figures, held_table
-from treering_verify.benchmark.robustness.front import front, non_dominated, variants
-from treering_verify.benchmark.robustness.measurements import DEFAULT, UNMARKED, Measurements, Task, measure
-from treering_verify.benchmark.robustness.robustness import robustness
+from treering_verify.benchmark.robustness.measurements import DEFAULT, UNMARKED, Measurements, Task, measure_tasks
 from treering_verify.benchmark.robustness.tables import as_verified, blank_share, series_of, summary_table
 from treering_verify.detection.calibration.scores import CHI_SQUARE, DISTANCE, score
 from treering_verify.generation.generator import generate, initial_noise
@@ -51,7 +50,7 @@ from treering_verify.watermark.patterns import PATTERNS
 SHAPE = (4, 32, 32)
 
 
-def picture(level: int = 128) -> Image.Image:
+def grey_image(level: int = 128) -> Image.Image:
     return Image.new("RGB", (32, 32), (level, level, level))
 
 
@@ -155,14 +154,14 @@ def test_every_grid_becomes_a_curve_and_those_of_one_attack_differ_in_one_number
 
 
 def test_processing_is_the_images_own_and_repeats(tiny_model: LatentModel) -> None:
-    pictures = [picture(20), picture(20)]
+    images = [grey_image(20), grey_image(20)]
     drawn = next(c for c in TWELVE if c.attack in OTHERS)
-    first, second = drawn.apply(pictures, [1, 2], tiny_model)
+    first, second = drawn.apply(images, [1, 2], tiny_model)
     levels = [np.asarray(p)[0, 0, 0] for p in (first, second)]
     factors = [np.random.default_rng(seed).uniform(0, 7) for seed in (1, 2)]
     assert levels == [min(255, int(20 * f)) for f in factors] or np.allclose(levels, [20 * f for f in factors], atol=1)
-    assert drawn.apply(pictures, [1, 2], tiny_model)[1].tobytes() == second.tobytes()
-    assert TWELVE[0].apply(pictures, [1, 2], tiny_model) == pictures
+    assert drawn.apply(images, [1, 2], tiny_model)[1].tobytes() == second.tobytes()
+    assert TWELVE[0].apply(images, [1, 2], tiny_model) == images
     grain = Image.fromarray(np.random.default_rng(0).integers(108, 148, (32, 32, 3), dtype=np.uint8))
     smooth = next(c for c in TWELVE if c.name.startswith("denoising")).apply([grain], [0], tiny_model)[0]
     assert np.asarray(smooth).std() < 0.7 * np.asarray(grain).std()
@@ -188,7 +187,7 @@ def tasks() -> list[Task]:
 
 
 def same(a: Measurements, b: Measurements) -> bool:
-    for one, other in ((a.marked, b.marked), (a.unmarked, b.unmarked), (a.null, b.null)):
+    for one, other in ((a.marked, b.marked), (a.unmarked, b.unmarked), (a.calibration, b.calibration)):
         assert one.keys() == other.keys()
         for name, arrays in one.items():  # type: ignore[attr-defined]
             for field, values in arrays.items():
@@ -211,26 +210,26 @@ def test_an_end_in_between_loses_nothing_and_a_second_run_measures_nothing(
 
     monkeypatch.setattr(measurements, "recover", counted)
     model = WhiteModel()
-    whole = measure(model, Scope(silent), tasks(), 4, 4)
+    whole = measure_tasks(model, Scope(silent), tasks(), 4, 4)
     needed, calls, limit = calls, 0, 3
     scope = Scope(silent, folder=tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        measure(model, scope, tasks(), 4, 4)
+        measure_tasks(model, scope, tasks(), 4, 4)
     assert calls == 3
     limit = 10**9
-    resumed = measure(model, scope, tasks(), 4, 4)
+    resumed = measure_tasks(model, scope, tasks(), 4, 4)
     assert calls == needed and same(whole, resumed)
     limit = calls
-    assert same(resumed, measure(model, scope, tasks(), 4, 4))
+    assert same(resumed, measure_tasks(model, scope, tasks(), 4, 4))
 
 
-def test_pictures_of_which_nothing_is_left_are_counted(tiny_model: LatentModel) -> None:
+def test_images_of_which_nothing_is_left_are_counted(tiny_model: LatentModel) -> None:
     key = Key.generate(tiny_model.latent_shape, seed=1)
-    pictures = [made.image for made in generate(tiny_model, key, seeds=[1], steps=2)]
-    pictures += [Image.new("RGB", pictures[0].size, "white"), pictures[0].copy()]
-    pictures[2].paste((255, 255, 255), (0, 0, pictures[0].width - 2, pictures[0].height))
+    images = [made.image for made in generate(tiny_model, key, seeds=[1], steps=2)]
+    images += [Image.new("RGB", images[0].size, "white"), images[0].copy()]
+    images[2].paste((255, 255, 255), (0, 0, images[0].width - 2, images[0].height))
     noise = torch.zeros(3, *tiny_model.latent_shape)
-    found = Recovered(torch.cat([to_tensor(picture) for picture in pictures]), noise, None, InversionOptions())
+    found = Recovered(torch.cat([to_tensor(grey_image) for grey_image in images]), noise, None, InversionOptions())
     assert evidence_of_each(tiny_model, found, [key] * 3, searched=False)[BLANK].tolist() == [False, True, True]
     both = Measurements({("random", DEFAULT, "a"): {BLANK: np.array([True, False])}}, {}, {}, {}, [])
     assert blank_share(both, ["random", "rings"], "a") == Rate(1, 2)
@@ -238,11 +237,11 @@ def test_pictures_of_which_nothing_is_left_are_counted(tiny_model: LatentModel) 
 
 def test_measurements_are_what_judging_each_image_under_its_own_key_gives() -> None:
     model = WhiteModel()
-    found = measure(model, Scope(silent), tasks(), 4, 4)
+    found = measure_tasks(model, Scope(silent), tasks(), 4, 4)
     first = SEEDS["robustness"]
     keys = [Key.generate(model.latent_shape, pattern="random", seed=first + i) for i in range(18)]
-    pictures = generate_each(model, keys, [first + i for i in range(18)], lambda: None)
-    expected = np.array(list(evidence_of_images(model, pictures, keys)))
+    images = generate_each(model, keys, [first + i for i in range(18)], lambda: None)
+    expected = np.array(list(evidence_of_images(model, images, keys)))
     clean = found.marked["random", DEFAULT, CLEAN]
     np.testing.assert_allclose(clean[EXACT], expected[:, 0], rtol=1e-6)
     np.testing.assert_allclose(clean["statistic"], expected[:, 1], rtol=1e-6)
@@ -254,7 +253,7 @@ def test_measurements_are_what_judging_each_image_under_its_own_key_gives() -> N
     assert [len(found.marked[p, DEFAULT, CLEAN][EXACT]) for p in ("random", "gaussian-shading")] == [18, 4]
     assert SEARCHED in found.unmarked["random", CROP.attack] and SEARCHED not in found.unmarked["random", CLEAN]
     assert ("random", "encoder", JPEG.attack) in found.marked and ("random", JPEG.attack) not in found.unmarked
-    assert found.null.keys() == {"random"} and len(found.null["random"][CHI_SQUARE]) == 4
+    assert found.calibration.keys() == {"random"} and len(found.calibration["random"][CHI_SQUARE]) == 4
     assert found.costs.keys() == {UNMARKED, "random", "gaussian-shading"} and found.costs[UNMARKED].paired == 0.0
 
 
@@ -267,12 +266,12 @@ def test_no_key_that_judges_unmarked_images_is_used_twice(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(measurements, "evidence_of_each", noted)
     both = [Task(Condition("clean", CLEAN), {"random": 2}, 4, published=True), Task(CROP, {"random": 0}, 4)]
-    measure(WhiteModel(), Scope(silent), both, 4, 2)
+    measure_tasks(WhiteModel(), Scope(silent), both, 4, 2)
     assert len(used) == 2 + 4 + 4 + 4 and len(set(used)) == len(used)
 
 
 def test_the_white_models_marks_are_all_found_and_named_and_none_is_seen_where_there_is_none() -> None:
-    findings = robustness(WhiteModel(), Scope(silent, quick=True))
+    findings = robustness.measure(WhiteModel(), Scope(silent, quick=True))
     (exact,) = [line for line in findings.tables[1].rows if line[:3] == ("random", "clean", EXACT)]
     assert exact[3:7] == (Rate(4, 4), Rate(4, 4), Rate(4, 4), 1.0)
     assert exact[8:11] == (Rate(4, 4), Rate(0, 8), Rate(0, 8))
@@ -286,9 +285,9 @@ def test_the_white_models_marks_are_all_found_and_named_and_none_is_seen_where_t
 def made_up(**marked: list[float]) -> Measurements:
     """Marked images of pattern random whose -log10 p under each attack is given; unmarked ones at 0, 1 and 3."""
     strong = {("random", DEFAULT, attack): {EXACT: -np.array(values)} for attack, values in marked.items()}
-    null = {("random", attack): {EXACT: -np.array([0.0, 1.0, 3.0])} for attack in marked}
+    unmarked = {("random", attack): {EXACT: -np.array([0.0, 1.0, 3.0])} for attack in marked}
     costs = {name: Cost(1.0, 2.0, 3.0, 0.0) for name in ("random", UNMARKED)}
-    return Measurements(strong, null, {}, costs, ["photograph"] * 3)
+    return Measurements(strong, unmarked, {}, costs, ["photograph"] * 3)
 
 
 def test_a_pattern_holds_up_to_the_last_strength_before_the_first_failure() -> None:
@@ -324,12 +323,12 @@ def test_published_thresholds_come_from_the_calibration_images_alone() -> None:
     found = made_up(a=[9.0, 9.0])
     found.marked["random", DEFAULT, "a"][CHI_SQUARE] = np.array([60.0, 120.0])
     found.unmarked["random", "a"][CHI_SQUARE] = np.array([200.0, 300.0])
-    found.null["random"] = {CHI_SQUARE: np.arange(100.0)}
+    found.calibration["random"] = {CHI_SQUARE: np.arange(100.0)}
     one = series_of(found, "random", "a", CHI_SQUARE)
     assert one is not None and one.tpr(0.01) == Rate(1, 2) and one.fpr(0.01) == Rate(2, 2)
 
 
-def test_verifys_default_spends_half_of_alpha_on_the_picture_as_it_is() -> None:
+def test_verifys_default_spends_half_of_alpha_on_the_image_as_it_is() -> None:
     found = made_up(clean=[6.0, 6.4, 0.1])
     one = as_verified(found, "random", Condition("clean", "clean"))
     assert one is not None and one.tpr(1e-6) == Rate(1, 3) and one.marked.min() == 0.0
@@ -342,7 +341,7 @@ def test_verifys_default_spends_half_of_alpha_on_the_picture_as_it_is() -> None:
 # --- images ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_cost_of_a_picture_is_measured_as_it_says() -> None:
+def test_the_cost_of_a_image_is_measured_as_it_says() -> None:
     twins = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)) - 0.5
     found = cost(twins + 0.2, twins, twins, [0, 0, 0, 0])
     assert found.paired == pytest.approx(0.2 * 127.5) and found.distance > 0
@@ -352,7 +351,7 @@ def test_the_cost_of_a_picture_is_measured_as_it_says() -> None:
     assert np.isnan(diversity(flat, ["a", "b", "c"]))
 
 
-def test_point_symmetry_is_one_for_symmetric_pictures_and_minus_one_for_antisymmetric_ones() -> None:
+def test_point_symmetry_is_one_for_symmetric_images_and_minus_one_for_antisymmetric_ones() -> None:
     rows = torch.arange(64.0) - 31.5
     antisymmetric = (rows[:, None] + 0.3 * rows[None]).expand(2, 3, 64, 64) * torch.tensor([1.0, -2.0]).view(2, 1, 1, 1)
     nothing = torch.zeros(1, 3, 64, 64)
@@ -365,10 +364,10 @@ def test_keys_share_images_so_that_each_class_has_two() -> None:
     assert [keys_among(n, 5) for n in (4, 19, 20, 48, 500)] == [1, 1, 2, 4, 4]
 
 
-# --- the front --------------------------------------------------------------------------------------------------------
+# --- the Pareto front -------------------------------------------------------------------------------------------------
 
 
-def test_the_front_holds_what_no_other_beats() -> None:
+def test_the_pareto_front_holds_what_no_other_dominates() -> None:
     points = [(1.0, 5.0), (2.0, 2.0), (3.0, 3.0), (5.0, 1.0), (2.0, 2.0), (0.0, float("nan"))]
     assert non_dominated(points) == [True, True, False, True, True, False]
 
@@ -381,11 +380,11 @@ def test_variants_are_distinct_fit_the_noise_and_vary_all_three() -> None:
     assert len(variants((4, 8, 8), quick=False)) < len(families)  # what does not fit is left out
 
 
-def test_the_fronts_rows_are_those_of_its_variants_and_are_kept(tmp_path: Path) -> None:
-    findings = front(WhiteModel(), Scope(silent, quick=True, folder=tmp_path))
+def test_each_variant_has_a_row_and_is_cached(tmp_path: Path) -> None:
+    findings = annulus_pareto.measure(WhiteModel(), Scope(silent, quick=True, folder=tmp_path))
     unmarked, *marked = findings.rows
     assert [row["pattern"] for row in findings.rows] == ["unmarked", "random", "rings"]
-    assert unmarked["paired_rms"] == 0.0 and unmarked["judged"] == 0 and not unmarked["on_front"]
+    assert unmarked["paired_rms"] == 0.0 and unmarked["judged"] == 0 and not unmarked["pareto_optimal"]
     assert all(row["judged"] == 4 and row["paired_rms"] > 1 and row["log10_pvalue"] < 0 for row in marked)
     assert len(list(tmp_path.glob("*.npz"))) == 3
-    assert front(WhiteModel(), Scope(silent, quick=True, folder=tmp_path)) == findings
+    assert annulus_pareto.measure(WhiteModel(), Scope(silent, quick=True, folder=tmp_path)) == findings

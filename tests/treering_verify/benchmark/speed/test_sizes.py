@@ -1,8 +1,7 @@
-"""The parts of the benchmarks of sizes and precisions, on tiny shapes."""
+"""The benchmarks of sizes and precision, on tiny shapes."""
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,15 +11,12 @@ import torch
 from helpers.progress import silent
 
 from treering_verify.benchmark.harness.scope import Scope
+from treering_verify.benchmark.speed import sizes
+from treering_verify.benchmark.speed.full_inversion import Precisions, _lowered, precisions_to_compare
 from treering_verify.benchmark.speed.sizes import _SMALL, STABLE_DIFFUSION, Case, Size, cases, problem_at, work
-from treering_verify.benchmark.speed.whole_way import Way, _lowered, ways
 from treering_verify.generation.generator import initial_noise
 from treering_verify.inversion.decoder import METHODS, REFINED, in_precision, invert
 from treering_verify.models import LatentModel
-
-benchmark_sizes = importlib.import_module(
-    "treering_verify.benchmark.speed.sizes"
-)  # the package's name for it is its function's
 
 
 def test_the_autoencoder_has_stable_diffusions_own_layout() -> None:
@@ -76,17 +72,17 @@ def test_the_network_alone_is_lowered_and_the_model_stays_as_it_is(tiny_model: L
     assert 0 < float((half - whole).norm() / whole.norm()) < 0.02
 
 
-def test_float32_is_the_first_way_and_compiling_comes_last() -> None:
-    assert ways(("bfloat16",), compiled=False) == [
-        Way(),
-        Way("bfloat16", "float32"),
-        Way("float32", "bfloat16"),
-        Way("bfloat16", "bfloat16"),
+def test_float32_comes_first_and_compiling_last() -> None:
+    assert precisions_to_compare(("bfloat16",), compiled=False) == [
+        Precisions(),
+        Precisions("bfloat16", "float32"),
+        Precisions("float32", "bfloat16"),
+        Precisions("bfloat16", "bfloat16"),
     ]
-    assert [way.compiled for way in ways(("bfloat16",), compiled=True)] == [False] * 4 + [True] * 2
+    assert [one.compiled for one in precisions_to_compare(("bfloat16",), compiled=True)] == [False] * 4 + [True] * 2
 
 
-def test_what_was_timed_on_this_machine_is_not_timed_again(
+def test_cached_times_of_this_machine_are_not_measured_again(
     tiny_model: LatentModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Case] = []
@@ -97,14 +93,14 @@ def test_what_was_timed_on_this_machine_is_not_timed_again(
         asked.append(case)
         return {steps: 1.0 + 0.5 * steps for steps in budgets}
 
-    monkeypatch.setattr(benchmark_sizes, "_seconds", seconds)
-    monkeypatch.setattr(benchmark_sizes, "_peak", lambda size, case, device, steps: None if case.tile else 7.0)
+    monkeypatch.setattr(sizes, "_seconds", seconds)
+    monkeypatch.setattr(sizes, "_peak", lambda size, case, device, steps: None if case.tile else 7.0)
     scope = Scope(silent, quick=True, folder=tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        benchmark_sizes.sizes(tiny_model, scope)
+        sizes.measure(tiny_model, scope)
     first, asked = asked, []
-    monkeypatch.setattr(benchmark_sizes, "_seconds", lambda *a: asked.append(a[1]) or {n: 1.0 + 0.5 * n for n in a[3]})
-    found = benchmark_sizes.sizes(tiny_model, scope).rows
+    monkeypatch.setattr(sizes, "_seconds", lambda *a: asked.append(a[1]) or {n: 1.0 + 0.5 * n for n in a[3]})
+    found = sizes.measure(tiny_model, scope).rows
     assert first + asked == cases(_SMALL, ("float32",)) and asked[-1].method == "gauss-newton"
     assert all(
         row["seconds_step"] == 0.5 and row["seconds_start"] == 1.0 for row in found if row["method"] != "encoder"

@@ -1,9 +1,8 @@
-"""The null benchmark's images are distinct unmarked, and its table knows a uniform p from another."""
+"""The uniformity benchmark draws distinct unmarked images, and its table recognises a uniform p-value."""
 
 from __future__ import annotations
 
 from collections import Counter
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +10,13 @@ import pytest
 import torch
 from helpers.progress import silent
 
+from treering_verify.benchmark import uniformity
 from treering_verify.benchmark.harness.scope import Scope
 from treering_verify.benchmark.harness.unmarked_images import ANOTHER, OWN, PHOTOGRAPH, UnmarkedImage, draw_unmarked
-from treering_verify.benchmark.null import EXACT, PUBLISHED, WHITE, _pvalues, _uniformity
+from treering_verify.benchmark.uniformity import EXACT, PUBLISHED, WHITE, _pvalues, _uniformity
 from treering_verify.detection.calibration.calibration_file import digest
 from treering_verify.models import LatentModel
 from treering_verify.watermark.keys.key_family import Family
-
-module = import_module("treering_verify.benchmark.null")  # the package calls the function so
 
 
 @pytest.fixture(scope="module")
@@ -56,14 +54,14 @@ def test_exact_p_is_uniform_on_coloured_noise_and_the_published_one_is_not() -> 
     assert [row[-1] for row in table.rows] == ["yes", "NO", "NO"]
 
 
-def test_a_benchmark_that_was_interrupted_goes_on_with_the_images_that_it_had(
+def test_an_interrupted_benchmark_resumes_with_the_cached_batches(
     tiny_model: LatentModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_BATCH", 4)
+    monkeypatch.setattr(uniformity, "_BATCH", 4)
     scope = Scope(silent, quick=True, count=8, folder=tmp_path)
-    whole = module._noise(tiny_model, scope, 8, 5, lambda: None)
+    whole = uniformity._noise(tiny_model, scope, 8, 5, lambda: None)
     sorted(tmp_path.glob("*.npz"), key=lambda p: p.stat().st_mtime)[-1].unlink()  # the second batch
-    resumed = module._noise(tiny_model, scope, 8, 5, lambda: None)
+    resumed = uniformity._noise(tiny_model, scope, 8, 5, lambda: None)
     for before, after in zip(whole[:2], resumed[:2], strict=True):
         np.testing.assert_array_equal(before.numpy(), after.numpy())
     assert whole[2:] == resumed[2:]

@@ -1,4 +1,4 @@
-"""Is p what it says on images without the key? Fresh keys against strange images; the published p-value beside it."""
+"""Distribution of p-values on unmarked images under fresh keys: of the exact test, and as published by Tree-Ring."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from treering_verify.benchmark.harness.cache import kept
+from treering_verify.benchmark.catalogue import BENCHMARKS
+from treering_verify.benchmark.harness.cache import cached
 from treering_verify.benchmark.harness.scope import SEEDS, Scope
 from treering_verify.benchmark.harness.unmarked_images import UnmarkedImage, draw_unmarked
 from treering_verify.detection.calibration.build import batch_of
@@ -31,9 +32,9 @@ _ALPHAS = (1e-2, 1e-3, 1e-4)
 EXACT, PUBLISHED, WHITE = "exact", "published chi-square", "published, variance 1"
 
 
-def null(model: LatentModel, scope: Scope) -> Findings:
-    """Test strange images for fresh keys, one for each pair, by the exact test and by Tree-Ring's published p-value."""
-    count, seed = scope.images(40, 1000), SEEDS["null"]
+def measure(model: LatentModel, scope: Scope) -> Findings:
+    """Test unmarked images under fresh keys by the exact test and by Tree-Ring's published p-value."""
+    count, seed = scope.images(40, 1000), SEEDS["uniformity"]
     with scope.progress("Images", count) as advance:
         raw, noise, kinds, attacks = _noise(model, scope, count, seed, advance)
     families = {name: Family.choose(model.latent_shape, pattern=name) for name in ("random", "rings")}
@@ -57,8 +58,8 @@ def null(model: LatentModel, scope: Scope) -> Findings:
                 )
     tests = [(name, test) for name in families for test in (EXACT, PUBLISHED, WHITE)]
     return Findings(
-        "null",
-        "How often does an image without the key reach p <= alpha? Alpha times, if p is what it says.",
+        "uniformity",
+        BENCHMARKS["uniformity"].question,
         tuple(rows),
         (_uniformity(rows, tests), _by_kind(rows)),
         (_figure(rows, tests),),
@@ -70,9 +71,9 @@ def null(model: LatentModel, scope: Scope) -> Findings:
 def _noise(
     model: LatentModel, scope: Scope, count: int, seed: int, advance: Callable[[], None]
 ) -> tuple[torch.Tensor, torch.Tensor, list[str], list[str]]:
-    """Noise_hat (count, C, h, w) of the images, naive and as the exact test takes it, their kinds and attacks.
+    """Return the noise estimates (count, C, h, w) of the images, naive and default, their kinds and their attacks.
 
-    Batch by batch, so that a long run can go on.
+    Each batch is cached, so that an interrupted run resumes.
     """
     import torch
 
@@ -92,7 +93,7 @@ def _noise(
                 "attack": np.array([s.attack for s in chosen]),
             }
 
-        parts.append(kept(scope.folder, "null", (*question, number, batch.size), measure))
+        parts.append(cached(scope.folder, "uniformity", (*question, number, batch.size), measure))
         batch.skip()
         for _ in range(len(parts[-1]["kind"])):
             advance()
@@ -102,7 +103,7 @@ def _noise(
 
 
 class _Batch:
-    """One batch of a stream of images, which has to be passed over where its answer was kept."""
+    """One batch of a stream of images, which is skipped where its result is cached."""
 
     def __init__(self, images: Iterable[UnmarkedImage], number: int, count: int) -> None:
         self._images, self.size, self._read = images, min(_BATCH, count - number * _BATCH), False
@@ -119,7 +120,7 @@ class _Batch:
 def _pvalues(
     raw: torch.Tensor, noise_hat: torch.Tensor, family: Family, seed: list[int]
 ) -> list[tuple[float, float, float]]:
-    """log10 of three p-values of one image (1, C, h, w) under fresh keys: exact, published, published with variance 1."""
+    """Return log10 p-values of one image (1, C, h, w) under new keys: exact, published, published with variance 1."""
     from treering_detectors import cosine_tests, noncentral_chi_square_test
 
     numbers = np.random.default_rng(seed).standard_normal((_KEYS, family.degrees_of_freedom))
@@ -142,18 +143,19 @@ def _uniformity(rows: list[dict[str, Any]], tests: list[tuple[str, str]]) -> Tab
         distance = stats.kstest(10**log10, "uniform")
         counts, held = [], distance.pvalue > 0.01
         for alpha in _ALPHAS:
-            seen = int((log10 <= np.log10(alpha)).sum())
+            reached = int((log10 <= np.log10(alpha)).sum())
             low, high = (int(stats.binom.ppf(q, len(log10), alpha)) for q in (0.005, 0.995))
-            held = held and low <= seen <= high
-            counts.append(f"{seen} ({low} to {high})")
+            held = held and low <= reached <= high
+            counts.append(f"{reached} ({low} to {high})")
         ks = format_pvalue(float(np.log10(distance.pvalue))) if distance.pvalue > 1e-300 else "< 1e-300"
         lines.append((pattern, test, len(log10), ks, *counts, "yes" if held else "NO"))
     return Table(
         "P-values of images without the key",
         ("pattern", "test", "pairs", "KS p", *(f"p <= {alpha:g}" for alpha in _ALPHAS), "uniform"),
         tuple(lines),
-        "In brackets: where 99 % of the counts of a uniform p lie. Uniform: KS p > .01 and all counts inside. "
-        f"'{PUBLISHED}' estimates the variance from the image, as published; with variance 1 it takes noise_hat for white.",
+        "In brackets: the central 99 % range of the count for a uniform p. Uniform: Kolmogorov-Smirnov p > .01 and all "
+        f"counts in their ranges. '{PUBLISHED}' estimates the variance from the image, as published; '{WHITE}' assumes "
+        "white noise.",
     )
 
 
@@ -169,8 +171,8 @@ def _by_kind(rows: list[dict[str, Any]]) -> Table:
         "Share with p <= 0.01 by kind of image, pattern random",
         ("kind", "images", EXACT, PUBLISHED, WHITE),
         tuple(lines),
-        "Half of each kind went through an attack. Intervals of the published tests are too narrow: keys of one image are "
-        "not independent there.",
+        "Half of the images of each kind were attacked. The intervals of the published tests are too narrow, since their "
+        "p-values under several keys of one image are not independent.",
     )
 
 
@@ -185,7 +187,7 @@ def _figure(rows: list[dict[str, Any]], tests: list[tuple[str, str]]) -> Figure:
             shown = share > 0
             curves.append(Curve(test, tuple(grid[shown].tolist()), tuple(np.log10(share[shown]).tolist())))
         panels.append(Curves(f"Pattern {pattern}", "log10 alpha", "log10 share with p <= alpha", tuple(curves)))
-    return Figure("False positives", tuple(panels), "A test that is what it says lies on the dashed line.")
+    return Figure("False positives", tuple(panels), "The p-values of a valid test lie on the dashed line or below it.")
 
 
 def _column(rows: list[dict[str, Any]], pattern: str, test: str) -> NDArray[np.float64]:

@@ -1,7 +1,7 @@
-"""The whole way back, image to noise, by the precision of autoencoder and network, and compiled.
+"""Both inversions, image to noise, by the precision of autoencoder and network, with and without torch.compile.
 
-On marked images and on unmarked ones: what a precision must not do is change verdicts. The network's passes are lowered by
-autocast, which multiplies in 16 bits as weights in 16 bits would, and sums norms in 32.
+Measured on marked and unmarked images, since a precision must not change verdicts. The network's passes run under autocast,
+which multiplies in 16 bits, as 16-bit weights would, and computes norms in 32.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _LEVEL = -6.0  # log10 of the alpha at which verdicts are compared
 
 
 @dataclass(frozen=True)
-class Way:
-    """Precision of the autoencoder's passes in the decoder inversion and of the network's, and whether both are compiled."""
+class Precisions:
+    """Precision of the autoencoder's and of the network's passes, and whether both are compiled."""
 
     autoencoder: str = "float32"
     network: str = "float32"
@@ -42,26 +42,30 @@ class Way:
 
 
 def sixteen_bits(device: str) -> tuple[str, ...]:
-    """Precisions of 16 bits that are worth a try on a device; processors have no units for float16."""
+    """Return the 16-bit precisions to measure on a device; processors have no units for float16."""
     return ("bfloat16",) if device == "cpu" else ("bfloat16", "float16")
 
 
-def ways(sixteen: Sequence[str], *, compiled: bool) -> list[Way]:
-    """Float32 first, then each half in 16 bits, then both, and last what is compiled."""
-    found = [Way()]
+def precisions_to_compare(sixteen: Sequence[str], *, compiled: bool) -> list[Precisions]:
+    """Return float32 first, then each part in 16 bits, then both, and last the compiled ones."""
+    found = [Precisions()]
     for kind in sixteen:
-        found += [Way(kind, "float32"), Way("float32", kind), Way(kind, kind)]
-    return found + ([Way(compiled=True), *(Way(kind, kind, True) for kind in sixteen[:1])] if compiled else [])
+        found += [Precisions(kind, "float32"), Precisions("float32", kind), Precisions(kind, kind)]
+    return found + (
+        [Precisions(compiled=True), *(Precisions(kind, kind, True) for kind in sixteen[:1])] if compiled else []
+    )
 
 
-def whole_way(model: LatentModel, key: Key, known: Truth, scope: Scope) -> tuple[list[dict[str, Any]], Table]:
-    """Take marked images, and as many unmarked ones, back in every way, and compare each with float32's.
+def measure_full_inversion(
+    model: LatentModel, key: Key, known: Truth, scope: Scope
+) -> tuple[list[dict[str, Any]], Table]:
+    """Invert marked and as many unmarked images in every precision, and compare each result with that of float32.
 
     Parameters
     ----------
     model : LatentModel
     key : Key
-        In the images of `known`.
+        Key that marks the images of `known`.
     known : Truth
     scope : Scope
         Quick: without torch.compile, which takes minutes.
@@ -75,7 +79,7 @@ def whole_way(model: LatentModel, key: Key, known: Truth, scope: Scope) -> tuple
     noise = torch.cat([known.noise, plain.noise])
     sixteen = sixteen_bits(device_of(model))
     compiled = None if scope.quick else _compiled(model)
-    chosen = ways(sixteen, compiled=compiled is not None)
+    chosen = precisions_to_compare(sixteen, compiled=compiled is not None)
     rows: list[dict[str, Any]] = []
     lines: list[tuple[Cell, ...]] = []
     first: tuple[torch.Tensor, list[float], list[float]] | None = None
@@ -121,9 +125,15 @@ def whole_way(model: LatentModel, key: Key, known: Truth, scope: Scope) -> tuple
                 )
             )
             advance()
-    header = ("autoencoder", "network", "compiled", "noise_hat from float32's (dB)", "NMSE above float32 (dB)")
+    header = (
+        "autoencoder",
+        "network",
+        "compiled",
+        "difference of the noise estimate from float32 (dB)",
+        "NMSE above float32 (dB)",
+    )
     return rows, Table(
-        "The whole way back by precision, default methods",
+        "Both inversions by precision, default methods",
         (
             *header,
             "log10 p above float32, marked",
@@ -133,13 +143,13 @@ def whole_way(model: LatentModel, key: Key, known: Truth, scope: Scope) -> tuple
             "first batch (s)",
         ),
         tuple(lines),
-        f"{count} marked and {count} unmarked images, paired by image; verdicts at 1e-6. The network's 16 bits are "
-        "autocast's. The first batch holds what compiling takes; --quick, or no C++ compiler, leaves torch.compile out.",
+        f"{count} marked and {count} unmarked images, paired by image; verdicts at 1e-6. 16-bit networks run under "
+        "autocast. The first batch includes the time of compiling; --quick, or a missing C++ compiler, skips torch.compile.",
     )
 
 
-def _recovered(model: LatentModel, pixels: torch.Tensor, way: Way) -> tuple[torch.Tensor, float, float]:
-    """noise_hat, seconds an image when warm, and seconds of the first batch."""
+def _recovered(model: LatentModel, pixels: torch.Tensor, way: Precisions) -> tuple[torch.Tensor, float, float]:
+    """Return the noise estimates, seconds per image after the warm-up, and seconds of the first batch."""
     import torch
 
     chosen, inversion = _lowered(model, way.network), InversionOptions(precision=way.autoencoder)
@@ -161,7 +171,7 @@ def _compiled(model: LatentModel) -> LatentModel | None:
 
 
 def _lowered(model: LatentModel, precision: str) -> LatentModel:
-    """Return the model with its network's passes in a precision; the given one stays as it is."""
+    """Return a copy of the model whose network runs in a precision; the given model is not changed."""
     other = copy.copy(model)
 
     def denoise(

@@ -1,4 +1,4 @@
-"""The front between detection and images: pattern, annulus and channels, each measured for evidence and for its cost."""
+"""Pareto front of evidence and image quality over pattern, annulus and channels of a key."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from treering_detectors import Rate
 
-from treering_verify.benchmark.harness.cache import kept
+from treering_verify.benchmark.catalogue import BENCHMARKS
+from treering_verify.benchmark.harness.cache import cached
 from treering_verify.benchmark.harness.image_quality import COST_HEADER, COST_NOTE, Cost, cost, keys_among, rendered
 from treering_verify.benchmark.harness.keyed_images import evidence_of_images
 from treering_verify.benchmark.harness.scope import SEEDS, Scope, distorted
@@ -28,13 +29,13 @@ if TYPE_CHECKING:
 
 _ATTACKS = ("jpeg:quality=25", "crop_scale:share=0.9", "centre_crop:share=0.75")
 _ALPHA = 1e-6
-_FIRST = SEEDS["front"]
+_FIRST = SEEDS["annulus-pareto"]
 _INNER, _OUTER = (1, 2, 3, 4, 6), (6, 9, 12, 15)
 _CENTRE_OUTER = (5, 7, 10)
 
 
-def front(model: LatentModel, scope: Scope) -> Findings:
-    """Mark the same seeds by keys of every variant; judge them attacked, and compare their images with unmarked ones."""
+def measure(model: LatentModel, scope: Scope) -> Findings:
+    """Mark the same seeds with keys of every variant; judge attacked images, and compare images with unmarked ones."""
     count = scope.images(4, 48)
     attacks = _ATTACKS[:1] if scope.quick else _ATTACKS
     families = variants(model.latent_shape, quick=scope.quick)
@@ -45,8 +46,8 @@ def front(model: LatentModel, scope: Scope) -> Findings:
 
     def measured(family: Family | None) -> dict[str, NDArray[Any]]:
         facts = (weights, __version__, seeds, keys_among(count, len(model.classes)), attacks, family)
-        name = f"front-{family.pattern if family else 'unmarked'}"
-        return kept(scope.folder, name, facts, lambda: _measure(model, family, seeds, attacks, *unmarked()))
+        name = f"annulus-pareto-{family.pattern if family else 'unmarked'}"
+        return cached(scope.folder, name, facts, lambda: _measure(model, family, seeds, attacks, *unmarked()))
 
     scope.help_with("Variants", lambda: [partial(measured, family) for family in (None, *families)])
     with scope.progress("Variants", len(families) + 1) as advance:
@@ -55,10 +56,10 @@ def front(model: LatentModel, scope: Scope) -> Findings:
             advance()
     best = non_dominated([(row["log10_pvalue"], -row["diversity"], row["distance"]) for row in rows[1:]])
     for row, chosen in zip(rows, [False, *best], strict=True):
-        row["on_front"] = chosen
+        row["pareto_optimal"] = chosen
     return Findings(
-        "front",
-        "Which pattern, annulus and channels leave the most evidence for the least cost to the image?",
+        "annulus-pareto",
+        BENCHMARKS["annulus-pareto"].question,
         tuple(rows),
         (_table(rows, attacks, count),),
         (_figure(rows[1:]),),
@@ -68,7 +69,7 @@ def front(model: LatentModel, scope: Scope) -> Findings:
 
 
 def variants(latent_shape: tuple[int, int, int], *, quick: bool) -> tuple[Family, ...]:
-    """Families of keys: annuli over all channels, the default annulus over fewer; those that do not fit are left out."""
+    """Return key families: annuli over all channels, and the default annulus over fewer; what does not fit is left out."""
     channels = tuple(range(latent_shape[0]))
     wanted: list[tuple[str, tuple[int, ...], int | None, int | None]]
     if quick:
@@ -101,12 +102,12 @@ def variants(latent_shape: tuple[int, int, int], *, quick: bool) -> tuple[Family
 
 
 def non_dominated(points: Sequence[tuple[float, ...]]) -> list[bool]:
-    """For each point, whether no other is at least as small in all coordinates and smaller in one; not where one is NaN."""
+    """Return for each point whether no other is at least as small in all coordinates and smaller in one; False for NaN."""
     array = np.asarray(points, dtype=np.float64).reshape(len(points), -1)
     answers = []
     for point in array:
-        beaten = ((array <= point).all(axis=1) & (array < point).any(axis=1)).any()
-        answers.append(bool(not beaten and not np.isnan(point).any()))
+        dominated = ((array <= point).all(axis=1) & (array < point).any(axis=1)).any()
+        answers.append(bool(not dominated and not np.isnan(point).any()))
     return answers
 
 
@@ -118,7 +119,7 @@ def _measure(
     twins: tuple[torch.Tensor, list[object]],
     others: torch.Tensor,
 ) -> dict[str, NDArray[Any]]:
-    """Log10 p of each image by attack, and what the variant costs; of unmarked images the cost alone."""
+    """Return log10 p of each image by attack, and the cost of the variant; the cost alone for unmarked images."""
     images, labels = twins
     found: dict[str, NDArray[Any]] = {}
     if family:
@@ -128,13 +129,13 @@ def _measure(
         images, labels = rendered(model, keys, seeds)
         share = -(-len(seeds) // many)
         own = [keys[i // share] for i in range(len(seeds))]
-        pictures = [to_pil(image) for image in images]
+        rendered_images = [to_pil(image) for image in images]
         for attack in attacks:
             found[attack] = np.array(
-                [log10 for log10, _ in evidence_of_images(model, distorted(pictures, attack), own)]
+                [log10 for log10, _ in evidence_of_images(model, distorted(rendered_images, attack), own)]
             )
-    price = cost(images, twins[0], others, labels)
-    return {**found, "cost": np.array([price.paired, price.diversity, price.distance, price.symmetry])}
+    change = cost(images, twins[0], others, labels)
+    return {**found, "cost": np.array([change.paired, change.diversity, change.distance, change.symmetry])}
 
 
 def _key(model: LatentModel, shape: tuple[str, tuple[int, ...], int, int], seed: int) -> Key:
@@ -145,7 +146,7 @@ def _key(model: LatentModel, shape: tuple[str, tuple[int, ...], int, int], seed:
 
 
 def _row(family: Family | None, found: dict[str, NDArray[Any]], attacks: tuple[str, ...]) -> dict[str, Any]:
-    price = Cost(*map(float, found["cost"]))
+    change = Cost(*map(float, found["cost"]))
     judged = np.concatenate([found[attack] for attack in attacks]) if family else np.empty(0)
     medians = [float(np.median(found[attack])) for attack in attacks] if family else []
     return {
@@ -156,17 +157,17 @@ def _row(family: Family | None, found: dict[str, NDArray[Any]], attacks: tuple[s
         "log10_pvalue": float(np.mean(medians)) if family else 0.0,
         "detected": int((judged <= np.log10(_ALPHA)).sum()),
         "judged": len(judged),
-        "paired_rms": price.paired,
-        "diversity": price.diversity,
-        "distance": price.distance,
-        "point_symmetry": price.symmetry,
+        "paired_rms": change.paired,
+        "diversity": change.diversity,
+        "distance": change.distance,
+        "point_symmetry": change.symmetry,
     }
 
 
 def _table(rows: Sequence[dict[str, Any]], attacks: Sequence[str], count: int) -> Table:
     lines: list[tuple[Cell, ...]] = []
     for row in rows:
-        price = Cost(row["paired_rms"], row["diversity"], row["distance"], row["point_symmetry"])
+        change = Cost(row["paired_rms"], row["diversity"], row["distance"], row["point_symmetry"])
         marked = row["judged"] > 0
         radii = f"{row['inner_radius']}-{row['outer_radius']}" if row["outer_radius"] else ""
         lines.append(
@@ -176,17 +177,17 @@ def _table(rows: Sequence[dict[str, Any]], attacks: Sequence[str], count: int) -
                 row["channels"] if marked else None,
                 format_pvalue(row["log10_pvalue"]) if marked else "",
                 Rate(row["detected"], row["judged"]) if marked else None,
-                *price.cells(),
-                "yes" if row["on_front"] else "",
+                *change.cells(),
+                "yes" if row["pareto_optimal"] else "",
             )
         )
     return Table(
-        "Evidence and what it costs",
-        ("pattern", "radii", "channels", "median p", "p <= 1e-6", *COST_HEADER, "on the front"),
+        "Evidence and cost to the image",
+        ("pattern", "radii", "channels", "median p", "p <= 1e-6", *COST_HEADER, "Pareto-optimal"),
         tuple(lines),
-        f"After {', '.join(attacks)}: the geometric mean of the median p, and the rate over all, {count} images each, with "
-        "95 % Clopper-Pearson intervals (the images are the same under each attack). On the front: no other variant is as "
-        f"good in evidence, diversity and patch distance, and better in one. {COST_NOTE}",
+        f"After {', '.join(attacks)}: geometric mean of the median p, and the rate over all attacks, {count} images each, "
+        "with 95 % Clopper-Pearson intervals (the images are the same under each attack). Pareto-optimal: no other variant "
+        f"is at least as good in evidence, diversity and patch distance and better in one of them. {COST_NOTE}",
     )
 
 
@@ -203,7 +204,14 @@ def _figure(rows: Sequence[dict[str, Any]]) -> Figure:
         )
         for title, field, label, some in (
             ("All variants", "diversity", "diversity within a key", rows),
-            ("The front", "diversity", "diversity within a key", [row for row in rows if row["on_front"]]),
+            (
+                "Pareto-optimal variants",
+                "diversity",
+                "diversity within a key",
+                [row for row in rows if row["pareto_optimal"]],
+            ),
         )
     )
-    return Figure("Evidence against diversity", panels, "Down and to the right is better, and a darker point.")
+    return Figure(
+        "Evidence against diversity", panels, "Better variants lie lower and further right, and have a darker colour."
+    )

@@ -1,0 +1,238 @@
+"""The list of benchmarks: the question that each answers, where its module lies, and what it reproduces."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from treering_verify.benchmark.harness.scope import Scope
+    from treering_verify.models import LatentModel
+    from treering_verify.report.findings import Findings
+
+Group = Literal["paper", "detection", "robustness", "speed"]
+
+GROUPS: dict[Group, str] = {
+    "paper": "Decoder and noise inversion, as in Hong et al. (NeurIPS 2024)",
+    "detection": "Detection, identification and false positives",
+    "robustness": "Attacks, forgery and what a mark costs the image",
+    "speed": "Time and memory",
+}
+"""Headings under which the benchmarks are listed."""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One benchmark.
+
+    Attributes
+    ----------
+    name : str
+        What the command line calls it; its files begin with it.
+    group : {"paper", "detection", "robustness", "speed"}
+    module : str
+        Module of `treering_verify.benchmark` whose function `measure(model, scope)` returns the findings.
+    question : str
+        What it answers, in a sentence.
+    published : str
+        Table or figure of Hong et al. (NeurIPS 2024), or of another paper that is named, that it corresponds to.
+    duration : str
+        How long it takes on two cores with the embedded model, where that was measured.
+    """
+
+    name: str
+    group: Group
+    module: str
+    question: str
+    published: str = ""
+    duration: str = ""
+
+    def measure(self, model: LatentModel, scope: Scope) -> Findings:
+        """Import the module and run its `measure`; no other benchmark is imported."""
+        found: Findings = import_module(f"treering_verify.benchmark.{self.module}").measure(model, scope)
+        return found
+
+
+_ALL = (
+    Benchmark(
+        "inversion",
+        "paper",
+        "paper.inversion",
+        "How close to the true latent does each decoder inversion come, how fast, and in how much memory?",
+        "tables 1 and S1",
+    ),
+    Benchmark(
+        "ablation",
+        "paper",
+        "paper.ablation",
+        "How do the optimiser and its step schedule change the error of the decoder inversion?",
+        "table S2",
+    ),
+    Benchmark(
+        "baseline",
+        "paper",
+        "paper.baseline",
+        "How much of the gradient baseline's time and memory comes from its released implementation?",
+        "table 1, gradient rows",
+    ),
+    Benchmark(
+        "cocoercivity",
+        "paper",
+        "paper.cocoercivity",
+        "Is an iterate closer to its limit where the residual is more cocoercive along the path, as the theorems suggest?",
+        "figure 3",
+    ),
+    Benchmark(
+        "classification",
+        "paper",
+        "paper.classification",
+        "Which of several keys marked an image, or none, after each decoder inversion?",
+        "the watermark classification table",
+    ),
+    Benchmark(
+        "editing",
+        "paper",
+        "paper.editing",
+        "How well does an edit preserve the background after each decoder inversion, and at what time?",
+        "the editing figure",
+    ),
+    Benchmark(
+        "pareto",
+        "paper",
+        "paper.pareto",
+        "Which error does each decoder inversion reach in which time, on clean images?",
+    ),
+    Benchmark(
+        "heldout",
+        "paper",
+        "paper.heldout",
+        "Does any decoder inversion end with a larger error than its start, on an autoencoder that nothing was tuned on?",
+        duration="7 min with --count 8",
+    ),
+    Benchmark(
+        "noise",
+        "paper",
+        "paper.noise",
+        "How close to the initial noise does each noise inversion come, from true and from recovered latents?",
+    ),
+    Benchmark(
+        "readout",
+        "paper",
+        "paper.readout",
+        "At which point of the inversion, from latent to noise, does a key show the most evidence?",
+    ),
+    Benchmark(
+        "detection",
+        "detection",
+        "detection",
+        "How often are marked images detected, and unmarked ones, at a false-positive rate fixed beforehand?",
+    ),
+    Benchmark(
+        "uniformity",
+        "detection",
+        "uniformity",
+        "Does an image without the key reach p <= alpha with probability alpha?",
+    ),
+    Benchmark(
+        "identification",
+        "detection",
+        "identification",
+        "How long does it take to test all keys of an index, is the right one named, and what does the correction cost?",
+    ),
+    Benchmark(
+        "search",
+        "detection",
+        "search",
+        "Which search finds rotated, mirrored and cropped images, for which pattern, and at what cost in time?",
+    ),
+    Benchmark(
+        "classifier",
+        "detection",
+        "robustness.classifier",
+        "Does a classifier trained on other keys name the key of an image better than the exact test does?",
+    ),
+    Benchmark(
+        "robustness",
+        "robustness",
+        "robustness.robustness",
+        "How much of each pattern's evidence survives each attack, and how do attacks change false positives?",
+        "Tree-Ring's table 1 and SFWMark's means",
+        "6 h",
+    ),
+    Benchmark(
+        "patterns",
+        "robustness",
+        "robustness.patterns",
+        "How much evidence does each pattern give, clean and attacked, and is its p-value uniform without the key?",
+    ),
+    Benchmark(
+        "annulus-pareto",
+        "robustness",
+        "robustness.annulus_pareto",
+        "Which pattern, annulus and channels give the most evidence at the least cost to the image?",
+    ),
+    Benchmark(
+        "forgery",
+        "robustness",
+        "robustness.forgery",
+        "How many marked images of a key does an attacker need to forge the key, or to remove it?",
+    ),
+    Benchmark("quality", "robustness", "quality", "How much does a mark change the image, by pattern and annulus?"),
+    Benchmark(
+        "throughput",
+        "speed",
+        "speed.throughput",
+        "How much faster is verification in batches, and how much time is spent outside the networks?",
+    ),
+    Benchmark(
+        "audit",
+        "speed",
+        "speed.audit",
+        "How much time does an audit add to the model's own, and does its memory grow with the number of files?",
+    ),
+    Benchmark(
+        "screening",
+        "speed",
+        "speed.screening",
+        "How many images of an audit does a screening pass decide, and which detections does it lose?",
+    ),
+    Benchmark(
+        "precision",
+        "speed",
+        "speed.precision",
+        "What do 16-bit precision and torch.compile change in time, memory, error and verdicts?",
+        "table 1, 16-bit rows",
+    ),
+    Benchmark(
+        "sizes",
+        "speed",
+        "speed.sizes",
+        "How much time and memory do decoder inversions take on an autoencoder of Stable Diffusion's size?",
+        "table 1, seconds and memory",
+    ),
+    Benchmark(
+        "videos",
+        "speed",
+        "speed.videos",
+        "How much memory does the decoder inversion of a video take, beside the gradient baseline's?",
+        "table 1, memory of LaVie",
+    ),
+)
+
+BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in _ALL}
+"""All benchmarks by name, in the order in which they are listed."""
+
+SHARED = ("robustness", "forgery", "annulus-pareto")
+"""Benchmarks that several processes may share."""
+
+
+def format_group(group: Group) -> str:
+    """Return the heading of a group and a line for each of its benchmarks: name, question, published source, duration."""
+    chosen = [benchmark for benchmark in BENCHMARKS.values() if benchmark.group == group]
+    width = max(map(len, BENCHMARKS))
+    lines = [f"{group}: {GROUPS[group]}"]
+    for benchmark in chosen:
+        facts = "; ".join(fact for fact in (benchmark.published, benchmark.duration) if fact)
+        lines.append(f"  {benchmark.name:{width}}  {benchmark.question}{f' [{facts}]' if facts else ''}")
+    return "\n".join(lines)
