@@ -27,7 +27,6 @@ LATER: tuple[str, ...] = (
     "docs/calibration.md",
     "docs/exact-test.md",
     "docs/findings.md",
-    "docs/identification.md",
     "docs/methods.md",
     "docs/models.md",
     "docs/patterns.md",
@@ -42,7 +41,6 @@ LATER: tuple[str, ...] = (
     "tests/treering_verify/media/",
     "tests/treering_verify/models/",
     "tests/treering_verify/report/",
-    "tests/treering_verify/watermark/",
     "treering_verify/attacks/",
     "treering_verify/audit/",
     "treering_verify/benchmark/",
@@ -53,7 +51,6 @@ LATER: tuple[str, ...] = (
     "treering_verify/report/",
     "treering_verify/results.py",
     "treering_verify/training/",
-    "treering_verify/watermark/",
 )
 NOT_READ = ("CHANGELOG.md", "LICENSE", "tests/treering_verify/test_words.py")
 

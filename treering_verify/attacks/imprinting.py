@@ -231,7 +231,7 @@ def _on_band(
     if tuple(carrier.shape[-3:]) != model.latent_shape or carrier.shape[:-3] not in ((), (len(noise),)):
         raise UsageError(f"the carrier has shape {tuple(carrier.shape)}, the model's noise {model.latent_shape}")
     try:
-        bins = spectrum.annulus(*model.latent_shape[1:], *band)
+        bins = spectrum.annulus_bins(*model.latent_shape[1:], *band)
     except ValueError as error:
         raise UsageError(f"band {band}: {error}") from error
     return bins, spectrum.read(noise, bins), spectrum.read(carrier.reshape(-1, *model.latent_shape).to(noise), bins)

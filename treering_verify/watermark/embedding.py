@@ -1,4 +1,4 @@
-"""Write a key into noise, and read it back: noise + key -> noise; noise_hat -> coefficients -> features."""
+"""Write a key into noise, read coefficients from a noise estimate, and test the key on them."""
 
 from __future__ import annotations
 
@@ -18,48 +18,54 @@ if TYPE_CHECKING:
 
 
 def key_bins(key: Key | Family) -> spectrum.Bins:
-    """Half-plane bins that the key, or every key of the family, occupies, the same in each of its channels.
+    """Return the half-plane bins that a key, or every key of a family, occupies in each of its channels.
 
-    Of the noise's spectrum, or, for `centre-rings` and `centre-signs`, of its centre's.
+    They are bins of the noise's spectrum, or, for `centre-rings` and `centre-signs`, of the spectrum of its centre.
 
     Raises
     ------
     UsageError
-        If the pattern does not live in a spectrum.
+        If the pattern is not written into a spectrum.
     """
     bins = PATTERNS[key.pattern].bins
     if bins is None:
-        raise UsageError(f"pattern {key.pattern} has no bins: it lives on the noise's values")
+        raise UsageError(
+            f"pattern {key.pattern} has no bins, because it is written into the noise's values: use a pattern on an annulus"
+        )
     return bins(key)
 
 
 def key_coefficients(key: Key) -> npt.NDArray[np.complex128]:
-    """Coefficients that the key writes on its bins, (channels, n), in ortho units: E|k|^2 = 1.
+    """Return the coefficients that a key writes on its bins, (channels, n), in ortho units: E|k|^2 = 1.
 
     Raises
     ------
     UsageError
-        If the pattern does not live in a spectrum.
+        If the pattern is not written into a spectrum.
     """
     coefficients = PATTERNS[key.pattern].coefficients
     if coefficients is None:
-        raise UsageError(f"pattern {key.pattern} has no coefficients: it lives on the noise's values")
+        raise UsageError(
+            f"pattern {key.pattern} has no coefficients, because it is written into the noise's values: "
+            "use a pattern on an annulus"
+        )
     return coefficients(key, key.numbers)
 
 
 def embed(noise: torch.Tensor, key: Key) -> torch.Tensor:
-    """Write the key into unit-normal noise.
+    """Write a key into unit-normal noise.
 
     Parameters
     ----------
     noise : (B, C, h, w) float32 or float64
+        Initial noise.
     key : Key
         Made for (C, h, w).
 
     Returns
     -------
     (B, C, h, w), of noise's dtype
-        The same noise outside the key's bins, or with the same sizes and other signs.
+        The same noise outside the key's bins; for patterns of signs, the same magnitudes with other signs.
 
     Raises
     ------
@@ -71,32 +77,34 @@ def embed(noise: torch.Tensor, key: Key) -> torch.Tensor:
 
 
 def extract(noise_hat: torch.Tensor, key: Key | Family) -> npt.NDArray[Any]:
-    """Read noise_hat, (B, C, h, w), where the key lives: (B, channels, n).
+    """Read a noise estimate where the key is written: (B, C, h, w) -> (B, channels, n).
 
-    Complex coefficients on the key's bins, or the noise's own values where the pattern has no bins.
+    Returns complex coefficients on the key's bins, or the values of the noise if the pattern has no bins.
     """
     _check_shape(noise_hat, key)
     return PATTERNS[key.pattern].read(noise_hat, key)
 
 
 def features(coefficients: npt.NDArray[Any], key: Key | Family) -> npt.NDArray[np.float64]:
-    """Compute what the key's test compares with its numbers, from the image alone: (B, channels, n) -> (B, d).
+    """Compute the features that the key's test compares with its numbers: (B, channels, n) -> (B, d).
 
-    Nothing here looks at `key.numbers` (a family has none), which is what makes the test exact (DESIGN 4.3). Where numbers
-    are normal or signs, these are estimates of them, and reading back untouched noise gives them exactly.
+    They depend on the image alone: `key.numbers` is not read (a family has none). That makes the test exact
+    (docs/exact-test.md). If the key's numbers are normal or signs, the features are estimates of them, and those of
+    unchanged noise equal them.
     """
     return PATTERNS[key.pattern].features(coefficients, key)
 
 
 def key_evidence(noise_hat: torch.Tensor, key: Key) -> list[Evidence]:
-    """Test of the key's pattern on noise_hat, (B, C, h, w): the evidence of each image."""
+    """Test one key on a noise estimate, (B, C, h, w), and return the evidence of each image."""
     return PATTERNS[key.pattern].test(features(extract(noise_hat, key), key), key.numbers)
 
 
 def groups(family: Key | Family) -> npt.NDArray[np.int64]:
-    """Group of each of a key's numbers, (d,): what the classifier whitens together and gives one weight.
+    """Return the group of each of a key's numbers, (d,), for the classifier, which learns one weight for each group.
 
-    `random`: a ring in a channel, real and imaginary parts alike. `rings`: a ring in all channels.
+    A group is one ring of one channel, real and imaginary parts together, for `random`, and one ring of all channels for
+    `rings`.
     """
     ring = key_bins(family).ring - family.inner_radius
     count = family.outer_radius - family.inner_radius + 1

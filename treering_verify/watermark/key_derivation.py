@@ -1,4 +1,7 @@
-"""From a secret to N(0, 1) numbers, the same anywhere; `treering_verify.watermark.keys.key` states the construction."""
+"""Derive N(0, 1) numbers from a secret, the same on every machine.
+
+`treering_verify.watermark.keys.key` states the construction.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +14,17 @@ _BYTES_PER_BLOCK = 8160  # 1020 numbers: the most that one HKDF-SHA256 expansion
 _INDEX_KEY_BYTES = 32
 _DECIMALS = 9
 # Two good implementations of the inverse normal CDF differ by less than 1e-13 between -8.3 and 8.3. Where a value lies
-# within 1e-12 of a rounding boundary, that could show in the ninth decimal, and the reference decides.
+# within 1e-12 of a rounding boundary, that could change the ninth decimal, and the reference decides.
 _DOUBT = 1e-3  # in units of the ninth decimal
 
 
 def derive_numbers(secret: bytes, info: str, count: int) -> npt.NDArray[np.float64]:
-    """Numbers (count,) that belong to a secret and an info string, N(0, 1) rounded to 9 decimals."""
+    """Derive numbers, (count,), from a secret and an info string: N(0, 1), rounded to 9 decimals."""
     return normal_numbers(np.frombuffer(derive_bytes(secret, info, 8 * count), dtype=">u8") >> np.uint64(11))
 
 
 def derive_bytes(secret: bytes, info: str, count: int) -> bytes:
-    """Bytes that belong to a secret and an info string: the blocks that numbers come from."""
+    """Derive bytes from a secret and an info string: the blocks that numbers are made of."""
     from cryptography.hazmat.primitives.hashes import SHA256
     from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
@@ -44,10 +47,10 @@ def index_key_secret(secret: bytes, name: str) -> bytes:
 
 
 def normal_numbers(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
-    """Inverse normal CDF of (n + 1/2) / 2^53, rounded to 9 decimals, for integers n below 2^53.
+    """Return the inverse normal CDF of (n + 1/2) / 2^53, rounded to 9 decimals, for integers n below 2^53.
 
-    Bit for bit what `round(statistics.NormalDist().inv_cdf(u), 9)` gives, many times faster: SciPy computes all, and the
-    few whose ninth decimal could hang on the last bit of either are computed again by Python's own.
+    The result equals `round(statistics.NormalDist().inv_cdf(u), 9)` bit for bit and is many times faster. SciPy computes
+    all numbers. The few whose ninth decimal could depend on its rounding errors are computed again by Python's function.
     """
     from statistics import NormalDist
 

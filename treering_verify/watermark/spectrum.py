@@ -1,8 +1,8 @@
-"""The Fourier side: the transform, its independent half, annuli of it, and reading and writing bins.
+"""The Fourier transform of noise, its independent half-plane, annuli of it, and reading and writing of bins.
 
 F = fftshift(fft2(z, norm="ortho")) per channel, so that unit-normal z gives E|F|^2 = 1. DC sits at (h // 2, w // 2) and
-radii are measured from there, in bins. A real z has F(-k) = conj F(k): everything that reads or writes a key goes through
-the half-plane index made here, and through nothing else.
+radii are measured from there, in bins. A real z has F(-k) = conj F(k), so only one bin of each
+conjugate pair is independent. Every key is read and written on the half-plane of such bins that is defined here.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class Bins:
     rows, columns : (n,) int64
         Position of each bin, DC at (h // 2, w // 2).
     partner_rows, partner_columns : (n,) int64
-        Where its complex conjugate stands; never the bin itself.
+        Position of its complex conjugate; never the bin itself.
     ring : (n,) int64
-        Radius rounded to whole bins.
+        Distance from DC, rounded to whole bins.
     """
 
     rows: npt.NDArray[np.int64]
@@ -49,7 +49,7 @@ class Bins:
 
 @lru_cache(maxsize=32)
 def half_plane(height: int, width: int) -> Bins:
-    """One bin of every conjugate pair, without DC and the self-conjugate (Nyquist) bins.
+    """Return one bin of every conjugate pair, without DC and the self-conjugate (Nyquist) bins.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def half_plane(height: int, width: int) -> Bins:
     Returns
     -------
     Bins
-        (h w - s) / 2 of them, s being the number of self-conjugate bins: 4 when both sides are even.
+        (h w - s) / 2 bins, with s the number of self-conjugate bins: 4 if both sides are even.
     """
     rows, columns = np.divmod(np.arange(height * width), width)
     # Position p holds frequency p - n // 2; its conjugate's position is the negative of that, modulo n.
@@ -71,8 +71,8 @@ def half_plane(height: int, width: int) -> Bins:
 
 
 @lru_cache(maxsize=128)
-def annulus(height: int, width: int, inner_radius: int, outer_radius: int) -> Bins:
-    """Half-plane bins whose ring lies between the two radii, both included.
+def annulus_bins(height: int, width: int, inner_radius: int, outer_radius: int) -> Bins:
+    """Return the half-plane bins whose ring lies between two radii, both included.
 
     Raises
     ------
@@ -90,35 +90,35 @@ def annulus(height: int, width: int, inner_radius: int, outer_radius: int) -> Bi
 
 
 def transform(z: torch.Tensor) -> torch.Tensor:
-    """Centred unitary spectrum of real (..., h, w): complex (..., h, w)."""
+    """Return the centred unitary spectrum of real (..., h, w): complex (..., h, w)."""
     import torch
 
     return torch.fft.fftshift(torch.fft.fft2(z, norm="ortho"), dim=(-2, -1))
 
 
-def inverse(spectrum: torch.Tensor) -> torch.Tensor:
-    """Undo `transform`; complex (..., h, w), whose imaginary part is rounding error if the spectrum is Hermitian."""
+def inverse_transform(spectrum: torch.Tensor) -> torch.Tensor:
+    """Return the inverse of `transform`: complex (..., h, w), real to rounding if the spectrum is Hermitian."""
     import torch
 
     return torch.fft.ifft2(torch.fft.ifftshift(spectrum, dim=(-2, -1)), norm="ortho")
 
 
 def read(z: torch.Tensor, bins: Bins) -> torch.Tensor:
-    """Coefficients of z, (B, C, h, w), on `bins`: complex (B, C, n)."""
+    """Return the coefficients of z, (B, C, h, w), on some bins: complex (B, C, n)."""
     return transform(z)[..., _index(bins.rows), _index(bins.columns)]
 
 
 def write(z: torch.Tensor, bins: Bins, channels: tuple[int, ...], values: torch.Tensor) -> torch.Tensor:
-    """Replace the bins of some channels; every other bin keeps its value.
+    """Replace the coefficients on some bins of some channels; every other bin keeps its value.
 
     Parameters
     ----------
     z : (B, C, h, w) real
     bins : Bins
     channels : tuple of int
-        The channels that are written, len(channels) = c.
+        The c channels to write.
     values : complex (c, n) or (B, c, n)
-        New coefficients; their conjugates go to the partner bins, so the result is real to rounding.
+        New coefficients. Their conjugates are written to the partner bins, so the result is real to rounding.
 
     Returns
     -------
@@ -131,7 +131,7 @@ def write(z: torch.Tensor, bins: Bins, channels: tuple[int, ...], values: torch.
     values = values.to(device=z.device, dtype=spectrum.dtype)
     spectrum[:, where, _index(bins.rows), _index(bins.columns)] = values
     spectrum[:, where, _index(bins.partner_rows), _index(bins.partner_columns)] = values.conj()
-    return inverse(spectrum).real
+    return inverse_transform(spectrum).real
 
 
 def _index(positions: npt.NDArray[np.int64]) -> Any:

@@ -123,7 +123,7 @@ def test_erasing_the_averages_direction_removes_the_mark() -> None:
     average = average_carrier(MODEL, pictures(32, 1300, KEY))
     erased = erase(targets, MODEL, average, [1, 2, 3])
     assert np.abs(evidence(erased)[0]).max() < 0.2 < evidence(targets)[0].min()
-    bins = spectrum.annulus(32, 32, KEY.inner_radius, KEY.outer_radius)
+    bins = spectrum.annulus_bins(32, 32, KEY.inner_radius, KEY.outer_radius)
     before, after = (float(spectrum.read(recover(MODEL, x), bins).abs().square().mean()) for x in (targets, erased))
     assert 0.7 < after / before < 1.3  # the gap was filled
     assert torch.equal(erased, erase(targets, MODEL, average, [1, 2, 3]))

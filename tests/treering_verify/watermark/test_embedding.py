@@ -18,7 +18,7 @@ from treering_verify.watermark.embedding import embed, extract, features, groups
 from treering_verify.watermark.keys.key import DEFAULT_RADII, Key, count_numbers
 from treering_verify.watermark.spectrum import transform
 
-PATTERNS = ("rings", "random")  # test_patterns.py holds the laws of all
+PATTERNS = ("rings", "random")  # test_patterns.py tests all of them
 SHAPE = (4, 32, 32)
 CHANNELS = [(0, 1, 2, 3), (2,), (3, 0)]
 
@@ -28,7 +28,7 @@ def white(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def random_keys(pattern: str, count: int, channels: tuple[int, ...] = (0, 1, 2, 3), seed: int = 0) -> list[Key]:
-    """Keys of fresh normal numbers: the law of real ones (test_key.py) without the cost of deriving them."""
+    """Keys of fresh normal numbers: distributed as real ones (test_key.py) without the cost of deriving them."""
     inner, outer = DEFAULT_RADII[pattern]
     degrees = count_numbers(pattern, channels, inner, outer, SHAPE)
     numbers = np.random.default_rng(seed).standard_normal((count, degrees))
@@ -97,7 +97,7 @@ def test_marking_changes_only_the_keys_bins_and_channels(pattern: str) -> None:
     assert float(change[:, [1, 3]][..., written].abs().min()) > 1e-6
 
 
-def test_rings_are_unchanged_when_the_picture_is_turned_by_180_degrees() -> None:
+def test_rings_are_unchanged_when_the_image_is_turned_by_180_degrees() -> None:
     ring_key, random_key = (random_keys(pattern, 1)[0] for pattern in ("rings", "random"))
     for key, unchanged in ((ring_key, True), (random_key, False)):
         marked = embed(white(1, *SHAPE), key)
@@ -139,7 +139,7 @@ def test_noise_of_another_shape_is_refused_with_what_to_do() -> None:
             extract(wrong, key)
 
 
-# --- the law of marked noise ------------------------------------------------------------------------------------------
+# --- the distribution of marked noise -----------------------------------------------------------------------------------
 
 
 def test_noise_marked_with_random_keys_is_standard_normal() -> None:

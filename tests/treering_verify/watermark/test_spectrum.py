@@ -1,4 +1,4 @@
-"""The Fourier side: which bins are independent, and that writing and reading are exact."""
+"""The Fourier transform of noise: which bins are independent, and that writing and reading are exact."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from treering_verify.watermark.spectrum import annulus, half_plane, inverse, read, transform, write
+from treering_verify.watermark.spectrum import annulus_bins, half_plane, inverse_transform, read, transform, write
 
 SIZES = [(32, 32), (8, 8), (9, 9), (15, 15), (8, 12), (9, 16), (16, 9), (64, 32)]
 
@@ -54,12 +54,12 @@ def test_dc_stands_in_the_middle_and_holds_the_mean() -> None:
 @pytest.mark.parametrize(("height", "width"), SIZES)
 def test_inverse_undoes_transform(height: int, width: int) -> None:
     z = noise(2, 3, height, width)
-    torch.testing.assert_close(inverse(transform(z)).real, z, rtol=0, atol=1e-12)
+    torch.testing.assert_close(inverse_transform(transform(z)).real, z, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(("height", "width"), SIZES)
 def test_reading_gives_what_was_written_and_nothing_else_has_changed(height: int, width: int) -> None:
-    bins = annulus(height, width, 1, min(height, width) // 2 - 1)
+    bins = annulus_bins(height, width, 1, min(height, width) // 2 - 1)
     z, channels = noise(2, 4, height, width), (3, 1)
     new = values(len(channels), len(bins))
     written = write(z, bins, channels, new)
@@ -75,7 +75,7 @@ def test_reading_gives_what_was_written_and_nothing_else_has_changed(height: int
 
 
 def test_each_item_can_be_given_its_own_values_and_the_input_is_left_alone() -> None:
-    bins = annulus(16, 16, 2, 5)
+    bins = annulus_bins(16, 16, 2, 5)
     z = noise(3, 2, 16, 16)
     before = z.clone()
     new = values(3, len(bins))[:, None]  # (B, c, n)
@@ -84,14 +84,14 @@ def test_each_item_can_be_given_its_own_values_and_the_input_is_left_alone() -> 
 
 
 def test_a_written_spectrum_is_hermitian_so_that_its_inverse_is_real_to_rounding() -> None:
-    bins = annulus(32, 32, 3, 12)
+    bins = annulus_bins(32, 32, 3, 12)
     spectrum = transform(noise(1, 1, 32, 32))
     new = values(1, len(bins))[0]
     spectrum[0, 0, bins.rows, bins.columns] = new
     spectrum[0, 0, bins.partner_rows, bins.partner_columns] = new.conj()
-    assert float(inverse(spectrum).imag.abs().max()) < 1e-14
-    spectrum[0, 0, bins.partner_rows, bins.partner_columns] = new  # the law can fail
-    assert float(inverse(spectrum).imag.abs().max()) > 1e-3
+    assert float(inverse_transform(spectrum).imag.abs().max()) < 1e-14
+    spectrum[0, 0, bins.partner_rows, bins.partner_columns] = new  # the identity can fail
+    assert float(inverse_transform(spectrum).imag.abs().max()) > 1e-3
 
 
 def test_unit_normal_noise_has_unit_power_in_every_bin() -> None:
@@ -103,7 +103,7 @@ def test_unit_normal_noise_has_unit_power_in_every_bin() -> None:
 
 @pytest.mark.parametrize(("inner", "outer"), [(1, 15), (3, 12), (4, 4)])
 def test_an_annulus_holds_every_half_plane_bin_between_its_radii(inner: int, outer: int) -> None:
-    bins = annulus(32, 32, inner, outer)
+    bins = annulus_bins(32, 32, inner, outer)
     ring = np.rint(np.hypot(*np.mgrid[-16:16, -16:16])).astype(int)
     both = positions(bins.rows, bins.columns) | positions(bins.partner_rows, bins.partner_columns)
     assert both == positions(*np.nonzero((ring >= inner) & (ring <= outer)))
@@ -114,4 +114,4 @@ def test_an_annulus_holds_every_half_plane_bin_between_its_radii(inner: int, out
 @pytest.mark.parametrize(("inner", "outer"), [(0, 4), (5, 4), (-1, 3), (1, 16), (17, 18)])
 def test_an_annulus_that_is_empty_or_too_large_is_refused_with_the_limits(inner: int, outer: int) -> None:
     with pytest.raises(ValueError, match="1 <= inner <= outer <= 15"):
-        annulus(32, 32, inner, outer)
+        annulus_bins(32, 32, inner, outer)

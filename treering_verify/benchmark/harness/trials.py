@@ -69,7 +69,7 @@ class Rivals:
     def draw(cls, family: Family, seed: int) -> Rivals | None:
         """Draw the keys; None for patterns of keystreams and codes, whose keys are not compared by one product."""
         pattern = PATTERNS[family.pattern]
-        if not pattern.cosine and pattern.law is not SIGNS:
+        if not pattern.cosine and pattern.distribution is not SIGNS:
             return None
         numbers = np.random.default_rng(seed).standard_normal((KEYS - 1, family.degrees_of_freedom))
         return cls(family, numbers if pattern.cosine else np.where(numbers >= 0, 1.0, -1.0))

@@ -48,7 +48,7 @@ def write(noise: torch.Tensor, label: int, *, centred: bool, channel: int = 0) -
     mask = torch.from_numpy(disc(size, len(PAPER_KEYS[0]), centred=centred) > 0)
     whole = spectrum.transform(noise)
     whole[:, channel, mask] = torch.from_numpy(patterns(size, centred=centred)[label]).to(whole.dtype)
-    return spectrum.inverse(whole).real
+    return spectrum.inverse_transform(whole).real
 
 
 def read(noise_hat: torch.Tensor, *, centred: bool, channel: int = 0) -> npt.NDArray[np.complex128]:

@@ -1,4 +1,4 @@
-"""Keys ready to be searched: an index of one family, mapped from a file or made of keys that are at hand."""
+"""An index of keys of one family, mapped from a file or made of keys in memory."""
 
 from __future__ import annotations
 
@@ -34,19 +34,20 @@ from treering_verify.watermark.keys.key_family import Family
 
 @dataclass(frozen=True, eq=False)
 class KeyIndex:
-    """Keys of one family, ready to be searched. Their numbers are secrets: they appear in no `repr`, message or record.
+    """An index of keys of one family. Their numbers are secrets: they appear in no `repr`, message or record.
 
     Attributes
     ----------
     family : Family
+        What the keys share.
     facts : (N,) structured
         Length, drift, fingerprint, name and checksum of each key (`index_file.FACTS`).
     numbers : (N, d) float16, float32 or float64
-        The stored numbers; a memory map where the index is a file.
+        The stored numbers; a memory map if the index is a file.
     lengths : (N,) float64
         Euclidean length of each row.
     source : str
-        The file, printable; "" for keys that were given one by one.
+        The file's path, printable; "" for keys in memory.
     """
 
     family: Family
@@ -56,12 +57,12 @@ class KeyIndex:
     source: str = ""
 
     def __len__(self) -> int:
-        """Count of keys, N."""
+        """Return the number of keys, N."""
         return len(self.facts)
 
     @classmethod
     def from_keys(cls, keys: Sequence[Key]) -> KeyIndex:
-        """Index of keys that are at hand, their numbers unrounded.
+        """Return an index of keys in memory, their numbers unrounded.
 
         Raises
         ------
@@ -81,12 +82,12 @@ class KeyIndex:
 
     @classmethod
     def load(cls, path: str | Path) -> KeyIndex:
-        """Map an index file; its numbers are read when they are searched.
+        """Map an index file into memory; its numbers are read when the index is searched.
 
         Raises
         ------
         KeyFileError
-            If it is missing, readable by others, cut short, damaged, or no key index of a known version.
+            If it is missing, readable by others, cut short, damaged, or not a key index of a known version.
         """
         shown = printable(str(path))
         with opened_secret(path, "key index", MAKER) as file:
@@ -94,7 +95,9 @@ class KeyIndex:
             start = numbers_start(count)
             expected, size = start + count * family.degrees_of_freedom * dtype.itemsize, os.fstat(file.fileno()).st_size
             if size != expected:
-                raise KeyFileError(f"{shown} has {size} bytes and not {expected}: it was cut short; make it again")
+                raise KeyFileError(
+                    f"{shown} has {size} bytes and not {expected}: it was cut short; make it again with {MAKER}"
+                )
             facts = np.memmap(file, FACTS, "r", PAGE, (count,)).view(np.ndarray)
             numbers = np.memmap(file, dtype, "r", start, (count, family.degrees_of_freedom)).view(np.ndarray)
         lengths = np.ascontiguousarray(facts["length"])
@@ -103,12 +106,12 @@ class KeyIndex:
         return cls(family, facts, numbers, lengths, shown)
 
     def entries(self, rows: npt.NDArray[np.int64]) -> tuple[list[str], list[str], npt.NDArray[np.floating]]:
-        """Names, fingerprints and numbers (n, d) of some keys, after checking that they are as they were written.
+        """Return names, fingerprints and numbers, (n, d), of some keys, after comparing them with their checksums.
 
         Raises
         ------
         KeyFileError
-            If one is damaged.
+            If a key is damaged.
         """
         facts, numbers = self.facts[rows], self.numbers[rows]
         names = [name.decode("ascii", "replace") for name in facts["name"].tolist()]
@@ -124,18 +127,18 @@ class KeyIndex:
 
 
 def is_index(path: str | Path) -> bool:
-    """Whether a secret file begins as a key index does; `KeyFileError` if it cannot be opened as one."""
+    """Return whether a file begins as a key index does; `KeyFileError` if it cannot be opened as a secret file."""
     with opened_secret(path, "key file or index", "treering keygen or keys index", (b"{", MAGIC)) as file:
         return file.read(len(MAGIC)) == MAGIC
 
 
 def key_files(paths: Sequence[str | Path]) -> list[Path]:
-    """Key files that paths name: a folder stands for the *.json in it, in the order of their names.
+    """List the key files that paths name: a folder stands for its *.json, in the order of their names.
 
     Raises
     ------
     UsageError
-        If a folder holds none.
+        If a folder holds no key file.
     """
     found: list[Path] = []
     for path in map(Path, paths):
@@ -150,14 +153,14 @@ def key_files(paths: Sequence[str | Path]) -> list[Path]:
 
 
 def load_keys(paths: Sequence[str | Path]) -> list[KeyIndex]:
-    """Load what paths name, key files, folders of them and index files, as one index for each file or family.
+    """Load key files, folders of them and index files: one index for each index file, and one for each family of keys.
 
     Raises
     ------
     KeyFileError
         As `Key.load` and `KeyIndex.load`.
     UsageError
-        If there is no key at all.
+        If there is no key.
     """
     indexes: list[KeyIndex] = []
     keys: list[Key] = []
@@ -170,7 +173,7 @@ def load_keys(paths: Sequence[str | Path]) -> list[KeyIndex]:
 
 
 def group_keys(keys: Sequence[Key]) -> list[KeyIndex]:
-    """One index of unrounded numbers for each family among keys."""
+    """Return one index of unrounded numbers for each family among keys."""
     families: dict[Family, list[Key]] = {}
     for key in keys:
         families.setdefault(key.family, []).append(key)

@@ -1,6 +1,6 @@
-"""Many keys of one family in one memory-mapped file, to be searched without reading it whole.
+"""The file format of a key index: many keys of one family, memory-mapped, searched without reading it whole.
 
-The file, version 1, little-endian, its owner's alone (0600), for it holds secrets:
+Version 1, little-endian, readable by its owner only (0600), because it holds secrets:
 
     0        "treering key index", a newline, JSON, padded with spaces to 4096 bytes
     4096     N facts of 104 bytes: length, drift, fingerprint, name, checksum (`FACTS`)
@@ -8,8 +8,8 @@ The file, version 1, little-endian, its owner's alone (0600), for it holds secre
 
 The JSON names type, schema_version, the family, count, dtype and the SHA-256 of the other fields. `length` is that of
 the stored row, `drift` bounds what rounding changes (`treering_detectors.direction_drift`), `checksum` is the CRC-32 of the
-row, fingerprint and name. A key is checked when it is about to be named, not before: reading gigabytes takes longer than
-searching them.
+row, fingerprint and name. A key's checksum is tested when a verdict is about to name it, not before: reading gigabytes
+takes longer than searching them.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ FACTS = np.dtype(
 MAGIC = b"treering key index\n"
 MAKER = "treering keys index"
 PAGE = 4096
-_BLOCK = 512  # keys that are encoded together
+_BLOCK = 512  # keys encoded together
 
 
 class Block(NamedTuple):
@@ -52,12 +52,7 @@ class Block(NamedTuple):
 
 
 def check_searchable(family: Family) -> None:
-    """Refuse a family whose keys the cosine test, by which an index is searched, is not made for.
-
-    Raises
-    ------
-    UsageError
-    """
+    """Raise UsageError for a family that the cosine test is not made for, by which an index is searched."""
     if not PATTERNS[family.pattern].cosine:
         searched = ", ".join(name for name, pattern in PATTERNS.items() if pattern.cosine)
         raise UsageError(
@@ -67,7 +62,7 @@ def check_searchable(family: Family) -> None:
 
 
 def blocks_of(keys: Iterable[Key], family: Family) -> Iterator[Block]:
-    """Gather keys into blocks, and refuse one of another family.
+    """Gather keys into blocks.
 
     Raises
     ------
@@ -91,26 +86,28 @@ def write_index(path: str | Path, family: Family, count: int, blocks: Iterable[B
     Parameters
     ----------
     path : path
+        A file that does not exist.
     family : Family
+        What the keys share.
     count : int
-        Keys that the blocks hold together, N >= 1.
+        Number of keys in all blocks, N >= 1.
     blocks : iterable of Block
-        Taken one at a time: memory is that of one block, and 16 bytes a key to find two that are the same.
+        Read one at a time. Memory is that of one block, and 16 bytes a key to find equal ones.
     dtype : {"float16", "float32"}
-        float16 halves the file and raises p-values a little: at d = 1024 and p = 1e-50 by a tenth of a decade at most.
+        float16 halves the file and raises p-values a little: at d = 1024 and p = 1e-50 at most by a tenth of a decade.
 
     Raises
     ------
     UsageError
         If keys of the pattern cannot be searched, the blocks do not hold `count` keys, two keys have the same name or
-        numbers, or a number does not fit dtype.
+        numbers, or a number does not fit `dtype`.
     KeyFileError
         If the file exists or cannot be written.
     """
     if dtype not in DTYPES:
         raise UsageError(f"no number type {dtype!r}: choose one of {', '.join(DTYPES)}")
     if count < 1:
-        raise UsageError("no key to index: give at least one")
+        raise UsageError("there is no key: give at least one")
     check_searchable(family)
     kind, shown = np.dtype(dtype).newbyteorder("<"), printable(str(path))
     row_bytes = family.degrees_of_freedom * kind.itemsize
@@ -122,7 +119,7 @@ def write_index(path: str | Path, family: Family, count: int, blocks: Iterable[B
             for block in blocks:
                 facts, rows = encode(block, kind)
                 if done + len(facts) > count:
-                    raise UsageError(f"there are more than {count} keys: count them first")
+                    raise UsageError(f"the blocks hold more than {count} keys: pass their number as count")
                 file.seek(PAGE + done * FACTS.itemsize)
                 file.write(facts.tobytes())
                 file.seek(numbers_start(count) + done * row_bytes)
@@ -131,7 +128,7 @@ def write_index(path: str | Path, family: Family, count: int, blocks: Iterable[B
                 prints[done : done + len(facts)] = hash_texts(facts["fingerprint"])
                 done += len(facts)
             if done < count:
-                raise UsageError(f"there are {done} keys and not {count}: count them first")
+                raise UsageError(f"the blocks hold {done} keys and not {count}: pass their number as count")
             for hashes in (names, prints):
                 check_distinct(hashes, lambda row: _name_at(file, row))
     except FileExistsError as error:
@@ -141,7 +138,7 @@ def write_index(path: str | Path, family: Family, count: int, blocks: Iterable[B
 
 
 def encode(block: Block, kind: np.dtype[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[np.floating]]:
-    """Facts and stored numbers of a block."""
+    """Return the facts and the stored numbers of a block."""
     from treering_detectors import direction_drift
 
     exact = np.asarray(block.numbers, dtype=np.float64)
@@ -162,10 +159,10 @@ def encode(block: Block, kind: np.dtype[Any]) -> tuple[npt.NDArray[Any], npt.NDA
 
 
 def checksums(facts: npt.NDArray[Any], rows: npt.NDArray[np.floating]) -> list[int]:
-    """CRC-32 of what is said about each key, and of its row."""
-    said = facts.copy()
-    said["checksum"] = 0
-    return [zlib.crc32(row.tobytes(), zlib.crc32(fact.tobytes())) for fact, row in zip(said, rows, strict=True)]
+    """Return the CRC-32 of each key's facts, without the checksum itself, and row."""
+    others = facts.copy()
+    others["checksum"] = 0
+    return [zlib.crc32(row.tobytes(), zlib.crc32(fact.tobytes())) for fact, row in zip(others, rows, strict=True)]
 
 
 def _header(family: Family, count: int, dtype: str) -> bytes:
@@ -182,7 +179,7 @@ def _header(family: Family, count: int, dtype: str) -> bytes:
     }
     text = MAGIC + json.dumps({**fields, "sha256": _digest(fields)}).encode()
     if len(text) > PAGE:
-        raise UsageError("a family with so many channels does not fit the header of an index")
+        raise UsageError("the family has too many channels for the header of an index: choose fewer")
     return text.ljust(PAGE)
 
 
@@ -191,7 +188,7 @@ def _digest(fields: dict[str, Any]) -> str:
 
 
 def parse_header(header: bytes, shown: str) -> tuple[Family, int, np.dtype[Any]]:
-    """Family, count and type that a header states; KeyFileError if it is none of this version or damaged."""
+    """Return the family, count and number type of a header; KeyFileError if it is damaged or of another version."""
     try:
         if len(header) != PAGE or not header.startswith(MAGIC):
             raise ValueError
@@ -218,19 +215,19 @@ def parse_header(header: bytes, shown: str) -> tuple[Family, int, np.dtype[Any]]
 
 
 def numbers_start(count: int) -> int:
-    """Offset of the first key's numbers in the file of an index of `count` keys."""
+    """Return the offset of the numbers in an index file of `count` keys."""
     return -(-(PAGE + count * FACTS.itemsize) // PAGE) * PAGE
 
 
 def hash_texts(texts: npt.NDArray[np.bytes_]) -> npt.NDArray[np.uint64]:
-    """Eight bytes of a digest of each text; two of a million differ but by a chance of 3e-8."""
+    """Return eight bytes of a digest of each text; among a million texts the chance of a collision is 3e-8."""
     return np.array(
         [int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") for text in texts.tolist()], np.uint64
     )
 
 
 def check_distinct(hashes: npt.NDArray[np.uint64], name_at: Callable[[int], bytes]) -> None:
-    """Refuse two keys of one name, or of the same numbers: a verdict could not say which matched."""
+    """Raise UsageError if two keys have one name or the same numbers: a verdict could not say which matched."""
     order = np.argsort(hashes, kind="stable")
     same = np.flatnonzero(hashes[order][1:] == hashes[order][:-1])
     if len(same):
@@ -249,5 +246,5 @@ def _name_at(file: BinaryIO, row: int) -> bytes:
 
 
 def damaged(shown: str) -> KeyFileError:
-    """Error that says so of an index file."""
+    """Return the error for a damaged index file."""
     return KeyFileError(f"the key index {shown} is damaged: make it again with {MAKER}")

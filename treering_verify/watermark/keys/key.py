@@ -1,23 +1,23 @@
-"""The secret key: what it is made of, how its numbers are derived, and its file.
+"""The secret key: its numbers, how they are derived, and its file.
 
-Key numbers are i.i.d. N(0, 1) or, in some patterns, fair signs or bytes. They are derived from a secret by a fixed
+A key's numbers are i.i.d. N(0, 1) or, in some patterns, random signs or bytes. They are derived from a secret by a fixed
 construction (version 1):
 
     block i  = HKDF-SHA256(secret, salt="treering-verify key v1", info=f"{pattern}|{channels}|{inner}-{outer}|{shape}|{i}")
     uniforms = each 8 bytes, big-endian, top 53 bits: u = (n + 1/2) / 2^53
     numbers  = inverse normal CDF of u (Wichura's AS 241, which Python's `statistics` implements), rounded to 9 decimals
 
-    signs    = those of such numbers, +1 where one is 0
+    signs    = the signs of such numbers, +1 where a number is 0
     bytes    = the blocks themselves, 8160 bytes each
 
-so the same secret and parameters give the same key anywhere, and nobody can have chosen the numbers to fit an image.
+so the same secret and parameters give the same key on every machine, and nobody can choose the numbers to fit an image.
 
 Many keys, such as one per user, can be derived from one secret and put into an index. Such a key of an index is the key of
 the secret
 
     HKDF-SHA256(secret, salt="treering-verify member v1", info=name), 32 bytes
 
-so whoever holds the secret can make any of these keys again from its name, and none of them betrays another.
+so whoever has the secret can derive any of these keys again from its name, and no key reveals another.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ __all__ = [
 
 SCHEMA_VERSION = 1
 MIN_SECRET_BYTES = 16
-_MAX_FILE_BYTES = 64 * 1024**2  # what is longer ends mid-JSON, and is refused for it
+_MAX_FILE_BYTES = 64 * 1024**2  # a longer file is cut off, and refused as damaged JSON
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -65,19 +65,19 @@ class Key:
     Attributes
     ----------
     name : str
-        What verdicts call it; 1 to 64 letters, digits, '.', '_' or '-'.
+        Its name in verdicts; 1 to 64 letters, digits, '.', '_' or '-'.
     pattern : str
         One of `PATTERNS`. `rings`: one real number per ring and channel. `random`: one complex number per half-plane bin and
         channel. The others: docs/patterns.md.
     channels : tuple of int
-        Latent channels that carry it.
+        Latent channels that carry the key.
     inner_radius, outer_radius : int
-        First and last ring of the annulus, in bins from DC; 0 where the pattern has none.
+        First and last ring of the annulus, in bins from DC; 0 if the pattern has none.
     latent_shape : (C, h, w)
-        Shape of the noise that it is made for.
+        Shape of the noise that the key is made for.
     numbers : (d,) float64
-        Channel by channel; for `random` first the real, then the imaginary parts, each N(0, 1); for `rings` from the
-        inner ring outwards; for the others as their modules in `treering_verify.watermark.patterns` say.
+        Channel by channel, each N(0, 1). For `random` the real parts come first, then the imaginary parts; for `rings` the
+        order is from the inner ring outwards. The modules in `treering_verify.watermark.patterns` define the others.
     """
 
     name: str
@@ -94,26 +94,30 @@ class Key:
             raise UsageError("a key's name has 1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit")
         numbers = np.array(self.numbers, dtype=np.float64)
         if numbers.shape != (count,) or not np.isfinite(numbers).all():
-            raise UsageError(f"key {self.name!r} needs {count} finite numbers; it has shape {numbers.shape}")
-        law = PATTERNS[self.pattern].law
-        if not law.fits(numbers):
-            raise UsageError(f"key {self.name!r} of pattern {self.pattern} needs {law.words}")
+            raise UsageError(
+                f"key {self.name!r} needs {count} finite numbers and has shape {numbers.shape}: pass shape ({count},)"
+            )
+        distribution = PATTERNS[self.pattern].distribution
+        if not distribution.fits(numbers):
+            raise UsageError(
+                f"key {self.name!r} of pattern {self.pattern} needs {distribution.words}: derive it with Key.from_secret"
+            )
         numbers.setflags(write=False)
         object.__setattr__(self, "numbers", numbers)
 
     @property
     def degrees_of_freedom(self) -> int:
-        """Count of its numbers, d."""
+        """How many numbers it has, d."""
         return len(self.numbers)
 
     @property
     def family(self) -> Family:
-        """What it shares with other keys."""
+        """All but name and numbers, which other keys may share."""
         return Family(self.pattern, self.channels, self.inner_radius, self.outer_radius, self.latent_shape)
 
     @property
     def fingerprint(self) -> str:
-        """Public name of the content: 16 hexadecimal digits of a SHA-256; tells keys apart, reveals no number."""
+        """16 hexadecimal digits of a SHA-256 of all but the name: public, tells keys apart, reveals no number."""
         content = {k: v for k, v in self._content().items() if k != "name"}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -129,7 +133,7 @@ class Key:
         name: str = "key",
         seed: int | None = None,
     ) -> Key:
-        """Make a new key, from the system's randomness or, for experiments, from a seed.
+        """Create a new key from the system's randomness or, for experiments, from a seed.
 
         Parameters
         ----------
@@ -138,12 +142,13 @@ class Key:
         pattern : str
             One of `PATTERNS`.
         channels : tuple of int, optional
-            All channels when left out.
+            Default: all channels.
         inner_radius, outer_radius : int, optional
-            Annulus in bins; `DEFAULT_RADII` of the pattern when left out.
+            Annulus in bins. Default: `DEFAULT_RADII` of the pattern.
         name : str
+            Its name in verdicts.
         seed : int, optional
-            A seeded key is reproducible and therefore *guessable*: for experiments only.
+            A key from a seed is reproducible and therefore *guessable*: for experiments only.
 
         Raises
         ------
@@ -173,7 +178,7 @@ class Key:
         outer_radius: int | None = None,
         name: str = "key",
     ) -> Key:
-        """Derive the key that belongs to a secret of at least 16 random bytes (construction: module docstring)."""
+        """Derive a key from a secret of at least 16 random bytes; the module's docstring has the construction."""
         _check_secret(secret)
         family = Family.choose(
             latent_shape, pattern=pattern, channels=channels, inner_radius=inner_radius, outer_radius=outer_radius
@@ -182,7 +187,7 @@ class Key:
             f"{family.pattern}|{','.join(map(str, family.channels))}|{family.inner_radius}-{family.outer_radius}|"
             f"{'x'.join(map(str, family.latent_shape))}"
         )
-        return cls.of(family, name, PATTERNS[pattern].law.draw(secret, info, family.degrees_of_freedom))
+        return cls.of(family, name, PATTERNS[pattern].distribution.draw(secret, info, family.degrees_of_freedom))
 
     @classmethod
     def of_index(cls, secret: bytes, family: Family, name: str) -> Key:
@@ -214,7 +219,7 @@ class Key:
 
     @classmethod
     def of(cls, family: Family, name: str, numbers: npt.NDArray[np.float64]) -> Key:
-        """Key of a family with numbers (d,) that are at hand."""
+        """Return the key of a family with given numbers, (d,)."""
         return cls(
             name,
             family.pattern,
@@ -290,7 +295,7 @@ class Key:
 
 
 def is_name(text: str) -> bool:
-    """Whether a key may be called so: 1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit."""
+    """Return whether a text is a name for keys: 1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit."""
     return _NAME.fullmatch(text) is not None
 
 

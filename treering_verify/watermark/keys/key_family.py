@@ -1,4 +1,4 @@
-"""What keys may have in common: pattern, channels, annulus and the noise that they are made for."""
+"""What keys may share: pattern, channels, annulus and the shape of the noise."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from treering_verify.watermark.patterns import PATTERNS, Place
 
 DEFAULT_PATTERN = "random"
 DEFAULT_RADII = {name: pattern.radii for name, pattern in PATTERNS.items()}
-_MAX_SIDE = 1024  # so that the shape in a damaged file cannot fill the memory
+_MAX_SIDE = 1024  # the shape in a damaged file must not fill the memory
 
 
 @dataclass(frozen=True)
 class Family:
-    """What keys may share: everything but name and numbers. Features are computed from it alone.
+    """What keys may share: all but name and numbers. Features depend on it and the image alone.
 
     Attributes
     ----------
@@ -24,7 +24,7 @@ class Family:
     Raises
     ------
     UsageError
-        If they do not fit each other.
+        If the values do not fit each other.
     """
 
     pattern: str
@@ -37,7 +37,7 @@ class Family:
         count_numbers(self.pattern, self.channels, self.inner_radius, self.outer_radius, self.latent_shape)
 
     def __str__(self) -> str:
-        """Say it in words: pattern, channels, radii where it has any, and shape."""
+        """Return pattern, channels, radii if there are any, and shape, in words."""
         radii = f" radii {self.inner_radius} to {self.outer_radius}," if self.outer_radius else ""
         return (
             f"{self.pattern}, channels {','.join(map(str, self.channels))},{radii} "
@@ -46,7 +46,7 @@ class Family:
 
     @property
     def degrees_of_freedom(self) -> int:
-        """Count of numbers of each of its keys, d; fewer than are compared where they are bytes (`Pattern.compared`)."""
+        """How many numbers each of its keys has, d; if these are bytes, the test compares more (`Pattern.compared`)."""
         return count_numbers(self.pattern, self.channels, self.inner_radius, self.outer_radius, self.latent_shape)
 
     @classmethod
@@ -59,7 +59,7 @@ class Family:
         inner_radius: int | None = None,
         outer_radius: int | None = None,
     ) -> Family:
-        """Fill in the defaults of `Key.generate`."""
+        """Return the family of these choices, with the defaults of `Key.generate`."""
         if pattern not in PATTERNS:
             raise UsageError(unknown("pattern", pattern, PATTERNS))
         channels = tuple(range(latent_shape[0])) if channels is None else tuple(channels)
@@ -71,7 +71,7 @@ class Family:
 def count_numbers(
     pattern: str, channels: tuple[int, ...], inner_radius: int, outer_radius: int, latent_shape: tuple[int, int, int]
 ) -> int:
-    """Numbers of such a key; UsageError says which parameter does not fit."""
+    """Return how many numbers such a key has; UsageError says which parameter does not fit."""
     if pattern not in PATTERNS:
         raise UsageError(unknown("pattern", pattern, PATTERNS))
     if len(latent_shape) != 3 or max(latent_shape) > _MAX_SIDE:

@@ -1,4 +1,4 @@
-"""What a pattern is: how a key's numbers get into noise, what is read from noise_hat, and the test that weighs it."""
+"""The definition of a pattern: how it writes a key's numbers, what it reads from noise_hat, and how it tests that."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ Numbers = npt.NDArray[np.float64]
 
 
 class Layout(Protocol):
-    """Where a key lives: what `Key` and `Family` have in common."""
+    """Where a key is written: the attributes that `Key` and `Family` have in common."""
 
     @property
     def channels(self) -> tuple[int, ...]:
-        """Channels that carry it."""
+        """Latent channels that carry the key."""
 
     @property
     def inner_radius(self) -> int:
@@ -42,7 +42,7 @@ class Layout(Protocol):
 
 @dataclass(frozen=True)
 class Place:
-    """A `Layout` and nothing else."""
+    """A `Layout` by itself, of no key or family."""
 
     channels: tuple[int, ...]
     inner_radius: int
@@ -51,17 +51,17 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Law:
-    """What the numbers of a key are, and how a secret gives them.
+class Distribution:
+    """The distribution of a key's numbers, and how a secret gives them.
 
     Attributes
     ----------
     draw : callable
         (secret, info, count) -> numbers (count,); `treering_verify.watermark.keys.key` states the construction.
     fits : callable
-        Whether finite numbers can be such a key's.
+        Finite numbers -> whether a key can have them.
     words : str
-        What they are, for messages.
+        Name of such numbers, for messages.
     """
 
     draw: Callable[[bytes, str, int], Numbers]
@@ -71,14 +71,14 @@ class Law:
 
 @dataclass(frozen=True)
 class Pattern:
-    """A way to mark noise: plain functions, of which none but `write` and `test` see the key's numbers.
+    """A way to mark noise, as plain functions; only `write` and `test` get the key's numbers.
 
     Attributes
     ----------
     radii : (int, int)
-        Annulus of a key that names none; (0, 0) where the pattern has no annulus.
-    law : Law
-        Of the key's numbers.
+        Default annulus, in bins; (0, 0) if the pattern has no annulus.
+    distribution : Distribution
+        Distribution of the key's numbers.
     count : callable
         Layout -> how many numbers its keys have; ValueError, with what to do, if the layout does not fit.
     write : callable
@@ -92,25 +92,25 @@ class Pattern:
     compared : callable
         Layout -> how many independent numbers, signs or checks the test compares.
     counts : str
-        What those are, in the plural.
+        Name of what is compared, in the plural.
     realistic : float
-        Statistic of the test that `keygen` takes for realistic: after strong compression, or of a good image where a pattern
-        does not survive that.
+        Statistic by which `keygen` says what a key can reach: that after strong compression, or, if the pattern does not
+        survive that, that of a clean image.
     reach : callable
         (statistic, compared) -> log10 p of that statistic.
     cosine : bool
-        Whether the test is the exact cosine test of normal numbers, so that keys can be searched by the million.
+        Whether the test is the exact cosine test of normal numbers, so that an index of keys can be searched.
     searched : bool
-        Whether it lives in the spectrum of the whole noise and is tested by the cosine, so that a turned, mirrored or
-        cropped image can be searched for it.
+        Whether it is written into the spectrum of the whole noise and tested by the cosine, so that it can be searched
+        for in a rotated, mirrored or cropped image.
     bins : callable, optional
-        Layout -> half-plane bins that it writes, of the noise's spectrum or of its centre's.
+        Layout -> half-plane bins that it writes, of the spectrum of the noise or of its centre.
     coefficients : callable, optional
-        (layout, numbers) -> what it writes there, (channels, n) complex.
+        (layout, numbers) -> coefficients that it writes there, (channels, n) complex.
     """
 
     radii: tuple[int, int]
-    law: Law
+    distribution: Distribution
     count: Callable[[Layout], int]
     write: Callable[[torch.Tensor, Layout, Numbers], torch.Tensor]
     read: Callable[[torch.Tensor, Layout], npt.NDArray[Any]]
@@ -127,28 +127,28 @@ class Pattern:
 
 
 def cosine_test(features: Numbers, numbers: Numbers) -> list[Evidence]:
-    """Test by the exact cosine test, of keys that are N(0, 1)."""
+    """Test features, (B, d), by the exact cosine test, for keys of N(0, 1) numbers."""
     from treering_detectors import cosine_tests
 
     return cosine_tests(features, numbers)
 
 
 def sign_test(features: Numbers, numbers: Numbers) -> list[Evidence]:
-    """Test by the exact test of keys that are fair signs."""
+    """Test features, (B, n), by the exact test of signs, for keys of signs."""
     from treering_detectors import sign_tests
 
     return sign_tests(features, numbers)
 
 
 def cosine_reach(cosine: float, d: int) -> float:
-    """log10 p of a cosine between d numbers; 0 for a single one."""
+    """Return log10 p of a cosine of d numbers; 0 if d is 1."""
     from treering_detectors import cosine_log10_pvalue
 
     return float(cosine_log10_pvalue(cosine, d)) if d > 1 else 0.0
 
 
 def sign_reach(agreement: float, n: int) -> float:
-    """log10 p of an agreement of n signs, weighted by Gaussian features: these count as 2 / pi times as many equal ones."""
+    """Return log10 p of an agreement of n signs with Gaussian weights, which count as 2 n / pi signs of equal weight."""
     from treering_detectors import signs_log10_pvalue
 
     equal = max(1, round(2 * n / np.pi))
@@ -163,6 +163,8 @@ def _bytes(secret: bytes, info: str, count: int) -> Numbers:
     return np.frombuffer(derive_bytes(secret, info, count), dtype=np.uint8).astype(np.float64)
 
 
-NORMAL = Law(derive_numbers, lambda numbers: True, "finite numbers")
-SIGNS = Law(_signs, lambda numbers: bool(np.isin(numbers, (-1, 1)).all()), "numbers +1 or -1")
-BYTES = Law(_bytes, lambda numbers: bool(np.isin(numbers, np.arange(256)).all()), "whole numbers from 0 to 255")
+NORMAL = Distribution(derive_numbers, lambda numbers: True, "finite numbers")
+SIGNS = Distribution(_signs, lambda numbers: bool(np.isin(numbers, (-1, 1)).all()), "numbers +1 or -1")
+BYTES = Distribution(
+    _bytes, lambda numbers: bool(np.isin(numbers, np.arange(256)).all()), "whole numbers from 0 to 255"
+)

@@ -1,17 +1,18 @@
 """`pseudorandom-code`: signs that satisfy secret parity checks, different in every image (Gunn et al., ICLR 2025).
 
 After arXiv 2410.07369 and Christ and Gunn, arXiv 2402.09370. With n values of noise, the first n / 8 positions of a secret
-order hold fair bits, drawn anew for every image; each later one is the XOR of two earlier ones, which the key names. The
-codeword is XORed with a secret pad of n bits and becomes the signs of the noise. So each image of a key has other signs, and
-all satisfy the same n - n / 8 checks of three signs. A key's numbers are the 32 bytes that order, checks and pad come from.
+order hold random bits, drawn anew for every image. Each later bit is the XOR of two earlier ones, which the key names. The
+codeword is XORed with a secret pad of n bits and becomes the signs of the noise. So the signs differ from image to image of
+one key, and all satisfy the same n - n / 8 checks of three signs. A key's numbers are the 32 bytes that order, checks and
+pad are derived from.
 
-The test. Let e_i in (-1, 1) be the expected sign of value i, given the image. Check j finds the product of its three e_i;
-the published statistic adds w_j = atanh |product| where the check holds and subtracts it where it does not, and bounds its
-tail by Hoeffding (`published_log10_pvalue`). More is true: the checks are linearly independent, because each has a position
-that no earlier one has, so under a fresh pad their outcomes are independent fair coins, whatever the image and the checks.
-The statistic, its weights rounded, then has the law of `treering_detectors.sign_tests`, and the p-value is exact.
+The test: let e_i in (-1, 1) be the expected sign of value i, given the image. Check j is the product of its three e_i. The
+published statistic adds w_j = atanh |product| if the check holds and subtracts it if not, and bounds the tail by Hoeffding's
+inequality (`published_log10_pvalue`). More is true. The checks are linearly independent, because each has a position that no
+earlier one has. So under a fresh pad their outcomes are independent random signs, whatever the image and the checks are. The
+statistic with rounded weights is then that of `treering_detectors.sign_tests`, and its p-value is exact.
 
-Only detection is here: the code's free bits are random, and carry no message.
+The pattern is for detection only: the free bits of the code are random and carry no message.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from treering_verify.watermark.patterns import sign_embedding as whole
+from treering_verify.watermark.patterns import sign_embedding
 from treering_verify.watermark.patterns.base import BYTES, Layout, Numbers, Pattern, sign_reach, sign_test
 
 if TYPE_CHECKING:
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 
 SEED_BYTES = 32
 _LEAST = 256
-_ORDER, _CHECKS, _PAD, _FREE = range(4)  # nonces of the seed's streams; those of images lie above
-# Cosine between noise and its estimate for which the weights are best; the test is exact for any.
+_ORDER, _CHECKS, _PAD, _FREE = range(4)  # nonces of the streams of a seed; those of images are larger
+# Cosine of noise and estimate for which the weights are best; the test is exact for any value.
 _COSINE = 0.7
 
 
@@ -42,11 +43,11 @@ class Code(NamedTuple):
     Attributes
     ----------
     order : (n,)
-        Position in the noise of each position of the code.
+        Position in the noise for each position of the code.
     pairs : (r, 2)
-        Earlier positions of the code, of which position n - r + j is the XOR.
+        The two earlier positions of the code whose XOR is position n - r + j.
     pad : (n,) of 0 or 1
-        By position of the code.
+        The secret pad, by position of the code.
     """
 
     order: npt.NDArray[np.int64]
@@ -56,20 +57,20 @@ class Code(NamedTuple):
 
 @lru_cache(maxsize=4)
 def code_of(seed: bytes, n: int) -> Code:
-    """Derive order, checks and pad from a key's 32 bytes, by ChaCha20 under a nonce for each."""
-    words = np.frombuffer(whole.stream(seed, _ORDER, 8 * n), dtype=">u8")
+    """Derive order, checks and pad from a key's 32 bytes, by ChaCha20 with a nonce for each."""
+    words = np.frombuffer(sign_embedding.stream(seed, _ORDER, 8 * n), dtype=">u8")
     order = np.argsort(words, kind="stable")
     free = _free_bits(n)
-    drawn = np.frombuffer(whole.stream(seed, _CHECKS, 16 * (n - free)), dtype=">u8").reshape(-1, 2)
+    drawn = np.frombuffer(sign_embedding.stream(seed, _CHECKS, 16 * (n - free)), dtype=">u8").reshape(-1, 2)
     earlier = np.arange(free, n, dtype=np.uint64)
     first = drawn[:, 0] % earlier
-    second = (first + 1 + drawn[:, 1] % (earlier - 1)) % earlier  # another one
-    pad = whole.bits_of(whole.stream(seed, _PAD, -(-n // 8)), n)
+    second = (first + 1 + drawn[:, 1] % (earlier - 1)) % earlier  # never the same as the first
+    pad = sign_embedding.bits_of(sign_embedding.stream(seed, _PAD, -(-n // 8)), n)
     return Code(order, np.stack([first, second], axis=1).astype(np.int64), pad)
 
 
 def codeword_signs(code: Code, free_bits: npt.NDArray[np.uint8]) -> Numbers:
-    """Signs, (n,), of the codeword with these free bits, in the order of the noise."""
+    """Return the signs, (n,), of the codeword with these free bits, in the order of the noise."""
     bits = free_bits.tolist()
     for first, second in code.pairs.tolist():
         bits.append(bits[first] ^ bits[second])
@@ -79,7 +80,7 @@ def codeword_signs(code: Code, free_bits: npt.NDArray[np.uint8]) -> Numbers:
 
 
 def check_products(features: Numbers, code: Code) -> tuple[Numbers, Numbers]:
-    """Evidence of each check, (B, r), from the image and the checks alone; and what the pad makes of it, +1 or -1."""
+    """Return atanh of each check's product, (B, r), from image and checks alone, and the pad's sign of each, (r,)."""
     from scipy.special import erf
 
     largest = np.abs(features).max(axis=1, keepdims=True)
@@ -95,7 +96,7 @@ def check_products(features: Numbers, code: Code) -> tuple[Numbers, Numbers]:
 
 
 def published_log10_pvalue(features: Numbers, numbers: Numbers) -> Numbers:
-    """log10 of the published bound of p (Hoeffding), (B,); at least the exact p but for the rounding of weights."""
+    """Return log10 of the published bound on p (Hoeffding), (B,): at least the exact p, up to the rounding of weights."""
     from treering_detectors import hoeffding_log10_pvalue
 
     weights, signs = check_products(features, code_of(_seed(numbers), features.shape[1]))
@@ -103,19 +104,23 @@ def published_log10_pvalue(features: Numbers, numbers: Numbers) -> Numbers:
 
 
 def _count(layout: Layout) -> int:
-    if whole.count_values(layout) < _LEAST:
-        raise ValueError(f"pseudorandom-code needs {_LEAST} values of noise: use more channels or a larger model")
+    if sign_embedding.count_values(layout) < _LEAST:
+        raise ValueError(
+            f"pseudorandom-code needs {_LEAST} values of noise: use more channels or a model with a larger latent"
+        )
     return SEED_BYTES
 
 
 def _write(noise: torch.Tensor, layout: Layout, numbers: Numbers) -> torch.Tensor:
-    size, seed = whole.count_values(layout), _seed(numbers)
+    size, seed = sign_embedding.count_values(layout), _seed(numbers)
     code, free = code_of(seed, size), _free_bits(size)
     signs = []
-    for found in whole.digest(noise):
-        nonce = (_FREE << 94) + (int.from_bytes(found[:12], "big") >> 2)  # two bits keep it apart from those above
-        signs.append(codeword_signs(code, whole.bits_of(whole.stream(seed, nonce, -(-free // 8)), free)))
-    return whole.write_signs(noise, layout, np.stack(signs))
+    for found in sign_embedding.digest(noise):
+        nonce = (_FREE << 94) + (int.from_bytes(found[:12], "big") >> 2)  # two bits tell it from those of the streams
+        signs.append(
+            codeword_signs(code, sign_embedding.bits_of(sign_embedding.stream(seed, nonce, -(-free // 8)), free))
+        )
+    return sign_embedding.write_signs(noise, layout, np.stack(signs))
 
 
 def _test(features: Numbers, numbers: Numbers) -> list[Evidence]:
@@ -123,7 +128,7 @@ def _test(features: Numbers, numbers: Numbers) -> list[Evidence]:
 
 
 def _compared(layout: Layout) -> int:
-    size = whole.count_values(layout)
+    size = sign_embedding.count_values(layout)
     return size - _free_bits(size)
 
 
@@ -136,17 +141,17 @@ def _seed(numbers: Numbers) -> bytes:
 
 
 PSEUDORANDOM_CODE = Pattern(
-    radii=whole.RADII,
-    law=BYTES,
+    radii=sign_embedding.RADII,
+    distribution=BYTES,
     count=_count,
     write=_write,
-    read=whole.read_values,
-    features=whole.features,
+    read=sign_embedding.read_values,
+    features=sign_embedding.features,
     test=_test,
     compared=_compared,
     counts="parity checks",
-    # 0.29 on clean images, but by checks that weigh more unequally than Gaussian features, so that p is that of 0.22;
-    # nothing is left after JPEG 25 (docs/patterns.md).
+    # Mean .29 on clean images, but the weights of checks are more unequal than those of Gaussian features, so p is that of
+    # .22; nothing is left after JPEG 25 (docs/patterns.md).
     realistic=0.22,
     reach=sign_reach,
     cosine=False,

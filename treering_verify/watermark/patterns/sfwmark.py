@@ -1,14 +1,15 @@
-"""Patterns in the spectrum of the noise's *centre*: `centre-rings` and `centre-signs`.
+"""Patterns in the spectrum of the noise's *centre*: `centre-rings` and `centre-signs`, after SFWMark.
 
 They follow SFWMark's HSTR and HSQR (Lee and Cho, ICCV 2025, arXiv 2509.07647). The middle of the noise, 0.6875 of each side
-(44 of 64 in the paper, 22 of 32), is transformed by itself and the rest stays as it is, so a crop that keeps the middle in
-its place keeps the pattern. Values go to one half-plane and their conjugates to the other, so the noise is real and nothing
-that was written is lost, and real and imaginary parts both carry the key:
+(44 of 64 in the paper, 22 of 32), is transformed by itself and the rest is unchanged. So a crop that leaves the middle in
+its place leaves the pattern whole. Values are written to one half-plane and their conjugates to the other, so the noise is
+real, nothing written is lost, and real and imaginary parts both carry the key:
 
 * `centre-rings`, after HSTR: two N(0, 1) numbers for each ring and channel, real and imaginary, the same on the whole ring
   (its conjugate on the other half). The exact cosine test applies.
 * `centre-signs`, after HSQR: +1 or -1 for the real and the imaginary part of every bin, as the modules of a QR code, but
-  drawn like a key. Signs are not spherical, so the cosine's law does not hold; the exact test of fair signs does.
+  drawn like a key. The exact cosine test does not hold for signs, whose distribution changes under rotation; the exact test
+  of signs does.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ _SHARE = 44 / 64
 
 
 def centre_of(layout: Layout) -> tuple[slice, slice]:
-    """Rows and columns of the centre; its sides are even."""
+    """Return the rows and columns of the centre; its sides are even."""
     rows, columns = (
         slice((side - inner) // 2, (side - inner) // 2 + inner)
         for side in layout.latent_shape[1:]
@@ -52,15 +53,15 @@ def centre_of(layout: Layout) -> tuple[slice, slice]:
 
 
 def bins_of(layout: Layout) -> spectrum.Bins:
-    """Half-plane bins of the annulus in the centre's own spectrum; radii are in its bins."""
+    """Return the half-plane bins of the annulus in the spectrum of the centre, in whose bins the radii are."""
     rows, columns = centre_of(layout)
-    return spectrum.annulus(
+    return spectrum.annulus_bins(
         rows.stop - rows.start, columns.stop - columns.start, layout.inner_radius, layout.outer_radius
     )
 
 
 def read(noise_hat: torch.Tensor, layout: Layout) -> Complex:
-    """Coefficients of the centre, (B, channels, n)."""
+    """Return the coefficients of the centre of noise_hat, (B, C, h, w): (B, channels, n)."""
     import torch
 
     chosen = noise_hat[:, list(layout.channels)][..., *centre_of(layout)].detach().to("cpu", torch.float64)
@@ -87,13 +88,14 @@ def _sign_coefficients(layout: Layout, numbers: Numbers) -> Complex:
 
 
 def _ring_features(coefficients: Complex, layout: Layout) -> Numbers:
-    """Means of real and imaginary parts, each shrunk as those of `rings` are: sqrt 2 m / (1 + s^2 / n), s^2 of both."""
+    """Estimate the numbers of each ring by their posterior means, sqrt 2 m / (1 + s^2 / n), as for `rings`."""
     ring = bins_of(layout).ring - layout.inner_radius
     sizes = np.bincount(ring)
-    member = (ring[:, None] == np.arange(len(sizes))[None, :]).astype(np.float64)
-    mean = coefficients @ member / sizes
-    spread = (np.abs(coefficients - mean[..., ring]) ** 2) @ member / sizes
-    shrunk = np.sqrt(2) * mean / (1 + spread / sizes)
+    # (n, rings): 1 where a bin lies on the ring, so that a product sums over each ring.
+    on_ring = (ring[:, None] == np.arange(len(sizes))[None, :]).astype(np.float64)
+    mean = coefficients @ on_ring / sizes
+    variance = (np.abs(coefficients - mean[..., ring]) ** 2) @ on_ring / sizes  # of real and imaginary part together
+    shrunk = np.sqrt(2) * mean / (1 + variance / sizes)
     return np.concatenate([shrunk.real, shrunk.imag], axis=2).reshape(len(coefficients), -1)
 
 
@@ -118,28 +120,28 @@ def _write(coefficients: Callable[[Layout, Numbers], Complex]) -> Callable[..., 
 _SHARED: dict[str, Any] = {"read": read, "bins": bins_of}
 CENTRE_RINGS = Pattern(
     radii=(3, 10),
-    law=NORMAL,
+    distribution=NORMAL,
     count=_count_rings,
     write=_write(_ring_coefficients),
     features=_ring_features,
     test=cosine_test,
     compared=_count_rings,
     counts="degrees of freedom",
-    realistic=0.6,  # 0.58 after JPEG 25 on sixteen images (docs/patterns.md)
+    realistic=0.6,  # mean .58 after JPEG 25, sixteen images (docs/patterns.md)
     reach=cosine_reach,
     coefficients=_ring_coefficients,
     **_SHARED,
 )
 CENTRE_SIGNS = Pattern(
     radii=(3, 7),
-    law=SIGNS,
+    distribution=SIGNS,
     count=_count_signs,
     write=_write(_sign_coefficients),
     features=_sign_features,
     test=sign_test,
     compared=_count_signs,
     counts="signs",
-    realistic=0.3,  # 0.29 likewise
+    realistic=0.3,  # mean .29, likewise
     reach=sign_reach,
     cosine=False,
     coefficients=_sign_coefficients,

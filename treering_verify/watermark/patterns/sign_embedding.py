@@ -1,8 +1,8 @@
-"""What patterns over all values of the noise share: the signs are the key's, the sizes stay the noise's own.
+"""Sign patterns on all values of the noise: the key chooses the signs, the noise keeps its magnitudes.
 
-A unit-normal value is a fair sign times a half-normal size, independent of each other. Where the sign is a pseudorandom bit,
-the marked noise is N(0, I) to whoever has not the key: writing costs the image nothing. Sampling one half of the normal's
-quantiles by a bit, as Gaussian Shading does, is the same thing, with the size taken from the noise that is there.
+A unit-normal value is a random sign times a half-normal magnitude, independent of each other. If the sign is a pseudorandom
+bit, the marked noise is N(0, I) to anybody without the key, so a mark costs no image quality. Gaussian Shading lets a bit
+choose one half of the normal's quantiles, which is the same; the magnitude here is that of the given noise.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from treering_verify.watermark.patterns.base import Layout, Numbers
 if TYPE_CHECKING:
     import torch
 
-RADII = (0, 0)  # in the place of an annulus, which these patterns have none of
+RADII = (0, 0)  # these patterns have no annulus
 
 
 def count_values(layout: Layout) -> int:
-    """Values of the noise in the layout's channels; ValueError if it names an annulus."""
+    """Count the values of the noise in the layout's channels; ValueError if the layout names an annulus."""
     if (layout.inner_radius, layout.outer_radius) != RADII:
-        raise ValueError("this pattern lives on all of the noise: give it no --inner-radius and --outer-radius")
+        raise ValueError("this pattern is written into all of the noise: leave out --inner-radius and --outer-radius")
     return len(layout.channels) * layout.latent_shape[1] * layout.latent_shape[2]
 
 
@@ -39,7 +39,7 @@ def write_signs(noise: torch.Tensor, layout: Layout, signs: npt.NDArray[np.float
 
 
 def read_values(noise_hat: torch.Tensor, layout: Layout) -> Numbers:
-    """Return the values themselves, (B, channels, h w)."""
+    """Return the values of the layout's channels: (B, C, h, w) -> (B, channels, h w)."""
     import torch
 
     chosen = noise_hat[:, list(layout.channels)].detach().to("cpu", torch.float64)
@@ -47,12 +47,12 @@ def read_values(noise_hat: torch.Tensor, layout: Layout) -> Numbers:
 
 
 def features(readings: Numbers, layout: Layout) -> Numbers:
-    """Lay the values in a row: (B, n)."""
+    """Flatten readings, (B, channels, h w) -> (B, n)."""
     return readings.reshape(len(readings), -1)
 
 
 def digest(noise: torch.Tensor) -> list[bytes]:
-    """SHA-256 of each item of noise, (B, C, h, w), as float32: what makes the choices of one image its own."""
+    """Return the SHA-256 of each item of noise, (B, C, h, w), as float32, by which choices differ from image to image."""
     import torch
 
     items = noise.detach().to("cpu", torch.float32).contiguous().numpy().astype("<f4")
@@ -60,7 +60,7 @@ def digest(noise: torch.Tensor) -> list[bytes]:
 
 
 def stream(key: bytes, nonce: int, size: int) -> bytes:
-    """`size` bytes of ChaCha20 (RFC 8439) under a key of 32 bytes and a nonce below 2^96, from counter 0."""
+    """Return `size` bytes of ChaCha20 (RFC 8439) under a key of 32 bytes and a nonce below 2^96, from counter 0."""
     from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 
     counter_and_nonce = bytes(4) + nonce.to_bytes(12, "big")
@@ -69,5 +69,5 @@ def stream(key: bytes, nonce: int, size: int) -> bytes:
 
 
 def bits_of(data: bytes, count: int) -> npt.NDArray[np.uint8]:
-    """First `count` bits of bytes, the highest of each first."""
+    """Return the first `count` bits of bytes, the highest of each byte first."""
     return np.unpackbits(np.frombuffer(data, dtype=np.uint8))[:count]

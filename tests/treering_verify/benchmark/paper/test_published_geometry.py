@@ -10,7 +10,7 @@ import torch
 from treering_detectors import clopper_pearson, nearest_keys
 
 from treering_verify.benchmark.paper import published_geometry as legacy
-from treering_verify.watermark.spectrum import inverse, transform
+from treering_verify.watermark.spectrum import inverse_transform, transform
 
 SIZES = [32, 64, 128]  # latents of the embedded model, of Stable Diffusion and of SDXL
 
@@ -68,7 +68,7 @@ def test_dropping_the_imaginary_part_destroys_the_published_pattern_and_not_the_
         assert (lost > 0.2).all()
     assert torch.equal(written[:, 0].isfinite(), torch.ones(4, 64, 64, dtype=torch.bool))
     torch.testing.assert_close(written[:, 0], noise[:, 0], rtol=0, atol=1e-12)
-    assert float(inverse(transform(written)).imag.abs().max()) < 1e-12
+    assert float(inverse_transform(transform(written)).imag.abs().max()) < 1e-12
 
 
 @pytest.mark.parametrize("size", SIZES[:2])

@@ -55,7 +55,7 @@ def test_an_index_gives_back_names_fingerprints_and_numbers(dtype: str, error: f
     np.testing.assert_allclose(index.lengths, np.linalg.norm(numbers.astype(np.float64), axis=1))
 
 
-def test_keys_at_hand_are_indexed_without_rounding() -> None:
+def test_keys_in_memory_are_indexed_without_rounding() -> None:
     keys = some_keys(3)
     index = KeyIndex.from_keys(keys)
     assert np.array_equal(index.numbers, np.stack([k.numbers for k in keys]))
@@ -89,7 +89,7 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         write_index(tmp_path / "i", FAMILY, 4, failing())
     for count in (1, 3):
-        with pytest.raises(UsageError, match="count them"):
+        with pytest.raises(UsageError, match="pass their number"):
             write_index(tmp_path / "i", FAMILY, count, blocks_of(some_keys(2), FAMILY))
     assert list(tmp_path.iterdir()) == []
 
@@ -121,9 +121,9 @@ def test_two_keys_of_one_name_or_one_content_are_refused_and_named(tmp_path: Pat
 )
 def test_an_index_holds_one_family(change: dict[str, object], tmp_path: Path) -> None:
     options = {"pattern": "rings", "channels": (0, 3), "latent_shape": SHAPE, **change}
-    stranger = Key.generate(**options, name="stranger", seed=1)  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match=r"'stranger' is of another family.*one index for each"):
-        write_index(tmp_path / "i", FAMILY, 2, blocks_of([*some_keys(1), stranger], FAMILY))
+    foreign = Key.generate(**options, name="foreign", seed=1)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"'foreign' is of another family.*one index for each"):
+        write_index(tmp_path / "i", FAMILY, 2, blocks_of([*some_keys(1), foreign], FAMILY))
 
 
 @pytest.mark.parametrize("numbers", [np.zeros(D), np.full(D, 1e-9), np.full(D, 1e6)])

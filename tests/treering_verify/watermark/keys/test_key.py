@@ -20,7 +20,7 @@ from treering_verify.errors import KeyFileError, UsageError
 from treering_verify.watermark.key_derivation import normal_numbers
 from treering_verify.watermark.keys.key import DEFAULT_RADII, Family, Key, count_numbers
 
-PATTERNS = ("rings", "random")  # test_patterns.py holds the laws of all
+PATTERNS = ("rings", "random")  # test_patterns.py tests all of them
 
 SHAPE = (4, 32, 32)
 SECRET = bytes(range(32))

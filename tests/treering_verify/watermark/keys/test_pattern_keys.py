@@ -1,4 +1,4 @@
-"""Keys of every pattern: derived, stored, refused, and looked for among many."""
+"""Keys of every pattern: derived, stored, refused, and found among many."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_key_is_derived_again_saved_and_read_back(pattern: str, tmp_path: Path
 @pytest.mark.parametrize(
     ("pattern", "wrong"), [("centre-signs", 0.5), ("gaussian-shading", 256), ("pseudorandom-code", -1)]
 )
-def test_numbers_of_another_law_are_refused(pattern: str, wrong: float, tmp_path: Path) -> None:
+def test_numbers_of_another_distribution_are_refused(pattern: str, wrong: float, tmp_path: Path) -> None:
     (key,) = keys_of(pattern, 1)
     numbers = key.numbers.copy()
     numbers[3] = wrong
@@ -67,8 +67,8 @@ def test_the_numbers_of_sign_keys_are_fair_and_those_of_byte_keys_uniform() -> N
     ("options", "message"),
     [
         ({"pattern": "mixed-rings", "channels": (2,)}, "two channels"),
-        ({"pattern": "gaussian-shading", "inner_radius": 4, "outer_radius": 9}, "no --inner-radius"),
-        ({"pattern": "pseudorandom-code", "outer_radius": 9}, "no --inner-radius"),
+        ({"pattern": "gaussian-shading", "inner_radius": 4, "outer_radius": 9}, "leave out --inner-radius"),
+        ({"pattern": "pseudorandom-code", "outer_radius": 9}, "leave out --inner-radius"),
         ({"pattern": "centre-signs", "outer_radius": 11}, "do not fit a 22 x 22"),
         ({"pattern": "gaussian-shading", "latent_shape": (3, 8, 8)}, "needs 256 values"),
         ({"pattern": "pseudorandom-code", "latent_shape": (1, 8, 8)}, "needs 256 values"),

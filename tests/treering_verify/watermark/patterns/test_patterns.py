@@ -1,4 +1,4 @@
-"""Every pattern by the same laws: written and read exactly, exact under the null, stronger the better the estimate."""
+"""Every pattern is written and read exactly, has exact p-values, and is stronger the better the estimate is."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_features_never_look_at_the_numbers_and_items_not_at_their_batch(pattern
     assert np.array_equal(family, recovered(marked, own))
 
 
-# --- the law of marked noise ------------------------------------------------------------------------------------------
+# --- the distribution of marked noise -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("pattern", ["random", *ON_ALL_VALUES])
@@ -137,7 +137,7 @@ def test_images_of_one_key_share_no_signs_but_for_the_same_nonce() -> None:
 # --- the tests --------------------------------------------------------------------------------------------------------
 
 
-def pictures(kind: str, pattern: str) -> torch.Tensor:
+def unmarked_estimates(kind: str, pattern: str) -> torch.Tensor:
     """One 'noise_hat' of SMALL, far from white but for the last."""
     if kind == "photograph":
         shades = resize(data.astronaut()[:300, :300, :2], SMALL[1:], anti_aliasing=True).transpose(2, 0, 1)
@@ -154,7 +154,7 @@ def pictures(kind: str, pattern: str) -> torch.Tensor:
 @pytest.mark.parametrize("kind", ["photograph", "coloured", "another key's", "white"])
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_p_is_uniform_over_keys_whatever_the_image(pattern: str, kind: str) -> None:
-    noise_hat = pictures(kind, pattern)
+    noise_hat = unmarked_estimates(kind, pattern)
     count = {"gaussian-shading": 50, "pseudorandom-code": 100}.get(pattern, 200)  # which are dear to derive
     keys = [Key.generate(SMALL, pattern=pattern, seed=i, **_radii(pattern)) for i in range(count)]
     pvalues = np.array([key_evidence(noise_hat, key)[0].pvalue for key in keys])
