@@ -12,7 +12,7 @@ from treering_verify.detection.search.geometry import undo
 from treering_verify.detection.search.search import Guess, Search, as_it_is, confirm, guess
 from treering_verify.detection.search.video_offsets import Timeline
 from treering_verify.errors import UsageError
-from treering_verify.media.blank_areas import filled, visible_area
+from treering_verify.media.blank_areas import fill_occluded, visible_area
 from treering_verify.results import KeyEvidence
 from treering_verify.watermark.embedding import extract, features, key_evidence
 from treering_verify.watermark.keys.key import Key
@@ -119,7 +119,7 @@ def searched_evidence(
         import torch
 
         visible = {row: visible_area(image[row : row + 1]) for row in {row for row, _, _ in dear}}
-        whole = {row: filled(image[row : row + 1], mask) for row, mask in visible.items()}
+        whole = {row: fill_occluded(image[row : row + 1], mask) for row, mask in visible.items()}
         undone = again(torch.cat([undo(whole[row], one.hypothesis) for row, _, one in dear]))
         for (row, position, one), noise in zip(dear, undone, strict=True):
             improve(row, position, confirm(noise, keys[position], one, visible[row]))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from treering_verify.errors import UsageError, unknown
 from treering_verify.inversion import decoder as decoder_inversion
 from treering_verify.inversion import noise as noise_inversion
-from treering_verify.media.blank_areas import filled, masked, visible_area
+from treering_verify.media.blank_areas import fill_occluded, mask_occluded, visible_area
 from treering_verify.models import LatentModel, makes_videos
 from treering_verify.models.profile import Profile
 
@@ -121,9 +121,9 @@ def recover_noise_by(
     import torch
 
     visible = visible_area(image)
-    solution = recover_latent(model, filled(image, visible), inversion)
+    solution = recover_latent(model, fill_occluded(image, visible), inversion)
     with torch.inference_mode():
-        noise_hat = masked(invert_latent(solution.latent), visible)
+        noise_hat = mask_occluded(invert_latent(solution.latent), visible)
     return noise_hat, replace(solution, visible=tuple(visible.flatten(1).mean(dim=1).tolist()))
 
 

@@ -1,8 +1,9 @@
-"""What an image shows, and where it shows nothing: what was cut off or covered, and filled with one colour.
+"""Find occluded areas of an image: regions of one colour, where it was cropped or covered.
 
-Such an area says nothing about the noise under it, and its edge, which the model never drew, harms what lies around. So its
-pixels take the colour of the nearest one that shows something before the decoder is undone, and noise_hat is read only
-where the image shows something. The image alone decides that, never a key, so p-values stay exact (DESIGN 4.3).
+An occluded area tells nothing about the noise under it. Its edge, which the model did not draw, disturbs the inversion
+around it. So before the inversion the pixels of the area get the colour of the nearest visible pixel, and after it the
+noise estimate is read in the visible area only. Both depend on the image alone, never on a key, so p-values stay exact
+(docs/exact-test.md).
 """
 
 from __future__ import annotations
@@ -17,30 +18,30 @@ if TYPE_CHECKING:
 
     Mask = npt.NDArray[np.bool_]
 
-_SMALLEST = 0.0025  # share of the image that an area has at least
-_MOST = 16  # such areas: an image of more is drawn in them
-_EDGE = 20  # grey levels that its surroundings differ from it by, at least
-_REACH = 8  # pixels: what counts as surroundings, and how far a codec blurs an edge
-_RINGING = 40  # grey levels that it blurs by
-# A frame stands out at once: what touches it differs from it as what lies around it does. A codec's or a scaler's edge
-# begins at next to nothing. What is clipped, a bright sky, fades out, and lies between.
+_SMALLEST = 0.0025  # smallest area, as a share of the image
+_MOST = 16  # areas: an image with more of them is a drawing
+_EDGE = 20  # smallest difference from the surroundings, in grey levels
+_REACH = 8  # width of the surroundings, and of what a codec blurs, in pixels
+_RINGING = 40  # largest change of an area by a codec's blur, in grey levels
+# Difference of the touching pixels from the area, relative to that of the surroundings. It is near 1 at a sharp edge, and
+# near 0 at an edge that a codec or a scaler has blurred. Between lie overexposed parts such as a bright sky, which fade out.
 _SHARP, _BLURRED = 0.6, 0.11
-# Of the surroundings, so much at most may be of one colour: more is an image of few levels, or of a codec's bare blocks.
+# Largest share of the surroundings in areas of one colour. An image of few levels, or of a codec's flat blocks, has more.
 _OTHERS = 0.1
 
 
 def visible_area(image: torch.Tensor) -> torch.Tensor:
-    """Say which pixels show something.
+    """Return which pixels of images are visible, and which are occluded.
 
     Parameters
     ----------
     image : (B, K, H, W) float in [-1, 1]
-        Images; or videos, in whose areas each frame has a colour of its own.
+        Images, or videos, where an occluded area may have another colour in each frame.
 
     Returns
     -------
     (B, 1, H, W) float32
-        1, or 0 in areas of one colour that stand out from what lies around them.
+        1 where visible; 0 in areas of one colour that stand out from their surroundings.
     """
     import torch
 
@@ -48,35 +49,37 @@ def visible_area(image: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(np.stack([~_blank(one) for one in levels])[:, None]).float()
 
 
-def filled(image: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
-    """Give every pixel that shows nothing the colour of the nearest one that does.
+def fill_occluded(image: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
+    """Return images whose occluded pixels have the colour of the nearest visible pixel.
 
     Parameters
     ----------
     image : (B, K, H, W)
-    shown : (B, 1, H, W)
-        As `visible_area` says. An image that shows nothing at all stays as it is.
+        Images or videos.
+    visible : (B, 1, H, W)
+        The result of `visible_area`. An image that is occluded everywhere is returned unchanged.
     """
     import torch
     from scipy.ndimage import distance_transform_edt
 
     images = []
-    for picture, mask in zip(image, visible[:, 0].numpy() > 0, strict=True):
+    for pixels, mask in zip(image, visible[:, 0].numpy() > 0, strict=True):
         if mask.any() and not mask.all():
             y, x = distance_transform_edt(~mask, return_distances=False, return_indices=True)
-            picture = picture[:, torch.from_numpy(y).to(image.device), torch.from_numpy(x).to(image.device)]
-        images.append(picture)
+            pixels = pixels[:, torch.from_numpy(y).to(image.device), torch.from_numpy(x).to(image.device)]
+        images.append(pixels)
     return torch.stack(images)
 
 
-def masked(noise: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
-    """Read noise where the image shows something: less its mean there, and nothing elsewhere.
+def mask_occluded(noise: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
+    """Return a noise estimate with its mean removed in the visible area, and 0 in the occluded area.
 
     Parameters
     ----------
     noise : (B, C, h, w)
-    shown : (B, 1 or C, H, W)
-        From 0 to 1, of any resolution. Noise that is shown throughout, or not at all, stays as it is.
+        Noise estimate.
+    visible : (B, 1 or C, H, W)
+        From 0 to 1, at any resolution. Noise that is visible everywhere or nowhere is returned unchanged.
     """
     import torch
 
@@ -89,7 +92,7 @@ def masked(noise: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
 
 
 def _blank(levels: npt.NDArray[np.uint8]) -> Mask:
-    """Areas of an image (K, H, W) that show nothing."""
+    """Return the occluded areas of an image, (K, H, W) -> (H, W)."""
     from scipy.ndimage import find_objects, label
 
     flat = _flat(levels)
@@ -107,7 +110,7 @@ def _blank(levels: npt.NDArray[np.uint8]) -> Mask:
 
 
 def _flat(levels: npt.NDArray[np.uint8]) -> Mask:
-    """Pixels that all four neighbours agree with."""
+    """Return the pixels that equal all four neighbours."""
     flat = np.ones(levels.shape[1:], dtype=bool)
     down = (levels[:, 1:] == levels[:, :-1]).all(axis=0)
     across = (levels[:, :, 1:] == levels[:, :, :-1]).all(axis=0)
@@ -119,19 +122,19 @@ def _flat(levels: npt.NDArray[np.uint8]) -> Mask:
 
 
 def _area(levels: npt.NDArray[np.uint8], flat: Mask, inside: Mask) -> Mask:
-    """Area of one colour up to its edge, and beyond where a codec blurred that; empty where it may belong to the image."""
+    """Grow an area of one colour to its edge, and over what a codec blurred; empty if it may belong to the image."""
     from scipy.ndimage import binary_propagation, maximum_filter
 
     colour = levels[:, inside][:, 0].astype(np.int16)
-    away = np.abs(levels.astype(np.int16) - colour[:, None, None]).max(axis=0)
-    area = binary_propagation(inside, mask=away == 0)
+    difference = np.abs(levels.astype(np.int16) - colour[:, None, None]).max(axis=0)
+    area = binary_propagation(inside, mask=difference == 0)
     around, rim = (maximum_filter(area, 2 * reach + 1) & ~area for reach in (_REACH, 1))
     if not around.any():
         return np.asarray(area)
-    touching, surroundings = float(np.median(away[rim])), float(np.median(away[around]))
+    touching, surroundings = float(np.median(difference[rim])), float(np.median(difference[around]))
     sharp, blurred = touching >= _SHARP * surroundings, touching <= _BLURRED * surroundings
     if surroundings < _EDGE or np.mean(flat[around]) > _OTHERS or not (sharp or blurred):
         return np.zeros_like(area)
     if blurred:
-        area = binary_propagation(area, mask=area | (around & (away <= _RINGING)))
+        area = binary_propagation(area, mask=area | (around & (difference <= _RINGING)))
     return np.asarray(area)

@@ -1,4 +1,4 @@
-"""Every mode that Pillow knows, brought to 8-bit sRGB: wide greys, palettes, alpha, profiles, orientation."""
+"""Convert every mode of Pillow to 8-bit sRGB: 16-bit grey, palettes, alpha, colour profiles, orientation."""
 
 from __future__ import annotations
 
@@ -12,47 +12,47 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
-_STRIP = 1 << 18  # pixels that are widened at a time
+_STRIP = 1 << 18  # pixels scaled at a time
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Bring an image of any mode to 8-bit sRGB, upright, over white.
+    """Convert an image of any mode to 8-bit sRGB, upright, over white.
 
-    Steps 1 to 5 of `treering_verify.media.images.open_image`, which says what each does and guards the call.
+    These are steps 1 to 5 of `treering_verify.media.images.open_image`, which documents them and catches the errors.
 
     Parameters
     ----------
     image : PIL.Image.Image
-        Of any mode; its first frame is taken as it stands.
+        In any mode, at the frame to convert.
 
     Returns
     -------
     PIL.Image.Image
-        A new image, mode RGB, without profile, EXIF or transparency.
+        A new image in mode RGB, without profile, EXIF or transparency.
 
     Raises
     ------
     Exception
-        Whatever a decoder raises at damaged pixels.
+        Any error of a decoder on damaged pixels.
     """
     from PIL import Image
 
     image.load()
     colour, alpha = _split_alpha(image)
     colour = _to_srgb(colour, image.info.get("icc_profile"))
-    canvas = Image.new("RGB", colour.size, "white")  # a new image: no profile, EXIF or transparency comes along
+    canvas = Image.new("RGB", colour.size, "white")  # a new image has no profile, EXIF or transparency
     canvas.paste(colour, mask=alpha)
     return _turn_upright(canvas, image)
 
 
 def _split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    """Reduce any mode to L, RGB or CMYK, and an alpha channel (L) where there is one."""
+    """Convert any mode to L, RGB or CMYK, and an alpha channel (L) if there is one."""
     from PIL import Image, ImageCms
 
     mode = image.mode
     if mode in ("I", "F") or mode.startswith("I;16"):
         return _wide_grey(image)
-    if mode == "LAB":  # Pillow converts LAB only by colour management
+    if mode == "LAB":  # Pillow converts LAB by colour management only
         profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
         return _transform(image, *profiles), None
     if mode in ("1", "L", "LA", "La"):
@@ -66,7 +66,7 @@ def _split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
 
 
 def _wide_grey(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    """Scale modes I;16*, I and F to L, as step 3 of `open_image` says; a colour key becomes alpha."""
+    """Scale modes I;16*, I and F to L (step 3 of `open_image`); a colour key becomes alpha."""
     import numpy as np
     from PIL import Image
 
@@ -82,7 +82,7 @@ def _wide_grey(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     grey = np.empty(values.shape, np.uint8)
     alpha = np.empty(values.shape, np.uint8) if isinstance(key, int) else None
     rows = max(1, _STRIP // values.shape[1])
-    for start in range(0, len(values), rows):  # in strips: the wide numbers of a large image need gigabytes
+    for start in range(0, len(values), rows):  # in strips: a large image would need gigabytes as floats
         strip: NDArray[np.floating] = values[start : start + rows].astype(dtype)
         levels = strip * (255.0 / white) if white else (strip - low) / (high - low or 1.0) * 255.0
         grey[start : start + rows] = np.rint(levels)
@@ -96,7 +96,7 @@ def _to_srgb(colour: Image.Image, profile_bytes: bytes | None) -> Image.Image:
     from PIL import ImageCms
 
     if profile_bytes:
-        with contextlib.suppress(Exception):  # profiles are untrusted too; a bad one is ignored, as documented
+        with contextlib.suppress(Exception):  # profiles are untrusted; `open_image` documents that bad ones are ignored
             profile = ImageCms.ImageCmsProfile(io.BytesIO(profile_bytes))
             channels = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}.get(profile.profile.xcolor_space.strip())
             if (colour.mode, channels) == ("L", "RGB"):
@@ -120,7 +120,7 @@ def _transform(image: Image.Image, source: object, target: object) -> Image.Imag
 
 
 def _turn_upright(canvas: Image.Image, original: Image.Image) -> Image.Image:
-    """Apply the original's EXIF orientation (Pillow has applied, and removed, a TIFF's own at loading)."""
+    """Apply the original's EXIF orientation (Pillow applies and removes that of a TIFF when it loads the file)."""
     from PIL import Image
 
     turns = {
@@ -133,6 +133,6 @@ def _turn_upright(canvas: Image.Image, original: Image.Image) -> Image.Image:
         8: Image.Transpose.ROTATE_90,
     }
     turn = None
-    with contextlib.suppress(Exception):  # EXIF is untrusted too; what cannot be parsed is ignored, as documented
+    with contextlib.suppress(Exception):  # EXIF is untrusted; `open_image` documents that bad EXIF is ignored
         turn = turns.get(original.getexif().get(0x0112, 1))
     return canvas if turn is None else canvas.transpose(turn)

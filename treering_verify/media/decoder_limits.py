@@ -1,6 +1,7 @@
-"""What Pillow and the C libraries under it must be kept from when they decode files of unmarked.
+"""Limits for Pillow and the C libraries under it when they decode untrusted files.
 
-They warn, through Python and straight to the process's stderr, and a small file can ask them for hours of work.
+A small file can cost them hours of work, so what costs it is counted before they decode. Their warnings, which go to
+Python's filters or directly to the process's stderr, are silenced.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ _filters: warnings.catch_warnings[None] | None = None
 
 @contextlib.contextmanager
 def quiet_decoders() -> Iterator[None]:
-    """Silence the decoders' messages about odd files, whatever the caller's filters: they are results here, not news.
+    """Silence the decoders' messages about odd files, whatever the caller's filters: here they become results.
 
-    `warnings.catch_warnings` alone is not safe when threads overlap (the last to leave would restore the filters of
-    another), so the first user in saves them and the last one out restores them.
+    `warnings.catch_warnings` alone is not safe when threads overlap: the last one to leave would restore the filters of
+    another. So the first thread to enter saves the filters, and the last one to leave restores them.
     """
     global _users, _filters
     _silence_for_good()
@@ -50,11 +51,11 @@ def quiet_decoders() -> Iterator[None]:
 
 @functools.cache
 def _silence_for_good() -> None:
-    """Keep messages of Pillow's log and of libtiff from stderr; libtiff has thousands of lines to say of one hostile file.
+    """Keep messages of Pillow's log and of libtiff from stderr; libtiff writes thousands of lines on a hostile file.
 
-    Handlers that the caller gave to Pillow's log, or to the root, still get its records. For libtiff Pillow offers no way;
-    libtiff's own is reached through Pillow's extension, which is linked to it. Where that fails (libtiff built into the
-    extension, as on Windows), its messages stay, and nothing else changes.
+    Handlers that the caller added to Pillow's log, or to the root, still get its records. Pillow has no function for
+    libtiff, so libtiff's own function is called through Pillow's extension, which is linked to it. If that fails (libtiff
+    is built into the extension, as on Windows), libtiff's messages remain and nothing else changes.
     """
     import ctypes
     import logging
@@ -73,17 +74,17 @@ def _silence_for_good() -> None:
 def count_scans(data: bytes, enough: int) -> int:
     """Count the scans of a JPEG file, up to `enough`.
 
-    A progressive JPEG may pass over its whole image once for every 14 bytes of the file, and libjpeg does so: a megabyte
-    can ask for an hour. Encoders write about ten scans.
+    A scan of a progressive JPEG may take 14 bytes of the file, and libjpeg passes over the whole image for each. So a
+    megabyte can cost an hour. Encoders write about ten scans.
 
     Parameters
     ----------
     data : bytes
-        Of the file; damaged ones are counted as far as their markers can be followed.
+        The file. In a damaged one the scans are counted as far as its markers can be followed.
     enough : int
-        Where counting stops.
+        Counting stops at this number.
     """
-    if data.count(_START_OF_SCAN) < enough:  # no more scans than such pairs, which also occur inside metadata
+    if data.count(_START_OF_SCAN) < enough:  # an upper bound: such pairs also occur inside metadata
         return data.count(_START_OF_SCAN)
     scans, place = 0, 2
     while scans < enough and (found := _NEXT_MARKER.search(data, place)):
@@ -98,18 +99,18 @@ def count_scans(data: bytes, enough: int) -> int:
 
 
 def count_parts(data: bytes, enough: int) -> int:
-    """Count what Pillow reads one by one before the pixels.
+    """Count the parts of a file that Pillow reads one by one before the pixels.
 
-    That is: chunks of a PNG, segments and fill bytes of a JPEG, sub-blocks of a GIF, bytes of a PNM's header. Each costs
-    microseconds and up to 140 bytes, so 100 MB of them cost a minute and gigabytes. Other formats are read in C, or cannot
-    have so many; of them 0 is counted.
+    These are the chunks of a PNG, the segments and fill bytes of a JPEG, the sub-blocks of a GIF, and the bytes of a PNM's
+    header. Each costs microseconds and up to 140 bytes, so 100 MB of them cost a minute and gigabytes. Other formats are
+    read in C, or cannot have so many parts; for them 0 is returned.
 
     Parameters
     ----------
     data : bytes
-        Of the file; damaged ones are counted as far as they can be followed.
+        The file. In a damaged one the parts are counted as far as they can be followed.
     enough : int
-        Where counting stops.
+        Counting stops at this number.
     """
     for signature, counter in _COUNTERS.items():
         if data.startswith(signature):

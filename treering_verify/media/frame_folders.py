@@ -1,6 +1,6 @@
-"""Folders of a video's frames: which files in them are frames, and in what order.
+"""List and read a folder of a video's frames: which files are frames, and in what order.
 
-Files are untrusted: what they are is told by their first bytes, and nothing is decoded here.
+Files are untrusted: their first bytes say what they are, and nothing is decoded here.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from treering_verify.files import printable
 from treering_verify.media.images import CODES, has_image_signature, read_bytes, read_head
 
 MAX_LISTED = 10_000
-"""Most names in a folder of frames."""
+"""Largest number of names in a folder of frames."""
 
 
 def has_still_signature(head: bytes) -> bool:
-    """Whether a file that begins so is one image, and so may be a frame.
+    """Return whether a file with these first bytes is a still image, and so can be a frame.
 
-    A GIF is taken to move. What a decoder alone could tell, pages of a TIFF or of a JPEG, is taken to stand still.
+    A GIF counts as animated. A TIFF or JPEG counts as still, because only a decoder could find more pages in it.
     """
     if not has_image_signature(head) or head.startswith(b"GIF8"):
         return False
@@ -34,7 +34,7 @@ def has_still_signature(head: bytes) -> bool:
 
 
 def is_still_file(path: str | Path) -> bool:
-    """Whether a regular file begins as one image does; False where it cannot be read."""
+    """Return whether a regular file is a still image by its first bytes; False if it cannot be read."""
     try:
         return has_still_signature(read_head(path)[0])
     except ImageError:
@@ -43,17 +43,17 @@ def is_still_file(path: str | Path) -> bool:
 
 @dataclass(frozen=True)
 class StoredFrames:
-    """A folder of frames.
+    """The files of a folder of frames.
 
     Attributes
     ----------
     contents : list of bytes
-        Of the first files.
+        The first files.
     sha256 : str
-        Of the SHA-256 digests of all of them, one after another: the bytes alone would not say where a frame ends, and
-        another video could have the same.
+        SHA-256 of the SHA-256 digests of all files, one after another. The digest of all bytes would not do: it does not
+        tell where a frame ends, so another video could have the same.
     bytes : int
-        All of them together.
+        Size of all files together.
     """
 
     contents: list[bytes]
@@ -62,16 +62,16 @@ class StoredFrames:
 
 
 def read_frames(folder: str | Path, most: int) -> StoredFrames:
-    """Read the still images in a folder, in the order of their names, keeping `most`; no links are followed.
+    """Read the still images in a folder, in the order of their names, and return the first `most`; follow no links.
 
     Raises
     ------
     ImageError
-        If one cannot be read, the folder cannot be listed, or holds too much.
+        If a file cannot be read, or the folder cannot be listed or holds too many files.
     """
     contents: list[bytes] = []
     digests, size = hashlib.sha256(), 0
-    for file in filter(is_still_file, listed(folder, links=False)):
+    for file in filter(is_still_file, list_files(folder, links=False)):
         data = read_bytes(file)
         digests.update(hashlib.sha256(data).digest())
         size += len(data)
@@ -80,13 +80,13 @@ def read_frames(folder: str | Path, most: int) -> StoredFrames:
     return StoredFrames(contents, digests.hexdigest(), size)
 
 
-def listed(folder: str | Path, links: bool) -> Iterator[Path]:
-    """Yield the files in a folder, in the order of their names; with `links` those that links lead to as well.
+def list_files(folder: str | Path, links: bool) -> Iterator[Path]:
+    """Yield the files in a folder, in the order of their names; with `links`, also those that links lead to.
 
     Raises
     ------
     ImageError
-        not_readable or too_many_frames.
+        With code not_readable or too_many_frames.
     """
     shown = printable(os.fspath(folder))
     try:
@@ -101,5 +101,5 @@ def listed(folder: str | Path, links: bool) -> Iterator[Path]:
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """Sort key in which numbers count as numbers: frame-2 before frame-10."""
+    """Return a sort key that compares numbers as numbers: frame-2 before frame-10."""
     return [(int(part) if part.isdecimal() else -1, part) for part in re.split(r"(\d+)", name)]

@@ -1,9 +1,9 @@
-"""The border between files and the library's image.
+"""Read image files to tensors, and write tensors as PNG files.
 
 Outside, an image is a file, its bytes, or a Pillow image in any mode. Inside, it is a (1, 3, H, W) float32 tensor in
-[-1, 1], sRGB. Everything crosses here, by one road (`open_image`, then `to_tensor`), so two commands never disagree on
-what a file shows. Files are untrusted: sizes are checked before pixels are decoded, only regular files are read, and
-whatever a decoder throws arrives as `ImageError`.
+[-1, 1], sRGB. Every command converts by `open_image`, then `to_tensor`, so all agree on the pixels of a file. Files are
+untrusted: sizes are checked before pixels are decoded, only regular files are read, and every error of a decoder becomes an
+`ImageError`.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ MAX_BYTES = 100 * 1024**2
 """Largest file read, in bytes."""
 
 MAX_PIXELS = 64_000_000
-"""Largest width x height decoded, judged by the header."""
+"""Largest width x height decoded, by the header."""
 
 MAX_SCANS = 200
-"""Most scans of a JPEG that are decoded; encoders write about ten."""
+"""Largest number of scans of a JPEG that is decoded; encoders write about ten."""
 
 MAX_PARTS = 100_000
-"""Most parts of a file before its pixels, as `decoders.count_parts` counts them."""
+"""Largest number of parts of a file before its pixels, by `decoder_limits.count_parts`."""
 
 MIN_SIDE = 8
 """Smallest side accepted, in pixels: one cell of the usual latent."""
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
-"""Pillow's decoders that untrusted bytes may reach. JPEG includes MPO; PPM includes PBM, PGM, PNM and PFM."""
+"""Pillow's decoders that are used for untrusted bytes. JPEG includes MPO; PPM includes PBM, PGM, PNM and PFM."""
 
 _SIGNATURE_BYTES = 16
-_HEAD_BYTES = 4096  # among which an image says that it moves
+_HEAD_BYTES = 4096  # these say whether an image is animated
 
 CODES = {
     "not_found": "there is no such file; check the path",
@@ -54,13 +54,13 @@ CODES = {
     "empty": "the file has no bytes; copy or download it again",
     "too_large_file": f"the file is larger than {MAX_BYTES // 1024**2} MiB; save it smaller",
     "too_many_pixels": f"the image has more than {MAX_PIXELS:,} pixels; scale it down",
-    "too_many_parts": f"the file is cut into more than {MAX_PARTS:,} parts; save it anew",
-    "too_many_scans": f"the JPEG draws its image in more than {MAX_SCANS} scans; save it anew",
-    "not_an_image": f"this is no image in a format that is read here ({', '.join(FORMATS)}); convert it",
+    "too_many_parts": f"the file is cut into more than {MAX_PARTS:,} parts; save it again",
+    "too_many_scans": f"the JPEG has more than {MAX_SCANS} scans; save it again",
+    "not_an_image": f"this is not an image in a format that is read here ({', '.join(FORMATS)}); convert it",
     "corrupt": "the image is damaged or cut short; copy or download it again",
     "no_memory": "the image needs more memory than is left; allow more, or scale it down",
     "too_small": f"a side is shorter than {MIN_SIDE} pixels; too little is left to judge",
-    "not_a_video": "this is no video that is read here (MP4, MOV, MKV, WebM, GIF, a folder of images); convert it to MP4",
+    "not_a_video": "this is not a video that is read here (MP4, MOV, MKV, WebM, GIF, a folder of images); convert it to MP4",
     "too_many_frames": "the folder has more files than a video can have frames; give it a folder of its own",
     "not_encodable": "the codec cannot store an image of this size; scale it down",
 }
@@ -68,9 +68,9 @@ CODES = {
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """Read a regular file whole, once, so that hash and pixels come from the same bytes.
+    """Read all of a regular file once, so that hash and pixels come from the same bytes.
 
-    Never blocks on a FIFO and never reads a device: the file is opened without waiting and examined by its descriptor.
+    It never blocks on a FIFO and never reads a device: the file is opened without waiting and examined by its descriptor.
 
     Returns
     -------
@@ -80,7 +80,7 @@ def read_bytes(path: str | Path) -> bytes:
     Raises
     ------
     ImageError
-        not_found, not_readable, not_a_file, empty or too_large_file.
+        With code not_found, not_readable, not_a_file, empty or too_large_file.
     """
     with _opened(path) as (file, size, name):
         if size > MAX_BYTES:
@@ -91,9 +91,9 @@ def read_bytes(path: str | Path) -> bytes:
 
 
 def read_head(path: str | Path) -> tuple[bytes, int]:
-    """Return the first bytes of a regular file, as many as tell what it is, and the file's size.
+    """Return the first bytes of a regular file, enough to tell its kind, and the file's size.
 
-    Opened as by `read_bytes`, and refused for the same reasons but for its size.
+    The file is opened as by `read_bytes`, and the same errors are raised, except for its size.
     """
     with _opened(path) as (file, size, _):
         return file.read(_HEAD_BYTES), size
@@ -101,7 +101,7 @@ def read_head(path: str | Path) -> tuple[bytes, int]:
 
 @contextlib.contextmanager
 def _opened(path: str | Path) -> Iterator[tuple[BinaryIO, int, str]]:
-    """Open a regular file; gives it, its size and its printable name, and turns what goes wrong into `ImageError`."""
+    """Open a regular file and yield it, its size and its printable name; errors become `ImageError`."""
     name = printable(os.fspath(path))
     try:
         descriptor = open_descriptor(path)
@@ -123,29 +123,29 @@ def _opened(path: str | Path) -> Iterator[tuple[BinaryIO, int, str]]:
 
 
 def open_image(source: str | Path | bytes | Image.Image) -> Image.Image:
-    """Decode an image to what a viewer shows: upright, opaque, 8-bit sRGB.
+    """Decode an image to what a viewer displays: upright, opaque, 8-bit sRGB.
 
-    In this order:
+    The steps, in this order:
 
-    1. The first frame of animations and multi-page files (of a Pillow image: the frame it stands at). A file cut short
-       is an error, never a half-grey image.
+    1. The first frame of an animation or multi-page file is decoded (of a Pillow image: its current frame). A truncated
+       file is an error, never a half-grey image.
     2. The EXIF orientation is applied. EXIF that cannot be parsed counts as none.
-    3. Numbers wider than 8 bits are scaled, in order and never clipped. Modes I;16* and I within [0, 65535]: v / 257,
+    3. Values of more than 8 bits are scaled in their order and never clipped. Modes I;16* and I within [0, 65535]: v / 257,
        rounded. Mode F within [0, 1]: v * 255; within [0, 255]: v, both rounded. I and F beyond that declare no range,
        so their own minimum and maximum become 0 and 255; NaN or infinity is corrupt. (Colour with 16 bits per channel
        is reduced by Pillow itself, by the high byte: at most one level lower.)
     4. An embedded ICC profile is converted to sRGB (perceptual intent). A profile that cannot be parsed, or that is
-       for other channels than the image has, is ignored: the pixels are still there to be judged. LAB is taken as D50;
+       for other channels than the image has, is ignored, because the pixels can still be tested. LAB is taken as D50;
        CMYK without a profile is converted naively.
-    5. Alpha is composited over white, the page that most viewers, browsers and printers put behind an image. Dropping
-       alpha instead would judge colours hidden under transparent pixels, which nobody sees.
+    5. Alpha is composited over white, the background of most viewers, browsers and printers. Dropping alpha would test
+       colours hidden under transparent pixels, which nobody can see.
 
     The result carries no metadata, so opening it again changes nothing.
 
     Parameters
     ----------
     source
-        A path, a file's bytes, or a Pillow image in any mode (left as it is).
+        A path, a file's bytes, or a Pillow image in any mode, which is not changed.
 
     Returns
     -------
@@ -245,7 +245,7 @@ def to_pil(tensor: torch.Tensor) -> Image.Image:
 
 
 def fit(image: Image.Image, size: tuple[int, int]) -> tuple[Image.Image, str]:
-    """Bring an image to a model's size: centre crop to the aspect ratio where it differs, then antialiased Lanczos.
+    """Crop an image to a model's aspect ratio, at its centre, and scale it to the model's size (antialiased Lanczos).
 
     Parameters
     ----------
@@ -257,9 +257,9 @@ def fit(image: Image.Image, size: tuple[int, int]) -> tuple[Image.Image, str]:
     Returns
     -------
     image : PIL.Image.Image
-        Of exactly that size; the very image given if it fits already.
+        An image of exactly that size: the given object if it has that size already.
     note : str
-        What was done, for the record: "resized 1024x768 -> 512x384" (width x height), or "" for nothing.
+        What was done, for the record, such as "resized 1024x768 -> 512x384" (width x height); "" if nothing.
 
     Raises
     ------
@@ -274,7 +274,7 @@ def fit(image: Image.Image, size: tuple[int, int]) -> tuple[Image.Image, str]:
     if image.size == (width, height):
         return image, ""
     steps = []
-    # The largest box of the wanted aspect ratio, in whole pixels: less than one pixel off counts as the same ratio.
+    # The largest box of that aspect ratio, in whole pixels: a difference below one pixel counts as the same ratio.
     box = (
         max(1, min(image.width, round(image.height * width / height))),
         max(1, min(image.height, round(image.width * height / width))),
@@ -290,7 +290,7 @@ def fit(image: Image.Image, size: tuple[int, int]) -> tuple[Image.Image, str]:
 
 
 def encode_png(image: Image.Image, metadata: Mapping[str, str] | None = None) -> bytes:
-    """Return the file that `save_png` writes; parameters and errors as there."""
+    """Return the bytes of the file that `save_png` writes; parameters and errors are the same."""
     from PIL import PngImagePlugin
 
     chunks = PngImagePlugin.PngInfo()
@@ -313,14 +313,14 @@ def save_png(image: Image.Image, path: str | Path, metadata: Mapping[str, str] |
     image
         The image to save.
     path
-        Where to; replaced if it exists.
+        The file; it is replaced if it exists.
     metadata
         Text chunks to store. Keys: 1 to 79 printable Latin-1 characters. Values: any text.
 
     Raises
     ------
     UsageError
-        If a metadata key is not of that form, or as `files.write_atomic` raises it.
+        If a metadata key has another form, or from `files.write_atomic`.
     OSError
         If the file cannot be written.
     """
@@ -339,10 +339,10 @@ def _check_bytes(data: bytes, name: str) -> None:
 
 
 def has_image_signature(head: bytes) -> bool:
-    """Whether a file that begins so calls itself an image of `FORMATS`: by its magic bytes, whatever its name."""
+    """Return whether a file with these first bytes is an image of `FORMATS` by its signature, whatever its name."""
     from PIL import Image
 
-    Image.init()  # makes the decoders known
-    prefix = head[:_SIGNATURE_BYTES].ljust(_SIGNATURE_BYTES, b"\0")  # the checks index into it
+    Image.init()  # registers the decoders
+    prefix = head[:_SIGNATURE_BYTES].ljust(_SIGNATURE_BYTES, b"\0")  # the checks read up to its end
     checks = (Image.OPEN[format_name][1] for format_name in FORMATS)
     return any(check is not None and check(prefix) is True for check in checks)

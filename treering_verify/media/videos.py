@@ -1,10 +1,10 @@
-"""Read and write videos: files outside, (1, 3 F, H, W) inside, as `treering_verify.models.diffusers.video` lays it out.
+"""Read videos to tensors, and write them to files.
 
-Outside, a video is a video file, an animated image, a folder of images, or a sequence of Pillow images. Files are
-untrusted, as those of images are: they are read once and only if regular, no more frames are decoded than a model takes
-and one, each is brought to the model's size before the next is decoded, and whatever a decoder throws arrives as
-`ImageError`. Video containers and codecs beside those named here are never opened, for libav knows hundreds, some of which
-fetch other files.
+Outside, a video is a video file, an animated image, a folder of images, or a sequence of Pillow images. Inside, it is a
+(1, 3 F, H, W) tensor, laid out as in `treering_verify.models.diffusers.video`. Files are untrusted. Only regular files are
+read, once. At most one frame more than the model takes is decoded, and each is scaled to the model's size before the next.
+Every error of a decoder becomes an `ImageError`. Only the containers and codecs named here are opened: libav knows hundreds,
+and some of them fetch other files.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from treering_verify.errors import ImageError, UsageError
 from treering_verify.files import printable
 from treering_verify.media.decoder_limits import quiet_decoders
-from treering_verify.media.frame_folders import listed
+from treering_verify.media.frame_folders import list_files
 from treering_verify.media.images import (
     CODES,
     FORMATS,
@@ -42,25 +42,25 @@ if TYPE_CHECKING:
     VideoSource = str | Path | bytes | Image.Image | Sequence[Image.Image | bytes]
 
 CODECS = ("h264", "hevc", "av1", "libdav1d", "vp8", "vp9", "mpeg4", "mjpeg")
-"""libav's decoders that untrusted bytes may reach."""
+"""libav's decoders that are used for untrusted bytes."""
 
-_ATOMS = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")  # how MP4 and QuickTime files begin, after a length
+_ATOMS = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")  # first atoms of MP4 and QuickTime, after a length
 _MATROSKA = b"\x1a\x45\xdf\xa3"
-_QUALITY = "12"  # of H.264, constant rate factor: 0 is lossless, 23 x264's own, which costs much of a mark
-CLIP_FORMATS = ("mp4", "gif", "png")
+_QUALITY = "12"  # constant rate factor of H.264: 0 is lossless; 23, the default of x264, destroys much of a mark
 
 
 @dataclass(frozen=True)
-class Clip:
+class Video:
     """A video at a model's length and size.
 
     Attributes
     ----------
     frames : list of RGB images
+        As many as the model makes.
     note : str
-        What was done to it, for the record, or "".
+        What was done to the video, for the record, or "".
     size : (width, height)
-        Of its first frame, as it was read.
+        Size of its first frame before it was scaled.
     """
 
     frames: list[Image.Image]
@@ -69,65 +69,66 @@ class Clip:
 
 
 def read_video(source: VideoSource, frames: int, size: tuple[int, int]) -> tuple[torch.Tensor, str]:
-    """Read a video as the library's, (1, 3 F, H, W) float32 in [-1, 1], and its note; all as `video_of` says."""
+    """Read a video as a tensor, (1, 3 F, H, W) float32 in [-1, 1], and return it with its note; see `open_video`."""
     import torch
 
-    video = video_of(source, frames, size)
+    video = open_video(source, frames, size)
     return torch.cat([to_tensor(frame) for frame in video.frames], dim=1), video.note
 
 
-def video_of(source: VideoSource, frames: int, size: tuple[int, int]) -> Clip:
-    """Read a video at a model's length and size.
+def open_video(source: VideoSource, frames: int, size: tuple[int, int]) -> Video:
+    """Decode a video to a model's length and size.
 
-    Frames are taken from the first on, in the order in which they are shown, whatever the time between them. Each is opened
-    as `images.open_image` opens images, and fitted as `images.fit` does. A video that is longer is cut; the last frame of
-    one that is shorter stands for the missing ones.
+    Frames are read from the first on, in the order of display, whatever the time between them. Each is decoded as by
+    `images.open_image` and scaled as by `images.fit`. A longer video is cut. In a shorter one the last frame is repeated.
 
     Parameters
     ----------
     source
-        A file (MP4, MOV, MKV, WebM; GIF and what else `images.FORMATS` can animate), a folder of images in the order of
-        their names, numbers in them counting as numbers; a file's bytes; a Pillow image; or a sequence of images, as
-        Pillow images or as files' bytes.
+        A file (MP4, MOV, MKV, WebM, GIF, and other animated images of `images.FORMATS`); a folder of images in the order
+        of their names, where numbers count as numbers; a file's bytes; a Pillow image; or a sequence of Pillow images or
+        of files' bytes.
     frames : int
+        Frames of the model.
     size : (H, W)
+        Size of the model's frames.
 
     Raises
     ------
     ImageError
         With a code of `images.CODES`.
     UsageError
-        If it is a video file and PyAV is not installed.
+        If the source is a video file and PyAV is not installed.
     """
     shown, found = _frames(source)
     parts: list[Image.Image] = []
     own_size, notes, more = (0, 0), [], False
-    for picture in islice(found, frames + 1):
+    for frame in islice(found, frames + 1):
         if len(parts) == frames:
             more = True
             break
-        own_size = own_size if parts else picture.size
-        fitted, note = fit(picture, size)
+        own_size = own_size if parts else frame.size
+        fitted, note = fit(frame, size)
         parts.append(fitted)
         notes.append(note)
     if not parts:
         raise ImageError("not_a_video", CODES["not_a_video"], shown)
-    said = [notes[0]] if notes[0] else []
+    done = [notes[0]] if notes[0] else []
     if more:
-        said.append(f"cut to its first {frames} frames")
+        done.append(f"cut to its first {frames} frames")
     elif len(parts) < frames:
-        said.append(f"{len(parts)} of {frames} frames, the last repeated")
+        done.append(f"{len(parts)} of {frames} frames, the last repeated")
     parts += parts[-1:] * (frames - len(parts))
-    return Clip(parts, ", ".join(said), own_size)
+    return Video(parts, ", ".join(done), own_size)
 
 
 def has_video_signature(head: bytes) -> bool:
-    """Whether a file that begins so may hold moving images: a video, or an image of a kind that some can animate."""
+    """Return whether a file with these first bytes can be a video: a video file, or an image that may be animated."""
     return has_image_signature(head) or head[4:8] in _ATOMS or head.startswith(_MATROSKA)
 
 
 def _frames(source: VideoSource) -> tuple[str, Iterator[Image.Image]]:
-    """Printable name, and the frames, RGB, each decoded when it is asked for."""
+    """Return a printable name and an iterator that decodes the RGB frames one by one."""
     from PIL import Image
 
     if isinstance(source, bytes):
@@ -135,7 +136,7 @@ def _frames(source: VideoSource) -> tuple[str, Iterator[Image.Image]]:
     if isinstance(source, Image.Image):
         return "", iter([open_image(source)])
     if not isinstance(source, str | Path):
-        return "", (open_image(picture) for picture in source)
+        return "", (open_image(image) for image in source)
     shown = printable(os.fspath(source))
     if os.path.isdir(source):
         return shown, _folder_frames(Path(source))
@@ -143,8 +144,8 @@ def _frames(source: VideoSource) -> tuple[str, Iterator[Image.Image]]:
 
 
 def _folder_frames(folder: Path) -> Iterator[Image.Image]:
-    for file in listed(folder, links=True):
-        if has_image_signature(read_head(file)[0]):  # not sidecars, nor what a desktop leaves behind
+    for file in list_files(folder, links=True):
+        if has_image_signature(read_head(file)[0]):  # skips sidecars and the hidden files of desktops
             yield open_image(file)
 
 
@@ -163,7 +164,7 @@ def _file_frames(data: bytes, shown: str) -> Iterator[Image.Image]:
 def _animated_frames(data: bytes, shown: str) -> Iterator[Image.Image]:
     from PIL import Image
 
-    yield _named(shown, lambda: open_image(data))  # refuses what is hostile in the file as a whole
+    yield _named(shown, lambda: open_image(data))  # refuses a hostile file
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         position = 0
         while True:
@@ -190,7 +191,7 @@ def _named(shown: str, opened: Callable[[], Image.Image]) -> Image.Image:
 def _video_frames(data: bytes, container: str, shown: str) -> Iterator[Image.Image]:
     av = _require_av("read video files")
     try:
-        options = {"codec_whitelist": ",".join(CODECS), "max_pixels": str(MAX_PIXELS)}  # for it, and all its streams
+        options = {"codec_whitelist": ",".join(CODECS), "max_pixels": str(MAX_PIXELS)}  # for all streams of the file
         with av.open(io.BytesIO(data), format=container, options=options) as opened:
             if not opened.streams.video:
                 raise ImageError("not_a_video", CODES["not_a_video"], shown)
@@ -198,7 +199,7 @@ def _video_frames(data: bytes, container: str, shown: str) -> Iterator[Image.Ima
             context = stream.codec_context
             if context.name not in CODECS:
                 raise ImageError("not_a_video", f"{CODES['not_a_video']} (codec {printable(context.name)})", shown)
-            context.options = {"max_pixels": str(MAX_PIXELS)}  # also where a frame changes the size
+            context.options = {"max_pixels": str(MAX_PIXELS)}  # holds for frames of another size too
             if context.width * context.height > MAX_PIXELS:
                 raise ImageError("too_many_pixels", CODES["too_many_pixels"], shown)
             for frame in opened.decode(stream):
@@ -216,21 +217,21 @@ def _video_frames(data: bytes, container: str, shown: str) -> Iterator[Image.Ima
 
 
 def encode_video(frames: Sequence[Image.Image], style: str, fps: int) -> bytes:
-    """Return a video's file.
+    """Return the bytes of a video file.
 
     Parameters
     ----------
     frames : sequence of RGB images
-        Of one size, at least one.
+        At least one, all of one size.
     style : {"mp4", "gif"}
-        H.264 at a low rate factor (12), 4:2:0, so that every player shows it; or a looping GIF, 256 colours a frame.
+        H.264 at a low rate factor (12), 4:2:0, which every player supports; or a looping GIF of 256 colours a frame.
     fps : int
-        Frames a second.
+        Frames per second.
 
     Raises
     ------
     UsageError
-        If PyAV is not installed, has no H.264 encoder, or a side is odd, for mp4.
+        For mp4, if PyAV is not installed, has no H.264 encoder, or a side is odd.
     """
     buffer = io.BytesIO()
     if style == "gif":
@@ -245,7 +246,7 @@ def encode_video(frames: Sequence[Image.Image], style: str, fps: int) -> bytes:
     with av.open(buffer, "w", format="mp4") as opened:
         try:
             stream = opened.add_stream("libx264", rate=fps, options={"crf": _QUALITY})
-        except ValueError:  # PyAV knows none of that name
+        except ValueError:  # PyAV has no encoder of that name
             raise UsageError("this PyAV has no H.264 encoder: choose --video-format gif or png") from None
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for frame in frames:
@@ -255,7 +256,7 @@ def encode_video(frames: Sequence[Image.Image], style: str, fps: int) -> bytes:
 
 
 def video_files(frames: Sequence[Image.Image], style: str, fps: int) -> Iterator[tuple[str, bytes]]:
-    """Yield what a video is written as: (what follows its stem, content), a file for each frame where the style is png."""
+    """Yield the files of a video as (suffix of the stem, content): one file, or one for each frame if the style is png."""
     if style == "png":
         for i, frame in enumerate(frames):
             yield f"/frame-{i:04d}.png", encode_png(frame)

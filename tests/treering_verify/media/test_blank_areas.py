@@ -1,4 +1,4 @@
-"""What an image shows: areas of one colour that were cut off or covered are found, filled, and left out of noise_hat."""
+"""Occluded areas: regions of one colour that were cropped or covered are found, filled, and masked in the noise estimate."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image
 from treering_verify.attacks import parse
 from treering_verify.detection.search.geometry import Hypothesis, mask
 from treering_verify.detection.verification import verify, verify_many
-from treering_verify.media.blank_areas import filled, masked, visible_area
+from treering_verify.media.blank_areas import fill_occluded, mask_occluded, visible_area
 from treering_verify.media.images import fit, open_image, to_tensor
 from treering_verify.models import LatentModel, load_model
 from treering_verify.report.text import format_text
@@ -32,12 +32,12 @@ def marked() -> list[Image.Image]:
     return [open_image(SAMPLES / f"marked-{i}.png") for i in range(3)]
 
 
-def shares(pictures: list[Image.Image]) -> list[float]:
-    return [float(visible_area(to_tensor(picture)).mean()) for picture in pictures]
+def shares(images: list[Image.Image]) -> list[float]:
+    return [float(visible_area(to_tensor(image)).mean()) for image in images]
 
 
-def attacked(pictures: list[Image.Image], attack: str) -> list[Image.Image]:
-    return [parse(attack).apply(picture, seed) for seed, picture in enumerate(pictures)]
+def attacked(images: list[Image.Image], attack: str) -> list[Image.Image]:
+    return [parse(attack).apply(image, seed) for seed, image in enumerate(images)]
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_what_was_cut_off_or_covered_is_found(attack: str, share: float, marked:
         "crop_scale:share=0.75",
     ],
 )
-def test_pictures_that_show_everything_are_left_alone(attack: str, marked: list[Image.Image]) -> None:
+def test_images_that_are_wholly_visible_are_left_alone(attack: str, marked: list[Image.Image]) -> None:
     assert min(shares(attacked(marked, attack))) > 0.9 and np.mean(shares(attacked(marked, attack))) > 0.97
 
 
@@ -87,39 +87,39 @@ def test_photographs_and_clean_images_are_left_alone(marked: list[Image.Image]) 
     assert shares(marked) == [1.0] * 3
 
 
-def test_blank_pixels_take_the_nearest_colour_and_shown_ones_keep_theirs(marked: list[Image.Image]) -> None:
+def test_blank_pixels_take_the_nearest_colour_and_visible_ones_keep_theirs(marked: list[Image.Image]) -> None:
     whole = to_tensor(marked[0])
     image = to_tensor(attacked(marked[:1], "centre_crop:share=0.75")[0])
     visible = visible_area(image)
-    found = filled(image, visible)
+    found = fill_occluded(image, visible)
     inside = visible.bool().expand_as(image)
     assert torch.equal(found[inside], whole[inside])
     assert torch.equal(found[0, :, 0, 64], whole[0, :, 16, 64])  # above the window: its first row
     assert torch.equal(found[0, :, 127, 127], whole[0, :, 111, 111])  # a corner: the window's
-    assert torch.equal(filled(whole, visible_area(whole)), whole)
+    assert torch.equal(fill_occluded(whole, visible_area(whole)), whole)
 
 
-def test_a_picture_of_one_colour_shows_nothing_and_is_left_as_it_is(model: LatentModel, sample_key: Key) -> None:
+def test_an_image_of_one_colour_is_occluded_and_left_as_it_is(model: LatentModel, sample_key: Key) -> None:
     blank = Image.new("RGB", (128, 128), (7, 90, 200))
     image = to_tensor(blank)
-    assert visible_area(image).sum() == 0 and torch.equal(filled(image, visible_area(image)), image)
+    assert visible_area(image).sum() == 0 and torch.equal(fill_occluded(image, visible_area(image)), image)
     verdict = verify(blank, sample_key, model=model)
     assert (verdict.verdict, verdict.code, verdict.visible) == ("inconclusive", "little_visible", 0.0)
     assert "original" in verdict.reason and 0 < verdict.pvalue <= 1
 
 
-def test_noise_is_read_where_it_is_shown_without_its_mean_there() -> None:
+def test_noise_is_read_where_it_is_visible_without_its_mean_there() -> None:
     noise = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)) + 5
     visible = torch.ones(2, 1, 32, 32)
     visible[1, :, :, 16:] = 0
-    read = masked(noise, visible)
+    read = mask_occluded(noise, visible)
     assert torch.equal(read[0], noise[0])
     assert not read[1, :, :, 4:].any() and read[1].mean().abs() < 1e-6
     torch.testing.assert_close(read[1, :, :, :4], noise[1, :, :, :4] - noise[1, :, :, :4].mean((-2, -1), keepdim=True))
-    assert torch.equal(masked(noise, torch.zeros(2, 1, 32, 32)), noise)
+    assert torch.equal(mask_occluded(noise, torch.zeros(2, 1, 32, 32)), noise)
 
 
-def test_a_pictures_blank_parts_move_with_it() -> None:
+def test_the_occluded_areas_of_an_image_move_with_it() -> None:
     visible = torch.ones(1, 1, 64, 64)
     visible[..., :32] = 0
     assert torch.equal(mask((4, 16, 16), Hypothesis(mirrored=True), visible)[0, 0, :, :7], torch.ones(16, 7))
@@ -137,7 +137,7 @@ def test_marks_are_found_in_what_is_left(
         assert json.loads(json.dumps(verdict.record()))["visible"] == pytest.approx(verdict.visible, abs=1e-4)
 
 
-def test_turned_pictures_are_turned_back_without_their_corners(
+def test_rotated_images_are_rotated_back_without_their_corners(
     model: LatentModel, sample_key: Key, marked: list[Image.Image]
 ) -> None:
     for verdict in verify_many(attacked(marked, "rotate:degrees=40"), sample_key, model=model, alpha=1e-60):

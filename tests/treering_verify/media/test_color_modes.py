@@ -56,7 +56,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_every_mode_arrives_as_the_rgb_picture_it_shows(name: str, tmp_path: Path) -> None:
+def test_every_mode_is_converted_to_the_rgb_image_it_displays(name: str, tmp_path: Path) -> None:
     image, tolerance = CASES[name]
     path = tmp_path / name
     save = image.convert("RGBA") if name == "RGBa.tiff" else image.convert("LA") if name == "La.tiff" else image

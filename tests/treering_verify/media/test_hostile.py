@@ -211,7 +211,7 @@ def test_a_hundred_thousand_mutated_files_raise_nothing_and_end() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "I;16", "F", "CMYK", "P", "LA"])
-def test_the_largest_picture_that_is_read_stays_within_its_memory(mode: str) -> None:
+def test_the_largest_image_that_is_read_stays_within_its_memory(mode: str) -> None:
     """One of 64 million pixels, in any mode, needs no more than 1.2 GB of address space on top of the libraries."""
     kind, options = ("TIFF", {"compression": "tiff_lzw"}) if mode in ("F", "CMYK") else ("PNG", {"compress_level": 1})
     answer = run_alone(

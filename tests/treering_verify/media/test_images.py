@@ -1,4 +1,4 @@
-"""The road from files to the library's image: laws, real formats, and hostile input."""
+"""From image files to tensors: invariants, real formats, and hostile input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Videos' files: what is read is what was written, in order, to a model's length and size; what is hostile is a value."""
+"""Video files: what is read is what was written, in order, at a model's length and size; hostile files become errors."""
 
 from __future__ import annotations
 
@@ -95,11 +95,11 @@ def test_numbers_in_names_count_as_numbers(frames: list[Image.Image], tmp_path: 
     assert torch.equal(read_video(str(tmp_path), 5, SIZE)[0], tensor(frames))
 
 
-def test_pillow_images_are_a_clip(frames: list[Image.Image]) -> None:
+def test_pillow_images_are_a_video(frames: list[Image.Image]) -> None:
     assert torch.equal(read_video(tuple(frames), 5, SIZE)[0], tensor(frames))
 
 
-def test_a_clip_is_brought_to_the_models_length_and_size_and_says_so(frames: list[Image.Image]) -> None:
+def test_a_video_is_fitted_to_the_models_length_and_size_and_says_so(frames: list[Image.Image]) -> None:
     video, note = read_video(frames, 3, SIZE)
     assert note == "cut to its first 3 frames" and torch.equal(video, tensor(frames[:3]))
     video, note = read_video(frames, 7, SIZE)
@@ -130,17 +130,17 @@ def test_no_more_frames_are_decoded_than_are_wanted_and_one(
 # --- what is refused ----------------------------------------------------------------------------------------------------
 
 
-def test_what_is_no_clip_is_a_value(frames: list[Image.Image], tmp_path: Path) -> None:
+def test_what_is_not_a_video_is_an_error(frames: list[Image.Image], tmp_path: Path) -> None:
     assert code_of(tmp_path / "missing.mp4") == "not_found"
     assert code_of(tmp_path) == "not_a_video"
     assert code_of(b"#EXTM3U\nhttp://example.invalid/a.ts\n") == "not_a_video"  # a playlist would fetch other files
     assert code_of(b"ffconcat version 1.0\nfile /etc/passwd\n") == "not_a_video"
     assert code_of(b"") in ("empty", "not_a_video")
-    assert code_of(video(frames, "ffv1", "matroska")) == "not_a_video"  # a codec that unmarked need not reach
+    assert code_of(video(frames, "ffv1", "matroska")) == "not_a_video"  # a codec that untrusted bytes must not reach
     assert code_of([]) == "not_a_video"
 
 
-def test_a_clip_of_too_many_pixels_is_refused(
+def test_a_video_of_too_many_pixels_is_refused(
     mp4: bytes, frames: list[Image.Image], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(video_files, "MAX_PIXELS", SIZE[0] * SIZE[1] - 1)
@@ -191,7 +191,7 @@ def test_odd_sides_are_not_for_mp4(frames: list[Image.Image]) -> None:
         encode_video([frame.resize((31, 32)) for frame in frames], "mp4", 8)
 
 
-def test_an_audit_reads_clips_as_verification_does(frames: list[Image.Image], mp4: bytes) -> None:
+def test_an_audit_reads_videos_as_verification_does(frames: list[Image.Image], mp4: bytes) -> None:
     for data, mode in ((mp4, None), (encode_video(frames, "gif", 8), "P")):
         reading = read_encoded("video", data, (4, *SIZE))
         assert (reading.status, reading.width, reading.height, reading.mode) == ("ok", *SIZE[::-1], mode)
@@ -204,7 +204,9 @@ def test_an_audit_reads_clips_as_verification_does(frames: list[Image.Image], mp
     assert short.pixels is not None and np.array_equal(short.pixels[4], short.pixels[8])
 
 
-def test_what_is_no_clip_costs_an_audit_of_clips_its_row(frames: list[Image.Image], mp4: bytes, tmp_path: Path) -> None:
+def test_what_is_not_a_video_gets_its_row_in_an_audit_of_videos(
+    frames: list[Image.Image], mp4: bytes, tmp_path: Path
+) -> None:
     shape = (5, *SIZE)
     files = {"still": encode_png(frames[0]), "not_a_video_file": b"text", "corrupt": mp4[:200], "empty": b""}
     for code, data in files.items():

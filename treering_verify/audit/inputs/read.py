@@ -29,7 +29,7 @@ from treering_verify.media.images import (
     read_bytes,
     read_head,
 )
-from treering_verify.media.videos import has_video_signature, video_of
+from treering_verify.media.videos import has_video_signature, open_video
 
 if TYPE_CHECKING:
     import numpy as np
@@ -197,7 +197,7 @@ def _decoded(path: str, data: bytes | list[bytes], shape: tuple[int, ...], facts
 
     try:
         if len(shape) == 3:
-            video = video_of(data, shape[0], (shape[1], shape[2]))
+            video = open_video(data, shape[0], (shape[1], shape[2]))
             facts = {**facts, "width": video.size[0], "height": video.size[1]}
             pixels, note = np.stack([np.asarray(frame) for frame in video.frames]), video.note
         else:

@@ -26,7 +26,7 @@ from treering_verify.detection.search.geometry import (
 )
 from treering_verify.detection.search.video_offsets import Timeline
 from treering_verify.errors import UsageError
-from treering_verify.media.blank_areas import masked
+from treering_verify.media.blank_areas import mask_occluded
 from treering_verify.watermark.embedding import extract, features
 from treering_verify.watermark.keys.key import Key
 from treering_verify.watermark.patterns import PATTERNS
@@ -133,6 +133,6 @@ def confirm(noise_hat: torch.Tensor, key: Key, guessed: Guess, visible: torch.Te
     """
     from treering_detectors import searched_cosine_test
 
-    read = masked(noise_hat.cpu()[None], mask(key.latent_shape, guessed.hypothesis, visible))
+    read = mask_occluded(noise_hat.cpu()[None], mask(key.latent_shape, guessed.hypothesis, visible))
     found = searched_cosine_test(features(extract(read, key), key), key.numbers, [guessed.weight])
     return Guess(found.evidence, guessed.hypothesis, guessed.weight)

@@ -134,14 +134,14 @@ def _open(
 ) -> list[tuple[Image.Image, torch.Tensor | None] | str]:
     """Image, or first frame of a video, and the noise behind it, None without a model; or the reason for neither."""
     from treering_verify.media.images import fit, open_image, to_tensor
-    from treering_verify.media.videos import video_of
+    from treering_verify.media.videos import open_video
     from treering_verify.models import makes_videos
 
     shown: list[tuple[Image.Image, list[Image.Image]] | str] = []
     for data in files:
         try:
             if model and makes_videos(model):
-                frames = video_of(data, model.frames, model.image_size).frames
+                frames = open_video(data, model.frames, model.image_size).frames
                 shown.append((frames[0], frames))
             else:
                 image = open_image(data if isinstance(data, bytes) else data[0])

@@ -243,7 +243,7 @@ def shown(model: LatentModel, attacks: Sequence[str], count: int) -> Iterator[st
     from treering_verify.generation.generator import generate
     from treering_verify.inversion.noise import invert
     from treering_verify.inversion.recovery import InversionOptions, recover_latent
-    from treering_verify.media.blank_areas import filled, masked, visible_area
+    from treering_verify.media.blank_areas import fill_occluded, mask_occluded, visible_area
     from treering_verify.media.images import to_tensor
     from treering_verify.watermark.keys.key import Key
 
@@ -272,11 +272,11 @@ def shown(model: LatentModel, attacks: Sequence[str], count: int) -> Iterator[st
             mean = (pixels * mask).sum(dim=(-2, -1), keepdim=True) / mask.sum(dim=(-2, -1), keepdim=True)
             others = {"another image": whole.roll(1, 0), "mean colour": mean}
             tried = {name: noise_of(torch.where(mask > 0, pixels, other)) for name, other in others.items()}
-            for name, noise_hat in {"black": came, **tried, "nearest": noise_of(filled(pixels, mask))}.items():
-                yield f"  around it {name}: all read {read(noise_hat)}; what is shown {read(masked(noise_hat, mask))}"
+            for name, noise_hat in {"black": came, **tried, "nearest": noise_of(fill_occluded(pixels, mask))}.items():
+                yield f"  around it {name}: all read {read(noise_hat)}; what is shown {read(mask_occluded(noise_hat, mask))}"
             clean = noise_of(whole)
-            yield f"  the whole image: all read {read(clean)}; what is shown of the crop {read(masked(clean, mask))}"
-        yield f"  where it is visible {read(masked(noise_of(filled(pixels, mask)), mask))}"
+            yield f"  the whole image: all read {read(clean)}; what is shown of the crop {read(mask_occluded(clean, mask))}"
+        yield f"  where it is visible {read(mask_occluded(noise_of(fill_occluded(pixels, mask)), mask))}"
 
 
 @torch.inference_mode()
