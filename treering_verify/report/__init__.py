@@ -2,6 +2,7 @@
 
 from treering_verify.report.benchmark import Provenance, store_findings, write_report
 from treering_verify.report.calibrations import calibration_record, format_calibration
+from treering_verify.report.confusion_matrix import ConfusionMatrix
 from treering_verify.report.copies import format_attacks, format_copies
 from treering_verify.report.figures import draw_figure, save_spectrum_figure
 from treering_verify.report.text import (
@@ -19,6 +20,7 @@ from treering_verify.report.text import (
 
 __all__ = [
     "FORMATS",
+    "ConfusionMatrix",
     "Provenance",
     "calibration_record",
     "draw_figure",

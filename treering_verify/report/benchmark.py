@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from treering_verify.files import write_atomic
-from treering_verify.report.figures import draw_figure
-from treering_verify.report.findings import Findings
+from treering_verify.report.confusion_matrix import ConfusionMatrix, matrices_csv
+from treering_verify.report.figures import draw_figure, draw_png
+from treering_verify.report.findings import Findings, Matrix
 from treering_verify.report.text import format_cell, format_table, to_json
 
 REPORT = "report.html"
@@ -31,6 +33,8 @@ class Provenance:
 
 def store_findings(findings: Findings, provenance: Provenance, folder: Path) -> str:
     """Write NAME.parquet, NAME.txt and NAME.section.json, renew report.html from all sections there, return the summary.
+
+    Confusion matrices are also written as PNG, one file per figure, and all together as NAME.confusion.csv.
 
     Every file appears whole under its final name or not at all.
     """
@@ -64,6 +68,7 @@ def store_findings(findings: Findings, provenance: Provenance, folder: Path) -> 
     write_atomic(folder / f"{findings.name}.parquet", _parquet(list(findings.rows), facts))
     write_atomic(folder / f"{findings.name}.txt", (summary + "\n").encode())
     write_atomic(folder / f"{findings.name}{_SECTION}", json.dumps(section).encode())
+    _write_matrices(findings, folder)
     write_report(folder)
     return summary
 
@@ -79,6 +84,22 @@ def write_report(folder: Path) -> Path:
     html = environment.get_template("benchmark.html.jinja").render(sections=sections, long=_LONG)
     write_atomic(folder / REPORT, html.encode())
     return folder / REPORT
+
+
+def _write_matrices(findings: Findings, folder: Path) -> None:
+    """Write the figures that hold confusion matrices as PNG, and all their counts as CSV."""
+    figures = {f.title: [p for p in f.panels if isinstance(p, Matrix)] for f in findings.figures}
+    for figure in findings.figures:
+        if figures[figure.title]:
+            name = re.sub(r"[^a-z0-9]+", "-", figure.title.lower()).strip("-")
+            write_atomic(folder / f"{findings.name}.{name}.png", draw_png(figure))
+    matrices = [
+        (title, ConfusionMatrix(panel.labels, panel.counts, panel.title, panel.none))
+        for title, panels in figures.items()
+        for panel in panels
+    ]
+    if matrices:
+        write_atomic(folder / f"{findings.name}.confusion.csv", matrices_csv(matrices).encode())
 
 
 def _parquet(rows: list[dict[str, Any]], facts: dict[str, str]) -> bytes:

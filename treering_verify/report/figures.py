@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from treering_verify.files import write_atomic
+from treering_verify.report.confusion_matrix import ConfusionMatrix
 from treering_verify.report.findings import Cloud, Curves, Figure, Histogram, Matrix
 
 if TYPE_CHECKING:
@@ -110,12 +111,33 @@ def spectrum_tile(noise_hat: torch.Tensor, channels: tuple[int, ...], radii: tup
 
 def draw_figure(figure: Figure) -> str:
     """Draw the panels of a figure as one SVG document, without a date, so that equal figures are equal files."""
-    pyplot = _pyplot()
+    sheet, buffer = _drawn(figure), StringIO()
+    sheet.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    _pyplot().close(sheet)
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def draw_png(figure: Figure) -> bytes:
+    """Draw the panels of a figure as a PNG file."""
+    sheet, buffer = _drawn(figure), BytesIO()
+    sheet.savefig(buffer, dpi=110, format="png", metadata={"Software": None})
+    _pyplot().close(sheet)
+    return buffer.getvalue()
+
+
+_SIDE_BY_SIDE = 3  # panels in a row; further ones wrap
+
+
+def _drawn(figure: Figure) -> Any:
     many = len(figure.panels)
-    sheet, axes = pyplot.subplots(
-        1, many, figsize=(5.6 * many if many > 1 else 7.5, 4.4), layout="constrained", squeeze=False
-    )
-    for axis, panel in zip(axes[0], figure.panels, strict=True):
+    columns, rows = min(many, _SIDE_BY_SIDE), -(-many // _SIDE_BY_SIDE)
+    width, height = (4.6, 4.9) if any(isinstance(panel, Matrix) for panel in figure.panels) else (5.6, 4.4)
+    size = (width * columns if many > 1 else max(width, 6.5), height * rows)
+    sheet, axes = _pyplot().subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+    for axis in axes.flat[many:]:
+        axis.set_visible(False)
+    for axis, panel in zip(axes.flat, figure.panels, strict=False):
         axis.set_title(panel.title, fontsize=10)
         if isinstance(panel, Curves):
             _draw_curves(axis, panel)
@@ -124,12 +146,8 @@ def draw_figure(figure: Figure) -> str:
         elif isinstance(panel, Histogram):
             _draw_histogram(axis, panel)
         else:
-            _draw_matrix(axis, panel)
-    buffer = StringIO()
-    sheet.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    pyplot.close(sheet)
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
+            ConfusionMatrix(panel.labels, panel.counts, panel.title, panel.none).plot(axis)
+    return sheet
 
 
 _COLOURS = 10  # of matplotlib's cycle; curves beyond them have another marker
@@ -178,22 +196,6 @@ def _draw_histogram(axis: Any, panel: Histogram) -> None:
     axis.set_ylabel(panel.y_label)
     axis.grid(axis="y", alpha=0.3)
     axis.legend(fontsize=8, loc="upper right")
-
-
-def _draw_matrix(axis: Any, panel: Matrix) -> None:
-    shares = [[n / max(1, sum(row)) for n in row] for row in panel.counts]
-    axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    small = len(panel.counts) <= 12
-    for i, row in enumerate(panel.counts if small else ()):
-        for j, n in enumerate(row):
-            axis.text(
-                j, i, str(n), ha="center", va="center", color="white" if shares[i][j] > 0.5 else "black", fontsize=9
-            )
-    ticks = range(len(panel.labels)) if small else ()
-    axis.set_xticks(ticks, [panel.labels[i] for i in ticks])
-    axis.set_yticks(ticks, [panel.labels[i] for i in ticks])
-    axis.set_xlabel("called")
-    axis.set_ylabel("actual")
 
 
 def _pyplot() -> Any:

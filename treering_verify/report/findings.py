@@ -70,11 +70,15 @@ class Cloud:
 
 @dataclass(frozen=True)
 class Matrix:
-    """A panel that shows a confusion matrix: counts[i][j] items of actual label i were called labels[j]."""
+    """A panel that shows a confusion matrix: counts[i][j] items of actual label i were predicted as labels[j].
+
+    `none` is the label that means "no key", which is the last one and is drawn apart; "" if there is none.
+    """
 
     title: str
     labels: tuple[str, ...]
     counts: tuple[tuple[int, ...], ...]
+    none: str = ""
     kind: str = field(default="matrix", init=False)
 
 
@@ -93,7 +97,7 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Figure:
-    """Panels side by side under one title; `note` says what to see."""
+    """Panels under one title, at most three side by side; `note` says what to see."""
 
     title: str
     panels: tuple[Curves | Cloud | Matrix | Histogram, ...]

@@ -12,7 +12,6 @@ from importlib.util import find_spec
 from itertools import pairwise, product
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet
 import pytest
 import torch
@@ -25,7 +24,6 @@ from treering_verify.benchmark.harness.memory import peak_memory
 from treering_verify.benchmark.harness.scope import SEEDS, truth
 from treering_verify.benchmark.paper import heldout
 from treering_verify.benchmark.paper.baseline import released_gradient
-from treering_verify.benchmark.paper.classification import _paper_groups
 from treering_verify.benchmark.paper.pareto import area_between
 from treering_verify.benchmark.speed import audit, screening
 from treering_verify.cli.main import main
@@ -162,23 +160,3 @@ def test_the_area_between_curves_is_the_mean_difference_over_log_time() -> None:
 def test_an_error_that_rises_again_counts_as_the_lowest_so_far() -> None:
     area, _, _ = area_between([(1.0, -10.0), (2.0, -5.0), (100.0, -5.0)], [(1.0, -10.0), (100.0, -10.0)])
     assert area == pytest.approx(0.0)
-
-
-# --- classification ---------------------------------------------------------------------------------------------------
-
-
-def test_the_published_ceiling_shows_in_the_classification_of_perfectly_inverted_noise(tiny_model: LatentModel) -> None:
-    off, centred = _paper_groups(tiny_model, 8, 0)
-    shares = []
-    for group in (off, centred):
-        rule, by_angle = group.rules
-        assert (
-            group.truth is not None and len(group.truth) == len(rule.actual) == len(group.images()) == group.count == 24
-        )
-        called = rule.decide(group.truth)
-        shares.append(np.mean([a == c for a, c in zip(rule.actual, called, strict=True)]))
-        if group is off:  # class 1 reads as class 2, and the others as themselves
-            assert {c for a, c in zip(rule.actual, called, strict=True) if a == "1"} == {"2"}
-        if group is centred:  # what inversion shrinks is told apart by angle, and by distance no longer
-            assert by_angle.decide(0.2 * group.truth) == rule.actual != rule.decide(0.2 * group.truth)
-    assert shares == pytest.approx([2 / 3, 1.0])

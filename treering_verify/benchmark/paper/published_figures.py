@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-SOURCE = "Hong et al., NeurIPS 2024 (arXiv 2409.18442), SD 2.1 on an RTX 3090 Ti"
+PAPER = "Hong et al., NeurIPS 2024 (arXiv 2409.18442)"
+SOURCE = f"{PAPER}, SD 2.1 on an RTX 3090 Ti"
 
 # NMSE of z_0 in dB and seconds per image, mean of 100 images.
 # Table 1 / S1, by our name for the method: {iterations: (NMSE, half of the 95 % interval, seconds)}.
@@ -46,8 +47,16 @@ ABLATION: dict[str, dict[int, float]] = {
     "adam .01 fixed": {20: -20.05, 50: -21.07, 100: -21.22, 200: -20.61},
     "adam .002 fixed": {20: -17.85, 50: -19.28, 100: -20.59, 200: -21.57},
 }
-# Watermark classification, three keys x 100 prompts, closed set: right of 300.
-CLASSIFICATION = {"encoder": 186, "gradient": 207, "gradient-free": 202}
+# Watermark classification, three keys x 100 prompts, closed set, 100 iterations, by model and our name for the method.
+# Confusion matrices as printed: rows are actual keys, columns predicted ones.
+CLASSIFICATION: dict[tuple[str, str], tuple[tuple[int, int, int], ...]] = {
+    ("SD 2.1", "encoder"): ((54, 14, 32), (27, 47, 26), (12, 3, 85)),
+    ("SD 2.1", "gradient"): ((47, 24, 29), (17, 66, 17), (4, 2, 94)),
+    ("SD 2.1", "gradient-free"): ((52, 17, 31), (18, 57, 25), (5, 2, 93)),
+    ("InstaFlow", "encoder"): ((29, 36, 35), (1, 36, 63), (0, 16, 84)),
+    ("InstaFlow", "gradient"): ((31, 55, 14), (1, 96, 3), (0, 0, 100)),
+    ("InstaFlow", "gradient-free"): ((30, 60, 10), (1, 97, 2), (0, 0, 100)),
+}
 
 TREE_RING = "Wen et al., NeurIPS 2023 (arXiv 2305.20030), 1000 + 1000 images"
 # AUC by attack, as printed: clean, rotation 75, JPEG 25, crop & scale .75, blur r4, noise .1, colour jitter 6; the mean.

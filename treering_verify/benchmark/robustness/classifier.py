@@ -16,7 +16,7 @@ from treering_verify.detection.calibration.scores import classifier_of
 from treering_verify.detection.judge import DEFAULT_ALPHA
 from treering_verify.inversion.recovery import InversionOptions, recover_noise
 from treering_verify.models import LatentModel
-from treering_verify.report import format_pvalue
+from treering_verify.report import ConfusionMatrix, format_pvalue
 from treering_verify.report.findings import Cell, Figure, Findings, Matrix, Table
 from treering_verify.watermark.embedding import extract, features
 from treering_verify.watermark.keys.key import Family, Key
@@ -55,16 +55,23 @@ def measure(model: LatentModel, scope: Scope) -> Findings:
         noise = [recover_noise(model, batch_of(attacked[s : s + _BATCH]))[0] for s in range(0, len(attacked), _BATCH)]
         X = np.concatenate([features(extract(part, family), family) for part in noise])
         weighted = trained["classify"].exact_features(trained["whiten"].transform(X))
-        called: dict[str, list[tuple[str, float | None]]] = {
+        predictions: dict[str, list[tuple[str, float | None]]] = {
             EXACT: _named(X, keys, actual),
             WEIGHTED: _named(weighted, keys, actual),
             CLASSIFIER: [(str(name), None) for name in trained.predict(X)],
         }
         proper.append((attack, *_loss(trained, X, actual)))
         panels = []
-        for method, found in called.items():
+        for method, found in predictions.items():
             rows += [
-                {"attack": attack, "method": method, "image": i, "actual": actual[i], "called": name, "log10_pvalue": p}
+                {
+                    "attack": attack,
+                    "method": method,
+                    "image": i,
+                    "actual": actual[i],
+                    "predicted": name,
+                    "log10_pvalue": p,
+                }
                 for i, (name, p) in enumerate(found)
             ]
             names = [name for name, _ in found]
@@ -129,8 +136,6 @@ def _loss(trained: Any, X: NDArray[np.float64], actual: list[str]) -> tuple[floa
     return tuple(float(log_loss(order, p.predict_proba(X), labels=labels)) for p in (trained, plain))  # type: ignore[return-value]
 
 
-def _matrix(method: str, actual: list[str], called: list[str], labels: list[str]) -> Matrix:
-    from treering_detectors import confusion_matrix
-
-    counts = confusion_matrix(actual, called, labels).counts
-    return Matrix(method, tuple(labels), tuple(tuple(int(n) for n in row) for row in counts))
+def _matrix(method: str, actual: list[str], predicted: list[str], labels: list[str]) -> Matrix:
+    matrix = ConfusionMatrix.from_predictions(actual, predicted, labels=labels, none=labels[-1])
+    return Matrix(method, matrix.labels, matrix.counts, matrix.none)

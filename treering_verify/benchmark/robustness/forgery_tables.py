@@ -12,7 +12,7 @@ from treering_verify.report.findings import Cell, Curve, Curves, Figure, Table
 Line = tuple[str, str, int]  # pattern, attack, marked images
 
 SAFE = 0.05
-"""Rate of success below which a count of images is called safe."""
+"""Rate of success below which a number of marked images is safe."""
 
 
 def safe_count(rates: Mapping[int, Rate], *, proven: bool = False) -> int | None:

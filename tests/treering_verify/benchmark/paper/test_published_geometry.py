@@ -1,4 +1,4 @@
-"""The published geometry: its defect, reproduced, and the figures of DESIGN 4.1 with it and without."""
+"""The published geometry: its defect, reproduced, and what classification reaches with it and without."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from treering_detectors import clopper_pearson, nearest_keys
 
-from treering_verify.benchmark.paper import published_geometry as legacy
+from treering_verify.benchmark.paper import published_geometry
 from treering_verify.watermark.spectrum import inverse_transform, transform
 
 SIZES = [32, 64, 128]  # latents of the embedded model, of Stable Diffusion and of SDXL
@@ -19,12 +19,14 @@ SIZES = [32, 64, 128]  # latents of the embedded model, of Stable Diffusion and 
 def confusion(size: int, count: int, *, centred: bool, deviation: float) -> np.ndarray:
     """Counts (true class, nearest class) over `count` noises per class, read with white noise of that deviation."""
     generator = torch.Generator().manual_seed(0)
-    patterns = legacy.patterns(size, centred=centred)
+    patterns = published_geometry.patterns(size, centred=centred)
     counts = np.zeros((3, 3), dtype=int)
     for label in range(3):
-        noise_hat = legacy.write(torch.randn(count, 1, size, size, generator=generator), label, centred=centred)
+        noise_hat = published_geometry.write(
+            torch.randn(count, 1, size, size, generator=generator), label, centred=centred
+        )
         noise_hat += deviation * torch.randn(noise_hat.shape, generator=generator)
-        answers, _ = nearest_keys(legacy.read(noise_hat, centred=centred), patterns)
+        answers, _ = nearest_keys(published_geometry.read(noise_hat, centred=centred), patterns)
         counts[label] = np.bincount(answers, minlength=3)
     return counts
 
@@ -36,7 +38,7 @@ def has_partners(rings: np.ndarray) -> bool:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_the_published_disc_is_the_centred_one_moved_by_a_row_and_so_not_conjugate_symmetric(size: int) -> None:
-    published, centred = legacy.disc(size, 6, centred=False), legacy.disc(size, 6, centred=True)
+    published, centred = published_geometry.disc(size, 6, centred=False), published_geometry.disc(size, 6, centred=True)
     assert has_partners(centred)
     assert not has_partners(published)
     assert (np.roll(published, 1, axis=0) == centred).all()
@@ -46,9 +48,9 @@ def test_the_published_disc_is_the_centred_one_moved_by_a_row_and_so_not_conjuga
 
 @pytest.mark.parametrize("size", SIZES)
 def test_patterns_hold_the_papers_values_in_ortho_units(size: int) -> None:
-    patterns = legacy.patterns(size, centred=True)
-    rings = legacy.disc(size, 6, centred=True)
-    for label, key in enumerate(legacy.PAPER_KEYS):
+    patterns = published_geometry.patterns(size, centred=True)
+    rings = published_geometry.disc(size, 6, centred=True)
+    for label, key in enumerate(published_geometry.PAPER_KEYS):
         spectrum = np.zeros((size, size))
         spectrum[rings > 0] = patterns[label] * size  # unnormalised FFT units
         assert [spectrum[rings == i + 1].tolist() for i in range(6)] == [
@@ -59,9 +61,12 @@ def test_patterns_hold_the_papers_values_in_ortho_units(size: int) -> None:
 @pytest.mark.parametrize("centred", [True, False])
 def test_dropping_the_imaginary_part_destroys_the_published_pattern_and_not_the_centred_one(centred: bool) -> None:
     noise = torch.randn(4, 2, 64, 64, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    written = legacy.write(noise, 0, centred=centred, channel=1)
-    error = legacy.read(written, centred=centred, channel=1) - legacy.patterns(64, centred=centred)[0]
-    lost = np.linalg.norm(error, axis=1) / np.linalg.norm(legacy.patterns(64, centred=centred)[0])
+    written = published_geometry.write(noise, 0, centred=centred, channel=1)
+    error = (
+        published_geometry.read(written, centred=centred, channel=1)
+        - published_geometry.patterns(64, centred=centred)[0]
+    )
+    lost = np.linalg.norm(error, axis=1) / np.linalg.norm(published_geometry.patterns(64, centred=centred)[0])
     if centred:
         assert (lost < 1e-12).all()
     else:
