@@ -21,6 +21,14 @@ class UsageError(TreeringError):
     """An argument names something that does not exist or lies outside its range."""
 
 
+class UnknownNameError(UsageError, KeyError):
+    """A name that nothing has; also a `KeyError`, since registries are mappings."""
+
+    def __str__(self) -> str:
+        """Return the message; a KeyError would quote it."""
+        return str(self.args[0])
+
+
 class LimitedModelWarning(UserWarning):
     """A model works, but verdicts on its images reach less far than on others'; the message says why, and what to do."""
 

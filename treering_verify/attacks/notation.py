@@ -9,8 +9,8 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from treering_verify.attacks.compression import CODECS, check_codec, encode
-from treering_verify.attacks.tables import ATTACKS, MODEL_ATTACKS, RANGES, defaults, usage
-from treering_verify.errors import UsageError, unknown
+from treering_verify.attacks.tables import ATTACKS, MODEL_ATTACKS, check_name, defaults, ranges, usage
+from treering_verify.errors import UsageError
 from treering_verify.media.images import to_pil, to_tensor
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class Attack(Distortion):
     name
         A key of `ATTACKS` or `MODEL_ATTACKS`.
     parameters
-        Values within `RANGES`; parameters left out take the function's defaults and are filled in.
+        Values within `tables.ranges`; parameters left out take the function's defaults and are filled in.
 
     Raises
     ------
@@ -149,16 +149,16 @@ class Attack(Distortion):
 
     def __post_init__(self) -> None:
         """Check the name and the parameters, and fill in the defaults."""
-        _check_name(self.name)
-        ranges, preset = RANGES[self.name], defaults(self.name)
+        check_name(self.name)
+        allowed_values, preset = ranges(self.name), defaults(self.name)
         for parameter in self.parameters:
-            if parameter not in ranges:
+            if parameter not in allowed_values:
                 raise UsageError(f"attack {self.name} has no parameter {parameter!r}; it takes {usage(self.name)}")
         filled = {p: self.parameters.get(p, default) for p, default in preset.items()}
         for parameter, value in filled.items():
             kind = type(preset[parameter])
             allowed = (int,) if kind is int else (int, float)
-            low, high = ranges[parameter]
+            low, high = allowed_values[parameter]
             if isinstance(value, bool) or not isinstance(value, allowed) or not low <= value <= high:
                 raise UsageError(f"{self.name}: {parameter}={value} is not allowed; it takes {usage(self.name)}")
             filled[parameter] = kind(value)
@@ -224,7 +224,7 @@ def parse(text: str) -> Attack | Chain:
 def _parse_one(text: str) -> Attack:
     name, _, rest = text.partition(":")
     name = name.strip()
-    _check_name(name)
+    check_name(name)
     parameters: dict[str, float] = {}
     for item in filter(None, rest.split(",")):
         parameter, equals, value = (part.strip() for part in item.partition("="))
@@ -233,11 +233,6 @@ def _parse_one(text: str) -> Attack:
             raise UsageError(f"cannot read {item!r} in attack {text!r}; {name} takes {usage(name)}")
         parameters[parameter] = number
     return Attack(name, parameters)
-
-
-def _check_name(name: str) -> None:
-    if name not in RANGES:
-        raise UsageError(unknown("attack", name, RANGES))
 
 
 def _number(text: str) -> float | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 
 from treering_verify.audit.inputs.reader_pool import Limits
-from treering_verify.errors import UsageError
+from treering_verify.errors import UsageError, unknown
 
 ENGINES = ("local", "ray")
 
@@ -52,6 +52,6 @@ class Options:
         if self.shard_rows < 1 or (self.batch_size is not None and self.batch_size < 1) or self.worker_cpus < 1:
             raise UsageError("a shard has 1 row or more, a batch 1 image or more, a worker 1 processor or more")
         if self.engine not in ENGINES:
-            raise UsageError(f"no engine {self.engine!r}: choose one of {', '.join(ENGINES)}")
+            raise UsageError(unknown("engine", self.engine, ENGINES))
         if self.engine == "ray" and find_spec("ray") is None:
             raise UsageError("the engine ray is not installed: pip install 'treering-verify[ray]'")

@@ -9,7 +9,7 @@ import click
 
 from treering_verify.cli.model_options import model_option
 from treering_verify.cli.output import command_of, progress
-from treering_verify.errors import UsageError
+from treering_verify.errors import UsageError, unknown
 
 if TYPE_CHECKING:
     from treering_verify.models import ModelSource
@@ -63,7 +63,7 @@ def benchmark(
     wanted = list(BENCHMARKS) if names == ("all",) else list(names)
     for name in wanted:
         if name not in BENCHMARKS:
-            raise UsageError(f"no benchmark {name!r}: choose from {', '.join(BENCHMARKS)}, or all")
+            raise UsageError(unknown("benchmark", name, (*BENCHMARKS, "all")))
         if workers > 1 and name not in SHARED:
             raise UsageError(f"{name} cannot be shared among processes ({', '.join(SHARED)} can): leave --workers")
     scope = Scope(progress, quick, count)

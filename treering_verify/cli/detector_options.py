@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from treering_verify.cli.options import NameOf
+from treering_verify.detection.calibration.registry import EXACT, detector_names
 from treering_verify.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,18 +19,12 @@ if TYPE_CHECKING:
     from treering_verify.watermark.keys.key import Key
 
 
-EXACT = "exact"
-
-
-_DETECTORS = (EXACT, "chi-square", "distance", "classifier")
-
-
 def detector_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Options that choose what judges images: calibration, detector."""
     for option in (
         click.option(
             "--detector",
-            type=click.Choice(_DETECTORS),
+            type=NameOf(detector_names),
             default=EXACT,
             show_default=True,
             help="All but exact need --calibration, whose images bound how small p can be.",

@@ -2,31 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
+from click.shell_completion import CompletionItem
 
 from treering_verify.cli.inversion_options import Asked
 from treering_verify.cli.model_options import model_option
-from treering_verify.errors import UsageError
+from treering_verify.errors import UsageError, unknown
+from treering_verify.inversion import noise
+from treering_verify.inversion.decoder.registry import AUTO, METHODS
+from treering_verify.watermark.patterns.registry import PATTERNS
 
 if TYPE_CHECKING:
-    pass
+    _NameType = click.ParamType[str]
+else:
+    _NameType = click.ParamType  # generic from click 8.2 on, and for type checkers only
 
-# As treering_verify.watermark.patterns.PATTERNS, which --help must not wait for; a test compares them.
-PATTERN_NAMES = (
-    "rings",
-    "random",
-    "mixed-rings",
-    "centre-rings",
-    "centre-signs",
-    "gaussian-shading",
-    "pseudorandom-code",
-)
+
+class NameOf(_NameType):
+    """A name, one of those that a function lists; they are asked for when help, completion or a value needs them.
+
+    Parameters
+    ----------
+    names : callable
+        Returns all names; it must import nothing heavy.
+    """
+
+    name = "name"
+
+    def __init__(self, names: Callable[[], Iterable[str]]) -> None:
+        self._names = names
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """List the names, as click does for a choice."""
+        return f"[{'|'.join(self._names())}]"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Refuse a name that does not exist, naming the one that was likely meant."""
+        known = tuple(self._names())
+        if value not in known:
+            self.fail(unknown(param.name if param and param.name else self.name, value, known), param, ctx)
+        return value
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Complete a name."""
+        return [CompletionItem(name) for name in self._names() if name.startswith(incomplete)]
 
 
 keys_option = click.option(
@@ -49,7 +74,7 @@ def key_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
     return _with_options(
         gathered,
-        click.option("--pattern", type=click.Choice(PATTERN_NAMES), default="random", show_default=True),
+        click.option("--pattern", type=NameOf(lambda: PATTERNS), default="random", show_default=True),
         click.option("--channels", help="Latent channels, such as 0,3; default: all."),
         click.option(
             "--inner-radius", type=int, help="First ring, in bins from DC; default by pattern (random 4, rings 3, ...)."
@@ -94,15 +119,17 @@ def _inversion_options(
         gathered,
         click.option(
             "--inversion",
+            type=NameOf(lambda: (AUTO, *METHODS)),
             default="auto",
             show_default=True,
-            help="Decoder inversion: auto (the model's best), or a method.",
+            help="Decoder inversion; auto: the model's best.",
         ),
         click.option(
             "--noise-inversion",
+            type=NameOf(lambda: (noise.AUTO, *noise.METHODS)),
             default="auto",
             show_default=True,
-            help="Noise inversion: auto (the model's best), naive, exact, heun or estimated.",
+            help="Noise inversion; auto: the model's best.",
         ),
         click.option("--steps", type=click.IntRange(0), default=10, show_default=True, help="Noise inversion steps."),
         click.option(

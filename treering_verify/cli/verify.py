@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from treering_verify.cli.detector_options import EXACT, detector_options, verdicts_of
+from treering_verify.cli.detector_options import detector_options, verdicts_of
 from treering_verify.cli.options import inversion_options, search_options, verdict_options
 from treering_verify.cli.output import command_of, print_verdicts
+from treering_verify.detection.calibration.registry import EXACT
 from treering_verify.errors import UsageError
 
 if TYPE_CHECKING:

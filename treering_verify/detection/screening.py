@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from treering_verify.errors import UsageError
+from treering_verify.errors import UsageError, unknown
 from treering_verify.inversion import noise as noise_inversion
 from treering_verify.inversion.decoder.solution import Solution
 from treering_verify.inversion.recovery import InversionOptions, recover_noise, recover_noise_by
@@ -130,7 +130,7 @@ class Screening:
 
     def __post_init__(self) -> None:
         if self.method not in (AUTO, *SCREENS):
-            raise UsageError(f"no first pass {self.method!r}: choose one of {', '.join((AUTO, *SCREENS))}")
+            raise UsageError(unknown("screening pass", self.method, (AUTO, *SCREENS)))
         if not 0 < self.share < 1 or not 0 < self.gate <= 1:
             raise UsageError("share must be between 0 and 1, and gate above 0 and at most 1")
 

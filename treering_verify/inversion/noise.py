@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from treering_verify.errors import UsageError
 from treering_verify.models.protocol import Condition, LatentModel, Timestep
 from treering_verify.models.sampling import step
+from treering_verify.plugins import Registry
 
 if TYPE_CHECKING:
     import torch
@@ -196,8 +197,14 @@ def estimated(
     return estimator(trajectory(model, latent, steps=steps, conditions=conditions, most=estimator.points[-1]))
 
 
-METHODS: dict[str, Callable[..., torch.Tensor]] = {"naive": naive, "exact": exact, "heun": heun, "estimated": estimated}
 AUTO = "auto"  # estimated where the model has an estimator for these steps, naive elsewhere
+METHODS: Registry[Callable[..., torch.Tensor]] = Registry(
+    "noise inversion",
+    "treering_verify.noise_inversions",
+    {"naive": naive, "exact": exact, "heun": heun, "estimated": estimated},
+    reserved=(AUTO,),
+)
+"""Methods by name, each (model, latent, *, steps, conditions) -> noise_hat; users add their own (docs/extending.md)."""
 
 
 def default_method(model: LatentModel, steps: int) -> str:
@@ -219,7 +226,7 @@ def invert(
 
     Raises
     ------
-    KeyError
+    UsageError
         If there is no such method: see `METHODS`.
     """
     chosen = default_method(model, steps) if method == AUTO else method

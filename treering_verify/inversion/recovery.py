@@ -64,12 +64,8 @@ class InversionOptions:
         )
 
     def __post_init__(self) -> None:
-        methods = (decoder_inversion.AUTO, *decoder_inversion.METHODS)
-        if self.method not in methods:
-            raise UsageError(unknown("inversion", self.method, methods))
-        noise_methods = (noise_inversion.AUTO, *noise_inversion.METHODS)
-        if self.noise_method not in noise_methods:
-            raise UsageError(unknown("noise inversion", self.noise_method, noise_methods))
+        decoder_inversion.METHODS.check(self.method, decoder_inversion.AUTO)
+        noise_inversion.METHODS.check(self.noise_method, noise_inversion.AUTO)
         if self.precision not in decoder_inversion.PRECISIONS:
             raise UsageError(unknown("precision", self.precision, decoder_inversion.PRECISIONS))
         if self.steps < 0 or self.batch_size < 1:

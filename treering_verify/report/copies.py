@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 
-from treering_verify.attacks import MODEL_ATTACKS, RANGES, summary, usage
+from treering_verify.attacks import ATTACKS, MODEL_ATTACKS, summary, usage
 from treering_verify.attacks.copies import AttackedCopy
 from treering_verify.files import printable
 from treering_verify.report.text import to_json
@@ -34,7 +34,7 @@ def format_copies(copies: Iterable[AttackedCopy], style: str) -> Iterator[str]:
 
 def format_attacks() -> Iterator[str]:
     """Yield two lines per attack: its name with its parameters and ranges, and what it does."""
-    for name in RANGES:
+    for name in (*ATTACKS, *MODEL_ATTACKS):
         model = " [needs a model]" if name in MODEL_ATTACKS else ""
         yield f"{name}: {usage(name)}{model}"
         yield f"    {summary(name)}"

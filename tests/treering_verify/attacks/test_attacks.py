@@ -104,11 +104,9 @@ def test_distortion_grows_along_the_grid(curve: str) -> None:
     assert distances[-1] > 2 * distances[0]
 
 
-def test_grids_are_frozen_and_name_every_attack_at_different_strengths() -> None:
+def test_grids_name_every_attack_at_different_strengths() -> None:
     assert {attack.name for grid in GRIDS.values() for attack in grid} == set(RANGES)
     assert all(len(set(grid)) == len(grid) and len({a.name for a in grid}) == 1 for grid in GRIDS.values())
-    with pytest.raises(TypeError):
-        GRIDS["jpeg"] = ()  # type: ignore[index]
 
 
 @pytest.mark.parametrize(("name", "format_name"), [("jpeg", "JPEG"), ("webp", "WEBP"), ("avif", "AVIF")])

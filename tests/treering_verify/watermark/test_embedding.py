@@ -15,7 +15,8 @@ from treering_detectors import cosine_log10_pvalue
 
 from treering_verify.errors import UsageError
 from treering_verify.watermark.embedding import embed, extract, features, groups, key_bins
-from treering_verify.watermark.keys.key import DEFAULT_RADII, Key, count_numbers
+from treering_verify.watermark.keys.key import Key, count_numbers
+from treering_verify.watermark.patterns import PATTERNS as REGISTRY
 from treering_verify.watermark.spectrum import transform
 
 PATTERNS = ("rings", "random")  # test_patterns.py tests all of them
@@ -29,7 +30,7 @@ def white(*shape: int, seed: int = 0) -> torch.Tensor:
 
 def random_keys(pattern: str, count: int, channels: tuple[int, ...] = (0, 1, 2, 3), seed: int = 0) -> list[Key]:
     """Keys of fresh normal numbers: distributed as real ones (test_key.py) without the cost of deriving them."""
-    inner, outer = DEFAULT_RADII[pattern]
+    inner, outer = REGISTRY[pattern].radii
     degrees = count_numbers(pattern, channels, inner, outer, SHAPE)
     numbers = np.random.default_rng(seed).standard_normal((count, degrees))
     return [Key("key", pattern, channels, inner, outer, SHAPE, row) for row in numbers]

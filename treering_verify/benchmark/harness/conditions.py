@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from treering_verify.attacks import ATTACKS, GRIDS, Attack, parse
+from treering_verify.attacks import ATTACKS, GRIDS, Attack, grids, parse
 from treering_verify.benchmark.harness.scope import CLEAN
 from treering_verify.errors import UsageError
 from treering_verify.models import LatentModel
@@ -130,8 +130,8 @@ class Scale:
 
 
 def scales() -> tuple[Scale, ...]:
-    """Return every grid of `attacks.GRIDS`."""
-    return tuple(_scale(name, grid) for name, grid in GRIDS.items())
+    """Return every grid of `attacks.GRIDS`, and one of each attack that users added without a grid."""
+    return tuple(_scale(name, grid) for name, grid in grids().items())
 
 
 def quick_scales() -> tuple[Scale, ...]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from treering_verify.inversion.decoder import DEFAULTS, Settings, default_method, unstopped
+from treering_verify.inversion.decoder import DEFAULTS, METHODS, Settings, default_method, unstopped
 
-BASELINE, GRADIENT, GRADIENT_FREE, OURS = "baseline", "gradient", "gradient-free", "ours"
+BASELINE, GRADIENT, GRADIENT_FREE, OURS, ADDED = "baseline", "gradient", "gradient-free", "ours", "added"
+PUBLISHED = (BASELINE, GRADIENT, GRADIENT_FREE)
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ def own(longest: int, *, refined: bool) -> list[Variant]:
         Variant("gauss-newton", OURS, "gauss-newton", free, steps),
         *([v for v in _learned(1, 2, 3) if v.budgets != first.budgets] if refined else []),
         *([_posterior(min(50, 3 * longest))] if refined else []),
+        *added(),
     ]
 
 
@@ -94,7 +96,13 @@ def attacked(longest: int, *, refined: bool) -> list[Variant]:
         *(v for v in stopped if v.method != first.method),
         *([v for v in _learned(1, 2, 3) if v.budgets != first.budgets] if refined else []),
         *([_posterior(min(50, 3 * longest))] if refined else []),
+        *added(),
     ]
+
+
+def added() -> list[Variant]:
+    """Return the methods that users added, each with its own default settings."""
+    return [Variant(name, ADDED, name, DEFAULTS[name], (DEFAULTS[name].iterations,)) for name in METHODS.added]
 
 
 def _posterior(iterations: int) -> Variant:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from treering_verify.benchmark.harness.cache import cached
-from treering_verify.benchmark.harness.inversion_methods import OURS, Variant, own, published
+from treering_verify.benchmark.harness.inversion_methods import PUBLISHED, Variant, own, published
 from treering_verify.benchmark.harness.inversion_paths import Path, follow
 from treering_verify.benchmark.harness.scope import CLEAN, SEEDS, Scope, Truth, truth
 from treering_verify.detection.evidence import evidence_of
@@ -147,7 +147,7 @@ class Laboratory:
             part = whole[number * batch : (number + 1) * batch]
             measured: dict[tuple[str, str], Clock] = {}
             for variant in variants:
-                steady = variant.family != OURS or variant.settings.stagnation == float("-inf")
+                steady = variant.family in PUBLISHED or variant.settings.stagnation == float("-inf")
                 settings = variant.settings
                 if steady and variant.method != "learned":
                     settings = replace(settings, iterations=min(settings.iterations, TIMED_STEPS))

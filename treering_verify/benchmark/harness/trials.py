@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from treering_verify.detection.calibration.scores import PUBLISHED, score
+from treering_verify.detection.calibration.registry import DETECTORS
+from treering_verify.detection.calibration.scores import score
 from treering_verify.detection.evidence import searched_evidence
 from treering_verify.detection.judge import DEFAULT_ALPHA
 from treering_verify.detection.verification import DEFAULT_SEARCH
@@ -111,8 +112,8 @@ def evidence_of_each(model: LatentModel, found: Recovered, keys: Sequence[Key], 
     -------
     dict of (n,) arrays
         `exact`: log10 p; `statistic`; `blank`: whether nearly all of the image is one colour; with `searched` also the
-        p-value of the default search, corrected for it; the published statistics where the noise for them is there and the
-        pattern has them.
+        p-value of the default search, corrected for it; the scores of all detectors where the noise for them is there and
+        the pattern has coefficients.
     """
     evidence = [key_evidence(noise[None], key)[0] for noise, key in zip(found.noise, keys, strict=True)]
     arrays: Arrays = {
@@ -131,7 +132,7 @@ def evidence_of_each(model: LatentModel, found: Recovered, keys: Sequence[Key], 
             ]
         )
     if found.raw is not None and PATTERNS[keys[0].pattern].coefficients is not None:
-        for detector in PUBLISHED:
+        for detector in DETECTORS:
             arrays[detector] = np.array(
                 [score(detector, raw[None], [key])[0, 0] for raw, key in zip(found.raw, keys, strict=True)]
             )

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 from treering_detectors import Mean, Rate, mean
 
 from treering_verify.benchmark.catalogue import BENCHMARKS
-from treering_verify.benchmark.harness.inversion_methods import BASELINE, GRADIENT, OURS, Variant, attacked
+from treering_verify.benchmark.harness.inversion_methods import (
+    BASELINE,
+    GRADIENT,
+    GRADIENT_FREE,
+    OURS,
+    PUBLISHED,
+    Variant,
+    attacked,
+)
 from treering_verify.benchmark.harness.laboratory import TIMED_STEPS, Judgement, Laboratory, seeds
 from treering_verify.benchmark.harness.memory import Peak, peak_memory
 from treering_verify.benchmark.harness.scope import CLEAN, Scope
@@ -212,7 +220,9 @@ def _ahead(lines: list[_Line]) -> Table:
     ours = [line for line in lines if line.variant.family == OURS]
     ahead = [next(line for line in ours if line.variant.is_default)]
     ahead.append(min(ours, key=lambda line: statistics.fmean(line.error)))
-    best = min((line for line in lines if line.variant.family != OURS), key=lambda line: statistics.fmean(line.error))
+    best = min(
+        (line for line in lines if line.variant.family in PUBLISHED), key=lambda line: statistics.fmean(line.error)
+    )
     cells: list[tuple[Cell, ...]] = []
     for mine in ahead:
         for other in (goal, best):
@@ -248,12 +258,12 @@ def _attacked(
     for variant, path in paths.items():
         last = len(path.error) - 1
         readings.append((variant, variant.label, last, path.error[last].tolist()))
-        if variant.family not in (OURS, BASELINE):
+        if variant.family in (GRADIENT, GRADIENT_FREE):
             k = int(path.error.mean(dim=1)[1:].argmin()) + 1
             if k != last:
                 readings.append((variant, f"{variant.label}, best", k, path.error[k].tolist()))
     start = next(error for variant, _, _, error in readings if variant.family == BASELINE)
-    best = min((r[3] for r in readings if r[0].family != OURS), key=statistics.fmean)
+    best = min((r[3] for r in readings if r[0].family in PUBLISHED), key=statistics.fmean)
     lines: list[tuple[Cell, ...]] = []
     for variant, label, k, error in readings:
         path = paths[variant]
@@ -265,7 +275,7 @@ def _attacked(
             judged = lab.evidence(latent)
             _record(rows, attack, variant, k, error, judged, None, residual)
         worse = sum(e > s + _WORSE for e, s in zip(error, start, strict=True))
-        steps = float(path.steps.double().mean()) if variant.family == OURS else float(k)
+        steps = float(path.steps.double().mean()) if variant.family not in PUBLISHED else float(k)
         lines.append(
             (
                 attack,

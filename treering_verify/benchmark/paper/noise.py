@@ -35,6 +35,7 @@ def measure(model: LatentModel, scope: Scope) -> Findings:
 
     count, first = scope.images(4, 32), SEEDS["noise"]
     plan = (_PLAN[1], _PLAN[2], _PLAN[5]) if scope.quick else _PLAN
+    plan = (*plan, *((method, noise_inversion.DEFAULT_STEPS) for method in noise_inversion.METHODS.added))
     key = Key.generate(model.latent_shape, seed=first)
     rows: list[dict[str, Any]] = []
     lines: list[tuple[Cell, ...]] = []

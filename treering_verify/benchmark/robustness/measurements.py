@@ -18,7 +18,7 @@ from treering_verify.benchmark.harness.keyed_images import generate_each
 from treering_verify.benchmark.harness.scope import CLEAN, SEEDS, Scope
 from treering_verify.benchmark.harness.trials import KEYS, Rivals, evidence_of_each, nearest_rivals, recover
 from treering_verify.benchmark.harness.unmarked_images import UnmarkedImages
-from treering_verify.detection.calibration.scores import PUBLISHED
+from treering_verify.detection.calibration.registry import DETECTORS
 from treering_verify.inversion.recovery import InversionOptions
 from treering_verify.models import LatentModel
 from treering_verify.models.weights import fingerprint
@@ -152,7 +152,7 @@ class _Bench:
     def __init__(self, model: LatentModel, scope: Scope, tasks: tuple[Task, ...]) -> None:
         self.model, self.scope, self.tasks = model, scope, tasks
         self.patterns = tuple(name for name in PATTERNS if any(name in task.patterns for task in tasks))
-        self.facts = (fingerprint(model), __version__, _FIRST)
+        self.facts = (fingerprint(model), __version__, _FIRST, *DETECTORS.added)
         self.marked: dict[tuple[str, str, str], list[Arrays]] = {}
         self.unmarked: dict[tuple[str, str], list[Arrays]] = {}
         self.calibration: dict[str, list[Arrays]] = {}
@@ -268,12 +268,12 @@ class _Bench:
             for pattern in patterns:
                 keys = self._fresh_keys(pattern, _FIRST + _CALIBRATION_KEYS, batch)
                 arrays = evidence_of_each(self.model, found, keys, searched=False)
-                answers.update({f"{pattern}|{name}": arrays[name] for name in PUBLISHED})
+                answers.update({f"{pattern}|{name}": arrays[name] for name in DETECTORS})
             return answers
 
         arrays = cached(self.scope.folder, "robustness-calibration", (*self.facts, CLEAN, patterns, batch), work)
         for pattern in patterns:
-            self.calibration.setdefault(pattern, []).append({name: arrays[f"{pattern}|{name}"] for name in PUBLISHED})
+            self.calibration.setdefault(pattern, []).append({name: arrays[f"{pattern}|{name}"] for name in DETECTORS})
 
     # --- images -----------------------------------------------------------------------------------------------------
 

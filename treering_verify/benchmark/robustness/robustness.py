@@ -27,7 +27,7 @@ from treering_verify.benchmark.robustness.tables import (
     summary_table,
     tree_ring_table,
 )
-from treering_verify.detection.calibration.scores import CHI_SQUARE, DISTANCE
+from treering_verify.detection.calibration.registry import CHI_SQUARE, DETECTORS, DISTANCE
 from treering_verify.inversion import decoder as decoder_inversion
 from treering_verify.inversion import noise as noise_inversion
 from treering_verify.inversion.recovery import InversionOptions
@@ -161,6 +161,7 @@ def _rows(found: Measurements) -> list[dict[str, Any]]:
         "distance": DISTANCE,
         "blank": BLANK,
         "rival_distance": f"rival {DISTANCE}",
+        **{name: name for name in DETECTORS.added},
     }
     groups = [
         *(((pattern, method, attack, "marked"), arrays) for (pattern, method, attack), arrays in found.marked.items()),

@@ -23,13 +23,12 @@ from treering_verify.benchmark.harness.rates import (
 from treering_verify.benchmark.harness.trials import BLANK, EXACT, KEYS, SEARCHED
 from treering_verify.benchmark.paper import published_figures as published
 from treering_verify.benchmark.robustness.measurements import DEFAULT, UNMARKED, Measurements
-from treering_verify.detection.calibration.scores import CHI_SQUARE, DISTANCE
+from treering_verify.detection.calibration.registry import DETECTORS, DISTANCE
 from treering_verify.detection.search.geometry import IDENTITY_WEIGHT
 from treering_verify.report import format_pvalue
 from treering_verify.report.findings import Cell, Table
 from treering_verify.watermark.patterns import PATTERNS
 
-DETECTORS = (EXACT, SEARCHED, CHI_SQUARE, DISTANCE)
 LEFT = "exact, blank images left out"
 _NOTHING: Scores = np.empty(0)
 _PERCENT = {0.01: "1 %", 0.001: "0.1 %"}
@@ -83,7 +82,7 @@ def summary_table(
     """Return the mean over the conditions by pattern and detector, and the cost of each pattern to the image."""
     lines: list[tuple[Cell, ...]] = []
     for pattern in patterns:
-        for detector in (EXACT, LEFT, *DETECTORS[1:]):
+        for detector in (EXACT, LEFT, SEARCHED, *DETECTORS):
             some = [_summarised(found, pattern, condition, detector) for condition in conditions]
             known = [one for one in some if one is not None]
             blank = any(blank_share(found, [pattern], condition.attack).successes for condition in conditions)
@@ -156,7 +155,7 @@ def conditions_table(found: Measurements, conditions: Sequence[Condition], patte
         (pattern, condition.name, detector, *cells(one, detector))
         for pattern in patterns
         for condition in conditions
-        for detector in DETECTORS
+        for detector in (EXACT, SEARCHED, *DETECTORS)
         for one in [series_of(found, pattern, condition.attack, detector)]
         if one is not None
     ]

@@ -17,7 +17,8 @@ import numpy as np
 
 from treering_verify.attacks import Distortion, parse
 from treering_verify.detection.calibration.calibration_file import CLEAN, Calibration, digest
-from treering_verify.detection.calibration.scores import CLASSIFIER, PUBLISHED, score, setting_of, unshrunk
+from treering_verify.detection.calibration.registry import CLASSIFIER, DETECTORS
+from treering_verify.detection.calibration.scores import score, setting_of, unshrunk
 from treering_verify.errors import ImageError, UsageError
 from treering_verify.files import printable
 from treering_verify.generation.generator import DEFAULT_GUIDANCE, DEFAULT_STEPS, initial_noise
@@ -123,7 +124,7 @@ def calibrate(
     if training:
         plan = Training(family, training, tuple(s.attack for s in strata), _TRAINING_SEEDS + (seed << 24))
         learned = learn(plan, model, inversion, advance, digests)
-    detectors = (*PUBLISHED, *([CLASSIFIER] if learned else []))
+    detectors = (*DETECTORS, *([CLASSIFIER] if learned else []))
     found: dict[str, dict[str, list[float]]] = {d: {s.name: [] for s in strata} for d in detectors}
     residuals: list[float] = []
 

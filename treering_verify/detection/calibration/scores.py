@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from treering_verify.detection.calibration.calibration_file import Setting
+from treering_verify.detection.calibration.registry import CLASSIFIER, DETECTORS
 from treering_verify.errors import UsageError
 from treering_verify.inversion import decoder as decoder_inversion
 from treering_verify.inversion.noise import AUTO
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
 
     Scores = npt.NDArray[np.float64]
 
-CHI_SQUARE, DISTANCE, CLASSIFIER = "chi-square", "distance", "classifier"
-PUBLISHED = (CHI_SQUARE, DISTANCE)
-DETECTORS = (*PUBLISHED, CLASSIFIER)
 _SMALLEST = -1e6  # log10 of a p-value that stands for zero
 
 
@@ -39,10 +37,8 @@ def score(
 
     Parameters
     ----------
-    detector : {"chi-square", "distance", "classifier"}
-        `chi-square`: minus log10 of Tree-Ring's published p-value, which is taken for a statistic here. `distance`: minus
-        the mean absolute difference, by which Hong et al. name the nearest key. `classifier`: log-odds of the key against
-        none.
+    detector : str
+        "classifier", the log-odds of the key against none, or a name in `DETECTORS`.
     noise_hat : (B, C, h, w)
     keys : sequence of Key
         m of one family.
@@ -58,18 +54,36 @@ def score(
     UsageError
         If there is no such detector, or nothing was learned for the classifier.
     """
+    if detector != CLASSIFIER:
+        return DETECTORS[detector](noise_hat, keys)
+    if learned is None:
+        raise UsageError("no classifier was learned: calibrate with --classifier-images")
     family = keys[0].family
-    coefficients = extract(noise_hat, family)
-    if detector == CLASSIFIER:
-        if learned is None:
-            raise UsageError("no classifier was learned: calibrate with --classifier-images")
-        classifier = classifier_of(family, keys, learned)
-        return np.asarray(classifier.decision_function(features(coefficients, family)))
-    if detector not in _PUBLISHED:
-        raise UsageError(f"no detector {detector!r} to calibrate: choose one of {', '.join(DETECTORS)}")
-    flat = coefficients.reshape(len(coefficients), -1)
-    patterns = np.stack([key_coefficients(key).ravel() for key in keys])
-    return _PUBLISHED[detector](flat, patterns)
+    classifier = classifier_of(family, keys, learned)
+    return np.asarray(classifier.decision_function(features(extract(noise_hat, family), family)))
+
+
+def chi_square(noise_hat: torch.Tensor, keys: Sequence[Key]) -> Scores:
+    """Minus log10 of Tree-Ring's published p-value, which is taken for a statistic here; shapes as `score`."""
+    from treering_detectors import noncentral_chi_square_test
+
+    read, written = _read_and_written(noise_hat, keys)
+    return np.array([[-max(_SMALLEST, noncentral_chi_square_test(y, k).log10_pvalue) for k in written] for y in read])
+
+
+def distance(noise_hat: torch.Tensor, keys: Sequence[Key]) -> Scores:
+    """Minus the mean absolute difference, by which Hong et al. name the nearest key; shapes as `score`."""
+    from treering_detectors import nearest_keys
+
+    return -nearest_keys(*_read_and_written(noise_hat, keys))[1]
+
+
+def _read_and_written(
+    noise_hat: torch.Tensor, keys: Sequence[Key]
+) -> tuple[npt.NDArray[np.complex128], npt.NDArray[np.complex128]]:
+    """Return what noise_hat has on the keys' bins, (B, n), and what each key writes there, (m, n)."""
+    read = extract(noise_hat, keys[0].family)
+    return read.reshape(len(read), -1), np.stack([key_coefficients(key).ravel() for key in keys])
 
 
 def unshrunk(inversion: InversionOptions) -> InversionOptions:
@@ -109,23 +123,3 @@ def classifier_of(family: Family, keys: Sequence[Key], learned: Mapping[str, Any
     except ValueError as error:
         raise UsageError(f"the classifier does not fit ({error}): calibrate again") from error
     return classifier
-
-
-def _chi_square(coefficients: npt.NDArray[np.complex128], patterns: npt.NDArray[np.complex128]) -> Scores:
-    from treering_detectors import noncentral_chi_square_test
-
-    return np.array(
-        [[-max(_SMALLEST, noncentral_chi_square_test(y, k).log10_pvalue) for k in patterns] for y in coefficients]
-    )
-
-
-def _distance(coefficients: npt.NDArray[np.complex128], patterns: npt.NDArray[np.complex128]) -> Scores:
-    from treering_detectors import nearest_keys
-
-    return -nearest_keys(coefficients, patterns)[1]
-
-
-_PUBLISHED: dict[str, Callable[[npt.NDArray[np.complex128], npt.NDArray[np.complex128]], Scores]] = {
-    CHI_SQUARE: _chi_square,
-    DISTANCE: _distance,
-}

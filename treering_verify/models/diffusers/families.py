@@ -24,6 +24,7 @@ from treering_verify.models.diffusers.rectified_flow import RELEASED, followed_s
 from treering_verify.models.diffusers.unet import condition_sd, condition_sdxl, predict_unet
 from treering_verify.models.diffusers.video import CAUSAL, FRAMEWISE
 from treering_verify.models.diffusers.video_networks import condition_wan, predict_animatediff, predict_wan
+from treering_verify.plugins import Registry
 
 _SD = PipelineFamily(
     "stable-diffusion",
@@ -163,7 +164,13 @@ _FAMILIES = (
         limits="limited: as stable-diffusion-turbo",
     ),
 )
-FAMILIES: dict[str, PipelineFamily] = {family.name: family for family in _FAMILIES}
+FAMILIES: Registry[PipelineFamily] = Registry(
+    "model family",
+    "treering_verify.families",
+    {family.name: family for family in _FAMILIES},
+    fits=lambda value: isinstance(value, PipelineFamily),
+)
+"""Families by name; users add their own (docs/extending.md)."""
 
 
 def family_of(
@@ -173,7 +180,9 @@ def family_of(
 
     Where several have it, its scheduler's class and configuration may single one out.
     """
-    found = next(([f for f in _FAMILIES if kind in f.pipelines] for kind in kinds if kind in known_pipelines()), [])
+    found = next(
+        ([f for f in FAMILIES.values() if kind in f.pipelines] for kind in kinds if kind in known_pipelines()), []
+    )
     singled = [family for family in found if family.sampler and family.sampler(scheduler, config or {})]
     plain = [family for family in found if not family.sampler]
     return next(iter(singled + plain + found), None)
@@ -181,4 +190,4 @@ def family_of(
 
 def known_pipelines() -> tuple[str, ...]:
     """Class names of the pipelines of every family."""
-    return tuple(dict.fromkeys(kind for family in _FAMILIES for kind in family.pipelines))
+    return tuple(dict.fromkeys(kind for family in FAMILIES.values() for kind in family.pipelines))

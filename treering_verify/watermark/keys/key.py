@@ -37,12 +37,11 @@ import numpy.typing as npt
 from treering_verify.errors import KeyFileError, UsageError
 from treering_verify.files import opened_secret, printable, write_atomic
 from treering_verify.watermark.key_derivation import index_key_secret
-from treering_verify.watermark.keys.key_family import DEFAULT_PATTERN, DEFAULT_RADII, Family, count_numbers
+from treering_verify.watermark.keys.key_family import DEFAULT_PATTERN, Family, count_numbers
 from treering_verify.watermark.patterns import PATTERNS
 
 __all__ = [
     "DEFAULT_PATTERN",
-    "DEFAULT_RADII",
     "MIN_SECRET_BYTES",
     "PATTERNS",
     "SCHEMA_VERSION",
@@ -144,7 +143,7 @@ class Key:
         channels : tuple of int, optional
             Default: all channels.
         inner_radius, outer_radius : int, optional
-            Annulus in bins. Default: `DEFAULT_RADII` of the pattern.
+            Annulus in bins. Default: the pattern's own.
         name : str
             Its name in verdicts.
         seed : int, optional
@@ -264,6 +263,7 @@ class Key:
             content = json.loads(data)
             if content["type"] != "treering key" or content["schema_version"] != SCHEMA_VERSION:
                 raise ValueError
+            _check_installed(content["pattern"], shown)
             key = cls(
                 name=str(content["name"]),
                 pattern=str(content["pattern"]),
@@ -297,6 +297,14 @@ class Key:
 def is_name(text: str) -> bool:
     """Return whether a text is a name for keys: 1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit."""
     return _NAME.fullmatch(text) is not None
+
+
+def _check_installed(pattern: Any, shown: str) -> None:
+    """KeyFileError if a key file's pattern could be that of a package which is not installed here."""
+    if isinstance(pattern, str) and is_name(pattern) and pattern not in PATTERNS:
+        raise KeyFileError(
+            f"{shown} is a key of pattern {pattern!r}, which is not known here: install the package that brings it"
+        )
 
 
 def _check_secret(secret: bytes) -> None:

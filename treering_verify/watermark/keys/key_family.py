@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from treering_verify.errors import UsageError, unknown
+from treering_verify.errors import UsageError
 from treering_verify.watermark.patterns import PATTERNS, Place
 
 DEFAULT_PATTERN = "random"
-DEFAULT_RADII = {name: pattern.radii for name, pattern in PATTERNS.items()}
 _MAX_SIDE = 1024  # the shape in a damaged file must not fill the memory
 
 
@@ -60,11 +59,10 @@ class Family:
         outer_radius: int | None = None,
     ) -> Family:
         """Return the family of these choices, with the defaults of `Key.generate`."""
-        if pattern not in PATTERNS:
-            raise UsageError(unknown("pattern", pattern, PATTERNS))
+        radii = PATTERNS[pattern].radii
         channels = tuple(range(latent_shape[0])) if channels is None else tuple(channels)
-        inner = DEFAULT_RADII[pattern][0] if inner_radius is None else inner_radius
-        outer = DEFAULT_RADII[pattern][1] if outer_radius is None else outer_radius
+        inner = radii[0] if inner_radius is None else inner_radius
+        outer = radii[1] if outer_radius is None else outer_radius
         return cls(pattern, channels, inner, outer, latent_shape)
 
 
@@ -72,8 +70,7 @@ def count_numbers(
     pattern: str, channels: tuple[int, ...], inner_radius: int, outer_radius: int, latent_shape: tuple[int, int, int]
 ) -> int:
     """Return how many numbers such a key has; UsageError says which parameter does not fit."""
-    if pattern not in PATTERNS:
-        raise UsageError(unknown("pattern", pattern, PATTERNS))
+    PATTERNS.check(pattern)
     if len(latent_shape) != 3 or max(latent_shape) > _MAX_SIDE:
         raise UsageError(f"latent_shape is {latent_shape}: give (channels, height, width), at most {_MAX_SIDE} each")
     if not channels or len(set(channels)) < len(channels) or not all(0 <= c < latent_shape[0] for c in channels):

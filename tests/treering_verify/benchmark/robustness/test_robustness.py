@@ -38,7 +38,8 @@ from treering_verify.benchmark.robustness.annulus_pareto import non_dominated, v
 from treering_verify.benchmark.robustness.curves import figures, held_table
 from treering_verify.benchmark.robustness.measurements import DEFAULT, UNMARKED, Measurements, Task, measure_tasks
 from treering_verify.benchmark.robustness.tables import as_verified, blank_share, series_of, summary_table
-from treering_verify.detection.calibration.scores import CHI_SQUARE, DISTANCE, score
+from treering_verify.detection.calibration.registry import CHI_SQUARE, DISTANCE
+from treering_verify.detection.calibration.scores import score
 from treering_verify.generation.generator import generate, initial_noise
 from treering_verify.inversion.recovery import InversionOptions
 from treering_verify.media.images import to_tensor

@@ -18,7 +18,8 @@ from treering_verify.cli.main import main
 from treering_verify.detection.calibration import build as nulls
 from treering_verify.detection.calibration.build import calibrate
 from treering_verify.detection.calibration.calibration_file import CLEAN, Calibration, digest
-from treering_verify.detection.calibration.scores import DETECTORS, score
+from treering_verify.detection.calibration.registry import detector_names
+from treering_verify.detection.calibration.scores import score
 from treering_verify.detection.calibration.verify import verify_calibrated
 from treering_verify.errors import UsageError
 from treering_verify.generation.generator import generate
@@ -38,6 +39,7 @@ QUICK = InversionOptions(
     method="forward-step", settings=replace(decoder_inversion.DEFAULTS["forward-step"], iterations=1), steps=2
 )
 COUNT = 19
+DETECTORS = detector_names()[1:]  # all but the exact test
 
 
 def pictures(first: int, count: int) -> list[Image.Image]:

@@ -18,7 +18,8 @@ from scipy import stats
 
 from treering_verify.errors import KeyFileError, UsageError
 from treering_verify.watermark.key_derivation import normal_numbers
-from treering_verify.watermark.keys.key import DEFAULT_RADII, Family, Key, count_numbers
+from treering_verify.watermark.keys.key import Family, Key, count_numbers
+from treering_verify.watermark.patterns import PATTERNS as REGISTRY
 
 PATTERNS = ("rings", "random")  # test_patterns.py tests all of them
 
@@ -165,7 +166,7 @@ def test_numbers_are_standard_normal_and_independent() -> None:
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_degrees_of_freedom_count_rings_or_twice_the_bins(pattern: str) -> None:
-    inner, outer = DEFAULT_RADII[pattern]
+    inner, outer = REGISTRY[pattern].radii
     key = Key.generate(SHAPE, pattern=pattern, channels=(1, 2), seed=0)
     ring = np.rint(np.hypot(*np.mgrid[-16:16, -16:16])).astype(int)
     bins = int(((ring >= inner) & (ring <= outer)).sum())  # both halves: twice the independent ones

@@ -1,0 +1,37 @@
+"""Detectors that need a calibration, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from treering_verify.plugins import Registry
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import torch
+
+    from treering_verify.watermark.keys.key import Key
+
+EXACT = "exact"  # the test of the key's pattern, which needs no calibration
+CHI_SQUARE, DISTANCE, CLASSIFIER = "chi-square", "distance", "classifier"
+
+DETECTORS: Registry[Callable[[torch.Tensor, Sequence[Key]], npt.NDArray[np.float64]]] = Registry(
+    "detector",
+    "treering_verify.detectors",
+    {
+        CHI_SQUARE: "treering_verify.detection.calibration.scores:chi_square",
+        DISTANCE: "treering_verify.detection.calibration.scores:distance",
+    },
+    reserved=(EXACT, CLASSIFIER),
+)
+"""Scores by name, each (noise_hat, keys of one family) -> (images, keys), larger meaning 'more likely marked'.
+
+Users add their own (docs/extending.md). The classifier is none of them: it has to be trained first.
+"""
+
+
+def detector_names() -> tuple[str, ...]:
+    """Return the names of all detectors: the exact test, the classifier, and those of `DETECTORS`."""
+    return (EXACT, *DETECTORS, CLASSIFIER)

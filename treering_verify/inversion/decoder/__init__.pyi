@@ -1,0 +1,14 @@
+from .baselines import scheduled_step as scheduled_step
+from .loop import relative_residual as relative_residual
+from .methods import DEFAULTS as DEFAULTS
+from .methods import REFINED as REFINED
+from .methods import default_method as default_method
+from .methods import invert as invert
+from .methods import unstopped as unstopped
+from .problem import PRECISIONS as PRECISIONS
+from .problem import Problem as Problem
+from .problem import Settings as Settings
+from .problem import in_precision as in_precision
+from .registry import AUTO as AUTO
+from .registry import METHODS as METHODS
+from .solution import Solution as Solution

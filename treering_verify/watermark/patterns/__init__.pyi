@@ -1,0 +1,5 @@
+from .base import Distribution as Distribution
+from .base import Layout as Layout
+from .base import Pattern as Pattern
+from .base import Place as Place
+from .registry import PATTERNS as PATTERNS
