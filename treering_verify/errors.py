@@ -1,4 +1,4 @@
-"""The toolkit's exceptions: one family, whose messages say what to do next."""
+"""The exceptions of the package, all of one base class, with messages that say what to do next."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 
 class TreeringError(Exception):
-    """Anything the toolkit refuses or cannot do. The message is meant for the user and says what to do next."""
+    """Base class of all errors that the package raises on purpose. The message tells the user what to do next."""
 
 
 class KeyFileError(TreeringError):
@@ -30,11 +30,11 @@ class UnknownNameError(UsageError, KeyError):
 
 
 class LimitedModelWarning(UserWarning):
-    """A model works, but verdicts on its images reach less far than on others'; the message says why, and what to do."""
+    """A model works, but a mark in its images is detected less surely; the message says why and what to do."""
 
 
 class ImageError(TreeringError):
-    """One image cannot be judged; a batch records it and goes on.
+    """One image cannot be tested; a batch records the error and goes on.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class ImageError(TreeringError):
     reason
         The cause in words, without the file's name (records carry the path in a field of its own).
     source
-        Where the image came from, shown in front of the reason; already printable. Empty for in-memory images.
+        Where the image came from, printable; it precedes the reason in the message. Empty for images in memory.
     """
 
     def __init__(self, code: str, reason: str, source: str = "") -> None:
@@ -63,8 +63,9 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     Parameters
     ----------
     kind : str
-        What the name should be the name of, such as "attack".
+        Kind of thing that is named, such as "attack".
     name : str
+        The name that does not exist.
     known : iterable of str
         Names that exist.
     """

@@ -1,4 +1,4 @@
-"""File names that are safe to show, opening without waiting, secrets kept private, writing that survives a crash."""
+"""Safe file access: printable names, opening without blocking, private secrets, and atomic writing."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from treering_verify.errors import KeyFileError, UsageError
 
 
 def printable(text: str) -> str:
-    r"""Escape what a terminal or a log must not receive raw.
+    r"""Return a text with the characters escaped that a terminal or a log must not receive.
 
-    Control, bidirectional-override, other invisible and undecodable characters (file names hold all of them) become
-    ``\x1b``, ``\u202e``, ``\udcff``; letters of every script and plain spaces stay. The result always encodes to UTF-8.
+    Control, bidirectional-override, other invisible and undecodable characters (all occur in file names) become ``\x1b``,
+    ``\u202e``, ``\udcff``. Letters of every script and plain spaces stay. The result can always be encoded as UTF-8.
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def open_descriptor(path: str | Path) -> int:
-    """Open for reading without ever waiting, and return the descriptor: the caller examines what it is, and closes it.
+    """Open a file for reading without blocking, and return the descriptor, which the caller examines and closes.
 
-    A FIFO without a writer would block a plain `open`, and a terminal could become the process's own.
+    A FIFO without a writer would block a plain `open`, and a terminal could become the controlling terminal.
 
     Raises
     ------
     OSError
         As `os.open` raises it.
     ValueError
-        If no file can have that name: it holds a NUL, or a character that the file system cannot encode.
+        If no file can have that name, because of a NUL or a character that the file system cannot encode.
     """
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
     return os.open(path, flags)
@@ -40,26 +40,26 @@ def open_descriptor(path: str | Path) -> int:
 
 @contextlib.contextmanager
 def opened_secret(path: str | Path, kind: str, maker: str, begins: tuple[bytes, ...] = ()) -> Iterator[BinaryIO]:
-    """Open a file that holds secrets for reading, if its owner alone can reach it.
+    """Open a file of secrets for reading, if only its owner can access it.
 
     Parameters
     ----------
     path
         The file.
     kind, maker
-        What it should be, and the command that makes such a file, for messages.
+        What the file should be, and the command that makes such files, for messages.
     begins
-        What such files begin with, where that is known: any other file is refused for what it is, not for its mode.
+        First bytes of such files, if known. Another file is then refused for its content, not for its mode.
 
     Yields
     ------
     file
-        At its beginning.
+        Binary, at its beginning.
 
     Raises
     ------
     KeyFileError
-        If it is missing, no regular file, begins otherwise, is readable by others, or reading it fails.
+        If the file is missing, not regular, begins otherwise, is readable by others, or cannot be read.
     """
     shown = printable(str(path))
     try:
@@ -81,9 +81,9 @@ def opened_secret(path: str | Path, kind: str, maker: str, begins: tuple[bytes, 
 
 
 def write_atomic(path: str | Path, data: bytes, mode: int = 0o644, exclusive: bool = False) -> None:
-    """Write a file so that its name never shows anything but the old or the whole new content, even after a crash.
+    """Write a file so that it has either the old or all of the new content, even after a crash.
 
-    As `written_whole`, for content that is at hand.
+    Parameters and errors are those of `written_whole`.
     """
     with written_whole(path, mode, exclusive) as file:
         file.write(data)
@@ -91,24 +91,24 @@ def write_atomic(path: str | Path, data: bytes, mode: int = 0o644, exclusive: bo
 
 @contextlib.contextmanager
 def written_whole(path: str | Path, mode: int = 0o644, exclusive: bool = False) -> Iterator[BinaryIO]:
-    """Give a file to write that takes its name only when it is whole.
+    """Yield a file to write, which replaces the named file only when it is complete.
 
-    The data goes to a temporary file in the same folder, is synced, and takes the name in one step; the temporary file
-    is removed on every failure. A symbolic link is followed, unless `exclusive`.
+    The data goes to a temporary file in the same folder, is synced, and is renamed in one step. On every failure the
+    temporary file is removed. A symbolic link is followed, unless `exclusive`.
 
     Parameters
     ----------
     path
         The final name.
     mode
-        Permission bits, less the process's umask, from the first byte on: 0o600 for secrets.
+        Permission bits before the process's umask, which hold from the first byte on; 0o600 for secrets.
     exclusive
-        Refuse an existing name instead of replacing it, without a gap between check and creation.
+        Raise an error for an existing name instead of replacing it, without a gap between check and creation.
 
     Yields
     ------
     file
-        Binary, for writing, seeking and reading back; what is raised meanwhile leaves the old file as it was.
+        Binary, for writing, seeking and reading. An exception in the block leaves the old file unchanged.
 
     Raises
     ------
@@ -139,12 +139,12 @@ def written_whole(path: str | Path, mode: int = 0o644, exclusive: bool = False) 
 
 
 def _link(temporary: Path, target: Path) -> None:
-    """Give the finished temporary file the target's name, if nothing has it."""
+    """Rename the temporary file to the target, unless that exists."""
     try:
         os.link(temporary, target)
     except FileExistsError:
         raise
-    except OSError:  # no hard links here (exFAT, some network shares): reserve the name, then fill it
+    except OSError:  # no hard links (exFAT, some network shares): reserve the name, then replace it
         os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         try:
             os.replace(temporary, target)
@@ -154,7 +154,7 @@ def _link(temporary: Path, target: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the new name itself durable, where the system lets folders be synced."""
+    """Make the new name durable, if the system can sync folders."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""What the toolkit answers: frozen values, and the record that every format writes."""
+"""The results of verification and generation, as frozen dataclasses, and the record that every output format writes."""
 
 from __future__ import annotations
 
@@ -16,29 +16,30 @@ DETECTED, NO_EVIDENCE, INCONCLUSIVE = "detected", "no evidence", "inconclusive"
 
 @dataclass(frozen=True)
 class KeyEvidence:
-    """What one key found in one image.
+    """The evidence of one key in one image.
 
     Attributes
     ----------
     key, fingerprint : str
         Name and public fingerprint of the key.
     statistic : float
-        Cosine between the image's features and the key's numbers, or agreement of signs, in [-1, 1]; of a calibrated
+        Cosine between the image's features and the key's numbers, or agreement of signs, in [-1, 1]; with a calibrated
         detector, its score.
     log10_pvalue : float
-        log10 of the p-value of this key alone: exact, and corrected for the hypotheses searched, if any; or conformal
-        where the detector is calibrated.
+        log10 of the p-value of this key alone. It is exact and corrected for the hypotheses searched, or, with a
+        calibrated detector, conformal.
     log10_adjusted : float
-        The same after Holm's correction over all keys that were tried.
+        The same after Holm's correction over all keys tested.
     degrees_of_freedom : int
+        How many numbers the test compares.
     hypothesis : str
-        What was found to have been done to the image or video, in words; "" for nothing, or when nothing was searched.
+        What a search found to have been done to the image or video, in words; "" if nothing, or without a search.
     decoys : DecoyCheck, optional
-        Monte-Carlo cross-check of `log10_pvalue`, where it was asked for.
+        Monte-Carlo check of `log10_pvalue`, if requested.
     stratum : str
-        Stratum of the calibration that decided the p-value, the worst; "" for the exact test.
+        Stratum of the calibration with the largest p-value, which decides; "" for the exact test.
     message : bytes
-        The likeliest message that the image carries under the key, where messages are read; else empty.
+        The likeliest message in the image under the key, if messages are read; else empty.
     """
 
     key: str
@@ -55,43 +56,42 @@ class KeyEvidence:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The answer for one image.
+    """The verdict on one image, with its evidence.
 
     Attributes
     ----------
     path : str
-        As it was given; "" for an image that came as an object.
+        The path as given; "" for an image in memory.
     status : {"ok", "error"}
-        Whether the image could be judged at all.
+        Whether the image could be tested.
     verdict : {"detected", "no evidence", "inconclusive"}
-        `no evidence` is never `authentic`.
+        `no evidence` never means `authentic`.
     code, reason : str
-        Why it is an error or inconclusive; "" otherwise.
+        Why the status is "error" or the verdict "inconclusive"; "" otherwise.
     alpha : float
-        False-positive rate that `detected` was held to, over all keys together.
+        False-positive rate of `detected`, over all keys together.
     evidence : tuple of KeyEvidence
-        Strongest first; empty on errors. `verify`: every key tried; `identify`: the best matches.
+        Strongest first; empty on errors. For `verify` every key tested, for `identify` the best matches.
     note : str
-        What was done to the image first, such as resizing.
+        What was done to the image before the inversion, such as resizing.
     residual : float
-        |E(D(z)) - E(x)| / |E(x)| where the decoder inversion stopped; NaN on errors.
+        |E(D(z)) - E(x)| / |E(x)| at the end of the decoder inversion; NaN on errors.
     converged : bool
-        Whether the decoder inversion stopped because nothing was left to gain.
+        Whether the decoder inversion converged.
     seconds : float
         This image's share of the wall-clock time of its batch.
     keys_tried : int
-        Keys that were tried and that the p-values are corrected for; 0 on errors.
+        How many keys were tested, which the p-values are corrected for; 0 on errors.
     message : str or None
-        What `decode_many` read; None where no message was asked for.
+        What `decode_many` read; None if no message was requested.
     detector : str
-        What gave the p-values: "exact-cosine", or the name of a calibrated detector.
-    null_count : int
-        Images that each stratum of the calibration holds; 0 for the exact test.
+        The test that gave the p-values: "exact-cosine", or the name of a calibrated detector.
+    calibration_images : int
+        Unmarked images in each stratum of the calibration; 0 for the exact test.
     profile : str
-        Digest of the model's profile that the image was judged by; "" without one.
-    shown : float
-        Share of the image that shows anything, and was read; the rest is areas of one colour, cut off or covered. NaN on
-        errors.
+        Digest of the model's profile that was used; "" without one.
+    visible : float
+        Share of the image that is visible. The rest is occluded: areas of one colour, cropped or covered. NaN on errors.
     """
 
     path: str
@@ -108,30 +108,29 @@ class Verdict:
     keys_tried: int = 0
     message: str | None = None
     detector: str = "exact-cosine"
-    null_count: int = 0
+    calibration_images: int = 0
     profile: str = ""
     visible: float = float("nan")
 
     @property
     def best(self) -> KeyEvidence | None:
-        """The strongest key, or None if the image could not be judged."""
+        """The evidence of the strongest key, or None if the image could not be tested."""
         return self.evidence[0] if self.evidence else None
 
     @property
     def key(self) -> str:
-        """Name of the key that was detected, or ""."""
+        """Name of the detected key, or ""."""
         return self.evidence[0].key if self.verdict == DETECTED else ""
 
     @property
     def pvalue(self) -> float:
-        """Adjusted p-value of the strongest key, rounded up to 1e-307 where it is smaller still; 1 on errors."""
+        """Adjusted p-value of the strongest key, rounded up to 1e-307 if it is smaller; 1 on errors."""
         return 10.0 ** max(-307.0, self.evidence[0].log10_adjusted) if self.evidence else 1.0
 
     def record(self) -> dict[str, Any]:
-        """Flat, JSON-ready form with a fixed set of fields (DESIGN section 5); None where nothing is known.
+        """Return the verdict as a flat dict for JSON, always with the same fields; None where nothing is known.
 
-        A field more where it was asked for: `message`; `profile`; `decoys`, the cross-check; `calibration`, if the detector
-        is calibrated.
+        Further fields appear on request: `message`, `profile`, `decoys`, and, with a calibrated detector, `calibration`.
         """
         best = self.best
         record: dict[str, Any] = {
@@ -169,16 +168,16 @@ class Verdict:
                 "agreement": check.agreement,
                 "seed": check.seed,
             }
-        if self.null_count:
+        if self.calibration_images:
             record["calibration"] = {
                 "stratum": best.stratum if best else None,
-                "images": self.null_count,
-                "smallest_pvalue": 1 / (self.null_count + 1),
+                "images": self.calibration_images,
+                "smallest_pvalue": 1 / (self.calibration_images + 1),
             }
         return record
 
     def matches(self) -> list[dict[str, Any]]:
-        """JSON-ready form of the evidence, strongest first; what `identify` adds to the record."""
+        """Return the evidence as dicts for JSON, strongest first, which `identify` adds to the record."""
         return [
             {
                 "key": e.key,
@@ -194,15 +193,16 @@ class Verdict:
 
 @dataclass(frozen=True, eq=False)
 class Generated:
-    """One generated image, its public description (the sidecar's content; no secret), and its latents.
+    """One generated image, its public description (the sidecar file; no secret), and its latents.
 
     Attributes
     ----------
     image : PIL.Image.Image
+        The image, RGB.
     sidecar : dict
         Model, key fingerprint, seed, class, steps, guidance, schema_version.
     noise, latent : (C, h, w) float32
-        The initial noise, key written in, and the latent that was decoded: ground truth for benchmarks.
+        The initial noise with the key, and the latent that was decoded: ground truth for benchmarks.
     """
 
     image: Image.Image
@@ -218,10 +218,11 @@ class GeneratedVideo:
     Attributes
     ----------
     frames : tuple of PIL.Image.Image
+        Its frames, RGB.
     sidecar : dict
-        As an image's, and the count of frames and their rate, fps.
+        As of an image, and the number of frames and their rate, fps.
     noise, latent : (C f, h, w) float32
-        As an image's, the latent frames one after another.
+        As of an image, the latent frames one after another.
     """
 
     frames: tuple[Image.Image, ...]

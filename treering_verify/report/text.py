@@ -60,8 +60,8 @@ def format_text(verdict: Verdict) -> str:
     )
     if verdict.reason:
         line += f"\n{'':13} {verdict.code}: {verdict.reason}"
-    if verdict.null_count:
-        of = f"of {verdict.null_count} images a stratum, worst {verdict.best.stratum}"
+    if verdict.calibration_images:
+        of = f"of {verdict.calibration_images} images a stratum, worst {verdict.best.stratum}"
         line += f"\n{'':13} {verdict.detector} {verdict.best.statistic:.4g}, p from the scores {of}"
     return f"{line}\n{'':13} {_decoy_line(verdict.best.decoys)}" if verdict.best.decoys else line
 

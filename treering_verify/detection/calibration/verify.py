@@ -80,7 +80,7 @@ def verify_calibrated(
         opened, names = zip(*(_opened(source, model) for source in batch), strict=True)
         for source, name, verdict in zip(batch, names, judge.verdicts(opened), strict=True):
             path = str(source) if isinstance(source, (str, Path)) else ""
-            named = replace(verdict, path=path, detector=detector, null_count=calibration.count)
+            named = replace(verdict, path=path, detector=detector, calibration_images=calibration.count)
             yield _limited(named, name, calibration)
 
 
