@@ -27,7 +27,7 @@ from treering_verify.detection.two_pass import Finding, find
 from treering_verify.errors import ImageError, UsageError
 from treering_verify.files import printable
 from treering_verify.inversion.recovery import InversionOptions, images_at_a_time, recover_in_batches
-from treering_verify.media.images import fit, open_image, to_tensor
+from treering_verify.media.images import CUT_SHORT, fit, open_image, to_tensor
 from treering_verify.media.videos import read_video
 from treering_verify.models import LatentModel, makes_videos
 from treering_verify.models.profile import check_profile
@@ -246,6 +246,8 @@ def decide(
     if visible < LITTLE_VISIBLE:
         reason = f"{visible:.1%} of the image is visible, the rest is one colour: too little to tell; find the original"
         return Decision(INCONCLUSIVE, "little_visible", reason)
+    if note.startswith(CUT_SHORT):
+        return Decision(INCONCLUSIVE, "cut_short", f"{note}: a mark may be hidden by that; find the whole file")
     if note:
         what = "an image of another size, or a video of another length, was cut or scaled since"
         return Decision(INCONCLUSIVE, "size", f"{note}: {what}, which hides a mark; find the original")

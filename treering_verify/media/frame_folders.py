@@ -15,7 +15,8 @@ from pathlib import Path
 
 from treering_verify.errors import ImageError
 from treering_verify.files import printable
-from treering_verify.media.images import CODES, has_image_signature, read_bytes, read_head
+from treering_verify.media.formats import is_image
+from treering_verify.media.images import CODES, read_bytes, read_head
 
 MAX_LISTED = 10_000
 """Largest number of names in a folder of frames."""
@@ -26,7 +27,7 @@ def has_still_signature(head: bytes) -> bool:
 
     A GIF counts as animated. A TIFF or JPEG counts as still, because only a decoder could find more pages in it.
     """
-    if not has_image_signature(head) or head.startswith(b"GIF8"):
+    if not is_image(head) or head.startswith(b"GIF8"):
         return False
     animated_png = head.startswith(b"\x89PNG") and b"acTL" in head.partition(b"IDAT")[0]
     animated_webp = head[8:16] == b"WEBPVP8X" and bool(head[20:21] and head[20] & 2)

@@ -20,7 +20,10 @@ from typing import TYPE_CHECKING, BinaryIO
 from treering_verify.errors import ImageError, ModelError, UsageError
 from treering_verify.files import open_descriptor, printable, write_atomic
 from treering_verify.media.color_modes import to_rgb
+from treering_verify.media.cut_short import MOST_MISSING, completed, missing_share
 from treering_verify.media.decoder_limits import count_parts, count_scans, quiet_decoders
+from treering_verify.media.formats import formats, kind_of, register
+from treering_verify.media.png_chunks import without_ballast
 
 if TYPE_CHECKING:
     import torch
@@ -41,11 +44,10 @@ MAX_PARTS = 100_000
 MIN_SIDE = 8
 """Smallest side accepted, in pixels: one cell of the usual latent."""
 
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
-"""Pillow's decoders that are used for untrusted bytes. JPEG includes MPO; PPM includes PBM, PGM, PNM and PFM."""
+CUT_SHORT = "cut short"
+"""How the note of an image begins whose file was cut short."""
 
-_SIGNATURE_BYTES = 16
-_HEAD_BYTES = 4096  # these say whether an image is animated
+_HEAD_BYTES = 4096  # among which an image says that it moves
 
 CODES = {
     "not_found": "there is no such file; check the path",
@@ -54,9 +56,12 @@ CODES = {
     "empty": "the file has no bytes; copy or download it again",
     "too_large_file": f"the file is larger than {MAX_BYTES // 1024**2} MiB; save it smaller",
     "too_many_pixels": f"the image has more than {MAX_PIXELS:,} pixels; scale it down",
-    "too_many_parts": f"the file is cut into more than {MAX_PARTS:,} parts; save it again",
-    "too_many_scans": f"the JPEG has more than {MAX_SCANS} scans; save it again",
-    "not_an_image": f"this is not an image in a format that is read here ({', '.join(FORMATS)}); convert it",
+    "too_many_parts": f"the file is cut into more than {MAX_PARTS:,} parts; save it anew",
+    "too_many_scans": f"the JPEG draws its image in more than {MAX_SCANS} scans; save it anew",
+    "not_an_image": "this is no image: its first bytes are of no image format",
+    "unread_format": "this is an image in a format that is not read here; convert it to PNG or JPEG",
+    "container": "this is a container of other files; unpack it",
+    "video_file": "this is a video; judge it with a model that makes videos, or give its frames",
     "corrupt": "the image is damaged or cut short; copy or download it again",
     "no_memory": "the image needs more memory than is left; allow more, or scale it down",
     "too_small": f"a side is shorter than {MIN_SIDE} pixels; too little is left to judge",
@@ -127,8 +132,10 @@ def open_image(source: str | Path | bytes | Image.Image) -> Image.Image:
 
     The steps, in this order:
 
-    1. The first frame of an animation or multi-page file is decoded (of a Pillow image: its current frame). A truncated
-       file is an error, never a half-grey image.
+    1. The first frame of animations and multi-page files (of a Pillow image: the frame it stands at). Of a JPEG or PNG
+       that was cut short, at least half of whose rows are there, the missing ones are one colour, and the result's
+       ``info["cut_short"]`` is their share; any other file that was cut short is an error. Of a PNG, text, damaged
+       ancillary chunks and profiles of more than 1 MiB are ignored, as viewers do.
     2. The EXIF orientation is applied. EXIF that cannot be parsed counts as none.
     3. Values of more than 8 bits are scaled in their order and never clipped. Modes I;16* and I within [0, 65535]: v / 257,
        rounded. Mode F within [0, 1]: v * 255; within [0, 255]: v, both rounded. I and F beyond that declare no range,
@@ -140,7 +147,7 @@ def open_image(source: str | Path | bytes | Image.Image) -> Image.Image:
     5. Alpha is composited over white, the background of most viewers, browsers and printers. Dropping alpha would test
        colours hidden under transparent pixels, which nobody can see.
 
-    The result carries no metadata, so opening it again changes nothing.
+    The result carries no other metadata, so opening it again changes nothing.
 
     Parameters
     ----------
@@ -169,25 +176,59 @@ def open_image(source: str | Path | bytes | Image.Image) -> Image.Image:
         try:
             if count_parts(data, MAX_PARTS + 1) > MAX_PARTS:
                 raise _refusal("too_many_parts", name)
-            image = source if isinstance(source, Image.Image) else Image.open(io.BytesIO(data), formats=FORMATS)
+            image = source if isinstance(source, Image.Image) else _identified(data)
             if image.width * image.height > MAX_PIXELS:
                 raise _refusal("too_many_pixels", name)
             if min(image.size) < MIN_SIDE:
                 raise _refusal("too_small", name)
             if image.format in ("JPEG", "MPO") and count_scans(data, MAX_SCANS + 1) > MAX_SCANS:
                 raise _refusal("too_many_scans", name)
-            return to_rgb(image)
+            return _decoded(image, data)
         except ImageError:
             raise
         except Image.DecompressionBombError as error:  # Pillow's own limit was lower, or reached first
             raise _refusal("too_many_pixels", name) from error
         except UnidentifiedImageError as error:
-            raise _refusal("corrupt" if has_image_signature(data) else "not_an_image", name) from error
+            raise _unidentified(data, name) from error
         except MemoryError as error:
             raise _refusal("no_memory", name) from error
         except Exception as error:  # decoders throw almost anything at damaged input; none of it may pass
             # The kind alone is told: the message may quote the file, and what a file holds may be secret.
             raise ImageError("corrupt", f"{CODES['corrupt']} ({type(error).__name__})", name) from error
+
+
+def _identified(data: bytes) -> Image.Image:
+    """Open an image of `formats` by its header; no pixel is decoded yet."""
+    from PIL import Image
+
+    register()
+    return Image.open(io.BytesIO(without_ballast(data)), formats=formats())
+
+
+def _decoded(image: Image.Image, data: bytes) -> Image.Image:
+    """Decode the pixels; of a file that was cut short, those that are there, and `info["cut_short"]` says so."""
+    try:
+        return to_rgb(image)
+    except (OSError, SyntaxError):
+        whole = completed(data) if image.format in ("JPEG", "MPO", "PNG") else None
+        if whole is None:
+            raise
+        rest = to_rgb(_identified(whole))
+        missing = missing_share(rest)
+        if missing > MOST_MISSING:
+            raise
+        rest.info["cut_short"] = missing
+        return rest
+
+
+def _unidentified(data: bytes, name: str) -> ImageError:
+    """Say what a file is that Pillow did not take."""
+    kind = kind_of(data, name)
+    if kind.code == "image":
+        return _refusal("corrupt", name)
+    if not kind.code:
+        return _refusal("not_an_image", name)
+    return ImageError(kind.code, f"this is a {kind.name}: {kind.advice}", name)
 
 
 def to_tensor(image: Image.Image) -> torch.Tensor:
@@ -271,10 +312,12 @@ def fit(image: Image.Image, size: tuple[int, int]) -> tuple[Image.Image, str]:
     height, width = size
     if height < 1 or width < 1:
         raise UsageError(f"fit needs a (height, width) of at least (1, 1), got {size}")
-    if image.size == (width, height):
-        return image, ""
     steps = []
-    # The largest box of that aspect ratio, in whole pixels: a difference below one pixel counts as the same ratio.
+    if "cut_short" in image.info:
+        steps.append(f"{CUT_SHORT}: {image.info['cut_short']:.0%} of the rows are missing")
+    if image.size == (width, height):
+        return image, ", ".join(steps)
+    # The largest box of the wanted aspect ratio, in whole pixels: less than one pixel off counts as the same ratio.
     box = (
         max(1, min(image.width, round(image.height * width / height))),
         max(1, min(image.height, round(image.width * height / width))),
@@ -336,13 +379,3 @@ def _check_bytes(data: bytes, name: str) -> None:
         raise _refusal("empty", name)
     if len(data) > MAX_BYTES:
         raise _refusal("too_large_file", name)
-
-
-def has_image_signature(head: bytes) -> bool:
-    """Return whether a file with these first bytes is an image of `FORMATS` by its signature, whatever its name."""
-    from PIL import Image
-
-    Image.init()  # registers the decoders
-    prefix = head[:_SIGNATURE_BYTES].ljust(_SIGNATURE_BYTES, b"\0")  # the checks read up to its end
-    checks = (Image.OPEN[format_name][1] for format_name in FORMATS)
-    return any(check is not None and check(prefix) is True for check in checks)

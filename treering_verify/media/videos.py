@@ -20,15 +20,14 @@ from typing import TYPE_CHECKING, Any
 from treering_verify.errors import ImageError, UsageError
 from treering_verify.files import printable
 from treering_verify.media.decoder_limits import quiet_decoders
+from treering_verify.media.formats import is_image
 from treering_verify.media.frame_folders import list_files
 from treering_verify.media.images import (
     CODES,
-    FORMATS,
     MAX_PIXELS,
     MIN_SIDE,
     encode_png,
     fit,
-    has_image_signature,
     open_image,
     read_bytes,
     read_head,
@@ -47,6 +46,7 @@ CODECS = ("h264", "hevc", "av1", "libdav1d", "vp8", "vp9", "mpeg4", "mjpeg")
 _ATOMS = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")  # first atoms of MP4 and QuickTime, after a length
 _MATROSKA = b"\x1a\x45\xdf\xa3"
 _QUALITY = "12"  # constant rate factor of H.264: 0 is lossless; 23, the default of x264, destroys much of a mark
+_ANIMATED = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")  # formats whose files may hold frames
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def open_video(source: VideoSource, frames: int, size: tuple[int, int]) -> Video
     Parameters
     ----------
     source
-        A file (MP4, MOV, MKV, WebM, GIF, and other animated images of `images.FORMATS`); a folder of images in the order
+        A file (MP4, MOV, MKV, WebM, GIF, and other animated images); a folder of images in the order
         of their names, where numbers count as numbers; a file's bytes; a Pillow image; or a sequence of Pillow images or
         of files' bytes.
     frames : int
@@ -124,7 +124,7 @@ def open_video(source: VideoSource, frames: int, size: tuple[int, int]) -> Video
 
 def has_video_signature(head: bytes) -> bool:
     """Return whether a file with these first bytes can be a video: a video file, or an image that may be animated."""
-    return has_image_signature(head) or head[4:8] in _ATOMS or head.startswith(_MATROSKA)
+    return is_image(head) or head[4:8] in _ATOMS or head.startswith(_MATROSKA)
 
 
 def _frames(source: VideoSource) -> tuple[str, Iterator[Image.Image]]:
@@ -145,14 +145,14 @@ def _frames(source: VideoSource) -> tuple[str, Iterator[Image.Image]]:
 
 def _folder_frames(folder: Path) -> Iterator[Image.Image]:
     for file in list_files(folder, links=True):
-        if has_image_signature(read_head(file)[0]):  # skips sidecars and the hidden files of desktops
+        if is_image(read_head(file)[0]):  # skips sidecars and the hidden files of desktops
             yield open_image(file)
 
 
 def _file_frames(data: bytes, shown: str) -> Iterator[Image.Image]:
     if not data:
         raise ImageError("empty", CODES["empty"], shown)
-    if has_image_signature(data):
+    if is_image(data):
         return _animated_frames(data, shown)
     if data[4:8] in _ATOMS:
         return _video_frames(data, "mov", shown)
@@ -165,7 +165,7 @@ def _animated_frames(data: bytes, shown: str) -> Iterator[Image.Image]:
     from PIL import Image
 
     yield _named(shown, lambda: open_image(data))  # refuses a hostile file
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+    with Image.open(io.BytesIO(data), formats=_ANIMATED) as image:
         position = 0
         while True:
             position += 1

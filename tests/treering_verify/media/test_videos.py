@@ -213,4 +213,4 @@ def test_what_is_not_a_video_gets_its_row_in_an_audit_of_videos(
         (tmp_path / code).write_bytes(data)
         for reading in (read_encoded(code, data, shape), read_path(str(tmp_path / code), shape)):
             assert reading.code == code and reading.pixels is None, reading
-    assert read_encoded("mp4", mp4, SIZE).code == "not_an_image", "nor is a video an image"
+    assert read_encoded("mp4", mp4, SIZE).code == "video_file", "nor is a video an image"

@@ -18,17 +18,17 @@ from typing import TYPE_CHECKING, Any
 
 from treering_verify.errors import ImageError
 from treering_verify.files import printable
+from treering_verify.media.formats import formats, is_image, kind_of, register
 from treering_verify.media.frame_folders import read_frames
 from treering_verify.media.images import (
     CODES,
-    FORMATS,
     MAX_BYTES,
     fit,
-    has_image_signature,
     open_image,
     read_bytes,
     read_head,
 )
+from treering_verify.media.png_chunks import without_ballast
 from treering_verify.media.videos import has_video_signature, open_video
 
 if TYPE_CHECKING:
@@ -36,7 +36,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 SKIPPED = {
-    "not_an_image": f"its first bytes are of no image format that is read here ({', '.join(FORMATS)})",
+    "not_an_image": "its first bytes are of no image format",
+    "unread_format": "an image in a format that is not read here",
+    "container": "a container of other files",
+    "video_file": "a video, and the model makes images",
     "symlink": "a symbolic link; links are not followed: name what it points to",
     "fifo": "a FIFO, which is never opened",
     "socket": "a socket, which is never opened",
@@ -116,8 +119,8 @@ def read_path(path: str, shape: tuple[int, ...]) -> Reading:
         if code := next((code for test, code in _KINDS if test(kind)), ""):
             return refused(path, code)
         head, size = read_head(path)
-        if code := _foreign(head, shape):
-            return refused(path, code, bytes=size)
+        if foreign := _foreign(head, shape, path):
+            return refused(path, *foreign, bytes=size)
         reading = read_encoded(path, read_bytes(path), shape)
     except FileNotFoundError:
         return refused(path, "not_found")
@@ -170,9 +173,9 @@ def read_encoded(path: str, data: bytes, shape: tuple[int, ...]) -> Reading:
     """
     started = time.perf_counter()
     facts: dict[str, Any] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-    if code := _foreign(data, shape):
-        return refused(path, code, **facts)
-    facts |= _header(data)
+    if foreign := _foreign(data, shape, path):
+        return refused(path, *foreign, **facts)
+    facts |= _header(data, path)
     moves = facts.pop("moves", True)
     if len(shape) == 3 and not moves:
         return refused(path, "still", **facts)
@@ -211,16 +214,21 @@ def _decoded(path: str, data: bytes | list[bytes], shape: tuple[int, ...], facts
     return Reading(path, "ok", note=note, pixels=pixels, **facts)
 
 
-def _foreign(head: bytes, shape: tuple[int, ...]) -> str:
-    """Code of a file that begins as nothing that is read here does; "" for others, an empty file among them."""
+def _foreign(head: bytes, shape: tuple[int, ...], path: str) -> tuple[str, str] | None:
+    """Code and detail of a file that begins as nothing that is read here does; None for others, an empty file among them."""
+    if not head or (len(shape) == 3 and has_video_signature(head)):
+        return None
     if len(shape) == 3:
-        return "" if not head or has_video_signature(head) else "not_a_video_file"
-    return "" if not head or has_image_signature(head) else "not_an_image"
+        return "not_a_video_file", ""
+    kind = kind_of(head, path)
+    if kind.code == "image":
+        return None
+    return (kind.code, f"{kind.name}: {kind.advice}") if kind.code else ("not_an_image", "")
 
 
-def _header(data: bytes) -> dict[str, Any]:
+def _header(data: bytes, path: str = "") -> dict[str, Any]:
     """Size and mode that an image declares, and whether it moves, as far as its header can be read."""
-    if not has_image_signature(data):
+    if not is_image(data, path):
         return {}
     import warnings
 
@@ -229,7 +237,8 @@ def _header(data: bytes) -> dict[str, Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            register()
+            with Image.open(io.BytesIO(without_ballast(data)), formats=formats()) as image:
                 facts = {"width": image.width, "height": image.height, "mode": image.mode}
                 return facts | {"moves": getattr(image, "is_animated", False)}
     except MemoryError:

@@ -94,7 +94,12 @@ def test_urls_are_opened_by_fsspec() -> None:
 
 
 def test_no_code_means_two_things() -> None:
-    assert {code for code, n in Counter([*SKIPPED, *FAILED, *CODES]).items() if n > 1} == {"not_an_image"}
+    assert {code for code, n in Counter([*SKIPPED, *FAILED, *CODES]).items() if n > 1} == {
+        "not_an_image",
+        "unread_format",
+        "container",
+        "video_file",
+    }
     assert all(
         refused("x", code).status == ("skipped" if code in SKIPPED else "error") for code in {**SKIPPED, **FAILED}
     )
