@@ -119,6 +119,16 @@ def flat_psd(image: Image.Image) -> bytes:
     return header + b"\0" * 12 + b"\0\0" + planes
 
 
+@pytest.mark.parametrize(("format_name", "suffix"), [("HEIF", "heic"), ("JXL", "jxl")])
+def test_formats_of_the_extra_are_read(format_name: str, suffix: str, tmp_path: Path) -> None:
+    formats_module.register()
+    path = tmp_path / f"x.{suffix}"
+    smooth().resize((64, 48)).save(path, format=format_name, quality=95)
+    found = open_image(path)
+    assert found.size == (64, 48)
+    assert abs(array(found).astype(int) - array(smooth().resize((64, 48)))).mean() < 4
+
+
 @pytest.mark.parametrize(
     ("data", "code", "word"),
     [
