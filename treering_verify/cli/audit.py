@@ -36,7 +36,12 @@ _SHOWN = 20  # detected files listed at the end
     "--files-from", "lists", multiple=True, help="Text file of paths or URLs, one a line; - is stdin; repeatable."
 )
 @click.option("--null", "nul", is_flag=True, help="Entries of --files-from end with NUL, as find -print0 writes them.")
-@click.option("--manifest", "manifests", multiple=True, help="Parquet or CSV file of paths or URLs; repeatable.")
+@click.option(
+    "--manifest",
+    "manifests",
+    multiple=True,
+    help="Table of paths, URLs or images: Parquet, Arrow, JSON Lines or CSV; repeatable.",
+)
 @click.option(
     "--column", default="", help="Column of --manifest; default: path, url, file, filename, image or the only one."
 )
@@ -50,7 +55,7 @@ _SHOWN = 20  # detected files listed at the end
     "to lose next to nothing (a model that brings a screen, its usual inversion, up to 10 keys).",
 )
 @click.option("--fdr", is_flag=True, help="Add q_value to the rows at the end: Benjamini-Hochberg over files.")
-@click.option("--fail-on", type=click.Choice(["detected", "no-evidence", "inconclusive"]), multiple=True)
+@click.option("--fail-on", type=click.Choice(["detected", "no-evidence", "inconclusive", "unread"]), multiple=True)
 @click.option(
     "--format", "style", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Of the summary."
 )
@@ -132,7 +137,7 @@ def audit(
     from treering_verify.detection.screening import Screening
     from treering_verify.files import printable
     from treering_verify.models import load_model
-    from treering_verify.report import format_row, format_summary
+    from treering_verify.report import count_unread, format_row, format_summary
     from treering_verify.report.audit import PAGE, write_report
     from treering_verify.watermark.keys.index import load_keys
 
@@ -163,7 +168,8 @@ def audit(
         for line in format_summary(summary):
             click.echo(line)
         click.echo(f"rows, summary and {PAGE} are in {printable(str(output))}", err=True)
-    if any(verdicts.get(name.replace("-", " "), 0) for name in fail_on):
+    found_unread = "unread" in fail_on and count_unread(summary["code"])
+    if found_unread or any(verdicts.get(name.replace("-", " "), 0) for name in fail_on):
         sys.exit(FOUND)
     if summary["status"].get("error", 0):
         sys.exit(UNJUDGED)

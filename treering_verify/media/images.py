@@ -63,6 +63,8 @@ CODES = {
     "container": "this is a container of other files; unpack it",
     "video_file": "this is a video; judge it with a model that makes videos, or give its frames",
     "corrupt": "the image is damaged or cut short; copy or download it again",
+    "archive_damaged": "the archive is damaged or cut short, or needs a password; unpack it",
+    "archive_too_large": "the archive has more than a million members; unpack it",
     "no_memory": "the image needs more memory than is left; allow more, or scale it down",
     "too_small": f"a side is shorter than {MIN_SIDE} pixels; too little is left to judge",
     "not_a_video": "this is not a video that is read here (MP4, MOV, MKV, WebM, GIF, a folder of images); convert it to MP4",

@@ -7,6 +7,7 @@ from treering_verify.report.copies import format_attacks, format_copies
 from treering_verify.report.figures import draw_figure, save_spectrum_figure
 from treering_verify.report.text import (
     FORMATS,
+    count_unread,
     format_cell,
     format_pvalue,
     format_row,
@@ -23,6 +24,7 @@ __all__ = [
     "ConfusionMatrix",
     "Provenance",
     "calibration_record",
+    "count_unread",
     "draw_figure",
     "format_attacks",
     "format_calibration",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from treering_verify.files import printable
@@ -104,10 +104,17 @@ def format_summary(summary: dict[str, Any]) -> Iterator[str]:
     yield f"of {judged} judged: {counted(summary['verdict'])}"
     if summary["code"]:
         yield f"reasons: {counted(summary['code'])}"
+    if unread := count_unread(summary["code"]):
+        yield f"not read: {unread} files that hold images, or may (their rows say what they are and what to do)"
     if "decided_by" in summary:
         yield f"decided by the first pass: {summary['decided_by'].get('first', 0)} of {judged}"
     expected = f"{summary['expected_false_positives']:.2g}"
     yield f"false positives expected by chance: {expected} ({judged} images, alpha {summary['alpha']:g} each)"
+
+
+def count_unread(codes: Mapping[str, int]) -> int:
+    """Count the files of an audit that hold images, or may, and were not read: by the codes of its `summary.json`."""
+    return sum(codes.get(code, 0) for code in ("unread_format", "container", "video_file"))
 
 
 def format_pvalue(log10_pvalue: float) -> str:

@@ -109,3 +109,24 @@ def test_a_signal_ends_the_command_after_a_checkpoint(tmp_path: Path, key_file: 
 def test_a_request_without_inputs_is_refused(tmp_path: Path, key_file: Path) -> None:
     result = CliRunner().invoke(main, ["audit", "--key", str(key_file), "--output", str(tmp_path / "out")])
     assert result.exit_code == 2 and "--files-from" in result.stderr and not (tmp_path / "out").exists()
+
+
+def test_images_that_are_not_read_are_counted_apart_and_can_fail_the_command(
+    tmp_path: Path, key_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("treering_verify.models.load_model", lambda name: NullModel())
+    fill(tmp_path / "in", 1)
+    (tmp_path / "in" / "photo.exr").write_bytes(b"\x76\x2f\x31\x01" + bytes(20))
+    (tmp_path / "in" / "report.pdf").write_bytes(b"%PDF-1.7\n")
+    (tmp_path / "in" / "notes.txt").write_text("notes")
+    options = ["--key", str(key_file), "--readers", "1", "--inversion", "encoder", "--steps", "0"]
+    for extra, code in (([], 0), (["--fail-on", "unread"], 1)):
+        output = tmp_path / f"out{code}"
+        run = CliRunner().invoke(main, ["audit", str(tmp_path / "in"), "--output", str(output), *options, *extra])
+        assert run.exit_code == code, run.output
+        assert "not read: 2 files that hold images" in run.output
+        assert summary(output)["code"] == {"container": 1, "not_an_image": 1, "unread_format": 1}
+    (reason,) = (
+        r["reason"] for r in records(tmp_path / "out0" / "rows-000000.parquet") if r["code"] == "unread_format"
+    )
+    assert "OpenEXR" in reason and "convert it" in reason

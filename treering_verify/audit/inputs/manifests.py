@@ -1,66 +1,194 @@
-"""Entries of lists and of manifests, that name an audit's inputs."""
+"""Read the entries of lists and of manifests, which name an audit's inputs.
+
+A list is a text file with an entry a line. A manifest is a table: Parquet, Arrow IPC, JSON Lines, or CSV, whose delimiter is
+found out. A column of images, as data sets of Hugging Face have them, gives one entry for each row, which
+`containers.read_member` reads.
+"""
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import IO, TYPE_CHECKING, Any
 
 from treering_verify.errors import UsageError
 from treering_verify.files import printable
+from treering_verify.media.containers import ARROW, JOIN, PARQUET, arrow_batches, is_image_type
+
+if TYPE_CHECKING:
+    import pyarrow
 
 STDIN = "-"
 _BLOCK = 1 << 16
 _COLUMNS = ("path", "url", "file", "filename", "image")  # a manifest's column where none is named
+_DELIMITERS = ",;\t|"
+_LONGEST_LINE = 1 << 20  # of a JSON Lines file, in characters
+_MARKS = (  # byte order marks, the longer before those that they begin with
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 
 
-def listed(name: str, end: bytes) -> Iterator[str]:
-    """Entries of a list; empty ones are left out, and a carriage return before a line's end."""
+def list_entries(name: str, end: bytes) -> Iterator[str]:
+    """Yield the entries of a list; empty ones are left out, and a carriage return before a line's end.
+
+    Parameters
+    ----------
+    name : str
+        Path of a text file, or "-" for standard input. A byte order mark says how it is encoded; without one, bytes are
+        taken as the file system takes them, so that any file's name can stand in a list.
+    end : bytes
+        What ends an entry: a line feed, or a zero byte.
+
+    Raises
+    ------
+    UsageError
+        If the list cannot be read, or is not encoded as it says.
+    """
     shown = "standard input" if name == STDIN else printable(name)
     try:
         with contextlib.nullcontext(sys.stdin.buffer) if name == STDIN else open(name, "rb") as file:
-            rest = b""
-            while block := file.read(_BLOCK):
-                *whole, rest = (rest + block).split(end)
-                for line in whole:
-                    if text := line if end == b"\0" else line.removesuffix(b"\r"):
-                        yield os.fsdecode(text)
-            if rest := rest if end == b"\0" else rest.removesuffix(b"\r"):
-                yield os.fsdecode(rest)
+            first = file.read(_BLOCK)
+            encoding = _encoding_of(first)
+            if encoding is None:
+                yield from _split(first, file, end)
+            else:
+                yield from _split_text(first, file, end.decode(), encoding)
+    except UnicodeDecodeError as error:
+        raise UsageError(f"the list {shown} is not {error.encoding} as it says: save it as UTF-8") from error
     except OSError as error:
         raise UsageError(f"cannot read the list {shown}: {error.strerror}") from error
 
 
-def tabled(name: str, column: str) -> Iterator[str]:
-    """Entries of a manifest's column; empty ones are left out."""
+def _encoding_of(data: bytes) -> str | None:
+    """Name of the encoding that a byte order mark announces, or None."""
+    return next((encoding for mark, encoding in _MARKS if data.startswith(mark)), None)
+
+
+def _split(first: bytes, file: IO[bytes], end: bytes) -> Iterator[str]:
+    rest, block = b"", first
+    while block:
+        *whole, rest = (rest + block).split(end)
+        for line in whole:
+            if text := line if end == b"\0" else line.removesuffix(b"\r"):
+                yield os.fsdecode(text)
+        block = file.read(_BLOCK)
+    if rest := rest if end == b"\0" else rest.removesuffix(b"\r"):
+        yield os.fsdecode(rest)
+
+
+def _split_text(first: bytes, file: IO[bytes], end: str, encoding: str) -> Iterator[str]:
+    decoder = codecs.getincrementaldecoder(encoding)()
+    rest, block = "", first
+    while True:
+        *whole, rest = (rest + decoder.decode(block, final=not block)).split(end)
+        for line in whole:
+            if text := line if end == "\0" else line.removesuffix("\r"):
+                yield text
+        if not block:
+            break
+        block = file.read(_BLOCK)
+    if rest := rest if end == "\0" else rest.removesuffix("\r"):
+        yield rest
+
+
+def manifest_entries(name: str, column: str) -> Iterator[str]:
+    """Yield the entries of a manifest's column; empty ones are left out.
+
+    Parameters
+    ----------
+    name : str
+        Path of a Parquet, Arrow IPC (file or stream), JSON Lines or CSV file, told apart by their content.
+    column : str
+        "": the first of path, url, file, filename, image that there is, or the only one.
+
+    Raises
+    ------
+    UsageError
+        If it cannot be read, has no such column, or the column holds something else than text or images.
+    """
     shown = printable(name)
     try:
         with open(name, "rb") as file:
-            is_parquet = file.read(4) == b"PAR1"
-        yield from _parquet(name, column) if is_parquet else _csv(name, column)
+            head = file.read(_BLOCK)
+        if head.startswith((PARQUET, *ARROW)):
+            yield from _arrow(name, column)
+        elif head.lstrip(codecs.BOM_UTF8 + b" \t\r\n").startswith(b"{"):
+            yield from _json_lines(name, column)
+        else:
+            yield from _csv(name, column, head)
     except OSError as error:
         raise UsageError(f"cannot read the manifest {shown}: {error.strerror or error}") from error
     except (ValueError, LookupError) as error:  # pyarrow's errors are among them; csv's is turned into one
         raise UsageError(f"the manifest {shown} cannot be used: {printable(str(error))}") from error
 
 
-def _parquet(name: str, column: str) -> Iterator[str]:
-    import pyarrow.parquet
+def _arrow(name: str, column: str) -> Iterator[str]:
+    """Entries of a Parquet or Arrow file; those of a column of images are its rows."""
+    row, take = 0, None
+    for batch in arrow_batches(name, lambda names: _choose(names, column)):
+        take = take or _reader_of(name, batch.schema.field(0))
+        for value in batch.column(0).to_pylist():
+            if entry := take(value, row):
+                yield entry
+            row += 1
 
-    with pyarrow.parquet.ParquetFile(name) as table:
-        chosen = _choose(table.schema_arrow.names, column)
-        for batch in table.iter_batches(4096, columns=[chosen]):
-            for value in batch.column(0).to_pylist():
-                if value:
-                    yield os.fsdecode(value) if isinstance(value, bytes) else str(value)
+
+def _reader_of(name: str, field: pyarrow.Field) -> Callable[[Any, int], str]:
+    """Return what turns a value and its row into an entry; ValueError where the column holds neither text nor images."""
+    import pyarrow.types as types
+
+    kind = field.type
+    kind = kind.value_type if types.is_dictionary(kind) else kind
+    if types.is_string(kind) or types.is_large_string(kind):
+        return lambda value, row: value or ""
+    if types.is_null(kind):
+        return lambda value, row: ""
+    if is_image_type(kind):
+        return lambda value, row: f"{name}{JOIN}{field.name}/{row}" if value else ""
+    raise ValueError(
+        f"its column {field.name!r} holds {kind}, and not paths, URLs or images: choose another with --column"
+    )
 
 
-def _csv(name: str, column: str) -> Iterator[str]:
+def _json_lines(name: str, column: str) -> Iterator[str]:
+    import json
+
+    with open(name, encoding="utf-8-sig") as file:
+        chosen, number = "", 0
+        while line := file.readline(_LONGEST_LINE):
+            number += 1
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+            except ValueError as error:
+                raise ValueError(f"line {number} is not JSON: {error}") from error
+            if not isinstance(record, dict):
+                raise ValueError(f"line {number} is no JSON object")
+            chosen = chosen or _choose(list(record), column)
+            value = record.get(chosen)
+            if value is not None and not isinstance(value, str):
+                raise ValueError(f"line {number}: {chosen!r} is {type(value).__name__}, and not text")
+            if value:
+                yield value
+
+
+def _csv(name: str, column: str, head: bytes) -> Iterator[str]:
     import csv
 
-    with open(name, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        rows = csv.reader(file)
+    encoding = _encoding_of(head) or "utf-8"
+    errors = "surrogateescape" if encoding.startswith("utf-8") else "strict"
+    with open(name, encoding=encoding, errors=errors, newline="") as file:
+        first = file.readline(_LONGEST_LINE)
+        file.seek(0)
+        rows = csv.reader(file, delimiter=_delimiter_of(first))
         try:
             header = next(rows, [])
             place = header.index(_choose(header, column))
@@ -69,6 +197,16 @@ def _csv(name: str, column: str) -> Iterator[str]:
                     yield row[place]
         except csv.Error as error:
             raise ValueError(f"line {rows.line_num}: {error}") from error
+
+
+def _delimiter_of(header: str) -> str:
+    """Return what separates the names in the first line of a CSV file; a comma where nothing does."""
+    import csv
+
+    try:
+        return csv.Sniffer().sniff(header, _DELIMITERS).delimiter
+    except csv.Error:  # one column
+        return ","
 
 
 def _choose(names: list[str], column: str) -> str:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from treering_verify.errors import ImageError
 from treering_verify.files import printable
+from treering_verify.media.containers import read_member, split_member
 from treering_verify.media.formats import formats, is_image, kind_of, register
 from treering_verify.media.frame_folders import read_frames
 from treering_verify.media.images import (
@@ -113,6 +114,8 @@ def read_path(path: str, shape: tuple[int, ...]) -> Reading:
     """Read a local path into pixels of a model's shape: a file, or, of videos, a folder of frames."""
     started = time.perf_counter()
     try:
+        if within := split_member(path):
+            return replace(read_encoded(path, read_member(*within), shape), seconds=time.perf_counter() - started)
         kind = os.lstat(path).st_mode
         if stat.S_ISDIR(kind) and len(shape) == 3:
             return replace(_read_folder(path, shape), seconds=time.perf_counter() - started)

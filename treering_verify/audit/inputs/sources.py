@@ -22,7 +22,9 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from treering_verify.audit.inputs.manifests import listed, tabled
+from treering_verify.audit.inputs.manifests import list_entries, manifest_entries
+from treering_verify.errors import ImageError
+from treering_verify.media.containers import JOIN, is_archive, list_members
 from treering_verify.media.frame_folders import is_still_file
 
 _RUN = 32_768  # names sorted in memory at a time
@@ -44,13 +46,13 @@ class Inputs:
     Attributes
     ----------
     paths : tuple of str
-        Files, folders, glob patterns (where no file has that very name) and URLs.
+        Files, ZIP and tar archives, folders, glob patterns (where no file has that very name) and URLs.
     lists : tuple of str
         Files of paths or URLs, one a line; "-" is standard input. A folder in a list is not walked.
     nul : bool
         The lists' entries end with NUL, as `find -print0` writes them, and not with the line.
     manifests : tuple of str
-        Parquet or CSV files.
+        Parquet, Arrow, JSON Lines or CSV files.
     column : str
         The manifests' column; "": the first of path, url, file, filename, image that there is, or the only one.
     """
@@ -126,9 +128,9 @@ def _all(inputs: Inputs, walk: _Walk) -> Iterator[Entry]:
             if empty:
                 yield Entry(path)  # a row that says so: nothing that was asked for goes missing
     for name in inputs.lists:
-        yield from map(_named, listed(name, b"\0" if inputs.nul else b"\n"))
+        yield from map(_named, list_entries(name, b"\0" if inputs.nul else b"\n"))
     for name in inputs.manifests:
-        yield from map(_named, tabled(name, inputs.column))
+        yield from map(_named, manifest_entries(name, inputs.column))
 
 
 def _named(text: str) -> Entry:
@@ -145,7 +147,19 @@ def _walk_argument(path: str, walk: _Walk) -> Iterator[Entry]:
         if _identity(path) != walk.excluded:
             yield from _walk(path, walk)
     else:
+        yield from _file(path, walk)
+
+
+def _file(path: str, walk: _Walk) -> Iterator[Entry]:
+    """Yield a file that a walk met, or the members of an archive; where videos are audited, archives stay whole."""
+    if walk.framed or not is_archive(path):
         yield Entry(path)
+        return
+    try:
+        for member in list_members(path):
+            yield Entry(f"{path}{JOIN}{member}")
+    except ImageError as error:
+        yield Entry(path, code=error.code)
 
 
 def _walk(folder: str, walk: _Walk) -> Iterator[Entry]:
@@ -170,7 +184,7 @@ def _walk(folder: str, walk: _Walk) -> Iterator[Entry]:
         if not entry[0]:
             yield Entry(inside if os.path.islink(path) else path)  # with a slash a link is the folder that it leads to
         elif entry[1] != b"d":
-            yield Entry(inside)
+            yield from _file(inside, walk)
         elif walk.excluded is None or _identity(inside) != walk.excluded:
             yield from enter(inside)
 

@@ -108,6 +108,7 @@ def agreement_by_ring(noise_hat: torch.Tensor, key: Key) -> tuple[tuple[int, flo
 
 def _read(row: dict[str, Any], root: Path, frames: int) -> bytes | list[bytes] | str:
     """Read the file of a row, or so many of a folder of frames, or say the reason why there is none."""
+    from treering_verify.media.containers import read_member, split_member
     from treering_verify.media.frame_folders import read_frames
     from treering_verify.media.images import read_bytes
 
@@ -120,7 +121,8 @@ def _read(row: dict[str, Any], root: Path, frames: int) -> bytes | list[bytes] |
             stored = read_frames(root / name, frames)
             data, digest = stored.contents, stored.sha256
         else:
-            data = read_bytes(root / name)
+            within = split_member(str(root / name))
+            data = read_member(*within) if within else read_bytes(root / name)
             digest = hashlib.sha256(data).hexdigest()
         if row["sha256"] and digest != row["sha256"]:
             return "the file has changed since the audit"

@@ -126,7 +126,8 @@ def test_manifests_are_parquet_or_csv_by_content(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pa.table({"n": [1, 2, 3], "url": ["s3://b/1", None, "x.png"]}), table)
     text.write_bytes(b'\xef\xbb\xbfpath,n\n"a,\n b.png",1\n,2\n\xfe.png,3\n')
     assert found(tmp_path, manifests=(str(table), str(text))) == ["s3://b/1", "x.png", "a,\n b.png", "\udcfe.png"]
-    assert found(tmp_path, manifests=(str(table),), column="n") == ["1", "2", "3"]
+    with pytest.raises(UsageError, match="'n' holds int64"):
+        found(tmp_path, manifests=(str(table),), column="n")
 
 
 def test_a_manifest_that_cannot_be_used_says_why(tmp_path: Path) -> None:
@@ -186,3 +187,53 @@ def test_deep_folders_do_not_exhaust_the_stack(tmp_path: Path) -> None:
     finally:
         os.chdir(here)
     assert [path.count("/d") for path in found(tmp_path, deep)] == [401]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_lists_that_editors_write_are_read_as_they_are_meant(encoding: str, end: str, tmp_path: Path) -> None:
+    mark = "\ufeff" if encoding.endswith(("le", "be")) else ""
+    (tmp_path / "list.txt").write_bytes((mark + end.join(["a b.png", "", "ü.png", "c.png"])).encode(encoding))
+    assert found(tmp_path, lists=(str(tmp_path / "list.txt"),)) == ["a b.png", "ü.png", "c.png"]
+
+
+def test_a_list_that_is_not_encoded_as_it_says_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbfa\n\xff\xfe\xfd\n")
+    with pytest.raises(UsageError, match="save it as UTF-8"):
+        found(tmp_path, lists=(str(tmp_path / "list.txt"),))
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_csv_files_of_any_office_are_read(delimiter: str, encoding: str, tmp_path: Path) -> None:
+    rows = [["id", "path", "note"], ["1", "a;b,c.png" if delimiter == "\t" else "a.png", "x"], ["2", '"q".png', ""]]
+    text = "\r\n".join(delimiter.join(f'"{cell.replace(chr(34), chr(34) * 2)}"' for cell in row) for row in rows)
+    (tmp_path / "m.csv").write_bytes(text.encode(encoding))
+    assert found(tmp_path, manifests=(str(tmp_path / "m.csv"),)) == [rows[1][1], '"q".png']
+
+
+def test_json_lines_are_a_manifest(tmp_path: Path) -> None:
+    path = tmp_path / "m.jsonl"
+    path.write_text('{"path": "a.png", "n": 1}\n\n{"n": 2}\n{"path": null}\n{"path": "b.png"}\n')
+    assert found(tmp_path, manifests=(str(path),)) == ["a.png", "b.png"]
+    for text, message in (
+        ('{"path": 3}', "'path' is int"),
+        ('{"path": "a"}\n[1]', "line 2"),
+        ('{"path": "a', "not JSON"),
+    ):
+        path.write_text(text)
+        with pytest.raises(UsageError, match=message):
+            found(tmp_path, manifests=(str(path),))
+
+
+def test_a_column_of_another_type_is_refused_by_name_and_type(tmp_path: Path) -> None:
+    pa.parquet.write_table(pa.table({"path": [1, 2]}), tmp_path / "m.parquet")
+    with pytest.raises(UsageError, match="'path' holds int64, and not paths, URLs or images"):
+        found(tmp_path, manifests=(str(tmp_path / "m.parquet"),))
+
+
+def test_bytes_never_become_a_path(tmp_path: Path) -> None:
+    pa.parquet.write_table(pa.table({"path": [b"\x89PNG", b"abc"]}), tmp_path / "m.parquet")
+    assert found(tmp_path, manifests=(str(tmp_path / "m.parquet"),)) == [
+        f"{tmp_path / 'm.parquet'}!/path/{row}" for row in (0, 1)
+    ]

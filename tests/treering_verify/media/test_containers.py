@@ -1,0 +1,137 @@
+"""Images within archives and tables: named, counted, read up to a size, and never trusted."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from helpers.audits import KEY
+from helpers.images import array, encoded, smooth
+
+from treering_verify.audit.folder import audit_folder
+from treering_verify.audit.inputs.read import read_path
+from treering_verify.audit.inputs.sources import Entry, Inputs, entries
+from treering_verify.benchmark.speed.null_model import NULL_INVERSION, NullModel
+from treering_verify.errors import ImageError
+from treering_verify.media import containers
+from treering_verify.media.containers import is_archive, list_members, read_member, split_member
+from treering_verify.media.images import open_image
+
+PNG = encoded(smooth(), "PNG")
+SHAPE = (32, 32)
+
+
+def zip_file(path: Path, members: dict[str, bytes]) -> Path:
+    """Write a ZIP archive."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return path
+
+
+def tar_file(path: Path, members: dict[str, bytes]) -> Path:
+    """Write a tar archive, with a link and a folder beside the members."""
+    with tarfile.open(path, "w") as archive:
+        for name, kind in (("folder", tarfile.DIRTYPE), ("link.png", tarfile.SYMTYPE), ("hard.png", tarfile.LNKTYPE)):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, "/etc/passwd"
+            archive.addfile(info)
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+MEMBERS = {"000/a.png": PNG, "000/a.json": b"{}", "../up.png": PNG, "/abs.png": PNG, "b!/c.png": PNG}
+
+
+@pytest.mark.parametrize(("make", "ending"), [(zip_file, "zip"), (tar_file, "tar")])
+def test_each_member_is_an_entry_and_is_read(make: object, ending: str, tmp_path: Path) -> None:
+    path = make(tmp_path / f"shard.{ending}", MEMBERS)  # type: ignore[operator]
+    assert is_archive(str(path))
+    assert [member.lstrip("/") for member in list_members(str(path))] == [name.lstrip("/") for name in MEMBERS]
+    for member in list_members(str(path)):
+        name = f"{path}!/{member}"
+        assert split_member(name) == (str(path), member)
+        reading = read_path(name, SHAPE)
+        assert reading.status == ("ok" if member.endswith("png") else "skipped"), reading
+    assert read_path(f"{path}!/missing.png", SHAPE).code == "not_found"
+    assert not (tmp_path.parent / "up.png").exists()
+
+
+@pytest.mark.parametrize(("make", "ending"), [(zip_file, "zip"), (tar_file, "tar")])
+def test_a_walk_meets_members_and_an_audit_has_a_row_for_each(make: object, ending: str, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    make(tmp_path / "in" / f"shard.{ending}", {"a.png": PNG, "b.txt": b"text"})  # type: ignore[operator]
+    (tmp_path / "in" / "single.png").write_bytes(PNG)
+    rows = list(audit_folder(str(tmp_path / "in"), KEY, model=NullModel(), inversion=NULL_INVERSION))
+    found = {Path(row.path).name: (row.status, row.code) for row in rows}
+    assert found == {
+        "a.png": ("ok", rows[0].code),
+        "b.txt": ("skipped", "not_an_image"),
+        "single.png": ("ok", rows[2].code),
+    }
+
+
+def test_what_only_calls_itself_an_archive_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "x.zip").write_bytes(PNG)
+    (tmp_path / "y.tar").write_bytes(b"")
+    zip_file(tmp_path / "z.docx", {"a.png": PNG})
+    assert not any(is_archive(str(tmp_path / name)) for name in ("x.zip", "y.tar", "z.docx"))
+    assert read_path(str(tmp_path / "x.zip"), SHAPE).status == "ok"
+    assert read_path(str(tmp_path / "z.docx"), SHAPE).code == "container"
+
+
+def test_a_damaged_archive_is_one_row_with_its_reason(tmp_path: Path) -> None:
+    path = tar_file(tmp_path / "cut.tar", {"a.png": PNG * 50, "b.png": PNG})
+    path.write_bytes(path.read_bytes()[:4000])
+    found = list(entries(Inputs((str(path),)), tmp_path))
+    assert found[-1] == Entry(str(path), code="archive_damaged") or read_path(found[-1].path, SHAPE).status == "error"
+    with pytest.raises(ImageError, match="damaged"):
+        read_member(str(tmp_path / "cut.tar"), "a.png")
+
+
+def test_an_archive_of_too_many_members_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(containers, "MOST_MEMBERS", 3)
+    path = zip_file(tmp_path / "many.zip", {f"{i}.png": PNG for i in range(5)})
+    assert list(entries(Inputs((str(path),)), tmp_path))[-1] == Entry(str(path), code="archive_too_large")
+
+
+def test_a_member_that_declares_less_than_it_holds_is_read_up_to_a_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bomb.png", b"\x89PNG" + bytes(1 << 20))
+    monkeypatch.setattr(containers, "MAX_BYTES", 1000)
+    with pytest.raises(ImageError) as error:
+        read_member(str(tmp_path / "bomb.zip"), "bomb.png")
+    assert error.value.code == "too_large_file"
+
+
+def images_table() -> pa.Table:
+    """Return a table as Hugging Face's data sets store images, with one row empty."""
+    values = [{"bytes": PNG, "path": "a.png"}, None, {"bytes": PNG, "path": None}]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    return pa.table({"label": [1, 2, 3], "image": pa.array(values, kind)})
+
+
+@pytest.mark.parametrize("form", ["parquet", "arrow file", "arrow stream"])
+def test_a_column_of_images_is_read_row_by_row(form: str, tmp_path: Path) -> None:
+    path, table = tmp_path / "table", images_table()
+    if form == "parquet":
+        pq.write_table(table, path)
+    else:
+        make = pa.ipc.new_file if form == "arrow file" else pa.ipc.new_stream
+        with pa.OSFile(str(path), "wb") as sink, make(sink, table.schema) as writer:
+            writer.write_table(table)
+    found = [entry.path for entry in entries(Inputs(manifests=(str(path),)), tmp_path)]
+    assert found == [f"{path}!/image/0", f"{path}!/image/2"]
+    for name in reversed(found):  # backwards too
+        assert read_path(name, SHAPE).status == "ok"
+        assert (array(open_image(read_member(*split_member(name)))) == array(smooth())).all()  # type: ignore[misc]

@@ -1,0 +1,220 @@
+"""Name and read images within other files: members of ZIP and tar archives, rows of a table's column of images.
+
+An entry within a container is called ``CONTAINER!/MEMBER``. Shards of data sets (WebDataset, img2dataset) are tar files;
+tables are Parquet or Arrow files whose column holds ``struct<bytes, path>``, as Hugging Face's data sets do, or bytes.
+
+Containers are made by strangers: members are counted, never unpacked to disk, and read up to a size, whatever they declare.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from treering_verify.errors import ImageError
+from treering_verify.media.images import CODES, MAX_BYTES
+
+if TYPE_CHECKING:
+    import pyarrow
+
+JOIN = "!/"
+ENDINGS = (".zip", ".cbz", ".tar")
+MOST_MEMBERS = 1_000_000
+"""Members of one archive that an audit lists; an archive with more is an error."""
+
+PARQUET, ARROW = b"PAR1", (b"ARROW1", b"\xff\xff\xff\xff")  # how tables begin; an Arrow stream by its first message
+_BATCH = 512  # rows of a table that are held at a time
+
+
+def is_archive(path: str) -> bool:
+    """Whether a path names an archive: a regular file with one of `ENDINGS` that is what its name says."""
+    if not path.lower().endswith(ENDINGS) or os.path.islink(path) or not os.path.isfile(path):
+        return False
+    try:
+        return zipfile.is_zipfile(path) or tarfile.is_tarfile(path)
+    except OSError:
+        return False
+
+
+def list_members(path: str) -> Iterator[str]:
+    """Yield the names of an archive's files, in the order in which they are stored; links and folders are left out.
+
+    Raises
+    ------
+    ImageError
+        If the archive cannot be read (code ``archive_damaged``), or has more than `MOST_MEMBERS` members
+        (``archive_too_large``).
+    """
+    count = 0
+    try:
+        for name in _names_in_zip(path) if zipfile.is_zipfile(path) else _names_in_tar(path):
+            count += 1
+            if count > MOST_MEMBERS:
+                raise ImageError("archive_too_large", CODES["archive_too_large"], path)
+            yield name
+    except (OSError, EOFError, zipfile.BadZipFile, tarfile.TarError, ValueError) as error:
+        raise ImageError("archive_damaged", CODES["archive_damaged"], path) from error
+
+
+def _names_in_zip(path: str) -> Iterator[str]:
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            if not info.is_dir():
+                yield info.filename
+
+
+def _names_in_tar(path: str) -> Iterator[str]:
+    with tarfile.open(path, "r:") as archive:
+        for member in archive:
+            if member.isreg():
+                yield member.name
+            archive.members = []  # type: ignore[attr-defined]  # tarfile remembers every member otherwise
+
+
+def split_member(path: str) -> tuple[str, str] | None:
+    """Split the name of an entry into container and member; None where it names no member of a file that is there."""
+    if JOIN not in path or os.path.lexists(path):
+        return None
+    place = path.find(JOIN)
+    while place >= 0:
+        if os.path.isfile(path[:place]):
+            return path[:place], path[place + len(JOIN) :]
+        place = path.find(JOIN, place + 1)
+    return None
+
+
+def read_member(container: str, member: str) -> bytes:
+    """Return the bytes of a member of a container.
+
+    Raises
+    ------
+    ImageError
+        not_found, too_large_file, or archive_damaged.
+    """
+    try:
+        with open(container, "rb") as file:
+            head = file.read(8)
+        if head.startswith((PARQUET, *ARROW)):
+            return _read_row(container, member)
+        if zipfile.is_zipfile(container):
+            return _read_from_zip(container, member)
+        return _read_from_tar(container, member)
+    except KeyError as error:
+        raise ImageError("not_found", CODES["not_found"], member) from error
+    except ImageError:
+        raise
+    except MemoryError:
+        raise
+    except Exception as error:  # zipfile, tarfile, zlib and pyarrow throw almost anything at damaged input
+        raise ImageError("archive_damaged", CODES["archive_damaged"], container) from error
+
+
+def _read_from_zip(container: str, member: str) -> bytes:
+    with zipfile.ZipFile(container) as archive, archive.open(member) as file:
+        return _bounded(file.read(MAX_BYTES + 1), member)
+
+
+def _read_from_tar(container: str, member: str) -> bytes:
+    status = os.stat(container)
+    offset, size = _tar_index(container, status.st_mtime_ns, status.st_size)[member]
+    if size > MAX_BYTES:
+        raise ImageError("too_large_file", CODES["too_large_file"], member)
+    with open(container, "rb") as file:
+        file.seek(offset)
+        return _bounded(file.read(size), member)
+
+
+@functools.lru_cache(maxsize=2)
+def _tar_index(container: str, modified: int, size: int) -> dict[str, tuple[int, int]]:
+    """Return offset and size of each regular member; the last of a name counts, as tar has it."""
+    found: dict[str, tuple[int, int]] = {}
+    with tarfile.open(container, "r:") as archive:
+        for member in archive:
+            if member.isreg():
+                found[member.name] = (member.offset_data, member.size)
+            if len(found) > MOST_MEMBERS:
+                raise ImageError("archive_too_large", CODES["archive_too_large"], container)
+            archive.members = []  # type: ignore[attr-defined]
+    return found
+
+
+def _bounded(data: bytes, member: str) -> bytes:
+    if len(data) > MAX_BYTES:
+        raise ImageError("too_large_file", CODES["too_large_file"], member)
+    return data
+
+
+def is_image_type(kind: pyarrow.DataType) -> bool:
+    """Whether values of a type are images: bytes, or a struct of bytes and path (Hugging Face's `Image` feature)."""
+    import pyarrow.types as types
+
+    if types.is_struct(kind):
+        names = {kind.field(i).name: kind.field(i).type for i in range(kind.num_fields)}
+        return "bytes" in names and is_image_type(names["bytes"])
+    return bool(types.is_binary(kind) or types.is_large_binary(kind))
+
+
+def arrow_batches(name: str, choose: Callable[[list[str]], str]) -> Iterator[pyarrow.RecordBatch]:
+    """Yield batches of one column of a Parquet or Arrow file, `choose` picking its name."""
+    import pyarrow
+    import pyarrow.parquet
+
+    with open(name, "rb") as file:
+        head = file.read(8)
+    if head.startswith(PARQUET):
+        with pyarrow.parquet.ParquetFile(name) as table:
+            chosen = choose(table.schema_arrow.names)
+            yield from table.iter_batches(_BATCH, columns=[chosen])
+        return
+    with pyarrow.OSFile(name) as source:
+        if head.startswith(ARROW[0]):
+            reader = pyarrow.ipc.open_file(source)
+            batches = (reader.get_batch(i) for i in range(reader.num_record_batches))
+        else:
+            reader = pyarrow.ipc.open_stream(source)
+            batches = iter(reader)
+        chosen = choose(reader.schema.names)
+        for batch in batches:
+            for start in range(0, batch.num_rows, _BATCH):
+                yield batch.select([chosen]).slice(start, _BATCH)
+
+
+def _read_row(container: str, member: str) -> bytes:
+    column, _, number = member.rpartition("/")
+    value = _rows_from(container, os.stat(container).st_mtime_ns, column).value(int(number))
+    data = value.get("bytes") if isinstance(value, dict) else value
+    if not isinstance(data, bytes):
+        raise KeyError(member)
+    return _bounded(data, member)
+
+
+class _Rows:
+    """The rows of a column, read forwards; going back begins anew."""
+
+    def __init__(self, container: str, column: str) -> None:
+        self._container, self._column = container, column
+        self._restart()
+
+    def _restart(self) -> None:
+        self._batches = arrow_batches(self._container, lambda _: self._column)
+        self._first, self._batch = 0, next(self._batches, None)
+
+    def value(self, row: int) -> Any:
+        """Return the value of a row; KeyError where there is none."""
+        if row < self._first:
+            self._restart()
+        while self._batch is not None and row >= self._first + self._batch.num_rows:
+            self._first += self._batch.num_rows
+            self._batch = next(self._batches, None)
+        if self._batch is None:
+            raise KeyError(row)
+        return self._batch.column(0)[row - self._first].as_py()
+
+
+@functools.lru_cache(maxsize=2)
+def _rows_from(container: str, modified: int, column: str) -> _Rows:
+    return _Rows(container, column)
