@@ -1,6 +1,6 @@
-"""Repaint a disc of a sample and keep its background: `python samples/edit.py [OUTPUT.png]`.
+"""Repaint a disc of a sample and preserve its background: `python samples/edit.py [OUTPUT.png]`.
 
-Shows the image, the mask, and the edit after two decoder inversions; prints how far the background moved in each.
+Shows the image, the mask, and the edit after two decoder inversions; prints the background error of each.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ def main(output: Path) -> None:
         for method in ("encoder", "auto")
     }
     sheet = Image.new("RGB", (4 * 132 - 4, 128), "white")
-    for i, picture in enumerate((image, mask.convert("RGB"), *edits.values())):
-        sheet.paste(picture, (132 * i, 0))
+    for i, panel in enumerate((image, mask.convert("RGB"), *edits.values())):
+        sheet.paste(panel, (132 * i, 0))
     save_png(sheet, output)
     for method, edited in edits.items():
         print(f"{method:14} background error {background_error(image, edited, mask):.1f} dB")
 
 
 def background_error(image: Image.Image, edited: Image.Image, mask: Image.Image) -> float:
-    """NMSE in dB over the pixels outside the mask's box and a border of 16 around it."""
+    """Return the NMSE in dB over the pixels outside the mask's box and a border of 16 around it."""
     y, x = np.nonzero(np.asarray(mask))
     rows, columns = np.mgrid[: image.height, : image.width]
     near = (rows > y.min() - 16) & (rows < y.max() + 16) & (columns > x.min() - 16) & (columns < x.max() + 16)
-    a, b = (np.asarray(picture)[~near] / 127.5 - 1 for picture in (image, edited))
+    a, b = (np.asarray(one)[~near] / 127.5 - 1 for one in (image, edited))
     return float(10 * np.log10(((a - b) ** 2).sum() / (a**2).sum()))
 
 

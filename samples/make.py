@@ -1,4 +1,4 @@
-"""Make the files of this folder again: `python samples/make.py`. The key is public: a sample, never for real marks."""
+"""Generate the files of this folder: `python samples/make.py`. The key is public; never mark images of your own with it."""
 
 from __future__ import annotations
 
@@ -31,9 +31,11 @@ def main() -> None:
     marked[0].save(HERE / "marked-0-jpeg25.jpg", quality=25)
     save_png(parse("noise:sigma=0.05").apply(marked[1], seed=1), HERE / "marked-1-noise.png")
     save_png(photograph(), HERE / "photograph.png")
-    picture(model, key)
+    draw_overview(model, key)
     expected = {}
-    for path in sorted(p for p in HERE.iterdir() if p.suffix in (".png", ".jpg") and p.stem not in ("image", "edit")):
+    for path in sorted(
+        p for p in HERE.iterdir() if p.suffix in (".png", ".jpg") and p.stem not in ("overview", "edit")
+    ):
         verdict = tv.verify(path, key, model=model)
         assert verdict.best is not None
         expected[path.name] = {
@@ -44,8 +46,8 @@ def main() -> None:
     (HERE / "expected.json").write_text(json.dumps(expected, indent=2) + "\n")
 
 
-def picture(model: tv.LatentModel, key: tv.Key) -> None:
-    """Draw the README's image: marked images above their unmarked twins, and the recovered spectrum."""
+def draw_overview(model: tv.LatentModel, key: tv.Key) -> None:
+    """Draw the figure at the top of the README: marked images above their unmarked twins, and the recovered spectrum."""
     seeds = range(SEED + 100, SEED + 109)
     marked, unmarked = (list(tv.generate(model, k, seeds=seeds)) for k in (key, None))
     recovered, control = (tv.recover_noise(model, to_tensor(made[0].image))[0][0] for made in (marked, unmarked))
@@ -63,7 +65,7 @@ def picture(model: tv.LatentModel, key: tv.Key) -> None:
 
 
 def photograph() -> Image.Image:
-    """Cut 128 x 128 out of scikit-image's coffee cup (public domain, CC0; see README.md in this folder)."""
+    """Return a crop of scikit-image's coffee cup, 128 x 128 (public domain, CC0; see README.md in this folder)."""
     from skimage import data
 
     return Image.fromarray(data.coffee()).crop((200, 0, 600, 400)).resize((128, 128), Image.Resampling.LANCZOS)

@@ -27,6 +27,8 @@ HEAVY = {
 }
 HEAVY_AT_THE_TOP = {  # run to train and measure the embedded model; no command imports them at its start
     "treering_verify.training.landscape.pyramid_start",
+    "treering_verify.training.landscape.attacked_images",
+    "treering_verify.training.landscape.recipe",
     "treering_verify.training.landscape.train",
     "treering_verify.training.landscape.scenes",
     "treering_verify.training.landscape.measure",

@@ -32,22 +32,19 @@ LATER: tuple[str, ...] = (
     "docs/patterns.md",
     "docs/robustness.md",
     "pyproject.toml",
-    "samples/",
     "tests/treering_verify/attacks/",
     "tests/treering_verify/audit/",
-    "tests/treering_verify/benchmark/",
     "tests/treering_verify/cli/",
     "tests/treering_verify/detection/",
     "tests/treering_verify/models/",
     "tests/treering_verify/report/",
     "treering_verify/attacks/",
     "treering_verify/audit/",
-    "treering_verify/benchmark/",
     "treering_verify/cli/",
     "treering_verify/detection/",
     "treering_verify/models/",
     "treering_verify/report/",
-    "treering_verify/training/",
+
 )
 NOT_READ = ("CHANGELOG.md", "LICENSE", "tests/treering_verify/test_words.py")
 

@@ -30,22 +30,22 @@ from treering_verify.report.findings import Findings, Table
 from treering_verify.watermark.keys.key import Key
 
 _BATCH = 16
-_IMAGES = 64  # different images in the audits under the null model; the last bytes of each file are unique
+_IMAGES = 64  # different images in the audits under a model without weights; the last bytes of each file are unique
 _ROUNDS = 3
 
 
 def measure(model: LatentModel, scope: Scope) -> Findings:
     """Audit a folder in turns with the bare model loop, in one pass and in two, then folders of two sizes.
 
-    The latter are audited under the null model, which takes almost no time. Last, Ray audits what the local engine has
-    audited: a folder under the null model and, unless quick, images of the model.
+    The latter are audited under a model without weights, which takes almost no time. Last, Ray audits what the local engine
+    has audited: a folder under a model without weights and, unless quick, images of the model.
     """
     count, rounds = scope.images(_BATCH, 4 * _BATCH), 1 if scope.quick else _ROUNDS
     large = scope.images(2000, 100_000)
     small = max(2, large // 100)
     with scope.progress("Throughput", rounds) as advance:
         turns = _throughput(model, count, rounds, advance)
-    with scope.progress("Audits under the null model", 2) as advance:
+    with scope.progress("Audits under a model without weights", 2) as advance:
         folders = []
         for size in (small, large):
             folders.append(_in_a_fresh_process(size))
@@ -67,17 +67,19 @@ def measure(model: LatentModel, scope: Scope) -> Findings:
                 "images per second in two passes, relative to one",
                 _spread([turn["audit"] / turn["two"] for turn in turns]),
             ),
-            (f"null model, peak memory at {small} files", f"{folders[0]['peak']:.0f} MiB"),
-            (f"null model, peak memory at {large} files", f"{folders[1]['peak']:.0f} MiB"),
+            (f"model without weights, peak memory at {small} files", f"{folders[0]['peak']:.0f} MiB"),
+            (f"model without weights, peak memory at {large} files", f"{folders[1]['peak']:.0f} MiB"),
             ("growth of the main process", f"{100 * growth:+.1f} %"),
-            (f"null model, first run over {large} files", f"{folders[1]['first']:.1f} s"),
+            (f"model without weights, first run over {large} files", f"{folders[1]['first']:.1f} s"),
             ("second run, which finds everything done", f"{folders[1]['again']:.2f} s = {_share(folders[1])}"),
             *engine_lines(engines),
         ),
-        note="The images are unmarked, as most images of a folder are. Times under the null model are those of listing, "
-        "reading, decoding and writing files.",
+        note="The images are unmarked, as most images of a folder are. Times under a model without weights are those of "
+        "listing, reading, decoding and writing files.",
     )
-    rows = [{"part": "throughput", **turn} for turn in turns] + [{"part": "null", **folder} for folder in folders]
+    rows = [{"part": "throughput", **turn} for turn in turns] + [
+        {"part": "model without weights", **folder} for folder in folders
+    ]
     rows += [{"part": "engines", **record} for record in engines]
     fields = sorted({name for row in rows for name in row})
     return Findings(
@@ -86,17 +88,21 @@ def measure(model: LatentModel, scope: Scope) -> Findings:
         tuple({name: row.get(name) for name in fields} for row in rows),
         (table,),
         seeds=f"{SEEDS['audit']} onwards",
-        count=f"{count}, {rounds} rounds; {small} and {large} files under the null model",
+        count=f"{count}, {rounds} rounds; {small} and {large} files under a model without weights",
     )
 
 
 def _engines(model: LatentModel, scope: Scope) -> list[dict[str, Any]]:
-    """Measure both engines, under the null model, which shows their own overhead, and with the given model."""
-    null, key = NullModel(), SEEDS["audit"]
-    judges = {"null model": AuditJudge.of(Key.generate(null.latent_shape, seed=key), null, 1e-6, NULL_INVERSION)}
+    """Measure both engines, under a model without weights, which shows their own overhead, and with the given model."""
+    weightless, key = NullModel(), SEEDS["audit"]
+    judges = {
+        "model without weights": AuditJudge.of(
+            Key.generate(weightless.latent_shape, seed=key), weightless, 1e-6, NULL_INVERSION
+        )
+    }
     if not scope.quick:
         judges["model"] = AuditJudge.of(Key.generate(model.latent_shape, seed=key), model, 1e-6, InversionOptions())
-    counts = {"null model": scope.images(200, 4000), "model": scope.images(_BATCH, 4 * _BATCH)}
+    counts = {"model without weights": scope.images(200, 4000), "model": scope.images(_BATCH, 4 * _BATCH)}
     found: list[dict[str, Any]] = []
     with scope.progress("Engines", len(judges)) as advance, tempfile.TemporaryDirectory() as folder:
         for what, judge in judges.items():
@@ -156,10 +162,10 @@ class _Watched:
 
 
 def _in_a_fresh_process(count: int) -> dict[str, float]:
-    """Audit a folder of `count` small files under the null model, twice, in a fresh process."""
+    """Audit a folder of `count` small files under a model without weights, twice, in a fresh process."""
     with tempfile.TemporaryDirectory() as folder, fresh_process() as pool:
         _fill(Path(folder) / "images", count)
-        return pool.apply(_null_audit, (folder, count))
+        return pool.apply(_audit_without_model, (folder, count))
 
 
 def _fill(folder: Path, count: int) -> None:
@@ -177,7 +183,7 @@ def _fill(folder: Path, count: int) -> None:
         (folder / f"{i:08d}.png").write_bytes(encoded[i % len(encoded)] + i.to_bytes(8, "big"))
 
 
-def _null_audit(folder: str, count: int) -> dict[str, float]:
+def _audit_without_model(folder: str, count: int) -> dict[str, float]:
     import resource
 
     model = NullModel()

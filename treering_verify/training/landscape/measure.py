@@ -1,4 +1,4 @@
-"""Measure the embedded model: `python -m treering_verify.training.landscape.measure` prints the card's numbers."""
+"""Measurements of the embedded model: `python -m treering_verify.training.landscape.measure` prints the card's numbers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def sliced_wasserstein(
     a: torch.Tensor, b: torch.Tensor, *, patch: int = 7, patches: int = 20000, directions: int = 256, seed: int = 0
 ) -> float:
-    """Sliced Wasserstein-1 distance between the patches of two sets of images (no learned features).
+    """Return the sliced Wasserstein-1 distance between the patches of two sets of images (no learned features).
 
     Parameters
     ----------
@@ -58,12 +58,12 @@ def sliced_wasserstein(
 
 
 def colour_error(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Root mean square difference of the images' mean colours, in grey levels of 255; (N, 3, H, W) in [-1, 1]."""
+    """Return the root mean square difference of the images' mean colours, in grey levels of 255; (N, 3, H, W) in [-1, 1]."""
     return float((a - b).mean(dim=(2, 3)).pow(2).mean().sqrt()) * 127.5
 
 
 def star_contrast(decoded: torch.Tensor, scenes: torch.Tensor, threshold: float = 0.4) -> float:
-    """Share of the stars' contrast that is left: least-squares slope over the pixels that outshine their surroundings.
+    """Return the share of the stars' contrast that is left, as a least-squares slope over pixels brighter than others near.
 
     Surroundings are the 9 x 9 mean of the grey image; stars are pixels of `scenes` that exceed it by `threshold`. 1 keeps
     them all, 0 none; NaN if there are none.
@@ -79,7 +79,7 @@ def star_contrast(decoded: torch.Tensor, scenes: torch.Tensor, threshold: float 
 
 
 def _decibels(latent: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """NMSE of each item in dB, (n, C, h, w) twice -> (n,)."""
+    """Return the NMSE of each item in dB, (n, C, h, w) twice -> (n,)."""
     return 20 * torch.log10((latent - truth).flatten(1).norm(dim=1) / truth.flatten(1).norm(dim=1))
 
 
@@ -94,30 +94,30 @@ STOP_ATTACKS = (
     "brightness:factor=1.2",
 )
 LEARNED_ATTACKS = (*STOP_ATTACKS[:4], "jpeg:quality=10", *STOP_ATTACKS[4:7])
-LEARNED_SEEDS = (9 << 32) + (1 << 20)  # of images that neither a network nor a threshold was made with
+LEARNED_SEEDS = (9 << 32) + (1 << 20)  # of images on which neither a network nor a threshold was fitted
 STOP_SEEDS = 9 << 32  # images on which settings were chosen; no benchmark uses them
 
 
 def _problems(
-    model: LatentModel, pictures: Sequence[Image.Image], attacks: Sequence[str]
+    model: LatentModel, images: Sequence[Image.Image], attacks: Sequence[str]
 ) -> Iterator[tuple[str, Problem]]:
-    """Pose the decoder inversion of images as they are, "clean", and after each attack, given as text."""
+    """Yield the decoder inversion problem of images as they are, "clean", and after each attack, given as text."""
     from treering_verify.attacks import parse
     from treering_verify.inversion.recovery import problem_of
     from treering_verify.media.images import to_tensor
 
-    yield "clean", problem_of(model, torch.cat([to_tensor(picture) for picture in pictures]))
+    yield "clean", problem_of(model, torch.cat([to_tensor(image) for image in images]))
     for text in attacks:
-        changed = [parse(text).apply(picture, i) for i, picture in enumerate(pictures)]
-        yield text, problem_of(model, torch.cat([to_tensor(picture) for picture in changed]))
+        changed = [parse(text).apply(image, i) for i, image in enumerate(images)]
+        yield text, problem_of(model, torch.cat([to_tensor(image) for image in changed]))
 
 
 @torch.inference_mode()
-def rehearsals(model: LatentModel, attacks: Sequence[str], count: int) -> Iterator[str]:
-    """Say how far forward steps are followed by their rehearsal, and what the error of z_0 makes of it, a line an attack.
+def early_stopping(model: LatentModel, attacks: Sequence[str], count: int) -> Iterator[str]:
+    """Yield a line per attack: where early stopping by parametric bootstrap ends forward steps, and the error of z_0 there.
 
-    Beside the change of the error stand those after all steps and after the step that was best for each image, which nobody
-    can know. What a rehearsal must show (`decoder_inversion.rehearsal`) was chosen by these lines.
+    Each line also has the error after all steps, and after the best step of each image, which nobody can know. The
+    criterion of `inversion.decoder.bootstrap_stopping` was chosen by these lines.
     """
     from treering_verify.generation.generator import generate
     from treering_verify.inversion.decoder import DEFAULTS, invert, unstopped
@@ -144,10 +144,10 @@ def rehearsals(model: LatentModel, attacks: Sequence[str], count: int) -> Iterat
 
 @torch.inference_mode()
 def learned_steps(model: LatentModel, attacks: Sequence[str], count: int) -> Iterator[str]:
-    """Say what the encoder, one and two learned steps leave of z_0 and of a key, and what residual the true z_0 has.
+    """Yield a line per attack: error and evidence after the encoder, one and two learned steps; residual of the true z_0.
 
-    A line an attack. By the true latent's residual, |E(D(z_0)) - E(x)| as a multiple of the start's, the guard of learned
-    steps was chosen: a tighter one sends back what comes near the truth.
+    The limit on the residual of learned steps was chosen by that of the true latent, |E(D(z_0)) - E(x)| relative to the
+    start's: a tighter limit would reject results that are close to the truth.
     """
     from treering_verify.detection.evidence import evidence_of
     from treering_verify.generation.generator import generate
@@ -159,17 +159,17 @@ def learned_steps(model: LatentModel, attacks: Sequence[str], count: int) -> Ite
     made = list(generate(model, key, seeds=range(LEARNED_SEEDS, LEARNED_SEEDS + count), steps=15, batch_size=16))
     latents = torch.stack([one.latent for one in made])
     for text, problem in _problems(model, [one.image for one in made], attacks):
-        start, said, back = model.encode(problem.image), [], 0
+        start, texts, rejected = model.encode(problem.image), [], 0
         for steps in range(3):
             latent = start
             if steps:
                 found = invert(problem, "learned", replace(DEFAULTS["learned"], iterations=steps))
-                latent, back = found.latent, back + found.status.count("diverged")
+                latent, rejected = found.latent, rejected + found.status.count("diverged")
             log10 = [e[0].log10_pvalue for e in evidence_of(to_noise(model, latent), [key])]
-            said.append(f"{_decibels(latent, latents).mean():.2f} dB, log10 p {sorted(log10)[count // 2]:.0f}")
+            texts.append(f"{_decibels(latent, latents).mean():.2f} dB, log10 p {sorted(log10)[count // 2]:.0f}")
         ratio = relative_residual(problem, latents) / relative_residual(problem, start)
         yield (
-            f"{text:16} encoder {said[0]}; 1 step {said[1]}; 2 steps {said[2]}; {back} sent back; "
+            f"{text:16} encoder {texts[0]}; 1 step {texts[1]}; 2 steps {texts[2]}; {rejected} rejected; "
             f"residual of the true latent {ratio.median():.1f} times the start's, up to {ratio.max():.1f} ({count} images)"
         )
 
@@ -180,10 +180,10 @@ def _relative(found: torch.Tensor, wanted: torch.Tensor) -> float:
 
 @torch.inference_mode()
 def detection(model: LatentModel, count: int, steps: int) -> Iterator[str]:
-    """Say what a model's images made in some steps show of their key, how exactly the steps are undone, and how they look.
+    """Yield lines on images generated in some steps: evidence of their key, error of noise inversion, distance to scenes.
 
-    Marked and unmarked images, `count` of each, under one key, at the default guidance; taken back by as many steps, by
-    every noise inversion that needs no network of its own. How exactly steps are undone is asked without guidance, of 16.
+    Marked and unmarked images, `count` of each, under one key, at the default guidance, inverted in as many steps by every
+    noise inversion without a network of its own. The error is measured on 16 images without guidance.
     """
     from treering_detectors import Rate
 
@@ -212,8 +212,8 @@ def detection(model: LatentModel, count: int, steps: int) -> Iterator[str]:
                 f"{steps} steps, {method}, {name}: p <= 1e-6 {Rate(sum(p <= -6 for p in log10), count)}, "
                 f"p <= .01 {Rate(sum(p <= -2 for p in log10), count)}, median log10 p {log10[count // 2]:.1f}"
             )
-        back = invert(model, latent, method, steps=steps, conditions=classes)
-        error = _relative(back, noise)
+        inverted = invert(model, latent, method, steps=steps, conditions=classes)
+        error = _relative(inverted, noise)
         yield f"{steps} steps, {method}: relative error of the noise from the true latent and class {error:.4f}"
     scenes = torch.cat([render(40, stream="test", index=i)[0] for i in range(math.ceil(count / 40))])[:count] * 2 - 1
     samples = torch.cat([to_tensor(one.image) for one in made["unmarked"]])
@@ -221,7 +221,7 @@ def detection(model: LatentModel, count: int, steps: int) -> Iterator[str]:
     yield f"sliced Wasserstein distance of 7 x 7 patches, {count} samples to test scenes: {distance:.4f}"
 
 
-SHOWN_ATTACKS = (
+VISIBLE_ATTACKS = (
     "centre_crop:share=0.7071",
     "random_crop:share=0.8367",
     "centre_crop:share=0.35",
@@ -233,10 +233,10 @@ SHOWN_ATTACKS = (
 )
 
 
-def shown(model: LatentModel, attacks: Sequence[str], count: int) -> Iterator[str]:
-    """Say what is read of a key where an image was cut off or covered: as it came, and as `visible_area` reads it.
+def visible(model: LatentModel, attacks: Sequence[str], count: int) -> Iterator[str]:
+    """Yield lines on images that are cropped or covered: evidence of the key in all of the image and in its visible area.
 
-    Of the first attack also what stands around what is left in its place, with all of noise_hat read and with what is shown.
+    For the first attack also with other content around the crop, and with the evidence of all of noise_hat.
     """
     from treering_verify.attacks import parse
     from treering_verify.detection.evidence import evidence_of
@@ -266,22 +266,26 @@ def shown(model: LatentModel, attacks: Sequence[str], count: int) -> Iterator[st
     for number, attack in enumerate(attacks):
         pixels = torch.cat([to_tensor(parse(attack).apply(image, seed=i)) for i, image in enumerate(images)])
         mask = visible_area(pixels)
-        came = noise_of(pixels)
-        yield f"{attack}, {mask.mean():.2f} shown: as it came {read(came)}"
+        as_it_is = noise_of(pixels)
+        yield f"{attack}, {mask.mean():.2f} visible: as it is {read(as_it_is)}"
         if not number:
             mean = (pixels * mask).sum(dim=(-2, -1), keepdim=True) / mask.sum(dim=(-2, -1), keepdim=True)
             others = {"another image": whole.roll(1, 0), "mean colour": mean}
             tried = {name: noise_of(torch.where(mask > 0, pixels, other)) for name, other in others.items()}
-            for name, noise_hat in {"black": came, **tried, "nearest": noise_of(fill_occluded(pixels, mask))}.items():
-                yield f"  around it {name}: all read {read(noise_hat)}; what is shown {read(mask_occluded(noise_hat, mask))}"
+            for name, noise_hat in {
+                "black": as_it_is,
+                **tried,
+                "nearest": noise_of(fill_occluded(pixels, mask)),
+            }.items():
+                yield f"  around it {name}: all of it {read(noise_hat)}; visible area {read(mask_occluded(noise_hat, mask))}"
             clean = noise_of(whole)
-            yield f"  the whole image: all read {read(clean)}; what is shown of the crop {read(mask_occluded(clean, mask))}"
-        yield f"  where it is visible {read(mask_occluded(noise_of(fill_occluded(pixels, mask)), mask))}"
+            yield f"  the whole image: all of it {read(clean)}; area of the crop {read(mask_occluded(clean, mask))}"
+        yield f"  in the visible area {read(mask_occluded(noise_of(fill_occluded(pixels, mask)), mask))}"
 
 
 @torch.inference_mode()
 def main(argv: list[str] | None = None) -> None:
-    """Print PSNR, colours and stars on held-out scenes, patch distance of samples, and round-trip errors."""
+    """Print PSNR, colours and stars of held-out scenes, patch distance of samples, and errors of noise inversion."""
     from treering_verify.generation.generator import initial_noise
     from treering_verify.inversion.noise import naive
     from treering_verify.models import load_model
@@ -296,23 +300,23 @@ def main(argv: list[str] | None = None) -> None:
         help="scenes and samples, a multiple of 40 (any with the options below)",
     )
     parser.add_argument(
-        "--rehearsals", action="store_true", help="how far forward steps are followed, and nothing else"
+        "--early-stopping", action="store_true", help="measure the early stopping of forward steps only"
     )
-    parser.add_argument("--learned-steps", action="store_true", help="what learned steps do, and nothing else")
+    parser.add_argument("--learned-steps", action="store_true", help="measure learned steps only")
     parser.add_argument(
-        "--detection", type=int, metavar="STEPS", help="what images made in so many steps show of a key"
+        "--detection", type=int, metavar="STEPS", help="measure detection of images made in so many steps"
     )
-    parser.add_argument("--shown", action="store_true", help="what is read of cut off and covered images")
+    parser.add_argument("--visible", action="store_true", help="measure cropped and covered images only")
     options = parser.parse_args(argv)
     count = options.count
     model = load_model(options.model)
     chosen: Iterator[str] | None = None
     if options.learned_steps:
         chosen = learned_steps(model, LEARNED_ATTACKS, count)
-    elif options.rehearsals:
-        chosen = rehearsals(model, STOP_ATTACKS, count)
-    elif options.shown:
-        chosen = shown(model, SHOWN_ATTACKS, count)
+    elif options.early_stopping:
+        chosen = early_stopping(model, STOP_ATTACKS, count)
+    elif options.visible:
+        chosen = visible(model, VISIBLE_ATTACKS, count)
     elif options.detection:
         chosen = detection(model, count, options.detection)
     if chosen is not None:
@@ -353,8 +357,8 @@ def main(argv: list[str] | None = None) -> None:
     )
     for steps in (10, 50):
         for name, conditions in (("true class", labels[:40]), ("no condition", None)):
-            back = naive(model, latents[:40], steps=steps, conditions=conditions)
-            error = _relative(back, noise[:40])
+            inverted = naive(model, latents[:40], steps=steps, conditions=conditions)
+            error = _relative(inverted, noise[:40])
             print(f"relative DDIM round-trip error from the true latent, {steps} steps, {name}: {error:.3f}")
 
 

@@ -1,8 +1,8 @@
-"""Where the autoencoder's training begins: a linear pyramid that keeps every colour before anything is learned.
+"""Initial weights of the autoencoder: a linear pyramid that keeps every colour before training.
 
-An autoencoder begun at random learned brightness first and an image's hue not at all in 5,000 steps: its normalisations
-take the mean of each group of channels out in every block, and with it the colour of the whole image. Yet 4 x 4 means of
-the colours alone, interpolated, are closer to these scenes than it ever came. So training begins there:
+From random weights the autoencoder learned brightness first, and an image's hue not at all in 5,000 steps. Its
+normalisations subtract the mean of each group of channels in every block, and with it the colour of the whole image. Yet
+interpolated 4 x 4 means of the colours alone are closer to these scenes than that autoencoder came. Training starts there:
 
 * the first channels of every trunk carry colours as pairs (+c, -c), and residual branches begin by leaving them alone. A
   pair has no mean that a normalisation could take out, and passes the activation unchanged: silu(c) - silu(-c) = c;
@@ -75,7 +75,7 @@ class _Spread:
 
 
 def _carry_trunk(part: nn.Module) -> None:
-    """Let every convolution on the trunk pass the pairs on, and every residual branch leave them alone."""
+    """Make every convolution on the trunk copy the pairs, and every residual branch leave them unchanged."""
     smooth = torch.tensor([0.1, 0.8, 0.1])
     mean = torch.zeros(3, 3)
     mean[:2, :2] = 0.25  # the downsampling pads at the right and the bottom: its window is 2 x 2
@@ -98,7 +98,7 @@ def _carry(conv: nn.Conv2d, kernel: torch.Tensor) -> None:
 
 
 def _anchor(conv: nn.Conv2d) -> None:
-    """Clear the trunk's rows; the constants alone give the whole a variance of 1."""
+    """Set the trunk's rows to zero, and its constants so that they alone give the whole a variance of 1."""
     constant = (conv.out_channels / 2) ** 0.5
     conv.weight[:_TRUNK] = 0
     _bias(conv)[:_TRUNK] = torch.tensor([0.0] * _PAIRS + [constant, -constant])
@@ -110,13 +110,13 @@ def _bias(conv: nn.Conv2d) -> torch.Tensor:
 
 
 def _enter(conv: nn.Conv2d, matrix: torch.Tensor) -> None:
-    """First layer: inputs, mixed by `matrix` (4, inputs), become the pairs."""
+    """Set the first layer: the pairs are the inputs, mixed by `matrix` (4, inputs)."""
     _anchor(conv)
     conv.weight[:_PAIRS, :, 1, 1] = torch.cat([matrix, -matrix])
 
 
 def _leave(conv: nn.Conv2d, matrix: torch.Tensor, spread: float) -> None:
-    """Last layer: the outputs are the pairs' differences, mixed by `matrix` (outputs, 4), times `spread`."""
+    """Set the last layer: the outputs are the pairs' differences, mixed by `matrix` (outputs, 4), times `spread`."""
     rows = len(matrix)
     conv.weight[:rows] *= _FAINT
     _bias(conv)[:rows] = 0
@@ -125,7 +125,7 @@ def _leave(conv: nn.Conv2d, matrix: torch.Tensor, spread: float) -> None:
 
 
 def _add_detail(conv: nn.Conv2d) -> None:
-    """Second downsampling: the detail is the brightness of the upper row less that of the lower."""
+    """Set the second downsampling: the detail is the brightness of the upper row less that of the lower."""
     kernel = torch.zeros(3, 3)
     kernel[0, :2], kernel[1, :2] = 0.125 / 3, -0.125 / 3
     for sign, row in ((1, 3), (-1, _CARRIED + 3)):
@@ -135,7 +135,7 @@ def _add_detail(conv: nn.Conv2d) -> None:
 
 
 def _use_detail(conv: nn.Conv2d) -> None:
-    """First upsampling: the detail makes the upper row of its block brighter, the lower darker."""
+    """Set the first upsampling: the detail makes the upper row of its block brighter, the lower darker."""
     kernel = torch.zeros(3, 3)
     kernel[:, 1] = torch.tensor([-0.5, 0.0, 0.5])
     for sign, rows in ((1, slice(0, 3)), (-1, slice(_CARRIED, _CARRIED + 3))):

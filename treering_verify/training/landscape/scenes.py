@@ -31,7 +31,7 @@ _RIDGES = 4
 
 
 def batch_seed(stream: str, index: int) -> int:
-    """Seed of batch `index` of a stream: disjoint between streams, never negative, fits 63 bits."""
+    """Return the seed of batch `index` of a stream: disjoint between streams, never negative, fits 63 bits."""
     if not 0 <= index < 1 << 40:
         raise ValueError(f"batch index {index} is outside [0, 2**40)")
     return (STREAMS[stream] + 1) << 40 | index
@@ -88,7 +88,7 @@ def _uniform(count: int, g: torch.Generator) -> torch.Tensor:
 def _noise_2d(
     count: int, size: int, g: torch.Generator, *, octaves: int, cells: int, gain: float, aspect: float = 1.0
 ) -> torch.Tensor:
-    """Fractal value noise, (B, 1, S, S), about unit spread; `aspect` < 1 stretches it sideways."""
+    """Return fractal value noise, (B, 1, S, S), about unit spread; `aspect` < 1 stretches it sideways."""
     field, amplitude, power = torch.zeros(count, 1, size, size), 1.0, 0.0
     for octave in range(octaves):
         rows = cells * 2**octave
@@ -101,7 +101,7 @@ def _noise_2d(
 
 
 def _noise_1d(count: int, size: int, g: torch.Generator, *, octaves: int, cells: int, gain: float) -> torch.Tensor:
-    """Fractal skyline, (B, 1, 1, S), about unit spread."""
+    """Return a fractal skyline, (B, 1, 1, S), about unit spread."""
     line, amplitude, power = torch.zeros(count, 1, size), 1.0, 0.0
     for octave in range(octaves):
         grid = torch.randn(count, 1, cells * 2**octave + 1, generator=g)
@@ -112,14 +112,14 @@ def _noise_1d(count: int, size: int, g: torch.Generator, *, octaves: int, cells:
 
 
 def _clouds(count: int, size: int, g: torch.Generator) -> torch.Tensor:
-    """Opacity of the clouds, (B, 1, S, S) in [0, 1]."""
+    """Return the opacity of the clouds, (B, 1, S, S) in [0, 1]."""
     field = _noise_2d(count, size, g, octaves=4, cells=2, gain=0.5, aspect=0.6)
     threshold = 0.6 + 0.6 * torch.randn(count, 1, 1, 1, generator=g)
     return torch.sigmoid((field - threshold) * 4) * (0.35 + 0.5 * _uniform(count, g))
 
 
 def _stars(count: int, size: int, g: torch.Generator) -> torch.Tensor:
-    """About 60 stars of different brightness, (B, 1, S, S) in [0, 1], each a soft dot about 3 pixels wide."""
+    """Return about 60 stars of different brightness, (B, 1, S, S) in [0, 1], each a soft dot about 3 pixels wide."""
     sparks = (torch.rand(count, 1, size, size, generator=g) > 0.9955).float()
     sparks = sparks * (0.45 + 0.75 * torch.rand(count, 1, size, size, generator=g))
     profile = torch.exp(-(torch.arange(-2, 3).float() ** 2) / (2 * 0.8**2))
@@ -146,7 +146,7 @@ def _ridges(
     is_class: Callable[..., Tensor],
     g: torch.Generator,
 ) -> torch.Tensor:
-    """Four ridges from far to near: skyline, shading, haze, snow on alpine tops, tree lines in the forest."""
+    """Add four ridges from far to near: skyline, shading, haze, snow on alpine tops, tree lines in the forest."""
     count, size = image.shape[0], image.shape[-1]
     rough = torch.tensor(_ROUGHNESS)[y].view(count, 1, 1, 1)
     texture = _noise_2d(count, size, g, octaves=5, cells=3, gain=0.6)

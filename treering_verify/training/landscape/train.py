@@ -1,52 +1,58 @@
 """Recipe of the embedded model: `python -m treering_verify.training.landscape.train --work DIR`.
 
-Trained from scratch on `scenes` and on nothing else; two CPU cores are enough:
+Trained from scratch on `scenes` alone; two CPU cores suffice:
 
-* the autoencoder (`AutoencoderKL`, f = 4, 4 channels), on fresh scenes without end, begun as a linear pyramid (`begin`);
-* its decoder once more, alone, on latents with noise: generated latents are never exact, and their grain should not show;
+* the autoencoder (`AutoencoderKL`, f = 4, 4 channels), on new scenes in every step, starting as a linear pyramid
+  (`pyramid_start`);
+* its decoder again, alone, on latents with noise, since generated latents are never exact and their grain should not show;
 * the diffusion model (class-conditional `UNet2DModel`, v-prediction), on cached posteriors of the autoencoder;
-* the diffusion model once more, mostly at the times when detail forms: these latents are as red as images are, so what
-  makes an edge sharp stands far below the noise for most of the schedule.
+* the diffusion model again, mostly at the times when detail forms: the spectrum of these latents falls as that of images
+  does, so the frequencies of an edge are far below the noise for most of the schedule.
 
-Each part keeps an exponential moving average (EMA) of its weights, writes whole checkpoints under the work folder
-(temporary file, then rename), and continues from the last one when started again. `export` writes the EMA weights as
-float16 safetensors in the layout that diffusers reads.
+Each part has an exponential moving average (EMA) of its weights, writes checkpoints atomically under the work folder, and
+resumes from the last one. `export` writes the EMA weights as float16 safetensors in the layout that diffusers reads.
 """
 
 from __future__ import annotations
 
-import argparse
 import copy
-import json
-import math
-import os
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DModel
 
 from treering_verify.training.landscape.pyramid_start import begin_as_pyramid
+from treering_verify.training.landscape.recipe import (
+    Trainer,
+    autocast,
+    export_pipeline,
+    load_or_compute,
+    pixel_loss,
+    psnr,
+    recipe_parser,
+)
 from treering_verify.training.landscape.scenes import CLASSES, render
 
-NULL_CLASS = len(CLASSES)  # the class index that means "no condition"
+NULL_CLASS = len(CLASSES)  # the class index of "no condition"
 AUTOENCODER_STEPS, AUTOENCODER_BATCH = 2000, 8
 DECODER_STEPS, DECODER_NOISE = 500, 0.15  # most noise, in standard deviations of the latents
-_CROP, _CROP_SHARE = 64, 0.8  # this share of the autoencoder's steps sees windows of the scenes: 4 times faster
+_CROP, _CROP_SHARE = 64, 0.8  # this share of the autoencoder's steps has crops of the scenes, which is 4 times faster
 DIFFUSION_STEPS, DIFFUSION_BATCH, DIFFUSION_SCENES = 4000, 16, 8000
 DETAIL_STEPS, DETAIL_BATCH = 3000, 32
-_DETAIL_TIMES, _DETAIL_SHARE = 0.4, 0.7  # the second time this share of a batch is in the cleanest part of the schedule
+_DETAIL_TIMES, _DETAIL_SHARE = (
+    0.4,
+    0.7,
+)  # this share of a batch is in the cleanest part of the schedule
 _DECODER_FROM = 1_000_000  # seeds of the noise that the decoder is trained with start here
-_DETAIL_FROM = 2_000_000  # and those of the diffusion model's second time here
+_DETAIL_FROM = 2_000_000  # and those of the diffusion model's second training here
 _LATENT_BATCHES_FROM = 10_000_000  # scenes of the diffusion model start at this index of the training stream
 _ENCODE_BATCH = 40
 
 
 def build_autoencoder() -> AutoencoderKL:
-    """1.6 M parameters; (B, 3, 128, 128) <-> (B, 4, 32, 32); no attention, so any size that 4 divides works."""
+    """Return an untrained autoencoder of 1.6 M parameters; (B, 3, 128, 128) <-> (B, 4, 32, 32); any size that 4 divides."""
     return AutoencoderKL(
         in_channels=3,
         out_channels=3,
@@ -55,14 +61,14 @@ def build_autoencoder() -> AutoencoderKL:
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
         layers_per_block=1,
-        norm_num_groups=1,  # groups of two channels would take out each image's colour (see `begin`)
+        norm_num_groups=1,  # groups of two channels would take out each image's colour (see `pyramid_start`)
         sample_size=128,
         mid_block_add_attention=False,
     )
 
 
 def build_unet() -> UNet2DModel:
-    """3.9 M parameters; class-conditional UNet on (B, 4, 32, 32) latents; the last class index is the null class."""
+    """Return an untrained class-conditional UNet of 3.9 M parameters on (B, 4, 32, 32) latents; last class: no condition."""
     return UNet2DModel(
         sample_size=32,
         in_channels=4,
@@ -78,7 +84,7 @@ def build_unet() -> UNet2DModel:
 
 
 def build_scheduler() -> DDIMScheduler:
-    """Stable Diffusion's noise schedule with v-prediction; nothing is clipped, so a step can be undone."""
+    """Return Stable Diffusion's noise schedule with v-prediction, without clipping, so that a step can be inverted."""
     return DDIMScheduler(
         num_train_timesteps=1000,
         beta_schedule="scaled_linear",
@@ -91,114 +97,19 @@ def build_scheduler() -> DDIMScheduler:
     )
 
 
-def autocast() -> torch.autocast:
-    """bfloat16 where the processor multiplies it in hardware (AMX); elsewhere it is emulated, 3 times *slower*."""
-    return torch.autocast("cpu", torch.bfloat16, enabled=torch.cpu._is_amx_tile_supported())
-
-
-def learning_rate(step: int, steps: int, peak: float) -> float:
-    """Warm up over 2 % of the steps, hold until half, then decay to 1 % of the peak along a cosine."""
-    warmup, hold = max(1, steps // 50), steps // 2
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    if step < hold:
-        return peak
-    share = (step - hold) / max(1, steps - hold)
-    return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
-
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file under its final name only when it is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-class Trainer:
-    """Model, EMA, optimiser and step count of one part, with resume. `loss_of(step)` gives loss and its parts."""
-
-    def __init__(self, name: str, model: torch.nn.Module, work: Path, *, steps: int, peak: float, decay: float):
-        self.name, self.model, self.steps, self.peak = name, model, steps, peak
-        self.ema = copy.deepcopy(model).requires_grad_(False)
-        self.optimiser = torch.optim.AdamW(model.parameters(), lr=peak, betas=(0.9, 0.99), weight_decay=decay)
-        self.checkpoint = work / f"{name}.pt"
-        self.step = 0
-        if self.checkpoint.exists():
-            state = torch.load(self.checkpoint, weights_only=True)
-            self.model.load_state_dict(state["model"])
-            self.ema.load_state_dict(state["ema"])
-            self.optimiser.load_state_dict(state["optimiser"])
-            self.step = state["step"]
-            print(f"{name}: resuming at step {self.step}", flush=True)
-
-    def save(self) -> None:
-        """Write the checkpoint, whole or not at all."""
-        state = {
-            "model": self.model.state_dict(),
-            "ema": self.ema.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "step": self.step,
-        }
-        write_whole(self.checkpoint, lambda path: torch.save(state, path))
-
-    def run(self, loss_of: Callable[[int], dict[str, torch.Tensor]], *, every: int = 50, keep: int = 250) -> None:
-        """Train up to the last step, with a log line `every` and a checkpoint each `keep` steps."""
-        self.model.train()
-        sums: dict[str, float] = {}
-        started, first = time.monotonic(), self.step
-        while self.step < self.steps:
-            rate = learning_rate(self.step, self.steps, self.peak)
-            for group in self.optimiser.param_groups:
-                group["lr"] = rate
-            losses = loss_of(self.step)
-            self.optimiser.zero_grad()
-            losses["loss"].backward()
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-            self.optimiser.step()
-            self.step += 1
-            decay = min(0.999, (1 + self.step) / (10 + self.step))
-            with torch.no_grad():
-                for average, parameter in zip(self.ema.parameters(), self.model.parameters(), strict=True):
-                    average.lerp_(parameter, 1 - decay)
-            for key, value in losses.items():
-                sums[key] = sums.get(key, 0.0) + float(value.detach())
-            if self.step % every == 0:
-                seconds = (time.monotonic() - started) / (self.step - first)
-                parts = "  ".join(f"{key} {value / every:.4f}" for key, value in sums.items())
-                left = seconds * (self.steps - self.step) / 60
-                print(
-                    f"{self.name} {self.step}/{self.steps}  {parts}  {seconds:.2f} s/step, {left:.0f} min left",
-                    flush=True,
-                )
-                sums = {}
-            if self.step % keep == 0 or self.step == self.steps:
-                self.save()
-
-
-def pixel_loss(error: torch.Tensor) -> torch.Tensor:
-    """L1 and L2 on pixels (L2 keeps the stars), L1 on gradients, L1 on 8 x 8 means (holds the colours)."""
-    edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
-    colours = F.avg_pool2d(error, 8).abs().mean()
-    return error.abs().mean() + 16 * error.pow(2).mean() + edges + 4 * colours
-
-
 def autoencoder_loss(model: AutoencoderKL, image: torch.Tensor, generator: torch.Generator) -> dict[str, torch.Tensor]:
-    """Loss of the pixels, and KL; `image` is (B, 3, H, W) in [-1, 1]."""
+    """Return the loss of pixels and KL divergence; `image` is (B, 3, H, W) in [-1, 1]."""
     with autocast():
         posterior = model.encode(image).latent_dist
         output = model.decode(posterior.sample(generator)).sample
     error = output.float() - image
     kl = posterior.kl().float().mean() / posterior.mean[0].numel()
     loss = pixel_loss(error) + 5e-4 * kl
-    return {"loss": loss, "psnr": -10 * torch.log10(error.detach().pow(2).mean() / 4), "kl": kl}
+    return {"loss": loss, "psnr": psnr(error), "kl": kl}
 
 
 def autoencoder_batch(step: int, steps: int, batch: int, generator: torch.Generator) -> torch.Tensor:
-    """Scenes of one step in [-1, 1]: one random window of each, and towards the end half as many, whole."""
+    """Return the scenes of one step in [-1, 1]: one random crop of each, and towards the end half as many whole scenes."""
     if step >= _CROP_SHARE * steps:
         return render(max(1, batch // 2), stream="train", index=step)[0] * 2 - 1
     image = render(batch, stream="train", index=step)[0] * 2 - 1
@@ -207,7 +118,7 @@ def autoencoder_batch(step: int, steps: int, batch: int, generator: torch.Genera
 
 
 def train_autoencoder(work: Path, *, steps: int, batch: int) -> AutoencoderKL:
-    """Train, or go on training, the first part; returns its EMA."""
+    """Train the autoencoder, or resume, and return the EMA."""
     torch.manual_seed(0)
     model = build_autoencoder()
     begin_as_pyramid(model, render(8, stream="train", index=0)[0] * 2 - 1)
@@ -223,9 +134,9 @@ def train_autoencoder(work: Path, *, steps: int, batch: int) -> AutoencoderKL:
 
 
 def train_decoder(autoencoder: AutoencoderKL, work: Path, scale: float, *, steps: int, batch: int) -> AutoencoderKL:
-    """Train, or go on training, the decoder on noisy latents, the encoder as it is; leaves its EMA in `autoencoder`.
+    """Train the decoder on noisy latents, or resume, with the encoder fixed; the decoder's weights become the EMA.
 
-    Every image has a noise level of its own, from none to `DECODER_NOISE`, so the decoder learns to tell grain from detail.
+    Every image has its own noise level, from 0 to `DECODER_NOISE`, so that the decoder learns to tell grain from detail.
     """
     autoencoder.requires_grad_(False)
     half = torch.nn.ModuleDict({"decoder": autoencoder.decoder, "post_quant_conv": autoencoder.post_quant_conv})
@@ -240,31 +151,29 @@ def train_decoder(autoencoder: AutoencoderKL, work: Path, scale: float, *, steps
         with autocast():
             output = autoencoder.decode(latent + level * torch.randn(latent.shape, generator=generator)).sample
         error = output.float() - image
-        return {"loss": pixel_loss(error), "psnr": -10 * torch.log10(error.detach().pow(2).mean() / 4)}
+        return {"loss": pixel_loss(error), "psnr": psnr(error)}
 
-    trainer.run(loss_of)
-    half.load_state_dict(trainer.ema.state_dict())
+    trainer.run_to_average(loss_of)
     return autoencoder.eval()
 
 
-@torch.no_grad()
 def cache_posteriors(autoencoder: AutoencoderKL, work: Path, scenes: int) -> dict[str, torch.Tensor]:
-    """Mean and log-variance of `scenes` training latents, float16, kept under the work folder."""
-    path = work / "posteriors.pt"
-    if path.exists():
-        return torch.load(path, weights_only=True)
-    moments, labels = [], []
-    for i in range(scenes // _ENCODE_BATCH):
-        image, label = render(_ENCODE_BATCH, stream="train", index=_LATENT_BATCHES_FROM + i)
-        with autocast():
-            posterior = autoencoder.encode(image * 2 - 1).latent_dist
-        moments.append(torch.cat([posterior.mean, posterior.logvar], dim=1).half())
-        labels.append(label)
-        if i % 50 == 0:
-            print(f"posteriors {i * _ENCODE_BATCH}/{scenes}", flush=True)
-    cache = {"moments": torch.cat(moments), "labels": torch.cat(labels)}
-    write_whole(path, lambda temporary: torch.save(cache, temporary))
-    return cache
+    """Return mean and log-variance of `scenes` training latents, float16, cached under the work folder."""
+
+    @torch.no_grad()
+    def compute() -> dict[str, torch.Tensor]:
+        moments, labels = [], []
+        for i in range(scenes // _ENCODE_BATCH):
+            image, label = render(_ENCODE_BATCH, stream="train", index=_LATENT_BATCHES_FROM + i)
+            with autocast():
+                posterior = autoencoder.encode(image * 2 - 1).latent_dist
+            moments.append(torch.cat([posterior.mean, posterior.logvar], dim=1).half())
+            labels.append(label)
+            if i % 50 == 0:
+                print(f"posteriors {i * _ENCODE_BATCH}/{scenes}", flush=True)
+        return {"moments": torch.cat(moments), "labels": torch.cat(labels)}
+
+    return load_or_compute(work / "posteriors.pt", compute)
 
 
 def detail_times(u: torch.Tensor) -> torch.Tensor:
@@ -277,7 +186,7 @@ def detail_times(u: torch.Tensor) -> torch.Tensor:
 def draw_latents(
     cache: dict[str, torch.Tensor], scale: float, batch: int, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw latents (batch, C, h, w) from cached posteriors, and their labels, of which `drop_labels` takes some away."""
+    """Draw latents (batch, C, h, w) from cached posteriors, and their labels after `drop_labels`."""
     pick = torch.randint(0, len(cache["labels"]), (batch,), generator=generator)
     mean, logvar = cache["moments"][pick].float().chunk(2, dim=1)
     z = (mean + torch.exp(0.5 * logvar) * torch.randn(mean.shape, generator=generator)) * scale
@@ -285,7 +194,7 @@ def draw_latents(
 
 
 def drop_labels(labels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Put the null class in the place of 15 % of the labels."""
+    """Replace 15 % of the labels by "no condition"."""
     return torch.where(torch.rand(len(labels), generator=generator) < 0.15, NULL_CLASS, labels)
 
 
@@ -303,7 +212,7 @@ def diffusion_loss(
     batch: int,
     times: Callable[[torch.Tensor], torch.Tensor] = lambda u: u,
 ) -> dict[str, torch.Tensor]:
-    """Mean squared error of the velocity v = sqrt(a) eps - sqrt(1 - a) z (Salimans and Ho, arXiv 2202.00512)."""
+    """Return the mean squared error of the velocity v = sqrt(a) eps - sqrt(1 - a) z (Salimans and Ho, arXiv 2202.00512)."""
     g = torch.Generator().manual_seed(step)
     z, y = draw_latents(cache, scale, batch, g)
     t = (times(draw_times(batch, g)) * len(alphas)).long()
@@ -315,7 +224,7 @@ def diffusion_loss(
 
 
 def train_diffusion(autoencoder: AutoencoderKL, work: Path, *, steps: int, batch: int, scenes: int) -> UNet2DModel:
-    """Train, or go on training, the second part; returns its EMA."""
+    """Train the diffusion model, or resume, and return the EMA."""
     cache = cache_posteriors(autoencoder, work, scenes)
     scale = latent_scale(cache)
     alphas = build_scheduler().alphas_cumprod
@@ -328,7 +237,7 @@ def train_diffusion(autoencoder: AutoencoderKL, work: Path, *, steps: int, batch
 def train_detail(
     unet: UNet2DModel, cache: dict[str, torch.Tensor], work: Path, *, steps: int, batch: int
 ) -> UNet2DModel:
-    """Train, or go on training, the second part once more, mostly at `detail_times`; returns its EMA."""
+    """Train the diffusion model again, or resume, mostly at `detail_times`; return the EMA."""
     scale, alphas = latent_scale(cache), build_scheduler().alphas_cumprod
     model = copy.deepcopy(unet).requires_grad_(True).to(memory_format=torch.channels_last)  # 1.2 times faster
     trainer = Trainer("detail", model, work, steps=steps, peak=5e-4, decay=0.01)
@@ -339,7 +248,7 @@ def train_detail(
 
 
 def latent_scale(cache: dict[str, torch.Tensor]) -> float:
-    """Factor that gives the latents unit standard deviation, posterior noise included."""
+    """Return the factor that gives the latents unit standard deviation, posterior noise included."""
     mean, logvar = cache["moments"].float().chunk(2, dim=1)
     return float((mean.var() + logvar.exp().mean()).rsqrt())
 
@@ -348,27 +257,7 @@ def export(autoencoder: AutoencoderKL, unet: UNet2DModel, scale: float, output: 
     """Write weights and configurations as diffusers reads them (float16 safetensors)."""
     autoencoder = copy.deepcopy(autoencoder)
     autoencoder.register_to_config(scaling_factor=scale)
-    index: dict[str, Any] = {
-        "_class_name": "LandscapePipeline",
-        "_diffusers_version": "0.42.1",
-        "classes": list(CLASSES),
-    }
-    for name, part in (("scheduler", build_scheduler()), ("unet", unet), ("vae", autoencoder)):
-        (part if name == "scheduler" else part.to(torch.float16)).save_pretrained(output / name)
-        index[name] = ["diffusers", type(part).__name__]
-    text = json.dumps(index, indent=2) + "\n"
-    write_whole(output / "model_index.json", lambda path: path.write_text(text))
-
-
-def recipe_parser(description: str | None, keeps: str, part: str = "") -> argparse.ArgumentParser:
-    """Options that recipes share; `part` is the subfolder that a recipe adds to a model which is there already."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help=f"folder of {keeps}")
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    if part:
-        parser.add_argument("--model", default="landscape", help=f"folder of the model that gets {part}/")
-        parser.add_argument("--output", type=Path, help=f"model folder to write {part}/ into; default WORK")
-    return parser
+    export_pipeline("LandscapePipeline", {"scheduler": build_scheduler(), "unet": unet, "vae": autoencoder}, output)
 
 
 def main(argv: list[str] | None = None) -> None:

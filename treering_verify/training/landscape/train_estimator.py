@@ -1,47 +1,45 @@
 """Recipe of the noise estimator and the screen: `python -m treering_verify.training.landscape.train_estimator --work DIR`.
 
-The model generates images from noise N(0, I), as marked noise is over keys; they are attacked, brought to 8 bits and taken
-back as suspect images are. The estimator learns to say the noise from the points that inversion passes. Nothing is marked:
-where every number of the noise is normal, every number of it teaches what a key's would. Inputs are computed once, kept
-under the work folder in parts, and held in memory (about 66 kB each in float16).
+The model generates images from noise N(0, I), which is the distribution of marked noise over keys. They are attacked,
+rounded to 8 bits and inverted as suspect images are. The estimator learns to predict the noise from the points of the
+inversion. No image is marked: all of the noise is normal, so all of it teaches what a key's part would. Inputs are computed
+once, cached under the work folder in parts, and held in memory (about 66 kB each in float16).
 
-`--part screen` trains the same kind of network for the first of two passes (`first_pass`), from the same images: it sees the
-encoder's latent alone, as it does in use.
+`--part screen` trains the same kind of network for the screening pass, from the same images: its input is the encoder's
+latent alone, as in use.
 """
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from treering_verify.generation.generator import initial_noise
 from treering_verify.inversion import noise as noise_inversion
 from treering_verify.inversion.decoder import invert
 from treering_verify.inversion.noise import trajectory
 from treering_verify.inversion.recovery import problem_of
-from treering_verify.media.images import to_pil, to_tensor
+from treering_verify.media.images import to_pil
 from treering_verify.models import LatentModel, load_model
 from treering_verify.models.networks.estimator import Estimator
-from treering_verify.models.sampling import denoise
-from treering_verify.training.landscape.train import Trainer, recipe_parser, write_whole
-from treering_verify.training.landscape.train_refiner import draw_attack
+from treering_verify.training.landscape.attacked_images import attack_images, generate_latents
+from treering_verify.training.landscape.recipe import Trainer, load_or_compute, recipe_parser
 
 IMAGES, COPIES, BATCH = 512, 3, 16
 POINTS = (0, 1, 2, 4, 7, 10)  # of each example
 _SEEDS = 13 << 32
-_GENERATING_STEPS = 20
 _CHUNK = 16
-# The loss looks at the frequencies that keys live on; what is finer than that, few images show at all.
+# The loss has its weight on the frequencies of keys; finer ones are lost in most images.
 _INNER, _OUTER, _ELSEWHERE = 2, 14, 0.1
 
 
 @dataclass(frozen=True)
 class Part:
-    """A network that is trained here: which of the examples' inputs it sees, and for how many steps."""
+    """A network that is trained here: its input among those of the examples, and the training steps."""
 
     inputs: str
     steps: int
@@ -53,34 +51,27 @@ PARTS = {"estimator": Part("points", 2500), "screen": Part("encoded", 1600)}
 def examples(
     model: LatentModel, chunk: int, copies: int, points: tuple[int, ...], steps: int
 ) -> dict[str, torch.Tensor]:
-    """Make a chunk of images, attacked `copies` times each; all float16.
+    """Generate a chunk of images, each attacked `copies` times, and return the tensors to train on, all float16.
 
     Returns
     -------
     points : (n, len(points) C, h, w)
-        What the way back passes, from the default decoder inversion on.
+        Points of the noise inversion, after the default decoder inversion.
     encoded : (n, C, h, w)
-        The encoder's latent, with nothing inverted.
+        The encoder's latent, without decoder inversion.
     noise : (n, C, h, w)
-        What the images were generated from.
+        Initial noise of the images.
     """
     seeds = range(_SEEDS + chunk * _CHUNK, _SEEDS + (chunk + 1) * _CHUNK)
-    noise = initial_noise(model.latent_shape, seeds)
-    classes = [model.classes[s % len(model.classes)] for s in seeds]
     passed: list[torch.Tensor] = []
     encoded: list[torch.Tensor] = []
     with torch.inference_mode():
-        latent = denoise(model, noise, steps=_GENERATING_STEPS, conditions=classes, guidance=float(1 + chunk % 3))
-        decoded = [to_pil(picture) for picture in model.decode(latent)]
+        noise, latent = generate_latents(model, seeds, guidance=float(1 + chunk % 3))
+        decoded = [to_pil(image) for image in model.decode(latent)]
         for copy in range(copies):
-            generator = random.Random(chunk * copies + copy)
-            attacks = [draw_attack(generator) for _ in decoded]
-            pairs = zip(decoded, attacks, seeds, strict=True)
-            attacked = torch.cat(
-                [to_tensor(attack.apply(image, seed=s) if attack else image) for image, attack, s in pairs]
-            )
-            way = trajectory(model, invert(problem_of(model, attacked)).latent, steps=steps, most=points[-1])
-            passed.append(torch.cat([way[point] for point in points], dim=1).half())
+            attacked = attack_images(decoded, random.Random(chunk * copies + copy), seeds)
+            path = trajectory(model, invert(problem_of(model, attacked)).latent, steps=steps, most=points[-1])
+            passed.append(torch.cat([path[point] for point in points], dim=1).half())
             encoded.append(model.encode(attacked).half())
     return {
         "points": torch.cat(passed).clone(),
@@ -92,27 +83,24 @@ def examples(
 def gather(
     model: LatentModel, work: Path, *, count: int, copies: int, points: tuple[int, ...], steps: int
 ) -> dict[str, torch.Tensor]:
-    """Make all examples, or read what was kept of them under the work folder."""
+    """Return all examples; those cached under the work folder are read."""
     parts = []
     for chunk in range(count // _CHUNK):
         path = work / "estimator-examples" / f"{chunk}.pt"
-        if not path.exists():
-            made = examples(model, chunk, copies, points, steps)
-            write_whole(path, lambda temporary, made=made: torch.save(made, temporary))  # type: ignore[misc]
-            print(f"examples {(chunk + 1) * _CHUNK}/{count}", flush=True)
-        parts.append(torch.load(path, weights_only=True))
+        parts.append(load_or_compute(path, partial(examples, model, chunk, copies, points, steps)))
+        print(f"examples {(chunk + 1) * _CHUNK}/{count}", flush=True)
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def band_weights(height: int, width: int) -> torch.Tensor:
-    """Weight of each frequency in the loss, (h, w // 2 + 1) as `rfft2` orders them."""
+    """Return the weight of each frequency in the loss, (h, w // 2 + 1) as `rfft2` orders them."""
     rows, columns = np.fft.fftfreq(height) * height, np.fft.rfftfreq(width) * width
     radius = np.rint(np.hypot(rows[:, None], columns[None, :]))
     return torch.from_numpy(np.where((radius >= _INNER) & (radius <= _OUTER), 1.0, _ELSEWHERE)).float()
 
 
 def band_error(estimate: torch.Tensor, noise: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Weighted mean squared error of the spectrum, (B,): 1 for an estimate of zero."""
+    """Return the weighted mean squared error of the spectrum, (B,): 1 for an estimate of zero."""
     power = torch.fft.rfft2(estimate - noise, norm="ortho").abs().pow(2) * weights
     return power.mean(dim=1).sum(dim=(-2, -1)) / weights.sum()
 
@@ -130,7 +118,7 @@ def train(
     width: int = 32,
     blocks: int = 4,
 ) -> Estimator:
-    """Train one of `PARTS`, or go on training it; returns the EMA."""
+    """Train one of `PARTS`, or resume its training, and return the EMA."""
     part, grid, channels = PARTS[name], noise_inversion.DEFAULT_STEPS, model.latent_shape[0]
     seen = points if part.inputs == "points" else points[:1]
     data = gather(model, work, count=count, copies=copies, points=points, steps=grid)
@@ -147,8 +135,7 @@ def train(
             inputs, noise = inputs.flip(-1), noise.flip(-1)
         return {"loss": band_error(estimator.estimate(inputs), noise, weights).mean()}
 
-    trainer.run(loss_of)
-    estimator.load_state_dict(trainer.ema.state_dict())
+    trainer.run_to_average(loss_of)
     return estimator.eval()
 
 

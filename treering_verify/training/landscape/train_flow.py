@@ -1,18 +1,18 @@
 """Recipe of a flow-matching model: `python -m treering_verify.training.landscape.train_flow --work DIR`.
 
-A second diffusion part on the landscape autoencoder, of the first one's size, which the package does not ship. It begins
-with the weights of the one that is there and learns the velocity noise - z_0 of straight paths (rectified flow, Liu et al.,
-arXiv 2209.03003, eq. 1), on the same scenes. `--reflow` goes on from it: pairs of noise and of what twenty steps make of it
-are joined by straight lines (the same paper, 2.2), half of the time seen from the noisy end, so that one step gets there.
+A second diffusion network on the landscape autoencoder, of the same size as the first; the package does not contain it. It
+starts from the weights of the first and learns the velocity noise - z_0 of straight paths (rectified flow, Liu et al., arXiv
+2209.03003, eq. 1), on the same scenes. `--reflow` continues from it: pairs of noise and the latent that twenty steps make of
+it are joined by straight lines (section 2.2 of that paper), and half of each batch is at the noisy end, so that one step
+suffices.
 
 Both are written as folders in the diffusers layout, `flow` and `reflow`, that `--model` of every command takes:
-`UNet2DModel`, `FlowMatchEulerDiscreteScheduler` and the autoencoder as it is. They have neither refiner nor estimator.
+`UNet2DModel`, `FlowMatchEulerDiscreteScheduler` and the unchanged autoencoder. They have neither refiner nor estimator.
 """
 
 from __future__ import annotations
 
 import copy
-import json
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +23,9 @@ from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, UNet2DMode
 from treering_verify.models import landscape
 from treering_verify.models.class_conditional import ClassConditionalModel
 from treering_verify.models.sampling import denoise
+from treering_verify.training.landscape.recipe import Trainer, autocast, export_pipeline, load_or_compute, recipe_parser
 from treering_verify.training.landscape.scenes import CLASSES
-from treering_verify.training.landscape.train import (
-    Trainer,
-    autocast,
-    cache_posteriors,
-    draw_latents,
-    draw_times,
-    drop_labels,
-    recipe_parser,
-    write_whole,
-)
+from treering_verify.training.landscape.train import cache_posteriors, draw_latents, draw_times, drop_labels
 
 SCENES, STEPS, BATCH = 3200, 800, 16
 PAIRS, REFLOW_STEPS, PAIR_STEPS = 640, 400, 20
@@ -45,24 +37,24 @@ _FROM_THE_NOISE = 0.5  # share of a reflow batch
 
 
 def build_flow_scheduler() -> FlowMatchEulerDiscreteScheduler:
-    """Sigma falls evenly from 1 to 0; the network is told 1000 sigma."""
+    """Return a scheduler whose sigma falls linearly from 1 to 0; the network's input is 1000 sigma."""
     return FlowMatchEulerDiscreteScheduler(num_train_timesteps=_TIMES, shift=1.0)
 
 
 def velocity_error(
     unet: UNet2DModel, z: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, label: torch.Tensor
 ) -> dict[str, torch.Tensor]:
-    """Mean squared error of the velocity noise - z at (1 - t) z + t noise; z, noise (B, C, h, w), t (B,) in [0, 1]."""
+    """Return the mean squared error of the velocity noise - z at (1 - t) z + t noise, for t (B,) in [0, 1]."""
     share = t.view(-1, 1, 1, 1)
     with autocast():
-        said = unet((1 - share) * z + share * noise, t * _TIMES, class_labels=label).sample
-    return {"loss": F.mse_loss(said.float(), noise - z)}
+        velocity = unet((1 - share) * z + share * noise, t * _TIMES, class_labels=label).sample
+    return {"loss": F.mse_loss(velocity.float(), noise - z)}
 
 
-def train_flow(
+def train_velocity(
     unet: UNet2DModel, cache: dict[str, torch.Tensor], scale: float, work: Path, *, steps: int, batch: int
 ) -> UNet2DModel:
-    """Train, or go on training, the velocity from a diffusion network's weights on; returns its EMA."""
+    """Train the velocity, or resume, starting from a diffusion network's weights; return the EMA."""
 
     def loss_of(step: int) -> dict[str, torch.Tensor]:
         g = torch.Generator().manual_seed(_FROM + step)
@@ -74,30 +66,29 @@ def train_flow(
     return trainer.ema.eval()
 
 
-@torch.no_grad()
 def cache_pairs(model: ClassConditionalModel, work: Path, pairs: int) -> dict[str, torch.Tensor]:
-    """Noise, what `PAIR_STEPS` steps make of it, and labels; float16, kept under the work folder."""
-    path = work / "pairs.pt"
-    if path.exists():
-        return torch.load(path, weights_only=True)
-    noises, latents = [], []
-    labels = torch.arange(pairs) % len(CLASSES)
-    for first, part in enumerate(labels.split(_PAIR_BATCH)):
-        generator = torch.Generator().manual_seed(_PAIRS_FROM + first)
-        noise = torch.randn((len(part), *model.latent_shape), generator=generator)
-        names = [CLASSES[i] for i in part.tolist()]
-        noises.append(noise.half())
-        latents.append(denoise(model, noise, steps=PAIR_STEPS, conditions=names).half())
-        print(f"pairs {first * _PAIR_BATCH + len(part)}/{pairs}", flush=True)
-    cache = {"noise": torch.cat(noises), "latent": torch.cat(latents), "labels": labels}
-    write_whole(path, lambda temporary: torch.save(cache, temporary))
-    return cache
+    """Return noise, the latents that `PAIR_STEPS` steps make of it, and labels; float16, cached under the work folder."""
+
+    @torch.no_grad()
+    def compute() -> dict[str, torch.Tensor]:
+        noises, latents = [], []
+        labels = torch.arange(pairs) % len(CLASSES)
+        for first, part in enumerate(labels.split(_PAIR_BATCH)):
+            generator = torch.Generator().manual_seed(_PAIRS_FROM + first)
+            noise = torch.randn((len(part), *model.latent_shape), generator=generator)
+            names = [CLASSES[i] for i in part.tolist()]
+            noises.append(noise.half())
+            latents.append(denoise(model, noise, steps=PAIR_STEPS, conditions=names).half())
+            print(f"pairs {first * _PAIR_BATCH + len(part)}/{pairs}", flush=True)
+        return {"noise": torch.cat(noises), "latent": torch.cat(latents), "labels": labels}
+
+    return load_or_compute(work / "pairs.pt", compute)
 
 
 def train_reflow(
     unet: UNet2DModel, pairs: dict[str, torch.Tensor], work: Path, *, steps: int, batch: int
 ) -> UNet2DModel:
-    """Train, or go on training, the velocity between the two ends of pairs; returns its EMA."""
+    """Train the velocity between the two ends of pairs, or resume; return the EMA."""
 
     def loss_of(step: int) -> dict[str, torch.Tensor]:
         g = torch.Generator().manual_seed(_FROM + step)
@@ -117,21 +108,14 @@ def _trainer(name: str, unet: UNet2DModel, work: Path, steps: int) -> Trainer:
 
 
 def wrap(name: str, vae: AutoencoderKL, unet: UNet2DModel) -> ClassConditionalModel:
-    """Model of a trained network, as `load_model` makes one of the folder."""
+    """Return the model of a trained network, as `load_model` returns it from the folder."""
     return ClassConditionalModel(name, vae, unet.requires_grad_(False), build_flow_scheduler(), CLASSES)
 
 
 def export(vae: AutoencoderKL, unet: UNet2DModel, output: Path) -> None:
     """Write weights and configurations as diffusers reads them (float16 safetensors)."""
-    index: dict[str, Any] = {
-        "_class_name": "LandscapeFlowPipeline",
-        "_diffusers_version": "0.42.1",
-        "classes": list(CLASSES),
-    }
-    for name, part in (("scheduler", build_flow_scheduler()), ("unet", unet), ("vae", vae)):
-        (part if name == "scheduler" else copy.deepcopy(part).to(torch.float16)).save_pretrained(output / name)
-        index[name] = ["diffusers", type(part).__name__]
-    write_whole(output / "model_index.json", lambda path: path.write_text(json.dumps(index, indent=2) + "\n"))
+    parts = {"scheduler": build_flow_scheduler(), "unet": unet, "vae": vae}
+    export_pipeline("LandscapeFlowPipeline", parts, output)
 
 
 def _read(kind: Any, folder: Path, part: str) -> Any:
@@ -140,14 +124,14 @@ def _read(kind: Any, folder: Path, part: str) -> Any:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Train the flow, and its reflow if asked, and export them."""
+    """Train the flow, and its reflow with `--reflow`, and export them."""
     parser = recipe_parser(__doc__, "checkpoints, caches, and of the folders flow and reflow")
     parser.add_argument(
-        "--model", type=Path, default=Path(landscape.__file__).parent, help="folder of the model to begin with"
+        "--model", type=Path, default=Path(landscape.__file__).parent, help="folder of the model to start from"
     )
     parser.add_argument("--scenes", type=int, default=SCENES)
     parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--reflow", action="store_true", help="go on to the model of one step")
+    parser.add_argument("--reflow", action="store_true", help="also train the one-step model")
     parser.add_argument("--pairs", type=int, default=PAIRS)
     parser.add_argument("--reflow-steps", type=int, default=REFLOW_STEPS)
     options = parser.parse_args(argv)
@@ -155,7 +139,7 @@ def main(argv: list[str] | None = None) -> None:
     work: Path = options.work
     vae, unet = _read(AutoencoderKL, options.model, "vae"), _read(UNet2DModel, options.model, "unet")
     cache = cache_posteriors(vae, work, options.scenes)
-    flow = train_flow(unet, cache, vae.config.scaling_factor, work, steps=options.steps, batch=BATCH)
+    flow = train_velocity(unet, cache, vae.config.scaling_factor, work, steps=options.steps, batch=BATCH)
     export(vae, flow, work / "flow")
     if options.reflow:
         pairs = cache_pairs(wrap("flow", vae, flow), work, options.pairs)

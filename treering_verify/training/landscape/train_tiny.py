@@ -1,10 +1,10 @@
 """Recipe of the held-out autoencoder: `python -m treering_verify.training.landscape.train_tiny --work DIR`.
 
-An `AutoencoderTiny` whose halves never meet in training. Both learn from the same pairs (latent, scene) of the model's
-own autoencoder: the encoder says the latent of a scene, the decoder draws the scene of a latent. So E is as far from the
-inverse of D as two unmarked are, and nothing that was tuned on the model's own autoencoder was tuned on this one.
+An `AutoencoderTiny` whose encoder and decoder are trained separately, on the same pairs (latent, scene) of the model's own
+autoencoder: the encoder predicts the latent of a scene, the decoder the scene of a latent. So E is not trained to be the
+inverse of D, and no setting that was tuned on the model's own autoencoder was tuned on this one.
 
-The pairs are made once and kept under the work folder (about 58 kB each).
+The pairs are computed once and cached under the work folder (about 58 kB each).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import torch
 from diffusers import AutoencoderTiny
 
 from treering_verify.models import LatentModel, load_model
+from treering_verify.training.landscape.recipe import Trainer, load_or_compute, pixel_loss, psnr, recipe_parser
 from treering_verify.training.landscape.scenes import render
-from treering_verify.training.landscape.train import Trainer, pixel_loss, recipe_parser, write_whole
 
 SCENES, BATCH = 3200, 4
 ENCODER_STEPS, DECODER_STEPS = 2400, 2000
@@ -27,7 +27,7 @@ _CHUNK = 40
 
 
 def build_tiny(encoder_width: int = 24, decoder_width: int = 24) -> AutoencoderTiny:
-    """0.12 M + 0.12 M parameters; (B, 3, 128, 128) <-> (B, 4, 32, 32); three stages, ReLU, no normalisation."""
+    """Return an untrained autoencoder, (B, 3, 128, 128) <-> (B, 4, 32, 32), with 0.12 M parameters in each half."""
     with torch.random.fork_rng():
         torch.manual_seed(3)
         model = AutoencoderTiny(
@@ -43,37 +43,36 @@ def build_tiny(encoder_width: int = 24, decoder_width: int = 24) -> AutoencoderT
 
 @torch.no_grad()
 def cache_pairs(model: LatentModel, work: Path, scenes: int) -> dict[str, torch.Tensor]:
-    """Scenes (n, 3, H, W) uint8 and their latents (n, C, h, w) float16, as the diffusion model sees them."""
-    path = work / f"pairs-{scenes}.pt"
-    if path.exists():
-        return torch.load(path, weights_only=True)
-    images, latents = [], []
-    for i in range(-(-scenes // _CHUNK)):
-        count = min(_CHUNK, scenes - i * _CHUNK)
-        image = (render(count, stream="train", index=_FIRST + i)[0] * 255).round().byte()
-        images.append(image)
-        latents.append(model.encode(_pixels(image)).half())
-        if i % 10 == 0:
-            print(f"pairs {i * _CHUNK}/{scenes}", flush=True)
-    pairs = {"images": torch.cat(images), "latents": torch.cat(latents)}
-    write_whole(path, lambda temporary: torch.save(pairs, temporary))
-    return pairs
+    """Return scenes (n, 3, H, W) uint8 and their latents (n, C, h, w) float16, as the diffusion model sees them."""
+
+    def compute() -> dict[str, torch.Tensor]:
+        images, latents = [], []
+        for i in range(-(-scenes // _CHUNK)):
+            count = min(_CHUNK, scenes - i * _CHUNK)
+            image = (render(count, stream="train", index=_FIRST + i)[0] * 255).round().byte()
+            images.append(image)
+            latents.append(model.encode(_pixels(image)).half())
+            if i % 10 == 0:
+                print(f"pairs {i * _CHUNK}/{scenes}", flush=True)
+        return {"images": torch.cat(images), "latents": torch.cat(latents)}
+
+    return load_or_compute(work / f"pairs-{scenes}.pt", compute)
 
 
 def _pixels(image: torch.Tensor) -> torch.Tensor:
-    """Bytes -> float32 in [-1, 1]."""
+    """Return bytes as float32 in [-1, 1]."""
     return image.float() / 127.5 - 1
 
 
 def _pick(pairs: dict[str, torch.Tensor], step: int, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the images and latents of one step, the same whenever it is taken."""
+    """Return the images and latents of one training step, drawn from its number."""
     chosen = torch.randint(0, len(pairs["images"]), (batch,), generator=torch.Generator().manual_seed(step))
     image = _pixels(pairs["images"][chosen]).contiguous(memory_format=torch.channels_last)
     return image, pairs["latents"][chosen].float()
 
 
 def train_encoder(tiny: AutoencoderTiny, pairs: dict[str, torch.Tensor], work: Path, *, steps: int, batch: int) -> None:
-    """Train, or go on training, the encoder alone, on the squared error of the latents; leaves its EMA in place."""
+    """Train the encoder alone, or resume, on the squared error of the latents; its weights become the EMA."""
     scale, power = tiny.config.scaling_factor, float(pairs["latents"].float().pow(2).mean())
 
     def loss_of(step: int) -> dict[str, torch.Tensor]:
@@ -85,13 +84,13 @@ def train_encoder(tiny: AutoencoderTiny, pairs: dict[str, torch.Tensor], work: P
 
 
 def train_decoder(tiny: AutoencoderTiny, pairs: dict[str, torch.Tensor], work: Path, *, steps: int, batch: int) -> None:
-    """Train, or go on training, the decoder alone, on the pixels; leaves its EMA in place."""
+    """Train the decoder alone, or resume, on the pixels; its weights become the EMA."""
     scale = tiny.config.scaling_factor
 
     def loss_of(step: int) -> dict[str, torch.Tensor]:
         image, latent = _pick(pairs, step, batch)
         error = tiny.decoder(latent / scale) - image
-        return {"loss": pixel_loss(error), "psnr": -10 * torch.log10(error.detach().pow(2).mean() / 4)}
+        return {"loss": pixel_loss(error), "psnr": psnr(error)}
 
     _train("tiny-decoder", tiny.decoder, work, steps, loss_of)
 
@@ -100,15 +99,13 @@ def _train(
     name: str, half: torch.nn.Module, work: Path, steps: int, loss_of: Callable[[int], dict[str, torch.Tensor]]
 ) -> None:
     # The trainer holds this half only: its optimiser, EMA and checkpoint cannot reach the other.
-    trainer = Trainer(name, half, work, steps=steps, peak=1e-3, decay=0.0)
-    trainer.run(loss_of)
-    half.load_state_dict(trainer.ema.state_dict())
+    Trainer(name, half, work, steps=steps, peak=1e-3, decay=0.0).run_to_average(loss_of)
 
 
 def train(
     model: LatentModel, work: Path, tiny: AutoencoderTiny, *, scenes: int, encoder: int, decoder: int, batch: int
 ) -> AutoencoderTiny:
-    """Train both halves of `tiny`, one after the other, for `encoder` and `decoder` steps; returns it."""
+    """Train both halves of `tiny`, one after the other, for `encoder` and `decoder` steps; return it."""
     pairs = cache_pairs(model, work, scenes)
     train_encoder(tiny, pairs, work, steps=encoder, batch=batch)
     train_decoder(tiny, pairs, work, steps=decoder, batch=batch)

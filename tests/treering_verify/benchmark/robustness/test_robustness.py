@@ -368,7 +368,7 @@ def test_keys_share_images_so_that_each_class_has_two() -> None:
 # --- the Pareto front -------------------------------------------------------------------------------------------------
 
 
-def test_the_pareto_front_holds_what_no_other_dominates() -> None:
+def test_points_that_no_other_dominates_are_pareto_optimal() -> None:
     points = [(1.0, 5.0), (2.0, 2.0), (3.0, 3.0), (5.0, 1.0), (2.0, 2.0), (0.0, float("nan"))]
     assert non_dominated(points) == [True, True, False, True, True, False]
 
