@@ -1,4 +1,4 @@
-"""Audits on disk, as `treering audit` writes them (schema version 1), made from rows that a test names."""
+"""Audit results on disk, as `treering audit` writes them (schema version 1), from rows that a test gives."""
 
 from __future__ import annotations
 

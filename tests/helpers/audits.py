@@ -33,7 +33,7 @@ def noisy_image(seed: int) -> Image.Image:
 
 
 def fill(folder: Path, count: int, first: int = 0) -> list[str]:
-    """Write images, and give their paths in the order of a walk."""
+    """Write images, and return their paths in the order of a listing."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{first + i:06d}.png" for i in range(count)]
     for i, path in enumerate(paths):
@@ -48,19 +48,19 @@ def audited(paths: Any, output: Path | None = None, seconds: float = 30.0, **opt
 
 
 def stored(output: Path) -> list[Row]:
-    """Rows of a folder of results, read back in order."""
+    """Return the rows of a folder of results, in order."""
     return [row for path in shards.shard_files(output) for row in from_table(pyarrow.parquet.read_table(path))]
 
 
 def essence(rows: Sequence[Row]) -> list[dict[str, object]]:
-    """Fields of rows that may not depend on how an audit ran: all but times; numbers to 4 digits."""
+    """Return the fields of rows that may not depend on how an audit ran: all but times; numbers to 4 digits."""
     return [
         {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in asdict(row).items() if k != "seconds"} for row in rows
     ]
 
 
 def run_to_the_end(folder: str, output: str) -> None:
-    """Audit in a process of its own, which the tests kill."""
+    """Audit in a separate process, which the tests kill."""
     import torch
 
     torch.set_num_threads(1)
@@ -83,6 +83,6 @@ main(["audit", *sys.argv[1:], "--inversion", "encoder", "--steps", "0", "--reade
 
 
 def command(*arguments: object, **options: Any) -> subprocess.Popen[bytes]:
-    """Run `treering audit` under the null engine, in a process of its own."""
+    """Run `treering audit` under the null engine, in a separate process."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
     return subprocess.Popen([sys.executable, "-c", PROGRAM, *map(str, arguments)], **pipes)

@@ -1,4 +1,4 @@
-"""Compute what the redesign must not change: `python tests/helpers/behaviour.py` prints it as JSON.
+"""Compute p-values and images of the samples, which must not change: `python tests/helpers/behaviour.py` prints JSON.
 
 Run in a process of its own with one thread, since sums of floats depend on how many threads share them.
 """
@@ -19,7 +19,7 @@ SAMPLES = Path(__file__).parents[2] / "samples"
 
 
 def platform() -> str:
-    """Name what floats depend on: the processor's instruction set and the libraries."""
+    """Return what results depend on in their last digits: the processor's instruction set and the libraries."""
     import diffusers
     import numpy
     import torch

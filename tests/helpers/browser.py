@@ -1,4 +1,4 @@
-"""A headless Chromium that a test talks to: the DevTools protocol over two pipes, without another package."""
+"""A headless Chromium under a test's control: the DevTools protocol over two pipes, without another package."""
 
 from __future__ import annotations
 

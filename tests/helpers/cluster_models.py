@@ -1,4 +1,4 @@
-"""Models that do harm where they are unpickled, which is in a cluster's workers and not in the tests' own process."""
+"""Models that cause damage when they are unpickled, in a cluster's workers and not in the tests' own process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hostile files: a corpus of known tricks, and an endless seeded stream of mutated images.
+"""Hostile files: a corpus of known attacks on decoders, and an endless seeded stream of mutated images.
 
 `python tests/hostile.py COUNT SEED MEGABYTES` decodes COUNT mutated files within an address space of so many megabytes, 30 s
 each, and prints what came of them as JSON.

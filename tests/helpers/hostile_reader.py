@@ -1,4 +1,4 @@
-"""A reader process to which files do what their names say; the audit's tests put it in the place of the real one."""
+"""A reader process that fails as the name of a file says; audit tests use it in place of the real one."""
 
 from __future__ import annotations
 

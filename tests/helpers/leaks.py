@@ -1,4 +1,4 @@
-"""Whether a text shows numbers of a key, to more digits than chance would give: of thousands, six digits of some recur."""
+"""Search for the numbers of a key in a text, to nine digits, since shorter ones may match by chance."""
 
 from __future__ import annotations
 

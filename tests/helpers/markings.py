@@ -1,4 +1,4 @@
-"""Keys of every pattern, noise that carries them, and what is read back from it."""
+"""Keys of every pattern, white noise, and the features of a key in noise."""
 
 from __future__ import annotations
 

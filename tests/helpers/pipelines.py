@@ -47,7 +47,7 @@ def stable_diffusion(prediction: str = "epsilon") -> Any:
     with seeded():
         return StableDiffusionPipeline(
             vae=linear_autoencoder(4, _scale(prediction)),
-            text_encoder=video(),
+            text_encoder=text_encoder(),
             tokenizer=clip_tokenizer(),
             unet=unet(cross_attention_dim=32),
             scheduler=diffusion_scheduler(prediction),
@@ -63,8 +63,8 @@ def stable_diffusion_xl(prediction: str = "epsilon") -> Any:
     with seeded():
         return StableDiffusionXLPipeline(
             vae=linear_autoencoder(4, _scale(prediction)),
-            text_encoder=video(),
-            text_encoder_2=video(projected=True),
+            text_encoder=text_encoder(),
+            text_encoder_2=text_encoder(projected=True),
             tokenizer=clip_tokenizer(),
             tokenizer_2=clip_tokenizer(),
             unet=unet(
@@ -98,9 +98,9 @@ def stable_diffusion_3() -> Any:
             ),
             scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
             vae=linear_autoencoder(16, 4.0, shift_factor=0.05),
-            text_encoder=video(projected=True),
+            text_encoder=text_encoder(projected=True),
             tokenizer=clip_tokenizer(),
-            text_encoder_2=video(projected=True),
+            text_encoder_2=text_encoder(projected=True),
             tokenizer_2=clip_tokenizer(),
             text_encoder_3=t5(64),
             tokenizer_3=t5_tokenizer(),
@@ -126,7 +126,7 @@ def flux(guided: bool = True) -> Any:
             ),
             scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=guided),
             vae=linear_autoencoder(16, 4.0, shift_factor=0.05),
-            text_encoder=video(),
+            text_encoder=text_encoder(),
             tokenizer=clip_tokenizer(),
             text_encoder_2=t5(32),
             tokenizer_2=t5_tokenizer(),
@@ -321,7 +321,7 @@ def _made_linear(vae: Any) -> Any:
     return vae.eval()
 
 
-def video(projected: bool = False) -> Any:
+def text_encoder(projected: bool = False) -> Any:
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     vocabulary = _vocabulary()

@@ -1,4 +1,4 @@
-"""Progress that counts."""
+"""Progress without output, that checks the announced number of steps."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def silent(what: str, total: int) -> Iterator[Callable[[], None]]:
-    """Progress that counts, and holds a benchmark to what it announced."""
+    """Count the steps of a benchmark, and check that they are as many as it announced."""
     done = 0
 
     def advance() -> None:

@@ -15,8 +15,8 @@ from helpers.pipelines import (
     linear_autoencoder,
     seeded,
     t5_tokenizer,
+    text_encoder,
     unet,
-    video,
 )
 
 FRAMES = {"animatediff": 3, "wan": 5}
@@ -45,7 +45,7 @@ def animatediff() -> Any:
         )
         pipe = AnimateDiffPipeline(
             vae=linear_autoencoder(4, 50.0),
-            text_encoder=video(),
+            text_encoder=text_encoder(),
             tokenizer=clip_tokenizer(),
             unet=unet(cross_attention_dim=32),
             motion_adapter=adapter,

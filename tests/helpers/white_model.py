@@ -1,4 +1,4 @@
-"""A model without networks whose noise, latent and image are the same to a factor: attacks on keys work fully on it."""
+"""A model without networks whose noise, latent and image are equal up to a factor, so that attacks on keys succeed."""
 
 from __future__ import annotations
 
