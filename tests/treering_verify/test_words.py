@@ -44,7 +44,6 @@ LATER: tuple[str, ...] = (
     "treering_verify/detection/",
     "treering_verify/models/",
     "treering_verify/report/",
-
 )
 NOT_READ = ("CHANGELOG.md", "LICENSE", "tests/treering_verify/test_words.py")
 
