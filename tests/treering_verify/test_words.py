@@ -36,13 +36,11 @@ LATER: tuple[str, ...] = (
     "tests/treering_verify/audit/",
     "tests/treering_verify/cli/",
     "tests/treering_verify/detection/",
-    "tests/treering_verify/models/",
     "tests/treering_verify/report/",
     "treering_verify/attacks/",
     "treering_verify/audit/",
     "treering_verify/cli/",
     "treering_verify/detection/",
-    "treering_verify/models/",
     "treering_verify/report/",
 )
 NOT_READ = ("CHANGELOG.md", "LICENSE", "tests/treering_verify/test_words.py")

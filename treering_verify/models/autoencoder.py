@@ -1,7 +1,7 @@
-"""Autoencoders of diffusers: image (B, 3, H, W) <-> latent (B, C, h, w) as the diffusion model sees it.
+"""Encode and decode with the autoencoders of diffusers: image (B, 3, H, W) <-> latent (B, C, h, w), as the model scales it.
 
-Kinds differ in what they call the latent, in how they configure its shape and its normalisation, and in nothing else that
-anything above has to know. Their configurations are read as mappings, so that files will do.
+The kinds of autoencoder differ in the name of the latent and in how they configure its shape and normalisation; nothing
+above this module depends on that. Configurations are read as mappings, so those of files will do.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ _LOWERED: ContextVar[bool] = ContextVar("_LOWERED", default=False)
 
 
 def encode(vae: Any, image: torch.Tensor, tile: int = 0) -> torch.Tensor:
-    """Image in [-1, 1] -> latent: mode of the posterior, if any, shifted and scaled; a caller's autocast does not reach it.
+    """Encode images in [-1, 1]: (B, 3, H, W) -> (B, C, h, w), the mode of the posterior, shifted and scaled.
 
-    By tiles of so many pixels, if any.
+    The precision is float32 whatever the caller's autocast, unless `lowered`. With `tile`, images are encoded in tiles of
+    that many pixels on a side.
 
     Raises
     ------
     ModelError
-        If the latent is not finite. In `lowered` precision it is returned all the same: whoever chose that looks for it.
+        If the latent is not finite. In `lowered` precision it is returned nevertheless, and the caller checks it.
     """
     import torch
 
@@ -48,14 +49,17 @@ def encode(vae: Any, image: torch.Tensor, tile: int = 0) -> torch.Tensor:
 
 
 def finite(latent: torch.Tensor) -> torch.Tensor:
-    """Return a latent that an encoder gave; ModelError if it is not finite, but in `lowered` precision (see `encode`)."""
+    """Return an encoder's latent; ModelError if it is not finite, except in `lowered` precision (see `encode`)."""
     if not _LOWERED.get() and not bool(latent.isfinite().all()):
-        raise ModelError("the autoencoder gave numbers that are not finite: its weights are damaged or overflow")
+        raise ModelError(
+            "the autoencoder returned numbers that are not finite: its weights are damaged or overflow; "
+            "fetch them again, or load them in float32"
+        )
     return latent
 
 
 def decode(vae: Any, latent: torch.Tensor, tile: int = 0) -> torch.Tensor:
-    """Latent -> image, not clamped; likewise."""
+    """Decode latents, (B, C, h, w) -> (B, 3, H, W), not clamped; precision and tiles as for `encode`."""
     import torch
 
     def run(part: torch.Tensor) -> torch.Tensor:
@@ -70,7 +74,7 @@ def decode(vae: Any, latent: torch.Tensor, tile: int = 0) -> torch.Tensor:
 
 
 def fitting_tile(name: str, config: Any, tile: int) -> int:
-    """Return the side of tiles, in pixels; UsageError if the autoencoder cannot work on such (0: whole images)."""
+    """Return the side of tiles in pixels (0: whole images); UsageError if the autoencoder cannot work on such tiles."""
     factor = pixels_per_cell(name, config)
     if tile and (tile % factor or tile < 4 * factor):
         raise UsageError(
@@ -81,7 +85,7 @@ def fitting_tile(name: str, config: Any, tile: int) -> int:
 
 @contextmanager
 def lowered() -> Iterator[None]:
-    """Let autocast reach `encode` and `decode`: their precision is lowered on purpose."""
+    """Let `encode` and `decode` run in the caller's autocast precision, within a `with` block."""
     before = _LOWERED.set(True)
     try:
         yield
@@ -90,12 +94,12 @@ def lowered() -> Iterator[None]:
 
 
 def pixels_per_cell(name: str, config: Mapping[str, Any]) -> int:
-    """Pixels per latent cell and side, from a configuration alone.
+    """Return the pixels on a side of one latent cell, from a configuration.
 
     Raises
     ------
     ModelError
-        If the halves disagree: `AutoencoderTiny`, -DC and Asymmetric- configure each apart.
+        If encoder and decoder disagree. `AutoencoderTiny`, -DC and Asymmetric- configure each by itself.
     """
     down = 2 ** (len(_stages(config, "encoder", "down")) - 1)
     up = config.get("upsampling_scaling_factor", 2) ** (len(_stages(config, "decoder", "up")) - 1)
@@ -108,26 +112,24 @@ def pixels_per_cell(name: str, config: Mapping[str, Any]) -> int:
 
 
 def latent_channels(config: Mapping[str, Any]) -> int:
-    """Channels of the latent; those of a codebook's entries where there is one, which need not be the decoder's own."""
+    """Return the number of latent channels; with a codebook, that of its entries, which may differ from the decoder's."""
     return int(config.get("vq_embed_dim") or config["latent_channels"])
 
 
 def check_autoencoder(name: str, vae: Any, known: Sequence[str] = AUTOENCODERS) -> None:
-    """Raise ModelError if an autoencoder is of no kind that is known, or its latents are not numbers but indices."""
+    """Raise ModelError if the kind of an autoencoder is not supported, or its latents are indices and not numbers."""
     kind = type(vae).__name__
     if kind not in known:
         raise ModelError(f"{name}: a {kind} is not supported: use one of {', '.join(known)}")
     if vae.config.get("lookup_from_codebook"):
-        raise ModelError(
-            f"{name}: its latents are indices of a codebook, in which no noise is written: use another model"
-        )
+        raise ModelError(f"{name}: its latents are indices of a codebook, which hold no noise: use another model")
 
 
 def own_float32(vae: Any, device: Any) -> Any:
-    """Frozen float32 autoencoder in evaluation mode, of the same weights; the given one stays as it is.
+    """Return a frozen float32 copy of an autoencoder in evaluation mode; the given one is not changed.
 
-    Weights that are float32 and on the device already are shared, not copied. The float16 autoencoder of SDXL overflows on
-    its own images, and inversion needs more digits than 16 bits have.
+    Weights that are float32 and on the device already are shared, not copied. Float32 is needed because the float16
+    autoencoder of SDXL overflows on its own images, and inversion needs more digits than 16 bits have.
 
     Raises
     ------
@@ -141,7 +143,7 @@ def own_float32(vae: Any, device: Any) -> Any:
     state = vae.state_dict()
     if any(tensor.is_meta for tensor in state.values()):
         raise ModelError("the autoencoder's weights are not in memory: switch sequential offloading off for it")
-    # Some kinds add to their configuration what they do not take, and diffusers complains of it.
+    # Some kinds add fields to their configuration that their constructor does not take, and diffusers warns of them.
     taken = inspect.signature(type(vae).__init__).parameters
     with torch.device("meta"):
         own = type(vae)(**{name: value for name, value in vae.config.items() if name in taken})
@@ -150,9 +152,9 @@ def own_float32(vae: Any, device: Any) -> Any:
 
 
 def _mode(encoded: Any) -> torch.Tensor:
-    """Return the latent that an encoder means: KL kinds say the posterior around it, others the latent outright.
+    """Return the latent of an encoder's output: the mode of a posterior (KL kinds), or the latent itself.
 
-    That of a `VQModel` is the one before the codebook, as the diffusion model makes them; see docs/models.md.
+    For a `VQModel` it is the latent before the codebook, which is what the diffusion model makes; see docs/models.md.
     """
     if "latent_dist" in encoded:
         return encoded.latent_dist.mode()
@@ -160,7 +162,7 @@ def _mode(encoded: Any) -> torch.Tensor:
 
 
 def _normalisation(config: Any, like: torch.Tensor) -> tuple[Any, Any]:
-    """Scale and shift in (raw - shift) scale; some configure them for each channel (`latents_mean`, `latents_std`)."""
+    """Return scale and shift of (raw - shift) scale; some kinds configure them for each channel (`latents_mean`)."""
     scale = float(config.scaling_factor)
     if config.get("latents_mean") is not None and config.get("latents_std") is not None:
         mean, std = (like.new_tensor(config[name]).view(1, -1, 1, 1) for name in ("latents_mean", "latents_std"))
@@ -169,7 +171,7 @@ def _normalisation(config: Any, like: torch.Tensor) -> tuple[Any, Any]:
 
 
 def full_precision(like: torch.Tensor) -> AbstractContextManager[Any]:
-    """Switch a caller's autocast off, unless precision was lowered on purpose."""
+    """Return a context without the caller's autocast, unless precision is `lowered`."""
     import torch
 
     device = like.device.type
@@ -178,19 +180,19 @@ def full_precision(like: torch.Tensor) -> AbstractContextManager[Any]:
 
 
 def _stages(config: Mapping[str, Any], half: str, direction: str) -> Sequence[int]:
-    """Widths of the stages of one half, under whichever name a kind configures them."""
+    """Return the widths of the stages of encoder or decoder, under the name that a kind configures them by."""
     names = (f"{half}_block_out_channels", f"{direction}_block_out_channels", "block_out_channels")
     return next(config[name] for name in names if config.get(name))
 
 
 _PIXELS_PER_PASS = {"cpu": 4 * 128 * 128}
-_PIXELS_PER_PASS_ELSEWHERE = 4 * 512 * 512  # no more than one image of SDXL at a time in float32
+_PIXELS_PER_PASS_ELSEWHERE = 4 * 512 * 512  # one image of SDXL at a time, in float32
 
 
 def _cache_sized(batch: torch.Tensor, pixels_per_side: int = 1) -> tuple[torch.Tensor, ...]:
-    """Split an autoencoder's batch, whose activations at full resolution outgrow a processor's cache or a card's memory.
+    """Split a batch so that activations at full resolution fit a processor's cache or a GPU's memory.
 
-    Measured on two cores, 128 x 128, seconds an image: decoder 0.029 four at a time, 0.053 sixteen at a time.
+    Measured on two cores, 128 x 128, seconds an image: decoder .029 four at a time, .053 sixteen at a time.
     """
     pixels = batch.shape[-2] * batch.shape[-1] * pixels_per_side**2
     most = _PIXELS_PER_PASS.get(batch.device.type, _PIXELS_PER_PASS_ELSEWHERE)

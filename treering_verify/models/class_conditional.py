@@ -1,6 +1,6 @@
-"""Adapter for class-conditional models: any of the autoencoders + UNet2DModel + a scheduler of diffusers.
+"""A class-conditional model of diffusers parts: an autoencoder, a `UNet2DModel` and a scheduler.
 
-With a `DDIMScheduler` the network denoises, with a `FlowMatchEulerDiscreteScheduler` it gives the velocity noise - latent.
+With a `DDIMScheduler` the network predicts noise or v, with a `FlowMatchEulerDiscreteScheduler` the velocity noise - latent.
 """
 
 from __future__ import annotations
@@ -20,27 +20,28 @@ if TYPE_CHECKING:
 
 
 class ClassConditionalModel:
-    """A `LatentModel` made of diffusers parts; the last class index of the network is the null class.
+    """A `LatentModel` of diffusers parts; the last class index of the network stands for no condition.
 
     Parameters
     ----------
     name : str
+        Its name in records.
     vae, unet, scheduler
         One of `AUTOENCODERS`, `UNet2DModel`, and `DDIMScheduler` or `FlowMatchEulerDiscreteScheduler`. The first two must
         be frozen and in evaluation mode.
     refiner : optional
         A `Refiner` of this autoencoder, frozen and in evaluation mode.
     estimator : optional
-        An `Estimator` of this diffusion model, likewise.
+        An `Estimator` of this diffusion model, frozen and in evaluation mode.
     screen : optional
-        A cheap one, for the first of two passes, likewise.
+        A cheap `Estimator` for the screening pass, frozen and in evaluation mode.
     classes : sequence of str
-        Names of the class indices 0 .. n - 1; index n is the null class.
+        Names of the class indices 0 .. n - 1; index n stands for no condition.
 
     Raises
     ------
     ModelError
-        If the parts cannot be inverted or do not fit each other.
+        If the model cannot be inverted, or its parts do not fit each other.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class ClassConditionalModel:
         if latent_channels(vae.config) != unet.config.in_channels:
             raise ModelError(
                 f"{name}: the network takes {unet.config.in_channels} channels and the autoencoder makes latents of "
-                f"{latent_channels(vae.config)}: take the autoencoder that it was trained behind"
+                f"{latent_channels(vae.config)}: use the autoencoder that it was trained with"
             )
         self.name, self.classes, self.device = name, tuple(classes), "cpu"
         self._vae, self._unet, self._scheduler = vae, unet, scheduler
@@ -79,7 +80,7 @@ class ClassConditionalModel:
         self.image_size = (height * factor, width * factor)
 
     def to(self, device: str) -> ClassConditionalModel:
-        """Compute on a device of torch from now on; return the model."""
+        """Move the model to a device of torch, and return it."""
         import torch
 
         for part in vars(self).values():
@@ -89,21 +90,21 @@ class ClassConditionalModel:
         return self
 
     def encode(self, image: torch.Tensor) -> torch.Tensor:
-        """Image (B, 3, H, W) in [-1, 1] -> latent (B, C, h, w): mode of the posterior, if any, shifted and scaled."""
+        """Encode images in [-1, 1], (B, 3, H, W) -> (B, C, h, w): the mode of the posterior, shifted and scaled."""
         return encode(self._vae, image.to(self.device)).to(image.device)
 
     def decode(self, latent: torch.Tensor) -> torch.Tensor:
-        """Latent (B, C, h, w) -> image (B, 3, H, W), not clamped."""
+        """Decode latents, (B, C, h, w) -> (B, 3, H, W), not clamped."""
         return decode(self._vae, latent.to(self.device)).to(latent.device)
 
     def timesteps(self, steps: int) -> tuple[Timestep, ...]:
-        """Return the scheduler's own grid, noisiest first; the last point is where the scheduler ends."""
+        """Return the scheduler's grid, noisiest first; the last point is where the scheduler ends."""
         return (flow_grid if self._straight else diffusion_grid)(self._scheduler, steps)
 
     def denoise(
         self, z: torch.Tensor, at: Timestep, conditions: Sequence[Condition], guidance: float = 1.0
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Estimate (latent, noise) from z_t; guidance g extrapolates: out = out_null + g (out_condition - out_null)."""
+        """Estimate (latent, noise) from z_t; guidance g gives out(no condition) + g (out(condition) - out(no condition))."""
         import torch
 
         inside, labels = z.to(self.device), torch.tensor([self._label(c) for c in conditions], device=self.device)
@@ -111,14 +112,14 @@ class ClassConditionalModel:
             output = self._unet(inside, at.index, class_labels=labels).sample.float()
             if guidance != 1.0:
                 labels = torch.full_like(labels, len(self.classes))
-                null = self._unet(inside, at.index, class_labels=labels).sample.float()
-                output = null + guidance * (output - null)
+                unconditional = self._unet(inside, at.index, class_labels=labels).sample.float()
+                output = unconditional + guidance * (output - unconditional)
         return estimates(z, at, output.to(z.device), FLOW if self._straight else self._scheduler.config.prediction_type)
 
     def denoised(self, latent: torch.Tensor, level: int) -> torch.Tensor:
-        """Take a latent (B, C, h, w) for a noisy one at a time index; return the network's estimate of what is behind it.
+        """Denoise a latent, (B, C, h, w), as if it were noisy at a time index, and return the estimate of z_0.
 
-        No noise is added. Without a condition; one network pass.
+        No noise is added. It takes one network pass, without a condition.
         """
         at = Timestep(level, self._alphas[level], self._straight)
         return self.denoise(at.signal * latent, at, [None] * len(latent))[0]
@@ -150,7 +151,7 @@ def _check_flow(name: str, scheduler: Any) -> None:
 
 
 def _shares_of_signal(scheduler: Any, straight: bool) -> list[float]:
-    """`Timestep.alpha` of every time index."""
+    """Return `Timestep.alpha` of every time index."""
     if not straight:
         return [float(alpha) for alpha in scheduler.alphas_cumprod]
     count = scheduler.config.num_train_timesteps

@@ -1,4 +1,4 @@
-"""torch.compile for the networks of a model that was loaded here; a caller's pipeline is never compiled."""
+"""Compile the networks of a loaded model by torch.compile; a caller's pipeline is never compiled."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 def compile_networks(model: LatentModel) -> LatentModel:
-    """Have a model's networks compiled when they are first run, in their place, and return the model.
+    """Set a model's networks to be compiled in place when they first run, and return the model.
 
-    Each network is compiled anew for another image size or precision, and until its batches are known to vary: on a
-    processor that takes minutes, so it pays where very many images of one size are judged. Weights, and so their
-    fingerprint, stay as they are; results differ by rounding.
+    A network is compiled again for another image size or precision, and for another batch size until torch makes that
+    dynamic. On a processor that takes minutes, so it pays for very many images of one size. Weights and their fingerprint
+    do not change; results differ by rounding.
 
     Raises
     ------
@@ -31,7 +31,7 @@ def compile_networks(model: LatentModel) -> LatentModel:
     compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
     if on_processor and shutil.which(compiler) is None:
         raise UsageError(
-            f"torch.compile needs a C++ compiler, and there is no {compiler}: install one, or leave --compile"
+            f"torch.compile needs a C++ compiler, and there is no {compiler}: install one, or leave out --compile"
         )
     for network in networks:
         network.compile()
@@ -39,7 +39,7 @@ def compile_networks(model: LatentModel) -> LatentModel:
 
 
 def _networks(model: LatentModel) -> list[torch.nn.Module]:
-    """Return what is called as such: of an autoencoder its halves."""
+    """Return the modules that are called directly; for an autoencoder these are encoder and decoder."""
     import torch
 
     parts = [part for part in vars(model).values() if isinstance(part, torch.nn.Module)]

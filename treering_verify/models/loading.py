@@ -1,4 +1,4 @@
-"""Find a model by name, folder, file or hub id and wrap it."""
+"""Find a model by its name, folder, file or hub id, and load it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from treering_verify.models.source import ModelSource
 
 _LANDSCAPE = Path(__file__).with_name("landscape")
 EMBEDDED = {"landscape": _LANDSCAPE, "landscape-tiny": _LANDSCAPE}
-# Subfolder and kind of the autoencoder that stands in for "vae"; the refiner belongs to the latter and is left out.
+# Subfolder and kind of the autoencoder that replaces "vae"; the refiner was trained for "vae" and is left out.
 _HELD_OUT = {"landscape-tiny": ("tiny", "AutoencoderTiny")}
 _KINDS = {
     "vae": AUTOENCODERS,
@@ -44,7 +44,7 @@ def load_model(
     compiled: bool = False,
     frames: int | None = None,
 ) -> LatentModel:
-    """Load the embedded model, or one that users have.
+    """Load an embedded model, or one of the user.
 
     Parameters
     ----------
@@ -52,22 +52,23 @@ def load_model(
         "landscape"; "landscape-tiny", the same with an autoencoder that no method was tuned on; a local folder in the
         diffusers layout, a single .safetensors file, or a hub id, of a family that `treering models` lists; or a folder
         whose model_index.json names one of `AUTOENCODERS`, a class-conditional `UNet2DModel` and a `DDIMScheduler` or
-        `FlowMatchEulerDiscreteScheduler`, and, optionally, "classes": the names of its classes. A `ModelSource` brings all
-        that follows.
+        `FlowMatchEulerDiscreteScheduler`, and, optionally, "classes": the names of its classes. A `ModelSource`
+        holds all other parameters.
     revision, variant, device, dtype, image_size, configuration, tile, compiled, frames
-        As those of `ModelSource`. Class-conditional models are small, and always float32; "auto" is for them the processor.
+        As those of `ModelSource`. Class-conditional models are small, and always float32; for them
+        "auto" is the processor.
 
     Returns
     -------
     LatentModel
-        Frozen, in evaluation mode.
+        The model, frozen and in evaluation mode.
 
     Raises
     ------
     ModelError
         If there is no such model, its layout is not supported, or its files are damaged or pickled.
     UsageError
-        If the device is not there, or images cannot have that size, or videos that length.
+        If the device is absent, or images of that size or videos of that length are impossible.
     """
     source = _source(name, revision, variant, device, dtype, image_size, configuration, tile, compiled, frames)
     model = _load(source)
@@ -94,7 +95,7 @@ def _load(source: ModelSource) -> LatentModel:
 
 
 def latent_shape(name: str | Path | ModelSource = "landscape") -> tuple[int, int, int]:
-    """Shape (C, h, w) of a model's noise, from its configuration alone; errors as for `load_model`."""
+    """Return the shape (C, h, w) of a model's noise, from its configuration; errors as for `load_model`."""
     source = _source(name)
     if _is_pipeline(source):
         return shapes_of(source)[0]
@@ -110,14 +111,14 @@ def latent_shape(name: str | Path | ModelSource = "landscape") -> tuple[int, int
 
 
 def check_source(source: ModelSource) -> None:
-    """Check what can be known of a model before torch is imported: its device, that it is there, and its class.
+    """Check a model before torch is imported: that its device and its files exist, and that its class is supported.
 
     Raises
     ------
     ModelError
         If there is no such model, its class is not supported, or it is on the hub and the hub cannot be reached.
     UsageError
-        If the device is not there, or the model cannot have what is asked for.
+        If the device is absent, or the model does not support an option.
     """
     source.check_device()
     if source.name in EMBEDDED or not (source.is_file or source.on_hub):
@@ -130,7 +131,7 @@ def check_source(source: ModelSource) -> None:
 
 
 def class_names(source: ModelSource) -> tuple[str, ...]:
-    """Names of the classes that a class-conditional model's index lists; none for other models, and where it lists none."""
+    """Return the names of classes in a class-conditional model's index; empty for other models and without names."""
     if _is_pipeline(source):
         return ()
     listed = _class_conditional(source)[0].get("classes")
@@ -138,14 +139,14 @@ def class_names(source: ModelSource) -> tuple[str, ...]:
 
 
 def videos_of(source: ModelSource) -> bool:
-    """Whether a local folder's index names a pipeline that makes videos."""
+    """Return whether a local folder's index names a pipeline that makes videos."""
     if not _is_pipeline(source) or source.is_file or source.on_hub:
         return False
     return pipeline_family(read_index(Path(source.name)), source.shown).video is not None
 
 
 def _class_conditional(source: ModelSource) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return a class-conditional model's index and the classes of its parts; ModelError if it is no such model."""
+    """Return a class-conditional model's index and the classes of its parts; ModelError if it is another kind of model."""
     folder, shown = EMBEDDED.get(source.name, Path(source.name)), source.shown
     if not (folder / INDEX).is_file():
         raise ModelError(_no_model(shown))
@@ -165,7 +166,7 @@ def _class_conditional(source: ModelSource) -> tuple[dict[str, Any], dict[str, s
 
 @contextmanager
 def _reported(shown: str) -> Iterator[None]:
-    """Turn what goes wrong with a folder's files into a ModelError that says what to do."""
+    """Turn errors of a folder's files into a ModelError that says what to do."""
     try:
         yield
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
@@ -177,7 +178,7 @@ def _source(name: str | Path | ModelSource, *options: Any) -> ModelSource:
 
 
 def _is_pipeline(source: ModelSource) -> bool:
-    """Whether it is anything but a class-conditional folder: a file, a hub id, or a folder whose index names a family."""
+    """Return whether a source is not class-conditional: a file, a hub id, or a folder whose index names a family."""
     if source.name in EMBEDDED:
         return False
     if source.is_file or source.on_hub:
@@ -185,7 +186,7 @@ def _is_pipeline(source: ModelSource) -> bool:
     try:
         return read_index(Path(source.name)).get("_class_name") in known_pipelines()
     except (OSError, ValueError):
-        return False  # told, with the reason, where the folder is read as a class-conditional one
+        return False  # reported, with the reason, when the folder is read as class-conditional
 
 
 def _no_model(shown: str) -> str:
@@ -197,13 +198,13 @@ def _no_model(shown: str) -> str:
 
 def _refuse_unused(source: ModelSource) -> None:
     if source.dtype not in ("auto", "float32"):
-        raise UsageError(f"{source.shown} is small, and computed in float32: leave the dtype")
+        raise UsageError(f"{source.shown} is small, and computed in float32: leave out the dtype")
     if source.image_size is not None:
-        raise UsageError(f"{source.shown} makes images of one size: leave the size")
+        raise UsageError(f"{source.shown} makes images of one size: leave out the size")
     if source.tile:
-        raise UsageError(f"{source.shown} makes images so small that tiles save nothing: leave the tile")
+        raise UsageError(f"{source.shown} makes images so small that tiles save nothing: leave out the tile")
     if source.frames is not None:
-        raise UsageError(f"{source.shown} makes images, not videos: leave the frames")
+        raise UsageError(f"{source.shown} makes images, not videos: leave out the frames")
 
 
 def _load_parts(
@@ -216,7 +217,7 @@ def _load_parts(
     from treering_verify.models.networks.refiner import Refiner
 
     verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # silences an advice to install accelerate, which models of this size do not need
+    logging.set_verbosity_error()  # silences the advice to install accelerate, which models of this size do not need
     try:
         subfolder, kind, sampler = kinds
         vae = _load_network(getattr(diffusers, kind), folder, subfolder)
@@ -238,7 +239,7 @@ def _load_network(kind: Any, folder: Path, part: str) -> Any:
     network, report = kind.from_pretrained(
         folder, subfolder=part, use_safetensors=True, local_files_only=True, output_loading_info=True
     )
-    if report["missing_keys"] or report["unexpected_keys"]:  # diffusers would go on, with random numbers in their place
+    if report["missing_keys"] or report["unexpected_keys"]:  # diffusers would go on with random weights
         raise ValueError(f"the weights of {part} do not fit its config.json")
     import torch
 

@@ -1,4 +1,4 @@
-"""In which precision numbers are multiplied, whichever device multiplies them."""
+"""The precision in which networks and float32 products are computed, on every device."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @contextmanager
 def autocasting(precision: str) -> Iterator[None]:
-    """Run networks in a precision, on whichever device: images may lie on the processor and networks on an accelerator."""
+    """Run networks in a precision on every device: images may be on the processor and networks on an accelerator."""
     import torch
 
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
@@ -22,13 +22,13 @@ def autocasting(precision: str) -> Iterator[None]:
 
 
 class _Switches:
-    """How PyTorch multiplies float32 on a GPU, how many want it exact just now, and how it was before them."""
+    """PyTorch's switches for float32 products on a GPU: their old values, and how many blocks need exact products now."""
 
     def __init__(self) -> None:
         self._lock, self._wanted, self._before = threading.Lock(), 0, list[object]()
 
     def enter(self) -> None:
-        """Multiply exactly, from the first who wants it on."""
+        """Switch to exact products, at the first block."""
         with self._lock:
             if not self._wanted:
                 self._before = [getattr(where, name) for where, name, _ in _switches()]
@@ -37,7 +37,7 @@ class _Switches:
             self._wanted += 1
 
     def leave(self) -> None:
-        """Put all back, after the last."""
+        """Restore the old values, after the last block."""
         with self._lock:
             self._wanted -= 1
             if not self._wanted:
@@ -46,7 +46,7 @@ class _Switches:
 
 
 def _switches() -> tuple[tuple[Any, str, object], ...]:
-    """Object, attribute, and the value that means float32."""
+    """Return object, attribute and exact value of each switch."""
     import torch
 
     products = torch.backends.cuda.matmul
@@ -61,10 +61,10 @@ _SWITCHES = _Switches()
 
 @contextmanager
 def ieee() -> Iterator[None]:
-    """Multiply float32 numbers as such on a GPU too, where convolutions take but 10 bits of them (TF32) by default.
+    """Compute float32 products exactly on a GPU, where convolutions round to 10 bits (TF32) by default.
 
-    A decoder inversion that goes on until the residual is small would never see it small. The switches are the process's;
-    they are put back as they were found when the last block ends, in whatever thread, and whatever happens.
+    With TF32 the residual of a decoder inversion would never become small. The switches are those of the process. They are
+    restored when the last block ends, in any thread and after any exception.
     """
     _SWITCHES.enter()
     try:

@@ -1,8 +1,8 @@
-"""Profiles: what a model's self-test found, kept in a file, so that whoever verifies knows what 'no evidence' is worth.
+"""Profiles: the results of a model's self-test in a file, which verification uses to qualify 'no evidence'.
 
-`treering models check` writes one (`model_check.SelfTest.record`). It says with which settings marks of this very model are
-found best, and how surely. An image of a model that loses its own marks cannot be told from an unmarked one: with a profile
-such an image is `inconclusive`. What is found is found all the same, since p is exact whatever the model does.
+`treering models check` writes a profile (`detection.self_test`). It holds the settings that detect marks of this model best,
+and the p-values that they reach. If a model loses its own marks, its marked images look unmarked. With a profile, 'no
+evidence' then becomes `inconclusive`. Detections do not change, since p is exact for every model.
 """
 
 from __future__ import annotations
@@ -22,37 +22,39 @@ from treering_verify.models.weights import dtypes, fingerprint
 from treering_verify.results import SCHEMA_VERSION
 
 FLOOR = -6.0
-"""log10 p that the median marked image of a self-test must stay under for 'no evidence' to be said at all."""
+"""Largest log10 p of the median marked image of a self-test with which 'no evidence' is a verdict."""
 KIND = "treering self-test"
 _MOST_BYTES = 1 << 20
-_WEIGHTS: WeakKeyDictionary[LatentModel, str] = WeakKeyDictionary()  # gigabytes are digested once, not for every image
+_WEIGHTS: WeakKeyDictionary[LatentModel, str] = WeakKeyDictionary()  # gigabytes are hashed once, not for every image
 
 
 @dataclass(frozen=True)
 class Profile:
-    """What verification needs of a model's self-test.
+    """The results of a model's self-test that verification uses.
 
     Attributes
     ----------
     name : str
-        Of the file.
+        Name of the file.
     digest : str
-        Of its content, 16 hexadecimal digits: what records call it.
+        Digest of its content, 16 hexadecimal digits, which identifies it in records.
     model : str
-        What the model was called.
+        Name of the model.
     weights, dtypes : str
-        Fingerprint of its weights, and the precision that they were loaded in: the same model in another is another.
+        Fingerprint of its weights, and their precision. In another precision the model counts as another.
     latent_shape : (C, h, w)
+        Shape of its noise.
     image_size : (H, W)
+        Size of its images.
     tile : int
-        Pixels on a side of the autoencoder's passes; 0: whole images.
+        Side of the autoencoder's tiles in pixels; 0: whole images.
     inversion, noise_method, precision : str
     steps : int
-        Settings of `InversionOptions` that found most.
+        Settings of `InversionOptions` that detected most.
     log10_marked : float
-        log10 p of the median marked image under them.
+        log10 p of the median marked image with these settings.
     allow_weak : bool
-        Whether 'no evidence' may be said below the floor; not in the file.
+        Whether 'no evidence' stays a verdict above the floor; not in the file.
     """
 
     name: str
@@ -72,12 +74,12 @@ class Profile:
 
     @classmethod
     def load(cls, path: str | Path, *, allow_weak: bool = False) -> Profile:
-        """Read a profile.
+        """Read a profile from a file.
 
         Raises
         ------
         UsageError
-            If the file cannot be read, or is no profile of this version.
+            If the file cannot be read, or is not a profile of this version.
         """
         shown = printable(str(path))
         try:
@@ -88,7 +90,7 @@ class Profile:
         try:
             record = json.loads(data) if len(data) <= _MOST_BYTES else None
             if not isinstance(record, dict) or record.get("type") != KIND:
-                raise UsageError(f"{shown} is no profile: make one with treering models check ID --output FILE")
+                raise UsageError(f"{shown} is not a profile: make one with treering models check ID --output FILE")
             if record["schema_version"] != SCHEMA_VERSION:
                 raise UsageError(f"the profile {shown} is of version {record['schema_version']}: check the model again")
             profile = _profile_of(record, Path(path).name, hashlib.sha256(data).hexdigest()[:16])
@@ -98,12 +100,12 @@ class Profile:
 
     @classmethod
     def find(cls, path: str | Path, model: LatentModel, *, allow_weak: bool = False) -> Profile:
-        """Read a profile that belongs to a model: a file, or the one of a folder of profiles that does.
+        """Read the profile of a model from a file, or from a folder of profiles.
 
         Raises
         ------
         UsageError
-            If the file belongs to another model, or not exactly one of the folder's belongs to this one.
+            If the file is for another model, or the folder does not have exactly one profile of this model.
         """
         if not Path(path).is_dir():
             profile = cls.load(path, allow_weak=allow_weak)
@@ -123,7 +125,7 @@ class Profile:
         )
 
     def differences(self, model: LatentModel) -> list[str]:
-        """Say in what a model is not the one that was checked; empty if it is that one."""
+        """Return how a model differs from the tested one, in words; empty if it does not."""
         if model not in _WEIGHTS:
             _WEIGHTS[model] = fingerprint(model)
         pairs = (
@@ -136,7 +138,7 @@ class Profile:
         return [f"{what} {printable(mine)}, not {theirs}" for what, mine, theirs in pairs if mine != theirs]
 
     def check(self, model: LatentModel) -> None:
-        """UsageError, with the reason, if the profile is not of this model as it is loaded."""
+        """Raise UsageError, with the reason, if the profile is not of this model as it is loaded."""
         differences = self.differences(model)
         if differences:
             raise UsageError(
@@ -145,7 +147,7 @@ class Profile:
             )
 
     def weakness(self, alpha: float, keys: int) -> str:
-        """Say why this model's marks would be missed at alpha among so many keys; "" if they would not, or it is allowed."""
+        """Return why marks of this model may be missed at alpha with so many keys; "" if not, or with `allow_weak`."""
         floor = min(FLOOR, math.log10(alpha / max(1, keys)))
         if self.allow_weak or self.log10_marked <= floor:
             return ""
@@ -156,7 +158,7 @@ class Profile:
         )
 
     def record(self) -> dict[str, Any]:
-        """JSON-ready form for results: which profile, and whether its floor held."""
+        """Return a dict for JSON that identifies the profile in results, with its log10 p."""
         return {
             "digest": self.digest,
             "model": self.model,
@@ -166,7 +168,7 @@ class Profile:
 
 
 def check_profile(profile: Profile | None, model: LatentModel, alpha: float, keys: int) -> str:
-    """Check that a profile, if there is one, is this model's, and return its `weakness`; "" without one."""
+    """Check that a profile, if any, is of this model, and return its `weakness`; "" without a profile."""
     if profile is None:
         return ""
     profile.check(model)

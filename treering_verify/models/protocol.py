@@ -1,10 +1,10 @@
-"""What every algorithm of this package knows about a model, and nothing more.
+"""The interface of a model: all that the algorithms of this package use of it.
 
-Shapes: image (B, 3, H, W) float32 in [-1, 1], not clamped on the way out of `decode`; latent (B, C, h, w) float32, scaled
-as the diffusion model sees it; noise like latent, unit normal. A model may compute elsewhere, in other precisions and
-layouts (a GPU, 16 bits, packed tokens): what goes in may lie on any device, and what comes out is float32, of these
-shapes, and lies where the input lay. The frames of a video lie one after another along the channel axis, images
-(B, 3 F, H, W) and latents (B, C f, h, w): `treering_verify.models.diffusers.video` says why.
+Shapes: an image is (B, 3, H, W) float32 in [-1, 1], and `decode` does not clamp it. A latent is (B, C, h, w) float32, scaled
+as the diffusion model sees it. Noise has the shape of the latent and is unit normal. A model may compute on another device,
+in another precision and layout (a GPU, 16 bits, packed tokens). Its inputs may be on any device; its outputs are float32, of
+these shapes, and on the device of the input. The frames of a video are concatenated along the channel axis, images as
+(B, 3 F, H, W) and latents as (B, C f, h, w): `treering_verify.models.diffusers.video` says why.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from treering_verify.errors import UsageError
 if TYPE_CHECKING:
     import torch
 
-Condition = str | None  # a class name, or a prompt where the model has no classes; None for "no condition"
+Condition = str | None  # a class name, or a prompt if the model has no classes; None for no condition
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ class Timestep:
     Attributes
     ----------
     index : float
-        What the network is told of the time.
+        Time as the network takes it.
     alpha : float
-        The signal's share: of the power, alpha-bar, where the ODE preserves variance (DDIM); of the amplitude, 1 - sigma,
-        where it runs straight from latent to noise (rectified flow, Liu et al., arXiv 2209.03003).
+        Share of the signal: alpha-bar, of the power, if the ODE preserves variance (DDIM); 1 - sigma, of the amplitude, if
+        the ODE is straight from latent to noise (rectified flow, Liu et al., arXiv 2209.03003).
     straight : bool
-        Which of the two.
+        Whether the ODE is straight.
     """
 
     index: float
@@ -52,76 +52,76 @@ class Timestep:
 
 
 class NoiseEstimator(Protocol):
-    """What says the noise from points of the way back to it, such as `Estimator`."""
+    """Estimates the noise from points of the noise inversion, such as `Estimator`."""
 
-    steps: int  # of the noise inversion that it knows
-    points: tuple[int, ...]  # what it looks at: 0 is the latent, k what k steps have made of it
+    steps: int  # steps of the noise inversion that it was trained on
+    points: tuple[int, ...]  # points that it reads: 0 is the latent, k the point after k steps
 
     def __call__(self, trajectory: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Points that were passed, the latent first -> the expected noise, shaped like each of them."""
+        """Return the expected noise, from the points of the inversion, the latent first, each of its shape."""
 
 
 class LatentModel(Protocol):
-    """A latent diffusion model whose ODE preserves variance or runs straight."""
+    """A latent diffusion model whose ODE preserves variance or is straight."""
 
     name: str
-    classes: tuple[str, ...]  # empty where conditions are prompts
+    classes: tuple[str, ...]  # empty if conditions are prompts
     latent_shape: tuple[int, int, int]
-    image_size: tuple[int, int]  # of what it encodes and decodes; `load_model` may be asked for another
+    image_size: tuple[int, int]  # of images that it encodes and decodes; `load_model` can choose another
     refine: Callable[..., torch.Tensor] | None  # the refiner: (E(x), z, r(z), x, D(z)) -> estimate of z_0 - z
     estimate: NoiseEstimator | None
-    tile: int  # pixels on a side of what the autoencoder sees at a time; 0: whole images
-    screen: NoiseEstimator | None  # a cheap one, for the first of two passes (`first_pass`)
+    tile: int  # side of the autoencoder's tiles, in pixels; 0: whole images
+    screen: NoiseEstimator | None  # a cheap one, for the screening pass (`detection.screening`)
 
     def encode(self, image: torch.Tensor) -> torch.Tensor:
-        """Mode of the encoder's posterior: image -> latent. Never a sample."""
+        """Encode images: the mode of the encoder's posterior, never a sample."""
 
     def decode(self, latent: torch.Tensor) -> torch.Tensor:
-        """Latent -> image, differentiable in the latent."""
+        """Decode latents to images, differentiable in the latent."""
 
     def timesteps(self, steps: int) -> tuple[Timestep, ...]:
-        """Grid of `steps` steps from the noisiest to the clean end, steps + 1 points, as the scheduler spaces it."""
+        """Return the scheduler's grid of `steps` steps: steps + 1 points, from the noisiest to the clean one."""
 
     def denoise(
         self, z: torch.Tensor, at: Timestep, conditions: Sequence[Condition], guidance: float = 1.0
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """One network pass at a grid point: z_t -> estimates of (latent z_0, noise), each shaped like z."""
+        """Estimate (latent z_0, noise) from z_t at a grid point, each shaped like z, in one network pass."""
 
 
 class MovableModel(LatentModel, Protocol):
-    """A latent diffusion model that was loaded here, and so may be told where to compute."""
+    """A latent diffusion model that was loaded by this package, so it can be moved to another device."""
 
-    device: str  # of torch
+    device: str  # as torch names it
 
     def to(self, device: str) -> MovableModel:
-        """Compute on a device from now on; return the model."""
+        """Move the model to a device, and return it."""
 
 
 class VideoModel(LatentModel, Protocol):
     """A latent diffusion model of videos."""
 
-    frames: int  # of what it encodes and decodes
-    latent_frames: int  # that become them, f of the shapes above
-    fps: int  # frames a second
+    frames: int  # of videos that it encodes and decodes
+    latent_frames: int  # of their latents: f in the shapes above
+    fps: int  # frames per second
 
 
 def movable(model: LatentModel) -> TypeGuard[MovableModel]:
-    """Whether a model may be told where to compute."""
+    """Return whether a model can be moved to another device."""
     return hasattr(model, "device")
 
 
 def device_of(model: LatentModel) -> str:
-    """Where a model computes, such as "cpu" or "cuda"."""
+    """Return the device of a model, such as "cpu" or "cuda"."""
     return model.device if movable(model) else "cpu"
 
 
 def makes_videos(model: LatentModel) -> TypeGuard[VideoModel]:
-    """Whether a model makes videos."""
+    """Return whether a model makes videos."""
     return getattr(model, "frames", None) is not None
 
 
 def images_only(model: LatentModel, doing: str) -> None:
-    """UsageError if a model makes videos, where something works on images."""
+    """Raise UsageError if a model makes videos, for an operation that needs images."""
     if makes_videos(model):
         raise UsageError(
             f"{doing} works on images, and {model.name} makes videos: those are for treering generate and verify"

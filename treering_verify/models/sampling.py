@@ -1,4 +1,4 @@
-"""Generate: run the ODE of a diffusion model from noise to latent."""
+"""Sampling: run the ODE of a diffusion model from noise to latent."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ def step(
     conditions: Sequence[Condition],
     guidance: float = 1.0,
 ) -> torch.Tensor:
-    """One step from `start` to `end`, the network asked at `start`; (B, C, h, w) -> the same."""
+    """Take one step of the ODE from `start` to `end`, (B, C, h, w), with one network pass at `start`."""
     clean, eps = model.denoise(z, start, conditions, guidance)
-    return end.signal * clean + end.sigma * eps
+    return (
+        end.signal * clean + end.sigma * eps
+    )  # DDIM (arXiv 2010.02502, eq. 12, sigma = 0), and Euler's rule for a flow

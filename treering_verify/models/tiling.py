@@ -1,7 +1,7 @@
-"""Run an autoencoder's half on overlapping tiles, so that its memory depends on the tile and not on the image.
+"""Run an encoder or decoder on overlapping tiles, so that its memory depends on the tile and not on the image.
 
-Each half sees some pixels around where it looks, and normalises over all that it is given, so tiles are not the whole pass
-cut into pieces: where two overlap their outputs are blended, and what differs is spread over the seam.
+Encoder and decoder use pixels around each output, and normalise over their whole input. So the result of a tile differs from
+that part of the whole result. Where two tiles overlap their outputs are blended, which spreads the difference over the seam.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-OVERLAP = 4  # neighbours share at least a side's fourth
+OVERLAP = 4  # neighbours share at least a fourth of a side
 
 
 def by_tiles(
     run: Callable[[torch.Tensor], torch.Tensor], whole: torch.Tensor, cells: int, grow: int = 1, shrink: int = 1
 ) -> torch.Tensor:
-    """Run on square tiles and blend linearly; differentiable in the input.
+    """Run a function on square tiles of an input and blend the outputs linearly; differentiable in the input.
 
     Parameters
     ----------
@@ -30,12 +30,12 @@ def by_tiles(
     cells : int
         Side of a tile, in the coarser of input and output: the tile is `cells shrink` on a side.
     grow, shrink : int
-        Of which one is 1.
+        Factors of the sides; one of them is 1.
 
     Returns
     -------
     (B, C', H grow / shrink, W grow / shrink)
-        What `run` gives for the whole, if a tile holds that.
+        The result of `run` on the whole input, if that fits one tile.
     """
     rows, columns = (list(_starts(side // shrink, cells)) for side in whole.shape[-2:])
     if len(rows) == len(columns) == 1:
@@ -58,7 +58,7 @@ def by_tiles(
 
 
 def _starts(side: int, cells: int) -> Iterator[int]:
-    """Where tiles begin: as few as overlap enough, all of one size, spread evenly from edge to edge."""
+    """Yield where tiles begin: as few as overlap enough, all of one size, evenly from edge to edge."""
     if side <= cells:
         yield 0
         return
@@ -68,7 +68,7 @@ def _starts(side: int, cells: int) -> Iterator[int]:
 
 
 def _ramp(starts: list[int], start: int, cells: int, grow: int, like: torch.Tensor) -> torch.Tensor:
-    """Weights of a tile along an axis: rising and falling linearly where it overlaps a neighbour, 1 elsewhere."""
+    """Return a tile's weights along an axis: linear where it overlaps a neighbour, 1 elsewhere."""
     import torch
 
     shares = like.new_ones(cells * grow)

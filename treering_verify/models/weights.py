@@ -1,4 +1,4 @@
-"""A model's weights, told apart by a digest."""
+"""Identify a model's weights by a digest."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from treering_verify.models.protocol import LatentModel
 
 
 def fingerprint(model: LatentModel, *, without: Collection[str] = ("screen",)) -> str:
-    """Digest of a model's weights, 16 hexadecimal digits; `without` names networks that play no part ("refine", ...)."""
+    """Return a digest of a model's weights, 16 hexadecimal digits; `without` names networks to leave out ("refine", ...)."""
     import torch
 
     digest = hashlib.sha256()
@@ -22,7 +22,7 @@ def fingerprint(model: LatentModel, *, without: Collection[str] = ("screen",)) -
 
 
 def dtypes(model: LatentModel) -> str:
-    """Precisions that a model's weights are loaded in, such as ``bfloat16, float32``; "" if it has none."""
+    """Return the precisions of a model's weights, such as ``bfloat16, float32``; "" if it has none."""
     import torch
 
     parts = [part for part in vars(model).values() if isinstance(part, torch.nn.Module)]

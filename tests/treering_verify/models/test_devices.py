@@ -84,7 +84,7 @@ def moved(model: LatentModel, device: str) -> MovableModel:
 # --- anywhere ---------------------------------------------------------------------------------------------------------
 
 
-def test_networks_are_asked_where_the_model_is_and_pictures_stay_where_they_are(
+def test_networks_are_asked_where_the_model_is_and_images_stay_where_they_are(
     tiny_model: LatentModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(autoencoder, "full_precision", lambda like: nullcontext())  # which does not know that device

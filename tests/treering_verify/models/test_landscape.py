@@ -76,9 +76,9 @@ def made(landscape: LatentModel) -> list[Generated]:
 def test_the_default_brings_generated_images_nearer_than_the_encoder_attacked_ones_too(
     landscape: LatentModel, made: list[Generated], quality: int | None
 ) -> None:
-    latents, pictures = torch.stack([r.latent for r in made]), [r.image for r in made]
+    latents, images = torch.stack([r.latent for r in made]), [r.image for r in made]
     if quality:
-        pictures = [Attack("jpeg", {"quality": quality}).apply(picture, seed=i) for i, picture in enumerate(pictures)]
-    problem = problem_of(landscape, torch.cat([to_tensor(picture) for picture in pictures]))
+        images = [Attack("jpeg", {"quality": quality}).apply(image, seed=i) for i, image in enumerate(images)]
+    problem = problem_of(landscape, torch.cat([to_tensor(image) for image in images]))
     encoder, default = (decibels(invert(problem, method).latent, latents).mean() for method in ("encoder", "auto"))
     assert default < encoder - (1 if quality else 3)

@@ -312,13 +312,15 @@ def test_velocity_and_noise_predictions_are_two_readings_of_one_output(tiny_fold
 
 def test_guidance_extrapolates_from_no_condition_through_the_condition(tiny_model: LatentModel) -> None:
     z, at = noise(tiny_model), tiny_model.timesteps(4)[1]
-    null, conditional = (tiny_model.denoise(z, at, [c] * 2)[1] for c in (None, "noon"))
-    assert float((conditional - null).abs().max()) > 1e-3
+    unconditional, conditional = (tiny_model.denoise(z, at, [c] * 2)[1] for c in (None, "noon"))
+    assert float((conditional - unconditional).abs().max()) > 1e-3
     for guidance in (0.0, 1.0, 2.0, 5.5):
         guided = tiny_model.denoise(z, at, ["noon"] * 2, guidance)[1]
-        torch.testing.assert_close(guided, null + guidance * (conditional - null), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            guided, unconditional + guidance * (conditional - unconditional), rtol=1e-4, atol=1e-4
+        )
     assert torch.equal(tiny_model.denoise(z, at, ["noon"] * 2, 1.0)[1], conditional)
-    torch.testing.assert_close(tiny_model.denoise(z, at, [None] * 2, 5.5)[1], null, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(tiny_model.denoise(z, at, [None] * 2, 5.5)[1], unconditional, rtol=1e-4, atol=1e-4)
 
 
 def test_guidance_one_asks_the_network_once(tiny_folder: Path) -> None:

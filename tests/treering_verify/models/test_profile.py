@@ -152,10 +152,10 @@ def test_below_the_floor_nothing_is_no_evidence_and_what_is_found_is_found(
     weak: Path, tiny_model: LatentModel, saved: Path
 ) -> None:
     key = tv.Key.generate(tiny_model.latent_shape, seed=1)
-    picture = saved / "unmarked.png"
+    image = saved / "unmarked.png"
     verdicts = {
         allowed: tv.verify(
-            picture,
+            image,
             key,
             model=tiny_model,
             inversion=tv.InversionOptions.of(Profile.load(weak, allow_weak=allowed)),

@@ -112,7 +112,7 @@ def test_a_marked_image_is_found_on_tiles_by_the_command_too(tmp_path: Path) -> 
 
 
 def test_small_models_have_no_tiles(tiny_folder: Path) -> None:
-    with pytest.raises(UsageError, match="leave the tile"):
+    with pytest.raises(UsageError, match="leave out the tile"):
         load_model(tiny_folder, tile=64)
 
 

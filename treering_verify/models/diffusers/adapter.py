@@ -1,4 +1,4 @@
-"""Adapter for pipelines of diffusers: wrapped once, here, and never changed."""
+"""Make a model of a pipeline of diffusers, without changing the pipeline."""
 
 from __future__ import annotations
 
@@ -37,36 +37,36 @@ def from_pipeline(
     tile: int = 0,
     frames: int | None = None,
 ) -> LatentModel:
-    """Make a `LatentModel` of a diffusers pipeline, to mark, generate, invert and verify with.
+    """Make a `LatentModel` of a diffusers pipeline, for marking, generation, inversion and verification.
 
-    The pipeline stays as it is: its scheduler, dtypes, devices, hooks and training flags are not touched, not even when
-    something fails. The autoencoder is computed in float32, with weights of its own where the pipeline's are of another
-    dtype; everything else runs as the pipeline has it.
+    The pipeline is not changed: its scheduler, dtypes, devices, hooks and training flags stay as they are, also after an
+    error. The autoencoder is computed in float32, with a copy of its weights if they have another dtype. Everything else
+    is computed as the pipeline does it.
 
     Parameters
     ----------
     pipe : DiffusionPipeline
-        Of a class that `treering models` lists.
+        A pipeline of a class that `treering models` lists.
     name : str, optional
-        What records call it; where it was loaded from when left out.
+        Its name in records. Default: where it was loaded from.
     image_size : (H, W), optional
-        Of its images; the model's own when left out.
+        Size of its images. Default: the model's own.
     tile : int
         As `ModelSource.tile`.
     frames : int, optional
-        Of its videos, where it makes videos; the family's own when left out.
+        Frames of its videos, for video models. Default: the family's own.
 
     Raises
     ------
     ModelError
         If the pipeline belongs to no family, or cannot be inverted.
     UsageError
-        If its images, or tiles of them, cannot have that size, its videos that length, or videos would have to be tiled.
+        If images or tiles of that size, or videos of that length, are impossible, or if tiles are chosen for videos.
 
     Warns
     -----
     LimitedModelWarning
-        If verdicts on its images reach less far than on others'.
+        If marks in its images are detected less surely than in those of other models.
     """
     import warnings
 
@@ -77,16 +77,15 @@ def from_pipeline(
 
 
 def native_noise(pipe: Any, noise: torch.Tensor) -> torch.Tensor:
-    """Lay canonical noise (B, C, h, w) out as a pipeline's `latents=` wants it: packed where it packs, in its dtype.
+    """Return noise, (B, C, h, w), in the layout and dtype of a pipeline's `latents=`: packed if the pipeline packs it.
 
-    A video's, (B, C F, h, w), becomes (B, C, F, h, w).
-
-    Never scaled: every pipeline here multiplies by its scheduler's `init_noise_sigma` itself, whoever gave the latents.
+    Noise of videos, (B, C F, h, w), becomes (B, C, F, h, w). It is not scaled, because every supported pipeline multiplies
+    `latents=` by its scheduler's `init_noise_sigma` itself.
 
     Raises
     ------
     UsageError
-        If the pipeline has no such noise at any image size.
+        If the pipeline takes no `latents=`, or has no noise of this shape at any image size.
     """
     family = _family(pipe)
     if not family.latents:
@@ -107,12 +106,12 @@ def native_noise(pipe: Any, noise: torch.Tensor) -> torch.Tensor:
 
 
 def canonical_noise(pipe: Any, latents: torch.Tensor, latent_shape: tuple[int, int, int]) -> torch.Tensor:
-    """Undo `native_noise`: what a pipeline passes around as latents -> (B, C, h, w) float32 on the processor.
+    """Return a pipeline's latents as (B, C, h, w) float32 on the processor: the inverse of `native_noise`.
 
     Raises
     ------
     UsageError
-        If they are not of that shape.
+        If the latents do not have that shape, or the pipeline makes videos.
     """
     height, width = latent_shape[1:]
     if _family(pipe).video:
@@ -130,13 +129,13 @@ def canonical_noise(pipe: Any, latents: torch.Tensor, latent_shape: tuple[int, i
 
 
 def pipeline_shape(pipe: Any) -> tuple[int, int, int]:
-    """Shape (C, h, w) of the noise that a pipeline starts from at its own image size."""
+    """Return the shape (C, h, w) of the noise that a pipeline starts from at its own image size."""
     family = _family(pipe)
     return family.shapes(_name(pipe), getattr(pipe, family.network).config, pipe.vae.config)[0]
 
 
 class PipelineModel:
-    """A `LatentModel` made of a pipeline; see `from_pipeline`."""
+    """A `LatentModel` of a pipeline; see `from_pipeline`."""
 
     def __init__(
         self,
@@ -149,7 +148,9 @@ class PipelineModel:
     ) -> None:
         check_autoencoder(name, pipe.vae, family.autoencoders)
         if pipe.config.get("boundary_ratio") is not None or pipe.config.get("expand_timesteps"):
-            raise ModelError(f"{name}: Wan 2.2 asks two networks, or tells times by token: use a model of Wan 2.1")
+            raise ModelError(
+                f"{name}: Wan 2.2, with two networks or a time for each token, is not supported: use a model of Wan 2.1"
+            )
         network, scheduler = getattr(pipe, family.network), family.follows(pipe)
         told = network.config.get("time_cond_proj_dim") is not None
         if told and type(scheduler).__name__ != CONSISTENCY:
@@ -166,7 +167,7 @@ class PipelineModel:
         self.latent_frames = self.latent_shape[0] // family.latent_channels(pipe.vae.config) if family.video else None
         if tile and family.video:
             raise UsageError(
-                f"{name}: videos go through the autoencoder in chunks of frames, not in tiles: leave the tile"
+                f"{name}: videos go through the autoencoder in chunks of frames, not in tiles: leave out the tile"
             )
         self.tile = 0 if family.video else fitting_tile(name, pipe.vae.config, tile)
         self.refine: Callable[..., torch.Tensor] | None = None
@@ -178,7 +179,7 @@ class PipelineModel:
         self._kept: dict[Condition, dict[str, torch.Tensor]] = {}
 
     def to(self, device: str) -> PipelineModel:
-        """Compute on a device from now on, and move the pipeline there, which is not for one that a caller lent."""
+        """Move the model and its pipeline to a device; not for a pipeline that a caller passed in."""
         self._pipe.to(device)
         self._vae.to(device)
         self._kept.clear()
@@ -186,19 +187,19 @@ class PipelineModel:
         return self
 
     def encode(self, image: torch.Tensor) -> torch.Tensor:
-        """Image (B, 3, H, W) in [-1, 1] -> latent (B, C, h, w): mode of the posterior, normalised."""
+        """Encode images in [-1, 1], (B, 3, H, W) -> (B, C, h, w): the mode of the posterior, normalised."""
         if self.family.video:
             return self.family.video.encode(self._vae, image.to(self.device)).to(image.device)
         return encode(self._vae, image.to(self.device), self.tile).to(image.device)
 
     def decode(self, latent: torch.Tensor) -> torch.Tensor:
-        """Latent (B, C, h, w) -> image (B, 3, H, W), not clamped."""
+        """Decode latents, (B, C, h, w) -> (B, 3, H, W), not clamped."""
         if self.family.video:
             return self.family.video.decode(self._vae, latent.to(self.device)).to(latent.device)
         return decode(self._vae, latent.to(self.device), self.tile).to(latent.device)
 
     def timesteps(self, steps: int) -> tuple[Timestep, ...]:
-        """Grid as the pipeline's scheduler spaces it; where the scheduler shifts it by size, for this image size."""
+        """Return the grid of the pipeline's scheduler; if that depends on the image size, for this one."""
         if not self.family.straight:
             return diffusion_grid(self._scheduler, steps)
         _, height, width = self.latent_shape
@@ -209,12 +210,12 @@ class PipelineModel:
     def denoise(
         self, z: torch.Tensor, at: Timestep, conditions: Sequence[Condition], guidance: float = 1.0
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Estimate (latent, noise) from z_t; guidance extrapolates, or is told to the network where that was distilled."""
+        """Estimate (latent, noise) from z_t; guidance extrapolates, or is an input of a network distilled for it."""
         with _evaluating(self._network):
             output = self._ask(z, at, conditions, guidance)
             if guidance != 1.0 and not self._told:
-                null = self._ask(z, at, [None] * len(z), guidance)
-                output = null + guidance * (output - null)
+                unconditional = self._ask(z, at, [None] * len(z), guidance)
+                output = unconditional + guidance * (output - unconditional)
         kind = FLOW if self.family.straight else self._scheduler.config.prediction_type
         return estimates(z, at, output, kind)
 
@@ -233,7 +234,7 @@ class PipelineModel:
             if len(self._kept) >= _KEPT_PROMPTS:
                 self._kept.clear()
             encoders = [part for part in self._pipe.components.values() if isinstance(part, torch.nn.Module)]
-            # Not as inference tensors, which autograd would refuse later.
+            # Not as inference tensors, which autograd would reject later.
             with torch.inference_mode(False), torch.no_grad(), _evaluating(*encoders):
                 self._kept[condition] = self.family.condition(self._pipe, condition, self.image_size)
         return self._kept[condition]
@@ -241,7 +242,7 @@ class PipelineModel:
 
 @contextmanager
 def _evaluating(*parts: torch.nn.Module) -> Iterator[None]:
-    """Switch modules to evaluation mode, and those that were training back, whatever happens."""
+    """Switch modules to evaluation mode, and restore the mode of each afterwards."""
     training = [module for part in parts for module in part.modules() if module.training]
     try:
         for module in training:

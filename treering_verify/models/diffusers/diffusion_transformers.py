@@ -1,4 +1,4 @@
-"""PixArt and DiT: transformers whose output carries a learned variance behind the noise, which the ODE has no use for."""
+"""Conditions and networks of PixArt and DiT, transformers with a learned variance, which the ODE does not use."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 def condition_pixart(pipe: Any, prompt: Condition, image_size: tuple[int, int]) -> Given:
-    """T5's states and mask, padded to the pipeline's length, and the size of the image (Chen et al., arXiv 2310.00426)."""
+    """Return T5's states and mask of a prompt, and the size of the image (Chen et al., arXiv 2310.00426)."""
     import torch
     from diffusers.utils import is_bs4_available, is_ftfy_available
 
-    # The pipeline cleans prompts where it can, and says so where it cannot.
+    # The pipeline cleans prompts if it can, and warns if it cannot.
     states, mask, _, _ = pipe.encode_prompt(
         prompt or "",
         do_classifier_free_guidance=False,
@@ -35,7 +35,7 @@ def condition_pixart(pipe: Any, prompt: Condition, image_size: tuple[int, int]) 
 
 
 def predict_pixart(pipe: Any, z: torch.Tensor, at: Timestep, given: Given, guidance: float) -> torch.Tensor:
-    """Ask PixArt; only some sizes of it look at `resolution` and `aspect_ratio`."""
+    """Run PixArt's network; only some sizes of it use `resolution` and `aspect_ratio`."""
     output = pipe.transformer(
         z,
         encoder_hidden_states=given["encoder_hidden_states"],
@@ -48,7 +48,7 @@ def predict_pixart(pipe: Any, z: torch.Tensor, at: Timestep, given: Given, guida
 
 
 def classes_dit(pipe: Any) -> tuple[str, ...]:
-    """Names of the classes, in the order of their numbers; the numbers where the pipeline has no names."""
+    """Return the names of the classes in the order of their numbers; a number if the pipeline has no name for it."""
     count = int(pipe.transformer.config.num_embeds_ada_norm)
     first: dict[int, str] = {}
     for name, number in pipe.labels.items():
@@ -57,7 +57,7 @@ def classes_dit(pipe: Any) -> tuple[str, ...]:
 
 
 def condition_dit(pipe: Any, label: Condition, image_size: tuple[int, int]) -> Given:
-    """Give a class's number, by any of its names; the one after the last is none (Peebles and Xie, arXiv 2212.09748).
+    """Return the number of a class; the one after the last means none (Peebles and Xie, arXiv 2212.09748).
 
     Raises
     ------
@@ -79,7 +79,7 @@ def condition_dit(pipe: Any, label: Condition, image_size: tuple[int, int]) -> G
 
 
 def predict_dit(pipe: Any, z: torch.Tensor, at: Timestep, given: Given, guidance: float) -> torch.Tensor:
-    """Ask DiT."""
+    """Run DiT's network."""
     output = pipe.transformer(z, timestep=_times(z, at), class_labels=given["class_labels"], return_dict=False)[0]
     return output[:, : z.shape[1]]
 

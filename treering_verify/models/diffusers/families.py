@@ -1,7 +1,7 @@
-"""Families of diffusers pipelines that are known.
+"""The supported families of diffusers pipelines.
 
-What differs between families is said here, as functions of one signature; what they share is `PipelineModel`. Noise is
-canonical outside, (B, C, h, w) and unit normal: only a family knows that its network wants it packed.
+A family holds what differs between pipelines, as functions of one signature; `PipelineModel` is what they share. Noise is
+(B, C, h, w) and unit normal everywhere else: only a family knows whether its network packs it.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ _FAMILIES = (
         predict_wan,
         straight=True,
         limits="videos; not Wan 2.2, images or videos as prompts; Euler's steps on the sampler's grid",
-        needs=("accelerate",),  # diffusers keeps some of the weights in float32, and cannot without it
+        needs=("accelerate",),  # without it diffusers cannot keep some weights in float32
         video=CAUSAL,
     ),
     PipelineFamily(
@@ -176,9 +176,9 @@ FAMILIES: Registry[PipelineFamily] = Registry(
 def family_of(
     kinds: tuple[str, ...], scheduler: str = "", config: Mapping[str, Any] | None = None
 ) -> PipelineFamily | None:
-    """Family that a pipeline belongs to, by the first of its class names that any has.
+    """Return the family of a pipeline, by the first of its class names that a family has; None if there is none.
 
-    Where several have it, its scheduler's class and configuration may single one out.
+    If several families have it, the scheduler's class and configuration choose one.
     """
     found = next(
         ([f for f in FAMILIES.values() if kind in f.pipelines] for kind in kinds if kind in known_pipelines()), []
@@ -189,5 +189,5 @@ def family_of(
 
 
 def known_pipelines() -> tuple[str, ...]:
-    """Class names of the pipelines of every family."""
+    """Return the class names of the pipelines of every family."""
     return tuple(dict.fromkeys(kind for family in FAMILIES.values() for kind in family.pipelines))

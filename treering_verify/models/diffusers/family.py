@@ -1,4 +1,4 @@
-"""What a family of diffusers pipelines is: how its network is asked, its prompts encoded, and its latents laid out."""
+"""The definition of a family of pipelines: how it encodes prompts, runs its network, and lays out latents."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from treering_verify.errors import ModelError, UsageError
 from treering_verify.models.autoencoder import AUTOENCODERS, latent_channels, pixels_per_cell
-from treering_verify.models.diffusers.video import Video
+from treering_verify.models.diffusers.video import VideoLayout
 from treering_verify.models.protocol import Condition, Timestep
 
 if TYPE_CHECKING:
@@ -20,47 +20,47 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PipelineFamily:
-    """One family.
+    """A family of pipelines.
 
     Attributes
     ----------
     name, covers : str
-        What it is called, and which models it is known for.
+        Its name, and the models that belong to it.
     pipelines : tuple of str
         Classes of diffusers that belong to it.
     network : str
-        The component that is asked at each step.
+        Component that predicts at each step.
     straight : bool
-        Whether its ODE is a rectified flow's; else it is diffusion, and the scheduler says whether epsilon or v.
+        Whether its ODE is a rectified flow. Otherwise it is diffusion, and the scheduler says whether epsilon or v.
     spaced : bool
-        As for `flow_grid`.
+        As in `flow_grid`.
     packed : bool
-        Whether the network, and the pipeline's `latents=`, want 2 x 2 cells as one token, (B, h w / 4, 4 C).
+        Whether the network and the pipeline's `latents=` take 2 x 2 cells as one token, (B, h w / 4, 4 C).
     distilled : bool
-        Whether guidance is told to the network, and not extrapolated from two passes.
+        Whether guidance is an input of the network, and not extrapolated from two passes.
     cells : int
-        Default side of the latent where the network's configuration names none (`sample_size`).
+        Default side of the latent, if the network's configuration has no `sample_size`.
     limits : str
-        What does not work, or has not been tried.
+        What does not work, or was not tried.
     needs : tuple of str
-        Packages that loading needs beside transformers.
-    video : Video, optional
-        How it makes videos, if it does: z is then (B, C F, h, w), as `treering_verify.models.diffusers.video` lays them out.
+        Packages that loading needs in addition to transformers.
+    video : VideoLayout, optional
+        Layout of its videos, if it makes videos: z is then (B, C F, h, w); see `treering_verify.models.diffusers.video`.
     caution : str
-        Why verdicts reach less far than elsewhere, and what to do; said whenever such a model is loaded. Empty: they do not.
+        Why marks are detected less surely, and what to do, for a warning when such a model is loaded; empty if they are not.
     sampler : callable, optional
-        (scheduler's class name, its configuration) -> whether it tells this family from others of the same pipelines.
+        (class name of the scheduler, its configuration) -> whether they tell this family from others of its pipelines.
     follows : callable
-        Pipeline -> the scheduler whose grid its call follows.
+        Pipeline -> scheduler whose grid its call follows.
     classes : callable, optional
-        Pipeline -> names of its classes, where conditions are not prompts.
+        Pipeline -> names of its classes, if conditions are not prompts.
     latents : bool
         Whether the pipeline's call takes `latents=`.
     square : bool
-        Whether its images are.
+        Whether its images are square.
     condition : callable
-        (pipeline, prompt or None, image size) -> tensors of one row, whatever the prompt; None is what the pipeline itself
-        extrapolates guidance from.
+        (pipeline, prompt or None, image size) -> tensors of one row. None is the condition from which the pipeline
+        extrapolates guidance.
     predict : callable
         (pipeline, z, grid point, tensors of B rows, guidance) -> the network's output, shaped like z.
     """
@@ -78,7 +78,7 @@ class PipelineFamily:
     cells: int = 64
     limits: str = ""
     needs: tuple[str, ...] = ()
-    video: Video | None = None
+    video: VideoLayout | None = None
     caution: str = ""
     sampler: Callable[[str, Mapping[str, Any]], bool] | None = None
     follows: Callable[[Any], Any] = attrgetter("scheduler")
@@ -88,11 +88,11 @@ class PipelineFamily:
 
     @property
     def autoencoders(self) -> tuple[str, ...]:
-        """Classes of diffusers that its autoencoder may be of."""
+        """Supported classes of its autoencoder."""
         return self.video.autoencoders if self.video else AUTOENCODERS
 
     def patch(self, network: Mapping[str, Any]) -> int:
-        """Cells on a side of what the network sees as one token."""
+        """Return the cells on a side of one token of the network."""
         size = network.get("patch_size") or 1
         return (
             2 if self.packed else int(size if isinstance(size, int) else size[-1])
@@ -106,14 +106,14 @@ class PipelineFamily:
         image_size: tuple[int, int] | None = None,
         frames: int | None = None,
     ) -> tuple[tuple[int, int, int], tuple[int, int]]:
-        """Noise shape (C, h, w), (C F, h, w) of videos, and image size (H, W), from configurations alone.
+        """Return the noise shape (C, h, w), or (C F, h, w) for videos, and the image size (H, W), from configurations.
 
         Raises
         ------
         ModelError
             If network and autoencoder do not fit each other.
         UsageError
-            If images cannot have the size that is asked for.
+            If images or videos of the requested size are impossible.
         """
         channels, factor = (
             self.latent_channels(vae),
@@ -136,11 +136,11 @@ class PipelineFamily:
             most = network.get("motion_max_seq_length")
             channels *= self.video.latent_frames(name, self.video.frames if frames is None else frames, most)
         elif frames is not None:
-            raise UsageError(f"{name} makes images, not videos: leave the frames")
+            raise UsageError(f"{name} makes images, not videos: leave out the frames")
         if self.square and height != width:
             raise UsageError(f"{name} makes no images of {height}x{width}: choose a square")
         return (channels, height // factor, width // factor), (height, width)
 
     def latent_channels(self, vae: Mapping[str, Any]) -> int:
-        """Channels of a latent, or of each latent frame."""
+        """Return the channels of a latent, or of each latent frame."""
         return int(vae[self.video.channels]) if self.video else latent_channels(vae)

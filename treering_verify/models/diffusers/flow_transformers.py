@@ -1,4 +1,4 @@
-"""The transformers of flow matching, Stable Diffusion 3 and FLUX: how prompts are encoded and networks are asked."""
+"""Conditions and networks of Stable Diffusion 3 and FLUX, transformers of flow matching."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 def pack(z: torch.Tensor) -> torch.Tensor:
-    """(B, C, h, w) -> tokens (B, h w / 4, 4 C), each a square of 2 x 2 cells, channel by channel."""
+    """Pack (B, C, h, w) into tokens (B, h w / 4, 4 C), each a square of 2 x 2 cells, channel by channel."""
     import torch
 
     return torch.nn.functional.pixel_unshuffle(z, 2).flatten(2).mT
 
 
 def unpack(tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Undo `pack`, given h and w."""
+    """Return the inverse of `pack`, given h and w."""
     import torch
 
     return torch.nn.functional.pixel_shuffle(tokens.mT.unflatten(2, (height // 2, width // 2)), 2)
@@ -35,13 +35,13 @@ def condition_sd3(pipe: Any, prompt: Condition, image_size: tuple[int, int]) -> 
 
 
 def condition_flux(pipe: Any, prompt: Condition, image_size: tuple[int, int]) -> Given:
-    """Encode a prompt for FLUX; likewise."""
+    """Encode a prompt for FLUX: (pipeline, prompt or None, image size) -> tensors of one row."""
     states, pooled, _ = pipe.encode_prompt(prompt or "", None, device=pipe._execution_device)
     return {"encoder_hidden_states": states, "pooled_projections": pooled}
 
 
 def predict_sd3(pipe: Any, z: torch.Tensor, at: Timestep, given: Given, guidance: float) -> torch.Tensor:
-    """Ask the network of Stable Diffusion 3 at a grid point: z (B, 16, h, w) -> its velocity, shaped like z."""
+    """Run the network of Stable Diffusion 3 at a grid point: z (B, 16, h, w) -> velocity, shaped like z."""
     import torch
 
     times = z.new_full((len(z),), at.index, dtype=torch.float32)
@@ -49,7 +49,7 @@ def predict_sd3(pipe: Any, z: torch.Tensor, at: Timestep, given: Given, guidance
 
 
 def predict_flux(pipe: Any, z: torch.Tensor, at: Timestep, given: Given, guidance: float) -> torch.Tensor:
-    """Ask that of FLUX, which wants packed latents and is told of the guidance; likewise."""
+    """Run the network of FLUX, on packed latents and with guidance as an input: z (B, 16, h, w) -> velocity."""
     import torch
 
     height, width = z.shape[-2:]

@@ -1,4 +1,4 @@
-"""Whether the Hugging Face hub can be asked: told at once, without the retries of its own client, and without torch."""
+"""Find out fast whether the Hugging Face hub can be reached, without the retries of its client and without torch."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _REMEMBERED = 60.0  # seconds for which an answer holds
 
 
 def must_be_cached(name: str) -> bool:
-    """Whether the files of a repository can only come from the cache, because the hub is offline or cannot be reached.
+    """Return whether a repository must be read from the cache, because the hub is offline or cannot be reached.
 
     Parameters
     ----------
     name : str
-        Hub id.
+        Its hub id.
 
     Raises
     ------
     ModelError
-        If so, and nothing of the repository is in the cache.
+        If the hub cannot be reached and the cache does not have the repository.
     """
     from huggingface_hub import constants
 
@@ -45,7 +45,7 @@ def must_be_cached(name: str) -> bool:
 
 @lru_cache(maxsize=8)
 def _reachable(endpoint: str, _: int) -> bool:
-    """Whether an endpoint's host, or the proxy before it, accepts a connection."""
+    """Return whether the host of an endpoint, or the proxy before it, accepts a connection."""
     from urllib.parse import urlsplit
     from urllib.request import getproxies, proxy_bypass
 

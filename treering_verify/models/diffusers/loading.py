@@ -1,4 +1,4 @@
-"""Load pipelines of diffusers from folders, single files and the hub: safetensors only, and no code that comes with them."""
+"""Load pipelines of diffusers from folders, single files and the hub: safetensors only, and never code of a repository."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from treering_verify.models.diffusers.rectified_flow import RELEASED
 from treering_verify.models.source import ModelSource
 
 INDEX = "model_index.json"
-# Tensors that tell what a single file holds, in the names of the original releases.
+# Prefixes of tensor names, in the original releases, that identify the model in a single file.
 _MARKS = {
     "stable-diffusion": ("cond_stage_model.",),
     "stable-diffusion-xl": ("conditioner.embedders.1.",),
     "stable-diffusion-3": ("text_encoders.clip_l.",),
 }
-# Repositories whose configuration such a file goes by; the file itself has none.
+# Repositories whose configuration is used for such a file, which has none.
 _CONFIGURATIONS = {
     "stable-diffusion": "stable-diffusion-v1-5/stable-diffusion-v1-5",
     "stable-diffusion-xl": "stabilityai/stable-diffusion-xl-base-1.0",
@@ -42,13 +42,13 @@ def load_pipeline(
     dtype: str = "auto",
     configuration: str | None = None,
 ) -> Any:
-    """Load a diffusers pipeline of a supported family, for a script of your own.
+    """Load a diffusers pipeline of a supported family, for use in your own script.
 
     Parameters
     ----------
     name : str or Path
         A local folder in the diffusers layout, a single .safetensors file, or a hub id. HF_HOME, HF_HUB_OFFLINE, HF_TOKEN
-        and HF_ENDPOINT hold.
+        and HF_ENDPOINT apply.
     revision, variant, device, dtype, configuration
         As those of `ModelSource`.
 
@@ -68,7 +68,7 @@ def load_pipeline(
 
 
 def pipeline_of(source: ModelSource, *, checker: bool = False) -> Any:
-    """Load what a source names; with `checker`, the safety checker too, where it has one."""
+    """Load the pipeline of a source; with `checker`, the safety checker too, if it has one."""
     import torch
 
     device = source.chosen_device()
@@ -102,10 +102,10 @@ def pipeline_of(source: ModelSource, *, checker: bool = False) -> Any:
 
 
 def _class_of(name: str) -> Any:
-    """Class of a pipeline that a family knows."""
+    """Return the class of a supported pipeline by its name."""
     import diffusers
 
-    if name == RELEASED:  # which diffusers does not have
+    if name == RELEASED:  # diffusers does not have it
         from treering_verify.models.diffusers.rectified_flow_pipeline import RectifiedFlowPipeline
 
         return RectifiedFlowPipeline
@@ -113,15 +113,15 @@ def _class_of(name: str) -> Any:
 
 
 def read_index(folder: Path) -> dict[str, Any]:
-    """Content of a folder's model_index.json."""
+    """Read a folder's model_index.json."""
     index = json.loads((folder / INDEX).read_text())
     if not isinstance(index, dict):
-        raise ValueError(f"{INDEX} is no table")
+        raise ValueError(f"{INDEX} is not a table")
     return index
 
 
 def pipeline_family(index: Mapping[str, Any], shown: str) -> PipelineFamily:
-    """Family of the pipeline that an index names; ModelError if it is none of them."""
+    """Return the family of the pipeline that an index names; ModelError if it belongs to none."""
     kind = index.get("_class_name")
     family = family_of((kind,), _scheduler_of(index)) if isinstance(kind, str) else None
     if family is None:
@@ -136,7 +136,7 @@ def _scheduler_of(index: Mapping[str, Any]) -> str:
 
 
 def shapes_of(source: ModelSource) -> tuple[tuple[int, int, int], tuple[int, int]]:
-    """Noise shape (C, h, w) and image size (H, W) of a pipeline, from its configuration files alone."""
+    """Return noise shape (C, h, w) and image size (H, W) of a pipeline, from its configuration files."""
     with _reported(source.shown), _quiet():
         place = source.name
         if source.is_file:
@@ -164,7 +164,7 @@ def _read(place: str, path: str, revision: str | None) -> dict[str, Any]:
 def _folder(source: ModelSource, kind: Any) -> Path:
     if not source.on_hub:
         return Path(source.name)
-    # Only what is listed in the index, and no pickled weights: without safetensors it refuses.
+    # Only parts listed in the index, and no pickled weights: without safetensors it raises an error.
     folder = kind.download(
         source.name,
         revision=source.revision,
@@ -191,7 +191,7 @@ def _family_of_file(source: ModelSource) -> PipelineFamily:
         if any(name.startswith(marks) for name in names):
             return FAMILIES[family]
     raise ModelError(
-        f"{source.shown} holds no whole model of {', '.join(_MARKS)}: name a folder in the diffusers layout"
+        f"{source.shown} holds no complete model of {', '.join(_MARKS)}: name a folder in the diffusers layout"
     )
 
 
@@ -207,7 +207,7 @@ def _refuse_pickles(folder: Path) -> None:
 
 @contextmanager
 def _reported(shown: str) -> Iterator[None]:
-    """Say what anyone's loading code complains of in this package's words, with what to do."""
+    """Turn every error of loading code into a ModelError that says what to do."""
     try:
         yield
     except ModelError:
@@ -222,7 +222,7 @@ def _reported(shown: str) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep advice and progress of diffusers and transformers off the terminal, and their settings as they were."""
+    """Silence advice and progress of diffusers and transformers, and restore their settings afterwards."""
     from diffusers.utils import logging
 
     voices: list[Any] = [logging]

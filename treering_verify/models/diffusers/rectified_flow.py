@@ -1,11 +1,11 @@
 """Rectified flow in the layout of Stable Diffusion: a U-Net that predicts velocity, in few steps or one.
 
-Diffusers has no pipeline of its own for it. Two layouts are known here:
+Diffusers has no pipeline for it. Two layouts are supported:
 
-* what Liu et al. released (InstaFlow, arXiv 2309.06380): model_index.json names a `RectifiedFlowPipeline`, whose code stands
-  in their repository, and a scheduler that is never asked. The network predicts latent - noise. It is loaded as the class of
-  that name in `rectified_flow_pipeline`, whose call samples as theirs; a pipeline of theirs will do too.
-* a `StableDiffusionPipeline` with a `FlowMatchEulerDiscreteScheduler`; the network holds with it: noise - latent.
+* the release of Liu et al. (InstaFlow, arXiv 2309.06380): model_index.json names a `RectifiedFlowPipeline`, whose code is in
+  their repository, and a scheduler that is not used. The network predicts latent - noise. It is loaded as the class of that
+  name in `rectified_flow_pipeline`, which samples as theirs does; a pipeline object of their class works too.
+* a `StableDiffusionPipeline` with a `FlowMatchEulerDiscreteScheduler`, whose network predicts noise - latent.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ RELEASED = "RectifiedFlowPipeline"
 
 
 def is_flow(scheduler: str, config: Mapping[str, Any]) -> bool:
-    """Whether a scheduler follows a rectified flow."""
+    """Return whether a scheduler follows a rectified flow."""
     return scheduler == "FlowMatchEulerDiscreteScheduler"
 
 
@@ -37,7 +37,7 @@ def followed_scheduler(pipe: Any) -> Any:
 def predict_flow(
     pipe: Any, z: torch.Tensor, at: Timestep, given: dict[str, torch.Tensor], guidance: float
 ) -> torch.Tensor:
-    """Ask for the velocity noise - latent, whichever way the network itself looks."""
+    """Return the velocity noise - latent, whichever sign the network itself predicts."""
     velocity = predict_unet(pipe, z, at, given, guidance)
     return -velocity if _is_released(pipe) else velocity
 

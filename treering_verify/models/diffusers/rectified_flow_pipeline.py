@@ -1,4 +1,4 @@
-"""InstaFlow's release as a pipeline of diffusers: Stable Diffusion's, with the sampler of a rectified flow."""
+"""A pipeline for InstaFlow's release: that of Stable Diffusion, with the sampler of a rectified flow."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class RectifiedFlowScheduler(FlowMatchEulerDiscreteScheduler):  # type: ignore[m
     init_noise_sigma = 1.0
 
     def scale_model_input(self, sample: torch.Tensor, timestep: Any = None) -> torch.Tensor:
-        """Return the sample as it is, which is how the network wants it."""
+        """Return the sample unchanged: the network takes it unscaled."""
         return sample
 
     def set_timesteps(self, num_inference_steps: int, device: Any = None) -> None:
@@ -23,19 +23,19 @@ class RectifiedFlowScheduler(FlowMatchEulerDiscreteScheduler):  # type: ignore[m
         super().set_timesteps(sigmas=np.linspace(1.0, 1 / num_inference_steps, num_inference_steps), device=device)
 
     def step(self, model_output: torch.Tensor, timestep: Any, sample: torch.Tensor, return_dict: bool = True) -> Any:
-        """Take a step along the velocity; parameters and result as those of the scheduler that this extends."""
+        """Take a step along the velocity; parameters and result as in the base class."""
         return super().step(-model_output, timestep, sample, return_dict=return_dict)
 
 
 class RectifiedFlowPipeline(StableDiffusionPipeline):  # type: ignore[misc]
-    """Text to image in one step or few, in the layout that Liu et al. released (InstaFlow, arXiv 2309.06380).
+    """Text to image in one step or a few, in the layout that Liu et al. released (InstaFlow, arXiv 2309.06380).
 
     Parameters
     ----------
     vae, text_encoder, tokenizer, unet, safety_checker, feature_extractor, image_encoder, requires_safety_checker
         As those of `StableDiffusionPipeline`; the network predicts latent - noise.
     scheduler
-        What lies in the folder, and is not asked: this samples with a `RectifiedFlowScheduler`.
+        The scheduler of the folder, which is not used: the pipeline samples with a `RectifiedFlowScheduler`.
     """
 
     def __init__(
@@ -61,5 +61,5 @@ class RectifiedFlowPipeline(StableDiffusionPipeline):  # type: ignore[misc]
             image_encoder=image_encoder,
             requires_safety_checker=requires_safety_checker,
         )
-        # In a saved index, a class that diffusers finds again; the pipeline's own name says what it stands for.
+        # A saved index must name a class that diffusers finds; the name of the pipeline says which one it stands for.
         self.register_to_config(scheduler=("diffusers", "FlowMatchEulerDiscreteScheduler"))

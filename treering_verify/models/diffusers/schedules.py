@@ -1,4 +1,4 @@
-"""What schedulers and networks of diffusers mean in this package's terms: grids of `Timestep`, and (latent, noise)."""
+"""Turn schedulers of diffusers into grids of `Timestep`, and network outputs into estimates of (latent, noise)."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ EPSILON, VELOCITY, FLOW = "epsilon", "v_prediction", "flow"
 
 
 def diffusion_scheduler(name: str, scheduler: Any) -> Any:
-    """`DDIMScheduler` with the noise schedule and spacing of any scheduler of a diffusion model, which stays as it is.
+    """Return a `DDIMScheduler` with the noise schedule and spacing of a diffusion model's scheduler.
 
-    An `LCMScheduler` keeps its own grid, the only times that a consistency model knows, and ends at the latent as it does.
-
-    Samplers differ in how they step along the same ODE, and so does the noise that they want; its grid and its network do
-    not. Clipping and thresholding, which have no inverse, are left out.
+    Samplers differ in how they step along the same ODE and scale the noise; grid and network are the same. Clipping and
+    thresholding, which have no inverse, are left out. An `LCMScheduler` is copied instead: its grid has the only times that
+    a consistency model was trained at, and it ends at the latent.
 
     Raises
     ------
     ModelError
-        If its ODE cannot be inverted.
+        If the ODE cannot be inverted.
     """
     from diffusers import DDIMScheduler, LCMScheduler
 
@@ -44,9 +43,9 @@ def diffusion_scheduler(name: str, scheduler: Any) -> Any:
 
 
 def flow_scheduler(name: str, scheduler: Any) -> Any:
-    """Copy the scheduler of a flow-matching model; ModelError if it is not one whose steps have an inverse.
+    """Copy the scheduler of a flow-matching model; ModelError if its steps have no inverse.
 
-    Of a sampler of higher order that was made for diffusion and told to follow a flow (UniPC, DPM-Solver) the grid is kept.
+    A sampler of higher order for diffusion that is configured for a flow (UniPC, DPM-Solver) is copied for its grid.
     """
     from diffusers import FlowMatchEulerDiscreteScheduler
 
@@ -62,7 +61,7 @@ def flow_scheduler(name: str, scheduler: Any) -> Any:
 
 
 def diffusion_grid(scheduler: Any, steps: int) -> tuple[Timestep, ...]:
-    """Grid of what `diffusion_scheduler` gives, noisiest first; the last point is where the scheduler ends."""
+    """Return the grid of a `diffusion_scheduler`, noisiest first; the last point is where the scheduler ends."""
     scheduler = _with_room(scheduler, steps)
     scheduler.set_timesteps(steps)
     indices = [int(t) for t in scheduler.timesteps]
@@ -71,17 +70,19 @@ def diffusion_grid(scheduler: Any, steps: int) -> tuple[Timestep, ...]:
 
 
 def flow_grid(scheduler: Any, steps: int, tokens: int | None = None, spaced: bool = False) -> tuple[Timestep, ...]:
-    """Grid of a `FlowMatchEulerDiscreteScheduler`, noisiest first; it ends at the latent.
+    """Return the grid of a `flow_scheduler`, noisiest first; it ends at the latent.
 
     Parameters
     ----------
     scheduler
+        A result of `flow_scheduler`.
     steps : int
+        Steps of the grid.
     tokens : int, optional
-        Of one image: the longer the sequence, the more of the time is spent near the noise, where the scheduler is
-        configured so (dynamic shift; Esser et al., arXiv 2403.03206, 5.3.2). The shift is linear in their number.
+        Tokens of one image, for a scheduler with dynamic shift (Esser et al., arXiv 2403.03206, 5.3.2): with more tokens,
+        more of the steps are near the noise. The shift is linear in their number.
     spaced : bool
-        Whether sigma falls from 1 to 1 / steps before it is shifted (FLUX), or as the scheduler itself spaces it (SD3).
+        Whether sigma falls evenly from 1 to 1 / steps before the shift (FLUX), or as the scheduler spaces it (SD3).
     """
     import numpy as np
 
@@ -100,14 +101,17 @@ def flow_grid(scheduler: Any, steps: int, tokens: int | None = None, spaced: boo
 
 
 def estimates(z: torch.Tensor, at: Timestep, output: torch.Tensor, kind: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Turn what a network says at z into its estimates of (latent z_0, noise), each shaped like z.
+    """Return the estimates of (latent z_0, noise) of a network's output at z, each shaped like z.
 
     Parameters
     ----------
     z, output : (B, C, h, w)
+        Input and output of the network.
     at : Timestep
+        Grid point of z.
     kind : {"epsilon", "v_prediction", "flow"}
-        The noise; signal noise - sigma z_0 (Salimans and Ho, arXiv 2202.00512, app. D); noise - z_0.
+        What the network predicts: the noise; signal noise - sigma z_0 (Salimans and Ho, arXiv 2202.00512, app. D);
+        noise - z_0.
     """
     if kind == EPSILON:
         return (z - at.sigma * output) / at.signal, output
@@ -117,7 +121,7 @@ def estimates(z: torch.Tensor, at: Timestep, output: torch.Tensor, kind: str) ->
 
 
 def _with_room(scheduler: Any, steps: int) -> Any:
-    most = scheduler.config.num_train_timesteps - 1  # one less: an offset would lead past the schedule's end
+    most = scheduler.config.num_train_timesteps - 1  # one less, because an offset would pass the end of the schedule
     most = min(
         most, scheduler.config.get("original_inference_steps", most)
     )  # of a consistency model, all that it knows

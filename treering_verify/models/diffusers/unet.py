@@ -1,4 +1,4 @@
-"""The conditional U-Net of Stable Diffusion: what it is told, and how it is asked, whatever it predicts."""
+"""Conditions and network of Stable Diffusion and SDXL, a conditional U-Net."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 
 
 def condition_sd(pipe: Any, prompt: Condition, image_size: tuple[int, int]) -> Given:
-    """CLIP's states of the prompt; "no condition" is the empty one."""
+    """Return CLIP's states of the prompt; no condition is the empty prompt."""
     return {"encoder_hidden_states": pipe.encode_prompt(prompt or "", pipe._execution_device, 1, False)[0]}
 
 
 def condition_sdxl(pipe: Any, prompt: Condition, image_size: tuple[int, int]) -> Given:
-    """Both CLIPs' states, the pooled one, and micro-conditions."""
+    """Return the states of both CLIPs, the pooled state, and micro-conditions."""
     import torch
 
-    # Asked for guidance, the pipeline also gives what it extrapolates from: zeros, if it is configured so.
+    # With guidance the pipeline also returns the unconditional states: zeros, if it is configured so.
     embedded = pipe.encode_prompt(
         prompt or "", device=pipe._execution_device, num_images_per_prompt=1, do_classifier_free_guidance=prompt is None
     )
@@ -32,7 +32,7 @@ def condition_sdxl(pipe: Any, prompt: Condition, image_size: tuple[int, int]) ->
 
 
 def predict_unet(pipe: Any, z: torch.Tensor, at: Timestep, given: Given, guidance: float) -> torch.Tensor:
-    """Ask a `UNet2DConditionModel`; guidance is told to one that was distilled to be told."""
+    """Run a `UNet2DConditionModel`; guidance is an input of one that was distilled for it."""
     import torch
 
     told, size = None, pipe.unet.config.time_cond_proj_dim

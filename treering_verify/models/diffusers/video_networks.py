@@ -1,4 +1,4 @@
-"""The networks that make videos, AnimateDiff and Wan: how prompts are encoded and networks are asked."""
+"""Conditions and networks of AnimateDiff and Wan, which make videos."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def condition_wan(pipe: Any, prompt: Condition, image_size: tuple[int, int]) -> 
 
 
 def predict_animatediff(pipe: Any, z: torch.Tensor, at: Timestep, given: Given, guidance: float) -> torch.Tensor:
-    """Ask the network of AnimateDiff about videos, z (B, C F, h, w); what it says is shaped like z."""
+    """Run the network of AnimateDiff on videos, z (B, C F, h, w); the output is shaped like z."""
     video = unfold(z, pipe.unet.config.in_channels)
     states = given["encoder_hidden_states"].repeat_interleave(video.shape[2], dim=0)  # a row for each frame
     return fold(pipe.unet(video, at.index, encoder_hidden_states=states, return_dict=False)[0])
 
 
 def predict_wan(pipe: Any, z: torch.Tensor, at: Timestep, given: Given, guidance: float) -> torch.Tensor:
-    """Ask that of Wan; likewise."""
+    """Run the network of Wan on videos, z (B, C f, h, w); the output is shaped like z."""
     import torch
 
     output = pipe.transformer(

@@ -1,1 +1,1 @@
-"""The embedded model: its weights, the scenes that it was trained on, its recipe and its quality figures."""
+"""The embedded model `landscape`: weights in the diffusers layout, and a model card."""

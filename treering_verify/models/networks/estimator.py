@@ -1,4 +1,4 @@
-"""A small network that says what the noise was, from several places on the way back to it."""
+"""A small network that estimates the noise from several points of the noise inversion."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from treering_verify.models.networks.blocks import residual_block, silent, throu
 
 
 class Estimator(ModelMixin, ConfigMixin):  # type: ignore[misc]
-    """Residual convolutional network on the latent's grid: points of the way from latent to noise -> E[noise | points].
+    """A residual convolutional network on the latent's grid: points of the noise inversion -> E[noise | points].
 
-    Trained to give the expected noise, so each frequency comes out as large as the image lets it be known: the best features
-    for a key of normal numbers. It sees the image alone, so whatever it says, p-values stay exact (DESIGN 4.3). See
-    `models/landscape/train_estimator.py`.
+    It is trained to give the expected noise, so each frequency is shrunk by its uncertainty, which makes the best features
+    for a key of normal numbers. Its output depends on the image alone, so p-values stay exact whatever it is
+    (docs/exact-test.md). `treering_verify.training.landscape.train_estimator` trains it.
 
     Parameters
     ----------
     latent_channels : int
+        Channels of the latent.
     steps : int
-        Of the noise inversion that it was trained on (`noise_inversion.trajectory`).
+        Steps of the noise inversion that it was trained on (`inversion.noise.trajectory`).
     points : sequence of int
-        What it is shown, ascending: 0 is the latent, k what k steps have made of it. The last says how many steps are taken.
+        Points that it reads, ascending: 0 is the latent, k the point after k steps. No step after the last is needed.
     width, blocks : int
-        Channels, and residual blocks of two 3 x 3 convolutions.
+        Number of channels, and of residual blocks of two 3 x 3 convolutions.
     """
 
     @register_to_config  # type: ignore[untyped-decorator]
@@ -42,7 +43,7 @@ class Estimator(ModelMixin, ConfigMixin):  # type: ignore[misc]
         self.steps, self.points = int(steps), tuple(int(point) for point in points)
         inputs = latent_channels * len(self.points)
         self.mix = torch.nn.Conv2d(inputs, latent_channels, 1, bias=False)
-        with torch.no_grad():  # training begins at the last point, where inversion without the network would end
+        with torch.no_grad():  # training begins at the last point, where inversion without the network ends
             self.mix.weight.zero_()
             self.mix.weight[:, -latent_channels:, 0, 0] = torch.eye(latent_channels)
         self.first = torch.nn.Conv2d(inputs, width, 3, padding=1)
@@ -50,10 +51,10 @@ class Estimator(ModelMixin, ConfigMixin):  # type: ignore[misc]
         self.last = silent(torch.nn.Conv2d(width, latent_channels, 3, padding=1))
 
     def forward(self, trajectory: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Estimate the noise from the points that were passed, (B, C, h, w) each, the latent first."""
+        """Estimate the noise from the points of the inversion, (B, C, h, w) each, the latent first."""
         inputs = torch.cat([trajectory[point] for point in self.points], dim=1)
         return self.estimate(inputs.to(self.device)).to(inputs.device)
 
     def estimate(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Estimate the noise, (B, C, h, w), from the points it is shown, one after the other: (B, points C, h, w)."""
+        """Estimate the noise, (B, C, h, w), from the concatenated points, (B, points C, h, w)."""
         return self.mix(inputs) + self.last(through(self.body, self.first(inputs)))

@@ -1,4 +1,4 @@
-"""A small network that knows what a decoder loses: it corrects a latent from what the image still says about it."""
+"""A small network that corrects a latent by the image, for learned steps of decoder inversion."""
 
 from __future__ import annotations
 
@@ -10,31 +10,32 @@ from diffusers.models.modeling_utils import ModelMixin
 
 from treering_verify.models.networks.blocks import residual_block, silent, through
 
-_SCALE = 4  # brings what latents differ by to about 1
+_SCALE = 4  # scales differences of latents to about 1
 
 
 class Refiner(ModelMixin, ConfigMixin):  # type: ignore[misc]
-    """Residual convolutional network on the latent's grid: (start, z, residual, image, output) -> z_0 - z.
+    """A residual convolutional network on the latent's grid: (start, z, residual, image, output) -> z_0 - z.
 
-    Trained to give the expected latent, given the image: it fills in where the decoder is blind, and takes out what an
-    attack put in, as far as either can be known. What latents are like it learns from the diffusion model: it is shown what
-    that one's denoiser makes of z at a few noise levels, and says how much of each answer to take, cell by cell. See
-    `models/landscape/train_refiner.py`.
+    It is trained to give the expected latent, given the image. So it restores what the decoder does not show, and removes
+    what an attack added, as far as either can be known. The diffusion model is its prior of latents: it gets the denoised z
+    at a few noise levels, and decides cell by cell how much of each to use.
+    `treering_verify.training.landscape.train_refiner` trains it.
 
     Parameters
     ----------
     latent_channels : int
+        Channels of the latent.
     factor : int
-        Pixels per latent cell and side.
+        Pixels on a side of a latent cell.
     width, blocks : int
-        Channels, and residual blocks of two 3 x 3 convolutions.
+        Number of channels, and of residual blocks of two 3 x 3 convolutions.
     levels : sequence of int
-        Time indices of the diffusion model at which its denoiser is asked about z; none by default.
+        Time indices at which the diffusion model denoises z; none by default.
 
     Attributes
     ----------
     denoise : callable, optional
-        (z, level) -> the diffusion model's estimate of z_0, shaped like z. Whoever loads the model sets it.
+        (z, level) -> the diffusion model's estimate of z_0, shaped like z. The loaded model sets it.
     """
 
     denoise: Callable[[torch.Tensor, int], torch.Tensor] | None
@@ -54,7 +55,7 @@ class Refiner(ModelMixin, ConfigMixin):  # type: ignore[misc]
         self.first = torch.nn.Conv2d(self._known, width, 3, padding=1)
         self.body = torch.nn.ModuleList(residual_block(width) for _ in range(blocks))
         self.last = silent(torch.nn.Conv2d(width, latent_channels, 3, padding=1))  # training begins at a forward step
-        if self.levels:  # silent at first too: a refiner trained without them goes on from where it is
+        if self.levels:  # zero at first too, so that a refiner trained without them can be trained further
             priors, ways = len(self.levels) * latent_channels, (2 + len(self.levels)) * latent_channels
             self.prior = silent(torch.nn.Conv2d(priors + 1, width, 3, padding=1))
             self.shares = silent(torch.nn.Conv2d(width, ways, 3, padding=1))
@@ -76,25 +77,25 @@ class Refiner(ModelMixin, ConfigMixin):  # type: ignore[misc]
     def priors(
         self, z: torch.Tensor, denoise: Callable[[torch.Tensor, int], torch.Tensor] | None
     ) -> list[torch.Tensor]:
-        """Say what the denoiser would change of z (B, C, h, w) at each level, scaled to about 1.
+        """Return how the denoiser changes z, (B, C, h, w), at each level, scaled to about 1.
 
         Raises
         ------
         ValueError
-            If the refiner looks at the denoiser, and there is none.
+            If the refiner has levels and there is no denoiser.
         """
         if self.levels and denoise is None:
-            raise ValueError("this refiner asks the diffusion model's denoiser: set `denoise`")
+            raise ValueError("this refiner needs the diffusion model's denoiser: set its `denoise`")
         return [_SCALE * (denoise(z, level) - z) for level in self.levels if denoise is not None]
 
     def correct(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Estimate what a forward step from z leaves to be done, from the `features` of z, and what the `priors` say."""
+        """Estimate the error that a forward step from z leaves, from the `features` of z and the `priors`."""
         channels = self.config.latent_channels
         known, priors = inputs[:, : self._known], inputs[:, self._known :]
         if not priors.shape[1]:
             return self.last(through(self.body, self.first(known)))
-        # How far the image is from what the decoder can draw says how large the error is. What is said in units of it
-        # teaches as much where images were changed as where they were not.
+        # The misfit between the image and what the decoder can make tells how large the error is. In units of it, attacked
+        # and clean images train the network alike.
         misfit = known[:, -(self.config.factor**2) * 3 :].square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
         told = misfit.clamp_min(1e-3).log().expand(-1, 1, *known.shape[2:])
         hidden = through(self.body, self.first(known) + self.prior(torch.cat([priors, told], dim=1)))
@@ -111,7 +112,7 @@ def features(
     output: torch.Tensor,
     factor: int,
 ) -> torch.Tensor:
-    """Stack what is known at z on the latent's grid, scaled to about 1: (B, 3 C + 6 factor^2, h, w)."""
+    """Stack the inputs at z on the latent's grid, scaled to about 1: (B, 3 C + 6 factor^2, h, w)."""
     pixels = torch.cat([image, 8 * (output - image)], dim=1)
     return torch.cat(
         [start, _SCALE * (z - start), _SCALE * residual, torch.nn.functional.pixel_unshuffle(pixels, factor)], dim=1

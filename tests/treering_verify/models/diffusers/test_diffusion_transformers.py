@@ -88,7 +88,7 @@ def test_what_dit_cannot_do_is_said(pipe: Any) -> None:
 
 
 @pytest.mark.parametrize("sigma", [False, True])
-def test_pixart_is_told_the_size_of_the_picture_and_its_own_length_of_prompt(sigma: bool) -> None:
+def test_pixart_is_told_the_size_of_the_image_and_its_own_length_of_prompt(sigma: bool) -> None:
     pipe = pipelines.pixart(sigma, cells=128)
     pipe.set_progress_bar_config(disable=True)
     assert isinstance(pipe, PixArtSigmaPipeline) == sigma

@@ -135,7 +135,7 @@ def test_the_release_is_read_from_its_index_marks_in_one_step_and_is_verified(tm
     pipe.save_pretrained(tmp_path)
     index = json.loads((tmp_path / "model_index.json").read_text())
     assert index["_class_name"] == "RectifiedFlowPipeline"
-    index["scheduler"] = ["diffusers", "PNDMScheduler"]  # the leftover of what it was made from
+    index["scheduler"] = ["diffusers", "PNDMScheduler"]  # left over from the original model
     (tmp_path / "model_index.json").write_text(json.dumps(index))
     (tmp_path / "scheduler" / "scheduler_config.json").write_text('{"_class_name": "PNDMScheduler"}')
     model = load_model(tmp_path)

@@ -181,7 +181,7 @@ def test_a_single_file_of_something_else_is_refused(tmp_path: Path) -> None:
 
 def test_sizes_devices_and_dtypes_are_checked(saved: Path, tiny_folder: Path) -> None:
     assert size_of("768") == (768, 768) and size_of("768x512") == (768, 512)
-    with pytest.raises(UsageError, match="no image size"):
+    with pytest.raises(UsageError, match="not an image size"):
         size_of("big")
     with pytest.raises(UsageError, match="no device 'tpu'"):
         load_model(saved, device="tpu")

@@ -114,7 +114,7 @@ def test_the_autoencoder_is_the_pipelines_own_and_not_clamped(pipe: Any, model: 
     assert relative(ours, theirs) < 1e-5
 
 
-def test_a_marked_clip_is_detected_and_its_unmarked_twin_is_not(
+def test_a_marked_video_is_detected_and_its_unmarked_twin_is_not(
     model: VideoModel, key: tv.Key, marked: tv.GeneratedVideo
 ) -> None:
     (plain,) = tv.generate_videos(model, None, seeds=[3], prompts=["a cat"], steps=STEPS)
@@ -125,14 +125,14 @@ def test_a_marked_clip_is_detected_and_its_unmarked_twin_is_not(
 
 
 @pytest.mark.parametrize("style", ["mp4", "gif"])
-def test_a_marked_clip_is_detected_after_its_codec(
+def test_a_marked_video_is_detected_after_its_codec(
     model: VideoModel, key: tv.Key, marked: tv.GeneratedVideo, style: str
 ) -> None:
     data = encode_video(marked.frames, style, model.fps)
     assert tv.verify(data, key, model=model, inversion=QUICK, search=None).verdict == "detected"
 
 
-def test_a_marked_clip_that_was_mirrored_is_found_by_the_search(
+def test_a_marked_video_that_was_mirrored_is_found_by_the_search(
     model: VideoModel, key: tv.Key, marked: tv.GeneratedVideo, family: str
 ) -> None:
     if family == "wan":
@@ -142,7 +142,7 @@ def test_a_marked_clip_that_was_mirrored_is_found_by_the_search(
     assert found.verdict == "detected" and found.best is not None and found.best.hypothesis == "mirrored"
 
 
-def test_p_is_uniform_on_clips_without_the_key(model: VideoModel, key: tv.Key, family: str) -> None:
+def test_p_is_uniform_on_videos_without_the_key(model: VideoModel, key: tv.Key, family: str) -> None:
     """On videos that stand still, move and are noise: frames that resemble each other make no p too small."""
     if family == "wan":
         return  # the test sees features alone: one family shows it
@@ -293,13 +293,13 @@ def test_other_lengths_are_made_where_the_model_can(pipe: Any, family: str) -> N
 # --- refusals, and samplers ---------------------------------------------------------------------------------------------
 
 
-def test_pictures_and_clips_are_not_confused(model: VideoModel) -> None:
+def test_images_and_videos_are_not_confused(model: VideoModel) -> None:
     images = from_pipeline(pipelines.stable_diffusion())
     with pytest.raises(UsageError, match="makes videos"):
         next(iter(tv.generate(model, None, seeds=[1])))
     with pytest.raises(UsageError, match="not videos"):
         next(iter(tv.generate_videos(images, None, seeds=[1])))
-    with pytest.raises(UsageError, match="leave the frames"):
+    with pytest.raises(UsageError, match="leave out the frames"):
         from_pipeline(pipelines.stable_diffusion(), frames=4)
     with pytest.raises(UsageError, match="editing works on images"):
         tv.edit(model, Image.new("RGB", (48, 48)), Image.new("L", (48, 48), 255), "a cat")
