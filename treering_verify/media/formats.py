@@ -92,7 +92,7 @@ def is_image(head: bytes, name: str = "") -> bool:
     register()
     prefix = head[:16].ljust(16, b"\0")  # the checks index into it
     for format_name in formats():
-        if format_name == "TGA":  # no signature at the front
+        if format_name == "TGA":  # no signature at its beginning
             continue
         check = Image.OPEN[format_name][1]
         if check is not None and check(prefix) is True:
