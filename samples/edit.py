@@ -23,7 +23,7 @@ def main(output: Path) -> None:
     mask = Image.new("L", image.size)
     ImageDraw.Draw(mask).ellipse((28, 4, 100, 76), fill=255)
     edits = {
-        method: tv.edit(
+        method: tv.generation.edit(
             model, image, mask, "lake", strength=1.0, guidance=4.0, inversion=tv.InversionOptions(method=method)
         )
         for method in ("encoder", "auto")

@@ -33,10 +33,11 @@ def main() -> None:
     save_png(photograph(), HERE / "photograph.png")
     draw_overview(model, key)
     expected = {}
+    detector = tv.Detector(key, model=model)
     for path in sorted(
         p for p in HERE.iterdir() if p.suffix in (".png", ".jpg") and p.stem not in ("overview", "edit")
     ):
-        verdict = tv.verify(path, key, model=model)
+        verdict = detector.verify(path)
         assert verdict.best is not None
         expected[path.name] = {
             "verdict": verdict.verdict,
@@ -46,11 +47,13 @@ def main() -> None:
     (HERE / "expected.json").write_text(json.dumps(expected, indent=2) + "\n")
 
 
-def draw_overview(model: tv.LatentModel, key: tv.Key) -> None:
+def draw_overview(model: tv.models.LatentModel, key: tv.Key) -> None:
     """Draw the figure at the top of the README: marked images above their unmarked twins, and the recovered spectrum."""
     seeds = range(SEED + 100, SEED + 109)
     marked, unmarked = (list(tv.generate(model, k, seeds=seeds)) for k in (key, None))
-    recovered, control = (tv.recover_noise(model, to_tensor(made[0].image))[0][0] for made in (marked, unmarked))
+    recovered, control = (
+        tv.inversion.recover_noise(model, to_tensor(made[0].image))[0][0] for made in (marked, unmarked)
+    )
     path = HERE / "overview.png"
     save_spectrum_figure(path, key, marked[0].noise, recovered, control)
     with Image.open(path) as spectrum:

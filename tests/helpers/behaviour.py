@@ -55,20 +55,20 @@ def behaviour(folder: Path) -> dict[str, Any]:
     model = tv.load_model("landscape")
     images = sorted(p for p in SAMPLES.iterdir() if p.suffix in (".png", ".jpg"))
     found: dict[str, Any] = {"platform": platform()}
-    found["verify"] = {Path(v.path).name: judged(v) for v in tv.verify_many(images, key, model=model)}
+    found["verify"] = {Path(v.path).name: judged(v) for v in tv.detection.verify_many(images, key, model=model)}
     others = [tv.Key.generate(model.latent_shape, name=f"other-{i}", seed=i) for i in range(20)]
     found["identify"] = {
-        Path(v.path).name: judged(v) for v in tv.identify_many(images[:6], [key, *others], model=model, top=3)
+        Path(v.path).name: judged(v) for v in tv.detection.identify_many(images[:6], [key, *others], model=model, top=3)
     }
     found["audit"] = {
         Path(row.path).name: [row.status, row.verdict, row.code, row.log10_adjusted, row.decided_by]
-        for row in tv.audit_folder(str(SAMPLES), key, model=model)
+        for row in tv.audit.audit_folder(str(SAMPLES), key, model=model)
     }
-    shading = tv.with_message(
+    shading = tv.detection.with_message(
         tv.Key.generate(model.latent_shape, name="shading", pattern="gaussian-shading", seed=3), "edition 7"
     )
     (made,) = tv.generate(model, shading, seeds=[5])
-    (read,) = tv.decode_many([made.image], shading, model=model)
+    (read,) = tv.detection.decode_many([made.image], shading, model=model)
     found["decode"] = {**judged(read), "message": read.message}
     found["generate"] = {}
     for name in ("landscape", "landscape-tiny"):

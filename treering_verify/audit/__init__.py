@@ -6,3 +6,7 @@ remembers the answers by content, `flow` leads from readings to rows, `open_shar
 them. `engine` lets all that overlap on one machine; on a cluster, `cluster` deals the inputs out to each `worker`, and a
 `desk` knows what they must know of each other. `folder` is the front.
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -3,3 +3,7 @@
 `generator` makes images and videos with a key in their noise, and marked noise for a diffusers script; `callback` writes a
 key from within a pipeline's loop, where a script cannot pass noise in; `editing` repaints an image inside a mask.
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -3,3 +3,7 @@
 `recovery` runs both halves as its `InversionOptions` say and leaves out occluded areas; `decoder` holds the methods from
 image to latent, and `noise` those from latent to noise. Nothing here knows a key.
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -12,6 +12,7 @@ from .loading import class_names as class_names
 from .loading import latent_shape as latent_shape
 from .loading import load_model as load_model
 from .loading import videos_of as videos_of
+from .profile import Profile as Profile
 from .protocol import Condition as Condition
 from .protocol import LatentModel as LatentModel
 from .protocol import MovableModel as MovableModel

@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 
 from treering_verify.errors import UsageError
 from treering_verify.files import printable
-from treering_verify.models import LatentModel
+from treering_verify.models.protocol import LatentModel
 from treering_verify.models.weights import dtypes, fingerprint
 from treering_verify.results import SCHEMA_VERSION
 

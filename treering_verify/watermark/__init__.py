@@ -5,3 +5,7 @@ holds keys, what they may share, indexes of many keys, and their files. `pattern
 is what callers use: `embed` writes a key into noise, `extract` reads coefficients from a noise estimate, `features` prepares
 them and `key_evidence` tests one key.
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -65,7 +65,7 @@ def test_every_input_has_one_row_in_order_and_the_summary_counts_them(tmp_path: 
 def test_the_package_offers_it() -> None:
     from treering_verify.audit.folder import audit_folder
 
-    assert tv.audit_folder is audit_folder
+    assert tv.audit.audit_folder is audit_folder
 
 
 def test_without_an_output_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,7 +163,7 @@ def test_other_settings_are_refused_by_name_and_overwritten_on_request_only(tmp_
     with pytest.raises(UsageError, match=r"inputs was .* and is .*--overwrite"):
         audited(tmp_path, output)
     with pytest.raises(UsageError, match=r"alpha was 1e-06 and is 0\.001"):
-        list(tv.audit_folder(tmp_path / "in", KEY, model=NullModel(), alpha=1e-3, output=output))
+        list(tv.audit.audit_folder(tmp_path / "in", KEY, model=NullModel(), alpha=1e-3, output=output))
     assert stored(output) == first
     assert len(audited(tmp_path / "in", output, shard_rows=1, overwrite=True)) == 2
     assert len(shards.shard_files(output)) == 2

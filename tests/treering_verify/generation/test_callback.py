@@ -55,7 +55,7 @@ def called(pipe: Any, callback: Any, **options: Any) -> Any:
 
 
 def log10_p(pipe: Any, image: Any, key: tv.Key) -> float:
-    verdict = tv.verify(image, key, model=from_pipeline(pipe), search=None)
+    verdict = tv.detection.verify(image, key, model=from_pipeline(pipe), search=None)
     assert verdict.best
     return verdict.best.log10_adjusted
 
@@ -103,8 +103,8 @@ def test_the_key_is_in_the_latents_after_the_step_and_nothing_else_is_changed(pl
     assert changed == [True] + [False] * (STEPS - 1)
     before, after = seen[0]
     sigma = float((1 - plain.scheduler.alphas_cumprod[plain.scheduler.timesteps[1]]) ** 0.5)
-    numbers = tv.extract(after / sigma, key)
-    written = tv.extract(tv.embed(torch.zeros(1, *key.latent_shape), key), key)
+    numbers = tv.watermark.extract(after / sigma, key)
+    written = tv.watermark.extract(tv.watermark.embed(torch.zeros(1, *key.latent_shape), key), key)
     assert abs(numbers - written).max() < 1e-4
     assert float((after - before).pow(2).sum()) < 0.5 * float(
         before.pow(2).sum()

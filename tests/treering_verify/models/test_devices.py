@@ -207,8 +207,11 @@ def test_every_family_marks_and_verifies_on_a_gpu(family: str, dtype: str, tmp_p
     kept = video_pipelines.kept_channels(family) if videos else pipelines.KEPT
     key = tv.Key.generate(model.latent_shape, channels=kept, seed=1)
     told: Any = {"seeds": [3], "steps": 8, "prompts": None if model.classes else ["a cat"]}
-    assert tv.verify(first(model, key, told), key, model=model, search=None).verdict == "detected"
-    assert tv.verify(first(model, None, told), key, model=model, search=None, alpha=1e-3).verdict == "no evidence"
+    assert tv.detection.verify(first(model, key, told), key, model=model, search=None).verdict == "detected"
+    assert (
+        tv.detection.verify(first(model, None, told), key, model=model, search=None, alpha=1e-3).verdict
+        == "no evidence"
+    )
     if family == "dit":
         return  # its pipeline takes no latents=
     assert native_noise(pipe.to("cuda"), initial_noise(model.latent_shape, [0])).device.type == "cuda"
@@ -216,7 +219,7 @@ def test_every_family_marks_and_verifies_on_a_gpu(family: str, dtype: str, tmp_p
 
 def first(model: LatentModel, key: tv.Key | None, told: dict[str, Any]) -> Any:
     if makes_videos(model):
-        return next(iter(tv.generate_videos(model, key, **told))).frames
+        return next(iter(tv.generation.generate_videos(model, key, **told))).frames
     return next(iter(tv.generate(model, key, **told))).image
 
 

@@ -177,7 +177,7 @@ def test_a_model_gets_at_most_the_budget_of_pictures_again(tiny_model: LatentMod
     for budget in (0, 2):
         seen.clear()
         verdicts = list(
-            tv.verify_many(pictures, key, model=tiny_model, inversion=inversion, search=Search(budget=budget))
+            tv.detection.verify_many(pictures, key, model=tiny_model, inversion=inversion, search=Search(budget=budget))
         )
         assert [v.verdict for v in verdicts] == ["no evidence"] * 3
         assert sum(seen) <= 3 * (1 + budget)
@@ -192,12 +192,12 @@ def test_a_turned_or_cropped_sample_is_detected_and_what_was_done_is_said(
 ) -> None:
     picture = parse(attack).apply(open_image(SAMPLES / "marked-0.png"), seed=1)
     model = tv.load_model("landscape")
-    plain = tv.verify(picture, sample_key, model=model, search=None)
+    plain = tv.detection.verify(picture, sample_key, model=model, search=None)
     assert plain.verdict != "detected"
-    found = tv.verify(picture, sample_key, model=model)
+    found = tv.detection.verify(picture, sample_key, model=model)
     assert found.verdict == "detected"
     assert found.best is not None and words in found.best.hypothesis
     assert words in (found.record()["hypothesis"] or "")
-    foreign = tv.verify(picture, tv.Key.generate(SHAPE, seed=77), model=model)
+    foreign = tv.detection.verify(picture, tv.Key.generate(SHAPE, seed=77), model=model)
     assert foreign.verdict == "no evidence"
     assert foreign.record()["hypothesis"] is None

@@ -184,8 +184,8 @@ def key(model: VideoModel, family: str) -> tv.Key:
 @pytest.fixture(scope="module")
 def videos(model: VideoModel, key: tv.Key) -> tuple[list[Any], list[Any]]:
     """A marked video's frames, and another's."""
-    (marked,) = tv.generate_videos(model, key, seeds=[3], prompts=["a cat"], steps=STEPS)
-    (other,) = tv.generate_videos(model, None, seeds=[4], prompts=["a dog"], steps=STEPS)
+    (marked,) = tv.generation.generate_videos(model, key, seeds=[3], prompts=["a cat"], steps=STEPS)
+    (other,) = tv.generation.generate_videos(model, None, seeds=[4], prompts=["a dog"], steps=STEPS)
     return list(marked.frames), list(other.frames)
 
 
@@ -195,14 +195,14 @@ def test_a_clip_that_begins_late_is_detected_and_it_is_said(
     marked, other = videos
     for lost in (4, -4):
         frames = marked[lost:] + other[:lost] if lost > 0 else other[:-lost] + marked
-        plain = tv.verify(frames, key, model=model, inversion=QUICK, search=None)
+        plain = tv.detection.verify(frames, key, model=model, inversion=QUICK, search=None)
         assert plain.verdict != "detected"
-        found = tv.verify(frames, key, model=model, inversion=QUICK, search=TIME)
+        found = tv.detection.verify(frames, key, model=model, inversion=QUICK, search=TIME)
         assert found.verdict == "detected" and found.best is not None
         words = "began 4 frames late" if lost > 0 else "began with 4 other frames"
         assert found.best.hypothesis == found.record()["hypothesis"] == words
         foreign = tv.Key.generate(model.latent_shape, channels=key.channels, seed=2)
-        assert tv.verify(frames, foreign, model=model, inversion=QUICK, search=TIME).verdict != "detected"
+        assert tv.detection.verify(frames, foreign, model=model, inversion=QUICK, search=TIME).verdict != "detected"
 
 
 def test_a_clip_that_was_moved_back_shows_the_key_in_what_is_left(
@@ -228,7 +228,7 @@ def test_time_is_not_searched_in_pictures(tiny_model: LatentModel) -> None:
     image = tv.Key.generate(tiny_model.latent_shape, seed=1)
     for kinds in (("time",), ("flip", "time")):
         with pytest.raises(UsageError, match=r"time is searched in videos.*flip, rotation, crop, or all"):
-            tv.verify(b"", image, model=tiny_model, search=Search(kinds))
+            tv.detection.verify(b"", image, model=tiny_model, search=Search(kinds))
     z, pixels = torch.randn(1, *tiny_model.latent_shape), torch.zeros(1, 3, *tiny_model.image_size)
     again = lambda pictures: torch.zeros(len(pictures), *tiny_model.latent_shape)  # noqa: E731
     found = [

@@ -44,7 +44,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_folder_needs_no_network_and_is_in_evaluation_mode(saved: Path, no_network: None) -> None:
-    pipe = tv.load_pipeline(saved, device="cpu")
+    pipe = tv.models.load_pipeline(saved, device="cpu")
     assert type(pipe).__name__ == "StableDiffusionPipeline" and not pipe.unet.training
     assert pipe.unet.dtype == torch.float32
     assert latent_shape(ModelSource(str(saved), image_size=(48, 80))) == (4, 24, 40)
@@ -58,7 +58,7 @@ def test_a_variant_and_a_dtype_are_chosen(folder: Path) -> None:
             path.unlink()
     with pytest.raises(ModelError, match="cannot load"):
         load_model(folder)
-    pipe = tv.load_pipeline(folder, variant="fp16", dtype="bfloat16", device="cpu")
+    pipe = tv.models.load_pipeline(folder, variant="fp16", dtype="bfloat16", device="cpu")
     assert pipe.unet.dtype == pipe.text_encoder.dtype == torch.bfloat16
 
 
@@ -166,8 +166,8 @@ def test_a_single_file_is_told_by_its_tensors(
         return pipelines.stable_diffusion()
 
     monkeypatch.setattr(getattr(diffusers, kind), "from_single_file", from_single_file)
-    tv.load_pipeline(tmp_path / "model.safetensors")
-    tv.load_pipeline(tmp_path / "model.safetensors", configuration=str(saved))
+    tv.models.load_pipeline(tmp_path / "model.safetensors")
+    tv.models.load_pipeline(tmp_path / "model.safetensors", configuration=str(saved))
     assert [options["config"] for options in asked] == [configuration, str(saved)]
     source = ModelSource(str(tmp_path / "model.safetensors"), configuration=str(saved))
     assert latent_shape(source) == (4, pipelines.CELLS, pipelines.CELLS)

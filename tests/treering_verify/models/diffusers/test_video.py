@@ -31,6 +31,7 @@ from treering_verify.models.diffusers import loading as pipeline_loading
 from treering_verify.models.diffusers.video import fold, unfold
 from treering_verify.models.sampling import denoise
 from treering_verify.models.source import ModelSource
+from treering_verify.results import GeneratedVideo
 
 STEPS = 3
 QUICK = InversionOptions(method="encoder", steps=STEPS)
@@ -57,8 +58,8 @@ def key(model: VideoModel, family: str) -> tv.Key:
 
 
 @pytest.fixture(scope="module")
-def marked(model: VideoModel, key: tv.Key) -> tv.GeneratedVideo:
-    return next(iter(tv.generate_videos(model, key, seeds=[3], prompts=["a cat"], steps=STEPS)))
+def marked(model: VideoModel, key: tv.Key) -> GeneratedVideo:
+    return next(iter(tv.generation.generate_videos(model, key, seeds=[3], prompts=["a cat"], steps=STEPS)))
 
 
 def test_frames_lie_one_after_another() -> None:
@@ -115,30 +116,32 @@ def test_the_autoencoder_is_the_pipelines_own_and_not_clamped(pipe: Any, model: 
 
 
 def test_a_marked_video_is_detected_and_its_unmarked_twin_is_not(
-    model: VideoModel, key: tv.Key, marked: tv.GeneratedVideo
+    model: VideoModel, key: tv.Key, marked: GeneratedVideo
 ) -> None:
-    (plain,) = tv.generate_videos(model, None, seeds=[3], prompts=["a cat"], steps=STEPS)
+    (plain,) = tv.generation.generate_videos(model, None, seeds=[3], prompts=["a cat"], steps=STEPS)
     assert len(marked.frames) == marked.sidecar["frames"] == model.frames
-    found, absent = tv.verify_many([marked.frames, plain.frames], key, model=model, inversion=QUICK, search=None)
+    found, absent = tv.detection.verify_many(
+        [marked.frames, plain.frames], key, model=model, inversion=QUICK, search=None
+    )
     assert found.verdict == "detected" and found.note == ""
     assert absent.verdict == "no evidence" and absent.pvalue > 1e-3
 
 
 @pytest.mark.parametrize("style", ["mp4", "gif"])
 def test_a_marked_video_is_detected_after_its_codec(
-    model: VideoModel, key: tv.Key, marked: tv.GeneratedVideo, style: str
+    model: VideoModel, key: tv.Key, marked: GeneratedVideo, style: str
 ) -> None:
     data = encode_video(marked.frames, style, model.fps)
-    assert tv.verify(data, key, model=model, inversion=QUICK, search=None).verdict == "detected"
+    assert tv.detection.verify(data, key, model=model, inversion=QUICK, search=None).verdict == "detected"
 
 
 def test_a_marked_video_that_was_mirrored_is_found_by_the_search(
-    model: VideoModel, key: tv.Key, marked: tv.GeneratedVideo, family: str
+    model: VideoModel, key: tv.Key, marked: GeneratedVideo, family: str
 ) -> None:
     if family == "wan":
         return  # the search sees channels alone: one family shows it
     mirrored = [frame.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for frame in marked.frames]
-    found = tv.verify(mirrored, key, model=model, inversion=QUICK, search=tv.Search(("flip",), 1))
+    found = tv.detection.verify(mirrored, key, model=model, inversion=QUICK, search=tv.Search(("flip",), 1))
     assert found.verdict == "detected" and found.best is not None and found.best.hypothesis == "mirrored"
 
 
@@ -157,7 +160,7 @@ def test_p_is_uniform_on_videos_without_the_key(model: VideoModel, key: tv.Key, 
     ]
     pixels = torch.from_numpy(np.stack(videos)).float()
     noise_hat, _ = recover_noise(model, pixels, replace(QUICK, steps=1))
-    features = tv.features(tv.extract(noise_hat, key), key)
+    features = tv.watermark.features(tv.watermark.extract(noise_hat, key), key)
     found = [e.pvalue for a in features for e in cosine_tests(a, rng.standard_normal((400, key.degrees_of_freedom)))]
     assert stats.kstest(found, "uniform").pvalue > 1e-3
     low, high = stats.binom.ppf([0.0005, 0.9995], len(found), 1e-2)
@@ -169,7 +172,7 @@ def test_marked_noise_is_white_over_frames_too(model: VideoModel, family: str) -
     channels = video_pipelines.CHANNELS[family]
     power, together = [], []  # each N(0, 1) if the noise is N(0, I)
     for seed in range(30):
-        noise = tv.embed(initial_noise(shape, [seed]), tv.Key.generate(shape, seed=seed))
+        noise = tv.watermark.embed(initial_noise(shape, [seed]), tv.Key.generate(shape, seed=seed))
         power.append(float(noise.square().mean() - 1) * (noise.numel() / 2) ** 0.5)
         first, second = unfold(noise, channels)[0, :, :2].unbind(1)
         together.append(float((first * second).mean()) * first.numel() ** 0.5)
@@ -184,13 +187,13 @@ def test_a_callers_pipeline_is_as_it_was(pipe: Any, model: VideoModel, key: tv.K
     before = state_of(pipe)
     try:
         again = from_pipeline(pipe, image_size=model.image_size, frames=model.frames)
-        (made,) = tv.generate_videos(again, key, seeds=[3], prompts=["a cat"], steps=2, guidance=2.0)
-        tv.verify(made.frames, key, model=again, inversion=replace(QUICK, steps=1), search=None)
+        (made,) = tv.generation.generate_videos(again, key, seeds=[3], prompts=["a cat"], steps=2, guidance=2.0)
+        tv.detection.verify(made.frames, key, model=again, inversion=replace(QUICK, steps=1), search=None)
         assert state_of(pipe) == before
         hook = network.register_forward_pre_hook(_fail)
         before = state_of(pipe)
         with pytest.raises(RuntimeError, match="out of memory"):
-            next(iter(tv.generate_videos(again, None, seeds=[3], steps=2)))
+            next(iter(tv.generation.generate_videos(again, None, seeds=[3], steps=2)))
         assert state_of(pipe) == before
         hook.remove()
     finally:
@@ -216,7 +219,7 @@ def test_three_lines_mark_what_a_script_generates(pipe: Any, model: VideoModel, 
         guidance_scale=2.0,
         output_type="pil",
     ).frames
-    assert tv.verify(frames, key, model=model, inversion=QUICK, search=None).verdict == "detected"
+    assert tv.detection.verify(frames, key, model=model, inversion=QUICK, search=None).verdict == "detected"
     with pytest.raises(UsageError, match="a frame"):
         tv.watermarked_noise(pipe, tv.Key.generate((3, *key.latent_shape[1:]), seed=1), seeds=[0])
 
@@ -298,16 +301,16 @@ def test_images_and_videos_are_not_confused(model: VideoModel) -> None:
     with pytest.raises(UsageError, match="makes videos"):
         next(iter(tv.generate(model, None, seeds=[1])))
     with pytest.raises(UsageError, match="not videos"):
-        next(iter(tv.generate_videos(images, None, seeds=[1])))
+        next(iter(tv.generation.generate_videos(images, None, seeds=[1])))
     with pytest.raises(UsageError, match="leave out the frames"):
         from_pipeline(pipelines.stable_diffusion(), frames=4)
     with pytest.raises(UsageError, match="editing works on images"):
-        tv.edit(model, Image.new("RGB", (48, 48)), Image.new("L", (48, 48), 255), "a cat")
+        tv.generation.edit(model, Image.new("RGB", (48, 48)), Image.new("L", (48, 48), 255), "a cat")
     with pytest.raises(UsageError, match="calibration works on images"):
-        tv.calibrate([], tv.Family.choose(model.latent_shape), model=model)
+        tv.detection.calibrate([], tv.watermark.Family.choose(model.latent_shape), model=model)
     key = tv.Key.generate(images.latent_shape, seed=1)
     with pytest.raises(UsageError, match="judges images"):
-        tv.verify([Image.new("RGB", (48, 48))] * 2, key, model=images)
+        tv.detection.verify([Image.new("RGB", (48, 48))] * 2, key, model=images)
 
 
 def test_wan_may_bring_its_own_sampler_and_not_two_networks() -> None:

@@ -1,0 +1,16 @@
+from . import calibration as calibration
+from .calibration.build import calibrate as calibrate
+from .calibration.calibration_file import Calibration as Calibration
+from .calibration.registry import DETECTORS as DETECTORS
+from .calibration.verify import verify_calibrated as verify_calibrated
+from .identification import identify as identify
+from .identification import identify_many as identify_many
+from .judge import DEFAULT_ALPHA as DEFAULT_ALPHA
+from .messages import decode_many as decode_many
+from .messages import with_message as with_message
+from .screening import SCREENS as SCREENS
+from .screening import Screening as Screening
+from .search.search import Search as Search
+from .self_test import check_model as check_model
+from .verification import verify as verify
+from .verification import verify_many as verify_many

@@ -1,0 +1,417 @@
+"""`Detector`: keys, a model and settings in one object that verifies, identifies, decodes and audits."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast, get_args
+
+from treering_verify.audit.folder import audit_folder
+from treering_verify.detection.calibration.calibration_file import Calibration
+from treering_verify.detection.calibration.registry import EXACT, detector_names
+from treering_verify.detection.calibration.verify import verify_calibrated
+from treering_verify.detection.identification import DEFAULT_TOP, gather, identify_many
+from treering_verify.detection.judge import DEFAULT_ALPHA, check_alpha
+from treering_verify.detection.messages import decode_many
+from treering_verify.detection.screening import Screening
+from treering_verify.detection.search.search import Search
+from treering_verify.detection.verification import verify_many
+from treering_verify.errors import UsageError, unknown
+from treering_verify.inversion.decoder.registry import AUTO
+from treering_verify.inversion.noise import DEFAULT_STEPS
+from treering_verify.inversion.recovery import InversionOptions
+from treering_verify.models import EMBEDDED, LatentModel, ModelSource, check_source, latent_shape, load_model
+from treering_verify.models.profile import Profile
+from treering_verify.watermark.keys.index import KeyIndex, is_index, key_files
+from treering_verify.watermark.keys.key import Key
+
+if TYPE_CHECKING:
+    from treering_verify.audit.inputs.sources import Inputs
+    from treering_verify.audit.options import Options
+    from treering_verify.audit.output.rows import Row
+    from treering_verify.detection.judge import Source
+    from treering_verify.media.videos import VideoSource
+    from treering_verify.results import Verdict
+
+    KeySource = Key | KeyIndex | str | Path
+
+Precision = Literal["float32", "bfloat16", "float16"]
+ScreeningChoice = Literal["auto", "on", "off"]
+
+
+class Detector:
+    """Look for keys in images, with settings that are chosen once.
+
+    The arguments are those of the commands, with the same names and defaults. Keys and settings are checked when the object
+    is made, so that a mistake costs nothing; the model is loaded when the first image is judged.
+
+    Parameters
+    ----------
+    keys : Key, KeyIndex or path, or a sequence of those
+        What is looked for. A path names a key file, a folder of key files or a key index. P-values are corrected for all
+        keys together (Holm).
+    model : str, Path, ModelSource or LatentModel
+        The model that may have made the images: a name, folder, file or hub id as `load_model` takes it, or a loaded model.
+    alpha : float
+        False-positive rate per image, over all keys together, 0 < alpha < 1.
+    inversion : str or InversionOptions
+        Decoder inversion, a name in `inversion.decoder.METHODS` or "auto"; or all settings of the inversion at once, which
+        then take the place of the next five.
+    noise_inversion : str
+        A name in `inversion.noise.METHODS`, or "auto".
+    steps : int
+        Steps of the noise inversion.
+    batch_size : int
+        Images that go through the model together. It changes the time, not the verdicts.
+    precision : {"float32", "bfloat16", "float16"}
+        Precision of the autoencoder in the decoder inversion.
+    profile : str, Path or Profile, optional
+        What ``treering models check`` wrote about the model, or a folder of such files. It decides inversion, noise
+        inversion, steps and precision, which must then be left out.
+    allow_weak : bool
+        Answer "no evidence" even where the profile says that marks would be missed.
+    search : str, Search or None
+        What may have been done to an image, tried in `verify` where no key is found in it as it is: "all", "none", or some
+        of "flip", "rotation", "crop" and "time" with commas between. P-values are corrected for it.
+    search_budget : int
+        Guesses per image for which the image is changed back and inverted again.
+    decoys : int
+        Decoy keys that cross-check the strongest key's p-value in `verify`; nothing is searched then.
+    detector : str
+        "exact", or a detector that `calibration` holds: see `detection.calibration.DETECTORS`.
+    calibration : str, Path or Calibration, optional
+        What ``treering calibrate`` wrote; every detector but "exact" needs it.
+    screening : {"auto", "on", "off"} or Screening
+        The cheap screening pass of `audit`: "auto" uses it where it was measured to lose almost nothing.
+
+    Raises
+    ------
+    UsageError
+        If there is no key, two have the same name, a key does not fit the model, or a setting does not exist, is out of
+        range or contradicts another.
+    KeyFileError
+        If a key cannot be read.
+    ModelError
+        If there is no such model, or it is of no supported class.
+
+    Notes
+    -----
+    One rule says what takes one and what takes many. `verify`, `identify` and `decode` take one image, a path, bytes or a
+    PIL image, and return one `Verdict`. `verify_many`, `identify_many` and `decode_many` take many and yield a verdict for
+    each, in order, batch by batch. An image that cannot be read gives a verdict of status "error"; the others are judged.
+
+    Examples
+    --------
+    >>> import treering_verify as tv
+    >>> detector = tv.Detector("samples/sample.key.json")
+    >>> detector.verify("samples/marked-1.png").verdict
+    'detected'
+    """
+
+    def __init__(
+        self,
+        keys: KeySource | Sequence[KeySource],
+        *,
+        model: str | Path | ModelSource | LatentModel = "landscape",
+        alpha: float = DEFAULT_ALPHA,
+        inversion: str | InversionOptions = AUTO,
+        noise_inversion: str = AUTO,
+        steps: int = DEFAULT_STEPS,
+        batch_size: int = 16,
+        precision: Precision = "float32",
+        profile: str | Path | Profile | None = None,
+        allow_weak: bool = False,
+        search: str | Search | None = "all",
+        search_budget: int = 2,
+        decoys: int = 0,
+        detector: str = EXACT,
+        calibration: str | Path | Calibration | None = None,
+        screening: ScreeningChoice | Screening = "auto",
+    ) -> None:
+        self._keys = _keys_of(keys)
+        self._whole = [key for key in self._keys if isinstance(key, Key)]
+        self._check_names()
+        check_alpha(alpha)
+        self._alpha = alpha
+        self._source = ModelSource(str(model)) if isinstance(model, (str, Path)) else model
+        if not isinstance(self._source, ModelSource) and not hasattr(self._source, "latent_shape"):
+            raise UsageError(
+                f"a {type(model).__name__} is no model: give a name, or of a pipeline, from_pipeline(pipe)"
+            )
+        self._allow_weak, self._profile = allow_weak, profile
+        self._inversion = self._options(inversion, noise_inversion, steps, batch_size, precision)
+        self._search = _search_of(search, search_budget)
+        if decoys < 0:
+            raise UsageError(f"decoys is {decoys}: draw 0 or more")
+        self._decoys = decoys
+        self._detector = detector
+        self._calibration = self._calibration_of(calibration)
+        self._screening = _screening_of(screening)
+        self._check_model()
+
+    def __repr__(self) -> str:
+        """Say how many keys are looked for under which model; no key's numbers."""
+        count = sum(1 if isinstance(key, Key) else len(key) for key in self._keys)
+        name = getattr(self._source, "name", "")
+        return f"<Detector of {count} key{'s' if count > 1 else ''}, model {name}, alpha {self._alpha:g}>"
+
+    # --- what it was made with ------------------------------------------------------------------------------------
+
+    @property
+    def keys(self) -> tuple[Key | KeyIndex, ...]:
+        """The keys and indexes that are looked for."""
+        return tuple(self._keys)
+
+    @property
+    def alpha(self) -> float:
+        """False-positive rate per image, over all keys together."""
+        return self._alpha
+
+    @cached_property
+    def model(self) -> LatentModel:
+        """The model, loaded at first use.
+
+        Raises
+        ------
+        ModelError
+            If it cannot be loaded.
+        UsageError
+            If a key does not fit it.
+        """
+        if not isinstance(self._source, ModelSource):
+            return self._source
+        loaded = load_model(self._source)
+        self._check_shape(loaded.latent_shape, loaded.name)
+        return loaded
+
+    @cached_property
+    def inversion(self) -> InversionOptions:
+        """How images are inverted; reads the profile, if there is one, which needs the model."""
+        if self._profile is None:
+            return self._inversion
+        if isinstance(self._profile, Profile):
+            profile = replace(self._profile, allow_weak=self._allow_weak or self._profile.allow_weak)
+        else:
+            profile = Profile.find(self._profile, self.model, allow_weak=self._allow_weak)
+        return InversionOptions.of(profile, batch_size=self._inversion.batch_size)
+
+    # --- what it does ---------------------------------------------------------------------------------------------
+
+    def verify(self, image: Source | VideoSource) -> Verdict:
+        """Say whether one image carries one of the keys; see `verify_many`."""
+        return next(self.verify_many([image]))
+
+    def verify_many(self, images: Iterable[Source | VideoSource]) -> Iterator[Verdict]:
+        """Say for each image whether it carries one of the keys.
+
+        Parameters
+        ----------
+        images : iterable of path, bytes or PIL image
+            Of videos, where the model makes videos: files, folders of frames, or sequences of frames.
+
+        Yields
+        ------
+        Verdict
+            In order. Key files are tested with the search and the decoys; with a key index among the keys, all are tested as
+            `identify_many` tests them, without either.
+        """
+        of_images = cast("Iterable[Source]", images)  # what is no image is refused when it is read
+        if len(self._whole) < len(self._keys):
+            return identify_many(
+                of_images, self._keys, model=self.model, alpha=self.alpha, top=1, inversion=self.inversion
+            )
+        if self._calibration is not None:
+            return verify_calibrated(
+                of_images,
+                self._whole,
+                self._calibration,
+                self._detector,
+                model=self.model,
+                alpha=self.alpha,
+                inversion=self.inversion,
+            )
+        return verify_many(
+            images,
+            self._whole,
+            model=self.model,
+            alpha=self.alpha,
+            inversion=self.inversion,
+            search=self._search,
+            decoys=self._decoys,
+        )
+
+    def identify(self, image: Source, top: int = DEFAULT_TOP) -> Verdict:
+        """Say which of the keys one image carries, if any, with the `top` best matches; see `identify_many`."""
+        return next(self.identify_many([image], top))
+
+    def identify_many(self, images: Iterable[Source], top: int = DEFAULT_TOP) -> Iterator[Verdict]:
+        """Say for each image which of the keys it carries, if any, with the `top` best matches as its evidence.
+
+        Raises
+        ------
+        UsageError
+            If `top` is less than 1, or a key's pattern cannot be searched among many.
+        """
+        gather(self._keys)
+        if top < 1:
+            raise UsageError(f"top is {top}: ask for at least 1 match")
+        return identify_many(images, self._keys, model=self.model, alpha=self.alpha, top=top, inversion=self.inversion)
+
+    def decode(self, image: Source) -> Verdict:
+        """Read the message of one image; see `decode_many`."""
+        return next(self.decode_many([image]))
+
+    def decode_many(self, images: Iterable[Source]) -> Iterator[Verdict]:
+        """Read the message of each image, which stands in the verdict's `message`, under the one key of this detector.
+
+        Raises
+        ------
+        UsageError
+            If there are several keys, or the key carries no message.
+        """
+        if len(self._whole) != 1 or len(self._keys) != 1:
+            raise UsageError(
+                "a message is read under one key, of pattern gaussian-shading: make a Detector of it alone"
+            )
+        return decode_many(images, self._whole[0], model=self.model, alpha=self.alpha, inversion=self.inversion)
+
+    def audit(
+        self,
+        paths: str | Path | Sequence[str | Path] | Inputs,
+        *,
+        output: str | Path | None = None,
+        options: Options | None = None,
+    ) -> Iterator[Row]:
+        """Judge every file of folders, one row each, and go on where an earlier audit in `output` was ended.
+
+        Parameters
+        ----------
+        paths : path, sequence of paths, or audit.Inputs
+            Folders, files, patterns such as ``shots/*.png``, and URLs.
+        output : path, optional
+            Folder for Parquet rows and the summary; without, nothing is stored.
+        options : audit.Options, optional
+            How the audit is run; none of it changes a verdict.
+
+        Yields
+        ------
+        Row
+            In the order of the inputs.
+        """
+        gather(self._keys)
+        if self._calibration is not None:
+            raise UsageError("an audit uses the exact test: leave detector and calibration out")
+        return audit_folder(
+            paths,
+            self._keys,
+            model=self.model,
+            alpha=self.alpha,
+            inversion=self.inversion,
+            screening=self._screening,
+            output=output,
+            options=options,
+        )
+
+    # --- checks, before any model is loaded -----------------------------------------------------------------------
+
+    def _check_names(self) -> None:
+        names = [key.name for key in self._whole]
+        if len(self._whole) < len(self._keys):
+            gather(self._keys)
+        elif len(set(names)) < len(names):
+            raise UsageError(
+                "two keys have the same name, so a verdict could not say which matched: rename one (keygen --name)"
+            )
+
+    def _check_model(self) -> None:
+        """Check the model as far as it can be without loading it, and keys where its shape is known without fetching it."""
+        if not isinstance(self._source, ModelSource):
+            self._check_shape(self._source.latent_shape, self._source.name)
+            return
+        check_source(self._source)
+        if self._source.name in EMBEDDED:
+            self._check_shape(latent_shape(self._source), self._source.name)
+
+    def _check_shape(self, shape: tuple[int, int, int], name: str) -> None:
+        for key in self._keys:
+            made_for = key.latent_shape if isinstance(key, Key) else key.family.latent_shape
+            if made_for != shape:
+                label = f"key {key.name!r}" if isinstance(key, Key) else f"the key index {key.source}"
+                raise UsageError(
+                    f"{label} is made for noise {made_for}, model {name!r} has {shape}: make a key for this model with "
+                    "treering keygen --model"
+                )
+
+    def _options(
+        self,
+        inversion: str | InversionOptions,
+        noise_inversion: str,
+        steps: int,
+        batch_size: int,
+        precision: Precision,
+    ) -> InversionOptions:
+        one_by_one = (noise_inversion, steps, precision) != (AUTO, DEFAULT_STEPS, "float32")
+        if isinstance(inversion, InversionOptions):
+            if one_by_one or batch_size != 16 or self._profile is not None:
+                raise UsageError(
+                    "InversionOptions hold noise inversion, steps, batch size, precision and profile: leave the arguments "
+                    "of these names out"
+                )
+            return inversion
+        if self._profile is not None and (inversion != AUTO or one_by_one):
+            raise UsageError(
+                "a profile decides inversion, noise inversion, steps and precision: leave these out, or the profile"
+            )
+        if self._profile is None and self._allow_weak:
+            raise UsageError("allow_weak lifts a profile's floor: give profile too, or leave it out")
+        return InversionOptions(
+            method=inversion, noise_method=noise_inversion, steps=steps, batch_size=batch_size, precision=precision
+        )
+
+    def _calibration_of(self, calibration: str | Path | Calibration | None) -> Calibration | None:
+        if self._detector not in detector_names():
+            raise UsageError(unknown("detector", self._detector, detector_names()))
+        if calibration is None:
+            if self._detector != EXACT:
+                raise UsageError(
+                    f"detector {self._detector!r} needs calibration=FILE: make one with treering calibrate"
+                )
+            return None
+        if self._detector == EXACT:
+            raise UsageError("the exact test needs no calibration: choose another detector, or leave calibration out")
+        if self._decoys or len(self._whole) < len(self._keys):
+            raise UsageError("decoys and key indexes are for the exact test: leave them out with a calibration")
+        return calibration if isinstance(calibration, Calibration) else Calibration.load(calibration)
+
+
+def _keys_of(keys: KeySource | Sequence[KeySource]) -> list[Key | KeyIndex]:
+    """Load what is a path, and return all keys and indexes in order; UsageError if there is none."""
+    given = [keys] if isinstance(keys, (Key, KeyIndex, str, os.PathLike)) else list(keys)
+    found: list[Key | KeyIndex] = []
+    for one in given:
+        if isinstance(one, (Key, KeyIndex)):
+            found.append(one)
+        else:
+            found += [KeyIndex.load(path) if is_index(path) else Key.load(path) for path in key_files([one])]
+    if not found:
+        raise UsageError("no key to look for: give at least one")
+    return found
+
+
+def _search_of(search: str | Search | None, budget: int) -> Search | None:
+    if search is None or search == "none":
+        return None
+    if isinstance(search, Search):
+        return search
+    return Search(budget=budget) if search == "all" else Search(tuple(search.split(",")), budget)
+
+
+def _screening_of(screening: ScreeningChoice | Screening) -> Screening | Literal["auto"] | None:
+    if isinstance(screening, Screening) or screening == "auto":
+        return screening
+    if screening not in get_args(ScreeningChoice):
+        raise UsageError(unknown("screening", screening, get_args(ScreeningChoice)))
+    return Screening() if screening == "on" else None

@@ -1,0 +1,9 @@
+from . import decoder as decoder
+from . import noise as noise
+from .decoder.methods import unstopped as unstopped
+from .decoder.problem import Problem as Problem
+from .decoder.problem import Settings as Settings
+from .decoder.solution import Solution as Solution
+from .recovery import InversionOptions as InversionOptions
+from .recovery import recover_latent as recover_latent
+from .recovery import recover_noise as recover_noise
