@@ -35,11 +35,11 @@ from treering_verify.results import DETECTED, INCONCLUSIVE, NO_EVIDENCE, KeyEvid
 
 if TYPE_CHECKING:
     import torch
-    from PIL import Image
 
+    from treering_verify.media.images import ImageSource
     from treering_verify.media.videos import VideoSource
 
-    Source = str | Path | bytes | Image.Image
+    Source = ImageSource
     Invert = Callable[[torch.Tensor], torch.Tensor]  # images (n, 3, H, W) -> noise estimates (n, C, h, w), for any n
 
 DEFAULT_ALPHA = 1e-6

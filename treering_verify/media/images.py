@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from treering_verify.errors import ImageError, ModelError, UsageError
 from treering_verify.files import open_descriptor, printable, write_atomic
+from treering_verify.media.arrays import TAKEN, image_of_array, is_array, read_open_file
 from treering_verify.media.color_modes import to_rgb
 from treering_verify.media.cut_short import MOST_MISSING, completed, missing_share
 from treering_verify.media.decoder_limits import count_parts, count_scans, quiet_decoders
@@ -26,8 +27,11 @@ from treering_verify.media.formats import formats, kind_of, register
 from treering_verify.media.png_chunks import without_ballast
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from PIL import Image
+
+    ImageSource = str | Path | bytes | BinaryIO | Image.Image | np.ndarray | torch.Tensor
 
 MAX_BYTES = 100 * 1024**2
 """Largest file read, in bytes."""
@@ -129,7 +133,7 @@ def _opened(path: str | Path) -> Iterator[tuple[BinaryIO, int, str]]:
         os.close(descriptor)
 
 
-def open_image(source: str | Path | bytes | Image.Image) -> Image.Image:
+def open_image(source: ImageSource) -> Image.Image:
     """Decode an image to what a viewer displays: upright, opaque, 8-bit sRGB.
 
     The steps, in this order:
@@ -154,7 +158,9 @@ def open_image(source: str | Path | bytes | Image.Image) -> Image.Image:
     Parameters
     ----------
     source
-        A path, a file's bytes, or a Pillow image in any mode, which is not changed.
+        A path, a file's bytes, an open binary file, a Pillow image in any mode (left as it is), or pixels: a NumPy array
+        (H, W, 3) of uint8 or of float in [0, 1], or a PyTorch tensor (3, H, W) likewise, as diffusers returns them. A first
+        axis of length 1 is dropped.
 
     Returns
     -------
@@ -163,17 +169,25 @@ def open_image(source: str | Path | bytes | Image.Image) -> Image.Image:
 
     Raises
     ------
+    UsageError
+        If `source` is none of these.
     ImageError
         With a code of `CODES`. Sizes are refused from the header, before pixels are decoded.
     """
     from PIL import Image, UnidentifiedImageError
 
     name, data = "", b""
+    if is_array(source):
+        source = image_of_array(source)
+    elif hasattr(source, "read"):
+        source = read_open_file(source, MAX_BYTES)
     if isinstance(source, bytes):
         data = source
         _check_bytes(data, name)
-    elif not isinstance(source, Image.Image):
+    elif isinstance(source, (str, os.PathLike)):
         name, data = printable(os.fspath(source)), read_bytes(source)
+    elif not isinstance(source, Image.Image):
+        raise UsageError(f"an image is {TAKEN}: a {type(source).__name__} is none of these")
     with quiet_decoders():
         try:
             if count_parts(data, MAX_PARTS + 1) > MAX_PARTS:

@@ -1,0 +1,69 @@
+"""Arrays, tensors and open files as images."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers.images import array, encoded, smooth
+
+from treering_verify.errors import UsageError
+from treering_verify.media.images import open_image
+
+LEVELS = array(smooth()).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        LEVELS,
+        LEVELS[None],
+        LEVELS / np.float32(255),
+        (LEVELS / 255.0).astype(np.float64)[None],
+        np.asfortranarray(LEVELS),
+        torch.from_numpy(LEVELS.copy()).movedim(-1, 0),
+        torch.from_numpy(LEVELS / 255.0).movedim(-1, 0)[None],
+        torch.from_numpy(LEVELS / 255.0).movedim(-1, 0).float().requires_grad_(),
+        io.BytesIO(encoded(smooth(), "PNG")),
+    ],
+)
+def test_whatever_diffusers_and_numpy_give_is_the_same_image(source: object) -> None:
+    assert (array(open_image(source)) == LEVELS).all()  # type: ignore[arg-type]
+
+
+def test_half_precision_is_the_same_image_to_a_level() -> None:
+    half = torch.from_numpy(LEVELS / 255.0).movedim(-1, 0)
+    for dtype, most in ((torch.float16, 1), (torch.bfloat16, 1)):
+        assert abs(array(open_image(half.to(dtype))).astype(int) - LEVELS).max() <= most
+
+
+def test_an_open_file_is_read_from_where_it_stands(tmp_path: Path) -> None:
+    (tmp_path / "x.png").write_bytes(b"head" + encoded(smooth(), "PNG"))
+    with open(tmp_path / "x.png", "rb") as file:
+        file.seek(4)
+        assert (array(open_image(file)) == LEVELS).all()
+    with open(tmp_path / "x.png", encoding="latin-1") as text, pytest.raises(UsageError, match="mode 'rb'"):
+        open_image(text)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (LEVELS / 127.5 - 1, r"\(x \+ 1\) / 2"),
+        (LEVELS.astype(float), "x / 255"),
+        (np.full((16, 16, 3), np.nan), r"not in \[0, 1\]"),
+        (LEVELS.astype(np.int64), "int64"),
+        (LEVELS[..., 0], r"no image: give \(height, width, 3\)"),
+        (np.stack([LEVELS, LEVELS]), "one image at a time"),
+        (torch.zeros(16, 16, 3), r"give \(3, height, width\)"),
+        (3, "a int is none of these"),
+        (None, "a NoneType is none of these"),
+        ({"image": 1}, "a dict is none of these"),
+    ],
+)
+def test_everything_else_is_refused_with_what_is_taken(source: object, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        open_image(source)  # type: ignore[arg-type]

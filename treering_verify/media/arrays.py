@@ -1,0 +1,84 @@
+"""Turn arrays, tensors and open files into what `images.open_image` reads."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from treering_verify.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL import Image
+
+TAKEN = (
+    "a path, a file's bytes, an open binary file, a Pillow image, a NumPy array (height, width, 3) of uint8 or of float in "
+    "[0, 1], or a PyTorch tensor (3, height, width) of float in [0, 1]"
+)
+_SLACK = 1e-3  # float16 pipelines leave [0, 1] by less
+
+
+def is_array(source: object) -> bool:
+    """Whether an object is a NumPy array or a PyTorch tensor; neither library is imported for that."""
+    return any(
+        module is not None and isinstance(source, getattr(module, name))
+        for module, name in ((sys.modules.get("numpy"), "ndarray"), (sys.modules.get("torch"), "Tensor"))
+    )
+
+
+def image_of_array(source: Any) -> Image.Image:
+    """Return the RGB image in an array or tensor, as diffusers returns them (`output_type` "np" and "pt").
+
+    Parameters
+    ----------
+    source : (H, W, 3) or (1, H, W, 3) array, or (3, H, W) or (1, 3, H, W) tensor
+        uint8, or float in [0, 1]; any device.
+
+    Raises
+    ------
+    UsageError
+        If the shape, the type or the range is another.
+    """
+    import numpy as np
+    from PIL import Image
+
+    is_tensor = hasattr(source, "detach")
+    pixels: NDArray[Any]
+    if is_tensor:
+        tensor = source.detach().cpu()
+        pixels = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    else:
+        pixels = np.asarray(source)
+    if pixels.ndim == 4 and len(pixels) == 1:
+        pixels = pixels[0]
+    if pixels.ndim == 3 and is_tensor:
+        pixels = np.moveaxis(pixels, 0, -1)
+    if pixels.ndim != 3 or pixels.shape[-1] != 3:
+        kind, axes = ("tensor", "(3, height, width)") if is_tensor else ("array", "(height, width, 3)")
+        raise UsageError(f"a {kind} of shape {tuple(source.shape)} is no image: give {axes}, one image at a time")
+    return Image.fromarray(_levels(pixels))
+
+
+def _levels(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    import numpy as np
+
+    if pixels.dtype == np.uint8:
+        return np.ascontiguousarray(pixels)
+    if not np.issubdtype(pixels.dtype, np.floating):
+        raise UsageError(f"pixels of type {pixels.dtype} are not taken: give uint8, or float in [0, 1]")
+    low, high = float(pixels.min()), float(pixels.max())
+    if not (low >= -_SLACK and high <= 1 + _SLACK):  # false for NaN too
+        raise UsageError(
+            f"pixels lie in [{low:.3g}, {high:.3g}] and not in [0, 1]: scale them, (x + 1) / 2 from [-1, 1] or x / 255 from "
+            "[0, 255]"
+        )
+    return np.rint(np.clip(pixels, 0.0, 1.0) * 255.0).astype(np.uint8)
+
+
+def read_open_file(file: Any, most: int) -> bytes:
+    """Read an open binary file from where it stands, at most one byte more than `most`; UsageError if it gives text."""
+    data = file.read(most + 1)
+    if not isinstance(data, bytes):
+        raise UsageError("the open file gives text and not bytes: open it with mode 'rb'")
+    return data
