@@ -19,11 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 from treering_verify.errors import ImageError, UsageError
 from treering_verify.files import printable
+from treering_verify.media.arrays import read_open_file
 from treering_verify.media.decoder_limits import quiet_decoders
 from treering_verify.media.formats import is_image
 from treering_verify.media.frame_folders import list_files
 from treering_verify.media.images import (
     CODES,
+    MAX_BYTES,
     MAX_PIXELS,
     MIN_SIDE,
     encode_png,
@@ -38,7 +40,9 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-    VideoSource = str | Path | bytes | Image.Image | Sequence[Image.Image | bytes]
+    from treering_verify.media.images import ImageSource
+
+    VideoSource = ImageSource | Sequence[ImageSource]
 
 CODECS = ("h264", "hevc", "av1", "libdav1d", "vp8", "vp9", "mpeg4", "mjpeg")
 """libav's decoders that are used for untrusted bytes."""
@@ -135,6 +139,8 @@ def _frames(source: VideoSource) -> tuple[str, Iterator[Image.Image]]:
         return "", _file_frames(source, "")
     if isinstance(source, Image.Image):
         return "", iter([open_image(source)])
+    if hasattr(source, "read"):
+        return "", _file_frames(read_open_file(source, MAX_BYTES), "")
     if not isinstance(source, str | Path):
         return "", (open_image(image) for image in source)
     shown = printable(os.fspath(source))
