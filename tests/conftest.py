@@ -59,9 +59,9 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             add_attention=False,
             num_class_embeds=len(CLASSES) + 1,
         )
-    Refiner(latent_channels=4, factor=4, width=8, blocks=1).save_pretrained(folder / "refiner")
-    Estimator(latent_channels=4, steps=2, points=(0, 2), width=8, blocks=1).save_pretrained(folder / "estimator")
-    Estimator(latent_channels=4, steps=10, points=(0,), width=8, blocks=1).save_pretrained(folder / "screen")
+    Refiner(latent_channels=4, factor=4, width=8, blocks=1).save(folder / "refiner")
+    Estimator(latent_channels=4, steps=2, points=(0, 2), width=8, blocks=1).save(folder / "estimator")
+    Estimator(latent_channels=4, steps=10, points=(0,), width=8, blocks=1).save(folder / "screen")
     scheduler = DDIMScheduler(
         num_train_timesteps=1000,
         beta_schedule="scaled_linear",

@@ -36,9 +36,13 @@ HEAVY_AT_THE_TOP = {  # run to train and measure the embedded model; no command 
     "treering_verify.training.landscape.train_estimator",
     "treering_verify.training.landscape.train_flow",
     "treering_verify.training.landscape.train_tiny",
-    "treering_verify.models.networks.blocks",  # these four are imported by loading, when a model is loaded
+    "treering_verify.models.networks.blocks",  # these are imported by loading, when a model is loaded
     "treering_verify.models.networks.refiner",
     "treering_verify.models.networks.estimator",
+    "treering_verify.models.networks.network",
+    "treering_verify.models.networks.unet_blocks",
+    "treering_verify.models.networks.autoencoder_kl",
+    "treering_verify.models.networks.unet",
     "treering_verify.models.diffusers.rectified_flow_pipeline",
 }
 NOT_IN_DETECTORS = {"torch", "PIL", "click", "treering_verify", "diffusers"}

@@ -45,7 +45,13 @@ _SHOWN = 20  # detected files listed at the end
 @click.option(
     "--column", default="", help="Column of --manifest; default: path, url, file, filename, image or the only one."
 )
-@click.option("--alpha", type=float, default=1e-6, show_default=True, help="False-positive rate per image, all keys.")
+@click.option(
+    "--alpha",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=1e-6,
+    show_default=True,
+    help="False-positive rate per image, all keys.",
+)
 @click.option(
     "--screening",
     type=click.Choice(["auto", "on", "off"]),

@@ -88,7 +88,11 @@ def verdict_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return _with_options(
         function,
         click.option(
-            "--alpha", type=float, default=1e-6, show_default=True, help="False-positive rate per image, all keys."
+            "--alpha",
+            type=click.FloatRange(0, 1, min_open=True, max_open=True),
+            default=1e-6,
+            show_default=True,
+            help="False-positive rate per image, all keys.",
         ),
         click.option(
             "--format", "style", type=click.Choice(["text", "json", "jsonl"]), default="text", show_default=True

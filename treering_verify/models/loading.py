@@ -22,6 +22,7 @@ from treering_verify.models.source import ModelSource
 
 _LANDSCAPE = Path(__file__).with_name("landscape")
 EMBEDDED = {"landscape": _LANDSCAPE, "landscape-tiny": _LANDSCAPE}
+_IN_PLAIN_TORCH = ("landscape",)
 # Subfolder and kind of the autoencoder that replaces "vae"; the refiner was trained for "vae" and is left out.
 _HELD_OUT = {"landscape-tiny": ("tiny", "AutoencoderTiny")}
 _KINDS = {
@@ -210,38 +211,61 @@ def _refuse_unused(source: ModelSource) -> None:
 def _load_parts(
     name: str, folder: Path, kinds: tuple[str, str, str], classes: list[str] | None, *, refined: bool
 ) -> MovableModel:
+    from treering_verify.models.networks.estimator import Estimator
+    from treering_verify.models.networks.network import Network
+    from treering_verify.models.networks.refiner import Refiner
+
+    def beside(kind: type[Network], part: str) -> Any:
+        return _frozen(kind.load(folder / part)) if (folder / part).is_dir() else None
+
+    read = _own_networks if name in _IN_PLAIN_TORCH else _diffusers_networks
+    vae, unet, scheduler = read(folder, *kinds)
+    refiner = beside(Refiner, "refiner") if refined else None
+    names = classes or [f"class{i}" for i in range((unet.config.num_class_embeds or 1) - 1)]
+    estimator, screen = beside(Estimator, "estimator"), beside(Estimator, "screen")
+    return ClassConditionalModel(name, _frozen(vae), _frozen(unet), scheduler, names, refiner, estimator, screen)
+
+
+def _own_networks(folder: Path, *_: str) -> tuple[Any, Any, Any]:
+    """Autoencoder, denoiser and schedule of the embedded model, without diffusers, which takes seconds to import."""
+    from treering_verify.models.ddim import DDIMScheduler
+    from treering_verify.models.networks.autoencoder_kl import AutoencoderKL
+    from treering_verify.models.networks.unet import UNet2DModel
+
+    return (
+        AutoencoderKL.load(folder / "vae"),
+        UNet2DModel.load(folder / "unet"),
+        DDIMScheduler.load(folder / "scheduler"),
+    )
+
+
+def _diffusers_networks(folder: Path, subfolder: str, kind: str, sampler: str) -> tuple[Any, Any, Any]:
+    """Autoencoder (from its subfolder, of a kind), denoiser and scheduler of any other folder."""
     import diffusers
     from diffusers.utils import logging
-
-    from treering_verify.models.networks.estimator import Estimator
-    from treering_verify.models.networks.refiner import Refiner
 
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # silences the advice to install accelerate, which models of this size do not need
     try:
-        subfolder, kind, sampler = kinds
-        vae = _load_network(getattr(diffusers, kind), folder, subfolder)
-        unet = _load_network(diffusers.UNet2DModel, folder, "unet")
+        vae = _diffusers_network(getattr(diffusers, kind), folder, subfolder)
+        unet = _diffusers_network(diffusers.UNet2DModel, folder, "unet")
         scheduler = getattr(diffusers, sampler).from_pretrained(folder, subfolder="scheduler", local_files_only=True)
-        refined = refined and (folder / "refiner").is_dir()
-        refiner = _load_network(Refiner, folder, "refiner") if refined else None
-        estimator, screen = (
-            _load_network(Estimator, folder, part) if (folder / part).is_dir() else None
-            for part in ("estimator", "screen")
-        )
     finally:
         logging.set_verbosity(verbosity)
-    names = classes or [f"class{i}" for i in range((unet.config.num_class_embeds or 1) - 1)]
-    return ClassConditionalModel(name, vae, unet, scheduler, names, refiner, estimator, screen)
+    return vae, unet, scheduler
 
 
-def _load_network(kind: Any, folder: Path, part: str) -> Any:
+def _diffusers_network(kind: Any, folder: Path, part: str) -> Any:
     network, report = kind.from_pretrained(
         folder, subfolder=part, use_safetensors=True, local_files_only=True, output_loading_info=True
     )
     if report["missing_keys"] or report["unexpected_keys"]:  # diffusers would go on with random weights
         raise ValueError(f"the weights of {part} do not fit its config.json")
+    return network.float()
+
+
+def _frozen(network: Any) -> Any:
     import torch
 
     # Channels last: on two cores the autoencoder is 1.5 to 2 times faster than in the default layout.
-    return network.float().eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)

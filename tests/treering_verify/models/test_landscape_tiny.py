@@ -59,7 +59,7 @@ def test_only_the_autoencoder_is_another(landscape: LatentModel, held_out: Laten
 
 def test_the_refiner_of_another_decoder_does_not_come_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Path(shutil.copytree(loading.EMBEDDED["landscape"], tmp_path / "landscape"))
-    Refiner(4, 4, width=8, blocks=1).save_pretrained(folder / "refiner")
+    Refiner(4, 4, width=8, blocks=1).save(folder / "refiner")
     monkeypatch.setattr(loading, "EMBEDDED", dict.fromkeys(loading.EMBEDDED, folder))
     assert load_model("landscape").refine is not None
     assert load_model("landscape-tiny").refine is None

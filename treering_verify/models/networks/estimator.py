@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.modeling_utils import ModelMixin
 
 from treering_verify.models.networks.blocks import residual_block, silent, through
+from treering_verify.models.networks.network import Network
 
 
-class Estimator(ModelMixin, ConfigMixin):  # type: ignore[misc]
+class Estimator(Network):
     """A residual convolutional network on the latent's grid: points of the noise inversion -> E[noise | points].
 
     It is trained to give the expected noise, so each frequency is shrunk by its uncertainty, which makes the best features
@@ -30,7 +29,6 @@ class Estimator(ModelMixin, ConfigMixin):  # type: ignore[misc]
         Number of channels, and of residual blocks of two 3 x 3 convolutions.
     """
 
-    @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
         latent_channels: int = 4,
@@ -39,7 +37,7 @@ class Estimator(ModelMixin, ConfigMixin):  # type: ignore[misc]
         width: int = 32,
         blocks: int = 4,
     ) -> None:
-        super().__init__()
+        super().__init__(latent_channels=latent_channels, steps=steps, points=tuple(points), width=width, blocks=blocks)
         self.steps, self.points = int(steps), tuple(int(point) for point in points)
         inputs = latent_channels * len(self.points)
         self.mix = torch.nn.Conv2d(inputs, latent_channels, 1, bias=False)

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.modeling_utils import ModelMixin
 
 from treering_verify.models.networks.blocks import residual_block, silent, through
+from treering_verify.models.networks.network import Network
 
 _SCALE = 4  # scales differences of latents to about 1
 
 
-class Refiner(ModelMixin, ConfigMixin):  # type: ignore[misc]
+class Refiner(Network):
     """A residual convolutional network on the latent's grid: (start, z, residual, image, output) -> z_0 - z.
 
     It is trained to give the expected latent, given the image. So it restores what the decoder does not show, and removes
@@ -40,7 +39,6 @@ class Refiner(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
     denoise: Callable[[torch.Tensor, int], torch.Tensor] | None
 
-    @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
         latent_channels: int = 4,
@@ -49,7 +47,9 @@ class Refiner(ModelMixin, ConfigMixin):  # type: ignore[misc]
         blocks: int = 6,
         levels: Sequence[int] = (),
     ) -> None:
-        super().__init__()
+        super().__init__(
+            latent_channels=latent_channels, factor=factor, width=width, blocks=blocks, levels=tuple(levels)
+        )
         self.levels, self.denoise = tuple(int(level) for level in levels), None
         self._known = 3 * latent_channels + 2 * 3 * factor**2
         self.first = torch.nn.Conv2d(self._known, width, 3, padding=1)

@@ -123,7 +123,8 @@ def train(
     seen = points if part.inputs == "points" else points[:1]
     data = gather(model, work, count=count, copies=copies, points=points, steps=grid)
     torch.manual_seed(4)
-    estimator = Estimator(channels, grid, seen, width, blocks).to(memory_format=torch.channels_last)
+    estimator = Estimator(channels, grid, seen, width, blocks)
+    estimator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # which torch's types do not know
     trainer = Trainer(name, estimator, work, steps=steps or part.steps, peak=1e-3, decay=0.01)
     weights = band_weights(*model.latent_shape[1:])
 
@@ -149,7 +150,7 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     model = load_model(options.model)
     estimator = train(model, options.work, options.part, count=options.images, steps=options.steps)
-    estimator.half().save_pretrained((options.output or options.work) / options.part)
+    estimator.half().save((options.output or options.work) / options.part)
 
 
 if __name__ == "__main__":

@@ -154,7 +154,7 @@ def main(argv: list[str] | None = None) -> None:
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
     refiner = train(load_model(options.model), options.work)
-    refiner.half().save_pretrained((options.output or options.work) / "refiner")
+    refiner.half().save((options.output or options.work) / "refiner")
 
 
 if __name__ == "__main__":
