@@ -139,7 +139,7 @@ class Detector:
         self._source = ModelSource(str(model)) if isinstance(model, (str, Path)) else model
         if not isinstance(self._source, ModelSource) and not hasattr(self._source, "latent_shape"):
             raise UsageError(
-                f"a {type(model).__name__} is no model: give a name, or of a pipeline, from_pipeline(pipe)"
+                f"model is of type {type(model).__name__}: give a name, or of a pipeline, from_pipeline(pipe)"
             )
         self._allow_weak, self._profile = allow_weak, profile
         self._inversion = self._options(inversion, noise_inversion, steps, batch_size, precision)

@@ -94,12 +94,14 @@ class Registry(MutableMapping[str, T], Generic[T]):
             If the name is reserved or has characters that command lines cannot take, or the value is of the wrong kind.
         """
         if not _NAME.fullmatch(name) or name in self._reserved:
+            others = "".join(f", and not {word}" for word in self._reserved)
             raise UsageError(
-                f"{name!r} cannot name a {self.kind}: use 1 to 64 letters, digits, '.', '_' or '-', the first a letter or "
-                f"digit{''.join(f', and not {word}' for word in self._reserved)}"
+                f"{name!r} is no name for an algorithm ({self.kind}): use 1 to 64 letters, digits, '.', '_' or '-', the "
+                f"first a letter or digit{others}"
             )
         if not self._fits(value):
-            raise UsageError(f"{name}: a {type(value).__name__} is no {self.kind}; docs/extending.md says what one is")
+            kind = type(value).__name__
+            raise UsageError(f"{name} is of type {kind}, and no {self.kind}: docs/extending.md says what one is")
         self._values[name] = value
 
     def __delitem__(self, name: str) -> None:
@@ -140,7 +142,7 @@ class Registry(MutableMapping[str, T], Generic[T]):
         point, *others = self._packaged[name]
         if others:
             packages = " and ".join(_package_of(one) for one in (point, *others))
-            raise UsageError(f"{packages} both bring a {self.kind} {name!r}: uninstall one of them")
+            raise UsageError(f"{packages} both bring {name!r} ({self.kind}): uninstall one of them")
         package = _package_of(point)
         try:
             value = point.load()
@@ -151,7 +153,7 @@ class Registry(MutableMapping[str, T], Generic[T]):
             ) from error
         if not self._fits(value):
             raise UsageError(
-                f"the {self.kind} {name!r} of package {package} is a {type(value).__name__} and no {self.kind}: update or "
+                f"{name!r} of package {package} is of type {type(value).__name__}, and no {self.kind}: update or "
                 f"uninstall {package}"
             )
         return cast(T, value)

@@ -20,7 +20,13 @@ from treering_verify.models.diffusers.diffusion_transformers import (
 from treering_verify.models.diffusers.family import PipelineFamily
 from treering_verify.models.diffusers.few_steps import CONSISTENCY_CAUTION, TURBO_CAUTION, is_consistency, is_turbo
 from treering_verify.models.diffusers.flow_transformers import condition_flux, condition_sd3, predict_flux, predict_sd3
-from treering_verify.models.diffusers.rectified_flow import RELEASED, followed_scheduler, is_flow, predict_flow
+from treering_verify.models.diffusers.rectified_flow import (
+    RELEASED,
+    class_of_flow,
+    followed_scheduler,
+    is_flow,
+    predict_flow,
+)
 from treering_verify.models.diffusers.unet import condition_sd, condition_sdxl, predict_unet
 from treering_verify.models.diffusers.video import CAUSAL, FRAMEWISE
 from treering_verify.models.diffusers.video_networks import condition_wan, predict_animatediff, predict_wan
@@ -127,6 +133,7 @@ _FAMILIES = (
         predict_flow,
         straight=True,
         sampler=is_flow,
+        class_of=class_of_flow,
         follows=followed_scheduler,
         limits="InstaFlow knows one step: --steps 1 --guidance 1, and --noise-inversion exact to verify",
     ),

@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     Given = dict[str, torch.Tensor]
 
 
+def class_of_diffusers(name: str) -> Any:
+    """Return the class of diffusers of a name."""
+    import diffusers
+
+    return getattr(diffusers, name)
+
+
 @dataclass(frozen=True)
 class PipelineFamily:
     """A family of pipelines.
@@ -50,6 +57,8 @@ class PipelineFamily:
         Why marks are detected less surely, and what to do, for a warning when such a model is loaded; empty if they are not.
     sampler : callable, optional
         (class name of the scheduler, its configuration) -> whether they tell this family from others of its pipelines.
+    class_of : callable
+        Name among `pipelines` -> the class, with which its folders are loaded.
     follows : callable
         Pipeline -> scheduler whose grid its call follows.
     classes : callable, optional
@@ -81,6 +90,7 @@ class PipelineFamily:
     video: VideoLayout | None = None
     caution: str = ""
     sampler: Callable[[str, Mapping[str, Any]], bool] | None = None
+    class_of: Callable[[str], Any] = class_of_diffusers
     follows: Callable[[Any], Any] = attrgetter("scheduler")
     classes: Callable[[Any], tuple[str, ...]] | None = None
     latents: bool = True

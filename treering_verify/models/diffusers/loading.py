@@ -15,7 +15,6 @@ from treering_verify.files import printable
 from treering_verify.models.diffusers.families import FAMILIES, family_of, known_pipelines
 from treering_verify.models.diffusers.family import PipelineFamily
 from treering_verify.models.diffusers.hub import must_be_cached
-from treering_verify.models.diffusers.rectified_flow import RELEASED
 from treering_verify.models.source import ModelSource
 
 INDEX = "model_index.json"
@@ -77,7 +76,7 @@ def pipeline_of(source: ModelSource, *, checker: bool = False) -> Any:
         index = {} if source.is_file else _index(source)
         family = _family_of_file(source) if source.is_file else pipeline_family(index, source.shown)
         _require(source.shown, *(() if family.classes else ("transformers",)), *family.needs)
-        kind = _class_of(index.get("_class_name", family.pipelines[0]))
+        kind = family.class_of(index.get("_class_name", family.pipelines[0]))
         if source.is_file:
             pipe = kind.from_single_file(
                 source.name, dtype=dtype, config=source.configuration or _CONFIGURATIONS[family.name]
@@ -99,17 +98,6 @@ def pipeline_of(source: ModelSource, *, checker: bool = False) -> Any:
             if isinstance(part, torch.nn.Module):
                 part.eval()
     return pipe
-
-
-def _class_of(name: str) -> Any:
-    """Return the class of a supported pipeline by its name."""
-    import diffusers
-
-    if name == RELEASED:  # diffusers does not have it
-        from treering_verify.models.diffusers.rectified_flow_pipeline import RectifiedFlowPipeline
-
-        return RectifiedFlowPipeline
-    return getattr(diffusers, name)
 
 
 def read_index(folder: Path) -> dict[str, Any]:

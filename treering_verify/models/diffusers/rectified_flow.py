@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from treering_verify.models.diffusers.family import class_of_diffusers
 from treering_verify.models.diffusers.unet import predict_unet
 from treering_verify.models.protocol import Timestep
 
@@ -20,6 +21,15 @@ if TYPE_CHECKING:
     import torch
 
 RELEASED = "RectifiedFlowPipeline"
+
+
+def class_of_flow(name: str) -> Any:
+    """Return the class of a pipeline by its name: of the released one, which diffusers does not have, this package's."""
+    if name != RELEASED:
+        return class_of_diffusers(name)
+    from treering_verify.models.diffusers.rectified_flow_pipeline import RectifiedFlowPipeline
+
+    return RectifiedFlowPipeline
 
 
 def is_flow(scheduler: str, config: Mapping[str, Any]) -> bool:
