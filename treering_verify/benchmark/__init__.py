@@ -7,8 +7,6 @@ memory. `harness` holds what they share: scope and seeds, cached measurements, i
 itself: `detection`, `uniformity` (of p-values), `identification`, `search` and `quality`.
 """
 
-from treering_verify.benchmark.catalogue import BENCHMARKS, GROUPS, SHARED, Benchmark, format_group
-from treering_verify.benchmark.harness.scope import Scope
-from treering_verify.benchmark.runner import run, run_shared
+import lazy_loader
 
-__all__ = ["BENCHMARKS", "GROUPS", "SHARED", "Benchmark", "Scope", "format_group", "run", "run_shared"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

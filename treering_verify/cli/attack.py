@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from treering_verify.cli.model_options import model_option
-from treering_verify.cli.output import UNJUDGED, command_of, progress
+from treering_verify.cli.command import UNJUDGED, command, option
+from treering_verify.cli.options.model import model_option
+from treering_verify.cli.options.types import AttackText, InputPath, OutputFolder
+from treering_verify.cli.options.verdicts import format_option
+from treering_verify.cli.output import progress
 from treering_verify.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,33 +31,32 @@ def _list_attacks(context: click.Context, _: click.Parameter, wanted: bool) -> N
         context.exit()
 
 
-@command_of(None)(
-    "treering attack images/marked-000000.png --attack jpeg:quality=25 --attack resize+blur --output attacked"
-)
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
+@command("treering attack images/marked-000000.png --attack jpeg:quality=25 --attack resize+blur --output attacked")
+@click.argument("files", nargs=-1, required=True, type=InputPath())
+@option(
     "--attack",
     "texts",
+    type=AttackText(),
     multiple=True,
     required=True,
-    help="Such as jpeg:quality=25 or resize:share=0.5+jpeg:quality=50; repeatable.",
+    help="Attack, such as jpeg:quality=25, or a chain, such as resize:share=0.5+jpeg:quality=50; repeatable.",
 )
-@click.option(
-    "--output", type=click.Path(path_type=Path), required=True, help="Folder for the copies and JSON sidecars."
+@option("--output", type=OutputFolder(), required=True, help="Folder for the copies, each with a JSON sidecar.")
+@option(
+    "--seed", type=click.IntRange(0), default=0, help="Seed of the first file; each next file takes the next number."
 )
-@click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the first file; the next count up."
+@format_option("text", "json", "jsonl")
+@option(
+    "--codec-bytes", is_flag=True, help="Write the codec's own .jpg, .webp or .avif file if an attack ends with one."
 )
-@click.option("--format", "style", type=click.Choice(["text", "json", "jsonl"]), default="text", show_default=True)
-@click.option("--codec-bytes", is_flag=True, help="Keep the codec's own .jpg, .webp or .avif where an attack ends so.")
-@click.option("--overwrite", is_flag=True, help="Replace copies that exist already; without, they are refused.")
-@click.option(
+@option("--overwrite", is_flag=True, help="Replace copies that exist.")
+@option(
     "--list",
     is_flag=True,
     is_eager=True,
     expose_value=False,
     callback=_list_attacks,
-    help="Print every attack with its parameters and ranges, and end.",
+    help="List all attacks with their parameters and ranges, and exit.",
 )
 @model_option
 def attack(
@@ -67,10 +69,10 @@ def attack(
     overwrite: bool,
     model: ModelSource,
 ) -> None:
-    """Write distorted copies of images, through real codecs, as a test of robustness.
+    """Write distorted copies of images.
 
-    A copy is a PNG, so that nothing is compressed twice, named after its source and the attack; its JSON sidecar holds
-    attack, parameters, seed and hashes. A model is loaded only for attacks that need one.
+    Compression goes through the real codecs. Each copy is a PNG file, so that nothing is compressed twice. Its JSON sidecar
+    holds the attack, its parameters, the seed and hashes. Only some attacks need a model; the others load none.
     """
     from treering_verify.attacks import parse
     from treering_verify.attacks.copies import attack_files

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import threading
@@ -13,91 +14,99 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from treering_verify.cli.options import audit_inversion_options, keys_option
-from treering_verify.cli.output import FOUND, UNJUDGED, command_of
+from treering_verify.cli.command import FOUND, UNJUDGED, command, option
+from treering_verify.cli.options.inversion import audit_inversion_options
+from treering_verify.cli.options.keys import check_fit, key_option
+from treering_verify.cli.options.types import InputPath, Named, OutputFile, OutputFolder
+from treering_verify.cli.options.verdicts import alpha_option, fail_on_option, format_option
 from treering_verify.errors import UsageError
 
 if TYPE_CHECKING:
     from treering_verify.audit.output.open_shards import Tally
     from treering_verify.audit.output.rows import Row
-    from treering_verify.cli.inversion_options import Asked
+    from treering_verify.cli.options.inversion import InversionChoice
     from treering_verify.models import ModelSource
 
+_INPUTS, _RUN = "Inputs", "Run"
 _SHOWN = 20  # detected files listed at the end
 
 
-@command_of(None)("treering audit shots/ --key my.key.json --output audit")
+@command("treering audit shots/ --key my.key.json --output audit")
 @click.argument("paths", nargs=-1, metavar="[PATH]...")
-@keys_option
-@click.option(
-    "--output", type=click.Path(path_type=Path), required=True, help="Folder for rows; an audit there goes on."
+@key_option()
+@option(
+    "--output", type=OutputFolder(), required=True, help="Folder for the results. An unfinished audit there is resumed."
 )
-@click.option(
-    "--files-from", "lists", multiple=True, help="Text file of paths or URLs, one a line; - is stdin; repeatable."
+@alpha_option
+@fail_on_option("unread")
+@format_option("text", "json")
+@option("--quiet", is_flag=True, help="Show no progress bar and no summary; errors still show.")
+@option(
+    "--files-from",
+    "lists",
+    multiple=True,
+    topic=_INPUTS,
+    help="Text file of paths or URLs, one a line, or -; repeatable.",
 )
-@click.option("--null", "nul", is_flag=True, help="Entries of --files-from end with NUL, as find -print0 writes them.")
-@click.option(
+@option(
+    "--null", "nul", is_flag=True, topic=_INPUTS, help="Read NUL-terminated --files-from, as find -print0 writes them."
+)
+@option(
     "--manifest",
     "manifests",
     multiple=True,
-    help="Table of paths, URLs or images: Parquet, Arrow, JSON Lines or CSV; repeatable.",
+    topic=_INPUTS,
+    help="Parquet, Arrow, JSON Lines or CSV table of paths, URLs or images; repeatable.",
 )
-@click.option(
-    "--column", default="", help="Column of --manifest; default: path, url, file, filename, image or the only one."
+@option(
+    "--column",
+    default="",
+    topic=_INPUTS,
+    help="Column of --manifest; default: path, url, file, filename, image, or the only one.",
 )
-@click.option(
-    "--alpha",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    default=1e-6,
-    show_default=True,
-    help="False-positive rate per image, all keys.",
-)
-@click.option(
+@option(
     "--screening",
-    type=click.Choice(["auto", "on", "off"]),
+    type=Named("screening", ("auto", "on", "off")),
     default="auto",
-    show_default=True,
-    help="Cheap screening pass that decides what is clear; only the rest is inverted in full. auto: where it was measured "
-    "to lose next to nothing (a model that brings a screen, its usual inversion, up to 10 keys).",
+    topic="Screening",
+    help="Cheap screening pass that decides the clear images; only the rest are inverted in full. auto: on where it was "
+    "measured to lose almost nothing (a model with a screen, default inversion, up to 10 keys).",
 )
-@click.option("--fdr", is_flag=True, help="Add q_value to the rows at the end: Benjamini-Hochberg over files.")
-@click.option("--fail-on", type=click.Choice(["detected", "no-evidence", "inconclusive", "unread"]), multiple=True)
-@click.option(
-    "--format", "style", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Of the summary."
+@option(
+    "--q-values",
+    is_flag=True,
+    topic=_RUN,
+    help="Add q_value to the rows at the end: false discovery rate over files (Benjamini-Hochberg).",
 )
-@click.option("--overwrite", is_flag=True, help="Throw away the audit in --output and begin anew.")
-@click.option(
-    "--retry-errors", is_flag=True, help="Try again what an earlier run has an error for; all other rows stay."
-)
-@click.option(
+@option("--overwrite", is_flag=True, topic=_RUN, help="Delete the audit in --output and start again.")
+@option("--retry-errors", is_flag=True, topic=_RUN, help="Judge files again that have an error; keep all other rows.")
+@option("--shard-rows", type=click.IntRange(1), default=1000, topic=_RUN, help="Rows per Parquet file.")
+@option("--log-file", type=OutputFile(), topic=_RUN, help="File to which a log is appended.")
+@option(
     "--engine",
-    type=click.Choice(["local", "ray"]),
+    type=Named("engine", ("local", "ray")),
     default="local",
-    show_default=True,
-    help="This machine, or a Ray cluster: that of RAY_ADDRESS, or one on this machine.",
+    topic=_RUN,
+    help="This machine, or a Ray cluster: the one that RAY_ADDRESS names, or a new one on this machine.",
 )
-@click.option(
-    "--worker-cpus",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help="Processors of each worker of --engine ray.",
-)
-@click.option(
+@option("--worker-cpus", type=click.IntRange(1), default=1, topic=_RUN, help="Processors per worker of --engine ray.")
+@option(
     "--readers",
     type=click.IntRange(0),
     default=0,
-    help="Reader processes; default: one per processor, at most 4.",
+    topic=_RUN,
+    help="Reader processes; 0: one per processor, at most 4.",
 )
-@click.option(
-    "--time-limit", type=float, default=30.0, show_default=True, help="Seconds that reading one file may take."
+@option(
+    "--time-limit",
+    type=click.FloatRange(0, min_open=True),
+    default=30.0,
+    topic=_RUN,
+    help="Seconds that reading one file may take.",
 )
-@click.option(
-    "--reader-memory", type=click.IntRange(256), default=3072, show_default=True, help="MiB of a reader process."
+@option(
+    "--reader-memory", type=click.IntRange(256), default=3072, topic=_RUN, help="Memory of a reader process, in MiB."
 )
-@click.option("--shard-rows", type=click.IntRange(1), default=1000, show_default=True, help="Rows in a Parquet file.")
-@click.option("--quiet", is_flag=True, help="No progress bar and no summary; errors still show.")
-@click.option("--log-file", type=click.Path(path_type=Path), help="Append what happens to this file.")
 @audit_inversion_options
 def audit(
     paths: tuple[str, ...],
@@ -109,7 +118,7 @@ def audit(
     column: str,
     alpha: float,
     screening: str,
-    fdr: bool,
+    q_values: bool,
     fail_on: tuple[str, ...],
     style: str,
     overwrite: bool,
@@ -123,15 +132,19 @@ def audit(
     quiet: bool,
     log_file: Path | None,
     model: ModelSource,
-    inversion: Asked,
+    inversion: InversionChoice,
 ) -> None:
-    """Judge every file of folders, lists and manifests, of any number: one row each, whatever is in it.
+    """Test every file of large collections.
 
-    Rows go to Parquet files in --output, counts to summary.json and a page to report.html there. What is no image is
-    skipped, what is broken is an error, both with a reason; nothing stops an audit. The same command goes on where an audit
-    was ended, by Ctrl-C, by SIGTERM (both exit 130 once the batch is done) or by a crash. Links are not followed, except
-    where PATH is one to a folder.
+    PATH is a file, folder, glob pattern or URL. Every file gets one row: judged, skipped (not an image) or error (not
+    readable), with a reason code. No file stops an audit. Rows are written to Parquet files in --output, counts to
+    summary.json, and a page to report.html. After Ctrl-C, SIGTERM (both exit with 130 when the batch is done) or a crash,
+    the same command resumes the audit. Links are not followed, except a PATH that is a link to a folder.
     """
+    if not (paths or lists or manifests):
+        raise UsageError("nothing to audit: give PATH, --files-from or --manifest")
+    _check_inputs(paths, lists, manifests)
+
     import json
 
     from treering_verify.audit.engine import run_audit
@@ -147,13 +160,13 @@ def audit(
     from treering_verify.report.audit import PAGE, write_report
     from treering_verify.watermark.keys.index import load_keys
 
-    if not (paths or lists or manifests):
-        raise UsageError("nothing to audit: give PATH, --files-from or --manifest")
     limits = Limits(time_limit, reader_memory, readers)
-    options = Options(limits, inversion.batch_size, shard_rows, fdr, overwrite, engine, worker_cpus, retry_errors)
+    options = Options(limits, inversion.batch_size, shard_rows, q_values, overwrite, engine, worker_cpus, retry_errors)
     inputs = Inputs(paths, lists, nul, manifests, column)
+    found = load_keys(keys)
+    check_fit(found, model)
     with _logged(log_file), _stopped_by_signals() as stop, _progress(quiet) as watch:
-        found, loaded = load_keys(keys), load_model(model)
+        loaded = load_model(model)
         way: Screening | Literal["auto"] | None = (
             Screening() if screening == "on" else None if screening == "off" else "auto"
         )
@@ -179,6 +192,23 @@ def audit(
         sys.exit(FOUND)
     if summary["status"].get("error", 0):
         sys.exit(UNJUDGED)
+
+
+def _check_inputs(paths: tuple[str, ...], lists: tuple[str, ...], manifests: tuple[str, ...]) -> None:
+    """Raise UsageError if something that the command line names does not exist."""
+    import glob
+
+    from treering_verify.audit.inputs.sources import is_url
+    from treering_verify.files import printable
+
+    for path in paths:
+        if not (
+            is_url(path) or os.path.lexists(path) or (glob.has_magic(path) and any(glob.iglob(path, recursive=True)))
+        ):
+            raise UsageError(f"there is no file or folder {printable(path)!r}: check the path")
+    for name in (*lists, *manifests):
+        if not is_url(name) and (problem := InputPath(stdin=name in lists).problem(Path(name))):
+            raise UsageError(f"{printable(name)!r}: {problem}")
 
 
 @contextmanager
@@ -242,7 +272,9 @@ def _progress(quiet: bool) -> Iterator[Callable[[Tally], None]]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[counts]}"),
     )
-    with Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as bar:
+    with Progress(
+        *columns, console=console, disable=quiet or not console.is_terminal, transient=True, redirect_stdout=False
+    ) as bar:
         task = bar.add_task("", total=None, rate="", counts="")
 
         def watch(tally: Tally) -> None:

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from treering_verify.cli.model_options import model_option
-from treering_verify.cli.output import command_of, progress
-from treering_verify.errors import UsageError, unknown
+from treering_verify.cli.command import command, option
+from treering_verify.cli.options.model import model_option
+from treering_verify.cli.options.types import Named, OutputFolder
+from treering_verify.cli.output import progress
+from treering_verify.errors import UsageError
 
 if TYPE_CHECKING:
     from treering_verify.models import ModelSource
 
 
-def list_benchmarks(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+def _names() -> Iterable[str]:
+    from treering_verify.benchmark import BENCHMARKS
+
+    return (*BENCHMARKS, "all")
+
+
+def _list_benchmarks(context: click.Context, _: click.Parameter, wanted: bool) -> None:
     """Print every benchmark with its question, what it corresponds to in the paper, and how long it takes; then exit."""
     if not wanted:
         return
@@ -25,45 +34,41 @@ def list_benchmarks(context: click.Context, _: click.Parameter, wanted: bool) ->
     context.exit()
 
 
-@command_of(None)("treering benchmark detection --quick --output bench")
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
-@click.option(
+@command("treering benchmark detection --quick --output bench")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...", type=Named("benchmark", _names))
+@option("--output", type=OutputFolder(), required=True, help="Folder for results and cached measurements.")
+@option(
     "--list",
     is_flag=True,
     is_eager=True,
     expose_value=False,
-    callback=list_benchmarks,
-    help="List all benchmarks and exit.",
+    callback=_list_benchmarks,
+    help="List all benchmarks with their questions, and exit.",
 )
-@click.option(
-    "--output", type=click.Path(path_type=Path), required=True, help="Folder for results and cached measurements."
-)
-@click.option("--quick", is_flag=True, help="Few images, in under two minutes; intervals are wide.")
-@click.option("--count", type=click.IntRange(2), help="Number of images, instead of the benchmark's own.")
-@click.option(
+@option("--quick", is_flag=True, help="Measure few images, in under two minutes; the intervals are then wide.")
+@option("--count", type=click.IntRange(2), help="Number of images; default: the benchmark's own.")
+@option(
     "--workers",
     type=click.IntRange(1),
     default=1,
-    show_default=True,
     help="Processes that share robustness, forgery or annulus-pareto, each with a copy of the model.",
 )
 @model_option
 def benchmark(
     names: tuple[str, ...], output: Path, quick: bool, count: int | None, workers: int, model: ModelSource
 ) -> None:
-    """Measure the toolkit: one or several of the benchmarks that --list shows, or all.
+    """Measure detection, inversion and speed.
 
-    Prints a summary. Writes NAME.parquet with a row per measurement, NAME.txt, and report.html with the tables and figures
-    of everything measured in the same folder. Long measurements are cached in its folder "cache": an interrupted benchmark
-    resumes there, and nothing is measured twice. Delete that folder to start again.
+    NAME is a benchmark that --list shows, or all. The summary is printed. NAME.parquet (one row per measurement), NAME.txt
+    and report.html (tables and figures of everything in the folder) are written to --output. Long measurements are cached
+    in its subfolder "cache": an interrupted benchmark resumes, and nothing is measured twice. Delete that folder to start
+    again.
     """
     from treering_verify.benchmark import BENCHMARKS, SHARED, Scope, run, run_shared
     from treering_verify.models import load_model
 
     wanted = list(BENCHMARKS) if names == ("all",) else list(names)
     for name in wanted:
-        if name not in BENCHMARKS:
-            raise UsageError(unknown("benchmark", name, (*BENCHMARKS, "all")))
         if workers > 1 and name not in SHARED:
             raise UsageError(f"{name} cannot be shared among processes ({', '.join(SHARED)} can): leave --workers")
     scope = Scope(progress, quick, count)

@@ -1,4 +1,4 @@
-"""The command that calibrates, and verification by what was calibrated."""
+"""The command that calibrates detectors on unmarked images."""
 
 from __future__ import annotations
 
@@ -10,45 +10,53 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from treering_verify.cli.options import inversion_options, key_options
-from treering_verify.cli.output import UNJUDGED, command_of, progress
+from treering_verify.cli.command import UNJUDGED, command, option
+from treering_verify.cli.options.inversion import inversion_options
+from treering_verify.cli.options.keys import given, key_option, pattern_options
+from treering_verify.cli.options.types import AttackText, InputPath, OutputFile
+from treering_verify.cli.options.verdicts import format_option
+from treering_verify.cli.output import progress
 from treering_verify.errors import UsageError
 
 if TYPE_CHECKING:
-    from treering_verify.cli.inversion_options import Asked
+    from treering_verify.cli.options.inversion import InversionChoice
     from treering_verify.models import ModelSource
+    from treering_verify.watermark.keys.key_family import Family
 
 _ATTACKS = ("jpeg:quality=75", "jpeg:quality=25", "resize:share=0.5", "crop_scale:share=0.75")
 
 
-@command_of(None)("treering calibrate photographs/ --output my.calibration.json")
-@click.argument("paths", nargs=-1, required=True, metavar="IMAGES...", type=click.Path(path_type=Path))
-@click.option("--output", type=click.Path(path_type=Path), required=True, help="Calibration file to write.")
-@click.option(
+@command("treering calibrate photographs/ --output my.calibration.json")
+@click.argument("paths", nargs=-1, required=True, metavar="IMAGES...", type=InputPath())
+@option("--output", type=OutputFile(), required=True, help="Calibration file to write.")
+@key_option(
+    required=False, help="Key whose pattern, channels and radii to calibrate for, instead of --pattern and so on."
+)
+@option(
     "--attack",
     "attacks",
+    type=AttackText(),
     multiple=True,
     default=_ATTACKS,
-    show_default=True,
-    help="A stratum beside the images as they are; repeatable.",
+    help="Attack to calibrate for, beside the images as they are; repeatable.",
 )
-@click.option("--clean-only", is_flag=True, help="No strata but the images as they are.")
-@click.option(
+@option("--clean-only", is_flag=True, help="Calibrate for the images as they are only.")
+@option(
     "--classifier-images",
     "training",
     type=click.IntRange(0),
     default=0,
-    show_default=True,
-    help="Marked images to generate, and as many unmarked, that a classifier learns from; 0: none.",
+    help="Marked images to generate, and as many unmarked, to train the classifier on; 0: no classifier.",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the nulls' keys; public.")
-@click.option("--overwrite", is_flag=True, help="Replace a file that exists.")
-@click.option("--format", "style", type=click.Choice(["text", "json"]), default="text", show_default=True)
-@key_options
+@option("--seed", type=click.IntRange(0), default=0, help="Seed of the calibration's keys, which are public.")
+@option("--overwrite", is_flag=True, help="Replace the file if it exists.")
+@format_option("text", "json")
+@pattern_options
 @inversion_options
 def calibrate(
     paths: tuple[Path, ...],
     output: Path,
+    keys: tuple[Path, ...],
     attacks: tuple[str, ...],
     clean_only: bool,
     training: int,
@@ -57,13 +65,13 @@ def calibrate(
     style: str,
     family: dict[str, Any],
     model: ModelSource,
-    inversion: Asked,
+    inversion: InversionChoice,
 ) -> None:
-    """Score unmarked images, so that published statistics and the classifier get p-values that mean something.
+    """Calibrate detectors on unmarked images.
 
-    IMAGES are files, and folders whose files are taken: unmarked, and like the images that will be judged. Each is scored as
-    it is and after each attack, under a fresh key of the family that the options choose. treering verify --calibration
-    compares with these scores. The exact test needs none of this.
+    IMAGES are files and folders of unmarked images, like those that will be judged. The null distribution of each calibrated
+    detector is measured on the images as they are and after each attack, with fresh keys of one family. treering verify
+    --calibration compares with it. The exact test needs no calibration.
     """
     from treering_verify.detection.calibration.build import calibrate as build
     from treering_verify.files import printable
@@ -74,12 +82,12 @@ def calibrate(
     if output.exists() and not overwrite:
         raise UsageError(f"{printable(str(output))} exists: name another file, or --overwrite it")
     chosen = () if clean_only else attacks
+    files, of_keys = list(_files(paths)), _family_of(keys)
     loaded = load_model(model)
-    files = list(_files(paths))
     with progress("Calibrating", 2 * training + len(files) * (1 + len(chosen))) as advance:
         calibration, skipped = build(
             files,
-            Family.choose(loaded.latent_shape, **family),
+            of_keys or Family.choose(loaded.latent_shape, **family),
             model=loaded,
             attacks=chosen,
             training=training,
@@ -98,6 +106,18 @@ def calibrate(
             click.echo(line)
     if any(image.code != "repeated" for image in skipped):
         sys.exit(UNJUDGED)
+
+
+def _family_of(paths: tuple[Path, ...]) -> Family | None:
+    """Return the family of the keys that are named; None if none is."""
+    from treering_verify.watermark.keys.index import read_keys
+
+    families = {key.family for key in read_keys(paths)}
+    if len(families) > 1:
+        raise UsageError("the keys are of several families: calibrate for each of them")
+    if families and (options := given("pattern", "channels", "inner_radius", "outer_radius")):
+        raise UsageError(f"the key says what to calibrate for, and so does {options[0]}: leave one out")
+    return next(iter(families), None)
 
 
 def _files(paths: tuple[Path, ...]) -> Iterator[Path]:

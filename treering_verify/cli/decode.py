@@ -2,42 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
-from treering_verify.cli.options import inversion_options, verdict_options
-from treering_verify.cli.output import command_of, print_verdicts
+from treering_verify.cli.command import command
+from treering_verify.cli.options.images import files_argument, images_of
+from treering_verify.cli.options.inversion import inversion_options
+from treering_verify.cli.options.keys import check_fit, key_option, only_key
+from treering_verify.cli.options.verdicts import verdict_options
+from treering_verify.cli.output import print_verdicts
 
 if TYPE_CHECKING:
-    from treering_verify.cli.inversion_options import Asked
+    from treering_verify.cli.options.inversion import InversionChoice
     from treering_verify.models import ModelSource
+    from treering_verify.results import Verdict
 
 
-@command_of(None)("treering decode images/*.png --key my.key.json")
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--key", "key_file", required=True, type=click.Path(path_type=Path), help="Of pattern gaussian-shading.")
+@command("treering decode images/*.png --key message.key.json")
+@files_argument
+@key_option(help="Key file of a pattern that carries messages (gaussian-shading).")
 @verdict_options
 @inversion_options
 def decode(
     files: tuple[Path, ...],
-    key_file: Path,
+    keys: tuple[Path, ...],
     alpha: float,
     style: str,
     fail_on: tuple[str, ...],
     model: ModelSource,
-    inversion: Asked,
+    inversion: InversionChoice,
 ) -> None:
-    """Read the message that images carry under a key of pattern gaussian-shading, whichever it is.
+    """Read the message that an image carries.
 
-    p says how surely there is any message as long as the key's own; where it is above alpha, none is given. Whether an image
-    carries the key's own message, treering verify says, and needs less evidence for it.
+    The key's pattern is gaussian-shading; the message may be any. p is the evidence that there is a message as long as the
+    key's own; if p is above alpha, no message is printed. treering verify needs less evidence: it tests for the key's own
+    message alone. FILES are as for treering verify.
     """
-    from treering_verify.detection.messages import decode_many
+    from treering_verify.detection.messages import check_pattern, decode_many
     from treering_verify.models import load_model
-    from treering_verify.watermark.keys.key import Key
 
-    key, loaded = Key.load(key_file), load_model(model)
-    verdicts = decode_many(files, key, model=loaded, alpha=alpha, inversion=inversion.inversion(loaded))
-    print_verdicts(verdicts, len(files), "Reading", style, fail_on)
+    key, images = only_key(keys), images_of(files, model)
+    check_pattern(key)
+    check_fit([key], model)
+
+    def verdicts() -> Iterator[Verdict]:
+        loaded = load_model(model)
+        return decode_many(images, key, model=loaded, alpha=alpha, inversion=inversion.inversion(loaded))
+
+    print_verdicts(verdicts, len(images), "Reading", style, fail_on)

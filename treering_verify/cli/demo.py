@@ -7,18 +7,25 @@ from typing import TYPE_CHECKING
 
 import click
 
-from treering_verify.cli.model_options import model_option
-from treering_verify.cli.output import command_of
+from treering_verify.cli.command import command, option
+from treering_verify.cli.options.model import model_option
+from treering_verify.cli.options.types import OutputFolder
 
 if TYPE_CHECKING:
     from treering_verify.models import ModelSource
 
 
-@command_of(None)("treering demo --output demo")
-@click.option("--output", type=click.Path(path_type=Path), help="Folder to make; default: demo, demo-2, ...")
+@command("treering demo --output demo")
+@option(
+    "--output", type=OutputFolder(), help="Folder to create; default: the first free one of demo, demo-2 and so on."
+)
 @model_option
 def demo(output: Path | None, model: ModelSource) -> None:
-    """Run the main job: key, marked and unmarked images, an attack, verdicts, and the recovered spectrum."""
+    """Run all steps once, on a few images.
+
+    The demo creates a key, generates marked and unmarked images, attacks copies, verifies all of them, and draws the
+    spectrum of an estimated noise.
+    """
     from treering_verify.cli.demonstration import run_demo
 
     run_demo(output, model, lambda line: click.echo(line))

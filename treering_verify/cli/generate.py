@@ -9,50 +9,48 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from treering_verify.cli.command import command, option
 from treering_verify.cli.key_strength import read_secret, refuse_weak
-from treering_verify.cli.model_options import model_option
-from treering_verify.cli.options import given, key_options
-from treering_verify.cli.output import command_of, progress
-from treering_verify.errors import UsageError
+from treering_verify.cli.options.generation import generation_options
+from treering_verify.cli.options.keys import check_fit, given, key_option, only_key, pattern_options, secret_option
+from treering_verify.cli.options.model import model_option
+from treering_verify.cli.options.types import Named, OutputFolder
+from treering_verify.cli.output import progress
+from treering_verify.errors import UsageError, unknown
 
 if TYPE_CHECKING:
     from treering_verify.models import ModelSource
     from treering_verify.watermark.keys.key import Key
 
+_TOPIC = "A key for each image"
 _BLOCK = 256  # seeds whose keys are held at once
 
 
-@command_of(None)("treering generate --key my.key.json --count 4 --output images")
-@click.option("--key", "key_file", type=click.Path(path_type=Path), help="Key to write into the noise.")
-@click.option(
-    "--from-secret",
-    type=click.Path(path_type=Path),
-    help="Give each image a key of its own, named PREFIX-SEED and derived from this file's bytes.",
+@command("treering generate --key my.key.json --count 4 --output images")
+@key_option(required=False, help="Key file, whose key is written into the noise of all images.")
+@option(
+    "--unmarked", is_flag=True, help="Write no key. With the same seeds, the images are unmarked twins of marked ones."
 )
-@click.option("--prefix", default="image", show_default=True, help="With --from-secret.")
-@click.option("--unmarked", is_flag=True, help="Write no key: controls, twins of the marked images of the same seeds.")
-@click.option("--count", type=click.IntRange(1), default=1, show_default=True, help="Number of images.")
-@click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the first; the next count up."
+@option("--count", type=click.IntRange(1), default=1, help="Number of images.")
+@option(
+    "--seed", type=click.IntRange(0), default=0, help="Seed of the first image; each next image takes the next number."
 )
-@click.option(
-    "--output", type=click.Path(path_type=Path), required=True, help="Folder for PNG files and JSON sidecars."
-)
-@click.option("--class", "label", help="Class of all images, such as lake; default: classes take turns.")
-@click.option("--prompt", help="The same for models that take prompts; 'landscape' takes its class names.")
-@click.option("--steps", type=click.IntRange(1), default=50, show_default=True)
-@click.option("--guidance", type=click.FloatRange(0), default=2.0, show_default=True)
-@click.option(
+@option("--output", type=OutputFolder(), required=True, help="Folder for PNG files, each with a JSON sidecar.")
+@option("--class", "label", topic="Generation", help="Class of all images, such as lake; default: classes take turns.")
+@generation_options(50)
+@option(
     "--video-format",
-    type=click.Choice(["mp4", "gif", "png"]),
+    type=Named("format", ("mp4", "gif", "png")),
     default="mp4",
-    show_default=True,
-    help="Of videos, by models that make them; png is a folder of frames.",
+    topic="Generation",
+    help="Format of videos, for models that make them; png is a folder of frames.",
 )
-@key_options
+@secret_option("File with a secret, from which each image gets a key of its own, named PREFIX-SEED.", _TOPIC)
+@option("--prefix", default="image", topic=_TOPIC, help="First part of the keys' names.")
+@pattern_options
 @model_option
 def generate(
-    key_file: Path | None,
+    keys: tuple[Path, ...],
     from_secret: Path | None,
     prefix: str,
     unmarked: bool,
@@ -67,11 +65,12 @@ def generate(
     family: dict[str, Any],
     model: ModelSource,
 ) -> None:
-    """Generate images, or videos, with a key in their noise (or, with --unmarked, without).
+    """Generate images with a watermark.
 
-    One key for all images can be averaged out of them, and copied from one to others. With --from-secret each has its own,
-    and its name says which image it was: keys index --from-secret FILE --generate N --prefix PREFIX puts them into an index
-    for identify and audit. Pattern, channels, radii and model are options of both; give every image a seed of its own.
+    A key that many images share can be averaged out of them, and copied from one image to others. With --from-secret each
+    image has a key of its own, whose name tells the image. To identify such images, build an index with the same pattern,
+    channels, radii and model: treering keys index --from-secret FILE --generate N --prefix PREFIX. Give every image another
+    seed. Models that make videos generate videos.
     """
     import json
 
@@ -80,24 +79,26 @@ def generate(
     from treering_verify.generation.generator import generate as generate_images
     from treering_verify.media.images import encode_png
     from treering_verify.media.videos import video_files
-    from treering_verify.models import load_model, makes_videos
+    from treering_verify.models import class_names, load_model, makes_videos
     from treering_verify.results import GeneratedVideo
 
-    if [key_file is not None, from_secret is not None, unmarked].count(True) != 1:
+    if [bool(keys), from_secret is not None, unmarked].count(True) != 1:
         raise UsageError("give one of --key FILE, --from-secret FILE and --unmarked")
     if from_secret is None and (options := given("prefix", "pattern", "channels", "inner_radius", "outer_radius")):
         raise UsageError(f"{options[0]} is for keys that are made here: give it with --from-secret FILE, or to keygen")
     if label and prompt:
         raise UsageError("give --class or --prompt, not both")
-    condition = label or prompt
+    condition, classes = label or prompt, class_names(model)
+    if condition and classes and condition not in classes:
+        raise UsageError(unknown("class", condition, classes))
     end = seed + count
     check_seeds((seed, end - 1))
-    keys, loaded = _keys(key_file, from_secret, f"{prefix}-", end, family, model), load_model(model)
+    keys_of, loaded = _keys(keys, from_secret, f"{prefix}-", end, family, model), load_model(model)
     run: Any = generate_videos if makes_videos(loaded) else generate_images
 
     def made_of(seeds: range) -> Any:
         prompts = [condition] * len(seeds) if condition else None
-        return run(loaded, keys(seeds), seeds=seeds, prompts=prompts, steps=steps, guidance=guidance)
+        return run(loaded, keys_of(seeds), seeds=seeds, prompts=prompts, steps=steps, guidance=guidance)
 
     made = chain.from_iterable(made_of(range(at, min(at + _BLOCK, end))) for at in range(seed, end, _BLOCK))
     try:
@@ -122,7 +123,7 @@ def generate(
 
 
 def _keys(
-    key_file: Path | None,
+    keys: tuple[Path, ...],
     from_secret: Path | None,
     prefix: str,
     end: int,
@@ -134,7 +135,8 @@ def _keys(
     from treering_verify.watermark.keys.key import Family, Key, is_name
 
     if from_secret is None:
-        key = Key.load(key_file) if key_file else None
+        key = only_key(keys) if keys else None
+        check_fit([key] if key else [], model)
         return lambda _: key
     family = Family.choose(latent_shape(model), **options)
     refuse_weak(family)

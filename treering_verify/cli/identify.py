@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from treering_verify.cli.options import inversion_options, keys_option, verdict_options
-from treering_verify.cli.output import command_of, print_verdicts
+from treering_verify.cli.command import command, option
+from treering_verify.cli.options.images import files_argument, images_of
+from treering_verify.cli.options.inversion import inversion_options
+from treering_verify.cli.options.keys import check_fit, key_option
+from treering_verify.cli.options.verdicts import verdict_options
+from treering_verify.cli.output import print_verdicts
 
 if TYPE_CHECKING:
-    from treering_verify.cli.inversion_options import Asked
+    from treering_verify.cli.options.inversion import InversionChoice
     from treering_verify.models import ModelSource
+    from treering_verify.results import Verdict
 
 
-@command_of(None)("treering identify images/*.png --key my.index")
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@keys_option
-@click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Best matches to list.")
+@command("treering identify images/*.png --key my.index")
+@files_argument
+@key_option()
+@option("--top", type=click.IntRange(1), default=5, help="Number of best matches to list.")
 @verdict_options
 @inversion_options
 def identify(
@@ -29,17 +35,22 @@ def identify(
     style: str,
     fail_on: tuple[str, ...],
     model: ModelSource,
-    inversion: Asked,
+    inversion: InversionChoice,
 ) -> None:
-    """Say for each image which of many keys is in it, if any, and list the best matches.
+    """Find which of many keys is in an image.
 
-    Every p is corrected for all keys that were tried (Holm), so a match that is listed proves nothing unless its p is at
-    most alpha.
+    The verdict names the key, if there is one, and the best matches are listed. p-values are corrected for all keys that
+    were tried (Holm): a listed match is significant only if its p-value is at most alpha. FILES are as for treering verify.
     """
     from treering_verify.detection.identification import identify_many
     from treering_verify.models import load_model
     from treering_verify.watermark.keys.index import load_keys
 
-    found, loaded = load_keys(keys), load_model(model)
-    verdicts = identify_many(files, found, model=loaded, alpha=alpha, top=top, inversion=inversion.inversion(loaded))
-    print_verdicts(verdicts, len(files), "Identifying", style, fail_on, matches=True)
+    found, images = load_keys(keys), images_of(files, model)
+    check_fit(found, model)
+
+    def verdicts() -> Iterator[Verdict]:
+        loaded = load_model(model)
+        return identify_many(images, found, model=loaded, alpha=alpha, top=top, inversion=inversion.inversion(loaded))
+
+    print_verdicts(verdicts, len(images), "Identifying", style, fail_on, matches=True)

@@ -1,4 +1,4 @@
-"""The command that makes a key."""
+"""The command that creates a key."""
 
 from __future__ import annotations
 
@@ -7,26 +7,33 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from treering_verify.cli.command import command, option
 from treering_verify.cli.key_strength import reach_of, read_secret, refuse_weak
-from treering_verify.cli.model_options import model_option
-from treering_verify.cli.options import key_options
-from treering_verify.cli.output import command_of
+from treering_verify.cli.options.keys import pattern_options, secret_option
+from treering_verify.cli.options.model import model_option
+from treering_verify.cli.options.types import OutputFile
 from treering_verify.errors import UsageError
 
 if TYPE_CHECKING:
     from treering_verify.models import ModelSource
 
+_TOPIC = "Key from a secret"
 
-@command_of(None)("treering keygen --output my.key.json")
-@click.option("--output", type=click.Path(path_type=Path), required=True, help="Key file to create (mode 0600).")
-@click.option("--name", help="Name that verdicts call it; default: the file's name up to its first dot.")
-@key_options
-@click.option(
-    "--from-secret", type=click.Path(path_type=Path), help="Derive the key from this file's bytes (16 or more)."
+
+@command("treering keygen --output my.key.json")
+@option("--output", type=OutputFile(), required=True, help="Key file to create, readable by its owner only.")
+@option("--name", help="Name of the key in verdicts; default: the file's name up to its first dot.")
+@pattern_options
+@option(
+    "--message",
+    topic="Pattern of the key",
+    help="Message that images carry, 1 to 32 bytes, with --pattern gaussian-shading; default: random bytes.",
 )
-@click.option("--index-name", help="Derive the key that treering keys index --from-secret gives this name.")
-@click.option("--message", help="With --pattern gaussian-shading: what images carry, 1 to 32 bytes; default: random.")
-@click.option("--allow-weak", is_flag=True, help="Make a key although it can hardly reach p = 1e-6.")
+@option("--allow-weak", is_flag=True, topic="Pattern of the key", help="Allow a key that can hardly reach p = 1e-6.")
+@secret_option("File with a secret of at least 16 bytes, from which the key is derived.", _TOPIC)
+@option(
+    "--index-name", topic=_TOPIC, help="Name of a key of the index that treering keys index builds from the secret."
+)
 @model_option
 def keygen(
     output: Path,
@@ -38,7 +45,11 @@ def keygen(
     allow_weak: bool,
     model: ModelSource,
 ) -> None:
-    """Make a secret key, and say how sure it could ever be. Patterns: docs/patterns.md."""
+    """Create a watermark key.
+
+    The command reports the smallest p-value that the key can reach on a realistic image. A key is a secret: whoever has it
+    can write and remove the watermark. docs/patterns.md explains the patterns.
+    """
     from treering_verify.files import printable
     from treering_verify.models import latent_shape
     from treering_verify.watermark.keys.key import Family, Key

@@ -1,4 +1,4 @@
-"""The commands for many keys: build an index of them, and identify images by it."""
+"""The commands for many keys: build an index of them."""
 
 from __future__ import annotations
 
@@ -10,32 +10,38 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from treering_verify.cli.command import Group, command, option
 from treering_verify.cli.key_strength import reach_of, read_secret
-from treering_verify.cli.model_options import shape_option
-from treering_verify.cli.options import key_options
-from treering_verify.cli.output import command_of, progress
+from treering_verify.cli.options.keys import pattern_options, secret_option
+from treering_verify.cli.options.model import shape_option
+from treering_verify.cli.options.types import InputPath, Named, OutputFile
+from treering_verify.cli.output import progress
 from treering_verify.errors import UsageError
 
 if TYPE_CHECKING:
     from treering_verify.models import ModelSource
     from treering_verify.watermark.keys.key import Family, Key
 
+_TOPIC = "Keys from a secret"
 
-@click.group(epilog="Example: treering keys index keys/ --output my.index")
+
+@click.group(cls=Group, epilog="Example: treering keys index keys/ --output keys.index")
 def keys() -> None:
-    """Manage many keys."""
+    """Build an index of many keys."""
 
 
-@command_of(keys)("treering keys index --from-secret my.secret --generate 1000 --output my.index")
-@click.argument("key_paths", nargs=-1, metavar="[KEYS]...", type=click.Path(path_type=Path))
-@click.option("--output", type=click.Path(path_type=Path), required=True, help="Index file to create (mode 0600).")
-@click.option("--dtype", type=click.Choice(["float16", "float32"]), default="float16", show_default=True)
-@click.option("--from-secret", type=click.Path(path_type=Path), help="Derive the keys from this file's bytes instead.")
-@click.option("--generate", type=click.IntRange(1), help="Number of keys to derive, named PREFIX-0, PREFIX-1, ...")
-@click.option("--prefix", default="user", show_default=True, help="With --generate.")
-@click.option("--first", type=click.IntRange(0), default=0, show_default=True, help="With --generate: first number.")
-@click.option("--names", type=click.Path(path_type=Path), help="Text file of names, one a line, to derive keys for.")
-@key_options
+@command("treering keys index --from-secret my.secret --generate 1000 --output my.index")
+@click.argument("key_paths", nargs=-1, metavar="[KEYS]...", type=InputPath())
+@option("--output", type=OutputFile(), required=True, help="Index file to create, readable by its owner only.")
+@option(
+    "--dtype", type=Named("dtype", ("float16", "float32")), default="float16", help="Precision of the stored numbers."
+)
+@secret_option("File with a secret, from which the keys are derived.", _TOPIC)
+@option("--generate", type=click.IntRange(1), topic=_TOPIC, help="Number of keys, named PREFIX-0, PREFIX-1, and so on.")
+@option("--prefix", default="user", topic=_TOPIC, help="First part of the names of --generate.")
+@option("--first", type=click.IntRange(0), default=0, topic=_TOPIC, help="First number of the names of --generate.")
+@option("--names", type=InputPath(), topic=_TOPIC, help="Text file of names, one a line, instead of --generate.")
+@pattern_options
 @shape_option
 def index(
     key_paths: tuple[Path, ...],
@@ -49,11 +55,11 @@ def index(
     family: dict[str, Any],
     model: ModelSource,
 ) -> None:
-    """Build an index of keys, for treering identify: of key files and folders of them, or derived from a secret.
+    """Build an index of many keys.
 
-    An index holds keys of one family: the same pattern, channels, radii and noise. It holds the keys' numbers and is as
-    secret as they are. One of its keys is derived again by keygen --from-secret FILE --index-name NAME; pattern,
-    channels, radii and model are options of both. Those of key files are the files' own.
+    KEYS are key files and folders of them; with --from-secret the keys are derived instead. An index holds keys of one
+    family: the same pattern, channels, radii and noise shape. It is as secret as the keys. To derive one of its keys again,
+    give keygen --from-secret FILE --index-name NAME and the same pattern, channels, radii and model.
     """
     from treering_verify.files import printable
     from treering_verify.report import format_pvalue
@@ -77,7 +83,7 @@ def index(
 
 
 def _stored(paths: tuple[Path, ...]) -> tuple[int, Family, Iterator[Key]]:
-    """Count, family and keys of key files, read one after another."""
+    """Return count, family and keys of key files, read one after another."""
     from treering_verify.watermark.keys.index import key_files
     from treering_verify.watermark.keys.key import Key
 
@@ -126,3 +132,6 @@ def _counted(made: Iterator[Key], advance: Callable[[], None]) -> Iterator[Key]:
     for key in made:
         yield key
         advance()
+
+
+keys.add_section("Commands", index)

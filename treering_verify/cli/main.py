@@ -7,7 +7,6 @@ judged; 130 interrupted.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -15,6 +14,7 @@ from treering_verify.cli.attack import attack
 from treering_verify.cli.audit import audit
 from treering_verify.cli.benchmark import benchmark
 from treering_verify.cli.calibrate import calibrate
+from treering_verify.cli.command import Group, reported_errors
 from treering_verify.cli.decode import decode
 from treering_verify.cli.demo import demo
 from treering_verify.cli.generate import generate
@@ -22,27 +22,26 @@ from treering_verify.cli.identify import identify
 from treering_verify.cli.keygen import keygen
 from treering_verify.cli.keys import keys
 from treering_verify.cli.models import models
-from treering_verify.cli.output import reported_errors
 from treering_verify.cli.report import report
 from treering_verify.cli.verify import verify
 from treering_verify.version import __version__
 
-if TYPE_CHECKING:
-    pass
-
-_ENVIRONMENT = "TREERING"
+_SETTINGS = {"auto_envvar_prefix": "TREERING", "help_option_names": ["-h", "--help"], "show_default": True}
 
 
-@click.group(context_settings={"auto_envvar_prefix": _ENVIRONMENT, "help_option_names": ["-h", "--help"]})
+@click.group(cls=Group, context_settings=_SETTINGS)
 @click.version_option(__version__, prog_name="treering")
 @click.option("--config", type=click.Path(path_type=Path), help="TOML file of options; none is read unless named.")
 @click.pass_context
 def main(context: click.Context, config: Path | None) -> None:
-    """Mark the noise of latent diffusion models, and verify later whether an image came out of them.
+    """Mark images of latent diffusion models, and verify later whether an image is one of them.
 
-    Every option can also be set in the environment (TREERING_VERIFY_ALPHA=1e-9 is verify's --alpha) and in a TOML file
-    (--config or TREERING_CONFIG), under the command's name: [verify], alpha = 1e-9. Flags go before the environment, and the
-    environment before the file.
+    Every option can also be set in the environment (TREERING_VERIFY_ALPHA=1e-9 is --alpha of verify) and in a TOML file
+    (--config or TREERING_CONFIG), under the command's name: [verify], alpha = 1e-9. The command line overrides the
+    environment, and the environment overrides the file.
+
+    Exit codes: 0 ran; 1 --fail-on found its verdict; 2 usage, key or model error; 3 some files could not be judged; 130
+    interrupted.
     """
     if config:
         from treering_verify.cli.configuration import read_defaults
@@ -51,7 +50,7 @@ def main(context: click.Context, config: Path | None) -> None:
             context.default_map = read_defaults(config, main)
 
 
-for each in (
-    demo, keygen, keys, generate, verify, identify, audit, decode, report, attack, benchmark, calibrate, models,
-):  # fmt: skip
-    main.add_command(each)
+main.add_section("Mark", keygen, keys, generate)
+main.add_section("Verify", verify, identify, audit, decode, report)
+main.add_section("Evaluate", demo, attack, benchmark, calibrate)
+main.add_section("Manage", models)

@@ -7,18 +7,24 @@ from typing import TYPE_CHECKING
 
 import click
 
-from treering_verify.cli.model_options import model_argument
-from treering_verify.cli.output import FOUND, command_of
+from treering_verify.cli.command import FOUND, Group, command, option
+from treering_verify.cli.options.generation import generation_options
+from treering_verify.cli.options.inversion import precision_option
+from treering_verify.cli.options.model import model_argument
+from treering_verify.cli.options.types import OutputFile
 from treering_verify.errors import UsageError
 
 if TYPE_CHECKING:
     from treering_verify.models import ModelSource
 
 
-@click.group(invoke_without_command=True, epilog="Example: treering models")
+@click.group(cls=Group, invoke_without_command=True, epilog="Example: treering models")
 @click.pass_context
 def models(context: click.Context) -> None:
-    """List the families of models that are supported; see also treering models check."""
+    """List supported models, or test one.
+
+    Without a command, the supported families of models are listed.
+    """
     if context.invoked_subcommand is None:
         from treering_verify.report.models import format_families
 
@@ -26,27 +32,15 @@ def models(context: click.Context) -> None:
             click.echo(line)
 
 
-@command_of(models)("treering models check landscape --count 2")
+@command("treering models check landscape --count 2")
 @model_argument
-@click.option(
-    "--count", type=click.IntRange(2), default=4, show_default=True, help="Marked images, and as many unmarked."
+@option("--count", type=click.IntRange(2), default=4, help="Number of marked images, and of unmarked ones.")
+@option(
+    "--output", type=OutputFile(), help="Profile to write: a JSON file for --profile of verify, identify and audit."
 )
-@click.option("--steps", type=click.IntRange(1), default=20, show_default=True, help="Of generation.")
-@click.option("--guidance", type=click.FloatRange(0), default=2.0, show_default=True)
-@click.option("--prompt", help="Of all images; default: none, or classes in turn.")
-@click.option("--batch-size", type=click.IntRange(1), default=4, show_default=True)
-@click.option(
-    "--precision",
-    type=click.Choice(["float32", "bfloat16", "float16"]),
-    default="float32",
-    show_default=True,
-    help="Of the autoencoder, in every setting.",
-)
-@click.option(
-    "--output",
-    type=click.Path(path_type=Path),
-    help="Profile: a JSON file of everything that was found, for --profile of verify, identify and audit.",
-)
+@generation_options(20)
+@option("--batch-size", type=click.IntRange(1), default=4, topic="Inversion", help="Images per batch.")
+@precision_option("Inversion")
 def check(
     model: ModelSource,
     count: int,
@@ -57,9 +51,11 @@ def check(
     precision: str,
     output: Path | None,
 ) -> None:
-    """Mark images with a model, take them back, and say how much of the noise survives; exit 1 if too little does.
+    """Test whether a model can carry a watermark.
 
-    Nothing is attacked here: whoever expects JPEG, crops or screenshots measures those with treering attack.
+    Images are generated with and without a key, inverted with several settings and tested. The command reports how much of
+    the noise survives and which settings are best, and exits with 1 if too little survives. The images are not attacked,
+    except by one JPEG compression: to measure robustness, use treering attack.
     """
     import json
     import sys
@@ -88,3 +84,6 @@ def check(
             raise UsageError(f"cannot write {printable(str(output))}: {error.strerror}") from error
     if not found.usable:
         sys.exit(FOUND)
+
+
+models.add_section("Commands", check)

@@ -9,62 +9,47 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from treering_verify.cli.output import command_of
+from treering_verify.cli.command import command, option
+from treering_verify.cli.options.keys import key_option
+from treering_verify.cli.options.types import InputPath, ModelName, Named, OutputFile
 from treering_verify.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
     from treering_verify.inversion.recovery import InversionOptions
     from treering_verify.models import LatentModel
-    from treering_verify.watermark.keys.key import Key
+
+_TOPIC = "HTML page"
 
 
-@command_of(None)("treering report audit-2026 --output audit-2026.html")
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@click.option(
-    "--output",
-    type=click.Path(path_type=Path, allow_dash=True),
-    required=True,
-    help="File to write, or - for stdout (all formats but html).",
-)
-@click.option(
+@command("treering report audit --output audit.html")
+@click.argument("folder", metavar="DIR", type=InputPath())
+@option("--output", type=OutputFile(stdout=True), required=True, help="File to write, or - for stdout (not html).")
+@option(
     "--format",
     "style",
-    type=click.Choice(["html", "csv", "jsonl", "sarif", "junit"]),
-    help="Default: by the file's suffix (.html, .csv, .jsonl, .sarif; .xml is junit).",
+    type=Named("format", ("html", "csv", "jsonl", "sarif", "junit")),
+    help="Output format; default: by the file's suffix (.html, .csv, .jsonl, .sarif, or .xml for junit).",
 )
-@click.option(
+@option(
+    "--fail-on",
+    type=Named("verdict", ("detected", "no-evidence", "inconclusive")),
+    multiple=True,
+    help="Verdict that counts as a failure in sarif and junit; default: detected; repeatable.",
+)
+@option(
     "--images",
     type=click.IntRange(0, 500),
     default=24,
-    show_default=True,
-    help="html: detected files to show, read again from where the audit found them.",
+    topic=_TOPIC,
+    help="Number of detected images to show. They are read again from where the audit found them.",
 )
-@click.option(
-    "--spectra/--no-spectra",
-    default=True,
-    show_default=True,
-    help="html: recover the spectrum of each image (half a second each).",
+@option("--spectra/--no-spectra", default=True, topic=_TOPIC, help="Show the spectrum of each image's estimated noise.")
+@key_option(
+    required=False, topic=_TOPIC, help="Key file, folder or index, to show where image and key agree; repeatable."
 )
-@click.option(
-    "--key",
-    "keys",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="html: key files or folders of them, to show how image and key agree, ring by ring. Repeatable.",
-)
-@click.option("--model", help="html: model for the spectra; default: the audit's own.")
-@click.option(
-    "--root",
-    type=click.Path(path_type=Path),
-    default=".",
-    show_default=True,
-    help="html: folder that relative paths of the audit start from.",
-)
-@click.option(
-    "--fail-on",
-    type=click.Choice(["detected", "no-evidence", "inconclusive"]),
-    multiple=True,
-    help="sarif, junit: verdicts that count as failures; default: detected. Repeatable.",
+@option("--model", type=ModelName(), topic=_TOPIC, help="Model for the spectra; default: the audit's own.")
+@option(
+    "--root", type=InputPath(), default=".", topic=_TOPIC, help="Folder that relative paths of the audit start from."
 )
 def report(
     folder: Path,
@@ -77,16 +62,16 @@ def report(
     root: Path,
     fail_on: tuple[str, ...],
 ) -> None:
-    """Turn the rows of an audit into one HTML page, CSV, JSONL, SARIF or JUnit XML.
+    """Turn an audit into a report.
 
-    DIR is what treering audit --output named. The page needs no network and stays small whatever the audit's size: counts
-    and figures of all files, and a sample of the rows that says what it is. The other formats hold every row (SARIF: those
-    that were detected, are inconclusive, or are errors). In CSV, text that a spreadsheet would run as a formula stands
-    behind an apostrophe.
+    DIR is the folder that treering audit --output wrote. The HTML page needs no network and stays small: it has counts and
+    figures of all files, and a sample of the rows. CSV, JSONL and JUnit XML hold every row; SARIF holds the detected and
+    inconclusive files and the errors. In CSV, an apostrophe is put before text that a spreadsheet would run as a formula.
     """
     from treering_verify.files import printable
     from treering_verify.report.audit import export, style_of, write_report
     from treering_verify.report.audit.audit_reader import open_audit
+    from treering_verify.watermark.keys.index import read_keys
 
     verdicts = tuple(verdict.replace("-", " ") for verdict in fail_on) or ("detected",)
     if str(output) == "-":
@@ -98,7 +83,7 @@ def report(
     extra: dict[str, Any] = {}
     if style == "html":
         summary = open_audit(folder).summary
-        extra = {"images": images, "root": root, "keys": _keys(keys)}
+        extra = {"images": images, "root": root, "keys": read_keys(keys)}
         if spectra and images:
             extra |= _model(model or summary.get("model"), required=bool(model))
             extra["inversion"] = _inversion(summary.get("settings"))
@@ -125,16 +110,9 @@ def _model(name: Any, required: bool) -> dict[str, LatentModel | str]:
 
 
 def _inversion(settings: Any) -> InversionOptions:
-    """How the audit took images back to their noise, as far as its settings say."""
+    """Return how the audit inverted images, as far as its settings say."""
     from treering_verify.inversion.recovery import InversionOptions
 
     known = {field.name for field in fields(InversionOptions)} - {"settings", "profile"}
     given = settings if isinstance(settings, dict) else {}
     return InversionOptions(**{name: value for name, value in given.items() if name in known and value is not None})
-
-
-def _keys(paths: tuple[Path, ...]) -> list[Key]:
-    from treering_verify.watermark.keys.index import key_files
-    from treering_verify.watermark.keys.key import Key
-
-    return [Key.load(file) for file in key_files(paths)] if paths else []

@@ -2,70 +2,77 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
-from treering_verify.cli.detector_options import detector_options, verdicts_of
-from treering_verify.cli.options import inversion_options, search_options, verdict_options
-from treering_verify.cli.output import command_of, print_verdicts
-from treering_verify.detection.calibration.registry import EXACT
+from treering_verify.cli.command import command
+from treering_verify.cli.options.detector import DetectorChoice, detector_options, search_options
+from treering_verify.cli.options.images import files_argument, images_of
+from treering_verify.cli.options.inversion import inversion_options
+from treering_verify.cli.options.keys import check_fit, check_names, given, key_option
+from treering_verify.cli.options.verdicts import verdict_options
+from treering_verify.cli.output import print_verdicts
 from treering_verify.errors import UsageError
 
 if TYPE_CHECKING:
-    from treering_verify.cli.inversion_options import Asked
+    from treering_verify.cli.options.inversion import InversionChoice
     from treering_verify.detection.search.search import Search
     from treering_verify.models import ModelSource
-    from treering_verify.watermark.keys.key import Key
+    from treering_verify.results import Verdict
 
 
-@command_of(None)("treering verify images/*.png --key my.key.json")
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--key", "key_files", multiple=True, required=True, type=click.Path(path_type=Path), help="Repeatable.")
-@click.option(
-    "--decoys",
-    type=click.IntRange(0),
-    default=0,
-    help="Cross-check p by this many decoy keys, such as 100000; nothing is searched then.",
-)
-@detector_options
+@command("treering verify images/*.png --key my.key.json")
+@files_argument
+@key_option()
 @verdict_options
 @search_options
+@detector_options
 @inversion_options
 def verify(
     files: tuple[Path, ...],
-    key_files: tuple[Path, ...],
-    decoys: int,
-    calibration: Path | None,
-    detector: str,
+    keys: tuple[Path, ...],
+    detector: DetectorChoice,
     alpha: float,
     style: str,
     fail_on: tuple[str, ...],
     search: Search | None,
     model: ModelSource,
-    inversion: Asked,
+    inversion: InversionChoice,
 ) -> None:
-    """Say for each image: detected (and by which key), no evidence, or inconclusive (and why)."""
+    """Test images for a watermark.
+
+    The verdict of each image is 'detected' (with the key), 'no evidence', or 'inconclusive' (with the reason). FILES are
+    images, or folders of at most 50 images; treering audit takes larger folders. Under a model that makes videos, FILES are
+    videos and folders of frames.
+    """
+    from treering_verify.detection.calibration.verify import verify_calibrated
+    from treering_verify.detection.identification import identify_many
     from treering_verify.detection.verification import verify_many
     from treering_verify.models import load_model
+    from treering_verify.watermark.keys.index import KeyIndex, read_keys
 
-    keys, loaded = _load_keys(key_files), load_model(model)
-    chosen = inversion.inversion(loaded)
-    if detector == EXACT and calibration is None:
-        verdicts = verify_many(files, keys, model=loaded, alpha=alpha, inversion=chosen, search=search, decoys=decoys)
-    else:
-        verdicts = verdicts_of(files, keys, calibration, detector, decoys, loaded, alpha, chosen)
-    print_verdicts(verdicts, len(files), "Verifying", style, fail_on)
-
-
-def _load_keys(paths: tuple[Path, ...]) -> list[Key]:
-    from treering_verify.watermark.keys.key import Key
-
-    keys = [Key.load(path) for path in paths]
-    names = [key.name for key in keys]
-    if len(set(names)) < len(names):
+    found, images = read_keys(keys), images_of(files, model)
+    check_fit(found, model)
+    single = [key for key in found if not isinstance(key, KeyIndex)]
+    check_names(single)
+    whole = len(single) == len(found)
+    if not whole and (given("search", "search_budget", "decoys") or detector.calibration):
         raise UsageError(
-            "two keys have the same name, so a verdict could not say which matched: rename one (keygen --name)"
+            "an index is tested as treering identify does, without search, decoys and calibration: name key files"
         )
-    return keys
+
+    def verdicts() -> Iterator[Verdict]:
+        loaded = load_model(model)
+        chosen = inversion.inversion(loaded)
+        if not whole:
+            return identify_many(images, found, model=loaded, alpha=alpha, top=1, inversion=chosen)
+        if detector.calibration:
+            return verify_calibrated(
+                images, single, detector.calibration, detector.name, model=loaded, alpha=alpha, inversion=chosen
+            )
+        return verify_many(
+            images, single, model=loaded, alpha=alpha, inversion=chosen, search=search, decoys=detector.decoys
+        )
+
+    print_verdicts(verdicts, len(images), "Verifying", style, fail_on)

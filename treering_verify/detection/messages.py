@@ -46,7 +46,7 @@ def with_message(key: Key, message: str | bytes) -> Key:
     UsageError
         If the key carries no message, or the message is empty, too long or ends in a zero byte.
     """
-    _check_pattern(key)
+    check_pattern(key)
     data = message.encode() if isinstance(message, str) else message
     if len(data) > MESSAGE_BYTES:
         raise UsageError(
@@ -87,7 +87,7 @@ def decode_many(
     UsageError
         If the key carries no message or does not fit the model, or alpha is out of range.
     """
-    _check_pattern(key)
+    check_pattern(key)
     model = model or load_model()
     check_shape(f"key {key.name!r}", key.latent_shape, model)
     for verdict in Judge.of(model, MessageTest(key), alpha=alpha, inversion=inversion).verdicts(sources):
@@ -122,7 +122,8 @@ def _text(message: bytes) -> str:
     return text if text.isprintable() else message.hex()
 
 
-def _check_pattern(key: Key) -> None:
+def check_pattern(key: Key) -> None:
+    """Raise UsageError if a key's pattern carries no message."""
     if key.pattern != _PATTERN:
         raise UsageError(
             f"key {key.name!r} of pattern {key.pattern} carries no message: make one with "

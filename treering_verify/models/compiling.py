@@ -31,7 +31,7 @@ def compile_networks(model: LatentModel) -> LatentModel:
     compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
     if on_processor and shutil.which(compiler) is None:
         raise UsageError(
-            f"torch.compile needs a C++ compiler, and there is no {compiler}: install one, or leave out --compile"
+            f"torch.compile needs a C++ compiler, and there is no {compiler}: install one, or leave out --compiled"
         )
     for network in networks:
         network.compile()

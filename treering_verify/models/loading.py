@@ -40,7 +40,7 @@ def load_model(
     device: str = "auto",
     dtype: str = "auto",
     image_size: tuple[int, int] | None = None,
-    configuration: str | None = None,
+    model_config: str | None = None,
     tile: int = 0,
     compiled: bool = False,
     frames: int | None = None,
@@ -55,7 +55,7 @@ def load_model(
         whose model_index.json names one of `AUTOENCODERS`, a class-conditional `UNet2DModel` and a `DDIMScheduler` or
         `FlowMatchEulerDiscreteScheduler`, and, optionally, "classes": the names of its classes. A `ModelSource`
         holds all other parameters.
-    revision, variant, device, dtype, image_size, configuration, tile, compiled, frames
+    revision, variant, device, dtype, image_size, model_config, tile, compiled, frames
         As those of `ModelSource`. Class-conditional models are small, and always float32; for them
         "auto" is the processor.
 
@@ -71,7 +71,7 @@ def load_model(
     UsageError
         If the device is absent, or images of that size or videos of that length are impossible.
     """
-    source = _source(name, revision, variant, device, dtype, image_size, configuration, tile, compiled, frames)
+    source = _source(name, revision, variant, device, dtype, image_size, model_config, tile, compiled, frames)
     model = _load(source)
     return compile_networks(model) if source.compiled else model
 

@@ -48,7 +48,7 @@ class ModelSource:
         One of `DEVICES` and `DTYPES`. "auto" is a GPU with 16 bits, if there is one.
     image_size : (H, W), optional
         Size of the images. Default: the model's own.
-    configuration : str, optional
+    model_config : str, optional
         Folder or hub id whose configuration a single file of weights uses.
     tile : int
         Side of the autoencoder's tiles in pixels, which overlap and are blended; 0: whole images.
@@ -69,7 +69,7 @@ class ModelSource:
     device: str = "auto"
     dtype: str = "auto"
     image_size: tuple[int, int] | None = None
-    configuration: str | None = None
+    model_config: str | None = None
     tile: int = 0
     compiled: bool = False
     frames: int | None = None

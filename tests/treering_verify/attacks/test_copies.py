@@ -87,12 +87,13 @@ def test_codec_bytes_are_kept_when_asked_for(photo: Path, tmp_path: Path) -> Non
 def test_what_cannot_be_read_is_a_record_and_the_others_are_done(photo: Path, tmp_path: Path) -> None:
     broken, out = tmp_path / "broken.jpg", tmp_path / "out"
     broken.write_bytes(b"no image")
-    result = run(broken, tmp_path / "none.png", photo, "--attack", "flip", "--output", out, "--format", "jsonl")
+    (tmp_path / "empty.png").touch()
+    result = run(broken, tmp_path / "empty.png", photo, "--attack", "flip", "--output", out, "--format", "jsonl")
     assert result.exit_code == 3
     records = [json.loads(line) for line in result.stdout.splitlines()]
     assert [(r["status"], r["code"]) for r in records] == [
         ("error", "not_an_image"),
-        ("error", "not_found"),
+        ("error", "empty"),
         ("ok", ""),
     ]
     assert records[0]["attack"] is None and records[0]["output"] is None and records[2]["seed"] == 2

@@ -55,7 +55,7 @@ def test_a_key_outside_any_table_holds_for_every_command_that_knows_it(tmp_path:
         'model = "m"\n[verify]\nmodel = "other"\nkey = ["a", "b"]\nbatch-size = 2\n[keys.index]\ndtype = "x"\n',
     )
     defaults = read_defaults(path, main)
-    assert defaults["verify"] == {"model": "other", "key_files": ["a", "b"], "batch_size": 2}
+    assert defaults["verify"] == {"model": "other", "keys": ["a", "b"], "batch_size": 2}
     assert defaults["generate"] == {"model": "m"}
     assert defaults["keys"]["index"] == {"model": "m", "dtype": "x"}
 

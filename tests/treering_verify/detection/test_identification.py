@@ -312,7 +312,7 @@ def test_keys_for_each_image_are_refused_where_they_could_not_be_what_was_meant(
         ([*of_secret, "--prefix", "x" * 60, "--seed", 99998, "--count", 3], "--prefix and a seed"),
         ([*of_secret, "--pattern", "rings", "--channels", 3, "--outer-radius", 8], "too few for 1e-6"),
         (["--from-secret", tmp_path / "none"], "cannot read"),
-        ([*of_secret, "--seed", 2**63 - 300, "--count", 301], "seeds must lie in"),
+        ([*of_secret, "--seed", 2**63 - 300, "--count", 301], "a seed is out of range"),
     ):
         refused = run("generate", *wrong, "--output", output)
         assert refused.exit_code == 2 and words in refused.stderr, refused.output

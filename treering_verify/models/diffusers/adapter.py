@@ -123,7 +123,7 @@ def canonical_noise(pipe: Any, latents: torch.Tensor, latent_shape: tuple[int, i
     if tuple(latents.shape[1:]) != latent_shape:
         raise UsageError(
             f"{_name(pipe)} makes latents of shape {tuple(latents.shape[1:])} here, and the key is made for {latent_shape}: "
-            "make a key for the images' size (treering keygen --size)"
+            "make a key for the images' size (treering keygen --image-size)"
         )
     return latents.detach().float().cpu()
 

@@ -39,7 +39,7 @@ def load_pipeline(
     variant: str | None = None,
     device: str = "auto",
     dtype: str = "auto",
-    configuration: str | None = None,
+    model_config: str | None = None,
 ) -> Any:
     """Load a diffusers pipeline of a supported family, for use in your own script.
 
@@ -48,7 +48,7 @@ def load_pipeline(
     name : str or Path
         A local folder in the diffusers layout, a single .safetensors file, or a hub id. HF_HOME, HF_HUB_OFFLINE, HF_TOKEN
         and HF_ENDPOINT apply.
-    revision, variant, device, dtype, configuration
+    revision, variant, device, dtype, model_config
         As those of `ModelSource`.
 
     Returns
@@ -62,7 +62,7 @@ def load_pipeline(
         If there is no such model, it belongs to no family, or its files are damaged or pickled.
     """
     return pipeline_of(
-        ModelSource(str(name), revision, variant, device, dtype, configuration=configuration), checker=True
+        ModelSource(str(name), revision, variant, device, dtype, model_config=model_config), checker=True
     )
 
 
@@ -79,7 +79,7 @@ def pipeline_of(source: ModelSource, *, checker: bool = False) -> Any:
         kind = family.class_of(index.get("_class_name", family.pipelines[0]))
         if source.is_file:
             pipe = kind.from_single_file(
-                source.name, dtype=dtype, config=source.configuration or _CONFIGURATIONS[family.name]
+                source.name, dtype=dtype, config=source.model_config or _CONFIGURATIONS[family.name]
             )
         else:
             folder = _folder(source, kind)
@@ -128,7 +128,7 @@ def shapes_of(source: ModelSource) -> tuple[tuple[int, int, int], tuple[int, int
     with _reported(source.shown), _quiet():
         place = source.name
         if source.is_file:
-            place = source.configuration or _CONFIGURATIONS[_family_of_file(source).name]
+            place = source.model_config or _CONFIGURATIONS[_family_of_file(source).name]
 
         family = pipeline_family(_read(place, INDEX, source.revision), source.shown)
         network, vae = (_read(place, f"{part}/config.json", source.revision) for part in (family.network, "vae"))

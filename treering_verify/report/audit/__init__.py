@@ -14,6 +14,7 @@ from treering_verify.results import DETECTED, INCONCLUSIVE, NO_EVIDENCE
 if TYPE_CHECKING:
     from treering_verify.inversion.recovery import InversionOptions
     from treering_verify.models import LatentModel
+    from treering_verify.watermark.keys.index import KeyIndex
     from treering_verify.watermark.keys.key import Key
 
 AUDIT_FORMATS = ("html", "csv", "jsonl", "sarif", "junit")
@@ -30,7 +31,7 @@ def write_report(
     *,
     model: LatentModel | None = None,
     inversion: InversionOptions | None = None,
-    keys: Sequence[Key] = (),
+    keys: Sequence[Key | KeyIndex] = (),
     images: int = DEFAULT_PICTURES,
     root: str | Path = ".",
     fail_on: Sequence[str] = (DETECTED,),
@@ -48,7 +49,7 @@ def write_report(
         By the output's suffix when left out (.xml is junit).
     model, pipeline : optional
         HTML: what the audit used, to recover the spectra of the files that are pictured; none without a model.
-    keys : sequence of Key
+    keys : sequence of Key and KeyIndex
         HTML: adds how image and key agree, ring by ring. Numbers of keys are never written.
     images : int
         HTML: at most so many detected files are read again and pictured.
@@ -114,7 +115,7 @@ def _page(
     audit: AuditRows,
     model: LatentModel | None,
     inversion: InversionOptions | None,
-    keys: Sequence[Key],
+    keys: Sequence[Key | KeyIndex],
     images: int,
     root: Path,
     note: str,
@@ -122,10 +123,13 @@ def _page(
     from treering_verify.report.audit.digest import gather
     from treering_verify.report.audit.gallery import hang
     from treering_verify.report.audit.page import render
+    from treering_verify.watermark.keys.index import named_keys
 
     digest = gather(audit)
     found = digest.rows[DETECTED]
     if len(found) > images:  # the strongest, and the weakest, where doubt is largest
         found = found[: images - images // 2] + found[len(found) - images // 2 :]
-    tiles = hang(found, root, model, inversion, {key.fingerprint: key for key in keys})
+    tiles = hang(
+        found, root, model, inversion, named_keys(keys, {row["fingerprint"] for row in found if row["fingerprint"]})
+    )
     return render(audit, digest, tiles, note)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -126,6 +126,19 @@ class KeyIndex:
         return names, fingerprints, numbers
 
 
+def named_keys(keys: Sequence[Key | KeyIndex], fingerprints: Collection[str]) -> dict[str, Key]:
+    """Return the keys with some fingerprints; those of an index file have its rounded numbers."""
+    found: dict[str, Key] = {}
+    for each in keys:
+        if isinstance(each, Key):
+            found |= {each.fingerprint: each} if each.fingerprint in fingerprints else {}
+            continue
+        rows = np.flatnonzero(np.isin(each.facts["fingerprint"], [text.encode() for text in fingerprints]))
+        for name, text, numbers in zip(*each.entries(rows), strict=True):
+            found[text] = Key.of(each.family, name, numbers.astype(np.float64))
+    return found
+
+
 def is_index(path: str | Path) -> bool:
     """Return whether a file begins as a key index does; `KeyFileError` if it cannot be opened as a secret file."""
     with opened_secret(path, "key file or index", "treering keygen or keys index", (b"{", MAGIC)) as file:
@@ -162,14 +175,22 @@ def load_keys(paths: Sequence[str | Path]) -> list[KeyIndex]:
     UsageError
         If there is no key.
     """
-    indexes: list[KeyIndex] = []
-    keys: list[Key] = []
-    for path in key_files(paths):
-        if is_index(path):
-            indexes.append(KeyIndex.load(path))
-        else:
-            keys.append(Key.load(path))
-    return indexes + group_keys(keys)
+    found = read_keys(paths)
+    indexes = [each for each in found if isinstance(each, KeyIndex)]
+    return indexes + group_keys([each for each in found if isinstance(each, Key)])
+
+
+def read_keys(paths: Sequence[str | Path]) -> list[Key | KeyIndex]:
+    """Read what paths name, in order: a key for each key file and each *.json in a folder, an index for each index file.
+
+    Raises
+    ------
+    KeyFileError
+        As `Key.load` and `KeyIndex.load`.
+    UsageError
+        If a folder holds no key file.
+    """
+    return [KeyIndex.load(path) if is_index(path) else Key.load(path) for path in key_files(paths)]
 
 
 def group_keys(keys: Sequence[Key]) -> list[KeyIndex]:

@@ -167,15 +167,15 @@ def test_a_single_file_is_told_by_its_tensors(
 
     monkeypatch.setattr(getattr(diffusers, kind), "from_single_file", from_single_file)
     tv.models.load_pipeline(tmp_path / "model.safetensors")
-    tv.models.load_pipeline(tmp_path / "model.safetensors", configuration=str(saved))
+    tv.models.load_pipeline(tmp_path / "model.safetensors", model_config=str(saved))
     assert [options["config"] for options in asked] == [configuration, str(saved)]
-    source = ModelSource(str(tmp_path / "model.safetensors"), configuration=str(saved))
+    source = ModelSource(str(tmp_path / "model.safetensors"), model_config=str(saved))
     assert latent_shape(source) == (4, pipelines.CELLS, pipelines.CELLS)
 
 
 def test_a_single_file_of_something_else_is_refused(tmp_path: Path) -> None:
     save_file({"lora.down": torch.zeros(1)}, tmp_path / "lora.safetensors")
-    with pytest.raises(ModelError, match="no whole model"):
+    with pytest.raises(ModelError, match="no complete model"):
         load_model(tmp_path / "lora.safetensors")
 
 

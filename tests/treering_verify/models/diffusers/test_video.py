@@ -236,7 +236,7 @@ def test_the_same_commands_serve_it(pipe: Any, model: VideoModel, family: str, t
     chosen: tuple[object, ...] = (
         "--model",
         tmp_path / "model",
-        "--size",
+        "--image-size",
         model.image_size[0],
         "--frames",
         model.frames,

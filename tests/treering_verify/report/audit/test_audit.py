@@ -355,7 +355,7 @@ def test_the_command_chooses_the_format_by_the_suffix_and_prints_data_on_request
     assert printed.stdout_bytes == (tmp_path / "r.jsonl").read_bytes()
     for refused in (["-"], ["-", "--format", "html"], [tmp_path / "r.txt"], [tmp_path / "no" / "r.csv"], [tmp_path]):
         result = run("report", nasty, "--output", *refused)
-        assert result.exit_code == 2 and result.stderr.startswith("Error: "), result.output
+        assert result.exit_code == 2 and "Error: " in result.stderr, result.output
     assert run("report", tmp_path, "--output", tmp_path / "x.csv").exit_code == 2
     assert not (tmp_path / "x.csv").exists()
 

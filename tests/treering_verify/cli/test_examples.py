@@ -1,0 +1,78 @@
+"""The example at the end of each command's help runs, as it stands there."""
+
+from __future__ import annotations
+
+import glob
+import os
+import shlex
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from treering_verify.cli.main import main
+
+SLOW = {"treering benchmark detection --quick --output bench", "treering demo --output demo"}
+
+
+def examples(group: click.Group) -> Iterator[str]:
+    for command in group.commands.values():
+        yield str(command.epilog).removeprefix("Example: ")
+        if isinstance(command, click.Group):
+            yield from examples(command)
+
+
+def ran(line: str) -> None:
+    words = [match for word in shlex.split(line)[1:] for match in (sorted(glob.glob(word)) or [word])]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 0, f"{line}: {result.output}"
+
+
+def key_folder() -> None:
+    os.mkdir("keys")
+    shutil.copy("my.key.json", "keys")
+
+
+def secret() -> None:
+    descriptor = os.open("my.secret", os.O_CREAT | os.O_WRONLY, 0o600)
+    os.write(descriptor, bytes(range(32)))
+    os.close(descriptor)
+
+
+def shots() -> None:
+    os.mkdir("shots")
+    shutil.copy("images/marked-000000.png", "shots")
+
+
+# What the examples need that an earlier one did not make.
+BEFORE: dict[str, Callable[[], None]] = {
+    "treering keys index keys/ --output keys.index": key_folder,
+    "treering keys index --from-secret my.secret --generate 1000 --output my.index": secret,
+    "treering audit shots/ --key my.key.json --output audit": shots,
+    "treering decode images/*.png --key message.key.json": lambda: ran(
+        "treering keygen --pattern gaussian-shading --output message.key.json"
+    ),
+    "treering calibrate photographs/ --output my.calibration.json": lambda: ran(
+        "treering generate --unmarked --count 2 --steps 2 --output photographs"
+    ),
+}
+
+
+def test_every_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = list(examples(main))
+    assert set(BEFORE) | SLOW <= set(lines)
+    for line in lines:
+        if line not in SLOW:
+            BEFORE.get(line, lambda: None)()
+            ran(line)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", sorted(SLOW))
+def test_every_slow_example_runs(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    ran(line)

@@ -1,0 +1,154 @@
+"""Mistakes are told at once: with exit code 2, with what to do, and before torch is imported."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from treering_verify.cli.options.images import MOST_IN_FOLDER
+from treering_verify.models import ModelSource
+from treering_verify.watermark.keys.key import Key
+
+PROGRAM = """
+import sys
+from treering_verify.cli.main import main
+code = 0
+try:
+    main(sys.argv[1:])
+except SystemExit as end:
+    code = end.code
+print("torch" in sys.modules)
+sys.exit(code)
+"""
+ABSENT = "cuda" if sys.platform == "darwin" else "mps"  # no machine has both
+VERIFY = ("verify", "image.png", "--key", "my.key.json")
+
+Damage = Callable[[Path], object]
+
+
+def nothing(folder: Path) -> None:
+    pass
+
+
+def many_images(folder: Path) -> None:
+    (folder / "many").mkdir()
+    data = (folder / "image.png").read_bytes()
+    for i in range(MOST_IN_FOLDER + 1):
+        (folder / "many" / f"{i}.png").write_bytes(data)
+
+
+def another_class(folder: Path) -> None:
+    (folder / "model").mkdir()
+    (folder / "model" / "model_index.json").write_text('{"_class_name": "StableDiffusionPipelin"}')
+
+
+MISTAKES: dict[str, tuple[Damage, tuple[str, ...], tuple[str, ...]]] = {
+    "no such image": (nothing, ("verify", "nothing.png", "--key", "my.key.json"), ("nothing.png", "no such file")),
+    "an alpha beyond 1": (nothing, (*VERIFY, "--alpha", "2"), ("--alpha", "between 0 and 1")),
+    "an alpha that is no number": (nothing, (*VERIFY, "--alpha", "nan"), ("--alpha", "between 0 and 1")),
+    "no such key": (nothing, ("verify", "image.png", "--key", "none.json"), ("none.json", "No such file")),
+    "an image for a key": (
+        nothing,
+        ("audit", ".", "--key", "image.png", "--output", "out"),
+        ("image.png is not a key file", "treering keygen"),
+    ),
+    "a key for other noise": (
+        lambda folder: Key.generate((4, 64, 64), name="large").save(folder / "large.key.json"),
+        ("identify", "image.png", "--key", "large.key.json"),
+        ("(4, 64, 64)", "treering keygen --model"),
+    ),
+    "no such device": (nothing, (*VERIFY, "--device", ABSENT), (f"no device {ABSENT} here", "--device cpu")),
+    "a hub that cannot be reached": (nothing, (*VERIFY, "--model", "somebody/model"), ("somebody/model", "reached")),
+    "no such model": (nothing, (*VERIFY, "--model", "landscpe"), ("did you mean landscape?",)),
+    "no such class of pipeline": (
+        another_class,
+        (*VERIFY, "--model", "model"),
+        ("did you mean StableDiffusionPipeline?",),
+    ),
+    "no such method": (nothing, (*VERIFY, "--inversion", "forwardstep"), ("did you mean forward-step?",)),
+    "no such pattern": (nothing, ("keygen", "--pattern", "ring", "--output", "new"), ("did you mean rings?",)),
+    "no such attack": (
+        nothing,
+        ("attack", "image.png", "--attack", "flip+jpgg:quality=25", "--output", "out"),
+        ("did you mean jpeg?",),
+    ),
+    "no such class": (
+        nothing,
+        ("generate", "--unmarked", "--class", "lakes", "--output", "out"),
+        ("did you mean lake?",),
+    ),
+    "no such benchmark": (nothing, ("benchmark", "detecton", "--output", "out"), ("did you mean detection?",)),
+    "an audit of nothing": (nothing, ("audit", "nodir", "--key", "my.key.json", "--output", "out"), ("nodir",)),
+    "an output that is a file": (
+        nothing,
+        ("audit", ".", "--key", "my.key.json", "--output", "image.png"),
+        ("image.png", "name a folder"),
+    ),
+    "an output within a file": (
+        nothing,
+        ("generate", "--unmarked", "--output", "image.png/out"),
+        ("image.png is a file",),
+    ),
+    "an output in no folder": (nothing, ("calibrate", ".", "--output", "none/x.json"), ("no folder none",)),
+    "a large folder": (
+        many_images,
+        ("verify", "many", "--key", "my.key.json"),
+        (f"{MOST_IN_FOLDER + 1} images", "treering audit many"),
+    ),
+    "a folder of no images": (
+        lambda folder: (folder / "empty").mkdir(),
+        ("verify", "empty", "--key", "my.key.json"),
+        ("no images directly in empty",),
+    ),
+    "a detector without calibration": (nothing, (*VERIFY, "--detector", "distance"), ("needs --calibration",)),
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    Image.new("RGB", (16, 16)).save(tmp_path / "image.png")
+    Key.generate((4, 32, 32), seed=1).save(tmp_path / "my.key.json")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_told_before_torch_is_imported(name: str, folder: Path) -> None:
+    damage, arguments, told = MISTAKES[name]
+    damage(folder)
+    proxies = ("http_proxy", "https_proxy", "all_proxy", "hf_hub_offline")
+    environment = {k: v for k, v in os.environ.items() if k.lower() not in proxies}
+    environment |= {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(folder / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *arguments],
+        cwd=folder,
+        env={**environment, "PYTHONPATH": os.pathsep.join(filter(None, map(os.path.abspath, sys.path)))},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (2, "False\n"), done.stderr
+    flat = " ".join(done.stderr.split())
+    assert all(words in flat for words in told), done.stderr
+    assert "Traceback" not in done.stderr and not (folder / "out").exists()
+
+
+def test_a_gpu_is_not_looked_for_where_all_are_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    from treering_verify.models import source
+
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "2.13.0")
+    monkeypatch.setattr(source, "_DRIVERS", ("/",))
+    assert source._may_have_cuda()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert not source._may_have_cuda()
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setattr(source, "_DRIVERS", ("/nothing/here",))
+    assert source._may_have_cuda() is not sys.platform.startswith("linux")
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "2.13.0+cpu")
+    assert not source._may_have_cuda()
+    ModelSource("landscape", device="cpu").check_device()

@@ -1,0 +1,110 @@
+"""The command line's surface: frozen, grouped, complete in help, and the same as Python's."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any
+
+import click
+import pytest
+from click.shell_completion import ShellComplete
+from click.testing import CliRunner
+from helpers.surface import STORED, lines
+
+from treering_verify.attacks import ATTACKS
+from treering_verify.cli.main import main
+from treering_verify.cli.options.types import Named
+from treering_verify.detection.identification import identify_many
+from treering_verify.detection.search.search import Search
+from treering_verify.detection.verification import verify_many
+from treering_verify.inversion.decoder import METHODS
+from treering_verify.inversion.recovery import InversionOptions
+from treering_verify.models import ModelSource
+from treering_verify.watermark.patterns import PATTERNS
+
+
+def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    for name, command in group.commands.items():
+        yield (*path, name), command
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+
+
+COMMANDS = dict(commands(main))
+
+
+def test_the_surface_changes_on_purpose_only() -> None:
+    assert list(lines(main, "treering")) == STORED.read_text().splitlines(), (
+        "the command line changed: if that is meant, run python tests/helpers/surface.py and commit surface.txt"
+    )
+
+
+def test_commands_stand_in_four_groups_with_short_helps_that_are_whole() -> None:
+    shown = CliRunner().invoke(main, ["--help"]).output
+    assert [title for title in main.sections if f"\n{title}:\n" in shown] == ["Mark", "Verify", "Evaluate", "Manage"]
+    assert {command.name for section in main.sections.values() for command in section} == set(main.commands)
+    for path, command in COMMANDS.items():
+        short = command.get_short_help_str(1000)
+        assert len(short) <= 45 and "..." not in short, path
+        assert len(path) > 1 or short in shown
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_every_option_has_help_under_a_topic_and_the_first_topic_is_what_everyone_needs(path: tuple[str, ...]) -> None:
+    command = COMMANDS[path]
+    shown = CliRunner().invoke(main, [*path, "--help"]).output
+    options = [option for option in command.params if isinstance(option, click.Option)]
+    for option in options:
+        assert option.help and option.help[0].isupper() and option.help.rstrip()[-1] in ".;", option.opts
+        assert not option.help.startswith("Of ")
+        flat = " ".join(shown.replace("-\n", "-").split())
+        if isinstance(option.type, Named):
+            words = flat.replace("- ", "-")
+            listed = "|".join(option.type.names) in flat or all(name in words for name in option.type.names)
+            assert listed, option.opts
+    required = [option for option in options if option.required]
+    assert all(getattr(option, "topic", None) == "Options" for option in required)
+
+
+def test_the_shell_completes_choices() -> None:
+    def completed(*words: str) -> list[str]:
+        found = ShellComplete(main, {}, "treering", "_TREERING_COMPLETE").get_completions(list(words[:-1]), words[-1])
+        return [item.value for item in found]
+
+    assert completed("keygen", "--pattern", "r") == [name for name in PATTERNS if name.startswith("r")]
+    assert completed("verify", "--inversion", "") == ["auto", *METHODS]
+    assert completed("attack", "x.png", "--attack", "jp") == ["jpeg"]
+    assert completed("attack", "x.png", "--attack", "blur+fl") == ["blur+flip"]
+    assert set(ATTACKS) <= set(completed("attack", "x.png", "--attack", ""))
+    assert completed("benchmark", "thr") == ["throughput"]
+    assert completed("demo", "--model", "land") == ["landscape", "landscape-tiny"]
+    assert completed("audit", "--screening", "o") == ["on", "off"]
+
+
+def test_options_have_the_names_and_defaults_of_pythons_arguments() -> None:
+    options: dict[str, Any] = {
+        option.name: option.default for option in COMMANDS["verify",].params if isinstance(option, click.Option)
+    }
+    python = {name: each.default for name, each in inspect.signature(verify_many).parameters.items()}
+    assert options["alpha"] == python["alpha"] and options["decoys"] == python["decoys"]
+    assert options["search_budget"] == Search().budget
+    inversion = InversionOptions()
+    assert options["inversion"] == inversion.method and options["noise_inversion"] == inversion.noise_method
+    assert (options["steps"], options["batch_size"], options["precision"]) == (
+        inversion.steps,
+        inversion.batch_size,
+        inversion.precision,
+    )
+    named = {field.name: field.default for field in fields(ModelSource) if field.name != "name"}
+    for name, default in named.items():
+        assert name in options and (default in (None, False) or options[name] == default), name
+    (top,) = [option.default for option in COMMANDS["identify",].params if option.name == "top"]
+    assert top == inspect.signature(identify_many).parameters["top"].default
+
+
+def test_the_environment_names_an_option_as_its_flag_is_called() -> None:
+    asked = {"TREERING_ATTACK_FORMAT": "xml"}
+    result = CliRunner().invoke(main, ["attack", __file__, "--attack", "flip", "--output", "x"], env=asked)
+    assert result.exit_code == 2 and "no format 'xml'" in result.stderr

@@ -1,0 +1,110 @@
+"""Options that choose what judges images, the exact test or a calibrated detector, and what is searched for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from treering_verify.cli.command import option
+from treering_verify.cli.options.keys import with_options
+from treering_verify.cli.options.types import InputPath, Named
+from treering_verify.detection.calibration.registry import EXACT, detector_names
+from treering_verify.errors import UsageError
+
+if TYPE_CHECKING:
+    from treering_verify.detection.calibration.calibration_file import Calibration
+
+_DETECTOR, _SEARCH = "Detector", "Search"
+
+
+@dataclass(frozen=True)
+class DetectorChoice:
+    """The exact test, or a calibrated detector.
+
+    Attributes
+    ----------
+    name : str
+    calibration : Calibration, optional
+        Of all but the exact test.
+    decoys : int
+        Decoy keys that check the exact test.
+    """
+
+    name: str
+    calibration: Calibration | None
+    decoys: int
+
+
+def detector_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add options that choose what judges images; the function gets them as `detector`, a `DetectorChoice`."""
+
+    @wraps(function)
+    def gathered(*args: Any, detector: str, calibration: Any, decoys: int, **kwargs: Any) -> Any:
+        if calibration is None and detector != EXACT:
+            raise UsageError(f"--detector {detector} needs --calibration FILE: make one with treering calibrate")
+        if calibration is not None and detector == EXACT:
+            raise UsageError("the exact test needs no calibration: choose --detector, or leave --calibration out")
+        if calibration is not None and decoys:
+            raise UsageError("--decoys checks the exact test: leave it out with --calibration")
+        loaded = None
+        if calibration is not None:
+            from treering_verify.detection.calibration.calibration_file import Calibration
+
+            loaded = Calibration.load(calibration)
+        return function(*args, detector=DetectorChoice(detector, loaded, decoys), **kwargs)
+
+    return with_options(
+        gathered,
+        option(
+            "--detector",
+            type=Named("detector", detector_names),
+            default=EXACT,
+            topic=_DETECTOR,
+            help="Detector. All but exact need --calibration.",
+        ),
+        option(
+            "--calibration", type=InputPath(), topic=_DETECTOR, help="Calibration file, made by treering calibrate."
+        ),
+        option(
+            "--decoys",
+            type=click.IntRange(0),
+            default=0,
+            topic=_DETECTOR,
+            help="Decoy keys that cross-check the p-value, such as 100000. Nothing is searched then.",
+        ),
+    )
+
+
+def search_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add options of the search for what was done to an image; the function gets them as `search`, a `Search` or None."""
+
+    @wraps(function)
+    def gathered(*args: Any, search: str, search_budget: int, **kwargs: Any) -> Any:
+        from treering_verify.detection.search.geometry import KINDS
+        from treering_verify.detection.search.search import Search
+
+        kinds = KINDS if search == "all" else tuple(search.split(","))
+        wanted = None if search == "none" else Search(kinds, search_budget)
+        return function(*args, search=wanted, **kwargs)
+
+    return with_options(
+        gathered,
+        option(
+            "--search",
+            default="all",
+            topic=_SEARCH,
+            help="Changes to search for in images without evidence as they are: all, none, or a list of flip, rotation, "
+            "crop and (in videos) time. p-values are corrected for the search.",
+        ),
+        option(
+            "--search-budget",
+            type=click.IntRange(0),
+            default=2,
+            topic=_SEARCH,
+            help="Candidates per image that are undone and inverted again.",
+        ),
+    )

@@ -1,0 +1,71 @@
+"""The argument FILES of commands that judge a few images: files, and small folders of images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from treering_verify.cli.options.types import InputPath
+from treering_verify.errors import ImageError, UsageError
+from treering_verify.files import printable
+
+if TYPE_CHECKING:
+    from treering_verify.models import ModelSource
+
+MOST_IN_FOLDER = 50
+"""Most images of a folder that are judged one by one; larger folders are for an audit."""
+
+
+def files_argument(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the argument FILES; the function gets `files`, a tuple of paths that exist."""
+    return click.argument("files", nargs=-1, required=True, type=InputPath())(function)
+
+
+def images_of(paths: tuple[Path, ...], model: ModelSource) -> list[Path]:
+    """Return the images that paths name: a folder stands for the images directly in it, or for a video's frames.
+
+    Raises
+    ------
+    UsageError
+        If a folder holds no image, or more than `MOST_IN_FOLDER`.
+    """
+    if not any(path.is_dir() for path in paths):
+        return list(paths)
+    from treering_verify.models import videos_of
+
+    if videos_of(model):
+        return list(paths)
+    found: list[Path] = []
+    for path in paths:
+        inside = _images_in(path) if path.is_dir() else [path]
+        shown = printable(str(path))
+        if not inside:
+            raise UsageError(f"no images directly in {shown}: treering audit {shown} also searches the folders in it")
+        if len(inside) > MOST_IN_FOLDER:
+            raise UsageError(
+                f"{shown} holds {len(inside)} images, and at most {MOST_IN_FOLDER} are judged here: run treering audit "
+                f"{shown}"
+            )
+        found += inside
+    return found
+
+
+def _images_in(folder: Path) -> list[Path]:
+    """Return the images in a folder by name, those in a format that is not read here too: they become errors."""
+    from treering_verify.media.formats import kind_of
+    from treering_verify.media.frame_folders import list_files
+    from treering_verify.media.images import read_head
+
+    def is_image(path: Path) -> bool:
+        try:
+            return kind_of(read_head(path)[0], path.name).code in ("image", "unread_format")
+        except ImageError:
+            return False
+
+    try:
+        return [path for path in list_files(folder, links=True) if not path.name.startswith(".") and is_image(path)]
+    except ImageError as error:
+        raise UsageError(str(error)) from error

@@ -1,0 +1,189 @@
+"""Types of values: what is wrong with one is told while the command line is read, before anything is imported or loaded."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from treering_verify.errors import UsageError, unknown
+from treering_verify.files import printable
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+    _Type = click.ParamType[Any]
+else:
+    _Type = click.ParamType  # which older releases of click do not let be subscripted
+
+_INLINE = 48  # characters of choices that still stand beside the flag
+
+
+class Named(_Type):
+    """One of some names, which help lists, the shell completes, and of which one that is mistyped is guessed at.
+
+    Parameters
+    ----------
+    kind : str
+        What the names are names of, such as "pattern".
+    names : iterable of str, or callable
+        A callable is called when the names are needed, so that a registry's module need not be imported before.
+    """
+
+    def __init__(self, kind: str, names: Iterable[str] | Callable[[], Iterable[str]]) -> None:
+        self.name = kind
+        self._names = names
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names that exist."""
+        return tuple(self._names() if callable(self._names) else self._names)
+
+    @property
+    def listed(self) -> tuple[str, ...]:
+        """The names, where they are too many to stand beside the flag."""
+        return self.names if len("|".join(self.names)) > _INLINE else ()
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str | None:
+        """Return the names, or the kind where they are many."""
+        return self.name.upper().replace(" ", "-") if self.listed else f"[{'|'.join(self.names)}]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the name; fail if there is no such one."""
+        if value not in self.names:
+            self.fail(unknown(self.name, str(value), self.names), param, ctx)
+        return str(value)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Complete the names."""
+        from click.shell_completion import CompletionItem
+
+        return [CompletionItem(name) for name in self.names if name.startswith(incomplete)]
+
+
+class AttackText(_Type):
+    """An attack, such as jpeg:quality=25, or several with + between them."""
+
+    name = "attack"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text; fail if there is no such attack or parameter."""
+        from treering_verify.attacks import parse
+
+        try:
+            parse(value)
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
+        return str(value)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Complete the names of attacks, behind a + too."""
+        from click.shell_completion import CompletionItem
+
+        from treering_verify.attacks.tables import RANGES
+
+        before, plus, last = incomplete.rpartition("+")
+        return [CompletionItem(f"{before}{plus}{name}") for name in RANGES if name.startswith(last)]
+
+
+class ModelName(_Type):
+    """An embedded model, a local folder, a .safetensors file, or a hub id."""
+
+    name = "model"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Complete embedded models and paths."""
+        from click.shell_completion import CompletionItem
+
+        from treering_verify.models import EMBEDDED
+
+        found = [CompletionItem(name) for name in EMBEDDED if name.startswith(incomplete)]
+        return found or [CompletionItem(incomplete, type="file")]
+
+
+class Alpha(_Type):
+    """A false-positive rate between 0 and 1."""
+
+    name = "float"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the rate; fail if it is no number between 0 and 1."""
+        try:
+            rate = float(value)
+        except ValueError:
+            rate = math.nan
+        if not 0 < rate < 1:
+            self.fail(f"{value!r}: choose a false-positive rate between 0 and 1, such as 1e-6", param, ctx)
+        return rate
+
+
+class _PathType(_Type):
+    what = "cannot write"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        path = Path(value)
+        if problem := self.problem(path):
+            self.fail(f"{self.what} {printable(str(path))!r}: {problem}", param, ctx)
+        return path
+
+    def problem(self, path: Path) -> str:
+        """Say what is wrong with a path, or ""."""
+        raise NotImplementedError
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        return [CompletionItem(incomplete, type="dir" if self.name == "directory" else "file")]
+
+
+class InputPath(_PathType):
+    """A file or folder that exists; with `stdin`, also -."""
+
+    name, what = "path", "cannot read"
+
+    def __init__(self, stdin: bool = False) -> None:
+        self._stdin = stdin
+
+    def problem(self, path: Path) -> str:
+        """Say whether it is missing."""
+        if (self._stdin and str(path) == "-") or os.path.lexists(path):
+            return ""
+        return "there is no such file or folder; check the path"
+
+
+class OutputFile(_PathType):
+    """A file that can be written; with `stdout`, also -."""
+
+    name = "file"
+
+    def __init__(self, stdout: bool = False) -> None:
+        self._stdout = stdout
+
+    def problem(self, path: Path) -> str:
+        """Say whether it is a folder, or its folder is missing or cannot be written to."""
+        if self._stdout and str(path) == "-":
+            return ""
+        if path.is_dir():
+            return "this is a folder; name a file in it"
+        if not path.parent.is_dir():
+            return f"there is no folder {printable(str(path.parent))}; make it first"
+        return "" if os.access(path.parent, os.W_OK | os.X_OK) else "its folder cannot be written to; choose another"
+
+
+class OutputFolder(_PathType):
+    """A folder that can be written to, or made."""
+
+    name = "directory"
+
+    def problem(self, path: Path) -> str:
+        """Say whether it is a file, or cannot be made or written to."""
+        if os.path.lexists(path) and not path.is_dir():
+            return "this is a file; name a folder"
+        there = next(place for place in (path, *path.absolute().parents) if place.exists())
+        if not there.is_dir():
+            return f"{printable(str(there))} is a file; name a folder"
+        return "" if os.access(there, os.W_OK | os.X_OK) else "the folder cannot be written to; choose another"
