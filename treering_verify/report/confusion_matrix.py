@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 MOST_WRITTEN = 12
 """Largest number of classes whose counts are written into the cells; with more, colour alone shows the row rates."""
 _GAP = 0.35  # between the keys and the label for "no key", as a share of a cell
+_DARK = 0.72  # row rate above which white text has more contrast with its cell than black
 _LARGE_GAP = 1 / 25  # the same as a share of the whole matrix, where that is more
 
 
@@ -140,8 +141,8 @@ class ConfusionMatrix:
             shown = list(range(many))
         else:
             step = -(-many // 8)
-            shown = sorted({*range(0, many - bool(self.none), step), many - 1})
-            ax.figure.colorbar(mesh, ax=ax, shrink=0.8, label="share of the row")
+            shown = [*range(0, many - (step // 2 if self.none else 0), step), *([many - 1] if self.none else [])]
+            ax.figure.colorbar(mesh, ax=ax, shrink=0.6, label="share of the row")
         names = [self.labels[i] for i in shown]
         ax.set_xticks([centres[i] for i in shown], names, rotation=90 if max(map(len, names)) > 4 else 0)
         ax.set_yticks([centres[i] for i in shown], names)
@@ -169,7 +170,7 @@ class ConfusionMatrix:
         for y, row, rates in zip(centres, self.counts, self.row_rates, strict=True):
             for x, n, share in zip(centres, row, rates, strict=True):
                 text, colour = (f"{n}\n{100 * share:.0f} %", "black") if n else ("0", "#8a939c")
-                ax.text(x, y, text, ha="center", va="center", color="white" if share > 0.55 else colour, fontsize=size)
+                ax.text(x, y, text, ha="center", va="center", color="white" if share > _DARK else colour, fontsize=size)
 
     def _headline(self) -> str:
         rate = self.accuracy

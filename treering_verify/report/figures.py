@@ -112,7 +112,7 @@ def spectrum_tile(noise_hat: torch.Tensor, channels: tuple[int, ...], radii: tup
 def draw_figure(figure: Figure) -> str:
     """Draw the panels of a figure as one SVG document, without a date, so that equal figures are equal files."""
     sheet, buffer = _drawn(figure), StringIO()
-    sheet.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    sheet.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
     _pyplot().close(sheet)
     text = buffer.getvalue()
     return text[text.index("<svg") :]
@@ -121,7 +121,7 @@ def draw_figure(figure: Figure) -> str:
 def draw_png(figure: Figure) -> bytes:
     """Draw the panels of a figure as a PNG file."""
     sheet, buffer = _drawn(figure), BytesIO()
-    sheet.savefig(buffer, dpi=110, format="png", metadata={"Software": None})
+    sheet.savefig(buffer, dpi=110, format="png", bbox_inches="tight", metadata={"Software": None})
     _pyplot().close(sheet)
     return buffer.getvalue()
 
@@ -131,10 +131,15 @@ _SIDE_BY_SIDE = 3  # panels in a row; further ones wrap
 
 def _drawn(figure: Figure) -> Any:
     many = len(figure.panels)
-    columns, rows = min(many, _SIDE_BY_SIDE), -(-many // _SIDE_BY_SIDE)
-    width, height = (4.6, 4.9) if any(isinstance(panel, Matrix) for panel in figure.panels) else (5.6, 4.4)
+    columns = 2 if many == 4 else min(many, _SIDE_BY_SIDE)
+    rows = -(-many // columns)
+    square = any(isinstance(panel, Matrix) for panel in figure.panels)
+    width, height = (4.6, 5.0) if square else (5.6, 4.4)
     size = (width * columns if many > 1 else max(width, 6.5), height * rows)
-    sheet, axes = _pyplot().subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+    sheet, axes = _pyplot().subplots(
+        rows, columns, figsize=size, layout="compressed" if square else "constrained", squeeze=False
+    )
+    sheet.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
     for axis in axes.flat[many:]:
         axis.set_visible(False)
     for axis, panel in zip(axes.flat, figure.panels, strict=False):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import re
 from io import StringIO
 from pathlib import Path
@@ -74,6 +75,8 @@ def test_beyond_twelve_classes_colours_have_a_scale_and_some_ticks_and_cells_no_
     assert coloured.figure_.axes[1].get_ylabel() == "share of the row"
     ticks = [label.get_text() for label in coloured.ax_.get_xticklabels()]
     assert ticks[0] == "0" and ticks[-1] == "none" and 4 < len(ticks) < 12
+    positions = [float(x) for x in coloured.ax_.get_xticks()]
+    assert min(b - a for a, b in itertools.pairwise(positions)) > 2  # no two labels overlap
 
 
 def test_csv_has_a_line_for_each_cell() -> None:
@@ -93,9 +96,9 @@ def test_more_than_three_panels_wrap_and_matrices_lie_beside_the_report_as_png_a
     figure = Figure("8 keys, open set (JPEG)", panels)
     one_row, two_rows = (draw_figure(Figure("f", panels[:n])) for n in (3, 5))
     sizes = [[float(n) for n in re.findall(r'(?:width|height)="([\d.]+)pt"', svg)[:2]] for svg in (one_row, two_rows)]
-    assert sizes[1][0] == sizes[0][0] and sizes[1][1] == pytest.approx(2 * sizes[0][1])
+    assert sizes[1][0] == pytest.approx(sizes[0][0], rel=0.1) and sizes[1][1] == pytest.approx(2 * sizes[0][1], rel=0.1)
     findings = Findings("example", "?", ({"a": 1},), (Table("t", ("a",), (("1",),)),), (figure,))
     store_findings(findings, Provenance("repeat", "model", "machine", "versions", "2026-01-01"), tmp_path)
     with Image.open(tmp_path / "example.8-keys-open-set-jpeg.png") as image:
-        assert image.format == "PNG" and image.width > image.height > 900
+        assert image.format == "PNG" and image.width > image.height > 800
     assert len((tmp_path / "example.confusion.csv").read_text().splitlines()) == 1 + 5 * 9
