@@ -98,10 +98,11 @@ TERMS = (
         ("look it up", "each looks at one", "each looks back at those before"),
     ),
     Term(
-        r"(?<!verify )(?<![A-Za-z])[Mm]embers?(?![A-Za-z])",
-        "key of an index; derived key",
-        ("a member's key", "Key.member(secret)", "--member NAME", "members"),
-        ('salt="treering-verify member v1"', "membership", "remember"),
+        r"Key\.member|--member|member_secret|\b[Mm]embers?(?:'s?)? keys?\b|\b[Kk]eys? of (?:the |an? |one )?members?\b"
+        r"|\b[Mm]embers? (?:of (?:the |an? |this )?(?:index|family|secret)\b|PREFIX)",
+        "key of an index; derived key (an archive has members)",
+        ("a member's key", "Key.member(secret)", "--member NAME", "keys of members", "members of a secret"),
+        ('salt="treering-verify member v1"', "a member of an archive", "membership"),
     ),
     Term(
         r"(?<!Pareto )(?<!in )(?<![A-Za-z-])[Ff]ronts?(?![a-z])(?!-)",

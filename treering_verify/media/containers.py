@@ -3,7 +3,7 @@
 An entry within a container is called ``CONTAINER!/MEMBER``. Shards of data sets (WebDataset, img2dataset) are tar files;
 tables are Parquet or Arrow files whose column holds ``struct<bytes, path>``, as Hugging Face's data sets do, or bytes.
 
-Containers are made by strangers: members are counted, never unpacked to disk, and read up to a size, whatever they declare.
+Containers are untrusted: members are counted, never unpacked to disk, and read up to a size, whatever they declare.
 """
 
 from __future__ import annotations

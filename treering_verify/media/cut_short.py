@@ -1,6 +1,6 @@
-"""Complete image files that were cut short, so that what is left of them can be judged.
+"""Complete truncated image files, so that the rest of the image can be tested.
 
-A download that broke off, or a disk that was full, leaves most of an image. The rest is filled with one colour, which the
+A broken download or a full disk leaves most of an image. The rest is filled with one colour, which the
 visible area (`blank_areas`) leaves out of the test. Only JPEG and PNG can be completed: they store rows in order.
 """
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
     from PIL import Image
 
 MOST_MISSING = 0.5
-"""Share of an image's rows that may be missing; what is cut shorter is damaged."""
+"""Largest share of an image's rows that may be missing; with more missing the file counts as damaged."""
 
 _BLOCK = 1 << 16
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a PNG, by its colour type
 
 
 def completed(data: bytes) -> bytes | None:
-    """Return a whole file in the place of one that was cut short; None where that cannot be done.
+    """Return a complete file for a truncated one; None if it cannot be completed.
 
     Parameters
     ----------
     data : bytes
-        A JPEG or PNG file whose end is missing. Of a PNG, interlaced ones cannot be completed.
+        A JPEG or PNG file whose end is missing. An interlaced PNG cannot be completed.
     """
     if data.startswith(b"\xff\xd8"):
         return data + b"\xff\xd9"  # an end of image: libjpeg fills the rest with grey
@@ -38,7 +38,7 @@ def completed(data: bytes) -> bytes | None:
 
 
 def missing_share(image: Image.Image) -> float:
-    """Share of an image's rows, from the bottom, that are one colour altogether."""
+    """Return the share of an image's rows, from the bottom, that together have one colour."""
     import numpy as np
 
     pixels = np.asarray(image)
@@ -47,7 +47,7 @@ def missing_share(image: Image.Image) -> float:
 
 
 def _completed_png(data: bytes) -> bytes | None:
-    """Inflate the rows that are there and deflate as many as the header promises, the missing ones zero."""
+    """Return a PNG with as many rows as its header says: those that exist, and zeros for the missing ones."""
     header: bytes | None = None
     before: list[bytes] = []
     rows: bytes | None = None
@@ -76,7 +76,7 @@ def _completed_png(data: bytes) -> bytes | None:
 
 
 def _refilled(compressed: bytes, wanted: int) -> bytes:
-    """Inflate what can be, and deflate it again with zeros up to a length, without ever holding it whole."""
+    """Inflate what exists, and deflate it again with zeros up to a length, block by block."""
     inflater, deflater = zlib.decompressobj(), zlib.compressobj(1)
     pieces: list[bytes] = []
     done = 0

@@ -1,7 +1,7 @@
-"""Tell what a file is by its first bytes: an image that is read here, one that is not, a container, a video, or neither.
+"""Tell the kind of a file by its first bytes: an image that is read here, another image, a container, a video, or none.
 
-Pillow's own checks decide about the formats that are read. The table here names the others, so that a photograph in a format
-that nobody decoded is never counted among the text files.
+Pillow's own checks recognise the formats that are read. The table here names the others, so that a photograph in a format
+that is not decoded is never counted as a text file.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ _TGA_FOOTER = b"TRUEVISION-XFILE.\0"
 
 
 class Kind(NamedTuple):
-    """What a file is.
+    """The kind of a file.
 
     Attributes
     ----------
     code : {"image", "unread_format", "container", "video_file", ""}
         "" for anything else.
     name : str
-        The format's name, for people.
+        Name of the format, for messages.
     advice : str
-        What to do to have it judged.
+        How to get the file tested, for messages.
     """
 
     code: str
@@ -39,8 +39,8 @@ class Kind(NamedTuple):
 
 
 @functools.cache
-def formats() -> tuple[str, ...]:
-    """Return Pillow's names of the formats that untrusted bytes may reach, those of installed extras included.
+def decoded_formats() -> tuple[str, ...]:
+    """Return Pillow's names of the formats that are decoded, those of installed extras included.
 
     JPEG includes MPO; PPM includes PBM, PGM, PNM and PFM.
     """
@@ -49,25 +49,25 @@ def formats() -> tuple[str, ...]:
 
 @functools.cache
 def register() -> None:
-    """Make the decoders of all `formats` known to Pillow, those of the extra `formats` included."""
+    """Register the decoders of all `decoded_formats` with Pillow, those of the extra `formats` included."""
     from importlib import import_module
 
     from PIL import Image
 
     Image.init()
-    if "HEIF" in formats():
+    if "HEIF" in decoded_formats():
         import_module(_EXTRAS["HEIF"]).register_heif_opener(thumbnails=False)
-    if "JXL" in formats():
+    if "JXL" in decoded_formats():
         import_module(_EXTRAS["JXL"])  # registers itself
 
 
 def kind_of(head: bytes, name: str = "") -> Kind:
-    """Tell what a file is.
+    """Return the kind of a file.
 
     Parameters
     ----------
     head : bytes
-        The file's first bytes, `SIGNATURE_BYTES` or more where it has so many, or all of it.
+        The file's first bytes, at least `SIGNATURE_BYTES`, or all if it has fewer.
     name : str
         The file's name. Old TGA files have no signature: only a name ending in .tga tells them.
     """
@@ -86,12 +86,12 @@ def kind_of(head: bytes, name: str = "") -> Kind:
 
 
 def is_image(head: bytes, name: str = "") -> bool:
-    """Whether a file that begins so calls itself an image of `formats`: by its magic bytes, whatever its name."""
+    """Return whether a file with these first bytes is an image of `decoded_formats`, by its signature or TGA name."""
     from PIL import Image
 
     register()
-    prefix = head[:16].ljust(16, b"\0")  # the checks index into it
-    for format_name in formats():
+    prefix = head[:16].ljust(16, b"\0")  # the checks read up to its end
+    for format_name in decoded_formats():
         if format_name == "TGA":  # no signature at its beginning
             continue
         check = Image.OPEN[format_name][1]
@@ -101,7 +101,7 @@ def is_image(head: bytes, name: str = "") -> bool:
 
 
 def _may_be_tga(head: bytes) -> bool:
-    """Whether the 18 bytes of a TGA header are plausible (Truevision TGA 2.0, section "TGA file header")."""
+    """Return whether the 18 bytes of a TGA header are plausible (Truevision TGA 2.0, section "TGA file header")."""
     if len(head) < 18:
         return False
     map_type, image_type, depth = head[1], head[2], head[16]
@@ -117,7 +117,7 @@ def _container(name: str, advice: str) -> Kind:
 
 
 def _kind_of_brand(brand: bytes, head: bytes) -> Kind:
-    """Tell what a file of the ISO base media format holds, by its brand (ISO/IEC 14496-12)."""
+    """Return the kind of a file of the ISO base media format, by its brand (ISO/IEC 14496-12)."""
     if brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"):
         return _unread("HEIF", f"{_INSTALL} reads it")
     if brand == b"avif" or b"avif" in head[8:64]:

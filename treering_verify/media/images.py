@@ -23,7 +23,7 @@ from treering_verify.media.arrays import TAKEN, image_of_array, is_array, read_o
 from treering_verify.media.color_modes import to_rgb
 from treering_verify.media.cut_short import MOST_MISSING, completed, missing_share
 from treering_verify.media.decoder_limits import count_parts, count_scans, quiet_decoders
-from treering_verify.media.formats import formats, kind_of, register
+from treering_verify.media.formats import decoded_formats, kind_of, register
 from treering_verify.media.png_chunks import without_ballast
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ def _identified(data: bytes) -> Image.Image:
     from PIL import Image
 
     register()
-    return Image.open(io.BytesIO(without_ballast(data)), formats=formats())
+    return Image.open(io.BytesIO(without_ballast(data)), formats=decoded_formats())
 
 
 def _decoded(image: Image.Image, data: bytes) -> Image.Image:

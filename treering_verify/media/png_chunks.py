@@ -1,7 +1,7 @@
-"""Leave out of a PNG what no viewer needs, so that damage and bulk there cannot cost the image.
+"""Remove the parts of a PNG that no viewer needs, so that damaged or huge ones do not make the image an error.
 
-Viewers show an image whatever is wrong with its comments; Pillow refuses it. Only ancillary chunks are touched: every pixel,
-palette and transparency chunk passes as it is, and one of those that is damaged stays damaged.
+Viewers display an image with broken comments; Pillow raises an error. Only ancillary chunks are removed. Every pixel,
+palette and transparency chunk is unchanged, damaged or not.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import zlib
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_PROFILE = 1 << 20
-"""Largest colour profile that is applied, in bytes once inflated; larger ones are ignored. Displays' have some kilobytes."""
+"""Largest colour profile that is applied, in bytes once inflated; larger ones are ignored."""
 
 _TEXT = (b"tEXt", b"zTXt", b"iTXt")
 
@@ -21,7 +21,7 @@ def without_ballast(data: bytes) -> bytes:
     Parameters
     ----------
     data : bytes
-        A whole file. What is no PNG, and a PNG with nothing to leave out, is returned as it is.
+        A whole file. A file that is not a PNG, or has nothing to remove, is returned unchanged.
 
     Returns
     -------
@@ -47,19 +47,19 @@ def without_ballast(data: bytes) -> bytes:
 
 
 def _is_ancillary(kind: bytes) -> bool:
-    """Whether a decoder may ignore chunks of a kind: bit 5 of the first letter (PNG specification, section 5.4)."""
+    """Return whether a decoder may ignore chunks of a kind: bit 5 of the first letter (PNG specification, section 5.4)."""
     return bool(kind) and bool(kind[0] & 0x20)
 
 
 def _is_ballast(kind: bytes, body: bytes) -> bool:
-    """Whether an ancillary chunk can be left out; `body` is its kind, data and CRC."""
+    """Return whether an ancillary chunk can be removed; `body` is its kind, data and CRC."""
     if kind in _TEXT or int.from_bytes(body[-4:], "big") != zlib.crc32(body[:-4]):
         return True
     return kind == b"iCCP" and not _is_usable_profile(body[4:-4])
 
 
 def _is_usable_profile(data: bytes) -> bool:
-    """Whether the data of an iCCP chunk, a name, a zero, a method and a deflated profile, inflate to a usable size."""
+    """Return whether the data of an iCCP chunk (name, zero, method, deflated profile) inflates to a usable size."""
     _, zero, compressed = data.partition(b"\0")
     if not zero:
         return False

@@ -143,13 +143,13 @@ def test_formats_of_the_extra_are_read(format_name: str, suffix: str, tmp_path: 
 )
 def test_what_is_not_read_is_named(data: bytes, code: str, word: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(formats_module, "find_spec", lambda name: None)  # as without the extra
-    formats_module.formats.cache_clear()
+    formats_module.decoded_formats.cache_clear()
     try:
         with pytest.raises(ImageError, match=word) as error:
             open_image(data)
         assert error.value.code == code and code in images.CODES
     finally:
-        formats_module.formats.cache_clear()
+        formats_module.decoded_formats.cache_clear()
 
 
 def test_paths_without_an_image_file_are_refused_without_blocking(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from treering_verify.errors import ImageError
 from treering_verify.files import printable
 from treering_verify.media.containers import read_member, split_member
-from treering_verify.media.formats import formats, is_image, kind_of, register
+from treering_verify.media.formats import decoded_formats, is_image, kind_of, register
 from treering_verify.media.frame_folders import read_frames
 from treering_verify.media.images import (
     CODES,
@@ -241,7 +241,7 @@ def _header(data: bytes, path: str = "") -> dict[str, Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             register()
-            with Image.open(io.BytesIO(without_ballast(data)), formats=formats()) as image:
+            with Image.open(io.BytesIO(without_ballast(data)), formats=decoded_formats()) as image:
                 facts = {"width": image.width, "height": image.height, "mode": image.mode}
                 return facts | {"moves": getattr(image, "is_animated", False)}
     except MemoryError:

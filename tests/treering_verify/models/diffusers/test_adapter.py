@@ -197,7 +197,7 @@ def test_watermarked_noise_has_the_networks_dtype_and_layout() -> None:
         with pytest.raises(UsageError, match="does not fit"):
             tv.watermarked_noise(pipe, tv.Key.generate(shape, seed=1), seeds=[0])
     for wrong in ([-1], []):
-        with pytest.raises(UsageError, match="a seed is out of range"):
+        with pytest.raises(UsageError, match=r"no seeds|a seed is out of range"):
             tv.watermarked_noise(pipe, key, seeds=wrong)
 
 
