@@ -13,14 +13,11 @@ from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 from helpers.surface import STORED, lines
 
+import treering_verify as tv
 from treering_verify.attacks import ATTACKS
 from treering_verify.cli.main import main
 from treering_verify.cli.options.types import Named
-from treering_verify.detection.identification import identify_many
-from treering_verify.detection.search.search import Search
-from treering_verify.detection.verification import verify_many
 from treering_verify.inversion.decoder import METHODS
-from treering_verify.inversion.recovery import InversionOptions
 from treering_verify.models import ModelSource
 from treering_verify.watermark.patterns import PATTERNS
 
@@ -84,24 +81,21 @@ def test_the_shell_completes_choices() -> None:
 
 
 def test_options_have_the_names_and_defaults_of_pythons_arguments() -> None:
-    options: dict[str, Any] = {
-        option.name: option.default for option in COMMANDS["verify",].params if isinstance(option, click.Option)
-    }
-    python = {name: each.default for name, each in inspect.signature(verify_many).parameters.items()}
-    assert options["alpha"] == python["alpha"] and options["decoys"] == python["decoys"]
-    assert options["search_budget"] == Search().budget
-    inversion = InversionOptions()
-    assert options["inversion"] == inversion.method and options["noise_inversion"] == inversion.noise_method
-    assert (options["steps"], options["batch_size"], options["precision"]) == (
-        inversion.steps,
-        inversion.batch_size,
-        inversion.precision,
-    )
-    named = {field.name: field.default for field in fields(ModelSource) if field.name != "name"}
-    for name, default in named.items():
-        assert name in options and (default in (None, False) or options[name] == default), name
-    (top,) = [option.default for option in COMMANDS["identify",].params if option.name == "top"]
-    assert top == inspect.signature(identify_many).parameters["top"].default
+    def default_of(command: str, name: str) -> Any:
+        (option,) = [each for each in COMMANDS[command,].params if each.name == name]
+        unset = option.default is None or "UNSET" in repr(option.default)
+        return (False if isinstance(option, click.Option) and option.is_flag else None) if unset else option.default
+
+    arguments = inspect.signature(tv.Detector).parameters.values()
+    assert next(iter(arguments)).name == "keys"
+    for argument in list(arguments)[1:]:
+        command = "audit" if argument.name == "screening" else "verify"
+        assert default_of(command, argument.name) == argument.default, argument.name
+    for field in fields(ModelSource):
+        if field.name != "name":
+            assert default_of("verify", field.name) == field.default, field.name
+    top = inspect.signature(tv.Detector.identify).parameters["top"].default
+    assert default_of("identify", "top") == top
 
 
 def test_the_environment_names_an_option_as_its_flag_is_called() -> None:
