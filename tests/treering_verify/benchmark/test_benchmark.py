@@ -1,4 +1,4 @@
-"""Every benchmark in its quick form on a tiny model with real files, and what single ones rest on."""
+"""Every benchmark in its quick form on a tiny model with real files, the list of benchmarks, and parts of single ones."""
 
 from __future__ import annotations
 

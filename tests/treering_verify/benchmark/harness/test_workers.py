@@ -1,4 +1,4 @@
-"""Several processes share a measurement: nothing is measured twice, nothing is left out, and nobody waits for the dead."""
+"""Several processes share a measurement: nothing is measured twice or left out, and killed processes release their locks."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def steps_of(folder: Path, said: list[str]) -> list[Callable[[], object]]:
     return [step(name) for name in ("w", "x", "y", "z")]
 
 
-def test_what_another_process_measures_is_passed_over_and_then_waited_for(other: Any) -> None:
+def test_what_another_process_measures_is_skipped_and_later_waited_for(other: Any) -> None:
     process, done, folder = other
     said: list[str] = []
     Share(0, 2).work(steps_of(folder, said), lambda: None)
@@ -91,7 +91,7 @@ def test_what_another_process_measures_is_passed_over_and_then_waited_for(other:
     assert cached(folder, "w", 1, lambda: {})["by"] == os.getpid()
 
 
-def test_what_a_process_held_that_died_is_measured_by_another(other: Any) -> None:
+def test_what_a_killed_process_was_measuring_is_measured_by_another(other: Any) -> None:
     process, _, folder = other
     os.kill(process.pid, signal.SIGKILL)
     process.join()
@@ -110,7 +110,7 @@ def test_a_helper_ends_when_the_process_that_started_it_is_killed(tmp_path: Path
         assert not (tmp_path / "slept").exists()
 
 
-def test_each_begins_at_a_place_of_its_own_and_a_helper_reports_nothing(tmp_path: Path) -> None:
+def test_each_process_begins_at_another_step_and_a_helper_reports_nothing(tmp_path: Path) -> None:
     said: list[str] = []
     with pytest.raises(Helped):
         Share(1, 2).work(steps_of(tmp_path, said), lambda: None)
@@ -153,7 +153,7 @@ def test_what_cannot_be_shared_is_refused_before_anything_is_measured(tmp_path: 
     assert not (tmp_path / "out").exists()
 
 
-def test_any_unmarked_images_may_be_asked_for(tiny_model: LatentModel) -> None:
+def test_unmarked_images_can_be_drawn_in_any_order(tiny_model: LatentModel) -> None:
     everyone = list(draw_unmarked(tiny_model, 24, 7, attacked=False))
     crowd = UnmarkedImages(tiny_model, 24, 7)
     for which in (range(16, 24), range(3), range(0, 16)):

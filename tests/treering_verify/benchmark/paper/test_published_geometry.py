@@ -88,7 +88,7 @@ def test_perfect_inversion_reads_every_class_once_the_disc_is_centred(size: int)
 
 
 @pytest.mark.parametrize(("deviation", "figure"), [(0.5, 0.994), (1.0, 0.874)])
-def test_white_noise_on_the_centred_geometry_gives_the_figures_of_the_design(deviation: float, figure: float) -> None:
+def test_white_noise_on_the_centred_geometry_gives_the_expected_accuracies(deviation: float, figure: float) -> None:
     # They hold for 128 x 128 latents: the pattern's amplitude in ortho units is inversely proportional to the side.
     counts = confusion(128, 250, centred=True, deviation=deviation)
     low, high = clopper_pearson(int(np.trace(counts)), int(counts.sum()))

@@ -1,4 +1,4 @@
-"""The forgery benchmark: counts by hand, and attacks on a model on which they work fully."""
+"""The forgery benchmark: counts by hand, and attacks on a model on which they succeed."""
 
 from __future__ import annotations
 

@@ -196,7 +196,7 @@ def same(a: Measurements, b: Measurements) -> bool:
     return a.costs == b.costs and a.kinds == b.kinds
 
 
-def test_an_end_in_between_loses_nothing_and_a_second_run_measures_nothing(
+def test_an_interrupted_run_loses_nothing_and_a_second_run_measures_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls, limit = 0, 10**9
@@ -224,7 +224,7 @@ def test_an_end_in_between_loses_nothing_and_a_second_run_measures_nothing(
     assert same(resumed, measure_tasks(model, scope, tasks(), 4, 4))
 
 
-def test_images_of_which_nothing_is_left_are_counted(tiny_model: LatentModel) -> None:
+def test_images_that_an_attack_made_blank_are_counted(tiny_model: LatentModel) -> None:
     key = Key.generate(tiny_model.latent_shape, seed=1)
     images = [made.image for made in generate(tiny_model, key, seeds=[1], steps=2)]
     images += [Image.new("RGB", images[0].size, "white"), images[0].copy()]
@@ -271,7 +271,7 @@ def test_no_key_that_judges_unmarked_images_is_used_twice(monkeypatch: pytest.Mo
     assert len(used) == 2 + 4 + 4 + 4 and len(set(used)) == len(used)
 
 
-def test_the_white_models_marks_are_all_found_and_named_and_none_is_seen_where_there_is_none() -> None:
+def test_all_marks_of_the_white_model_are_detected_and_named_without_false_positives() -> None:
     findings = robustness.measure(WhiteModel(), Scope(silent, quick=True))
     (exact,) = [line for line in findings.tables[1].rows if line[:3] == ("random", "clean", EXACT)]
     assert exact[3:7] == (Rate(4, 4), Rate(4, 4), Rate(4, 4), 1.0)
@@ -291,7 +291,7 @@ def made_up(**marked: list[float]) -> Measurements:
     return Measurements(strong, unmarked, {}, costs, ["photograph"] * 3)
 
 
-def test_a_pattern_holds_up_to_the_last_strength_before_the_first_failure() -> None:
+def test_a_pattern_is_detected_up_to_the_last_strength_before_the_first_failure() -> None:
     found = made_up(a=[9.0, 9.0], b=[9.0, 7.0], c=[9.0, 5.0], d=[9.0, 9.0])
     scale = Scale("x", "level", (1.0, 2.0, 3.0, 4.0), tuple(Condition(n, n) for n in "abcd"))
     (line,) = held_table(found, [scale], ["random"]).rows
@@ -329,7 +329,7 @@ def test_published_thresholds_come_from_the_calibration_images_alone() -> None:
     assert one is not None and one.tpr(0.01) == Rate(1, 2) and one.fpr(0.01) == Rate(2, 2)
 
 
-def test_verifys_default_spends_half_of_alpha_on_the_image_as_it_is() -> None:
+def test_verification_spends_half_of_alpha_on_the_image_as_it_is() -> None:
     found = made_up(clean=[6.0, 6.4, 0.1])
     one = as_verified(found, "random", Condition("clean", "clean"))
     assert one is not None and one.tpr(1e-6) == Rate(1, 3) and one.marked.min() == 0.0
@@ -342,7 +342,7 @@ def test_verifys_default_spends_half_of_alpha_on_the_image_as_it_is() -> None:
 # --- images ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_cost_of_a_image_is_measured_as_it_says() -> None:
+def test_the_cost_to_an_image_is_measured_as_documented() -> None:
     twins = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)) - 0.5
     found = cost(twins + 0.2, twins, twins, [0, 0, 0, 0])
     assert found.paired == pytest.approx(0.2 * 127.5) and found.distance > 0

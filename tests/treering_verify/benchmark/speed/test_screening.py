@@ -1,4 +1,4 @@
-"""What `treering benchmark screening` makes of the p-values of two passes."""
+"""The screening benchmark: decisions, losses and rates from the p-values of two passes."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def test_a_precision_is_that_of_whatever_device_computes(monkeypatch: pytest.Mon
     assert ("cuda", torch.float16) in entered and ("cpu", torch.float16) in entered
 
 
-def test_the_network_alone_is_lowered_and_the_model_stays_as_it_is(tiny_model: LatentModel) -> None:
+def test_only_the_network_of_a_copy_runs_in_a_lower_precision(tiny_model: LatentModel) -> None:
     z, at = initial_noise(tiny_model.latent_shape, [0]), tiny_model.timesteps(2)[0]
     lowered = _lowered(tiny_model, "bfloat16")
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""The recipe of the embedded model's autoencoder: where it begins, what it sees, and that it goes on where it stopped."""
+"""The recipe of the embedded model: initial weights, training batches, and resumed training."""
 
 from __future__ import annotations
 

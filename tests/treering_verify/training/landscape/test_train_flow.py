@@ -1,4 +1,4 @@
-"""Class-conditional models whose ODE runs straight, and the recipe that makes one of the embedded model."""
+"""Class-conditional models with straight paths, and the recipe that trains one from the embedded model."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_flows_that_have_no_inverse_here_are_refused(
         load_model(with_flow(tiny_folder, tmp_path / "flow", **options))
 
 
-def test_the_recipe_writes_models_that_commands_take_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
+def test_the_recipe_writes_models_that_commands_take_and_resumes(tmp_path: Path) -> None:
     def train(work: Path) -> None:
         train_flow.main(f"--work {work} --threads 1 --scenes 40 --steps 2 --reflow --pairs 4 --reflow-steps 1".split())
 
