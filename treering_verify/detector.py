@@ -24,6 +24,7 @@ from treering_verify.inversion.decoder.registry import AUTO
 from treering_verify.inversion.noise import DEFAULT_STEPS
 from treering_verify.inversion.recovery import InversionOptions
 from treering_verify.models import EMBEDDED, LatentModel, ModelSource, check_source, latent_shape, load_model
+from treering_verify.models.precision import Precision
 from treering_verify.models.profile import Profile
 from treering_verify.watermark.keys.index import KeyIndex, is_index, key_files
 from treering_verify.watermark.keys.key import Key
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
     KeySource = Key | KeyIndex | str | Path
 
-Precision = Literal["float32", "bfloat16", "float16"]
 ScreeningChoice = Literal["auto", "on", "off"]
 
 

@@ -22,6 +22,7 @@ from treering_verify.inversion.noise import invert
 from treering_verify.inversion.recovery import InversionOptions
 from treering_verify.media.images import to_tensor
 from treering_verify.models import LatentModel
+from treering_verify.models.precision import precision_of
 from treering_verify.models.profile import FLOOR, KIND
 from treering_verify.models.weights import dtypes, fingerprint
 from treering_verify.results import SCHEMA_VERSION, KeyEvidence
@@ -208,7 +209,9 @@ def check_model(
         _relative(autoencoder, latent),
         _relative(back, noise),
         tuple(
-            _trial(model, replace(setting, precision=precision), pixels, attacked, noise, keys, batch_size)
+            _trial(
+                model, replace(setting, precision=precision_of(precision)), pixels, attacked, noise, keys, batch_size
+            )
             for setting in _settings(steps)
         ),
     )

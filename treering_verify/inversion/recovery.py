@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from treering_verify.errors import UsageError, unknown
+from treering_verify.errors import UsageError
 from treering_verify.inversion import decoder as decoder_inversion
 from treering_verify.inversion import noise as noise_inversion
 from treering_verify.media.blank_areas import fill_occluded, mask_occluded, visible_area
 from treering_verify.models import LatentModel, makes_videos
+from treering_verify.models.precision import Precision, precision_of
 from treering_verify.models.profile import Profile
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class InversionOptions:
     noise_method: str = noise_inversion.AUTO
     steps: int = noise_inversion.DEFAULT_STEPS
     batch_size: int = 16
-    precision: str = "float32"
+    precision: Precision = "float32"
     profile: Profile | None = field(default=None, repr=False)  # changes verdicts, never noise_hat
 
     @classmethod
@@ -66,8 +67,7 @@ class InversionOptions:
     def __post_init__(self) -> None:
         decoder_inversion.METHODS.check(self.method, decoder_inversion.AUTO)
         noise_inversion.METHODS.check(self.noise_method, noise_inversion.AUTO)
-        if self.precision not in decoder_inversion.PRECISIONS:
-            raise UsageError(unknown("precision", self.precision, decoder_inversion.PRECISIONS))
+        precision_of(self.precision)
         if self.steps < 0 or self.batch_size < 1:
             raise UsageError("steps must be 0 or more, and batch_size 1 or more")
 

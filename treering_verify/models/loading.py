@@ -18,7 +18,7 @@ from treering_verify.models.diffusers.families import known_pipelines
 from treering_verify.models.diffusers.hub import must_be_cached
 from treering_verify.models.diffusers.loading import INDEX, pipeline_family, pipeline_of, read_index, shapes_of
 from treering_verify.models.protocol import LatentModel, MovableModel
-from treering_verify.models.source import ModelSource
+from treering_verify.models.source import Device, DType, ModelSource
 
 _LANDSCAPE = Path(__file__).with_name("landscape")
 EMBEDDED = {"landscape": _LANDSCAPE, "landscape-tiny": _LANDSCAPE}
@@ -37,8 +37,8 @@ def load_model(
     *,
     revision: str | None = None,
     variant: str | None = None,
-    device: str = "auto",
-    dtype: str = "auto",
+    device: Device = "auto",
+    dtype: DType = "auto",
     image_size: tuple[int, int] | None = None,
     model_config: str | None = None,
     tile: int = 0,

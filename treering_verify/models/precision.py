@@ -5,7 +5,20 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, Literal, get_args
+
+from treering_verify.errors import UsageError, unknown
+
+Precision = Literal["float32", "bfloat16", "float16"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+
+def precision_of(name: str) -> Precision:
+    """Return the precision of a name; UsageError if there is no such one."""
+    for precision in PRECISIONS:
+        if precision == name:
+            return precision
+    raise UsageError(unknown("precision", name, PRECISIONS))
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 
 from treering_verify.errors import UsageError
 from treering_verify.files import printable
+from treering_verify.models.precision import Precision, precision_of
 from treering_verify.models.protocol import LatentModel
 from treering_verify.models.weights import dtypes, fingerprint
 from treering_verify.results import SCHEMA_VERSION
@@ -68,7 +69,7 @@ class Profile:
     inversion: str
     noise_method: str
     steps: int
-    precision: str
+    precision: Precision
     log10_marked: float
     allow_weak: bool = False
 
@@ -194,6 +195,6 @@ def _profile_of(record: dict[str, Any], name: str, digest: str) -> Profile:
         inversion=str(chosen["inversion"]),
         noise_method=str(chosen["noise_inversion"]),
         steps=int(chosen["steps"]),
-        precision=str(chosen["precision"]),
+        precision=precision_of(str(chosen["precision"])),
         log10_marked=found,
     )

@@ -7,7 +7,7 @@ import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 from treering_verify.errors import ModelError, UsageError, unknown
 from treering_verify.files import printable
@@ -15,8 +15,10 @@ from treering_verify.files import printable
 if TYPE_CHECKING:
     import torch
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
-DTYPES = ("auto", "float32", "bfloat16", "float16")
+Device = Literal["auto", "cpu", "cuda", "mps"]
+DType = Literal["auto", "float32", "bfloat16", "float16"]
+DEVICES: tuple[Device, ...] = get_args(Device)
+DTYPES: tuple[DType, ...] = get_args(DType)
 # Device nodes of the drivers of NVIDIA (also on Tegra, and in WSL) and of AMD.
 _DRIVERS = ("/dev/nvidiactl", "/dev/nvhost-ctrl", "/dev/nvgpu", "/dev/dxg", "/dev/kfd")
 _PICKLED = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
@@ -66,8 +68,8 @@ class ModelSource:
     name: str
     revision: str | None = None
     variant: str | None = None
-    device: str = "auto"
-    dtype: str = "auto"
+    device: Device = "auto"
+    dtype: DType = "auto"
     image_size: tuple[int, int] | None = None
     model_config: str | None = None
     tile: int = 0

@@ -8,12 +8,14 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from multiprocessing.pool import Pool
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from treering_verify.inversion.decoder import Settings
 
 if TYPE_CHECKING:
     import torch
+
+    from treering_verify.models.source import Device
 
 _STEPS = 6  # by then every method holds all that it ever holds (anderson: its whole memory)
 # What every model's loading imports, some seconds of it; `diffusers` alone imports hardly anything before it is asked.
@@ -82,7 +84,8 @@ def _inversion(
     from treering_verify.inversion.recovery import problem_of
     from treering_verify.models import load_model
 
-    problem = in_precision(problem_of(load_model(model_name, device=device), torch.from_numpy(pixels)), precision)
+    model = load_model(model_name, device=cast("Device", device))
+    problem = in_precision(problem_of(model, torch.from_numpy(pixels)), precision)
     return lambda: invert(problem, method, settings)
 
 

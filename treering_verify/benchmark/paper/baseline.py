@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from treering_detectors import mean
 
@@ -23,6 +23,8 @@ from treering_verify.report.findings import Cell, Findings, Table
 
 if TYPE_CHECKING:
     import torch
+
+    from treering_verify.models.source import Device
 
 
 def measure(model: LatentModel, scope: Scope) -> Findings:
@@ -108,5 +110,5 @@ def _released(model_name: str, pixels: Any, peak: float, device: str) -> Any:
 
     from treering_verify.models import load_model
 
-    model = load_model(model_name, device=device)
+    model = load_model(model_name, device=cast("Device", device))
     return lambda: released_gradient(model, torch.from_numpy(pixels), 3, peak)

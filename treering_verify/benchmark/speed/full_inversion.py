@@ -21,7 +21,7 @@ from treering_verify.errors import UsageError
 from treering_verify.inversion.recovery import InversionOptions, recover_noise
 from treering_verify.models import Condition, LatentModel, Timestep, device_of
 from treering_verify.models.compiling import compile_networks
-from treering_verify.models.precision import autocasting
+from treering_verify.models.precision import autocasting, precision_of
 from treering_verify.report.findings import Cell, Table
 from treering_verify.watermark.keys.key import Key
 
@@ -152,7 +152,7 @@ def _recovered(model: LatentModel, pixels: torch.Tensor, way: Precisions) -> tup
     """Return the noise estimates, seconds per image after the warm-up, and seconds of the first batch."""
     import torch
 
-    chosen, inversion = _lowered(model, way.network), InversionOptions(precision=way.autoencoder)
+    chosen, inversion = _lowered(model, way.network), InversionOptions(precision=precision_of(way.autoencoder))
     parts, times = pixels.split(min(_BATCH, len(pixels))), []
     found = []
     for part in (parts[0], *parts):  # the first twice, as warm-up

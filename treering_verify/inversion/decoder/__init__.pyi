@@ -5,7 +5,6 @@ from .methods import REFINED as REFINED
 from .methods import default_method as default_method
 from .methods import invert as invert
 from .methods import unstopped as unstopped
-from .problem import PRECISIONS as PRECISIONS
 from .problem import Problem as Problem
 from .problem import Settings as Settings
 from .problem import in_precision as in_precision

@@ -85,9 +85,6 @@ def norm(x: torch.Tensor) -> torch.Tensor:
     return x.flatten(1).norm(dim=1)
 
 
-PRECISIONS = ("float32", "bfloat16", "float16")
-
-
 def in_precision(problem: Problem, precision: str) -> Problem:
     """Pose the same problem with the networks' passes in another precision; latents and residuals stay float32.
 

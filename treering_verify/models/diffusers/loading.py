@@ -15,7 +15,7 @@ from treering_verify.files import printable
 from treering_verify.models.diffusers.families import FAMILIES, family_of, known_pipelines
 from treering_verify.models.diffusers.family import PipelineFamily
 from treering_verify.models.diffusers.hub import must_be_cached
-from treering_verify.models.source import ModelSource
+from treering_verify.models.source import Device, DType, ModelSource
 
 INDEX = "model_index.json"
 # Prefixes of tensor names, in the original releases, that identify the model in a single file.
@@ -37,8 +37,8 @@ def load_pipeline(
     *,
     revision: str | None = None,
     variant: str | None = None,
-    device: str = "auto",
-    dtype: str = "auto",
+    device: Device = "auto",
+    dtype: DType = "auto",
     model_config: str | None = None,
 ) -> Any:
     """Load a diffusers pipeline of a supported family, for use in your own script.

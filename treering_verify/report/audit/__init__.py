@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from treering_verify.errors import UsageError
+from treering_verify.errors import UsageError, unknown
 from treering_verify.files import printable, written_whole
 from treering_verify.report.audit.audit_reader import AuditRows, open_audit
 from treering_verify.results import DETECTED, INCONCLUSIVE, NO_EVIDENCE
@@ -97,8 +97,9 @@ def export(audit: AuditRows, file: BinaryIO, style: str, fail_on: Sequence[str] 
     from treering_verify.report.audit import exports
 
     verdicts = (DETECTED, NO_EVIDENCE, INCONCLUSIVE)
-    if unknown := [verdict for verdict in fail_on if verdict not in verdicts]:
-        raise UsageError(f"no verdict {unknown[0]!r}: choose from {', '.join(verdicts)}")
+    for verdict in fail_on:
+        if verdict not in verdicts:
+            raise UsageError(unknown("verdict", verdict, verdicts))
     if style == "csv":
         exports.write_csv(audit, file)
     elif style == "jsonl":
@@ -108,7 +109,7 @@ def export(audit: AuditRows, file: BinaryIO, style: str, fail_on: Sequence[str] 
     elif style == "junit":
         exports.write_junit(audit, file, fail_on)
     else:
-        raise UsageError(f"no report format {style!r}: choose one of {', '.join(AUDIT_FORMATS)}")
+        raise UsageError(unknown("report format", style, AUDIT_FORMATS))
 
 
 def _page(

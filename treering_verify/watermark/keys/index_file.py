@@ -26,7 +26,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from treering_verify.errors import KeyFileError, UsageError
+from treering_verify.errors import KeyFileError, UsageError, unknown
 from treering_verify.files import printable, written_whole
 from treering_verify.watermark.keys.key import Key
 from treering_verify.watermark.keys.key_family import Family
@@ -105,7 +105,7 @@ def write_index(path: str | Path, family: Family, count: int, blocks: Iterable[B
         If the file exists or cannot be written.
     """
     if dtype not in DTYPES:
-        raise UsageError(f"no number type {dtype!r}: choose one of {', '.join(DTYPES)}")
+        raise UsageError(unknown("number type", dtype, DTYPES))
     if count < 1:
         raise UsageError("there is no key: give at least one")
     check_searchable(family)
