@@ -10,8 +10,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from treering_verify.audit.inputs import read as reading
-from treering_verify.audit.inputs import reader_process
+from treering_verify.audit.inputs import reader_process, reading
 from treering_verify.media import frame_folders
 from treering_verify.media.images import read_bytes
 

@@ -32,16 +32,10 @@ LATER: tuple[str, ...] = (
     "docs/patterns.md",
     "docs/robustness.md",
     "pyproject.toml",
-    "tests/treering_verify/attacks/",
-    "tests/treering_verify/audit/",
     "tests/treering_verify/cli/",
-    "tests/treering_verify/detection/",
-    "tests/treering_verify/report/",
-    "treering_verify/attacks/",
-    "treering_verify/audit/",
+    "tests/treering_verify/detection/search/",
     "treering_verify/cli/",
-    "treering_verify/detection/",
-    "treering_verify/report/",
+    "treering_verify/detection/search/",
 )
 NOT_READ = ("CHANGELOG.md", "LICENSE", "tests/treering_verify/test_words.py")
 

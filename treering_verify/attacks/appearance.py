@@ -1,4 +1,4 @@
-"""Attacks on the values of pixels: noise, blur, tone and colour. None moves anything."""
+"""Attacks on the values of pixels: noise, blur, tone and colour. None moves a pixel."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def noise(image: Image.Image, *, sigma: float = 0.05, seed: int = 0) -> Image.Image:
-    """Add white Gaussian noise of this standard deviation (black = 0, white = 1), then video and round."""
+    """Add white Gaussian noise of this standard deviation (black = 0, white = 1), then clamp and round."""
     import numpy as np
 
     pixels = np.asarray(image) / 255.0
@@ -24,14 +24,14 @@ def blur(image: Image.Image, *, radius: float = 2.0, seed: int = 0) -> Image.Ima
 
 
 def brightness(image: Image.Image, *, factor: float = 1.5, seed: int = 0) -> Image.Image:
-    """Multiply every value by `factor`; what exceeds white is clipped."""
+    """Multiply every value by `factor`; what exceeds white becomes white."""
     from PIL import ImageEnhance
 
     return ImageEnhance.Brightness(image).enhance(factor)
 
 
 def contrast(image: Image.Image, *, factor: float = 1.5, seed: int = 0) -> Image.Image:
-    """Multiply each value's distance from the image's mean grey by `factor`; 0 leaves that grey alone."""
+    """Multiply each value's distance from the image's mean grey by `factor`; 0 leaves nothing but that grey."""
     from PIL import ImageEnhance
 
     return ImageEnhance.Contrast(image).enhance(factor)
@@ -66,7 +66,7 @@ def quantise(image: Image.Image, *, levels: int = 8, seed: int = 0) -> Image.Ima
 
 
 def _to_image(pixels: Any) -> Image.Image:
-    """Make an image of values with black = 0 and white = 1: clipped, rounded, never wrapped."""
+    """Return the image of values with black = 0 and white = 1, clamped and rounded, never wrapped."""
     import numpy as np
     from PIL import Image
 

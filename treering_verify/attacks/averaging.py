@@ -1,8 +1,8 @@
-"""Averaging marked images of one key: images differ, the key's trace stays. Needs no model.
+"""Removal and forgery by averaging marked images of one key, without a model.
 
-All images of a key share its coefficients, so the mean of many shows them (Yang et al., arXiv 2406.09026). Subtracting the
-trace from a marked image takes the mark away; adding it to a foreign one forges it. `imprinting.average_carrier` does the
-same in the noise, for an attacker who has the model.
+All images of a key share its coefficients, so the mean of many estimates their trace in pixels (Yang et al., arXiv
+2406.09026). Subtracting the trace from a marked image removes the mark; adding it to another image forges it.
+`imprinting.average_carrier` does the same in the noise, for an attacker who has the model.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
 
 
 def estimate_trace(marked: Iterable[Image.Image], unmarked: Iterable[Image.Image]) -> npt.NDArray[np.float64]:
-    """Estimate what a key adds to an image on average: mean of marked images less mean of unmarked ones.
+    """Return the mean of marked images less that of unmarked ones: an estimate of what a key adds to an image.
 
-    What the images themselves leave in the difference has a standard deviation of s sqrt(1/N + 1/M) for N marked and M
-    unmarked images whose values vary by s; twins from the same seeds leave much less.
+    The images' own content leaves a standard deviation of s sqrt(1/N + 1/M) in the difference, for N marked and M unmarked
+    images whose values vary by s. Unmarked images from the same seeds leave much less.
 
     Parameters
     ----------
     marked, unmarked
-        RGB images of one size, at least one of each; read once, one by one. The unmarked ones should show the same kind of
-        images: other images of the same model, or photographs.
+        RGB images of one size, at least one of each; read once, one by one. The unmarked ones should have the same kind of
+        content: other images of the same model, or photographs.
 
     Returns
     -------
     (H, W, 3) float64
-        In grey levels.
+        The trace, in grey levels.
 
     Raises
     ------
@@ -48,7 +48,7 @@ def estimate_trace(marked: Iterable[Image.Image], unmarked: Iterable[Image.Image
 
 
 def add_trace(image: Image.Image, trace: npt.NDArray[np.float64], strength: float = 1.0) -> Image.Image:
-    """Forge: add `strength` times a trace, (H, W, 3) in grey levels, then round and video.
+    """Forge a mark: add `strength` times a trace, (H, W, 3) in grey levels, then round and clamp.
 
     Raises
     ------
@@ -58,12 +58,14 @@ def add_trace(image: Image.Image, trace: npt.NDArray[np.float64], strength: floa
     from PIL import Image
 
     if image.mode != "RGB" or (image.height, image.width, 3) != trace.shape:
-        raise UsageError(f"the trace has shape {trace.shape}, the image is {image.mode} of size {image.size}")
+        raise UsageError(
+            f"the trace has shape {trace.shape}, the image is {image.mode} of size {image.size}: make them equal"
+        )
     return Image.fromarray(np.rint(np.asarray(image) + strength * trace).clip(0, 255).astype(np.uint8))
 
 
 def subtract_trace(image: Image.Image, trace: npt.NDArray[np.float64], strength: float = 1.0) -> Image.Image:
-    """Remove: subtract `strength` times a trace; as `add_trace` otherwise."""
+    """Remove a mark: subtract `strength` times a trace; as `add_trace` otherwise."""
     return add_trace(image, trace, -strength)
 
 

@@ -1,4 +1,4 @@
-"""Lossy compression through the real codecs' bytes."""
+"""Attacks by lossy compression, through the real codecs' bytes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def avif(image: Image.Image, *, quality: int = 75, seed: int = 0) -> Image.Image
 
 
 def encode(image: Image.Image, codec: str, quality: int) -> bytes:
-    """Return the file that a codec makes of an image.
+    """Return an image encoded by a codec, as the bytes of a file.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Attacked copies of files, each with a sidecar that says how to make it again."""
+"""Attacked copies of files, each with a sidecar that records how it was made."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AttackedCopy:
-    """What became of one file under one attack.
+    """The result of one attack on one file.
 
     Attributes
     ----------
@@ -94,8 +94,8 @@ def attack_files(
     """Write an attacked copy of every file under every attack, lazily, file by file.
 
     A copy is named after its source and attack, ``photo-jpeg-quality=25.png``, and is a PNG, so that nothing is compressed
-    a second time. Beside it stands a sidecar, the same name with .json, which holds `AttackedCopy.record`; it is
-    written first, so no copy is ever without. Neither name ever shows half a file.
+    a second time. Its sidecar, the same name with .json, holds `AttackedCopy.record`; it is written first, so that no copy
+    lacks one. Both files appear whole or not at all.
 
     Parameters
     ----------
@@ -106,11 +106,11 @@ def attack_files(
     output
         Folder; made if it does not exist.
     seed
-        Of the first file, non-negative.
+        Seed of the first file, non-negative.
     model
-        Where an attack needs one.
+        Needed by some attacks only.
     codec_bytes
-        Keep the codec's own file, such as a .jpg, where an attack ends with one; it decodes to the PNG's pixels.
+        Write the codec's own file, such as a .jpg, where an attack ends with one; it decodes to the PNG's pixels.
     overwrite
         Replace copies that exist already.
 
@@ -130,7 +130,7 @@ def attack_files(
     folder = Path(output)
     attacks = list(dict.fromkeys(attacks))
     if seed < 0:
-        raise UsageError(f"a seed is a non-negative whole number, got {seed}")
+        raise UsageError(f"a seed is a non-negative whole number, got {seed}: choose 0 or more")
     for attack in attacks:
         attack.check(model)
     _check_names([Path(source) for source in sources], attacks, folder, codec_bytes, overwrite)
@@ -172,7 +172,7 @@ def attack_files(
 
 
 def _names(source: Path, attack: Attack | Chain, folder: Path, codec_bytes: bool) -> tuple[Path, Path]:
-    """Return the names of copy and sidecar; a colon is no part of a file's name everywhere."""
+    """Return the names of copy and sidecar, without the colon, which some file systems forbid."""
     codec = CODECS.get(attack.stages[-1].name) if codec_bytes else None
     name = f"{source.stem}-{str(attack).replace(':', '-')}"
     return folder / f"{name}{codec[1] if codec else '.png'}", folder / f"{name}.json"
@@ -186,12 +186,12 @@ def _check_names(
     for source in sources:
         for attack in attacks:
             for name in _names(source, attack, folder, codec_bytes):
-                shown = printable(str(name))
+                name_text = printable(str(name))
                 if name in owners:
                     both = f"{printable(str(owners[name]))} and {printable(str(source))}"
-                    raise UsageError(f"{both} would both be written to {shown}: attack them into two folders")
+                    raise UsageError(f"{both} would both be written to {name_text}: attack them into two folders")
                 owners[name] = source
                 if name.resolve() in originals:
-                    raise UsageError(f"{shown} is itself one of the files to attack: choose another folder")
+                    raise UsageError(f"{name_text} is itself one of the files to attack: choose another folder")
                 if not overwrite and name.exists():
-                    raise UsageError(f"{shown} exists: choose another folder, or replace it with --overwrite")
+                    raise UsageError(f"{name_text} exists: choose another folder, or replace it with --overwrite")

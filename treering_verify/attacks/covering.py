@@ -1,4 +1,4 @@
-"""Attacks that cover parts of an image: rectangles, and the visible mark of an image agency."""
+"""Attacks that cover parts of an image: rectangles, and a visible text mark as image agencies use."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _WORD = (
 def mask(image: Image.Image, *, share: float = 0.25, count: int = 1, seed: int = 0) -> Image.Image:
     """Cover with `count` opaque rectangles, each of share / count of the area; the seed draws place, shape and colour.
 
-    Rectangles may overlap, so together they cover at most `share`. From one seed, a larger share covers all that a
-    smaller one covered.
+    Rectangles may overlap, so together they cover at most `share`. From one seed, a larger share covers everything that
+    a smaller one covers.
     """
     import numpy as np
     from PIL import Image

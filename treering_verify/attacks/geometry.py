@@ -1,4 +1,4 @@
-"""Attacks that move pixels. All keep the image's size; each says what becomes of what leaves the frame."""
+"""Attacks that move pixels. All preserve the image's size; each says what fills the parts that it leaves empty."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def random_crop(image: Image.Image, *, share: float = 0.75, seed: int = 0) -> Im
 
 
 def rotate(image: Image.Image, *, degrees: float = 5.0, seed: int = 0) -> Image.Image:
-    """Rotate counter-clockwise about the centre (bicubic); corners leave the frame, and black fills what they open."""
+    """Rotate counter-clockwise about the centre (bicubic); the corners that open are black."""
     from PIL import Image
 
     return image.rotate(degrees, Image.Resampling.BICUBIC, expand=False, fillcolor=(0, 0, 0))

@@ -1,4 +1,4 @@
-"""Strengths of each attack, from one that hardly shows to one where no mark can be expected to survive."""
+"""Grids of each attack's strengths, from one that is hardly visible to one that no mark is expected to survive."""
 
 from __future__ import annotations
 

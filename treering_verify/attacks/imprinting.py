@@ -1,9 +1,9 @@
-"""Attacks on a key by whoever has the model and marked images of it, but not the key: forgery and removal in the noise.
+"""Forgery and removal in the noise, by an attacker who has the model and marked images of a key, but not the key.
 
-A *carrier* is noise, (C, h, w), recovered from marked images: it carries the key without saying which of its bins do; with
-(B, C, h, w) each image has one of its own. The attacker knows the scheme, so that the key lives on an annulus, and guesses
-a band, (inner, outer) in bins from DC, that covers it; outside the band the image keeps its own noise, so that its
-composition stays.
+A *carrier* is a noise estimate, (C, h, w), of marked images. It contains the key, in bins that the attacker does not know;
+with (B, C, h, w) each image has a carrier of its own. The attacker knows the scheme, and so that the key's bins form an
+annulus, and guesses a band, (inner, outer) in bins from DC, that covers it. Outside the band the image's own noise stays,
+and with it the composition.
 
 Müller et al. (arXiv 2412.03283) and Jain et al. (arXiv 2504.20111) show such forgeries from a single image on larger models;
 Yang et al. (arXiv 2406.09026) average. Images are (B, 3, H, W) float32 in [-1, 1], of the model's size.
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     import torch
 
 BAND = (3, 12)
-"""What the default keys of both patterns live on, with nothing to spare."""
+"""Exactly the annulus of the default keys of both patterns."""
 
 _STEPS = 20
 
 
-def recover(model: LatentModel, images: torch.Tensor, *, steps: int = _STEPS) -> torch.Tensor:
-    """Take images back to their noise, as a verifier would: (B, 3, H, W) -> (B, C, h, w).
+def estimate_noise(model: LatentModel, images: torch.Tensor, *, steps: int = _STEPS) -> torch.Tensor:
+    """Return the noise estimates (B, C, h, w) of images (B, 3, H, W), as a verifier would compute them.
 
-    From a marked image this is a carrier of its key.
+    The estimate of a marked image is a carrier of its key.
     """
     import torch
 
@@ -52,10 +52,10 @@ def average_carrier(
     steps: int = _STEPS,
     batch_size: int = 16,
 ) -> torch.Tensor:
-    """Average the noise of many marked images of one key.
+    """Return a carrier: the mean noise estimate of many marked images of one key.
 
-    In the mean of N images the key's coefficients stay, and everything else shrinks to 1 / N of its power; the mean of
-    unmarked images takes away what recovered noise has in common anyway.
+    In the mean of N images the key's coefficients stay, and everything else shrinks to 1 / N of its power. Subtracting the
+    mean of unmarked images removes what all noise estimates have in common.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def average_carrier(
     marked, unmarked : (N, 3, H, W), (M, 3, H, W) float32
         `unmarked` may be left out.
     steps, batch_size : int
-        Of the noise inversion; images that go through the model together.
+        Steps of the noise inversion; images that go through the model together.
 
     Returns
     -------
@@ -72,7 +72,7 @@ def average_carrier(
     import torch
 
     def mean(images: torch.Tensor) -> torch.Tensor:
-        return torch.cat([recover(model, part, steps=steps) for part in images.split(batch_size)]).mean(dim=0)
+        return torch.cat([estimate_noise(model, part, steps=steps) for part in images.split(batch_size)]).mean(dim=0)
 
     return mean(marked) if unmarked is None else mean(marked) - mean(unmarked)
 
@@ -88,30 +88,29 @@ def imprint(
     redraw: bool = False,
     noise: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Forge: put a carrier's spectrum into foreign images by way of their noise.
+    """Forge a mark: write a carrier's spectrum into the noise of other images.
 
-    The images are taken to noise; on the band, f <- sqrt(1 - w^2) f + w c, with c the carrier scaled to unit power
-    there; the latent z' is generated from that noise. What changes is added to the image, x + D(z') - D(z), z generated
-    from the unchanged noise: so errors of the inversion and what the autoencoder cannot draw do not show. It keeps
-    a foreign image, with ghosts of what moved. Redrawn whole, the image carries more of the mark, but is no longer
-    the foreign one where the inversion without a prompt loses it, as it does on the embedded model.
+    The images are inverted to noise. On the band, f <- sqrt(1 - w^2) f + w c, with c the carrier scaled to unit power there;
+    the latent z' is generated from that noise, and z from the unchanged noise. The result is x + D(z') - D(z), so that the
+    errors of inversion and autoencoder cancel. The image stays, with faint traces of what moved. D(z') itself has more of
+    the mark, but is another image where inversion without a prompt loses the content, as on the embedded model.
 
     Parameters
     ----------
     images : (B, 3, H, W) float32
     model : LatentModel
     carrier : (C, h, w) or (B, C, h, w) float32
-        From `recover` (of one image) or `average_carrier`.
+        From `estimate_noise` (of one image) or `average_carrier`.
     weight : float
-        w in [0, 1]; 0 gives the images back.
+        w in [0, 1]; 0 returns the images unchanged.
     band : (int, int)
         Inner and outer radius.
     steps : int
-        Steps of the way up and of the way down.
+        Steps of the inversion and of the generation.
     redraw : bool
         Return D(z') itself.
     noise : (B, C, h, w) float32, optional
-        Of the images, from `recover` with as many steps, for who attacks them more than once.
+        The images' noise estimates by `estimate_noise` with the same steps, to save it in repeated attacks.
 
     Returns
     -------
@@ -124,7 +123,7 @@ def imprint(
     """
     if not 0 <= weight <= 1:
         raise UsageError(f"weight is {weight}: choose 0 to 1")
-    noise = recover(model, images, steps=steps) if noise is None else noise
+    noise = estimate_noise(model, images, steps=steps) if noise is None else noise
     bins, own, stolen = _on_band(noise, carrier, model, band)
     mixed = (1.0 - weight**2) ** 0.5 * own + weight * _unit(stolen)
     return _redraw(images, model, noise, _written(noise, bins, mixed), steps, redraw)
@@ -142,11 +141,11 @@ def erase(
     redraw: bool = False,
     noise: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Remove: take a carrier's direction out of the images' noise on the band, and put fresh noise in its place.
+    """Remove a mark: replace a carrier's direction in the images' noise on the band by fresh noise.
 
     f <- f - s g c + s |g c| n with g = <f, c> / <c, c>, and n complex unit-normal from the image's seed. Without n a small
-    share of the key would be left on otherwise empty bins, and a cosine does not see how small. The carrier for this is an
-    average of many images: of a single one only the part that is key helps.
+    share of the key would remain on otherwise empty bins, and a cosine does not depend on how small it is. The carrier
+    should be an average of many images: in that of a single image most directions are not the key's.
 
     Parameters
     ----------
@@ -155,7 +154,7 @@ def erase(
     seeds : sequence of int
         One per image.
     strength : float
-        s, 0 or more; 0 gives the images back, and more than 1 turns the cosine negative.
+        s, 0 or more; 0 returns the images unchanged, and more than 1 turns the cosine negative.
 
     Returns
     -------
@@ -168,10 +167,10 @@ def erase(
     """
     if strength < 0:
         raise UsageError(f"strength is {strength}: choose 0 or more")
-    noise = recover(model, images, steps=steps) if noise is None else noise
+    noise = estimate_noise(model, images, steps=steps) if noise is None else noise
     bins, own, stolen = _on_band(noise, carrier, model, band)
     share = (own * stolen.conj()).real.sum(dim=(1, 2), keepdim=True) / stolen.abs().square().sum((1, 2), keepdim=True)
-    # Read like everything else, fresh noise has complex coefficients of unit power on the band.
+    # n: the coefficients of fresh noise on the band are complex and have unit power
     fresh = spectrum.read(fresh_noise(model.latent_shape, seeds).to(images), bins)
     replaced = strength * (share.abs() * stolen.abs() * fresh - share * stolen)
     return _redraw(images, model, noise, _written(noise, bins, own + replaced), steps, redraw)
@@ -187,7 +186,7 @@ def reprompt(
     steps: int = 50,
     guidance: float = 2.0,
 ) -> torch.Tensor:
-    """Forge: generate new images from stolen noise, with prompts of the attacker's choice.
+    """Forge a mark: generate new images from a carrier, with prompts of the attacker's choice.
 
     Parameters
     ----------
@@ -198,7 +197,7 @@ def reprompt(
     band : (int, int) or None
         None uses the carrier as it is, whatever the seed.
     steps, guidance
-        Of the generation.
+        Parameters of the generation.
 
     Returns
     -------
@@ -229,7 +228,9 @@ def _on_band(
 ) -> tuple[spectrum.Bins, torch.Tensor, torch.Tensor]:
     """Return the band's bins, the noise's coefficients there, (B, C, n), and the carrier's, (1, C, n) or (B, C, n)."""
     if tuple(carrier.shape[-3:]) != model.latent_shape or carrier.shape[:-3] not in ((), (len(noise),)):
-        raise UsageError(f"the carrier has shape {tuple(carrier.shape)}, the model's noise {model.latent_shape}")
+        raise UsageError(
+            f"the carrier has shape {tuple(carrier.shape)}, the model's noise {model.latent_shape}: use that model"
+        )
     try:
         bins = spectrum.annulus_bins(*model.latent_shape[1:], *band)
     except ValueError as error:
@@ -249,13 +250,13 @@ def _written(noise: torch.Tensor, bins: spectrum.Bins, values: torch.Tensor) -> 
 def _redraw(
     images: torch.Tensor, model: LatentModel, before: torch.Tensor, after: torch.Tensor, steps: int, whole: bool
 ) -> torch.Tensor:
-    """Add to the images what generating from `after` instead of `before` changes; or return what `after` generates."""
+    """Return x + D(z_after) - D(z_before), or D(z_after) if `whole`; z is generated from the noise `after` or `before`."""
     import torch
 
     nothing: list[Condition] = [None] * len(images)
 
-    def drawn(noise: torch.Tensor) -> torch.Tensor:
+    def generated(noise: torch.Tensor) -> torch.Tensor:
         return model.decode(denoise(model, noise, steps=steps, conditions=nothing))
 
     with torch.inference_mode():
-        return (drawn(after) if whole else images + drawn(after) - drawn(before)).clamp(-1.0, 1.0)
+        return (generated(after) if whole else images + generated(after) - generated(before)).clamp(-1.0, 1.0)

@@ -1,4 +1,4 @@
-"""`Attack` and `Chain`: attacks with their parameters, which are the same as their text."""
+"""Attacks with their parameters, alone or in chains, and their text, such as ``jpeg:quality=25``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Distortion:
-    """What `Attack` and `Chain` share: ways to apply them."""
+    """An attack or a chain of attacks, which can be applied to images."""
 
     if TYPE_CHECKING:
 
@@ -30,7 +30,7 @@ class Distortion:
 
     @property
     def needs_model(self) -> bool:
-        """Whether an attack of `MODEL_ATTACKS` is among the stages."""
+        """Whether a stage is one of `MODEL_ATTACKS`."""
         return any(stage.name in MODEL_ATTACKS for stage in self.stages)
 
     def check(self, model: LatentModel | None = None) -> None:
@@ -46,11 +46,11 @@ class Distortion:
         Parameters
         ----------
         image
-            RGB image; left as it is.
+            RGB image; it is not changed.
         seed
             Non-negative; give each image its own. The same image, attack and seed give the same pixels.
         model
-            For the attacks of `MODEL_ATTACKS`; the others ignore it.
+            Needed by the attacks of `MODEL_ATTACKS`; the others ignore it.
 
         Returns
         -------
@@ -102,7 +102,7 @@ class Distortion:
                 raise UsageError(f"attacks need an RGB image, got mode {image.mode}; pass it through open_image first")
         for seed in seeds:
             if seed < 0:
-                raise UsageError(f"a seed is a non-negative whole number, got {seed}")
+                raise UsageError(f"a seed is a non-negative whole number, got {seed}: choose 0 or more")
         self.check(model)
         attacked = list(images)
         for position, stage in enumerate(self.stages):
@@ -201,7 +201,7 @@ class Chain(Distortion):
 
     def __post_init__(self) -> None:
         if not self.stages:
-            raise UsageError("a chain needs at least one attack")
+            raise UsageError("a chain needs at least one attack: name one")
 
     def __str__(self) -> str:
         """Return the text that `parse` reads."""
@@ -209,7 +209,7 @@ class Chain(Distortion):
 
 
 def parse(text: str) -> Attack | Chain:
-    """Read ``name``, ``name:parameter=value,parameter=value``, or several of them with ``+`` between; undoes `str`.
+    """Read ``name``, ``name:parameter=value,parameter=value``, or several of them with ``+`` between; the inverse of `str`.
 
     Raises
     ------
@@ -266,4 +266,4 @@ def _through_model(
             pixels = torch.cat([to_tensor(image) for image, _ in batch])
             numbers = [seed for _, seed in batch]
             changed = MODEL_ATTACKS[attack.name](pixels, model, seeds=numbers, **attack.parameters)
-            yield from (to_pil(picture) for picture in changed)
+            yield from (to_pil(image) for image in changed)

@@ -1,8 +1,8 @@
-"""Attacks that need a model: what its autoencoder and its diffusion make of an image.
+"""Attacks that need a model: regeneration by its autoencoder or its diffusion, and an adversarial change.
 
 Each is a function ``(images, model, *, parameters, seeds) -> images`` on a batch, (B, 3, H, W) float32 in [-1, 1], with one
-seed per image. Images of another size than the model's are stretched to it on the way in and back on the way out, so
-they come back softer, but never cut.
+seed per image. Images of another size than the model's are stretched to it before and to their own size afterwards: they
+become softer, but are never cropped.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def regenerate_diffusion(
 def adversarial(
     images: torch.Tensor, model: LatentModel, *, budget: int = 4, steps: int = 20, seeds: Sequence[int]
 ) -> torch.Tensor:
-    """Change each value by at most `budget` grey levels, so that the encoder sees another latent.
+    """Change each value by at most `budget` grey levels, so that the encoder's latent moves as far as possible.
 
     The attacker has the autoencoder, but neither the key nor the detector: projected gradient ascent on
     |E(x') - E(x)|^2 within |x' - x| <= budget, by signs of the gradient, from a random start that the seed draws, in steps
@@ -79,13 +79,13 @@ def adversarial(
         change.requires_grad_(True)
         changed = (levels + change).clamp(0.0, 255.0) / 127.5 - 1.0
         distance = (model.encode(scaled(changed, model.image_size)) - truth).square().sum()
-        (slope,) = torch.autograd.grad(distance, change)
-        change = (change.detach() + 2.5 * budget / steps * slope.sign()).clamp(-float(budget), float(budget))
+        (gradient,) = torch.autograd.grad(distance, change)
+        change = (change.detach() + 2.5 * budget / steps * gradient.sign()).clamp(-float(budget), float(budget))
     return (levels + change).round().clamp(0.0, 255.0) / 127.5 - 1.0
 
 
 def scaled(images: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-    """Stretch (B, 3, H, W) to `size` (height, width), bicubic and antialiased; the very tensor if it fits already."""
+    """Stretch (B, 3, H, W) to `size` (height, width), bicubic and antialiased; the same tensor if it has that size."""
     from torch.nn.functional import interpolate
 
     if tuple(images.shape[-2:]) == tuple(size):

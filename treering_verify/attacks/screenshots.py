@@ -1,4 +1,4 @@
-"""A chain like taking an image of the screen and posting it."""
+"""A chain of distortions as by taking a screenshot and posting it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def screenshot(
     rounds: int = 1,
     seed: int = 0,
 ) -> Image.Image:
-    """Show on a screen, cut out by hand, scale back, compress; `rounds` times.
+    """Scale as a viewer does, change the tone curve, crop, scale to the original size, compress; `rounds` times.
 
     One round, in this order, with black = 0 and white = 1:
 
@@ -36,9 +36,9 @@ def screenshot(
     curve = np.rint(255.0 * (np.arange(256) / 255.0) ** gamma).astype(int).tolist()
     size = image.size
     for _ in range(rounds):
-        shown = image.resize([max(1, round(side * scale)) for side in size], Image.Resampling.BILINEAR)
-        shown = shown.point(curve * 3)
-        across, down = int(shown.width * crop), int(shown.height * crop)
-        cut = shown.crop((across, down, shown.width - across, shown.height - down))
+        displayed = image.resize([max(1, round(side * scale)) for side in size], Image.Resampling.BILINEAR)
+        displayed = displayed.point(curve * 3)
+        across, down = int(displayed.width * crop), int(displayed.height * crop)
+        cut = displayed.crop((across, down, displayed.width - across, displayed.height - down))
         image = jpeg(cut.resize(size, Image.Resampling.BILINEAR), quality=quality)
     return image

@@ -107,7 +107,7 @@ def ranges(name: str) -> dict[str, tuple[float, float]]:
 
 
 def usage(name: str) -> str:
-    """Describe an attack's parameters: ``quality (a whole number from 1 to 100, default 75)``."""
+    """Return a description of an attack's parameters: ``quality (a whole number from 1 to 100, default 75)``."""
     described = []
     for parameter, default in defaults(name).items():
         low, high = ranges(name)[parameter]

@@ -1,10 +1,10 @@
-"""Audit many images: one row per input, whatever happens, in Parquet shards that survive a crash.
+"""Audits of many images: one row per input, whatever happens, in Parquet shards that survive a crash.
 
-The stages, each in a module: `sources` names the inputs, `plan` writes them down in a process of its own, `readers` hands
-them to reader processes (`reading` is what these do), `judging` sends images through the model in batches, `cache`
-remembers the answers by content, `flow` leads from readings to rows, `open_shards` puts them in order and `shards` writes
-them. `engine` lets all that overlap on one machine; on a cluster, `cluster` deals the inputs out to each `worker`, and a
-`desk` knows what they must know of each other. `folder` is the front.
+The stages, each in a module: `inputs.sources` lists the inputs, `inputs.plan` writes the list to disk in a process of its
+own, `inputs.reader_pool` gives them to reader processes, which run `inputs.reading`. `batcher` makes batches of the
+readings, `judge` runs `detection.judge` on them, `output.cache` stores the answers by content, `output.open_shards` puts the
+rows in order and `output.store` writes them. `engine` overlaps all this on one machine; `cluster` does it on many. `options`
+and `settings` say how an audit is run and what its verdicts depend on. `folder` has the Python function, `audit_folder`.
 """
 
 import lazy_loader

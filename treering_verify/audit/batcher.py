@@ -1,6 +1,6 @@
-"""From readings to rows: what is known is looked up, images of the same content are judged once, batches are filled.
+"""Batches of readings: cached answers are looked up, images of equal content are judged once, and batches are filled.
 
-Every engine has a flow of its own where its model is: the local one in its process, a cluster's in each worker.
+Every engine has a batcher where its model is: the local one in its process, a cluster's in each worker.
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from treering_verify.audit.inputs.read import Reading
 from treering_verify.audit.inputs.reader_pool import Task
+from treering_verify.audit.inputs.reading import Reading
 from treering_verify.audit.judge import AuditJudge, Batching, row_of
 from treering_verify.audit.output.cache import row_of_twin
 from treering_verify.audit.output.rows import Row
@@ -19,18 +19,18 @@ _WAITING = 4  # batches' worth of inputs that may wait for one batch, most of th
 Pair = tuple[Task, Reading]
 
 
-class Flow:
-    """Readings in, rows out, each with its task.
+class Batcher:
+    """Turns readings into rows, each with its task.
 
     Parameters
     ----------
     judge : AuditJudge
     batch_size : int, optional
-        Where it is None, found by trying; videos go one by one.
+        Found by trying if None; videos are judged one by one.
     find : callable
-        Gives what is known about each of some contents: its row, or None where it has to be judged.
+        Returns for each of some readings its cached row, or None if its content has to be judged.
     add : callable
-        Told the rows that were judged, whatever their status.
+        Receives the rows that were judged, whatever their status.
     """
 
     def __init__(
@@ -42,16 +42,16 @@ class Flow:
     ) -> None:
         self._judge, self._find, self._add = judge, find, add
         self._batching = Batching(batch_size or (1 if makes_videos(judge.model) else None))
-        self._waiting: dict[str, list[Pair]] = {}  # by content: the first is judged, the others take its row
+        self._waiting: dict[str, list[Pair]] = {}  # by SHA-256: the first is judged, the others get its row
         self._unasked: list[str] = []
 
     @property
     def batch_size(self) -> int:
-        """Images that go through the model together, as far as it is known by now."""
+        """The batch size in use now."""
         return self._batching.size
 
     def take(self, task: Task, reading: Reading) -> Iterator[tuple[Task, Row]]:
-        """Take a reading, and give the rows that are ready by it: none, its own, or a batch's."""
+        """Accept a reading, and yield the rows that are ready now: none, its own, or a batch's."""
         if reading.pixels is None or reading.sha256 is None:
             yield task, row_of(self._judge, reading)
             return
@@ -66,7 +66,7 @@ class Flow:
                 yield from self._batch()
 
     def drain(self) -> Iterator[tuple[Task, Row]]:
-        """Give the rows of all that waits."""
+        """Judge all that waits, and yield the rows."""
         yield from self._look_up()
         while self._waiting:
             yield from self._batch()

@@ -1,6 +1,6 @@
-"""The front of both engines, and the local one: walking, reading, judging and writing overlap, on one machine.
+"""The engine of audits: walking, reading, judging and writing overlap on one machine; or a cluster judges (`cluster`).
 
-Only one chunk of rows per shard in work, one batch, and what is read ahead are in memory, whatever the number of inputs.
+Whatever the number of inputs, memory holds the rows of unfinished shards, one batch, and the inputs that are read ahead.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from treering_verify.audit.batcher import Flow
+from treering_verify.audit.batcher import Batcher
 from treering_verify.audit.inputs.plan import Plan
-from treering_verify.audit.inputs.reader_pool import Readers, Task
+from treering_verify.audit.inputs.reader_pool import ReaderPool, Task
 from treering_verify.audit.inputs.sources import Inputs
 from treering_verify.audit.judge import AuditJudge, shape_of
 from treering_verify.audit.options import Options
@@ -40,24 +40,24 @@ def run_audit(
     watch: Callable[[Tally], None] = lambda tally: None,
     stop: threading.Event | None = None,
 ) -> Generator[int, None, None]:
-    """Audit inputs into a folder of results, and go on where an earlier run was ended.
+    """Audit inputs into a folder of results, or continue an audit there that was interrupted.
 
     Parameters
     ----------
     inputs : Inputs
     judge : AuditJudge
     output : Path
-        See `shards.Store`.
+        Folder of results; see `store.Store`.
     options : Options, optional
     watch : callable
-        Told how far the audit is, often.
+        Called often with the progress so far.
     stop : threading.Event, optional
-        Once set, the audit ends at the next batch with KeyboardInterrupt; what is finished is kept.
+        Once set, the audit ends at the next batch with KeyboardInterrupt; finished shards stay.
 
     Yields
     ------
     int
-        The number of a shard, once it is on disk or found to be there. Shards may be finished out of order.
+        The number of a shard that is on disk now, or was there already. Shards may be finished out of order.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def run_audit(
             seconds = before + time.perf_counter() - started
             store.write_summary(summary_of(settings, inputs, judge, tally.counts, seconds, finished, options.q_values))
 
-        summarise(False)  # a run that is killed leaves no older claim that all is finished
+        summarise(False)  # so that no older summary calls the audit finished if this run is killed
         LOG.info("settings %s, output %s", judge.settings_id, output)
         try:
             with Plan(store.state, inputs, options.shard_rows, store.folder, makes_videos(judge.model)) as plan:
@@ -106,12 +106,12 @@ def run_audit(
 
 
 class _Run:
-    """One run on this machine. Tasks are taken by the readers' thread, everything else happens in the caller's."""
+    """One run on this machine. The readers' thread takes the tasks; everything else happens in the caller's thread."""
 
     def __init__(self, judge: AuditJudge, options: Options, shards: OpenShards, cache: Cache) -> None:
         self._limits, self._shape, self._shards = options.limits, shape_of(judge.model), shards
         self._tasks: deque[Task] = deque()
-        self._flow = Flow(
+        self._batcher = Batcher(
             judge,
             options.batch_size,
             lambda pairs: [cache.find(reading) for _, reading in pairs],
@@ -119,13 +119,13 @@ class _Run:
         )
 
     def shards(self) -> Iterator[int]:
-        """Do the work; see `run_audit`."""
-        with Readers(self._next_task, self._shape, self._limits) as readers:
+        """Audit all inputs, and yield the numbers of finished shards; see `run_audit`."""
+        with ReaderPool(self._next_task, self._shape, self._limits) as readers:
             for task, reading in readers.results(self._shards.tick):
                 yield from self._shards.resumed()
-                yield from self._settle(self._flow.take(task, reading))
-                readers.ahead = 2 * self._flow.batch_size + 2 * self._limits.processes
-            yield from self._settle(self._flow.drain())
+                yield from self._settle(self._batcher.take(task, reading))
+                readers.ahead = 2 * self._batcher.batch_size + 2 * self._limits.processes
+            yield from self._settle(self._batcher.drain())
         yield from self._shards.resumed()
         self._shards.tick()
 

@@ -1,4 +1,4 @@
-"""The front of the audit for Python: a generator of rows."""
+"""Audits from Python: a generator of rows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from treering_verify.models import LatentModel, load_model
 if TYPE_CHECKING:
     from treering_verify.detection.identification import Keys
 
-_FEW = 16  # rows at a time where no shards are wanted
+_FEW = 16  # rows of a temporary shard, so that they are yielded soon
 
 
 def audit_folder(
@@ -38,7 +38,7 @@ def audit_folder(
     output: str | Path | None = None,
     options: Options | None = None,
 ) -> Iterator[Row]:
-    """Audit folders and files: one row for every input, whatever is in it.
+    """Audit folders and files, and yield one row for every input, whatever is in it.
 
     Parameters
     ----------
@@ -50,19 +50,19 @@ def audit_folder(
         The embedded model when left out.
     alpha : float
         False-positive rate per image, over all keys together, 0 < alpha < 1.
-    inversion : Pipeline, optional
-    passes : Passes, "auto" or None
-        How a cheap first pass decides what is clear; with None every image is inverted in full. "auto" is what
-        `first_pass.default_screening` chooses for the model, `inversion` and the count of keys.
+    inversion : InversionOptions, optional
+    screening : Screening, "auto" or None
+        A screening pass that decides most images; None inverts every image in full. With "auto",
+        `screening.default_screening` chooses by the model, `inversion` and the count of keys.
     output : path, optional
-        Folder for Parquet shards and the summary; an audit that was cut short there goes on. Without, nothing is kept.
+        Folder for Parquet shards and the summary; an interrupted audit there is continued. Without it, nothing is stored.
     options : Options, optional
 
     Yields
     ------
     Row
-        In the order of the inputs, shard by shard as they are finished; those of an earlier run are among them. `q_value`
-        is in the shards only, as it is known at the very end.
+        In the order of the inputs, shard by shard as they are finished, those of an earlier run included. `q_value` is in
+        the shards only, because it is computed last.
 
     Raises
     ------
@@ -81,7 +81,7 @@ def audit_folder(
 
 
 def _in_order(folder: Path, finished: Generator[int, None, None]) -> Iterator[Row]:
-    """Rows of shards in their order; those that are finished early wait on disk."""
+    """Yield the rows of shards in their order; shards that are finished early wait on disk."""
     early: set[int] = set()
     following = 0
     with contextlib.closing(finished):  # a caller who stops early stops the audit

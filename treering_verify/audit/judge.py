@@ -1,4 +1,4 @@
-"""Judge images in batches: a pure function from readings to rows, and what keeps it going when a batch is too much.
+"""The judge of an audit: readings -> rows, in batches that are divided where memory runs out or the model fails.
 
 `judge_batch` and `judge_files` know nothing of folders, processes or shards, so the worker of a cluster calls the same.
 """
@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from treering_verify.audit.inputs.read import Reading, read_encoded, refused
+from treering_verify.audit.inputs.reading import Reading, read_encoded, refused
 from treering_verify.audit.output.rows import Row
 from treering_verify.detection.identification import index_test
 from treering_verify.detection.judge import Judge
@@ -27,26 +27,26 @@ if TYPE_CHECKING:
     from treering_verify.detection.identification import Keys
 
 LOG = logging.getLogger("treering_verify.audit")
-_MAX_FAILURES = 16  # in a row, after which an image of our own shows whether it is the model or the images
+_MAX_FAILURES = 16  # in a row; then a test image tells a broken model from bad images
 _SIZES = (4, 8, 16, 32, 64)
-_EVIDENCE = ("key", "fingerprint", "log10_pvalue", "log10_adjusted", "statistic", "degrees_of_freedom")  # in a row
+_EVIDENCE = ("key", "fingerprint", "log10_pvalue", "log10_adjusted", "statistic", "degrees_of_freedom")  # a row's
 _GAIN = 0.97  # a larger batch must take less than this share of the time per image
 
 
 @dataclass(frozen=True, eq=False)
 class AuditJudge:
-    """What rows are made with.
+    """A judge with what rows record about it.
 
     Attributes
     ----------
     judge : Judge
-        What judges the images; the batch size of its inversion plays no part, since a batch is what `judge_batch` is given.
+        Its inversion's batch size plays no part: `judge_batch` judges what it is given as one batch.
     indexes : list of KeyIndex
-        All their keys are tried.
+        Indexes whose keys are all tried.
     settings_id : str
-        Written into each row.
+        Digest of the settings, written into each row.
     device : str
-        Where the model is.
+        Device of the model.
     """
 
     judge: Judge
@@ -63,13 +63,13 @@ class AuditJudge:
         inversion: InversionOptions,
         screening: Screening | Literal["auto"] | None = None,
     ) -> AuditJudge:
-        """Judge by keys and indexes; screening "auto" is what `default_screening` chooses.
+        """Return a judge for keys and indexes; with screening "auto", `default_screening` chooses.
 
         Raises
         ------
         UsageError
             If there is no key, two have the same name, one or the profile does not fit the model, alpha is out of
-            range, or the model cannot give the screening pass.
+            range, or the model lacks what the screening pass needs.
         """
         test = index_test(keys, model)
         if screening == "auto":
@@ -78,48 +78,49 @@ class AuditJudge:
 
     @property
     def model(self) -> LatentModel:
-        """Return the model that images are inverted by."""
+        """The model that inverts the images."""
         return self.judge.model
 
     def on(self, model: LatentModel, device: str) -> AuditJudge:
-        """Return the same with its model elsewhere, such as on a GPU."""
+        """Return the same judge with its model on another device, such as a GPU."""
         return replace(self, judge=replace(self.judge, model=model), device=device)
 
 
 def shape_of(model: LatentModel) -> tuple[int, ...]:
-    """Return the shape that readers bring inputs to: (height, width), of videos (frames, height, width)."""
+    """Return the shape of the pixels that readers produce: (height, width), of videos (frames, height, width)."""
     return (model.frames, *model.image_size) if makes_videos(model) else model.image_size
 
 
 def row_of(judge: AuditJudge, reading: Reading, **answer: Any) -> Row:
-    """Row of a reading, with what is known about it beyond."""
+    """Return the row of a reading; `answer` holds the fields that the reading does not know."""
     names = ("path", "status", "code", "reason", "sha256", "bytes", "width", "height", "mode", "seconds")
     facts: dict[str, Any] = {name: getattr(reading, name) for name in names}
     return Row(**{**facts, "alpha": judge.judge.alpha, "settings_id": judge.settings_id, **answer})
 
 
 def judge_batch(judge: AuditJudge, readings: Sequence[Reading]) -> list[Row]:
-    """Judge images, or videos, of one shape together: one row for each, in order.
+    """Judge images, or videos, of one shape together, and return one row for each, in order.
 
     Parameters
     ----------
     judge : AuditJudge
     readings : sequence of Reading
-        With pixels of the model's shape, at least one.
+        At least one, with pixels of the model's shape.
 
     Raises
     ------
     MemoryError, torch.OutOfMemoryError, RuntimeError
-        If the batch is too much; `judge_in_parts` divides it.
+        If the batch needs too much memory; `judge_in_parts` divides it.
     KeyFileError
-        If a key that is about to be named is damaged in its index.
+        If a detected key is damaged in its index.
     """
     import numpy as np
     import torch
 
+    # (B, H, W, 3) or (B, F, H, W, 3) uint8 -> (B, 3, H, W) or (B, 3 F, H, W) in [-1, 1], as images.to_tensor
     pixels = torch.from_numpy(np.stack([reading.pixels for reading in readings if reading.pixels is not None]))
-    images = pixels.movedim(-1, -3).to(torch.float32).contiguous() / 127.5 - 1.0  # as images.to_tensor
-    images = images.flatten(1, -3)  # of videos: frame after frame
+    channels_first = pixels.movedim(-1, -3).to(torch.float32).contiguous()
+    images = (channels_first / 127.5 - 1.0).flatten(1, -3)
     rows = []
     for reading, finding in zip(readings, judge.judge.find(images), strict=True):
         decision = judge.judge.decide(finding, reading.note)
@@ -142,30 +143,28 @@ def judge_batch(judge: AuditJudge, readings: Sequence[Reading]) -> list[Row]:
 
 
 def judge_files(judge: AuditJudge, files: Sequence[tuple[str, bytes]]) -> list[Row]:
-    """Judge encoded images, (path, bytes), that lie in memory: one row for each, in order, whatever is in them."""
+    """Judge encoded images in memory, (path, bytes), and return one row for each, in order, whatever is in them."""
     readings = []
     for path, data in files:
         try:
             readings.append(read_encoded(path, data, shape_of(judge.model)))
         except MemoryError:
             readings.append(refused(path, "reader_memory"))
-    rows = {id(r): row_of(judge, r) for r in readings if r.pixels is None}
-    good = [r for r in readings if r.pixels is not None]
-    rows |= {id(r): row for r, row in zip(good, judge_in_parts(judge, good), strict=True)}
-    return [rows[id(r)] for r in readings]
+    judged = iter(judge_in_parts(judge, [reading for reading in readings if reading.pixels is not None]))
+    return [row_of(judge, reading) if reading.pixels is None else next(judged) for reading in readings]
 
 
 def judge_in_parts(
     judge: AuditJudge, readings: Sequence[Reading], on_halving: Callable[[int], None] = lambda size: None
 ) -> list[Row]:
-    """Judge a batch, in halves where it is too much or fails, down to single images, of which one may fail alone.
+    """Judge a batch, divided into halves as often as it fails; a single image that fails gets a row that says so.
 
     Parameters
     ----------
     judge, readings
         As `judge_batch`; there may be none.
     on_halving : callable
-        Told the size to go on with when memory ran out.
+        Called with the size to continue with after memory ran out.
     """
     if not readings:
         return []
@@ -176,7 +175,7 @@ def judge_in_parts(
     except Exception as error:
         exhausted = _is_out_of_memory(error)
         detail = printable(f"{type(error).__name__}: {error}".splitlines()[0])[:200]
-    # Outside the handler, where the traceback would keep the batch's tensors alive.
+    # Outside the handler, because there the traceback would hold the batch's tensors in memory.
     half = len(readings) // 2
     LOG.warning("a batch of %d failed, %s: %s", len(readings), "divided" if half else "given up", detail)
     if not half:
@@ -190,7 +189,7 @@ def judge_in_parts(
 
 
 class Batching:
-    """How many images go through the model together: given, or found by trying; never more than memory allowed.
+    """The batch size: given, or found by trying; never more than memory allowed.
 
     Sizes of 4, 8, ... 64 are tried on two batches each, for as long as each is faster per image than the one before.
     """
@@ -203,12 +202,12 @@ class Batching:
         self._failures = 0
 
     def judge(self, judge: AuditJudge, readings: Sequence[Reading]) -> list[Row]:
-        """Judge a batch and learn from how it went.
+        """Judge a batch, and use its time and its failures to set the next size.
 
         Raises
         ------
         ModelError
-            If the model fails on one image after another, and on a harmless image too.
+            If the model fails on one image after another, and on a test image too.
         """
         size = self.size
         started = time.perf_counter()
@@ -219,7 +218,7 @@ class Batching:
             self._failures = self._failures + 1 if row.code in ("model_failed", "model_out_of_memory") else 0
             if self._failures >= _MAX_FAILURES:
                 self._failures = 0
-                _probe(judge, row.reason)
+                _check_model(judge, row.reason)
         return rows
 
     def _halved(self, size: int) -> None:
@@ -241,8 +240,8 @@ class Batching:
             LOG.info("batches of %d", self.size)
 
 
-def _probe(judge: AuditJudge, reason: str) -> None:
-    """Judge an image that no file can have spoilt: a row of hostile files is no reason to stop, a broken model is."""
+def _check_model(judge: AuditJudge, reason: str) -> None:
+    """Raise ModelError if the model fails on a test image: many bad files are no reason to stop, a broken model is."""
     import numpy as np
 
     pixels = np.random.default_rng(0).integers(0, 256, (*shape_of(judge.model), 3), np.uint8)
@@ -251,7 +250,7 @@ def _probe(judge: AuditJudge, reason: str) -> None:
     except Exception as error:
         raise ModelError(
             f"the model failed on {_MAX_FAILURES} images in a row and then on a test image ({reason}); what is "
-            "finished is kept: see to the model or its device, and run the same command again"
+            "finished is on disk: check the model and its device, and run the same command again"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""How an audit is run; none of it changes a verdict."""
+"""Options of how an audit is run; none of them changes a verdict."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ ENGINES = ("local", "ray")
 
 @dataclass(frozen=True)
 class Options:
-    """How an audit is run; none of it changes a verdict.
+    """Options of how an audit is run; none of them changes a verdict.
 
     Attributes
     ----------
     limits : Limits
     batch_size : int, optional
-        Found by trying where it is None.
+        Images that are judged together; found by trying if None.
     shard_rows : int
-        Rows in a shard; must be the same when an audit goes on.
+        Rows in a shard; must be the same when an audit is continued.
     q_values : bool
-        Benjamini-Hochberg over files, as a second pass at the end.
+        Compute Benjamini-Hochberg q-values over files at the end.
     overwrite : bool
-        Throw away what an earlier audit left in the output.
+        Delete the results of an earlier audit in the output.
     engine : {"local", "ray"}
-        This machine, or a cluster's (`cluster`).
+        This machine, or a Ray cluster (`cluster`).
     worker_cpus : int
-        Processors that a worker of a cluster takes.
+        Processors for each worker of a cluster.
     retry_errors : bool
-        Try inputs again that an earlier run of the audit has a row of status "error" for; other rows stay.
+        Judge inputs again whose row of an earlier run has the status "error"; other rows stay.
 
     Raises
     ------
     UsageError
-        If one is out of range, or the engine is not installed.
+        If a value is out of range, or the engine is not installed.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -50,7 +50,7 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.shard_rows < 1 or (self.batch_size is not None and self.batch_size < 1) or self.worker_cpus < 1:
-            raise UsageError("a shard has 1 row or more, a batch 1 image or more, a worker 1 processor or more")
+            raise UsageError("give shards 1 row or more, batches 1 image or more, and workers 1 processor or more")
         if self.engine not in ENGINES:
             raise UsageError(unknown("engine", self.engine, ENGINES))
         if self.engine == "ray" and find_spec("ray") is None:

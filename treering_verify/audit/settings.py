@@ -1,4 +1,4 @@
-"""What an audit was made with: compared before it goes on, and written into its summary."""
+"""Settings of an audit: compared before it is continued, and written into its summary."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _PACKAGES = ("torch", "diffusers", "numpy", "scipy", "pillow", "pyarrow")
 
 
 def settings_of(judge: AuditJudge) -> dict[str, Any]:
-    """Everything that a verdict depends on, JSON-ready; of the keys what is public."""
+    """Return everything that a verdict depends on, JSON-ready; of the keys only what is public."""
     profile = judge.judge.inversion.profile
-    pipeline = asdict(replace(judge.judge.inversion, profile=None))
-    del pipeline["batch_size"]
+    inversion = asdict(replace(judge.judge.inversion, profile=None))
+    del inversion["batch_size"]
     return {
         "version": __version__,
         "model": judge.model.name,
         "weights": fingerprint(judge.model, without=() if judge.judge.screening else ("screen",)),
         "keys": _keys(judge),
         "alpha": judge.judge.alpha,
-        **pipeline,
+        **inversion,
         "profile": profile.record() if profile else None,
         "tile": judge.model.tile,
         **({"screening": asdict(judge.judge.screening)} if judge.judge.screening else {}),
@@ -40,12 +40,12 @@ def settings_of(judge: AuditJudge) -> dict[str, Any]:
 
 
 def settings_id_of(settings: dict[str, Any]) -> str:
-    """Digest of settings, 16 hexadecimal digits."""
+    """Return the digest of settings, 16 hexadecimal digits."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def facts_of(settings: dict[str, Any], inputs: Inputs, shard_rows: int) -> dict[str, Any]:
-    """Gather what must be the same when an audit goes on."""
+    """Return everything that must be the same when an audit is continued."""
     return {**settings, "inputs": inputs.facts(), "shard_rows": shard_rows}
 
 
@@ -58,17 +58,19 @@ def summary_of(
     finished: bool,
     q_values: bool,
 ) -> dict[str, Any]:
-    """Content of `summary.json`; `counts` as `rows.count` gives them, `seconds` of all runs together."""
-    of = {kind: {k.split(":", 1)[1]: n for k, n in sorted(counts.items()) if k.startswith(kind)} for kind in _KINDS}
-    judged = of["status"].get("ok", 0)
+    """Return the content of `summary.json`; `counts` are those of `rows.count`, `seconds` the time of all runs."""
+    counted = {
+        kind: {k.split(":", 1)[1]: n for k, n in sorted(counts.items()) if k.startswith(kind)} for kind in _KINDS
+    }
+    judged = counted["status"].get("ok", 0)
     return {
         "schema_version": SCHEMA_VERSION,
         "finished": finished,
-        "files": sum(of["status"].values()),
-        "status": of["status"],
-        "verdict": of["verdict"],
-        "code": of["code"],
-        **({"decided_by": of["decided_by"]} if judge.judge.screening else {}),
+        "files": sum(counted["status"].values()),
+        "status": counted["status"],
+        "verdict": counted["verdict"],
+        "code": counted["code"],
+        **({"decided_by": counted["decided_by"]} if judge.judge.screening else {}),
         "alpha": judge.judge.alpha,
         "expected_false_positives": judged * judge.judge.alpha,
         "q_values": q_values,

@@ -17,7 +17,7 @@ from treering_detectors import Rate, cosine_needed
 from treering_verify.benchmark.catalogue import BENCHMARKS
 from treering_verify.benchmark.harness.scope import CLEAN, SEEDS, Scope, distorted
 from treering_verify.detection.evidence import evidence_of
-from treering_verify.detection.identification import search
+from treering_verify.detection.identification import match_keys
 from treering_verify.generation.generator import generate
 from treering_verify.inversion.recovery import recover_noise
 from treering_verify.media.images import to_tensor
@@ -162,11 +162,11 @@ def _batch_of(index: KeyIndex, noise: torch.Tensor) -> tuple[float, float]:
     """Return seconds per image in a batch, after a warm-up, and the peak memory of a search in MiB."""
     repeated = noise.repeat(-(-_BATCH // len(noise)), 1, 1, 1)[:_BATCH]
     tracemalloc.start()
-    search(repeated, [index])
+    match_keys(repeated, [index])
     peak = tracemalloc.get_traced_memory()[1] / 2**20
     tracemalloc.stop()
     started = time.perf_counter()
-    search(repeated, [index])
+    match_keys(repeated, [index])
     return (time.perf_counter() - started) / _BATCH, peak
 
 
@@ -175,7 +175,7 @@ def _identify(index: KeyIndex, group: _Suspects, keys: list[Key], timed: list[fl
     for truth, noise in (("marked", group.marked), ("unmarked", group.unmarked)):
         for i, image in enumerate(noise):
             started = time.perf_counter()
-            (matches,) = search(image[None], [index])
+            (matches,) = match_keys(image[None], [index])
             timed.append(time.perf_counter() - started)
             detected = matches[0].log10_adjusted <= np.log10(_ALPHA)
             rows.append(

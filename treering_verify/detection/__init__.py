@@ -1,9 +1,10 @@
-"""Detection: noise estimate -> evidence -> verdict.
+"""Detection: image -> noise estimate -> evidence -> verdict.
 
-`judge` reads, inverts, tests and decides; every verdict is made there. What differs is the test of a noise estimate:
-`verification` tests a few keys, `identification` the keys of an index, `messages` any message under a key, and `calibration`
-holds detectors that need a calibration. `evidence` computes and corrects p-values, `search` looks for what was done to an
-image, `screening` and `two_pass` let a cheap pass decide most images, and `self_test` measures what a model can show.
+`judge` is the one engine: it reads, inverts, tests and decides for everything else. What differs is the test that it puts a
+noise estimate to: of a few keys (`verification`), of all keys of an index (`identification`), of any message under a key
+(`messages`), of a calibrated detector (`calibration`), and of fresh keys, by which a model tests itself (`self_test`).
+`evidence` computes and corrects p-values; `search` tries what may have been done to an image; `two_pass` inverts a batch in
+one pass, or in two with a `screening` pass first.
 """
 
 import lazy_loader

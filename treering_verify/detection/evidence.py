@@ -1,4 +1,4 @@
-"""Weigh recovered noise: the test of each key, its decoys, the search, and the correction for all keys that were tried."""
+"""Evidence from noise estimates: the test of each key, its decoys, the search, and the correction for all keys tried."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def evidence_of(noise_hat: torch.Tensor, keys: Sequence[Key], decoys: int = 0) -> list[tuple[KeyEvidence, ...]]:
-    """Test every key on noise_hat, (B, C, h, w): per image all keys, the strongest first, Holm-adjusted.
+    """Return the evidence for every key in noise estimates (B, C, h, w): per image the strongest first, Holm-adjusted.
 
     With `decoys`, that many decoy keys cross-check the strongest key's p-value.
     """
@@ -42,7 +42,7 @@ def _checked(
     keys: Sequence[Key],
     decoys: int,
 ) -> list[tuple[KeyEvidence, ...]]:
-    """Add the decoys' check of each image's strongest key; keys with as many numbers share the decoys.
+    """Return the evidence with the decoys' check of each image's strongest key; keys of one length share the decoys.
 
     Raises
     ------
@@ -71,70 +71,85 @@ def searched_evidence(
     image: torch.Tensor,
     keys: Sequence[Key],
     search: Search,
-    again: Callable[[torch.Tensor], torch.Tensor],
+    invert: Callable[[torch.Tensor], torch.Tensor],
     alpha: float,
     timeline: Timeline | None = None,
 ) -> list[tuple[KeyEvidence, ...]]:
-    """As `evidence_of`, and where no key reaches alpha search for what was done to the image.
+    """Return the evidence as `evidence_of`, after a search for what was done to the images in which no key reaches alpha.
+
+    The search has two stages. The first tests every hypothesis on the spectrum of the noise estimate at hand. The second
+    undoes the best `search.budget` hypotheses in the image, inverts the result, and tests again. Each p-value is divided by
+    a weight that is fixed beforehand, so that the best of them all stays valid.
 
     Parameters
     ----------
     noise_hat : (B, C, h, w)
     image : (B, 3, H, W)
-        The images that it was recovered from.
+        The images that it was estimated from.
     keys : sequence of Key
     search : Search
-    again : callable
-        Images (n, 3, H, W) -> their noise (n, C, h, w), for any n.
+    invert : callable
+        Images (n, 3, H, W) -> their noise estimates (n, C, h, w), for any n.
     alpha : float
         An image in which a key reaches it is not searched any further.
     timeline : Timeline, optional
-        Of the videos, where they are videos; without it nothing is searched in time.
+        Frames of the model's videos; without it nothing is searched in time.
     """
-    found = [[as_it_is(*one) for one in zip(row, keys, strict=True)] for row in _tests(noise_hat, keys)]
-    ranked = [_rank_guesses(row, keys) for row in found]
+    best = [[as_it_is(*tested) for tested in zip(row, keys, strict=True)] for row in _tests(noise_hat, keys)]
+    ranked = [_rank_guesses(row, keys) for row in best]
 
-    def improve(row: int, position: int, better: Guess) -> None:
-        if better.evidence.log10_pvalue < found[row][position].evidence.log10_pvalue:
-            found[row][position] = better
-            ranked[row] = _rank_guesses(found[row], keys)
+    def improve(row: int, position: int, found: Guess) -> None:
+        if found.evidence.log10_pvalue < best[row][position].evidence.log10_pvalue:
+            best[row][position] = found
+            ranked[row] = _rank_guesses(best[row], keys)
 
-    def unsettled(row: int) -> bool:
+    def undecided(row: int) -> bool:
         return ranked[row][0].log10_adjusted > np.log10(alpha)
 
-    dear: list[tuple[int, int, Guess]] = []
-    for row in filter(unsettled, range(len(noise_hat))):
-        guesses = [
-            (position, one)
-            for position, some in enumerate(guess(noise_hat[row], keys, search, timeline))
-            for one in some
-            if one.evidence.log10_pvalue < 0  # a p-value of 1 promises nothing
-        ]
-        guesses.sort(key=lambda item: item[1].evidence.log10_pvalue)
-        for position, one in guesses:
-            improve(row, position, one)
-        if unsettled(row):
-            dear += [(row, position, one) for position, one in guesses[: search.budget]]
-    if dear:
+    # Stage 1, on the spectrum: no further inversion
+    to_invert: list[tuple[int, int, Guess]] = []
+    for row in filter(undecided, range(len(noise_hat))):
+        guesses = _guesses(noise_hat[row], keys, search, timeline)
+        for position, found in guesses:
+            improve(row, position, found)
+        if undecided(row):
+            to_invert += [(row, position, found) for position, found in guesses[: search.budget]]
+
+    # Stage 2, on images with a hypothesis undone: one inversion for each
+    if to_invert:
         import torch
 
-        visible = {row: visible_area(image[row : row + 1]) for row in {row for row, _, _ in dear}}
-        whole = {row: fill_occluded(image[row : row + 1], mask) for row, mask in visible.items()}
-        undone = again(torch.cat([undo(whole[row], one.hypothesis) for row, _, one in dear]))
-        for (row, position, one), noise in zip(dear, undone, strict=True):
-            improve(row, position, confirm(noise, keys[position], one, visible[row]))
+        rows = {row for row, _, _ in to_invert}
+        visible = {row: visible_area(image[row : row + 1]) for row in rows}
+        uncovered = {row: fill_occluded(image[row : row + 1], visible[row]) for row in rows}
+        undone = torch.cat([undo(uncovered[row], found.hypothesis) for row, _, found in to_invert])
+        for (row, position, found), noise in zip(to_invert, invert(undone), strict=True):
+            improve(row, position, confirm(noise, keys[position], found, visible[row]))
     return ranked
 
 
+def _guesses(
+    noise_hat: torch.Tensor, keys: Sequence[Key], search: Search, timeline: Timeline | None
+) -> list[tuple[int, Guess]]:
+    """Return the best hypotheses for one image, (C, h, w), each with its key's position, the strongest first."""
+    guesses = [
+        (position, found)
+        for position, of_key in enumerate(guess(noise_hat, keys, search, timeline))
+        for found in of_key
+        if found.evidence.log10_pvalue < 0  # a p-value of 1 is no reason to invert the image again
+    ]
+    return sorted(guesses, key=lambda item: item[1].evidence.log10_pvalue)
+
+
 def _tests(noise_hat: torch.Tensor, keys: Sequence[Key]) -> list[list[Evidence]]:
-    """Test every key on noise_hat, (B, C, h, w): per image, in the order of the keys, uncorrected."""
+    """Return the uncorrected evidence for every key in (B, C, h, w): per image, in the order of the keys."""
     return [list(row) for row in zip(*(key_evidence(noise_hat, key) for key in keys), strict=True)]
 
 
 def _rank_guesses(guesses: Sequence[Guess], keys: Sequence[Key]) -> tuple[KeyEvidence, ...]:
     named = [(key.name, key.fingerprint, one.evidence) for key, one in zip(keys, guesses, strict=True)]
-    said = {(key.name, key.fingerprint): one.hypothesis.changes for key, one in zip(keys, guesses, strict=True)}
-    return tuple(replace(e, hypothesis=said[e.key, e.fingerprint]) for e in rank(named, len(keys)))
+    changes = {(key.name, key.fingerprint): one.hypothesis.changes for key, one in zip(keys, guesses, strict=True)}
+    return tuple(replace(e, hypothesis=changes[e.key, e.fingerprint]) for e in rank(named, len(keys)))
 
 
 def rank(found: Sequence[tuple[str, str, Evidence]], keys_tried: int) -> tuple[KeyEvidence, ...]:
@@ -143,9 +158,9 @@ def rank(found: Sequence[tuple[str, str, Evidence]], keys_tried: int) -> tuple[K
     Parameters
     ----------
     found : sequence of (name, fingerprint, Evidence)
-        Of the keys with the smallest p-values; the earlier first among equals.
+        Evidence for the keys with the smallest p-values; among equals the earlier comes first.
     keys_tried : int
-        Count of all, also of those that are not in `found`.
+        Count of all keys that were tried, also of those that are not in `found`.
     """
     from treering_detectors import holm_leading
 

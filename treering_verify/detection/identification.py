@@ -1,9 +1,8 @@
-"""Identify images: which of many keys, if any, is in this image? The open set: none is an answer.
+"""Identification of images: which of many keys, if any, is in this image? The set is open: "none" is an answer.
 
 Every key of the index is tried, so p is Holm-corrected for all of them, and alpha bounds the chance that an image without
-any of these keys is given to one. The keys of an index file are rounded; the p-values printed are upper bounds of those of
-the exact keys (`treering_detectors.bounded_cosine_tests`). Keys given as key files are not rounded: they get what `verify`
-gives.
+any of these keys is attributed to one. The keys of an index file are rounded; their p-values are upper bounds of those of
+the exact keys (`treering_detectors.bounded_cosine_tests`). Key files are not rounded, and have the p-values of `verify`.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     Keys = Key | KeyIndex | Sequence[Key | KeyIndex]
 
 DEFAULT_TOP = 5
-# Rows beyond the ones asked for that are judged again in float64, so that the float32 pass hides none of the best.
+# Keys beyond the `top` that are tested again in float64, so that rounding in the float32 pass cannot hide one of the best.
 _SPARE_ROWS = 32
 
 
@@ -47,7 +46,7 @@ def identify(
     top: int = DEFAULT_TOP,
     inversion: InversionOptions | None = None,
 ) -> Verdict:
-    """Find the key in one image; see `identify_many`."""
+    """Return the verdict on one image, with its best matches; see `identify_many`."""
     return next(iter(identify_many([source], keys, model=model, alpha=alpha, top=top, inversion=inversion)))
 
 
@@ -60,7 +59,7 @@ def identify_many(
     top: int = DEFAULT_TOP,
     inversion: InversionOptions | None = None,
 ) -> Iterator[Verdict]:
-    """Find the keys in images, lazily, batch by batch, one verdict per source in the order of the sources.
+    """Yield one verdict per source with its best matches, in the order of the sources, batch by batch.
 
     Parameters
     ----------
@@ -73,20 +72,20 @@ def identify_many(
     alpha : float
         False-positive rate per image, over all keys together, 0 < alpha < 1.
     top : int
-        Matches that a verdict's `evidence` holds, the best first, whether or not they are significant.
-    inversion : Pipeline, optional
+        Count of matches in a verdict's `evidence`, the best first, whether or not they are significant.
+    inversion : InversionOptions, optional
 
     Yields
     ------
     Verdict
-        As `verify_many` gives it. A match's statistic is the cosine, for rounded keys a lower bound of it.
+        As `verify_many` yields it. A match's statistic is the cosine, for rounded keys a lower bound of it.
 
     Raises
     ------
     UsageError
         If there is no key, two have the same name, a key does not fit the model, or alpha or top is out of range.
     KeyFileError
-        If a key that is about to be named is damaged in its index.
+        If a match's key is damaged in its index.
     """
     model = model or load_model()
     test = index_test(keys, model, top)
@@ -116,8 +115,8 @@ class IndexTest:
     def evidence(
         self, noise_hat: torch.Tensor, image: torch.Tensor, invert: Invert, alpha: float
     ) -> list[tuple[KeyEvidence, ...]]:
-        """Test noise estimates; see `judge.EvidenceTest`. Nothing is searched here."""
-        return search(noise_hat, self.indexes, self.top)
+        """Test noise estimates; see `judge.EvidenceTest`. The image's geometry is not searched."""
+        return match_keys(noise_hat, self.indexes, self.top)
 
 
 def index_test(keys: Keys, model: LatentModel, top: int = 1) -> IndexTest:
@@ -137,7 +136,7 @@ def index_test(keys: Keys, model: LatentModel, top: int = 1) -> IndexTest:
 
 
 def gather(keys: Keys) -> list[KeyIndex]:
-    """Bring keys and indexes into indexes, and refuse two keys of one name."""
+    """Return keys and indexes as indexes; UsageError if there is no key, or two have one name."""
     given = [keys] if isinstance(keys, (Key, KeyIndex)) else list(keys)
     indexes = [k for k in given if isinstance(k, KeyIndex)] + group_keys([k for k in given if isinstance(k, Key)])
     if not indexes:
@@ -152,15 +151,15 @@ def gather(keys: Keys) -> list[KeyIndex]:
     return indexes
 
 
-def search(
+def match_keys(
     noise_hat: torch.Tensor, indexes: Sequence[KeyIndex], top: int = DEFAULT_TOP
 ) -> list[tuple[KeyEvidence, ...]]:
-    """Test every key of the indexes on noise_hat, (B, C, h, w): per image the `top` best, Holm-adjusted over all.
+    """Return the `top` best keys of the indexes for each noise estimate of (B, C, h, w), Holm-adjusted over all keys.
 
     Raises
     ------
     KeyFileError
-        If a key that is about to be named is damaged in its index.
+        If a match's key is damaged in its index.
     """
     found: list[list[tuple[str, str, Evidence]]] = [[] for _ in range(len(noise_hat))]
     for index in indexes:
@@ -174,7 +173,7 @@ def search(
 def _strongest(
     estimates: npt.NDArray[np.float64], index: KeyIndex, keep: int
 ) -> Iterator[list[tuple[str, str, Evidence]]]:
-    """Per image, (B, d), the keys of an index with the smallest p-values, in the order of the index."""
+    """Yield for each image, (B, d), the keys of an index with the smallest p-values, in the order of the index."""
     import torch
     from treering_detectors import bounded_cosine_tests, nearest_rows
 
@@ -183,7 +182,7 @@ def _strongest(
     except ValueError as error:
         if not np.isfinite(estimates).all():
             raise
-        # Only damaged numbers are left; the message holds none of them.
+        # The index has damaged numbers; the message shows none of them.
         raise KeyFileError(f"the key index {index.source} is damaged: {error}") from None
     for image, rows in zip(estimates, nearest, strict=True):
         names, fingerprints, numbers = index.entries(rows)

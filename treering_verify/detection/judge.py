@@ -1,13 +1,13 @@
-"""Judge images: read, invert, test, decide. Every verdict of this package is made here.
+"""The engine of detection: read, invert, test, decide. Every verdict of this package is made here.
 
     source --read--> image --invert--> noise estimate --test--> evidence --decide--> verdict
 
-`verify`, `identify`, `decode`, the calibrated detectors, audits and a model's self-test differ in one thing only: the
-`EvidenceTest` that a noise estimate is put to. A test may ask for more inversions of the same image, by the function that it
-is given: that is where a search for what was done to an image plugs in, for all of them at once.
+`verify`, `identify`, `decode`, the calibrated detectors, audits and a model's self-test differ in their `EvidenceTest` only.
+A test may invert further images by the function that it is given. That is where a search for what was done to an image plugs
+in, for all of them at once.
 
 The p-value is exact for any image that does not depend on the key (docs/exact-test.md): reading, resizing and both
-inversions look at the image only, so they can cost power but never validity.
+inversions depend on the image alone, so they can cost power but never validity.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _UNSETTLED = ("budget", "diverged")  # statuses of a decoder inversion that did 
 
 
 class EvidenceTest(Protocol):
-    """What noise estimates are tested for."""
+    """A test of noise estimates: what a judge looks for."""
 
     @property
     def keys_tried(self) -> int:
@@ -60,13 +60,13 @@ class EvidenceTest(Protocol):
     ) -> Sequence[tuple[KeyEvidence, ...]]:
         """Test noise estimates (B, C, h, w) of images (B, 3, H, W): per image the evidence, strongest first, at least one.
 
-        `invert` estimates the noise of any other images likewise; below `alpha` nothing is left to be searched.
+        `invert` returns the noise estimates of any other images. An image whose p-value reaches `alpha` needs no search.
         """
 
 
 @dataclass(frozen=True, eq=False)
 class Judge:
-    """Settings of one way to judge images; make it with `Judge.of`, which checks that they fit each other.
+    """A model, a test and their settings, by which images are judged; `Judge.of` checks that they fit each other.
 
     Attributes
     ----------
@@ -98,14 +98,14 @@ class Judge:
         inversion: InversionOptions | None = None,
         screening: Screening | None = None,
     ) -> Judge:
-        """Judge by a test; UsageError if alpha is out of range, or profile or screening do not fit the model."""
+        """Return a judge; UsageError if alpha is out of range, or profile or screening do not fit the model."""
         check_alpha(alpha)
         inversion = inversion or InversionOptions()
         weakness = check_profile(inversion.profile, model, alpha, test.keys_tried)
         return cls(model, test, alpha, inversion, screening and screening.of(model), weakness)
 
     def find(self, images: torch.Tensor) -> list[Finding]:
-        """Invert and test images (B, 3, H, W): what was found in each, in order."""
+        """Invert and test images (B, 3, H, W), and return what was found in each, in order."""
         invert = partial(recover_in_batches, self.model, self.inversion)
 
         def evidence(noise_hat: torch.Tensor, batch: torch.Tensor) -> Sequence[tuple[KeyEvidence, ...]]:
@@ -114,11 +114,11 @@ class Judge:
         return find(self.model, images, evidence, self.inversion, self.screening, self.alpha)
 
     def decide(self, finding: Finding, note: str) -> Decision:
-        """Decide on what was found; `note` says what was done to the image first (`Verdict.note`)."""
+        """Return the decision on one image; `note` says how it was fitted to the model's size (`Verdict.note`)."""
         return decide(finding.evidence, self.alpha, note, finding.status, self.weakness, finding.visible)
 
     def verdicts(self, sources: Iterable[Source | VideoSource]) -> Iterator[Verdict]:
-        """Judge images, lazily, batch by batch: one verdict per source, in order, whatever is in it."""
+        """Yield one verdict per source, in order, batch by batch; what cannot be read gets a verdict too."""
         remaining = iter(sources)
         while batch := list(islice(remaining, images_at_a_time(self.model, self.inversion))):
             yield from self._judge_batch(batch)
@@ -184,7 +184,7 @@ class Judge:
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """An image, or a video, as a model takes it, (1, 3, H, W), and what was done to it for that."""
+    """An image or video as a model takes it, (1, 3, H, W), and a note on how it was fitted to the model's size."""
 
     image: torch.Tensor
     note: str
@@ -192,7 +192,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Decision:
-    """Verdict on one image, and where it is inconclusive, why: a code and a sentence."""
+    """A verdict on one image; where it is inconclusive, the reason as a code and a sentence."""
 
     verdict: str
     code: str = ""
@@ -207,7 +207,7 @@ def read(source: Source | VideoSource, model: LatentModel) -> Reading:
     ImageError
         If it cannot be read.
     UsageError
-        If it is several images, and the model makes images.
+        If it is several images for a model that makes images.
     """
     if makes_videos(model):
         return Reading(*read_video(source, model.frames, model.image_size))
@@ -220,7 +220,7 @@ def read(source: Source | VideoSource, model: LatentModel) -> Reading:
 def decide(
     evidence: tuple[KeyEvidence, ...], alpha: float, note: str, status: str, weakness: str = "", visible: float = 1.0
 ) -> Decision:
-    """Decide on one image. A p-value at or under alpha counts, whatever was done to the image before.
+    """Return the decision on one image. A p-value at or under alpha is a detection, whatever else is known of the image.
 
     Parameters
     ----------
@@ -228,7 +228,7 @@ def decide(
         Strongest first, at least one.
     alpha : float
     note : str
-        What was done to the image first (`Verdict.note`).
+        How the image was fitted to the model's size (`Verdict.note`), or "".
     status : str
         How the decoder inversion ended (`Solution.status`).
     weakness : str
@@ -241,7 +241,7 @@ def decide(
     if weakness:
         return Decision(INCONCLUSIVE, "weak_model", weakness)
     if status == "diverged":
-        reason = "the decoder inversion found nothing better than its start: the model may not be the image's"
+        reason = "the decoder inversion found nothing better than its start; verify by the model that made the image"
         return Decision(INCONCLUSIVE, "not_converged", reason)
     if visible < LITTLE_VISIBLE:
         reason = f"{visible:.1%} of the image is visible, the rest is one colour: too little to tell; find the original"
@@ -255,13 +255,13 @@ def decide(
 
 
 def check_alpha(alpha: float) -> None:
-    """UsageError unless alpha lies between 0 and 1."""
+    """Raise UsageError unless alpha lies between 0 and 1."""
     if not 0 < alpha < 1:
         raise UsageError(f"alpha is {alpha}: choose a false-positive rate between 0 and 1, such as 1e-6")
 
 
 def check_shape(label: str, latent_shape: tuple[int, int, int], model: LatentModel) -> None:
-    """UsageError if what is called so is made for another shape of noise than the model's."""
+    """Raise UsageError if a key or index, called `label`, is made for another shape of noise than the model's."""
     if latent_shape != model.latent_shape:
         raise UsageError(
             f"{label} is made for noise {latent_shape}, model {model.name!r} has {model.latent_shape}: "

@@ -1,8 +1,8 @@
-"""Messages in images: put one into a key of pattern `gaussian-shading`, and read what an image carries under a key.
+"""Messages in images: write one into a key of pattern `gaussian-shading`, and read the one that an image carries.
 
-Reading asks less than `verify` does, whether there is *any* message under the key's cipher, and so needs more evidence: the
-p-value is that of the likeliest of all messages as long as the key's own, exact (`patterns.shading.read_message`). One that
-is not significant is noise, and is not given out.
+`verify` tests for the key's own message. Reading tests for *any* message under the key's cipher, and so needs more evidence:
+the exact p-value is that of the likeliest of all messages of that length (`patterns.gaussian_shading.read_message`). A
+message that is not significant is noise, and is not returned.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ _PATTERN = "gaussian-shading"
 
 
 def with_message(key: Key, message: str | bytes) -> Key:
-    """Return the key with another message in it: what its images carry.
+    """Return the key with another message, which images marked with it then carry.
 
     Parameters
     ----------
     key : Key
-        Of pattern `gaussian-shading`. A key without a message of your own carries 32 random bytes.
+        A key of pattern `gaussian-shading`. It carries 32 random bytes until it is given a message.
     message : str or bytes
-        1 to 32 bytes, of UTF-8 if it is text, the last not zero. The shorter it is, the more often it is repeated.
+        1 to 32 bytes, text as UTF-8; the last byte is not zero. A shorter message is repeated more often.
 
     Raises
     ------
@@ -50,10 +50,12 @@ def with_message(key: Key, message: str | bytes) -> Key:
     data = message.encode() if isinstance(message, str) else message
     if len(data) > MESSAGE_BYTES:
         raise UsageError(
-            f"the message has {len(data)} bytes: use at most {MESSAGE_BYTES}, such as a number that names it"
+            f"the message has {len(data)} bytes: use at most {MESSAGE_BYTES}, such as the number of a longer one"
         )
     if not data or data.endswith(b"\0"):
-        raise UsageError("the message is empty or ends in a zero byte, which fills messages up: give one that does not")
+        raise UsageError(
+            "the message is empty or ends in a zero byte, which is the padding: give one that ends in another"
+        )
     written = np.frombuffer(data.ljust(MESSAGE_BYTES, b"\0"), dtype=np.uint8)
     return replace(key, numbers=np.concatenate([key.numbers[:CIPHER_BYTES], written]))
 
@@ -66,21 +68,21 @@ def decode_many(
     alpha: float = DEFAULT_ALPHA,
     inversion: InversionOptions | None = None,
 ) -> Iterator[Verdict]:
-    """Read the messages of images, lazily, batch by batch, one verdict per source in the order of the sources.
+    """Yield one verdict per source with the message found, in the order of the sources, batch by batch.
 
     Parameters
     ----------
     sources : iterable of paths, bytes or PIL images
     key : Key
-        Of pattern `gaussian-shading`; of the message in it only the length plays a part.
+        A key of pattern `gaussian-shading`. Only the length of its own message matters.
     model, alpha, inversion
         As `verify_many`.
 
     Yields
     ------
     Verdict
-        `message` is text, or hexadecimal digits where the bytes are none, and "" where there is none at `alpha`. Single
-        bits of a message that is found can still be wrong.
+        `message` is text, or hexadecimal digits if the bytes are not printable, and "" if no message is significant at
+        `alpha`. Single bits of a significant message can still be wrong.
 
     Raises
     ------
@@ -97,7 +99,7 @@ def decode_many(
 
 @dataclass(frozen=True, eq=False)
 class MessageTest:
-    """The test of any message under a key; its evidence carries the likeliest one."""
+    """The test of any message under a key; its evidence holds the likeliest message."""
 
     key: Key
     keys_tried: int = 1

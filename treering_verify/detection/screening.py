@@ -1,16 +1,16 @@
-"""The cheap first of two passes over an image: what it reads, how alpha is split, and which images need the second.
+"""The screening pass, the cheap first of two passes: what it reads, its share of alpha, and which images need the full one.
 
-The full inversion of an image costs a network pass for each diffusion step. Most images do not need it: a marked one shows
-its key far beyond alpha in its latent already, and an unmarked one shows nothing there. With p_1 and p_2 the p-values of
-both passes, corrected for all keys, and `share` the part of alpha that the first may spend,
+The full inversion of an image costs a network pass for each diffusion step. Most images do not need it: a marked image has
+p far below alpha in its latent already, and an unmarked image has no evidence there. With p_1 and p_2 the p-values of the
+screening pass and the full pass, corrected for all keys, and `share` the part of alpha that the screening pass may spend,
 
-    p_1 <= share alpha                detected, no second pass
-    p_1 > gate                        no evidence, no second pass
+    p_1 <= share alpha                detected, no full pass
+    p_1 > gate                        no evidence, no full pass
     otherwise                         detected if p_2 <= (1 - share) alpha
 
-Each p is exact given the image (DESIGN 4.3), so for an unmarked one the chance of a detection is at most share alpha +
-(1 - share) alpha = alpha, whatever the gate and however p_1 and p_2 depend on each other. What is reported is p_1 / share or
-p_2 / (1 - share), by the pass that decided, and valid at every level for the same reason (docs/exact-test.md).
+Each p is exact given the image (docs/exact-test.md), so for an unmarked image the chance of a detection is at most
+share alpha + (1 - share) alpha = alpha, whatever the gate and however p_1 and p_2 depend on each other. The reported
+p-value, p_1 / share or p_2 / (1 - share) by the pass that decided, is valid at every level for the same reason.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ _ENCODER = InversionOptions(method="encoder", noise_method="naive", steps=0)
 _INVERTED = InversionOptions(noise_method="naive", steps=0)
 
 
-def latent(model: LatentModel, image: torch.Tensor) -> tuple[torch.Tensor, Solution]:
-    """Read the encoder's latent as it is: one network pass, and no diffusion step.
+def read_latent(model: LatentModel, image: torch.Tensor) -> tuple[torch.Tensor, Solution]:
+    """Return the encoder's latent as the noise estimate: one network pass, and no diffusion step.
 
     Parameters
     ----------
@@ -46,29 +46,29 @@ def latent(model: LatentModel, image: torch.Tensor) -> tuple[torch.Tensor, Solut
     Returns
     -------
     noise_hat : (B, C, h, w) float32
-        What keys are looked for in.
+        Noise estimate, in which the keys are tested.
     solution : Solution
-        As `recover_noise` gives it.
+        The decoder inversion's result, as `recover_noise` returns it.
     """
     return recover_noise(model, image, _ENCODER)
 
 
-def inverted(model: LatentModel, image: torch.Tensor) -> tuple[torch.Tensor, Solution]:
-    """Read the latent after the model's best decoder inversion; parameters and result as `latent`."""
+def read_inverted(model: LatentModel, image: torch.Tensor) -> tuple[torch.Tensor, Solution]:
+    """Return the latent by the model's best decoder inversion; parameters and result as `read_latent`."""
     return recover_noise(model, image, _INVERTED)
 
 
-def stepped(model: LatentModel, image: torch.Tensor, *, steps: int) -> tuple[torch.Tensor, Solution]:
-    """Read what the first `steps` of the usual ten diffusion steps make of the encoder's latent; else as `latent`."""
+def read_steps(model: LatentModel, image: torch.Tensor, *, steps: int) -> tuple[torch.Tensor, Solution]:
+    """Return the encoder's latent after the first `steps` of the default noise inversion; otherwise as `read_latent`."""
 
-    def upwards(start: torch.Tensor) -> torch.Tensor:
+    def invert_latent(start: torch.Tensor) -> torch.Tensor:
         return noise_inversion.trajectory(model, start, steps=noise_inversion.DEFAULT_STEPS, most=steps)[-1]
 
-    return recover_noise_by(model, image, _ENCODER, upwards)
+    return recover_noise_by(model, image, _ENCODER, invert_latent)
 
 
-def screened(model: LatentModel, image: torch.Tensor) -> tuple[torch.Tensor, Solution]:
-    """Let the model's screen say the noise from the encoder's latent; else as `latent`.
+def read_screen(model: LatentModel, image: torch.Tensor) -> tuple[torch.Tensor, Solution]:
+    """Return the model's screen's estimate of the noise, from the encoder's latent; otherwise as `read_latent`.
 
     Raises
     ------
@@ -77,51 +77,51 @@ def screened(model: LatentModel, image: torch.Tensor) -> tuple[torch.Tensor, Sol
     """
     screen = model.screen
     if screen is None:
-        raise UsageError("this model has no screen: choose another first pass, such as latent")
+        raise UsageError("this model has no screen: choose another screening pass, such as latent")
 
-    def upwards(start: torch.Tensor) -> torch.Tensor:
+    def invert_latent(start: torch.Tensor) -> torch.Tensor:
         return screen(noise_inversion.trajectory(model, start, steps=screen.steps, most=screen.points[-1]))
 
-    return recover_noise_by(model, image, _ENCODER, upwards)
+    return recover_noise_by(model, image, _ENCODER, invert_latent)
 
 
 SCREENS: dict[str, Callable[[LatentModel, torch.Tensor], tuple[torch.Tensor, Solution]]] = {
-    "latent": latent,
-    "inverted": inverted,
-    "step-1": partial(stepped, steps=1),
-    "step-2": partial(stepped, steps=2),
-    "step-3": partial(stepped, steps=3),
-    "screen": screened,
+    "latent": read_latent,
+    "inverted": read_inverted,
+    "step-1": partial(read_steps, steps=1),
+    "step-2": partial(read_steps, steps=2),
+    "step-3": partial(read_steps, steps=3),
+    "screen": read_screen,
 }
-AUTO = "auto"  # screen where the model brings one, latent elsewhere
-# Keys for which two passes are chosen by themselves: with more, the gate loses more than next to nothing (docs/audit.md).
+AUTO = "auto"  # screen where the model has one, latent elsewhere
+# Count of keys up to which two passes are the default: with more keys, the gate misses more marks (docs/audit.md).
 MOST_KEYS = 10
 
 
 def default_screen(model: LatentModel) -> str:
-    """Name of the look that `auto` stands for."""
+    """Return the screening pass that "auto" stands for."""
     return "latent" if model.screen is None else "screen"
 
 
 @dataclass(frozen=True)
 class Screening:
-    """How two passes share an image.
+    """Settings of two passes: what the screening pass reads, its share of alpha, and the gate to the full pass.
 
     Attributes
     ----------
     method : str
-        What the first pass reads: one of `SCREENS`, or "auto".
+        What the screening pass reads: one of `SCREENS`, or "auto".
     share : float
-        Part of alpha that the first pass spends, 0 < share < 1. It is small because a mark that the first pass shows at all
-        is mostly shown far beyond alpha, and what the first pass spends, the second lacks.
+        Part of alpha that the screening pass spends, 0 < share < 1. It is small: a mark that the screening pass finds mostly
+        has p far below alpha there, and the full pass has the rest of alpha.
     gate : float
-        p-value of the first pass, over all keys, above which an image is not looked at again, 0 < gate <= 1; of unmarked
-        images about that share goes on. 1 lets all go on that were not detected.
+        p-value of the screening pass, over all keys, above which there is no full pass, 0 < gate <= 1. About that share of
+        unmarked images goes through the full pass; with 1, every image does that was not detected.
 
     Raises
     ------
     UsageError
-        If there is no such look, or a number is out of range.
+        If there is no such screening pass, or a number is out of range.
     """
 
     method: str = AUTO
@@ -135,37 +135,37 @@ class Screening:
             raise UsageError("share must be between 0 and 1, and gate above 0 and at most 1")
 
     def of(self, model: LatentModel) -> Screening:
-        """Name the look that is meant for a model; UsageError if the model cannot give it."""
+        """Return the settings with "auto" resolved for a model; UsageError if the model lacks what the pass needs."""
         chosen = replace(self, method=default_screen(model)) if self.method == AUTO else self
         if chosen.method == "screen" and model.screen is None:
-            raise UsageError(f"model {model.name!r} has no screen: choose another first pass, such as latent")
+            raise UsageError(f"model {model.name!r} has no screen: choose another screening pass, such as latent")
         return chosen
 
     def settles(self, log10_adjusted: float, alpha: float) -> bool:
-        """Whether the first pass decides, by its smallest p over all keys."""
+        """Return whether the screening pass decides, by its smallest p over all keys."""
         return log10_adjusted <= math.log10(self.share * alpha) or log10_adjusted > math.log10(self.gate)
 
 
 def default_screening(model: LatentModel, inversion: InversionOptions, keys: int) -> Screening | None:
-    """Choose two passes where they were measured to lose next to nothing (docs/audit.md), and one elsewhere.
+    """Return the settings of two passes where their loss was measured to be negligible (docs/audit.md), None elsewhere.
 
     Parameters
     ----------
     model : LatentModel
-    inversion : Pipeline
-        What the second pass would be; its batch size plays no part.
+    inversion : InversionOptions
+        Inversion of the full pass; its batch size plays no part.
     keys : int
         Count of keys tried.
 
     Returns
     -------
-    Passes or None
-        Two for a model that brings a screen, inverted as is the default, under at most `MOST_KEYS` keys.
+    Screening or None
+        Two passes for a model with a screen, under the default inversion and at most `MOST_KEYS` keys.
     """
     usual = inversion == replace(InversionOptions(), batch_size=inversion.batch_size)
     return Screening() if usual and model.screen is not None and keys <= MOST_KEYS else None
 
 
-def spent(evidence: tuple[KeyEvidence, ...], share: float) -> tuple[KeyEvidence, ...]:
-    """Correct the evidence of a pass for its share of alpha: adjusted p-values are divided by it."""
+def corrected_for_share(evidence: tuple[KeyEvidence, ...], share: float) -> tuple[KeyEvidence, ...]:
+    """Return the evidence of a pass corrected for its share of alpha, by which adjusted p-values are divided."""
     return tuple(replace(e, log10_adjusted=min(0.0, e.log10_adjusted - math.log10(share))) for e in evidence)

@@ -1,7 +1,7 @@
-"""A model's self-test: how much of what is written into the noise comes back through this very model.
+"""A model's self-test: how well this model's images can be inverted to their noise, and by which settings best.
 
-noise -> image -> noise_hat on images made here and now, marked and unmarked, in several settings. One attack is tried, so
-that no setting is recommended that it leaves behind; `treering attack` and `treering benchmark` measure the others.
+noise -> image -> noise_hat on images generated for the test, marked and unmarked, in several settings. One attack is tried
+too, so that no setting is recommended that works on clean images only; `treering benchmark` measures the others.
 """
 
 from __future__ import annotations
@@ -46,20 +46,20 @@ SETTINGS = (
 
 @dataclass(frozen=True)
 class Trial:
-    """What one setting gave.
+    """Results of the self-test under one setting.
 
     Attributes
     ----------
     inversion, noise_method, steps
-        The setting, as `InversionOptions` has it.
+        The setting, as in `InversionOptions`.
     error : float
         |noise_hat - noise| / |noise|, mean of the marked images.
     agreement : tuple of float
-        Correlation of noise_hat with the noise, by frequency: a band each from DC to the highest.
+        Correlation of noise_hat with the noise in each of `BANDS` frequency bands, from DC to the highest.
     log10_marked, log10_attacked, log10_unmarked : float
-        Median log10 p of the marked images, of the same after `ATTACK`, and the smallest of the unmarked.
+        Median log10 p of the marked images, of the same after `ATTACK`, and the smallest of the unmarked images.
     seconds : float
-        An image.
+        Time per image.
     """
 
     inversion: str
@@ -75,20 +75,20 @@ class Trial:
 
 @dataclass(frozen=True)
 class SelfTest:
-    """What a model's self-test found; `record` is JSON-ready.
+    """Results of a model's self-test; `record` makes them JSON-ready.
 
     Attributes
     ----------
     weights, dtypes, tile
-        Which model it was, as `Profile` has them.
+        Identity of the model, as in `Profile`.
     precision : str
-        Of the autoencoder's passes in every setting.
+        Precision of the autoencoder's passes in every setting.
     autoencoder_error : float
         |E(x) - z_0| / |z_0|, x being the image as a file holds it.
     ode_error : float
-        |noise_hat - noise| / |noise| of `exact` inversion from the true latent on the generating grid, without prompt and at
-        guidance 1, as verification has to: what prompt and guidance hide. It solves another equation than the one that
-        generated, so it may exceed 1.
+        |noise_hat - noise| / |noise| of `exact` inversion from the true latent on the grid of generation, without prompt and
+        at guidance 1, as in verification: the error that comes from not knowing them. The equation is not that of
+        generation, so the error may exceed 1.
     """
 
     model: str
@@ -108,21 +108,21 @@ class SelfTest:
 
     @property
     def best(self) -> Trial:
-        """The trial with most evidence over marked images, as they are and attacked together, and the faster of equals.
+        """The trial with the smallest p on marked images, clean and attacked taken together, and the faster of equals.
 
-        Of those that find the median marked image as it is, if any does. On clean images alone the best may be one that
-        an attack leaves behind.
+        It is chosen among those that detect the median clean image, if any does. The attack counts because a setting may be
+        best on clean images and useless on attacked ones.
         """
         sound = [trial for trial in self.trials if trial.log10_marked <= FLOOR]
         return min(sound or self.trials, key=lambda trial: (trial.log10_marked + trial.log10_attacked, trial.seconds))
 
     @property
     def usable(self) -> bool:
-        """Whether the best setting finds the median marked image at 1e-6."""
+        """Whether the best setting detects the median marked image at 1e-6."""
         return self.best.log10_marked <= FLOOR
 
     def record(self) -> dict[str, Any]:
-        """Everything, with the recommended setting under its name: what `profiles.Profile` reads."""
+        """Return all results and the recommended setting, as `models.profile.Profile` reads them."""
         best = self.best
         chosen = {
             "inversion": best.inversion,
@@ -151,7 +151,7 @@ def check_model(
     batch_size: int = 4,
     precision: str = "float32",
 ) -> SelfTest:
-    """Mark, generate, invert and weigh `count` images and their unmarked twins.
+    """Generate `count` marked images and as many unmarked ones, invert and test them under several settings.
 
     Parameters
     ----------
@@ -159,12 +159,12 @@ def check_model(
     count : int
         Marked images, 2 or more; each has a fresh key of its own.
     steps, guidance, prompts
-        Of generation, as `generate` has them; classes take turns, or no prompt, when prompts are left out.
+        Parameters of `generate`. Without prompts, classes take turns; a model without classes gets no prompt.
     seed : int
-        Of the first image.
+        Seed of the first image.
     batch_size : int
     precision : {"float32", "bfloat16", "float16"}
-        Of the autoencoder's passes in the decoder inversion, in every setting.
+        Precision of the autoencoder's passes in the decoder inversion, in every setting.
 
     Raises
     ------
@@ -193,7 +193,7 @@ def check_model(
     attacked = torch.cat([to_tensor(parse(ATTACK).apply(made.image)) for made in marked])
     with torch.inference_mode():
         autoencoder = torch.cat([model.encode(part) for part in pixels[:count].split(batch_size)])
-        back = torch.cat([invert(model, part, "exact", steps=steps) for part in latent.split(batch_size)])
+        inverted = torch.cat([invert(model, part, "exact", steps=steps) for part in latent.split(batch_size)])
     return SelfTest(
         model.name,
         fingerprint(model),
@@ -207,7 +207,7 @@ def check_model(
         guidance,
         seconds,
         _relative(autoencoder, latent),
-        _relative(back, noise),
+        _relative(inverted, noise),
         tuple(
             _trial(
                 model, replace(setting, precision=precision_of(precision)), pixels, attacked, noise, keys, batch_size
@@ -218,7 +218,7 @@ def check_model(
 
 
 def _settings(steps: int) -> tuple[InversionOptions, ...]:
-    """Choose what to try; where few steps generate, which is all that some networks know, those steps too."""
+    """Return the settings to try, and as many steps as generation has, if few: some networks know no other number."""
     few = steps < min(each.steps for each in SETTINGS)
     return (*SETTINGS, InversionOptions(noise_method="exact", steps=steps)) if few else SETTINGS
 
@@ -253,7 +253,7 @@ def _trial(
 
 @dataclass
 class _OwnKeyTest:
-    """The test of image i under key i, keys in turn; it keeps the noise estimates."""
+    """The test of image i under key i, keys in turn; it stores the noise estimates."""
 
     keys: list[Key]
     noise_hat: list[torch.Tensor]
@@ -274,7 +274,7 @@ class _OwnKeyTest:
 def _judged(
     model: LatentModel, inversion: InversionOptions, images: torch.Tensor, keys: list[Key], batch_size: int
 ) -> tuple[torch.Tensor, list[float]]:
-    """Noise estimates of images, and log10 p of each under its own key; the keys take turns."""
+    """Return the noise estimates of images, and log10 p of each under its own key; the keys take turns."""
     import torch
 
     test = _OwnKeyTest(keys, [])
@@ -288,14 +288,14 @@ def _relative(found: torch.Tensor, wanted: torch.Tensor) -> float:
 
 
 def _agreement(found: torch.Tensor, wanted: torch.Tensor) -> tuple[float, ...]:
-    """Correlation by frequency, in `BANDS` bands of equal width from DC to the corner."""
+    """Return the correlation in each of `BANDS` frequency bands of equal width, from DC to the corner."""
     bins = half_plane(*wanted.shape[-2:])
-    theirs, ours = (read(z, bins).numpy() for z in (found, wanted))
+    estimate, truth = (read(z, bins).numpy() for z in (found, wanted))
     band = np.minimum(bins.ring * BANDS // (bins.ring.max() + 1), BANDS - 1)
     return tuple(
         float(
-            (theirs[..., band == b] * ours[..., band == b].conj()).real.sum()
-            / np.sqrt((abs(theirs[..., band == b]) ** 2).sum() * (abs(ours[..., band == b]) ** 2).sum())
+            (estimate[..., band == b] * truth[..., band == b].conj()).real.sum()
+            / np.sqrt((abs(estimate[..., band == b]) ** 2).sum() * (abs(truth[..., band == b]) ** 2).sum())
         )
         for b in range(BANDS)
     )

@@ -1,4 +1,4 @@
-"""Invert and test a batch of images, in one pass or in two: a cheap screening pass, then the full one for what it leaves."""
+"""One batch of images, inverted and tested in one pass, or in two: a screening pass, then the full one where needed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from treering_verify.detection.screening import SCREENS, Screening, spent
+from treering_verify.detection.screening import SCREENS, Screening, corrected_for_share
 from treering_verify.inversion.decoder.solution import Solution
 from treering_verify.inversion.recovery import InversionOptions, recover_noise
 from treering_verify.models import LatentModel
@@ -38,11 +38,12 @@ class Finding:
     visible : float
         Share of the image that is visible.
     seconds : float
-        This image's share of the time of every pass that it went through.
+        This image's share of the time of all its passes.
     decided_by : {"first", "full"} or None
-        Which of two passes decided; None where there was one.
+        The pass that decided: "first" is the screening pass. None where there was one pass.
     log10_first : float or None
-        Log10 p of the screening pass, of its strongest key alone, divided by no share; None where there was none.
+        Log10 p of the strongest key in the screening pass, neither corrected for other keys nor divided by its share of
+        alpha; None where there was one pass.
     """
 
     evidence: tuple[KeyEvidence, ...]
@@ -63,30 +64,48 @@ def find(
     screening: Screening | None,
     alpha: float,
 ) -> list[Finding]:
-    """Test images (B, 3, H, W), in one pass, or in two as `screening` says (`Screening.of` the model)."""
+    """Invert and test images (B, 3, H, W): in two passes as `screening` says, or in one where it is None.
 
-    def in_full(batch: torch.Tensor) -> tuple[torch.Tensor, Solution]:
+    Parameters
+    ----------
+    model : LatentModel
+    images : (B, 3, H, W)
+    evidence : callable
+        (noise estimates, images) -> per image the evidence, strongest first.
+    inversion : InversionOptions
+        Inversion of the full pass.
+    screening : Screening, optional
+        The screening pass, as `Screening.of` returned it for the model.
+    alpha : float
+
+    Returns
+    -------
+    list of Finding
+        One for each image, in order.
+    """
+
+    def recover_fully(batch: torch.Tensor) -> tuple[torch.Tensor, Solution]:
         return recover_noise(model, batch, inversion)
 
     if screening is None:
-        return _one_pass(images, evidence, in_full)
+        return _one_pass(images, evidence, recover_fully)
     screen = SCREENS[screening.method]
     screened = _one_pass(images, evidence, lambda batch: screen(model, batch))
     findings = [
         replace(
             finding,
-            evidence=spent(finding.evidence, screening.share),
+            evidence=corrected_for_share(finding.evidence, screening.share),
             decided_by=FIRST,
             log10_first=finding.evidence[0].log10_pvalue,
         )
         for finding in screened
     ]
-    unclear = [i for i, one in enumerate(screened) if not screening.settles(one.evidence[0].log10_adjusted, alpha)]
-    if unclear:
-        for i, finding in zip(unclear, _one_pass(images[unclear], evidence, in_full), strict=True):
+    undecided = [i for i, one in enumerate(screened) if not screening.settles(one.evidence[0].log10_adjusted, alpha)]
+    if undecided:
+        for i, finding in zip(undecided, _one_pass(images[undecided], evidence, recover_fully), strict=True):
             findings[i] = replace(
                 finding,
-                evidence=spent(finding.evidence, 1 - screening.share),
+                evidence=corrected_for_share(finding.evidence, 1 - screening.share),
                 seconds=finding.seconds + screened[i].seconds,
                 decided_by=FULL,
                 log10_first=findings[i].log10_first,

@@ -1,7 +1,7 @@
-"""Verify images by a few keys, all of which are tried.
+"""Verification of images by a few keys, all of which are tried.
 
-Over several keys p is Holm-corrected, so alpha bounds the chance of *any* false detection in an image. What `search` finds
-was done to the image's geometry, or to a video's beginning, is corrected for all that was searched.
+p is Holm-corrected over the keys, so alpha bounds the chance of *any* false detection in an image. A p-value that a search
+over the image's geometry, or a video's beginning, has found is corrected for the whole search.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ DEFAULT_SEARCH = Search()
 
 @dataclass(frozen=True, eq=False)
 class KeyTest:
-    """The test of a few keys, with a search for what was done to the image, or with decoy keys.
+    """The test of a few keys, optionally with a search for what was done to the image, or with decoy keys.
 
     Attributes
     ----------
     keys : list of Key
         At least one.
     search : Search, optional
-        What is searched for in images that are not detected as they are.
+        Search in images that are not detected as they are.
     decoys : int
-        Decoy keys that cross-check the strongest key's p-value; nothing is searched then. 0: none.
+        Count of decoy keys that cross-check the strongest key's p-value; there is no search then. 0: none.
     timeline : Timeline, optional
-        Of the model's videos, if they can begin late.
+        Frames of the model's videos, if they can begin late.
     """
 
     keys: list[Key]
@@ -72,8 +72,8 @@ def key_test(
     Raises
     ------
     UsageError
-        If there is no key, one does not fit the model, `decoys` is negative, or what is to be searched does not exist in
-        what the model makes.
+        If there is no key, one does not fit the model, `decoys` is negative, or the search is in time and the model makes
+        images.
     """
     chosen = fitting_keys(keys, model)
     if decoys < 0:
@@ -114,22 +114,22 @@ def verify_many(
     Parameters
     ----------
     sources : iterable of paths, bytes or PIL images
-        Where the model makes videos, what `video_files.read_video` takes.
-        A source that cannot be read gives a verdict with status "error"; the others are still judged.
+        For a model that makes videos, anything that `media.videos.read_video` takes. A source that cannot be read gives a
+        verdict with status "error"; the others are still judged.
     keys : Key or sequence of Key
         All are tried; p-values are Holm-corrected over them.
     model : LatentModel, optional
         The embedded model when left out.
     alpha : float
         False-positive rate per image, over all keys together, 0 < alpha < 1.
-    inversion : Pipeline, optional
-        `InversionOptions.of(profile)` where the model was checked (`Profile.load`).
+    inversion : InversionOptions, optional
+        `InversionOptions.of(profile)` where the model was tested (`Profile.load`).
     search : Search, optional
-        What may have been done to an image's geometry or a video's beginning, tried on those that are not detected as
-        they are; None tries nothing, and spares the correction for it: a factor of 2 for images as they are.
+        Search over an image's geometry or a video's beginning, where an image is not detected as it is; None searches
+        nothing and saves the correction for it, a factor of 2 for images as they are.
     decoys : int
-        Decoy keys that cross-check the p-value of each image's strongest key (`treering_detectors.decoy_checks`); 0: none.
-        They check the image as it is, so nothing is searched then.
+        Count of decoy keys that cross-check the p-value of each image's strongest key (`treering_detectors.decoy_checks`);
+        0: none. They check the image as it is, so there is no search then.
 
     Yields
     ------
@@ -138,8 +138,8 @@ def verify_many(
     Raises
     ------
     UsageError
-        If there is no key, a key or the profile does not fit the model, alpha or decoys is out of range, or what is to be
-        searched does not exist in what the model makes.
+        If there is no key, a key or the profile does not fit the model, alpha or decoys is out of range, or the search is in
+        time and the model makes images.
     """
     model = model or load_model()
     test = key_test(keys, model, search=search, decoys=decoys)

@@ -1,4 +1,9 @@
-"""The only formatter: verdicts and tables as text or JSON, images, and the HTML report of benchmarks."""
+"""The only formatter: verdicts, tables, findings and audits as text, JSON, figures or HTML.
+
+`text` writes verdicts and tables; `copies`, `calibrations` and `models` write the output of their commands. `findings`
+defines the result of a benchmark, `figures` draws it, and `benchmark` stores it and renders the HTML report. `audit` renders
+the report of an audit and exports its rows.
+"""
 
 from treering_verify.report.benchmark import Provenance, store_findings, write_report
 from treering_verify.report.calibrations import calibration_record, format_calibration

@@ -1,4 +1,4 @@
-"""Findings on disk: Parquet rows, a text summary, and one HTML report of everything measured in a folder."""
+"""Findings of benchmarks on disk: Parquet rows, a text summary, and one HTML report of all findings in a folder."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from treering_verify.report.findings import Findings, Matrix
 from treering_verify.report.text import format_cell, format_table, to_json
 
 REPORT = "report.html"
-_LONG = 40  # rows; a longer table is folded, for what comes after it is no less read
+_LONG = 40  # rows; a longer table is folded, so that readers reach the next one
 _SECTION = ".section.json"
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where and how something was measured."""
+    """Command, model, hardware, versions and date of a measurement."""
 
     command: str
     model: str

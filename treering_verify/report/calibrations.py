@@ -1,4 +1,4 @@
-"""What a calibration can do: thresholds at target false-positive rates, as text or as a record."""
+"""Summaries of calibrations: thresholds at target false-positive rates, as text or as a record."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TARGETS = (0.1, 0.05, 0.01, 0.001, 1e-4)
 
 
 def format_calibration(calibration: Calibration) -> Iterator[str]:
-    """Yield lines: the threshold of each detector at each target within reach, in each stratum, and what they hold for."""
+    """Yield lines: each detector's threshold at each reachable target and in each stratum, and the calibration's setting."""
     rows = []
     for detector, target, stratum, found, worst in _thresholds(calibration):
         interval = f"{100 * found.low:.2g} to {100 * found.high:.2g} %"
@@ -32,7 +32,7 @@ def format_calibration(calibration: Calibration) -> Iterator[str]:
 
 
 def calibration_record(calibration: Calibration) -> dict[str, Any]:
-    """JSON-ready summary, without the scores."""
+    """Return a JSON-ready summary, without the scores."""
     setting = calibration.setting
     return {
         "schema_version": 1,
@@ -64,12 +64,12 @@ def calibration_record(calibration: Calibration) -> dict[str, Any]:
 
 
 def _thresholds(calibration: Calibration) -> Iterator[tuple[str, float, str, Threshold, bool]]:
-    """Detector, target, stratum, threshold, and whether it is the highest of its strata: the one that decides."""
+    """Yield detector, target, stratum, threshold, and whether it is the highest of all strata, which decides."""
     from treering_detectors import threshold_at
 
     for detector, strata in calibration.scores.items():
         for target in TARGETS:
-            found = {stratum: threshold_at(null, target) for stratum, null in strata.items()}
+            found = {stratum: threshold_at(scores, target) for stratum, scores in strata.items()}
             if target * (calibration.count + 1) * (1 + 1e-12) < 1:
                 continue
             worst = max(found, key=lambda stratum: found[stratum].value)

@@ -1,4 +1,4 @@
-"""Attacked copies as text, JSON or JSONL, and the list of attacks."""
+"""Lists of attacked copies as text, JSON or JSONL, and the list of attacks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def format_copies(copies: Iterable[AttackedCopy], style: str) -> Iterator[str]:
     ----------
     copies : iterable of AttackedCopy
     style : {"text", "json", "jsonl"}
-        Text gives the name of each copy, or of each source that failed, with the reason.
+        Text has the name of each copy, or of each source that failed, with the reason.
     """
     if style == "json":
         yield json.dumps([to_json(copy.record()) for copy in copies], indent=2)

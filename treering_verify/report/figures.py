@@ -1,4 +1,4 @@
-"""Images: the recovered spectrum as a PNG, and the figures of benchmarks as SVG."""
+"""Figures: the recovered spectrum as a PNG, and the figures of benchmarks as SVG."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def save_spectrum_figure(
     path: Path, key: Key, true_noise: torch.Tensor, recovered: torch.Tensor, control: torch.Tensor
 ) -> None:
-    """Image of a spectrum as written and as recovered, and of the agreement with the key, bin by bin.
+    """Write a figure of a spectrum as written and as recovered, and of its agreement with the key, bin by bin.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def save_spectrum_figure(
     )
 
     def agreement(spectrum: Any) -> Any:
-        """Mean over channels of Re(F conj K), each channel scaled to unit power: 0 on average for unmarked."""
+        """Return the mean over channels of Re(F conj K), each at unit power: 0 on average for an unmarked image."""
         power = (abs(spectrum) ** 2).mean(axis=(1, 2), keepdims=True) ** 0.5
         return (spectrum * written.conj() / power).real.mean(axis=0)
 
@@ -60,13 +60,13 @@ def save_spectrum_figure(
     figure, axes = pyplot.subplots(1, 4, figsize=(12.4, 3.9), layout="constrained")
     extent = (-half - 0.5, half + 0.5, half + 0.5, -half - 0.5)
     for axis, (title, values) in zip(axes, panels, strict=True):
-        shown = axis.imshow(values, cmap="RdBu_r", vmin=-1.5, vmax=1.5, extent=extent)
+        drawn = axis.imshow(values, cmap="RdBu_r", vmin=-1.5, vmax=1.5, extent=extent)
         for radius in (key.inner_radius - 0.5, key.outer_radius + 0.5):
             axis.add_patch(pyplot.Circle((0, 0), radius, fill=False, color="black", linewidth=0.9))
         axis.set_title(title, fontsize=10)
         axis.set_xticks([])
         axis.set_yticks([])
-    figure.colorbar(shown, ax=axes, shrink=0.75)
+    figure.colorbar(drawn, ax=axes, shrink=0.75)
     figure.suptitle("Centre of the noise's spectrum: the key lives between the circles, red is agreement", fontsize=11)
     buffer = BytesIO()
     figure.savefig(buffer, dpi=100, format="png", metadata={"Software": None})
@@ -75,20 +75,20 @@ def save_spectrum_figure(
 
 
 def spectrum_tile(noise_hat: torch.Tensor, channels: tuple[int, ...], radii: tuple[int, int], size: int) -> Image.Image:
-    """Image of the centre of one recovered spectrum: power per bin, mean over channels, dark is 0 and light is 3 or more.
+    """Return an image of the centre of a recovered spectrum: mean power over channels, from 0 (dark) to 3 or more (light).
 
-    It is made from the image alone. An image of the agreement with a key, bin by bin, would give the key's numbers to
-    whoever has the image and the model; so reports, which are passed on, never hold one.
+    It depends on the image alone. An image of the agreement with a key, bin by bin, would tell the key's numbers to anyone
+    with the image and the model, so reports never contain one.
 
     Parameters
     ----------
     noise_hat : (C, h, w)
     channels : tuple of int
-        Which of them.
+        Channels to average over.
     radii : (inner, outer)
-        Of the key's annulus, drawn as circles; the window reaches two bins further.
+        Radii of the key's annulus, drawn as circles; the window reaches two bins further.
     size : int
-        Side in pixels.
+        Side of the image in pixels.
     """
     import numpy as np
     from matplotlib import colormaps
@@ -110,7 +110,7 @@ def spectrum_tile(noise_hat: torch.Tensor, channels: tuple[int, ...], radii: tup
 
 
 def draw_figure(figure: Figure) -> str:
-    """Draw the panels of a figure as one SVG document, without a date, so that equal figures are equal files."""
+    """Return the panels of a figure as one SVG document, without a date, so that equal figures are equal files."""
     sheet, buffer = _drawn(figure), StringIO()
     sheet.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
     _pyplot().close(sheet)
@@ -119,7 +119,7 @@ def draw_figure(figure: Figure) -> str:
 
 
 def draw_png(figure: Figure) -> bytes:
-    """Draw the panels of a figure as a PNG file."""
+    """Return the panels of a figure as a PNG file."""
     sheet, buffer = _drawn(figure), BytesIO()
     sheet.savefig(buffer, dpi=110, format="png", bbox_inches="tight", metadata={"Software": None})
     _pyplot().close(sheet)
@@ -164,8 +164,8 @@ def _draw_curves(axis: Any, panel: Curves) -> None:
     for curve in panel.curves:
         i = groups.index(curve.group or curve.label)
         style, marker = "--" if curve.dashed else "-", _MARKERS[i // _COLOURS % len(_MARKERS)]
-        look = {"color": f"C{i % _COLOURS}", "marker": marker, "linewidth": 1.4, "markersize": 5}
-        (drawn,) = axis.plot(curve.x, curve.y, style, label=curve.label, **look)
+        style_options = {"color": f"C{i % _COLOURS}", "marker": marker, "linewidth": 1.4, "markersize": 5}
+        (drawn,) = axis.plot(curve.x, curve.y, style, label=curve.label, **style_options)
         if curve.half_width:
             bounds = list(zip(curve.y, curve.half_width, strict=True))
             low, high = [y - h for y, h in bounds], [y + h for y, h in bounds]

@@ -1,4 +1,4 @@
-"""What a benchmark found: rows for machines, tables and figures for people; values only, `report` formats them."""
+"""Findings of a benchmark: rows for programs, tables and figures for people. Values only; `report` formats them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Cell = str | int | float | Rate | Mean | None
 
 @dataclass(frozen=True)
 class Table:
-    """A table; a cell is text or a value that the report knows how to write.
+    """A table; a cell is text or a value that the report can format.
 
     Attributes
     ----------
@@ -20,7 +20,7 @@ class Table:
     header : tuple of str
     rows : tuple of tuples of cells, each as long as the header
     note : str
-        What a reader must know to read it right.
+        What a reader must know to understand it.
     """
 
     title: str
@@ -70,7 +70,7 @@ class Cloud:
 
 @dataclass(frozen=True)
 class Matrix:
-    """A panel that shows a confusion matrix: counts[i][j] items of actual label i were predicted as labels[j].
+    """A panel of a confusion matrix: counts[i][j] items of actual label i were predicted as labels[j].
 
     `none` is the label that means "no key", which is the last one and is drawn apart; "" if there is none.
     """
@@ -84,7 +84,7 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Histogram:
-    """A panel of bars on [0, 1], all of one width, and the level and band that they should keep to."""
+    """A panel of bars on [0, 1], all of one width, with their expected level and its band."""
 
     title: str
     x_label: str
@@ -97,7 +97,7 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Figure:
-    """Panels under one title, at most three side by side; `note` says what to see."""
+    """Panels under one title, at most three side by side; `note` explains them."""
 
     title: str
     panels: tuple[Curves | Cloud | Matrix | Histogram, ...]
@@ -106,7 +106,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Findings:
-    """Everything that one benchmark found.
+    """All findings of one benchmark.
 
     Attributes
     ----------
@@ -114,14 +114,14 @@ class Findings:
     question : str
         What was measured, in a sentence or two.
     rows : tuple of dicts
-        One per measurement, flat, with the same fields: the Parquet file's rows.
+        Rows of the Parquet file: one per measurement, flat, all with the same fields.
     tables, figures : tuples
     seeds, count : str
-        Which images, and how many.
+        The images' seeds, and their count.
     model : str
-        The model that was measured, where it is another than the one that was asked about.
+        The measured model, if it is not the one that the command named.
     device : str
-        Where it was computed, likewise.
+        The device that computed, if it is not the one that the command named.
     """
 
     name: str

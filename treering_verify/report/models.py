@@ -1,4 +1,4 @@
-"""Models in text: which families there are, and what a self-test found."""
+"""Models as text: the supported families, and the results of a self-test."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from treering_verify.report.text import format_pvalue, table
 
 
 def format_families() -> Iterator[str]:
-    """Yield a table of what models can be, and what is not supported of each."""
+    """Yield a table of the families of models, and the limits of each."""
     rows = [["class-conditional", "UNet2DModel + DDIM", f"{', '.join(EMBEDDED)}; local folders", "one size, float32"]]
     rows += [[family.name, *family.pipelines[:1], family.covers, family.limits] for family in FAMILIES.values()]
     yield table(["family", "class", "models", "limits"], rows)
@@ -19,7 +19,7 @@ def format_families() -> Iterator[str]:
 
 
 def format_self_test(record: dict[str, Any]) -> Iterator[str]:
-    """Yield what a self-test found (`SelfTest.record`): a line for each setting, and what is recommended."""
+    """Yield the results of a self-test (`SelfTest.record`): a line for each setting, and the recommended one."""
     shape, size = "x".join(map(str, record["latent_shape"])), "x".join(map(str, record["image_size"]))
     yield f"{record['model']}: noise {shape}, images {size}; generating {record['seconds_generating']:.2f} s an image"
     yield (

@@ -1,4 +1,4 @@
-"""Verdicts and tables as text, JSON or JSONL."""
+"""Text, JSON and JSONL of verdicts, audits and tables."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def format_verdicts(verdicts: Iterable[Verdict], style: str, matches: bool = Fal
     verdicts : iterable of Verdict
     style : {"text", "json", "jsonl"}
     matches : bool
-        Whether to list each verdict's evidence too, as identification wants it: a field `matches`, or lines of text.
+        Whether to list each verdict's evidence too, for identification: a field `matches`, or lines of text.
     """
 
     def record(verdict: Verdict) -> Any:
@@ -44,7 +44,7 @@ def format_verdicts(verdicts: Iterable[Verdict], style: str, matches: bool = Fal
 
 
 def format_text(verdict: Verdict) -> str:
-    """One verdict as one line (and a second with the reason, if there is one), safe for a terminal."""
+    """Return a verdict as one line, and a second with the reason if there is one, safe for a terminal."""
     name = printable(verdict.path) or "(image)"
     if verdict.best is None:
         return f"{'error':13} {name}\n{'':13} {verdict.code}: {verdict.reason}"
@@ -85,7 +85,7 @@ def _match_lines(verdict: Verdict) -> Iterator[str]:
 
 
 def format_row(record: dict[str, Any]) -> str:
-    """One row of an audit, as its record, as one line, safe for a terminal."""
+    """Return the record of an audit's row as one line, safe for a terminal."""
     name = printable(record["path"])
     if record["status"] != "ok":
         return f"{record['status']:13} {name}  {record['code']}"
@@ -94,7 +94,7 @@ def format_row(record: dict[str, Any]) -> str:
 
 
 def format_summary(summary: dict[str, Any]) -> Iterator[str]:
-    """Lines that say what an audit found, from the content of its `summary.json`."""
+    """Yield the lines of an audit's summary, from the content of its `summary.json`."""
 
     def counted(counts: dict[str, int]) -> str:
         return ", ".join(f"{n} {name}" for name, n in counts.items()) or "none"
@@ -107,7 +107,7 @@ def format_summary(summary: dict[str, Any]) -> Iterator[str]:
     if unread := count_unread(summary["code"]):
         yield f"not read: {unread} files that hold images, or may (their rows say what they are and what to do)"
     if "decided_by" in summary:
-        yield f"decided by the first pass: {summary['decided_by'].get('first', 0)} of {judged}"
+        yield f"decided by the screening pass: {summary['decided_by'].get('first', 0)} of {judged}"
     expected = f"{summary['expected_false_positives']:.2g}"
     yield f"false positives expected by chance: {expected} ({judged} images, alpha {summary['alpha']:g} each)"
 
@@ -118,7 +118,7 @@ def count_unread(codes: Mapping[str, int]) -> int:
 
 
 def format_pvalue(log10_pvalue: float) -> str:
-    """Write p as 0.37 or 2.1e-58, also where it is too small for a float."""
+    """Return p as 0.37 or 2.1e-58, also if it is too small for a float."""
     if log10_pvalue > -3:
         return f"{10**log10_pvalue:.2g}"
     exponent = math.floor(log10_pvalue)
@@ -129,7 +129,7 @@ def format_pvalue(log10_pvalue: float) -> str:
 
 
 def to_json(value: Any) -> Any:
-    """Replace NaN and infinities, which JSON does not have, by None."""
+    """Return a value with NaN and infinities, which JSON does not have, replaced by None."""
     if isinstance(value, dict):
         return {k: to_json(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -138,7 +138,7 @@ def to_json(value: Any) -> Any:
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
-    """Plain-text table with aligned columns."""
+    """Return a plain-text table with aligned columns."""
     widths = [max(len(line[i]) for line in [header, *rows]) for i in range(len(header))]
     lines = [
         "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in [header, *rows]
@@ -147,13 +147,13 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 
 
 def format_table(content: Table) -> str:
-    """Title, aligned columns and note of a table of values."""
+    """Return a table of values as text: its title, aligned columns and note."""
     text = table(list(content.header), [[format_cell(cell) for cell in row] for row in content.rows])
     return "\n".join(part for part in (content.title, text, content.note) if part)
 
 
 def format_cell(value: Cell) -> str:
-    """Write a value as a table shows it; nothing for None, four digits of a plain number."""
+    """Return a value as a table's cell: nothing for None, four digits of a float."""
     if value is None:
         return ""
     if isinstance(value, float):

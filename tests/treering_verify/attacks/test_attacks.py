@@ -36,7 +36,7 @@ NEUTRAL = [
 ]
 
 
-def picture(width: int = 53, height: int = 40) -> Image.Image:
+def sample_image(width: int = 53, height: int = 40) -> Image.Image:
     pixels = np.random.default_rng(3).integers(0, 256, (height // 4 + 1, width // 4 + 1, 3), dtype=np.uint8)
     return Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
 
@@ -68,7 +68,7 @@ def extremes_without_model() -> list[Attack]:
 
 @pytest.mark.parametrize("attack", extremes_without_model(), ids=str)
 def test_attacks_keep_size_mode_and_original_and_repeat_exactly(attack: Attack) -> None:
-    image = picture()
+    image = sample_image()
     before = image.tobytes()
     once, again = attack.apply(image, seed=5), attack.apply(image, seed=5)
     assert (once.size, once.mode) == (image.size, "RGB")
@@ -79,14 +79,14 @@ def test_attacks_keep_size_mode_and_original_and_repeat_exactly(attack: Attack) 
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_defaults_change_the_image_and_only_some_use_the_seed(name: str) -> None:
-    first, second = (Attack(name).apply(picture(), seed) for seed in (1, 2))
-    assert first.tobytes() != picture().tobytes()
+    first, second = (Attack(name).apply(sample_image(), seed) for seed in (1, 2))
+    assert first.tobytes() != sample_image().tobytes()
     assert (first.tobytes() != second.tobytes()) == (name in SEEDED)
 
 
 @pytest.mark.parametrize("text", NEUTRAL)
 def test_the_neutral_parameter_changes_nothing(text: str) -> None:
-    assert parse(text).apply(picture(), seed=4).tobytes() == picture().tobytes()
+    assert parse(text).apply(sample_image(), seed=4).tobytes() == sample_image().tobytes()
 
 
 # Beyond these an image has nothing in common with itself any more, and pixels cannot tell how far it was moved.
@@ -112,11 +112,11 @@ def test_grids_name_every_attack_at_different_strengths() -> None:
 @pytest.mark.parametrize(("name", "format_name"), [("jpeg", "JPEG"), ("webp", "WEBP"), ("avif", "AVIF")])
 def test_compression_is_the_codecs_own_bytes_decoded(name: str, format_name: str) -> None:
     buffer = io.BytesIO()
-    picture().save(buffer, format=format_name, quality=30)
+    sample_image().save(buffer, format=format_name, quality=30)
     expected = Image.open(buffer).convert("RGB")
     attack = Attack(name, {"quality": 30})
-    assert attack.apply(picture()).tobytes() == expected.tobytes()
-    data, suffix = attack.codec_bytes(picture())
+    assert attack.apply(sample_image()).tobytes() == expected.tobytes()
+    data, suffix = attack.codec_bytes(sample_image())
     with Image.open(io.BytesIO(data)) as decoded:
         assert decoded.format == format_name and suffix in Image.registered_extensions()
         assert decoded.convert("RGB").tobytes() == expected.tobytes()
@@ -124,19 +124,19 @@ def test_compression_is_the_codecs_own_bytes_decoded(name: str, format_name: str
 
 def test_a_chain_gives_the_bytes_of_its_last_codec_and_other_attacks_give_none() -> None:
     chain = parse("noise:sigma=0.1+resize:share=0.5+webp:quality=40")
-    data, suffix = chain.codec_bytes(picture(), seed=3)
+    data, suffix = chain.codec_bytes(sample_image(), seed=3)
     with Image.open(io.BytesIO(data)) as decoded:
-        assert decoded.convert("RGB").tobytes() == chain.apply(picture(), seed=3).tobytes()
+        assert decoded.convert("RGB").tobytes() == chain.apply(sample_image(), seed=3).tobytes()
     assert suffix == ".webp"
-    assert parse("jpeg+flip").codec_bytes(picture()) == (b"", "")
+    assert parse("jpeg+flip").codec_bytes(sample_image()) == (b"", "")
 
 
 def test_a_missing_codec_is_refused_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("PIL.features.check", lambda name: name != "avif")
     for text in ("avif", "flip+avif:quality=3"):
         with pytest.raises(UsageError, match="no AVIF codec"):
-            parse(text).apply(picture())
-    assert parse("webp").apply(picture()).size == picture().size
+            parse(text).apply(sample_image())
+    assert parse("webp").apply(sample_image()).size == sample_image().size
 
 
 def test_an_image_that_a_codec_cannot_hold_is_an_image_error() -> None:
@@ -166,12 +166,12 @@ def test_geometry_goes_the_documented_way() -> None:
     corner.putpixel((39, 0), (255, 255, 255))
     assert attacks.rotate(corner, degrees=90).getpixel((0, 0)) == (255, 255, 255)
     assert attacks.flip(corner).getpixel((0, 0)) == (255, 255, 255)
-    assert attacks.flip(attacks.flip(picture())).tobytes() == picture().tobytes()
+    assert attacks.flip(attacks.flip(sample_image())).tobytes() == sample_image().tobytes()
     assert (np.asarray(attacks.brightness(Image.new("RGB", (8, 8), (100, 200, 0)), factor=1.5)) == [150, 255, 0]).all()
 
 
-def test_crops_keep_what_they_show_in_its_place() -> None:
-    image, kept = picture(40, 40), np.asarray(picture(40, 40))
+def test_crops_leave_their_content_in_its_place() -> None:
+    image, kept = sample_image(40, 40), np.asarray(sample_image(40, 40))
     centre = np.asarray(attacks.centre_crop(image, share=0.5))
     assert (centre[10:30, 10:30] == kept[10:30, 10:30]).all()
     assert centre.astype(bool).any(axis=2).sum() <= 400
@@ -301,7 +301,7 @@ def test_only_rgb_images_and_whole_seeds_are_taken() -> None:
     with pytest.raises(UsageError, match="open_image"):
         Attack("flip").apply(Image.new("L", (8, 8)))
     with pytest.raises(UsageError, match="seed"):
-        Attack("noise").apply(picture(), seed=-1)
+        Attack("noise").apply(sample_image(), seed=-1)
 
 
 def test_the_documents_name_every_attack_and_count_them_right() -> None:
@@ -318,10 +318,10 @@ def test_a_chain_is_its_stages_one_after_the_other_and_the_same_as_its_text() ->
     assert parse(str(chain)) == chain and hash(parse(str(chain))) == hash(chain)
     assert pickle.loads(pickle.dumps(chain)) == chain
     first = Chain(chain.stages[:2])
-    expected = chain.stages[1].apply(chain.stages[0].apply(picture(), seed=6))
-    assert first.apply(picture(), seed=6).tobytes() == expected.tobytes()
-    assert chain.apply(picture(), seed=6).tobytes() == chain.apply(picture(), seed=6).tobytes()
-    assert chain.apply(picture(), seed=6).tobytes() != chain.apply(picture(), seed=7).tobytes()
+    expected = chain.stages[1].apply(chain.stages[0].apply(sample_image(), seed=6))
+    assert first.apply(sample_image(), seed=6).tobytes() == expected.tobytes()
+    assert chain.apply(sample_image(), seed=6).tobytes() == chain.apply(sample_image(), seed=6).tobytes()
+    assert chain.apply(sample_image(), seed=6).tobytes() != chain.apply(sample_image(), seed=7).tobytes()
     # A second stage of noise is other noise: the two together are sqrt 2 as strong, not twice.
     grey = Image.new("RGB", (64, 64), (128, 128, 128))
     twice = np.asarray(parse("noise:sigma=0.05+noise:sigma=0.05").apply(grey, seed=1)) / 255
@@ -331,7 +331,7 @@ def test_a_chain_is_its_stages_one_after_the_other_and_the_same_as_its_text() ->
 
 
 def test_many_images_are_attacked_as_one_by_one() -> None:
-    images = [picture(), picture(16, 16), scene()]
+    images = [sample_image(), sample_image(16, 16), scene()]
     together = Attack("noise").apply_many(images, [1, 2, 3])
     assert [t.tobytes() for t in together] == [
         Attack("noise").apply(p, s).tobytes() for p, s in zip(images, [1, 2, 3], strict=True)

@@ -36,11 +36,11 @@ def test_model_attacks_keep_size_and_mode_and_repeat_exactly(
 
 @pytest.mark.parametrize("text", QUICK)
 def test_a_batch_gives_what_single_images_give(text: str, tiny_model: LatentModel) -> None:
-    pictures = [scene(seed=1), scene((96, 96), seed=2), scene(seed=3), scene(seed=4)]
+    images = [scene(seed=1), scene((96, 96), seed=2), scene(seed=3), scene(seed=4)]
     attack, seeds = parse(text), [4, 5, 6, 7]
-    together = attack.apply_many(pictures, seeds, tiny_model, batch_size=3)
-    for picture, seed, changed in zip(pictures, seeds, together, strict=True):
-        alone = attack.apply(picture, seed, tiny_model)
+    together = attack.apply_many(images, seeds, tiny_model, batch_size=3)
+    for image, seed, changed in zip(images, seeds, together, strict=True):
+        alone = attack.apply(image, seed, tiny_model)
         difference = np.abs(np.asarray(alone).astype(int) - np.asarray(changed))
         # A gradient's sign near zero may differ by rounding; everything else may differ by one rounded level.
         assert (difference > 1).mean() < (0.02 if attack.stages[0].name == "adversarial" else 1e-9)

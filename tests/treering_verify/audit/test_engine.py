@@ -68,7 +68,7 @@ def test_the_package_offers_it() -> None:
     assert tv.audit.audit_folder is audit_folder
 
 
-def test_without_an_output_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_an_output_nothing_is_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
     fill(tmp_path / "in", 3)
@@ -76,7 +76,7 @@ def test_without_an_output_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.M
     assert os.listdir(tmp_path / "temporary") == []
 
 
-def test_pictures_of_the_same_content_are_judged_once(tmp_path: Path, judged: list[str]) -> None:
+def test_images_of_the_same_content_are_judged_once(tmp_path: Path, judged: list[str]) -> None:
     first = fill(tmp_path / "in", 2)
     for i in range(40):
         shutil.copy(first[i % 2], tmp_path / "in" / f"copy-{i:02d}.png")

@@ -16,7 +16,7 @@ import pytest
 from helpers.audits import KEY, audited, essence, fill, run_to_the_end, stored, summary
 
 from treering_verify.audit import engine
-from treering_verify.audit.batcher import Flow
+from treering_verify.audit.batcher import Batcher
 from treering_verify.audit.inputs.sources import Inputs
 from treering_verify.audit.judge import judge_batch
 from treering_verify.audit.output import store as shards
@@ -155,19 +155,17 @@ def test_a_stopped_audit_keeps_what_is_finished(tmp_path: Path) -> None:
     assert len(audited(tmp_path / "in", tmp_path / "out", shard_rows=2, batch_size=2)) == 12
 
 
-def test_memory_does_not_hold_the_pictures_of_a_folder_of_copies(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_memory_does_not_hold_the_images_of_a_folder_of_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     most = 0
-    take = Flow.take
+    take = Batcher.take
 
-    def watched(flow: Flow, task: Any, reading: Any) -> Iterator[Any]:
+    def watched(batcher: Batcher, task: Any, reading: Any) -> Iterator[Any]:
         nonlocal most
-        yield from take(flow, task, reading)
-        most = max(most, sum(r.pixels is not None for group in flow._waiting.values() for _, r in group))
-        assert sum(map(len, flow._waiting.values())) <= 4 * 4
+        yield from take(batcher, task, reading)
+        most = max(most, sum(r.pixels is not None for group in batcher._waiting.values() for _, r in group))
+        assert sum(map(len, batcher._waiting.values())) <= 4 * 4
 
-    monkeypatch.setattr(Flow, "take", watched)
+    monkeypatch.setattr(Batcher, "take", watched)
     first = fill(tmp_path / "in", 1)
     for i in range(60):
         shutil.copy(first[0], tmp_path / "in" / f"copy-{i:02d}.png")

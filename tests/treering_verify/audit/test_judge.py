@@ -10,7 +10,7 @@ import torch
 from helpers.audits import KEY, noisy_image
 
 from treering_verify.audit import judge as judging
-from treering_verify.audit.inputs.read import Reading, read_encoded
+from treering_verify.audit.inputs.reading import Reading, read_encoded
 from treering_verify.audit.judge import AuditJudge, Batching, judge_batch, judge_files, judge_in_parts
 from treering_verify.benchmark.speed.null_model import NULL_INVERSION, NullModel
 from treering_verify.detection.identification import identify

@@ -13,8 +13,8 @@ from helpers.audits import KEY, essence, fill, stored, summary
 from helpers.white_model import WhiteModel
 
 from treering_verify.audit.folder import audit_folder
-from treering_verify.audit.inputs.read import Reading
 from treering_verify.audit.inputs.reader_pool import Limits
+from treering_verify.audit.inputs.reading import Reading
 from treering_verify.audit.judge import AuditJudge, judge_batch
 from treering_verify.audit.options import Options
 from treering_verify.audit.output.rows import Row
@@ -82,7 +82,7 @@ def test_rows_hold_the_numbers_of_the_pass_that_decided_corrected_for_its_share(
         assert row.statistic == pytest.approx(alone.statistic) and row.log10_pvalue == pytest.approx(alone.log10_pvalue)
         assert row.log10_adjusted == pytest.approx(min(0.0, alone.log10_adjusted - np.log10(0.75)))  # type: ignore[operator]
     assert two[0].log10_adjusted == pytest.approx(two[0].log10_pvalue - np.log10(0.25))  # type: ignore[operator]
-    latent = [row.log10_pvalue for row in judged(marked, Screening(gate=1e-4))[0]]  # all decided by the first pass
+    latent = [row.log10_pvalue for row in judged(marked, Screening(gate=1e-4))[0]]  # all decided by the screening pass
     assert [row.log10_first for row in two] == pytest.approx(latent)
     assert {row.log10_first for row in one} == {None}
 
@@ -105,7 +105,7 @@ def test_an_audit_says_which_pass_decided_and_goes_on_with_the_same_passes_only(
     said = summary(tmp_path / "two")
     assert said["settings"]["screening"] == {"method": "latent", "share": 0.01, "gate": 0.5}
     assert said["decided_by"] == {name: by.count(name) for name in ("first", "full")}
-    assert f"decided by the first pass: {by.count('first')} of 8" in list(format_summary(said))
+    assert f"decided by the screening pass: {by.count('first')} of 8" in list(format_summary(said))
     assert "decided_by" in open_audit(tmp_path / "two").columns
     for other in (None, Screening(gate=0.4)):
         with pytest.raises(UsageError, match="screening was"):
@@ -123,7 +123,7 @@ def test_the_command_chooses_two_passes_by_itself_where_they_were_measured(
     options = ["--key", str(tmp_path / "k.json"), "--output", str(tmp_path / "out"), "--readers", "1", *asked]
     run = CliRunner().invoke(main, ["audit", str(tmp_path / "in"), *options])
     assert run.exit_code == 0, run.output
-    assert ("decided by the first pass: " in run.output) == two
+    assert ("decided by the screening pass: " in run.output) == two
     assert ("screening" in summary(tmp_path / "out")["settings"]) == two
 
 
@@ -149,7 +149,7 @@ def test_the_command_takes_two_passes_where_it_is_told_to(tmp_path: Path, monkey
         "1",
     ]
     run = CliRunner().invoke(main, ["audit", str(tmp_path / "in"), *options, "--inversion", "encoder", "--steps", "0"])
-    assert run.exit_code == 0 and "decided by the first pass: " in run.output
+    assert run.exit_code == 0 and "decided by the screening pass: " in run.output
     assert summary(tmp_path / "out")["settings"]["screening"] == {"method": "latent", "share": 0.01, "gate": 0.1}
 
 

@@ -12,8 +12,8 @@ from helpers.audits import essence, fill, noisy_image, stored
 from PIL import Image
 
 from treering_verify.audit.folder import audit_folder
-from treering_verify.audit.inputs.read import read_path
 from treering_verify.audit.inputs.reader_pool import Limits
+from treering_verify.audit.inputs.reading import read_path
 from treering_verify.audit.inputs.sources import Inputs
 from treering_verify.audit.options import Options
 from treering_verify.audit.output.rows import Row

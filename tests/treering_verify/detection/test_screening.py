@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 from treering_detectors import cosine_tests
 
-from treering_verify.detection.screening import MOST_KEYS, SCREENS, Screening, default_screening, spent
+from treering_verify.detection.screening import MOST_KEYS, SCREENS, Screening, corrected_for_share, default_screening
 from treering_verify.errors import UsageError
 from treering_verify.inversion import noise as noise_inversion
 from treering_verify.inversion.recovery import InversionOptions
@@ -29,23 +29,23 @@ def image() -> torch.Tensor:
     return torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
-def test_each_look_reads_what_it_says(tiny_model: LatentModel, image: torch.Tensor) -> None:
+def test_each_screening_pass_reads_what_its_name_says(tiny_model: LatentModel, image: torch.Tensor) -> None:
     with torch.inference_mode():
         latent = tiny_model.encode(image)
         passed = noise_inversion.trajectory(tiny_model, latent, steps=10, most=3)
-    seen = {name: look(tiny_model, image)[0] for name, look in SCREENS.items()}
+    read = {name: screen(tiny_model, image)[0] for name, screen in SCREENS.items()}
     for name, expected in {"latent": latent, **{f"step-{k}": passed[k] for k in (1, 2, 3)}}.items():
-        torch.testing.assert_close(seen[name], expected)
-    torch.testing.assert_close(seen["screen"], latent)  # an untrained network ends where it begins
-    assert not torch.equal(seen["inverted"], latent)
+        torch.testing.assert_close(read[name], expected)
+    torch.testing.assert_close(read["screen"], latent)  # an untrained network ends where it begins
+    assert not torch.equal(read["inverted"], latent)
 
 
-def test_auto_is_the_screen_where_a_model_brings_one(tiny_model: LatentModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_is_the_screen_where_a_model_has_one(tiny_model: LatentModel, monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(tiny_model.screen, Estimator) and tiny_model.screen.points == (0,)
     assert Screening().of(tiny_model).method == "screen"
     monkeypatch.setattr(tiny_model, "screen", None)
     assert Screening().of(tiny_model).method == "latent"
-    with pytest.raises(UsageError, match="no screen: choose another first pass"):
+    with pytest.raises(UsageError, match="no screen: choose another screening pass"):
         Screening("screen").of(tiny_model)
 
 
@@ -61,12 +61,12 @@ def test_two_passes_are_the_default_only_where_they_were_measured(
 
 
 @pytest.mark.parametrize("bad", [{"method": "glance"}, {"share": 0.0}, {"share": 1.0}, {"gate": 0.0}, {"gate": 1.1}])
-def test_what_cannot_be_is_refused(bad: dict[str, object]) -> None:
+def test_settings_out_of_range_are_refused(bad: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         Screening(**bad)  # type: ignore[arg-type]
 
 
-def test_what_is_far_beyond_alpha_or_behind_the_gate_is_settled() -> None:
+def test_p_far_below_alpha_or_above_the_gate_needs_no_full_pass() -> None:
     screening = Screening(share=0.01, gate=0.1)
     found = [screening.settles(log10, 1e-6) for log10 in (-300.0, -8.01, -7.99, -6.0, -1.01, -0.99, 0.0)]
     assert found == [True, True, False, False, False, True, True]
@@ -75,14 +75,14 @@ def test_what_is_far_beyond_alpha_or_behind_the_gate_is_settled() -> None:
 
 def test_each_pass_is_corrected_for_its_share_and_no_p_exceeds_1() -> None:
     one = KeyEvidence("a", "0", 0.5, -9.0, -8.0, 1024)
-    assert spent((one,), 0.01)[0] == replace(one, log10_adjusted=-6.0)
-    assert spent((replace(one, log10_adjusted=-0.5),), 0.01)[0].log10_adjusted == 0.0
+    assert corrected_for_share((one,), 0.01)[0] == replace(one, log10_adjusted=-6.0)
+    assert corrected_for_share((replace(one, log10_adjusted=-0.5),), 0.01)[0].log10_adjusted == 0.0
 
 
 @pytest.mark.parametrize("gate", [0.3, 1.0])
 @pytest.mark.parametrize("related", ["same", "opposite", "independent"])
 def test_both_passes_together_spend_no_more_than_alpha_and_without_a_gate_nearly_all(related: str, gate: float) -> None:
-    """Whatever the two features have to do with each other: over keys, detections are as rare as alpha says."""
+    """However the two features depend on each other: over keys, detections are as rare as alpha says."""
     screening, alpha, count = Screening(share=0.4, gate=gate), 0.05, 5000
     rng = np.random.default_rng(11)
     first = rng.standard_normal(40)
@@ -93,7 +93,7 @@ def test_both_passes_together_spend_no_more_than_alpha_and_without_a_gate_nearly
         settled = screening.settles(one.log10_pvalue, alpha)
         decided, share = (one, screening.share) if settled else (two, 1 - screening.share)
         evidence = KeyEvidence("k", "0", decided.statistic, decided.log10_pvalue, decided.log10_pvalue, 40)
-        reported.append(10 ** spent((evidence,), share)[0].log10_adjusted)
+        reported.append(10 ** corrected_for_share((evidence,), share)[0].log10_adjusted)
     for level in (alpha, 0.01, 0.2, 0.5):
         low, high = stats.binom.ppf([1e-4, 1 - 1e-4], count, level)
         hits = sum(p <= level for p in reported)
@@ -118,7 +118,7 @@ def test_the_recipe_trains_a_screen_from_the_estimators_examples(tiny_model: Lat
     assert after < before
 
 
-def test_p_of_a_first_pass_is_uniform_over_keys(tiny_model: LatentModel, image: torch.Tensor) -> None:
+def test_p_of_a_screening_pass_is_uniform_over_keys(tiny_model: LatentModel, image: torch.Tensor) -> None:
     family = Key.generate(tiny_model.latent_shape, seed=1).family
     numbers = np.random.default_rng(3).standard_normal((2000, family.degrees_of_freedom))
     for name in ("latent", "screen", "step-1"):

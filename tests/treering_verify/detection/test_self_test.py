@@ -36,7 +36,7 @@ def test_a_model_that_loses_the_noise_is_not_usable(tiny_model: LatentModel) -> 
         check_model(tiny_model, count=1)
 
 
-def test_what_an_attack_leaves_behind_is_not_recommended(tiny_model: LatentModel) -> None:
+def test_a_setting_that_fails_under_attack_is_not_recommended(tiny_model: LatentModel) -> None:
     found = check_model(tiny_model, count=2, steps=2)
     first = found.trials[0]
     clean = replace(first, noise_method="exact", log10_marked=-318.0, log10_attacked=-15.0)

@@ -27,7 +27,7 @@ Noises = dict[str, torch.Tensor]
 
 
 @pytest.fixture(scope="module")
-def pictures(tiny_model: LatentModel) -> list[Image.Image]:
+def images(tiny_model: LatentModel) -> list[Image.Image]:
     from skimage import data
     from sklearn.datasets import load_sample_image
 
@@ -39,13 +39,13 @@ def pictures(tiny_model: LatentModel) -> list[Image.Image]:
 
 
 @pytest.fixture(scope="module")
-def noises(pictures: list[Image.Image], tiny_model: LatentModel) -> Noises:
+def noises(images: list[Image.Image], tiny_model: LatentModel) -> Noises:
     """Noise_hat of all images after the weakest, a middling and the strongest attack of each grid."""
     found = {}
     for name, grid in GRIDS.items():
         chosen = {grid[0]: None, grid[len(grid) // 2]: None, grid[-1]: None}
-        attacked = [p for attack in chosen for p in attack.apply_many(pictures, range(len(pictures)), tiny_model)]
-        pixels = torch.cat([to_tensor(picture) for picture in attacked])
+        attacked = [p for attack in chosen for p in attack.apply_many(images, range(len(images)), tiny_model)]
+        pixels = torch.cat([to_tensor(image) for image in attacked])
         found[name] = recover_noise(tiny_model, pixels, InversionOptions(method="encoder", steps=1))[0]
     return found
 
@@ -78,7 +78,7 @@ def test_small_pvalues_are_as_frequent_as_they_say_over_all_attacks(pattern: str
         assert low <= (found <= alpha).sum() <= high
 
 
-def test_a_key_that_had_a_part_in_the_features_is_not_uniform(noises: Noises) -> None:
+def test_p_of_a_key_that_the_features_depend_on_is_not_uniform(noises: Noises) -> None:
     family = FAMILIES["random"]
     estimates = features(extract(noises["jpeg"], family), family)
     keys = np.random.default_rng(7).standard_normal(estimates.shape)

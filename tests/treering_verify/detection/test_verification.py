@@ -104,8 +104,8 @@ def photographs(landscape: LatentModel, request: pytest.FixtureRequest) -> torch
     from skimage import data
 
     crops = []
-    for picture in (data.astronaut(), data.coffee(), data.chelsea(), data.rocket()):
-        whole = Image.fromarray(picture)
+    for photograph in (data.astronaut(), data.coffee(), data.chelsea(), data.rocket()):
+        whole = Image.fromarray(photograph)
         for left in (0, 90):
             crops.append(fit(whole.crop((left, 40, left + 256, 296)), (128, 128))[0])
     if request.param:
@@ -136,7 +136,7 @@ def test_bad_requests_say_what_to_do(landscape: LatentModel, keys: list[Key]) ->
         InversionOptions(noise_method="magic")
 
 
-def test_a_flat_image_is_judged_without_trouble(landscape: LatentModel, keys: list[Key]) -> None:
+def test_an_image_of_one_colour_gets_a_verdict(landscape: LatentModel, keys: list[Key]) -> None:
     for colour in ("black", "white", "grey"):
         verdict = verify(Image.new("RGB", (128, 128), colour), keys, model=landscape)
         assert verdict.verdict in ("no evidence", "inconclusive")

@@ -14,8 +14,8 @@ from helpers.audits import KEY
 from helpers.images import array, encoded, smooth
 
 from treering_verify.audit.folder import audit_folder
-from treering_verify.audit.inputs.read import read_path
-from treering_verify.audit.inputs.sources import Entry, Inputs, entries
+from treering_verify.audit.inputs.reading import read_path
+from treering_verify.audit.inputs.sources import Entry, Inputs, list_inputs
 from treering_verify.benchmark.speed.null_model import NULL_INVERSION, NullModel
 from treering_verify.errors import ImageError
 from treering_verify.media import containers
@@ -91,7 +91,7 @@ def test_what_only_calls_itself_an_archive_is_a_file(tmp_path: Path) -> None:
 def test_a_damaged_archive_is_one_row_with_its_reason(tmp_path: Path) -> None:
     path = tar_file(tmp_path / "cut.tar", {"a.png": PNG * 50, "b.png": PNG})
     path.write_bytes(path.read_bytes()[:4000])
-    found = list(entries(Inputs((str(path),)), tmp_path))
+    found = list(list_inputs(Inputs((str(path),)), tmp_path))
     assert found[-1] == Entry(str(path), code="archive_damaged") or read_path(found[-1].path, SHAPE).status == "error"
     with pytest.raises(ImageError, match="damaged"):
         read_member(str(tmp_path / "cut.tar"), "a.png")
@@ -100,7 +100,7 @@ def test_a_damaged_archive_is_one_row_with_its_reason(tmp_path: Path) -> None:
 def test_an_archive_of_too_many_members_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(containers, "MOST_MEMBERS", 3)
     path = zip_file(tmp_path / "many.zip", {f"{i}.png": PNG for i in range(5)})
-    assert list(entries(Inputs((str(path),)), tmp_path))[-1] == Entry(str(path), code="archive_too_large")
+    assert list(list_inputs(Inputs((str(path),)), tmp_path))[-1] == Entry(str(path), code="archive_too_large")
 
 
 def test_a_member_that_declares_less_than_it_holds_is_read_up_to_a_size(
@@ -130,7 +130,7 @@ def test_a_column_of_images_is_read_row_by_row(form: str, tmp_path: Path) -> Non
         make = pa.ipc.new_file if form == "arrow file" else pa.ipc.new_stream
         with pa.OSFile(str(path), "wb") as sink, make(sink, table.schema) as writer:
             writer.write_table(table)
-    found = [entry.path for entry in entries(Inputs(manifests=(str(path),)), tmp_path)]
+    found = [entry.path for entry in list_inputs(Inputs(manifests=(str(path),)), tmp_path)]
     assert found == [f"{path}!/image/0", f"{path}!/image/2"]
     for name in reversed(found):  # backwards too
         assert read_path(name, SHAPE).status == "ok"

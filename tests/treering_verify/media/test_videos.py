@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from treering_verify.audit.inputs.read import read_encoded, read_path
+from treering_verify.audit.inputs.reading import read_encoded, read_path
 from treering_verify.errors import ImageError, UsageError
 from treering_verify.media import frame_folders
 from treering_verify.media import videos as video_files

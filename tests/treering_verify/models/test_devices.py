@@ -226,7 +226,7 @@ def first(model: LatentModel, key: tv.Key | None, told: dict[str, Any]) -> Any:
 @pytest.mark.slow
 @on_a_gpu
 def test_an_audits_worker_judges_on_a_gpu(landscape: LatentModel) -> None:
-    from treering_verify.audit.inputs.read import Reading
+    from treering_verify.audit.inputs.reading import Reading
     from treering_verify.audit.judge import judge_batch
 
     key = tv.Key.generate(landscape.latent_shape, seed=1)

@@ -1,6 +1,6 @@
-"""What the workers of a cluster must know of each other: answers, who judges which image, and what ended a worker.
+"""The coordinator of a cluster's workers: cached answers, which worker judges which image, and which inputs end workers.
 
-One desk, on the machine of the driver, for all workers. It knows nothing of Ray.
+There is one for all workers, on the machine that started the audit. It knows nothing of Ray.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from treering_verify.audit.inputs.read import Reading
+from treering_verify.audit.inputs.reading import Reading
 from treering_verify.audit.output.cache import Cache, row_of_twin
 from treering_verify.audit.output.rows import Row
 from treering_verify.errors import UsageError
@@ -19,18 +19,18 @@ Twin = Literal["twin"]
 TWIN: Twin = "twin"
 
 
-class Standing(NamedTuple):
-    """How often an input was begun and not ended, and the SHA-256 of what it was then, as far as it is known."""
+class Attempts(NamedTuple):
+    """How often an input was begun and not ended, and the SHA-256 of its content then, if known."""
 
     strikes: int
     sha256: str | None
 
 
-class Desk:
+class Coordinator:
     """Strikes, claims and answers of one run.
 
-    A worker says what it begins and what it ended. What was begun and not ended when it is handed out again has a strike:
-    its worker died, or its machine was lost. Strikes are of one run; an audit that goes on begins without.
+    A worker reports which inputs it begins and which it ended. An input that was begun and not ended gets a strike when it
+    is handed out again: its worker died, or its machine was lost. A continued audit begins without strikes.
 
     Parameters
     ----------
@@ -42,28 +42,28 @@ class Desk:
     def __init__(self, state: str | Path, settings_id: str) -> None:
         self._cache = Cache(Path(state), settings_id)
         self._begun: dict[Place, int] = {}
-        self._claims: dict[str, Place] = {}  # by content: the input for which it is being judged
-        self._failed: dict[str, Row] = {}  # by content: the cache keeps good answers only
+        self._claims: dict[str, Place] = {}  # by SHA-256: the input for which it is being judged
+        self._failed: dict[str, Row] = {}  # by SHA-256: the cache has good answers only
         self._halted = False
 
-    def enter(self, places: Sequence[Place]) -> list[Standing]:
-        """Give the standing of inputs that a worker was handed; UsageError after `halt`."""
+    def enter(self, places: Sequence[Place]) -> list[Attempts]:
+        """Return the earlier attempts at inputs that a worker received; UsageError after `halt`."""
         self._go_on()
         content = {place: digest for digest, place in self._claims.items()}
-        return [Standing(self._begun.get(place, 0), content.get(place)) for place in places]
+        return [Attempts(self._begun.get(place, 0), content.get(place)) for place in places]
 
     def begin(self, places: Iterable[Place]) -> None:
-        """Take down that these inputs are in work."""
+        """Record that a worker begins these inputs."""
         for place in places:
             self._begun[place] = self._begun.get(place, 0) + 1
 
     def end(self, places: Iterable[Place]) -> None:
-        """Take down that these inputs have done no harm."""
+        """Record that a worker ended these inputs without harm."""
         for place in places:
             self._begun.pop(place, None)
 
     def claim(self, images: Sequence[tuple[Place, Reading]]) -> list[Row | Twin | None]:
-        """Give what is to be done about images.
+        """Return for each image its row, if it is known, or which worker is to judge it.
 
         Parameters
         ----------
@@ -73,8 +73,8 @@ class Desk:
         Returns
         -------
         list of Row, TWIN or None
-            Its row, if the content was judged before; TWIN where it is being judged for another input; None where the asker
-            is to judge it.
+            The row, if the content was judged before; TWIN if it is being judged for another input; None if the caller is
+            to judge it.
 
         Raises
         ------
@@ -92,7 +92,7 @@ class Desk:
         return found
 
     def add(self, rows: Sequence[Row]) -> None:
-        """Keep answers; UsageError if the disk is full."""
+        """Store answers; UsageError if the disk is full."""
         self._cache.add(row for row in rows if row.status == "ok")
         for row in rows:
             if row.sha256 is not None:
@@ -101,7 +101,7 @@ class Desk:
                     self._failed[row.sha256] = row
 
     def answers(self, readings: Sequence[Reading]) -> list[Row | None]:
-        """Rows of contents that were judged before."""
+        """Return the rows of contents that were judged before, None for others."""
         return [self._answer(reading) for reading in readings]
 
     def _answer(self, reading: Reading) -> Row | None:
@@ -109,7 +109,7 @@ class Desk:
         return row_of_twin(reading, failed) if failed else self._cache.find(reading)
 
     def halt(self) -> None:
-        """Let the workers end after the batches in work."""
+        """Let the workers end after their current batches."""
         self._halted = True
 
     def _go_on(self) -> None:
@@ -117,9 +117,9 @@ class Desk:
             raise UsageError("the audit was stopped: run the same command again to go on")
 
     def release(self) -> None:
-        """Drop all claims: nobody is at work."""
+        """Drop all claims, when no worker is busy."""
         self._claims.clear()
 
     def close(self) -> None:
-        """Close the answers."""
+        """Close the file of answers."""
         self._cache.__exit__()

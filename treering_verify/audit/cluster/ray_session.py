@@ -1,4 +1,4 @@
-"""What an engine needs of Ray beside its data: a connection, calls to actors, a stream that can be left, and quiet."""
+"""A connection to Ray, calls to actors, a stream that can be left, and less output."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PATIENCE = 60.0  # for workers to end the batches in work
 
 
 class Remote:
-    """Passes calls on to an actor, and waits for their results; its errors come back as they were raised."""
+    """A proxy of an actor: it calls, waits for the result, and raises the actor's errors as they were raised."""
 
     def __init__(self, actor: Any) -> None:
         self._actor = actor
@@ -42,14 +42,14 @@ class Remote:
 
 
 class Stream:
-    """Batches of a dataset, taken by a thread, so that the caller hears of signals while it waits; a context that ends it.
+    """Batches of a dataset, fetched by a thread, so that the caller can be interrupted; a context that ends it.
 
     Parameters
     ----------
     start : callable
-        Gives the iterator.
+        Returns the iterator.
     halt : callable
-        Lets the iterator end soon; called where it is left before its end.
+        Makes the iterator end soon; called if the context is left before its end.
     """
 
     def __init__(self, start: Callable[[], Any], halt: Callable[[], None]) -> None:
@@ -64,12 +64,12 @@ class Stream:
     def __exit__(self, *_: object) -> None:
         self._stopped.set()
         if self._thread.is_alive():
-            with contextlib.suppress(Exception):  # there may be another already, which brought us here
+            with contextlib.suppress(Exception):  # an earlier error may be why the context is left
                 self._halt()
             self._thread.join(_PATIENCE)
 
     def batches(self, tick: Callable[[], None]) -> Iterator[Any]:
-        """Yield batches as they come; `tick` is called meanwhile, and may raise."""
+        """Yield batches as they arrive; `tick` is called meanwhile, and may raise."""
         while True:
             tick()
             try:
@@ -84,7 +84,7 @@ class Stream:
 
     def _take(self) -> None:
         try:
-            for batch in self._start():  # to its end, also where nobody wants the batches: Ray ends in order then
+            for batch in self._start():  # to its end, also if the batches are unused, so that Ray shuts down in order
                 self._put(batch)
             self._put(None)
         except BaseException as error:  # for the caller's thread
@@ -99,21 +99,21 @@ class Stream:
 
 @contextlib.contextmanager
 def connected(processors: int | None = None) -> Iterator[None]:
-    """Connect to the cluster that RAY_ADDRESS names, or one on this machine, or a new one of this machine's processors.
+    """Connect to the cluster that RAY_ADDRESS names, or one on this machine, or start one on this machine's processors.
 
-    A connection that is there already is used, and left.
+    An existing connection is used, and not closed.
 
     Parameters
     ----------
     processors : int, optional
-        Where it is given, a new cluster of so many, on this machine.
+        Start a new cluster of that many, on this machine.
 
     Raises
     ------
     UsageError
-        If there is no such cluster, or this machine is no part of it.
+        If there is no such cluster, or this machine is not part of it.
     """
-    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # what still runs at the end must not start another cluster
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # calls after the shutdown must not start another cluster
     import ray
 
     if ray.is_initialized():
@@ -131,11 +131,12 @@ def connected(processors: int | None = None) -> Iterator[None]:
         _begin(**where, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise UsageError(
-            f"cannot connect to the cluster {printable(address)}: {printable(str(error))[:300]}"
+            f"cannot connect to the cluster {printable(address)} ({printable(str(error))[:300]}): check RAY_ADDRESS, "
+            "or unset it to use this machine"
         ) from error
     finally:
         if threading.current_thread() is threading.main_thread():
-            for number, handler in handlers.items():  # Ray puts its own in their place, which would lose the checkpoint
+            for number, handler in handlers.items():  # Ray replaces them by its own, which would lose the checkpoint
                 signal.signal(number, handler)
     try:
         yield
@@ -144,7 +145,7 @@ def connected(processors: int | None = None) -> Iterator[None]:
 
 
 def _begin(**options: Any) -> None:
-    """Start or join a cluster; Ray gives its processes some 20 s to start, which a busy machine may not manage at once."""
+    """Start or join a cluster, in several attempts: Ray's processes may take longer than its limit on a busy machine."""
     import ray
 
     for left in reversed(range(_STARTS)):
@@ -161,7 +162,7 @@ def _begin(**options: Any) -> None:
 
 @contextlib.contextmanager
 def reported() -> Iterator[None]:
-    """Turn an error of Ray into one that says what to do.
+    """Turn an error of Ray into a ModelError that says what to do.
 
     Raises
     ------
@@ -174,14 +175,14 @@ def reported() -> Iterator[None]:
     except ray.exceptions.RayError as error:
         last = printable(str(error).strip().rpartition("\n")[2])[:200]
         raise ModelError(
-            f"a worker of the cluster failed ({type(error).__name__}: {last}); what is finished is kept: see Ray's "
+            f"a worker of the cluster failed ({type(error).__name__}: {last}); what is finished is on disk: see Ray's "
             "logs, and run the same command again"
         ) from error
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep Ray Data's progress bars and plans off the terminal."""
+    """Suppress Ray Data's progress bars and plans on the terminal."""
     import ray.data
 
     context, log = ray.data.DataContext.get_current(), logging.getLogger("ray.data")

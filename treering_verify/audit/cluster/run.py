@@ -1,8 +1,8 @@
-"""The engine for clusters: Ray Data deals a table of inputs out to workers, and this side puts their rows into shards.
+"""One run on a cluster: Ray Data deals blocks of inputs out to workers, and this process puts their rows into shards.
 
-What is written, and how an audit goes on, is the local engine's (`open_shards`, `shards`). Of Ray this needs little: blocks
-of inputs go to an autoscaling pool of actors, and a block whose actor died is handed out again. Which inputs are to blame is
-our own count (`desk`), because Ray would try them without end.
+Shards are written, and audits continued, as by the local engine (`open_shards`, `store`). Ray's part is small: blocks of
+inputs go to an autoscaling pool of actors, and a block whose actor died is handed out again. The `coordinator` counts which
+inputs end workers, because Ray would try them without end.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from treering_verify.audit.cluster.coordinator import TWIN, Desk
+from treering_verify.audit.cluster.coordinator import TWIN, Coordinator
 from treering_verify.audit.cluster.ray_session import Remote, Stream, connected, quiet, reported
-from treering_verify.audit.cluster.worker import Duty, Worker, block_of, reading_of, rows_of_answer
+from treering_verify.audit.cluster.worker import Worker, WorkerOptions, block_of, reading_of, rows_of_answer
 from treering_verify.audit.inputs.reader_pool import Pending, Task
 from treering_verify.audit.judge import AuditJudge
 from treering_verify.audit.output.cache import row_of_twin
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from treering_verify.audit.options import Options
 
 LOG = logging.getLogger("treering_verify.audit")
-_ROUND = 50_000  # inputs dealt out at a time: their names, and the rows of shards that are not whole, lie in memory
-_BLOCKS = (16, 256)  # fewest and most inputs in a block: what a worker gets at a time, and does again if it dies
-_BLOCKS_EACH = 4  # of each worker in a round, so that all end at about the same time
+_ROUND = 50_000  # inputs dealt out at a time; memory holds their names and the rows of unfinished shards
+_BLOCKS = (16, 256)  # fewest and most inputs in a block, which a worker gets at a time and repeats if it dies
+_BLOCKS_EACH = 4  # for each worker in a round, so that all end at about the same time
 _TICK = 0.05
 
 
 class ClusterRun:
-    """One run on a cluster: the one that this process is connected to, or is told of (RAY_ADDRESS), or a new local one.
+    """One run on the cluster that this process is connected to, or RAY_ADDRESS names, or on a new local one.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class ClusterRun:
     options : Options
     shards : OpenShards
     state : Path
-        Folder of the answers by content; on this machine, the workers do not see it.
+        Folder of the cached answers, on this machine; workers need no access to it.
     """
 
     def __init__(self, judge: AuditJudge, options: Options, shards: OpenShards, state: Path) -> None:
@@ -51,18 +51,18 @@ class ClusterRun:
         self._twins: list[tuple[Task, Row]] = []  # their images are being judged for other inputs
 
     def shards(self) -> Iterator[int]:
-        """Do the work; see `engine.run_audit`."""
+        """Audit all inputs, and yield the numbers of finished shards; see `engine.run_audit`."""
         tasks = yield from self._next_round()
         if tasks:
             with connected(), reported(), quiet():
                 self._set_up()
                 while tasks:
                     yield from self._round(tasks)
-                    again = [task for task, _ in self._twins]  # their image came to nothing: the file was replaced
+                    again = [task for task, _ in self._twins]  # the equal image has no row: its file was replaced
                     self._twins = []
-                    self._desk.release()
+                    self._coordinator.release()
                     tasks = again or (yield from self._next_round())
-                self._desk.close()
+                self._coordinator.close()
         self._shards.tick()
 
     def _next_round(self) -> Generator[int, None, list[Task]]:
@@ -81,17 +81,17 @@ class ClusterRun:
         return tasks
 
     def _set_up(self) -> None:
-        """Start the desk on this machine, and put the judge where workers find it."""
+        """Start the coordinator on this machine, and put the judge into Ray's object store."""
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        actor = ray.remote(num_cpus=0, scheduling_strategy=here)(Desk)
-        self._desk: Any = Remote(actor.remote(str(self._state.absolute()), self._judge.settings_id))
+        actor = ray.remote(num_cpus=0, scheduling_strategy=here)(Coordinator)
+        self._coordinator: Any = Remote(actor.remote(str(self._state.absolute()), self._judge.settings_id))
         resources = ray.cluster_resources()
         self._gpus = int(resources.get("GPU", 0))
         self._slots = self._gpus or max(1, int(resources.get("CPU", 1)) // self._options.worker_cpus)
-        self._told = ray.put(replace(self._judge, device="cuda" if self._gpus else "cpu"))
+        self._judge_reference = ray.put(replace(self._judge, device="cuda" if self._gpus else "cpu"))
         LOG.info("cluster: %s", {name: n for name, n in sorted(resources.items()) if name in ("CPU", "GPU")})
 
     def _round(self, tasks: Sequence[Task]) -> Iterator[int]:
@@ -110,7 +110,7 @@ class ClusterRun:
         if not self._twins:
             return
         twins, self._twins = self._twins, []
-        found = self._desk.answers([reading_of(row) for _, row in twins])
+        found = self._coordinator.answers([reading_of(row) for _, row in twins])
         for (task, row), answer in zip(twins, found, strict=True):
             if answer:
                 yield from self._shards.settle(task, row_of_twin(reading_of(row), answer))
@@ -118,7 +118,7 @@ class ClusterRun:
                 self._twins.append((task, row))
 
     def _answers(self, tasks: Sequence[Task]) -> Iterator[str]:
-        """Deal inputs out, and yield the workers' answers as they come."""
+        """Deal inputs out, and yield the workers' answers as they arrive."""
         import ray.data
 
         fewest, most = _BLOCKS
@@ -127,11 +127,11 @@ class ClusterRun:
         limits = self._options.limits
         if not (limits.readers or self._gpus):
             limits = replace(limits, readers=1)  # the pool has a worker for each processor
-        told, desk = self._told, self._desk
-        duty = Duty(limits, self._options.batch_size, os.getcwd())
+        judge_reference, coordinator = self._judge_reference, self._coordinator
+        worker_options = WorkerOptions(limits, self._options.batch_size, os.getcwd())
         answers = ray.data.from_arrow(blocks).map_batches(
             RayWorker,
-            fn_constructor_args=([told], desk, duty),
+            fn_constructor_args=([judge_reference], coordinator, worker_options),
             batch_size=None,
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(min_size=1),
@@ -139,15 +139,15 @@ class ClusterRun:
             num_gpus=1 if self._gpus else None,
         )
         batches = answers.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
-        with Stream(lambda: batches, desk.halt) as stream:
+        with Stream(lambda: batches, coordinator.halt) as stream:
             for batch in stream.batches(self._shards.tick):
                 yield from batch.column("answer").to_pylist()
 
 
 class RayWorker(Worker):
-    """A worker that is an actor of Ray: the judge lies in the object store, in a list so that Ray does not unpack it."""
+    """A worker that is a Ray actor: the judge is in the object store, its reference in a list that Ray does not resolve."""
 
-    def __init__(self, told: list[Any], desk: Desk, duty: Duty) -> None:
+    def __init__(self, judge_reference: list[Any], coordinator: Coordinator, worker_options: WorkerOptions) -> None:
         import ray
 
-        super().__init__(lambda: ray.get(told[0]), desk, duty)
+        super().__init__(lambda: ray.get(judge_reference[0]), coordinator, worker_options)

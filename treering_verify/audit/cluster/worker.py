@@ -1,6 +1,6 @@
 """A worker of a cluster: it reads in reader processes of its own, and judges, one block of inputs after another.
 
-It knows nothing of Ray. A block comes as a table of inputs and goes as one text, the rows in JSON.
+It knows nothing of Ray. A block arrives as a table of inputs; the answer is one text, the rows in JSON.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from treering_verify.audit.batcher import Flow, Pair
-from treering_verify.audit.cluster.coordinator import TWIN, Desk, Standing
-from treering_verify.audit.inputs.read import Reading, refused
-from treering_verify.audit.inputs.reader_pool import STRIKES, Limits, Pending, Readers, Task
+from treering_verify.audit.batcher import Batcher, Pair
+from treering_verify.audit.cluster.coordinator import TWIN, Attempts, Coordinator
+from treering_verify.audit.inputs.reader_pool import STRIKES, Limits, Pending, ReaderPool, Task
+from treering_verify.audit.inputs.reading import Reading, refused
 from treering_verify.audit.inputs.sources import Entry
 from treering_verify.audit.judge import AuditJudge, row_of, shape_of
 from treering_verify.audit.output.rows import Row
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Duty:
-    """What a worker is told, beside the judge and the desk.
+class WorkerOptions:
+    """Options of a worker, beside its judge and its coordinator.
 
     Attributes
     ----------
     limits : Limits
     batch_size : int, optional
     folder : str
-        Where relative paths begin.
+        Folder where relative paths begin.
     version : str
-        The driver's.
+        Version of this package on the machine that started the audit.
     """
 
     limits: Limits
@@ -50,26 +50,28 @@ class Duty:
 
 
 class Worker:
-    """Judges blocks.
+    """Judges one block of inputs after another.
 
     Parameters
     ----------
     judge : callable
-        Gives the judge, once: a model is moved to its device here.
-    desk : Desk
-        Or what passes calls on to it.
-    duty : Duty
+        Returns the judge; its model is then moved to its device.
+    coordinator : Coordinator
+        The coordinator, or a proxy of it.
+    worker_options : WorkerOptions
     """
 
-    def __init__(self, judge: Callable[[], AuditJudge], desk: Desk, duty: Duty) -> None:
-        self._judge, self._desk, self._duty = on_its_device(judge()), desk, duty
-        self._readers: Readers | None = None  # once started, for as long as the worker lives: they end when it does
-        self._begin_anew()
+    def __init__(
+        self, judge: Callable[[], AuditJudge], coordinator: Coordinator, worker_options: WorkerOptions
+    ) -> None:
+        self._judge, self._coordinator, self._options = on_its_device(judge()), coordinator, worker_options
+        self._readers: ReaderPool | None = None  # started once; they end with the worker
+        self._restart()
 
-    def _begin_anew(self) -> None:
+    def _restart(self) -> None:
         self.close()
         self._tasks: deque[Task] = deque()
-        self._flow = Flow(self._judge, self._duty.batch_size, self._claim, self._desk.add)
+        self._batcher = Batcher(self._judge, self._options.batch_size, self._claim, self._coordinator.add)
 
     def close(self) -> None:
         """End the reader processes."""
@@ -78,44 +80,44 @@ class Worker:
             self._readers = None
 
     def __call__(self, block: pyarrow.Table) -> dict[str, list[str]]:
-        """AuditJudge a block; `rows_of_answer` reads what comes out."""
+        """Judge a block, and return the answer, which `rows_of_answer` reads."""
         try:
             answer: Any = [[task[:2], asdict(row)] for task, row in self._rows(tasks_of(block))]
-        except TreeringError as error:  # as a value: Ray would wrap the exception, and print it at length
-            self._begin_anew()
+        except TreeringError as error:  # as a value, because Ray would wrap and print an exception
+            self._restart()
             answer = {"model" if isinstance(error, ModelError) else "usage": str(error)}
         return {"answer": [json.dumps(answer)]}
 
     def _rows(self, tasks: Sequence[Task]) -> Iterable[tuple[Task, Row]]:
-        self._settle_in(tasks)
-        unstruck: list[Task] = []
+        self._check_machine(tasks)
+        unsuspected: list[Task] = []
         suspects: list[Task] = []
-        for task, standing in zip(tasks, self._desk.enter([task[:2] for task in tasks]), strict=True):
-            if standing.strikes >= STRIKES:
-                yield task, self._given_up(task, standing)
+        for task, attempts in zip(tasks, self._coordinator.enter([task[:2] for task in tasks]), strict=True):
+            if attempts.strikes >= STRIKES:
+                yield task, self._given_up(task, attempts)
             else:
-                (suspects if standing.strikes else unstruck).append(task)
-        for group in [unstruck, *([task] for task in suspects)]:  # suspects one by one, to see which it was
+                (suspects if attempts.strikes else unsuspected).append(task)
+        for group in [unsuspected, *([task] for task in suspects)]:  # suspects one by one, to see which it was
             if group:
-                self._desk.begin([task[:2] for task in group])
+                self._coordinator.begin([task[:2] for task in group])
                 yield from self._judged(group)
-                self._desk.end([task[:2] for task in group])
+                self._coordinator.end([task[:2] for task in group])
 
-    def _given_up(self, task: Task, standing: Standing) -> Row:
-        row = row_of(self._judge, refused(task.entry.path, "worker_died", sha256=standing.sha256))
-        self._desk.add([row])
+    def _given_up(self, task: Task, attempts: Attempts) -> Row:
+        row = row_of(self._judge, refused(task.entry.path, "worker_died", sha256=attempts.sha256))
+        self._coordinator.add([row])
         return row
 
     def _judged(self, group: Sequence[Task]) -> Iterable[tuple[Task, Row]]:
         if self._readers is None:
-            self._readers = Readers(self._next_task, shape_of(self._judge.model), self._duty.limits)
+            self._readers = ReaderPool(self._next_task, shape_of(self._judge.model), self._options.limits)
             self._readers.__enter__()
         self._tasks.extend(group)
         readings = self._readers.results(lambda: None)
         for _ in group:
-            yield from self._flow.take(*next(readings))
-            self._readers.ahead = 2 * self._flow.batch_size + 2 * self._duty.limits.processes
-        yield from self._flow.drain()
+            yield from self._batcher.take(*next(readings))
+            self._readers.ahead = 2 * self._batcher.batch_size + 2 * self._options.limits.processes
+        yield from self._batcher.drain()
 
     def _next_task(self) -> Task:
         try:
@@ -125,19 +127,19 @@ class Worker:
 
     def _claim(self, pairs: Sequence[Pair]) -> list[Row | None]:
         images = [(task[:2], replace(reading, pixels=None)) for task, reading in pairs]
-        found = self._desk.claim(images)
+        found = self._coordinator.claim(images)
         return [
             row_of(self._judge, reading, code=TWIN) if row == TWIN else row
             for (_, reading), row in zip(pairs, found, strict=True)
         ]
 
-    def _settle_in(self, tasks: Sequence[Task]) -> None:
-        """Check that this machine can do what the driver's could."""
-        if self._duty.version != __version__:
+    def _check_machine(self, tasks: Sequence[Task]) -> None:
+        """Raise UsageError if this machine lacks the version or the folder of the one that started the audit."""
+        if self._options.version != __version__:
             raise UsageError(
-                f"a node has treering-verify {__version__}, not {self._duty.version}: install the same on all"
+                f"a node has treering-verify {__version__}, not {self._options.version}: install the same on all"
             )
-        folder = Path(self._duty.folder)
+        folder = Path(self._options.folder)
         if Path.cwd() != folder and not all(task.entry.url or os.path.isabs(task.entry.path) for task in tasks):
             try:
                 os.chdir(folder)
@@ -156,7 +158,7 @@ def on_its_device(judge: AuditJudge) -> AuditJudge:
 
 
 def block_of(tasks: Sequence[Task]) -> pyarrow.Table:
-    """Table of inputs; paths as the bytes that the file system has."""
+    """Return inputs as a table, with paths as the bytes of the file system."""
     import pyarrow as pa
 
     return pa.table(
@@ -171,7 +173,7 @@ def block_of(tasks: Sequence[Task]) -> pyarrow.Table:
 
 
 def tasks_of(block: pyarrow.Table) -> list[Task]:
-    """Give the inputs of a table."""
+    """Return the inputs of a table."""
     return [
         Task(item["chunk"], item["place"], Entry(os.fsdecode(item["path"]), item["url"], item["code"]))
         for item in block.to_pylist()
@@ -179,12 +181,12 @@ def tasks_of(block: pyarrow.Table) -> list[Task]:
 
 
 def rows_of_answer(answer: str) -> list[tuple[tuple[int, int], Row]]:
-    """Rows of a block by their places; those of status "ok" and code `desk.TWIN` are judged for another input.
+    """Return the rows of a block with their places; status "ok" with code `coordinator.TWIN`: judged for another input.
 
     Raises
     ------
     ModelError, UsageError
-        What ended the worker's work.
+        The error that ended the worker's work.
     """
     found = json.loads(answer)
     if isinstance(found, dict):
@@ -194,6 +196,6 @@ def rows_of_answer(answer: str) -> list[tuple[tuple[int, int], Row]]:
 
 
 def reading_of(row: Row) -> Reading:
-    """Make the reading that a row was made from, without pixels."""
+    """Return the reading that a row was made from, without pixels."""
     names = ("path", "status", "sha256", "bytes", "width", "height", "mode", "seconds")
     return Reading(**{name: getattr(row, name) for name in names})

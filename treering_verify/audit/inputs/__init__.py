@@ -1,1 +1,6 @@
-"""Package."""
+"""Inputs of an audit, from names to pixels.
+
+`sources` lists folders, files, globs and URLs, and with `manifests` the entries of lists and tables; `plan` stores them in
+chunks on disk. `reader_pool` starts processes (`child_process`) that run `reader_process`, which reads one input at a time
+by `reading`.
+"""

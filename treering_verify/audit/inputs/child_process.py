@@ -1,4 +1,4 @@
-"""Processes of our own: started afresh (never forked), told what to do and heard over a pipe, without pickle.
+"""Child processes: started anew (never forked), and spoken to in JSON over a pipe, without pickle.
 
 They run `python -P -c`, so that a file called numpy.py in the audited folder is never imported, and a caller's script
 needs no `if __name__ == "__main__"`.
@@ -18,15 +18,15 @@ _QUIET = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEB
 MAX_MESSAGE = 1 << 20
 
 
-class Child:
-    """A running process that executes `module.serve(connection, facts)`; it ends when its connection does.
+class ChildProcess:
+    """A process that runs `module.serve(connection, facts)`; it ends when its connection does.
 
     Parameters
     ----------
     module : str
-        Of this package, by its dotted name.
+        Dotted name of a module of this package.
     facts : JSON-ready
-        What `serve` is given.
+        Second argument of `serve`.
     stdin : bool
         Whether it inherits standard input.
     """
@@ -41,14 +41,14 @@ class Child:
                 pass_fds=[far.fileno()],
                 stdin=None if stdin else subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,  # decoders print what they think of a file, in the file's words
+                stderr=subprocess.DEVNULL,  # decoders print warnings with text from the file
                 env={**os.environ, **_QUIET, "PYTHONPATH": where},
                 start_new_session=True,  # Ctrl-C is for the parent, which then ends the children
             )
         self.send(facts)
 
     def send(self, message: Any) -> None:
-        """Send what JSON can say; OSError if the process is gone."""
+        """Send a JSON-ready message; OSError if the process is gone."""
         self.connection.send_bytes(json.dumps(message).encode())
 
     def receive(self) -> Any:
@@ -60,16 +60,16 @@ class Child:
         self.connection.close()
         self.process.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(5)  # one that waits for a dead disk or share does not die, and is left behind
+            self.process.wait(5)  # a process that waits for a dead disk cannot be ended
 
 
 def receive(connection: Connection) -> Any:
-    """Next message of a connection."""
+    """Return the next message of a connection."""
     return json.loads(connection.recv_bytes(MAX_MESSAGE))
 
 
 def run(module: str, descriptor: int) -> None:
-    """Be the child."""
+    """Run the child's side: `module.serve` on the pipe with this file descriptor."""
     from importlib import import_module
 
     connection = Connection(descriptor)

@@ -1,4 +1,4 @@
-"""Read the entries of lists and of manifests, which name an audit's inputs.
+"""Lists and manifests: files whose entries name an audit's inputs.
 
 A list is a text file with an entry a line. A manifest is a table: Parquet, Arrow IPC, JSON Lines, or CSV, whose delimiter is
 found out. A column of images, as data sets of Hugging Face have them, gives one entry for each row, which

@@ -1,9 +1,9 @@
-"""The plan: every input in order, in chunks of which each becomes one shard, on disk and not in memory.
+"""The plan of an audit: every input in order, on disk, in chunks of which each becomes one shard.
 
-A process of its own walks and writes; chunks can be read while it goes on. Once the walk is over the plan is complete and
-frozen: later runs read it, whatever has happened to the folders since. Files that are new then are not in it, and files
-that are gone get a row that says so. A walk that was cut short is begun again; chunks that came out as before (their
-digests say) keep their shards, the others are done anew.
+A process of its own walks and writes; chunks can be read meanwhile. After the walk the plan is complete and does not change:
+later runs read it, whatever has happened to the folders since. New files are not in it, and files that are gone get a row
+that says so. An interrupted walk begins again; a chunk with the same digest as before keeps its shard, the others are
+judged again.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from treering_verify.audit.inputs.child_process import Child
+from treering_verify.audit.inputs.child_process import ChildProcess
 from treering_verify.audit.inputs.manifests import STDIN
-from treering_verify.audit.inputs.sources import Entry, Inputs, entries
+from treering_verify.audit.inputs.sources import Entry, Inputs, list_inputs
 from treering_verify.errors import TreeringError, UsageError
 from treering_verify.files import write_atomic
 
@@ -30,7 +30,7 @@ SCRATCH = "scratch"
 
 
 class Chunk(NamedTuple):
-    """Place of one chunk in the plan file, its number of inputs, and the digest of what they are."""
+    """One chunk: its place in the plan file, its number of inputs, and their digest."""
 
     offset: int
     size: int
@@ -39,19 +39,19 @@ class Chunk(NamedTuple):
 
 
 class Plan:
-    """Chunks of inputs, as far as they are known; a context that ends the walk when it is left.
+    """The chunks of inputs that are known so far; a context that ends the walk when it is left.
 
     Parameters
     ----------
     folder : Path
-        Where the plan is, or will be; temporary files go to its folder "scratch".
+        Folder of the plan; temporary files go to its subfolder "scratch".
     inputs : Inputs
     chunk_rows : int
         Inputs in a chunk.
     excluded : Path, optional
         A folder that is not walked.
     framed : bool
-        As `sources.entries`.
+        See `sources.list_inputs`.
 
     Raises
     ------
@@ -67,7 +67,7 @@ class Plan:
         self.complete = False
         self.total = 0
         self._given = 0
-        self._child: Child | None = None
+        self._child: ChildProcess | None = None
         try:
             self._adopt(json.loads((folder / _INDEX).read_text()))
         except (OSError, ValueError, TypeError, KeyError):  # none yet, or damaged: walk
@@ -79,7 +79,7 @@ class Plan:
             )  # never truncated: a walk whose parent was killed may still hold it
             (folder / _PART).touch()
             facts = [inputs.facts(), str(folder), chunk_rows, str(excluded) if excluded else None, framed]
-            self._child = Child(__name__, facts, stdin=STDIN in inputs.lists)
+            self._child = ChildProcess(__name__, facts, stdin=STDIN in inputs.lists)
         self._file = open(folder / (_WHOLE if self.complete else _PART), "rb")  # noqa: SIM115  (closed by __exit__)
 
     def _adopt(self, index: dict[str, Any]) -> None:
@@ -99,7 +99,7 @@ class Plan:
         self._file.close()
 
     def next_chunk(self) -> tuple[int, Chunk] | None:
-        """Next chunk with its number; None if none is known yet, or, where the plan is `complete`, none is left."""
+        """Return the next chunk with its number; None if no other is known yet or, once `complete`, none is left."""
         self._listen()
         if self._given == len(self.chunks):
             return None
@@ -128,7 +128,7 @@ class Plan:
             try:
                 message = self._child.receive()
             except (EOFError, OSError):
-                raise UsageError("the walk over the inputs ended unexpectedly; run again") from None
+                raise UsageError("the walk over the inputs ended unexpectedly: run the same command again") from None
             if "error" in message:
                 raise UsageError(message["error"])
             if "chunk" in message:
@@ -146,7 +146,7 @@ class Plan:
 
 
 def serve(connection: Connection, facts: list[Any]) -> None:
-    """Walk, in a process of its own; see `Plan`."""
+    """Walk over the inputs and write the plan, in a process of its own; see `Plan`."""
     fields, where, chunk_rows, excluded, framed = facts
     inputs = Inputs.of(fields)
     folder = Path(where)
@@ -155,7 +155,9 @@ def serve(connection: Connection, facts: list[Any]) -> None:
         connection.send_bytes(json.dumps(message).encode())
 
     try:
-        _write(entries(inputs, folder / SCRATCH, Path(excluded) if excluded else None, framed), folder, chunk_rows, say)
+        _write(
+            list_inputs(inputs, folder / SCRATCH, Path(excluded) if excluded else None, framed), folder, chunk_rows, say
+        )
         say({"complete": True})
         with contextlib.suppress(EOFError, OSError):
             connection.recv_bytes()  # until the parent has heard everything

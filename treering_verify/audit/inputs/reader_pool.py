@@ -1,8 +1,8 @@
-"""Reader processes, from the parent's side: each has one file at a time, a time limit and a limit of memory.
+"""The pool of reader processes: each reads one file at a time, under a limit of time and of memory.
 
-What a file does to a decoder, it does to that process only. A file that ends its reader, hangs it or outgrows its memory
-is tried once more in a fresh one, and left alone after the second strike. A thread feeds the readers while the caller is
-busy with the model; it reads ahead only so far, so memory stays bounded.
+A file that crashes a decoder crashes that process only. A file that ends its reader, hangs it or exceeds its memory is
+tried once more in a new process, and given up after the second strike. A thread feeds the readers while the caller is busy
+with the model; it reads a bounded number of inputs ahead, so memory stays bounded.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import Any, NamedTuple
 
-from treering_verify.audit.inputs.child_process import Child
-from treering_verify.audit.inputs.read import Reading, refused
+from treering_verify.audit.inputs.child_process import ChildProcess
+from treering_verify.audit.inputs.reading import Reading, refused
 from treering_verify.audit.inputs.sources import Entry
 from treering_verify.errors import TreeringError, UsageError
 from treering_verify.files import printable
@@ -33,16 +33,16 @@ _MODULE = "treering_verify.audit.inputs.reader_process"
 
 @dataclass(frozen=True)
 class Limits:
-    """What reading one file may cost.
+    """Limits of reading one file.
 
     Attributes
     ----------
     seconds : float
-        Wall-clock time for reading and decoding; twice that before a file is given up, as it is tried twice.
+        Wall-clock time for reading and decoding. A file is tried twice before it is given up.
     memory : int
         Address space of a reader process, in MiB.
     readers : int
-        Processes; 0: one per processor, at most 4.
+        Count of processes; 0: one per processor, at most 4.
     """
 
     seconds: float = 30.0
@@ -51,16 +51,16 @@ class Limits:
 
     def __post_init__(self) -> None:
         if not (self.seconds > 0 and self.memory >= 256 and self.readers >= 0):
-            raise UsageError("a reader needs a time limit above 0 and 256 MiB or more; readers is 0 or a count")
+            raise UsageError("give a reader a time limit above 0 and 256 MiB of memory or more, and 0 or more readers")
 
     @property
     def processes(self) -> int:
-        """Reader processes to start."""
+        """Count of reader processes to start."""
         return self.readers or min(4, os.cpu_count() or 1)
 
 
 class Task(NamedTuple):
-    """An input to read: chunk, place in it, and what to read."""
+    """An input to read: the number of its chunk, its place there, and its entry."""
 
     chunk: int
     place: int
@@ -68,16 +68,16 @@ class Task(NamedTuple):
 
 
 class Pending(Exception):
-    """There is no task now, but there will be."""
+    """Raised when there is no task yet, but there will be."""
 
 
-class Readers:
-    """Read tasks in processes; a context that ends them when it is left.
+class ReaderPool:
+    """Processes that read the inputs of tasks; a context that ends them when it is left.
 
     Parameters
     ----------
     next_task : callable
-        Gives the next task, None after the last; raises `Pending` where it must be asked again. Called by one thread.
+        Returns the next task, None after the last; raises `Pending` if it has to be called again. Called by one thread.
     shape : (height, width) or (frames, height, width)
     limits : Limits
     """
@@ -94,7 +94,7 @@ class Readers:
         self._stopped, self._taken = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._feed, name="audit readers", daemon=True)
 
-    def __enter__(self) -> Readers:
+    def __enter__(self) -> ReaderPool:
         self._thread.start()
         return self
 
@@ -105,7 +105,7 @@ class Readers:
             reader.child.kill()
 
     def results(self, tick: Callable[[], None]) -> Iterator[tuple[Task, Reading]]:
-        """Yield readings as they come, until all tasks are read; `tick` is called meanwhile, and may raise."""
+        """Yield readings as they arrive, until all tasks are read; `tick` is called meanwhile, and may raise."""
         while True:
             tick()
             try:
@@ -128,7 +128,7 @@ class Readers:
             self._results.put(error)
 
     def _round(self) -> bool:
-        """Hand out tasks and take what is ready; False once there is nothing left."""
+        """Hand out tasks and collect readings; return False when no task is left."""
         pending = False
         while len(self._busy) < self._limits.processes and len(self._busy) + self._results.qsize() < self.ahead:
             try:
@@ -163,12 +163,12 @@ class Readers:
 
     def _assign(self, task: Task) -> None:
         while True:
-            reader = self._idle.pop() if self._idle else _Reader(Child(_MODULE, self._facts))
+            reader = self._idle.pop() if self._idle else _Reader(ChildProcess(_MODULE, self._facts))
             try:
                 reader.assign(task, self._limits.seconds)
                 self._busy[reader.child.connection] = reader
                 return
-            except OSError:  # it died idle: no file's fault
+            except OSError:  # it died while idle, so no file is to blame
                 if not reader.ready:
                     raise self._broken() from None
                 reader.child.kill()
@@ -214,9 +214,9 @@ class Readers:
 
 
 class _Reader:
-    """A child with the task that it has."""
+    """A reader process with its current task."""
 
-    def __init__(self, child: Child) -> None:
+    def __init__(self, child: ChildProcess) -> None:
         self.child = child
         self.task: Task | None = None
         self.ready = False
@@ -229,12 +229,12 @@ class _Reader:
             self.deadline = time.monotonic() + seconds
 
     def begin(self, seconds: float) -> None:
-        """Its time for the task that waits for it runs from now."""
+        """Start the time limit of the waiting task, now that the process is ready."""
         self.ready = True
         self.deadline = time.monotonic() + seconds
 
     def reading(self, answer: Any, shape: tuple[int, ...]) -> Reading:
-        """Make the reading of an answer, with the pixels that follow an "ok"."""
+        """Return the reading of an answer, with the pixels that follow an "ok"."""
         import numpy as np
 
         pixels = None

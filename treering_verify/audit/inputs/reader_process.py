@@ -1,4 +1,4 @@
-"""A reader process, from the inside: limits first, then one file after another."""
+"""What a reader process runs: it sets its limits, then reads one file after another."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from treering_verify.audit.inputs.child_process import receive
-from treering_verify.audit.inputs.read import Reading, read_path, read_url, refused
+from treering_verify.audit.inputs.reading import Reading, read_path, read_url, refused
 
-_GRACE = 5  # seconds beyond the limit after which a reader ends itself, should its parent be gone
+_GRACE = 5  # seconds beyond the limit after which a reader ends itself, in case its parent is gone
 
 
 def serve(connection: Connection, facts: list[Any]) -> None:
-    """Answer requests until the connection ends; see `readers.Readers`."""
+    """Answer requests until the connection ends; see `reader_pool.ReaderPool`."""
     shape, seconds, memory = facts
     _prepare(memory)
     connection.send_bytes(b'"ready"')
@@ -44,7 +44,7 @@ def _answer(connection: Connection, reading: Reading) -> None:
 
 
 def _prepare(memory: int) -> None:
-    """Import what decoding needs, then take on the limits."""
+    """Import what decoding needs, then set the limits of the process."""
     import resource
     import warnings
 

@@ -1,8 +1,8 @@
-"""Which inputs an audit has: folders, files, globs, lists and manifests, one after another, in an order that is kept.
+"""Sources of an audit's inputs: folders, files, globs, URLs, lists and manifests, listed in a fixed order.
 
-Folders are walked depth first, names in the order of their bytes, links never followed. Nothing here grows with the number
-of inputs: a folder's names are sorted in runs that lie on disk, and what was seen before is looked up there. Where videos
-are audited, a folder that directly holds still images is one input, and they are none.
+Folders are walked depth first, names in the order of their bytes; links are never followed. Memory does not grow with the
+number of inputs: a folder's names are sorted in runs on disk, and a table on disk recognises repeated inputs. In an audit of
+videos, a folder that directly contains still images is one input, and the images are none.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(::[A-Za-z][A-Za-z0-9+.-]*)*://")
 
 
 class Entry(NamedTuple):
-    """One input: a local path (undecodable bytes as surrogates) or a URL; `code` where it is judged already."""
+    """One input: a local path (undecodable bytes as surrogates) or a URL; `code` if it is refused without reading."""
 
     path: str
     url: bool = False
@@ -41,20 +41,20 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class Inputs:
-    """What an audit was asked to look at.
+    """The inputs of an audit, as the user named them.
 
     Attributes
     ----------
     paths : tuple of str
-        Files, ZIP and tar archives, folders, glob patterns (where no file has that very name) and URLs.
+        Files, ZIP and tar archives, folders, glob patterns (unless a file has that name) and URLs.
     lists : tuple of str
-        Files of paths or URLs, one a line; "-" is standard input. A folder in a list is not walked.
+        Files with one path or URL a line; "-" is standard input. A folder in a list is not walked.
     nul : bool
-        The lists' entries end with NUL, as `find -print0` writes them, and not with the line.
+        Entries of lists end with NUL, as `find -print0` writes them, instead of a line break.
     manifests : tuple of str
         Parquet, Arrow, JSON Lines or CSV files.
     column : str
-        The manifests' column; "": the first of path, url, file, filename, image that there is, or the only one.
+        The manifests' column; "": the first of path, url, file, filename, image that exists, or the only column.
     """
 
     paths: tuple[str, ...] = ()
@@ -64,25 +64,25 @@ class Inputs:
     column: str = ""
 
     def facts(self) -> dict[str, Any]:
-        """JSON-ready form, with the folder that relative paths begin at."""
+        """Return a JSON-ready form, with the folder where relative paths begin."""
         facts = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
         relative = self.lists or self.manifests or not all(os.path.isabs(p) or is_url(p) for p in self.paths)
         return {**facts, "folder": os.getcwd() if relative else ""}
 
     @classmethod
     def of(cls, facts: dict[str, Any]) -> Inputs:
-        """Make inputs of what `facts` gave."""
+        """Return the inputs that `facts` described."""
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in facts.items() if k != "folder"}
         return cls(**fields)
 
 
 def is_url(text: str) -> bool:
-    """Whether a text is a URL and not a local path; `./` before it makes it a path. `file:` URLs are paths."""
+    """Return whether a text is a URL and not a local path; with `./` before it it is a path. `file:` URLs are paths."""
     return _URL.match(text) is not None
 
 
-def entries(inputs: Inputs, scratch: Path, excluded: Path | None = None, framed: bool = False) -> Iterator[Entry]:
-    """Yield every input once, in order: what is named twice, or lies in two named folders, comes at its first place.
+def list_inputs(inputs: Inputs, scratch: Path, excluded: Path | None = None, framed: bool = False) -> Iterator[Entry]:
+    """Yield every input once, in order; an input that is named twice, or is in two named folders, at its first place.
 
     Two paths are one if their absolute forms are equal; links are not resolved, so a hard link is an input of its own.
 
@@ -94,7 +94,7 @@ def entries(inputs: Inputs, scratch: Path, excluded: Path | None = None, framed:
     excluded : Path, optional
         A folder that is not walked: the audit's own output.
     framed : bool
-        Still images that lie in one folder are met by the walk as that folder, at the first one's place.
+        The walk yields a folder of still images in their place, where the first one is.
 
     Raises
     ------
@@ -126,7 +126,7 @@ def _all(inputs: Inputs, walk: _Walk) -> Iterator[Entry]:
                 empty = False
                 yield from _walk_argument(os.fsdecode(match), walk)
             if empty:
-                yield Entry(path)  # a row that says so: nothing that was asked for goes missing
+                yield Entry(path)  # its row says "not found": every named input gets one
     for name in inputs.lists:
         yield from map(_named, list_entries(name, b"\0" if inputs.nul else b"\n"))
     for name in inputs.manifests:
@@ -142,7 +142,7 @@ def _named(text: str) -> Entry:
 
 
 def _walk_argument(path: str, walk: _Walk) -> Iterator[Entry]:
-    """Walk a path that the user named; there, and nowhere else, a link to a folder is followed."""
+    """Yield the inputs of a path that the user named. Only such a path may be a link to a folder, which is followed."""
     if os.path.isdir(path):
         if _identity(path) != walk.excluded:
             yield from _walk(path, walk)
@@ -163,7 +163,7 @@ def _file(path: str, walk: _Walk) -> Iterator[Entry]:
 
 
 def _walk(folder: str, walk: _Walk) -> Iterator[Entry]:
-    """Depth first; a stack of listings and not a recursion, as folders can be nested deeper than Python calls."""
+    """Yield the inputs in a folder, depth first; by a stack, because folders can be nested deeper than Python's calls."""
     stack: list[tuple[str, Iterator[tuple[bytes, bytes]]]] = []
 
     def enter(path: str) -> Iterator[Entry]:
@@ -197,7 +197,7 @@ def _listing(path: str) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _with_frames_as_one(folder: str, listing: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
-    """Put one nameless item where the first still image of a folder is, and leave out all of them."""
+    """Yield a folder's listing with one nameless item in the place of its still images."""
     met = False
     for name, kind in listing:
         if kind == b"f" and is_still_file(os.path.join(folder, os.fsdecode(name))):
@@ -209,7 +209,7 @@ def _with_frames_as_one(folder: str, listing: Iterator[tuple[bytes, bytes]]) -> 
 
 
 def _sorted(items: Iterable[tuple[bytes, bytes]], scratch: Path) -> Iterator[tuple[bytes, bytes]]:
-    """Sort names with a byte each; many are sorted in runs on disk, so that memory stays bounded."""
+    """Return names, each with a byte for its kind, sorted; many are sorted in runs on disk, so that memory stays bounded."""
     remaining = iter(items)
     run = sorted(islice(remaining, _RUN))
     if len(run) < _RUN:
@@ -245,18 +245,18 @@ def _identity(path: str | Path) -> tuple[int, int] | None:
 
 
 def _distinct(found: Iterable[Entry], scratch: Path) -> Iterator[Entry]:
-    """Leave out what came before; the digests of what was seen lie on disk."""
+    """Yield the entries without repetitions; the digests of earlier ones are on disk."""
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
-        seen = sqlite3.connect(os.path.join(folder, "seen"), isolation_level=None)
-        with contextlib.closing(seen):
-            seen.execute("PRAGMA journal_mode=OFF")
-            seen.execute("PRAGMA synchronous=OFF")
-            seen.execute("CREATE TABLE seen (digest BLOB PRIMARY KEY) WITHOUT ROWID")
-            seen.execute("BEGIN")
+        earlier = sqlite3.connect(os.path.join(folder, "earlier"), isolation_level=None)
+        with contextlib.closing(earlier):
+            earlier.execute("PRAGMA journal_mode=OFF")
+            earlier.execute("PRAGMA synchronous=OFF")
+            earlier.execute("CREATE TABLE earlier (digest BLOB PRIMARY KEY) WITHOUT ROWID")
+            earlier.execute("BEGIN")
             for entry in found:
                 text = entry.path if entry.url else _absolute(entry.path)
                 digest = hashlib.blake2b(os.fsencode(text) + (b"\0u" if entry.url else b""), digest_size=16).digest()
-                if seen.execute("INSERT OR IGNORE INTO seen VALUES (?)", (digest,)).rowcount:
+                if earlier.execute("INSERT OR IGNORE INTO earlier VALUES (?)", (digest,)).rowcount:
                     yield entry
 
 

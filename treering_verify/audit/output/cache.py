@@ -1,7 +1,7 @@
-"""Answers by content, on disk: an image that is there twice goes through the model once, and a crash costs no answer.
+"""The cache of answers by content, on disk: equal images are judged once, and a crash loses no answer.
 
-Rows of a shard that was not finished are found here when the audit goes on. A convenience and never the record: what is
-damaged is thrown away and judged again.
+A continued audit finds the rows of unfinished shards here. The cache is never the record: a damaged one is deleted, and its
+images are judged again.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from treering_verify.audit.inputs.read import Reading
+from treering_verify.audit.inputs.reading import Reading
 from treering_verify.audit.output.rows import Row
 from treering_verify.errors import UsageError
 
@@ -21,13 +21,13 @@ _FILE_FACTS = ("path", "sha256", "bytes", "width", "height", "mode", "seconds", 
 
 
 class Cache:
-    """Rows by the SHA-256 of what they were made from; a context that closes the file.
+    """Rows by the SHA-256 of their file's content; a context that closes the cache.
 
     Parameters
     ----------
     folder : Path
     settings_id : str
-        Answers of other settings are not this one's.
+        Answers under other settings are not found.
     """
 
     def __init__(self, folder: Path, settings_id: str) -> None:
@@ -36,7 +36,7 @@ class Cache:
             self._database = self._open()
         except sqlite3.DatabaseError as error:
             if _is_full(error):
-                raise UsageError(f"cannot write {NAME}: {error}; free space, and run again") from error
+                raise UsageError(f"cannot write {NAME}: {error}; free space, and run the same command again") from error
             remove(folder)
             self._database = self._open()
 
@@ -62,7 +62,7 @@ class Cache:
         self._database.close()
 
     def find(self, reading: Reading) -> Row | None:
-        """Row of a reading whose content was judged before."""
+        """Return the row of a reading whose content was judged before, or None."""
         try:
             found = self._database.execute(
                 "SELECT answer FROM answers WHERE settings = ? AND digest = ?",
@@ -73,12 +73,12 @@ class Cache:
             return None
 
     def add(self, rows: Iterable[Row]) -> None:
-        """Remember rows that were judged.
+        """Store rows that were judged.
 
         Raises
         ------
         UsageError
-            If the disk is full or cannot be written.
+            If the disk is full or not writable.
         """
         items = [
             (
@@ -93,7 +93,7 @@ class Cache:
                 self._database.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", items)
         except sqlite3.DatabaseError as error:
             raise UsageError(
-                f"cannot write {NAME}: {error}; free space (or delete the file, if it is damaged), and run again"
+                f"cannot write {NAME}: {error}; free space (or delete a damaged file), and run the same command again"
             ) from error
 
 
@@ -104,7 +104,7 @@ def remove(folder: Path) -> None:
 
 
 def row_of_twin(reading: Reading, row: Row) -> Row:
-    """Row of a reading whose content is that of a row; its time is that of reading it."""
+    """Return the row of a reading with the same content as a row's; its time is that of reading."""
     return replace(
         row,
         path=reading.path,

@@ -1,4 +1,4 @@
-"""The shards that an engine works on: handed out as tasks, filled with rows in any order, written when they are whole."""
+"""Unfinished shards: handed out as tasks, filled with rows in any order, and written when they are whole."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _ERRORS = "status:error"  # in `rows.count`
 
 @dataclass
 class Tally:
-    """How far an audit is.
+    """Progress of an audit.
 
     Attributes
     ----------
     total : int
-        Inputs known so far; all of them once `walked`.
+        Count of inputs known so far; of all inputs once `walked`.
     counts : dict
-        Inputs with a row, by what it says (`rows.count`).
+        Count of inputs with a row, by label (`rows.count`).
     resumed : int
-        Of these, rows of shards that were finished before.
+        Count of these rows that an earlier run had finished.
     """
 
     total: int = 0
@@ -38,11 +38,11 @@ class Tally:
 
     @property
     def done(self) -> int:
-        """Inputs that have a row."""
+        """Count of inputs that have a row."""
         return sum(n for label, n in self.counts.items() if label.startswith("status:"))
 
     def add(self, counts: dict[str, int]) -> None:
-        """Count more rows."""
+        """Add the counts of more rows."""
         for label, n in counts.items():
             self.counts[label] = self.counts.get(label, 0) + n
 
@@ -55,19 +55,19 @@ class _Shard:
 
 
 class OpenShards:
-    """A plan's chunks on their way to shards.
+    """The chunks of a plan that are becoming shards.
 
     Parameters
     ----------
     store, plan
     tally : Tally
-        Kept up to date.
+        Updated here.
     watch : callable
-        Told how far the audit is, at every `tick`.
+        Called with the progress at every `tick`.
     stop : threading.Event, optional
         Once set, `tick` raises KeyboardInterrupt.
     retry_errors : bool
-        Open finished shards again for their rows of status "error".
+        Reopen finished shards to judge their rows of status "error" again.
     """
 
     def __init__(
@@ -85,12 +85,12 @@ class OpenShards:
         self._finished: deque[tuple[int, dict[str, int]]] = deque()
 
     def next_tasks(self) -> list[Task] | None:
-        """Tasks of the next chunk for which its shard has no row yet; None after the last chunk.
+        """Return the tasks of the next chunk that have no row yet; None after the last chunk.
 
         Raises
         ------
         Pending
-            If the walk has not come to it yet.
+            If the walk has not reached that chunk yet.
         """
         found = self._plan.next_chunk()
         if found is None:
@@ -105,22 +105,22 @@ class OpenShards:
                 self._finished.append((number, counts))
                 return []
             rows = [None if row.status == "error" else row for row in read_shard(self._store.folder, number)]
-            kept = [row for row in rows if row is not None]
-            self._tally.add(count(kept))
-            self._tally.resumed += len(kept)
+            reused = [row for row in rows if row is not None]
+            self._tally.add(count(reused))
+            self._tally.resumed += len(reused)
         self._open[number] = _Shard(chunk, rows, rows.count(None))
         entries = self._plan.read(chunk)
         return [Task(number, place, entries[place]) for place, row in enumerate(rows) if row is None]
 
     def tick(self) -> None:
-        """Tell how far the audit is; KeyboardInterrupt if it is to stop."""
+        """Report the progress; KeyboardInterrupt if the audit is to stop."""
         if self._stop and self._stop.is_set():
             raise KeyboardInterrupt
         self._tally.total, self._tally.walked = self._plan.total, self._plan.complete
         self._watch(self._tally)
 
     def resumed(self) -> Iterator[int]:
-        """Count the shards that were found finished, and yield their numbers."""
+        """Count the shards that an earlier run had finished, and yield their numbers."""
         while self._finished:
             number, counts = self._finished.popleft()
             done = self._tally.done
@@ -129,7 +129,7 @@ class OpenShards:
             yield number
 
     def settle(self, task: Task, row: Row) -> Iterator[int]:
-        """Take the row of a task; yield the number of its shard if that is now written."""
+        """Accept the row of a task; yield the number of its shard if that is written by it."""
         self._tally.add(count([row]))
         shard = self._open[task.chunk]
         assert shard.rows[task.place] is None

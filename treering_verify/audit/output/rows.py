@@ -1,7 +1,7 @@
-r"""The rows of an audit: schema version 1, as `rows-000000.parquet` and its successors hold it.
+r"""The rows of an audit, in schema version 1, the format of `rows-000000.parquet` and its successors.
 
 A path is text in the row. Where a file's name is not UTF-8, its undecodable bytes are written as ``\xff``, and the column
-`path_bytes` holds the name as the file system has it, so that nothing is lost and no two names become one.
+`path_bytes` holds the name's own bytes, so that different names stay different.
 """
 
 from __future__ import annotations
@@ -18,49 +18,51 @@ if TYPE_CHECKING:
     import pyarrow
 
 SCHEMA_VERSION = 1
-_SMALLEST_LOG10 = -307.0  # smaller p-values have no place in a float
+_SMALLEST_LOG10 = -307.0  # a float holds no smaller p-value in full precision
 
 
 @dataclass(frozen=True)
 class Row:
-    """The answer for one input.
+    """The result for one input.
 
     Attributes
     ----------
     path : str
-        As it was given or found; undecodable bytes as surrogates, as `os.fsdecode` gives them.
+        The path as given or found; undecodable bytes as surrogates, as in `os.fsdecode`.
     status : {"ok", "skipped", "error"}
         Judged; left out by rule (no image, symbolic link, device, ...); could not be judged.
     alpha : float
         False-positive rate per image, over all keys together.
     settings_id : str
-        Which settings the row was made with (`summary.json` says what they are).
+        Digest of the settings, which `summary.json` lists.
     code, reason : str
-        Why it is skipped, an error or inconclusive; "" otherwise.
+        Why the input is skipped, an error or inconclusive; "" otherwise.
     verdict : {"detected", "no evidence", "inconclusive"}
-        Inconclusive where nothing was judged.
+        Inconclusive if the input was not judged.
     sha256, bytes, width, height, mode
-        Of the file as it is stored, before any scaling; None as far as it was not read.
+        Facts of the file as it is stored, before any scaling; None if they were not read.
     key, fingerprint : str or None
         The key that was detected, or else the one with the strongest evidence.
     log10_pvalue : float or None
-        Of this key alone.
+        Log10 p of this key alone.
     log10_adjusted : float or None
-        The same, Holm-corrected for all keys that were tried: what is compared with alpha.
+        The same, Holm-corrected for all keys that were tried; it is compared with alpha.
     statistic : float or None
         Cosine between the image's features and the key's numbers.
     degrees_of_freedom : int or None
     residual : float or None
-        As in `Verdict`, and None where the method computes none; `converged` too.
+        See `Verdict`; None if the method computes none.
+    converged : bool
+        Whether the decoder inversion converged.
     seconds : float
-        Reading, and this image's share of the time of its batch; reading alone for a repeated image.
+        Time of reading and this image's share of its batch; of reading alone for a repeated image.
     decided_by : {"first", "full"} or None
-        Which pass decided, in an audit of two; the numbers are that pass's.
+        In an audit of two passes, the one that decided, whose numbers the row has; "first" is the screening pass.
     log10_first : float or None
-        In an audit of two passes, p of the first, of its strongest key alone, whichever pass decided: uniform on unmarked
-        images, which the p of the pass that decided is not.
+        In an audit of two passes, log10 p of the screening pass's strongest key alone. That p is uniform on unmarked images;
+        the p of the pass that decided is not.
     q_value : float or None
-        Benjamini-Hochberg over the judged files of the audit, where it was asked for.
+        Benjamini-Hochberg over the judged files of the audit, if the audit was asked for it.
     """
 
     path: str
@@ -90,16 +92,16 @@ class Row:
 
     @property
     def pvalue(self) -> float | None:
-        """The p-value of the key alone, rounded up to 1e-307 where it is smaller still."""
+        """The p-value of the key alone; smaller ones are rounded up to 1e-307."""
         return _power(self.log10_pvalue)
 
     @property
     def pvalue_adjusted(self) -> float | None:
-        """The p-value corrected for all keys, rounded up likewise."""
+        """The p-value corrected for all keys; smaller ones are rounded up to 1e-307."""
         return _power(self.log10_adjusted)
 
     def record(self) -> dict[str, Any]:
-        """Fields of the schema by name; `path` readable by people, `path_bytes` only where it says less than the name."""
+        """Return the schema's fields by name; `path` is readable text, `path_bytes` is set if that is not the exact name."""
         raw = os.fsencode(self.path)
         text = raw.decode("utf-8", "backslashreplace")
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
@@ -114,14 +116,14 @@ class Row:
 
     @classmethod
     def of(cls, record: dict[str, Any]) -> Row:
-        """Row that a record of the schema was made from."""
+        """Return the row of a record of the schema."""
         known = {f.name: record[f.name] for f in dataclasses.fields(cls) if f.name in record}
         raw = record.get("path_bytes")
         return cls(**{**known, "path": os.fsdecode(raw) if raw is not None else record["path"]})
 
 
 def schema(with_q_values: bool = False) -> pyarrow.Schema:
-    """Columns of a shard, in order."""
+    """Return the columns of a shard, in order."""
     import pyarrow as pa
 
     def column(name: str, kind: Any, nullable: bool = False) -> Any:
@@ -160,19 +162,19 @@ def schema(with_q_values: bool = False) -> pyarrow.Schema:
 
 
 def to_table(rows: Sequence[Row], with_q_values: bool = False) -> pyarrow.Table:
-    """Table of the schema."""
+    """Return rows as a table of the schema."""
     import pyarrow as pa
 
     return pa.Table.from_pylist([row.record() for row in rows], schema=schema(with_q_values))
 
 
 def from_table(table: pyarrow.Table) -> list[Row]:
-    """Rows of a table of the schema."""
+    """Return the rows of a table of the schema."""
     return [Row.of(record) for record in table.to_pylist()]
 
 
 def count(rows: Iterable[Row]) -> dict[str, int]:
-    """Count rows by what they say: "status:ok", "verdict:detected" (if judged), "code:corrupt", "decided_by:first"."""
+    """Return the counts of rows by label: "status:ok", "verdict:detected" (if judged), "code:...", "decided_by:first"."""
     counts: dict[str, int] = {}
     for row in rows:
         labels = [f"status:{row.status}"]

@@ -1,7 +1,7 @@
-"""The output of an audit: shards that appear whole, a ledger that says what they hold, and who may write there.
+"""The folder of an audit's results: shards that appear whole, a ledger of what they contain, and a lock.
 
-A folder of results holds `rows-000000.parquet` and its successors and `summary.json`; what is needed to go on lies in its
-folder `state`. Nothing here knows which engine made the rows.
+The folder holds `rows-000000.parquet` and its successors and `summary.json`; its subfolder `state` holds what a continued
+audit needs. Nothing here knows which engine made the rows.
 """
 
 from __future__ import annotations
@@ -31,55 +31,55 @@ _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
 
 
 def shard_name(number: int) -> str:
-    """File name of a shard."""
+    """Return the file name of a shard."""
     return f"rows-{number:06d}.parquet"
 
 
 def shard_files(folder: Path) -> list[Path]:
-    """Shards of a folder of results, in the order of their rows."""
+    """Return the shards of a folder of results, in the order of their rows."""
     return sorted((p for p in folder.iterdir() if _SHARD.fullmatch(p.name)), key=lambda p: (len(p.name), p.name))
 
 
 def read_shard(folder: Path, number: int) -> list[Row]:
-    """Rows of a shard of a folder of results."""
+    """Return the rows of a shard of a folder of results."""
     import pyarrow.parquet
 
     return row_module.from_table(pyarrow.parquet.read_table(folder / shard_name(number)))
 
 
 class Store:
-    """A folder of results that one audit at a time writes; a context that holds its lock.
+    """A folder of results, which one audit at a time may write; a context that holds its lock.
 
     Parameters
     ----------
     folder : Path
-        Made if it does not exist.
+        Created if it does not exist.
     facts : dict
-        JSON-ready: what must be the same when an audit goes on, by name.
+        JSON-ready: by name, everything that must be the same when an audit is continued.
     settings_id : str
-        Written into the shards; a shard of another is done again.
+        Written into the shards; a shard with another is made again.
     overwrite : bool
-        Throw away what an earlier audit left.
+        Delete the results of an earlier audit.
 
     Raises
     ------
     UsageError
-        If another audit is at work there, an audit with other facts was, the folder holds something else, or nothing can
-        be written.
+        If another audit is writing there, the results are of an audit with other facts, the folder holds something else, or
+        it is not writable.
     """
 
     def __init__(self, folder: Path, facts: dict[str, Any], settings_id: str, overwrite: bool = False) -> None:
-        # Loads all that writes shards: what is broken there shows before the first image, and memory is what it stays.
+        # Load pyarrow's writer now, so that a broken installation fails before the first image.
         import pyarrow.parquet
 
         pyarrow.parquet.write_table(row_module.to_table([]), io.BytesIO())
         self.folder, self.state, self._settings_id = folder, folder / STATE, settings_id
-        self._shown = printable(str(folder))
+        self._name = printable(str(folder))
         self._ledger: dict[int, dict[str, Any]] = {}
         with self.writing():
             folder.mkdir(parents=True, exist_ok=True)
             if not (self.state / _LOCK).exists() and any(folder.iterdir()):
-                raise UsageError(f"{self._shown} holds something else: name a new folder, or one of an earlier audit")
+                raise UsageError(f"{self._name} holds something else: name a new folder, or one of an earlier audit")
             self.state.mkdir(exist_ok=True)
             self._lock = os.open(self.state / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -103,17 +103,17 @@ class Store:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
-        """Turn what goes wrong while writing into a message that says what to do."""
+        """Turn an OSError while writing into a UsageError that says what to do."""
         try:
             yield
         except OSError as error:
             raise UsageError(
-                f"cannot write to {self._shown}: {error.strerror}; what is finished there is kept: free space or change "
+                f"cannot write to {self._name}: {error.strerror}; what is finished there stays: free space or change "
                 "its permissions, and run the same command again"
             ) from error
 
     def finished(self, number: int, chunk: Chunk) -> dict[str, int] | None:
-        """Find the counts of a shard (`rows.count`); None unless it is there, whole, of this chunk and these settings."""
+        """Return the counts of a shard (`rows.count`) that is whole and of this chunk and these settings, or None."""
         entry = self._ledger.get(number)
         wanted = (chunk.digest, chunk.rows, self._settings_id)
         if entry is None or (entry["chunk"], entry["rows"], entry["settings_id"]) != wanted:
@@ -126,19 +126,19 @@ class Store:
         return entry["counts"] if digest == entry["sha256"] else None
 
     def write(self, number: int, chunk: Chunk, rows: Sequence[Row]) -> None:
-        """Write a shard: it appears whole, then the ledger says so.
+        """Write a shard, whole or not at all, and then its entry in the ledger.
 
         Raises
         ------
         UsageError
-            If it cannot be written.
+            If the folder is not writable.
         """
         self._write(number, chunk.digest, row_module.to_table(rows), row_module.count(rows), False)
 
     def add_q_values(self) -> None:
-        """Second pass, once all shards are there: Benjamini-Hochberg over the judged files, as the column `q_value`.
+        """Add the column `q_value` to all shards: Benjamini-Hochberg over the judged files.
 
-        Needs some 40 bytes of memory for each file. A pass that was cut short is done again.
+        All shards must be finished. It needs about 40 bytes of memory for each file. After an interruption it is repeated.
         """
         import numpy as np
         import pyarrow as pa
@@ -153,7 +153,7 @@ class Store:
             table = pyarrow.parquet.read_table(self.folder / shard_name(number), columns=["pvalue_adjusted"])
             parts.append(table.column(0).to_numpy(zero_copy_only=False).astype(float))
         pvalues = np.concatenate([np.empty(0), *parts])
-        judged = ~np.isnan(pvalues)  # a row without a p-value has a null there
+        judged = ~np.isnan(pvalues)  # a row without a p-value is null there
         if judged.any():
             pvalues[judged] = false_discovery_control(pvalues[judged])
         start = 0
@@ -167,7 +167,7 @@ class Store:
             self._write(number, entry["chunk"], table, entry["counts"], True)
 
     def summary(self) -> dict[str, Any]:
-        """Read what `summary.json` says; empty where there is none."""
+        """Return the content of `summary.json`; empty if there is none."""
         try:
             return dict(json.loads((self.folder / SUMMARY).read_text()))
         except (OSError, ValueError, TypeError):
@@ -197,7 +197,7 @@ class Store:
         with self.writing():
             write_atomic(self.folder / shard_name(number), data)
             descriptor = os.open(self.state / _LEDGER, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-            try:  # the line break before it ends a line that a full disk cut short
+            try:  # a line break first, in case a full disk cut the last line short
                 with open(descriptor, "wb", buffering=0, closefd=False) as file:
                     file.write(b"\n" + json.dumps(entry).encode() + b"\n")
                 os.fsync(descriptor)
@@ -211,10 +211,10 @@ class Store:
         try:
             fcntl.flock(
                 self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB
-            )  # the system drops it with the process, however it ends
+            )  # the system releases it when the process ends, in whatever way
         except OSError as error:
             raise UsageError(
-                f"another audit is writing to {self._shown}: wait for it, or name another --output"
+                f"another audit is writing to {self._name}: wait for it, or name another --output"
             ) from error
 
     def _clear(self) -> None:
@@ -232,7 +232,7 @@ class Store:
             write_atomic(path, json.dumps(facts, indent=2).encode())
             return
         except ValueError as error:
-            raise UsageError(f"{self._shown} has a damaged state: begin anew with --overwrite") from error
+            raise UsageError(f"{self._name} has a damaged state: begin anew with --overwrite") from error
         changed = [
             f"{name} was {_short(known.get(name))} and is {_short(facts.get(name))}"
             for name in sorted({*known, *facts})
@@ -240,12 +240,12 @@ class Store:
         ]
         if changed:
             raise UsageError(
-                f"{self._shown} holds an audit with other settings ({'; '.join(changed)}): name another --output, "
+                f"{self._name} holds an audit with other settings ({'; '.join(changed)}): name another --output, "
                 "or begin anew with --overwrite"
             )
 
     def _tidy(self) -> None:
-        """Remove what a killed audit left half-written."""
+        """Delete the unfinished files of a killed audit."""
         for folder in (self.folder, self.state):
             for path in folder.iterdir():
                 if _TEMPORARY.fullmatch(path.name):
@@ -259,12 +259,12 @@ class Store:
         except FileNotFoundError:
             return
         for line in lines:
-            with contextlib.suppress(ValueError, KeyError, TypeError):  # a line cut short is no line
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # a line that was cut short is skipped
                 entry = json.loads(line)
                 self._ledger[int(entry["shard"])] = entry
 
     def forget_beyond(self, count: int) -> None:
-        """Remove shards that a plan of `count` chunks does not have: they are of a longer walk that was cut short."""
+        """Delete the shards beyond a plan of `count` chunks, which are of an interrupted walk that was longer."""
         with self.writing():
             for path in shard_files(self.folder):
                 number = int(path.name[5:-8])
@@ -279,7 +279,7 @@ def _short(value: Any) -> str:
 
 
 def first_detected(folder: Path, most: int) -> list[Row]:
-    """First rows of a folder of results that were detected, in the order of the inputs, at most `most`."""
+    """Return the first detected rows of a folder of results, in the order of the inputs, at most `most`."""
     import pyarrow.parquet
 
     found: list[Row] = []

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from treering_detectors import Rate
 
 from treering_verify.attacks.averaging import add_trace, estimate_trace, subtract_trace
-from treering_verify.attacks.imprinting import erase, imprint, recover, reprompt
+from treering_verify.attacks.imprinting import erase, estimate_noise, imprint, reprompt
 from treering_verify.benchmark.catalogue import BENCHMARKS
 from treering_verify.benchmark.harness.cache import cached
 from treering_verify.benchmark.harness.keyed_images import evidence_of_images, generate_each
@@ -314,7 +314,7 @@ def _by_kind(found: dict[tuple[str, str, int], Arrays]) -> dict[tuple[str, str, 
 def _recovered(model: LatentModel, images: Sequence[Image.Image]) -> torch.Tensor:
     import torch
 
-    return torch.cat([recover(model, part) for part in _pixels(images).split(_BATCH)])
+    return torch.cat([estimate_noise(model, part) for part in _pixels(images).split(_BATCH)])
 
 
 def _generated(model: LatentModel, key: Key | None, place: int, count: int) -> list[Image.Image]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from treering_verify.audit.engine import run_audit
-from treering_verify.audit.inputs.read import read_path
+from treering_verify.audit.inputs.reading import read_path
 from treering_verify.audit.inputs.sources import Inputs
 from treering_verify.audit.judge import AuditJudge, judge_batch
 from treering_verify.audit.options import Options

@@ -1,8 +1,11 @@
-"""Build calibrations: unmarked images -> attacks -> noise_hat -> scores under fresh keys, and the classifier before that.
+"""Building of calibrations: unmarked images -> attacks -> noise_hat -> scores under fresh keys; the classifier before that.
 
 Each image gives one score per stratum and detector, under a key drawn for that pair alone. So the n scores of a stratum are
-exchangeable with that of one more such image under any key of the family, which is all that a conformal p-value asks.
-Scoring an image under many keys would give more scores, but no more images, and p-values that claim too much.
+exchangeable with the score of one more such image under any key of the family, which is all that a conformal p-value needs.
+Scores of one image under many keys are not: they would be more scores, but no more images, and p-values too small.
+
+Nothing is judged here, so nothing goes through `detection.judge`: there is no key to find and no verdict. Inversion and
+scores are the functions that a judge with a `CalibratedTest` calls.
 """
 
 from __future__ import annotations
@@ -43,7 +46,7 @@ _BATCH = 16
 
 @dataclass(frozen=True)
 class Skipped:
-    """An image that is not in a calibration: its path, and why."""
+    """An image that was left out of a calibration, and the reason."""
 
     path: str
     code: str
@@ -52,13 +55,13 @@ class Skipped:
 
 @dataclass(frozen=True, eq=False)
 class _Stratum:
-    """A way of processing: its name, and the attack, if any."""
+    """A way in which images are processed: its name, and its attack, if any."""
 
     name: str
     attack: Distortion | None = None
 
-    def apply(self, pictures: list[Image.Image], seeds: Sequence[int], model: LatentModel) -> list[Image.Image]:
-        return self.attack.apply_many(pictures, seeds, model) if self.attack else pictures
+    def apply(self, images: list[Image.Image], seeds: Sequence[int], model: LatentModel) -> list[Image.Image]:
+        return self.attack.apply_many(images, seeds, model) if self.attack else images
 
 
 def calibrate(
@@ -72,24 +75,24 @@ def calibrate(
     seed: int = 0,
     advance: Callable[[], None] = lambda: None,
 ) -> tuple[Calibration, list[Skipped]]:
-    """Score unmarked images, as they are and after attacks.
+    """Return a calibration: the scores of unmarked images, clean and after attacks; and the images left out.
 
     Parameters
     ----------
     sources : iterable of paths, bytes or PIL images
         Unmarked images, like those that will be judged. Unreadable and repeated ones are left out.
     family : Family
-        Of the keys that will be looked for.
+        Family of the keys that will be tested.
     model : LatentModel
     attacks : sequence of str
-        A stratum each, such as ``jpeg:quality=25``, beside ``clean``. Attacks see the images at the model's size.
+        A stratum each, such as ``jpeg:quality=25``, beside ``clean``. Attacks apply to images of the model's size.
     training : int
-        Marked images to generate, each under a key of its own, and as many unmarked ones, from which the classifier learns;
-        0: no classifier. The strata take turns over them.
-    inversion : Pipeline, optional
+        Count of marked images to generate, each under a key of its own, and of unmarked ones, from which the classifier
+        learns; 0: no classifier. The strata take turns over them.
+    inversion : InversionOptions, optional
         `auto` noise inversion stands for `naive` here.
     seed : int
-        Of keys, attacks and training images; public, non-negative.
+        Seed of keys, attacks and training images; public, non-negative.
     advance : callable
         Called after each image of each stratum, and after each training image.
 
@@ -109,7 +112,8 @@ def calibrate(
     inversion = unshrunk(inversion or InversionOptions())
     if family.latent_shape != model.latent_shape:
         raise UsageError(
-            f"keys for noise {family.latent_shape} do not fit model {model.name!r} of {model.latent_shape}: choose others"
+            f"keys for noise {family.latent_shape} do not fit model {model.name!r} of {model.latent_shape}: "
+            "give keys of another family, or another model"
         )
     if (training and training < MIN_TRAINING) or seed < 0 or training < 0:
         raise UsageError(f"training is {training}: give 0, or {MIN_TRAINING} or more; and a seed of 0 or more")
@@ -132,8 +136,8 @@ def calibrate(
         for _ in strata:
             advance()
 
-    pictures = _Pictures(sources, model, passed)
-    remaining, first = iter(pictures), 0
+    images = _DistinctImages(sources, model, passed)
+    remaining, first = iter(images), 0
     while batch := list(islice(remaining, inversion.batch_size)):
         for place, stratum in enumerate(strata):
             processed = stratum.apply(batch, [seed + first + i for i in range(len(batch))], model)
@@ -142,7 +146,7 @@ def calibrate(
             residuals += solution.residual.tolist()
             for row in range(len(batch)):
                 numbers = np.random.default_rng([seed, place, first + row]).standard_normal(family.degrees_of_freedom)
-                key = Key.of(family, "null", numbers)
+                key = Key.of(family, "fresh", numbers)
                 for detector in detectors:
                     value = score(detector, noise_hat[row : row + 1], [key], learned)[0, 0]
                     found[detector][stratum.name].append(float(value))
@@ -154,17 +158,17 @@ def calibrate(
         setting_of(model, family, inversion),
         {d: {name: np.array(values) for name, values in by_stratum.items()} for d, by_stratum in found.items()},
         frozenset(digests),
-        pictures.resized,
+        images.resized,
         (min(residuals), max(residuals)) if np.isfinite(residuals).all() else None,
         seed,
         learned,
         2 * training,
     )
-    return calibration, pictures.skipped
+    return calibration, images.skipped
 
 
-class _Pictures:
-    """Distinct images at the model's size, read as they are asked for; how many were resized, and what was left out."""
+class _DistinctImages:
+    """Reads distinct images, lazily, and fits them to the model's size; counts the resized and lists those left out."""
 
     def __init__(self, sources: Iterable[Source], model: LatentModel, passed: Callable[[], None]) -> None:
         self._sources, self._size, self._passed = sources, model.image_size, passed
@@ -172,7 +176,7 @@ class _Pictures:
         self.skipped: list[Skipped] = []
 
     def __iter__(self) -> Iterator[Image.Image]:
-        seen: set[str] = set()
+        earlier: set[str] = set()
         for source in self._sources:
             path = str(source) if isinstance(source, (str, Path)) else ""
             try:
@@ -181,10 +185,10 @@ class _Pictures:
                 self._skip(path, error.code, printable(error.reason))
                 continue
             name = digest(image)
-            if name in seen:
-                self._skip(path, "repeated", "the same pixels as an image before it, which would count twice")
+            if name in earlier:
+                self._skip(path, "repeated", "it has the same pixels as an earlier image, and would count twice")
                 continue
-            seen.add(name)
+            earlier.add(name)
             self.resized += bool(note)
             yield image
 
@@ -193,26 +197,26 @@ class _Pictures:
         self._passed()
 
 
-def batch_of(pictures: Sequence[Image.Image]) -> torch.Tensor:
-    """Put RGB images of one size into one batch, (B, 3, H, W)."""
+def batch_of(images: Sequence[Image.Image]) -> torch.Tensor:
+    """Return RGB images of one size as one batch, (B, 3, H, W)."""
     import torch
 
-    return torch.cat([to_tensor(image) for image in pictures])
+    return torch.cat([to_tensor(image) for image in images])
 
 
 @dataclass(frozen=True)
 class Training:
-    """What a classifier learns from.
+    """The training set of a classifier.
 
     Attributes
     ----------
     family : Family
     count : int
-        Marked images, each under a key of its own, and as many unmarked ones.
+        Count of marked images, each under a key of its own, and of unmarked ones.
     attacks : tuple of Distortion or None
-        Image i goes through number i modulo their count; None leaves it as it is.
+        Image i goes through number i modulo their count; None leaves it unchanged.
     seed : int
-        Of the first key and image; those that follow count up.
+        Seed of the first key and image; the others count up from it.
     """
 
     family: Family
@@ -228,7 +232,7 @@ def learn(
     advance: Callable[[], None],
     digests: set[str] | None = None,
 ) -> dict[str, Any]:
-    """Train the classifier on images that are generated for it, and return its state; their digests go into a set."""
+    """Train the classifier on images generated for it, and return its state; `digests` receives the images' digests."""
     from treering_detectors.classifier import NONE, key_pipeline
 
     family, count, first = training.family, training.count, training.seed
@@ -251,7 +255,7 @@ def learn(
 def generate_under(
     keys: Sequence[Key | None], seed: int, model: LatentModel, *, steps: int = DEFAULT_STEPS
 ) -> Iterator[Image.Image]:
-    """Generate one image per key, or None, from seeds that count up: as `generate` does, in batches although keys differ."""
+    """Yield one image per key, or per None, from seeds that count up from `seed`, generated in batches."""
     import torch
 
     for start in range(0, len(keys), _BATCH):
@@ -267,6 +271,6 @@ def generate_under(
 
 
 def options_of(family: Family) -> dict[str, Any]:
-    """Return the arguments with which `Key.generate` makes a key of the family."""
+    """Return the arguments by which `Key.generate` makes a key of the family."""
     names = ("pattern", "channels", "inner_radius", "outer_radius")
     return {name: getattr(family, name) for name in names}

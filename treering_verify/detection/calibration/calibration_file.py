@@ -33,7 +33,7 @@ _MAX_FILE_BYTES = 1024**3
 
 @dataclass(frozen=True)
 class Setting:
-    """What a calibration holds for: everything but the images that a score depends on.
+    """Everything that scores depend on beside the images and keys; a calibration holds for one setting.
 
     Attributes
     ----------
@@ -55,7 +55,7 @@ class Setting:
     version: str
 
     def differences(self, other: Setting) -> list[str]:
-        """Say where another setting differs, in words; empty where a calibration of this one holds for it."""
+        """Return in words where another setting differs; nothing where a calibration of this one holds for it."""
         found = []
         if self.weights != other.weights:  # a folder may be named in several ways
             found.append(f"model {self.model} of weights {self.weights}, not {other.model} of weights {other.weights}")
@@ -74,7 +74,7 @@ class Setting:
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """Null scores and what they hold for.
+    """Scores of unmarked images, and the setting that they hold for.
 
     Attributes
     ----------
@@ -82,9 +82,9 @@ class Calibration:
     scores : dict
         Detector -> stratum -> (n,) float64: one score per image, under a fresh key each.
     digests : frozenset of str
-        `digest` of every image that went in, in every stratum, and of those that the classifier learned from.
+        `digest` of every image in every stratum, and of those that the classifier learned from.
     resized : int
-        Images, of n, that had another size and were fitted to the model's.
+        Count of the n images that had another size and were fitted to the model's.
     residual : (low, high) or None
         Range of the decoder inversion's relative residual over all strata; None for an inversion that reports none.
     seed : int
@@ -92,7 +92,7 @@ class Calibration:
     learned : dict or None
         `KeyClassifier.state`.
     training : int
-        Images, marked and unmarked, that the classifier learned from.
+        Count of images, marked and unmarked, that the classifier learned from.
     """
 
     setting: Setting
@@ -108,16 +108,16 @@ class Calibration:
         sizes = {len(scores) for strata in self.scores.values() for scores in strata.values()}
         if len(sizes) != 1 or min(sizes) < 1:
             raise UsageError(
-                "a calibration needs as many scores in each stratum, one per image, and at least one image"
+                "a calibration needs one score per image in each stratum: give the same images to all, and at least one"
             )
         if not all(np.isfinite(s).all() for strata in self.scores.values() for s in strata.values()):
-            raise UsageError("a calibration's scores must be finite")
+            raise UsageError("a calibration's scores must be finite: leave out images that give none")
         if len({tuple(strata) for strata in self.scores.values()}) != 1:
-            raise UsageError("a calibration needs the same strata for every detector")
+            raise UsageError("a calibration needs the same strata for every detector: score all of them in each")
 
     @property
     def count(self) -> int:
-        """Images n in each stratum; no p-value is below 1 / (n + 1)."""
+        """Count n of images in each stratum; no p-value is below 1 / (n + 1)."""
         return len(next(iter(next(iter(self.scores.values())).values())))
 
     @property
@@ -127,7 +127,7 @@ class Calibration:
 
     @property
     def detectors(self) -> tuple[str, ...]:
-        """Detectors that are calibrated."""
+        """Names of the calibrated detectors."""
         return tuple(self.scores)
 
     def save(self, path: str | Path) -> None:
@@ -136,7 +136,7 @@ class Calibration:
         Raises
         ------
         UsageError
-            If it cannot be written.
+            If the file cannot be written.
         """
         content = self._content()
         text = json.dumps({**content, "checksum": _checksum(content)}, allow_nan=False) + "\n"
@@ -152,22 +152,22 @@ class Calibration:
         Raises
         ------
         UsageError
-            If it is missing, damaged, or no calibration of a known version.
+            If the file is missing, damaged, or no calibration of a known version.
         """
-        shown = printable(str(path))
+        name = printable(str(path))
         try:
             with open(path, "rb") as file:
                 content = json.loads(file.read(_MAX_FILE_BYTES))
             if content.pop("checksum") != _checksum(content):
-                raise UsageError(f"{shown} is damaged, or was changed by hand: make it again with treering calibrate")
+                raise UsageError(f"{name} is damaged, or was changed by hand: make it again with treering calibrate")
             if content["type"] != _TYPE or content["schema_version"] != SCHEMA_VERSION:
                 raise ValueError
             return cls._parse(content)
         except OSError as error:
-            raise UsageError(f"cannot read {shown}: {error.strerror}") from error
+            raise UsageError(f"cannot read {name}: {error.strerror}") from error
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise UsageError(
-                f"{shown} is not a calibration file of version {SCHEMA_VERSION}: make one with treering calibrate"
+                f"{name} is not a calibration file of version {SCHEMA_VERSION}: make one with treering calibrate"
             ) from error
 
     @classmethod
@@ -237,7 +237,7 @@ class Calibration:
 
 
 def digest(image: Image.Image) -> str:
-    """Digest of an RGB image's pixels, 16 hexadecimal digits: the same image in another lossless file has the same."""
+    """Return the digest of an RGB image's pixels, 16 hexadecimal digits: that of any lossless file of the image."""
     content = f"{image.width}x{image.height}|".encode() + image.tobytes()
     return hashlib.sha256(content).hexdigest()[:16]
 

@@ -1,4 +1,4 @@
-"""Scores that need a calibration: how well keys fit an image, larger meaning 'more likely marked', and no p-value yet."""
+"""Scores that need a calibration: how well a key fits a noise estimate. Larger is more likely marked; it is no p-value."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _SMALLEST = -1e6  # log10 of a p-value that stands for zero
 def score(
     detector: str, noise_hat: torch.Tensor, keys: Sequence[Key], learned: Mapping[str, Any] | None = None
 ) -> Scores:
-    """Score every key, all of one family, on every image.
+    """Return the score of every key, all of one family, on every noise estimate.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def score(
         "classifier", the log-odds of the key against none, or a name in `DETECTORS`.
     noise_hat : (B, C, h, w)
     keys : sequence of Key
-        m of one family.
+        m keys of one family.
     learned : mapping, optional
         `KeyClassifier.state`, for `classifier`.
 
@@ -52,19 +52,19 @@ def score(
     Raises
     ------
     UsageError
-        If there is no such detector, or nothing was learned for the classifier.
+        If there is no such detector, or the classifier was not trained.
     """
     if detector != CLASSIFIER:
         return DETECTORS[detector](noise_hat, keys)
     if learned is None:
-        raise UsageError("no classifier was learned: calibrate with --classifier-images")
+        raise UsageError("the classifier was not trained: calibrate with --classifier-images")
     family = keys[0].family
     classifier = classifier_of(family, keys, learned)
     return np.asarray(classifier.decision_function(features(extract(noise_hat, family), family)))
 
 
 def chi_square(noise_hat: torch.Tensor, keys: Sequence[Key]) -> Scores:
-    """Minus log10 of Tree-Ring's published p-value, which is taken for a statistic here; shapes as `score`."""
+    """Return minus log10 of Tree-Ring's published p-value, used as a statistic; shapes as `score`."""
     from treering_detectors import noncentral_chi_square_test
 
     read, written = _read_and_written(noise_hat, keys)
@@ -72,7 +72,7 @@ def chi_square(noise_hat: torch.Tensor, keys: Sequence[Key]) -> Scores:
 
 
 def distance(noise_hat: torch.Tensor, keys: Sequence[Key]) -> Scores:
-    """Minus the mean absolute difference, by which Hong et al. name the nearest key; shapes as `score`."""
+    """Return minus the mean absolute difference, by which Hong et al. choose the nearest key; shapes as `score`."""
     from treering_detectors import nearest_keys
 
     return -nearest_keys(*_read_and_written(noise_hat, keys))[1]
@@ -92,7 +92,7 @@ def unshrunk(inversion: InversionOptions) -> InversionOptions:
 
 
 def setting_of(model: LatentModel, family: Family, inversion: InversionOptions) -> Setting:
-    """Say what scores of this family on this model depend on; the batch size is not among it."""
+    """Return the setting that scores of this family on this model depend on; the batch size is no part of it."""
     method = inversion.method
     if method == decoder_inversion.AUTO:
         method = decoder_inversion.default_method(refined=model.refine is not None)
@@ -113,7 +113,7 @@ def setting_of(model: LatentModel, family: Family, inversion: InversionOptions) 
 
 
 def classifier_of(family: Family, keys: Sequence[Key], learned: Mapping[str, Any]) -> Classifier:
-    """Build the classifier for these keys from what was learned on others; UsageError if that does not fit the family."""
+    """Return the classifier of these keys, from the state trained on others; UsageError if it does not fit the family."""
     from treering_detectors.classifier import key_pipeline
 
     classifier = key_pipeline([key.name for key in keys], np.stack([key.numbers for key in keys]), groups(family))

@@ -1,7 +1,7 @@
-"""Verify by a calibrated detector: conformal p-values, the worst stratum's, and no answer where nothing was calibrated.
+"""Verification by a calibrated detector: the worst stratum's conformal p-value; images unlike all strata get none.
 
-`verification` needs none of this: its p-value is exact. Here are the detectors of the literature, and the classifier, with
-thresholds that mean something, for comparison and for whoever has to use them.
+The detectors of the literature and the classifier get valid p-values here, for comparison with the exact test of
+`verification`, which needs no calibration, and for those who have to use them.
 """
 
 from __future__ import annotations
@@ -43,20 +43,20 @@ def verify_calibrated(
     alpha: float,
     inversion: InversionOptions | None = None,
 ) -> Iterator[Verdict]:
-    """Judge images, lazily, one verdict per source in the order of the sources.
+    """Yield one verdict per source, in the order of the sources, batch by batch.
 
-    An image gets no answer, `inconclusive` and p = 1, if it is among the calibration's images (code ``in_calibration``), if
-    it had to be fitted to the model's size and none of those had, or the other way round (``size``), or if its residual lies
-    outside their range (``outside``), which an image like them does with probability at most 2 / (n + 1).
+    The verdict is `inconclusive` with p = 1 if the image is one of the calibration's images (code ``in_calibration``), if it
+    had to be fitted to the model's size and none of those had, or the other way round (``size``), or if its residual lies
+    outside their range (``outside``), which happens to an image like them with probability at most 2 / (n + 1).
 
     Parameters
     ----------
     sources : iterable of paths, bytes or PIL images
     keys : Key or sequence of Key
-        All of the calibration's family; p-values are Holm-corrected over them.
+        Keys of the calibration's family; p-values are Holm-corrected over them.
     calibration : Calibration
     detector : str
-        One of the calibration's.
+        One of the calibration's detectors.
     model, alpha, inversion
         As `verify_many`; `auto` noise inversion stands for `naive` here.
 
@@ -100,7 +100,7 @@ def _check(
     for key in keys:
         differences = calibration.setting.differences(setting_of(model, key.family, inversion))
         if differences:
-            raise UsageError(f"the calibration is for {'; for '.join(differences)}: calibrate for what you have")
+            raise UsageError(f"the calibration is for {'; for '.join(differences)}: calibrate for this setting")
     smallest = len(keys) / (calibration.count + 1)
     if not smallest <= alpha * (1 + 1e-12):
         raise UsageError(
@@ -111,7 +111,7 @@ def _check(
 
 
 def _opened(source: Source, model: LatentModel) -> tuple[Source | Image.Image, str]:
-    """Open a source once, so that digest and verdict are of the same pixels; what cannot be read is left to the judge."""
+    """Return the opened image and its digest, so that both are of the same pixels; a source that cannot be read as it is."""
     try:
         image = open_image(source)
     except ImageError:
@@ -121,7 +121,7 @@ def _opened(source: Source, model: LatentModel) -> tuple[Source | Image.Image, s
 
 @dataclass(frozen=True, eq=False)
 class CalibratedTest:
-    """The test of keys by a calibrated detector: conformal p-values, the worst stratum's."""
+    """The test of keys by a calibrated detector: each key's conformal p-value in the worst stratum."""
 
     keys: list[Key]
     calibration: Calibration
@@ -152,30 +152,30 @@ class CalibratedTest:
 
 
 def _limited(verdict: Verdict, name: str, calibration: Calibration) -> Verdict:
-    """Take the answer back where the image is not like those that were calibrated."""
+    """Return the verdict, or an inconclusive one if the image is not like those of the calibration."""
     if verdict.best is None:
         return verdict
     low, high = calibration.residual or (-np.inf, np.inf)
     if name in calibration.digests:
         code, reason = (
             "in_calibration",
-            "the calibration was made with this very image; judge it by another, or exactly",
+            "the calibration was made with this image; use another calibration, or the exact test",
         )
     elif verdict.note and not calibration.resized:
         code, reason = (
             "size",
-            f"{verdict.note}: no image of the calibration was; calibrate on such images, or judge exactly",
+            f"{verdict.note}, and no image of the calibration was; calibrate on such images, or use the exact test",
         )
     elif not verdict.note and calibration.resized == calibration.count:
         code, reason = (
             "size",
-            "every image of the calibration was resized and this one was not; calibrate on such images",
+            "all images of the calibration were resized, this one was not; calibrate on such images, or use the exact test",
         )
     elif calibration.residual and not low <= verdict.residual <= high:
         code = "outside"
         reason = (
             f"the decoder inversion left a residual of {verdict.residual:.3g}, the calibration's images {low:.3g} to "
-            f"{high:.3g}: it is not like them; calibrate on such images, or judge exactly"
+            f"{high:.3g}: it is not like them; calibrate on such images, or use the exact test"
         )
     else:
         return verdict

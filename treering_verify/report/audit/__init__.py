@@ -1,4 +1,8 @@
-"""Reports of an audit: rows on disk -> HTML page, CSV, JSONL, SARIF or JUnit XML. All stream; none holds the rows."""
+"""Reports of an audit: rows on disk -> HTML page, CSV, JSONL, SARIF or JUnit XML. All stream; none holds the rows in memory.
+
+`audit_reader` reads the folder of an audit, `exports` writes its rows in other formats. For the page, `digest` counts and
+samples the rows in one pass, `gallery` makes thumbnails and spectra, and `page` renders the template.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,7 @@ if TYPE_CHECKING:
 
 AUDIT_FORMATS = ("html", "csv", "jsonl", "sarif", "junit")
 PAGE = "report.html"
-DEFAULT_PICTURES = 24
+DEFAULT_IMAGES = 24
 
 _SUFFIXES = {".html": "html", ".htm": "html", ".csv": "csv", ".jsonl": "jsonl", ".sarif": "sarif", ".xml": "junit"}
 
@@ -32,7 +36,7 @@ def write_report(
     model: LatentModel | None = None,
     inversion: InversionOptions | None = None,
     keys: Sequence[Key | KeyIndex] = (),
-    images: int = DEFAULT_PICTURES,
+    images: int = DEFAULT_IMAGES,
     root: str | Path = ".",
     fail_on: Sequence[str] = (DETECTED,),
     note: str = "",
@@ -42,23 +46,23 @@ def write_report(
     Parameters
     ----------
     folder : str or Path
-        The audit's: rows-*.parquet and summary.json. An audit that is not finished is reported as it is, and says so.
+        Folder of the audit: rows-*.parquet and summary.json. The report of an unfinished audit says that it is unfinished.
     output : str or Path, optional
         File to write, replaced if it exists; report.html in the folder when left out.
     style : {"html", "csv", "jsonl", "sarif", "junit"}, optional
-        By the output's suffix when left out (.xml is junit).
-    model, pipeline : optional
-        HTML: what the audit used, to recover the spectra of the files that are pictured; none without a model.
+        Format; by the output's suffix when left out (.xml is junit).
+    model, inversion : optional
+        HTML: as in the audit, to recover the spectra of the images on the page; without a model there are none.
     keys : sequence of Key and KeyIndex
-        HTML: adds how image and key agree, ring by ring. Numbers of keys are never written.
+        HTML: adds the agreement of image and key, ring by ring. Numbers of keys are never written.
     images : int
-        HTML: at most so many detected files are read again and pictured.
+        HTML: most detected files that are read again and put on the page as images.
     root : str or Path
-        HTML: where relative paths start.
+        HTML: folder where relative paths begin.
     fail_on : sequence of str
         SARIF and JUnit: verdicts that count as failures.
     note : str
-        HTML: shown above the images.
+        HTML: text above the images.
 
     Returns
     -------
@@ -83,7 +87,7 @@ def write_report(
 
 
 def style_of(path: Path) -> str:
-    """Format that a file's suffix stands for; UsageError where it stands for none."""
+    """Return the format that a file's suffix stands for; UsageError if it stands for none."""
     if path.suffix.lower() not in _SUFFIXES:
         raise UsageError(
             f"{printable(path.name)!r} does not say which format to write: "
@@ -122,15 +126,15 @@ def _page(
     note: str,
 ) -> str:
     from treering_verify.report.audit.digest import gather
-    from treering_verify.report.audit.gallery import hang
+    from treering_verify.report.audit.gallery import make_tiles
     from treering_verify.report.audit.page import render
     from treering_verify.watermark.keys.index import named_keys
 
     digest = gather(audit)
     found = digest.rows[DETECTED]
-    if len(found) > images:  # the strongest, and the weakest, where doubt is largest
+    if len(found) > images:  # half of them the strongest, half the weakest, which are most in doubt
         found = found[: images - images // 2] + found[len(found) - images // 2 :]
-    tiles = hang(
+    tiles = make_tiles(
         found, root, model, inversion, named_keys(keys, {row["fingerprint"] for row in found if row["fingerprint"]})
     )
     return render(audit, digest, tiles, note)

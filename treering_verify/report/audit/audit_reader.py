@@ -1,4 +1,4 @@
-"""An audit's folder as it lies on disk: summary.json, and rows that are read batch by batch, so memory stays bounded."""
+"""Reader of an audit's folder: its summary.json, and its rows batch by batch, so that memory stays bounded."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ COLUMNS = {
 """Name and Arrow type of every column of version 1; `OPTIONAL` ones may follow."""
 
 OPTIONAL = {"path_bytes": "binary", "decided_by": "string", "log10_first": "float64", "q_value": "float64"}
-"""`path_bytes`: the name itself where it is no UTF-8, and `path` shows it escaped; the others: see `audit.rows.Row`."""
+"""`path_bytes`: the exact name if it is not UTF-8, and `path` has it escaped; the others: see `audit.output.rows.Row`."""
 
 
 @dataclass(frozen=True)
 class AuditRows:
-    """What an audit left in its folder.
+    """The rows and the summary in the folder of an audit.
 
     Attributes
     ----------
@@ -58,11 +58,11 @@ class AuditRows:
     shards : tuple of Path
         Parquet files, in the order of their names.
     columns : tuple of str
-        Of every shard: all of `COLUMNS`, and those of `OPTIONAL` that all shards have.
+        Columns of every shard: all of `COLUMNS`, and those of `OPTIONAL` that all shards have.
     count : int
-        Rows in all shards together.
+        Count of rows in all shards together.
     summary : dict
-        Content of summary.json; empty while the audit has not written one.
+        Content of summary.json; empty until the audit has written one.
     """
 
     folder: Path
@@ -73,12 +73,12 @@ class AuditRows:
 
     @property
     def finished(self) -> bool:
-        """Whether the audit says that it saw all of its input."""
+        """Whether the audit has a row for every input, as its summary says."""
         return bool(self.summary.get("finished"))
 
     @property
     def keys_tried(self) -> int:
-        """Keys that every image was tried against, as the summary lists them; 1 where it lists none."""
+        """Count of keys that were tried on every image, as the summary says; 1 if it does not."""
         listed = self.summary.get("keys")
         return max(1, int(self.summary.get("keys_tried") or (len(listed) if isinstance(listed, list) else 1)))
 
@@ -110,7 +110,7 @@ class AuditRows:
 
 
 def open_audit(folder: Path) -> AuditRows:
-    """Find the shards and the summary of an audit, and check that they are of a version that is read here.
+    """Return the shards and the summary of an audit, after a check that their version is one that is read here.
 
     Raises
     ------
@@ -121,9 +121,9 @@ def open_audit(folder: Path) -> AuditRows:
     from pyarrow import parquet
 
     shards = tuple(sorted(folder.glob(SHARDS)))
-    shown = printable(str(folder))
+    name_text = printable(str(folder))
     if not shards and not (folder / SUMMARY).is_file():
-        raise UsageError(f"{shown} holds no audit: give the folder that treering audit --output named")
+        raise UsageError(f"{name_text} holds no audit: give the folder that treering audit --output named")
     names = [*COLUMNS, *OPTIONAL]
     count = 0
     for shard in shards:
@@ -142,17 +142,19 @@ def open_audit(folder: Path) -> AuditRows:
 
 
 def _summary(path: Path) -> dict[str, Any]:
-    shown = printable(str(path))
+    name_text = printable(str(path))
     try:
         content = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise UsageError(f"cannot read {shown}: {printable(str(error))}; run the audit again to renew it") from error
+        raise UsageError(
+            f"cannot read {name_text}: {printable(str(error))}; run the audit again to renew it"
+        ) from error
     version = content.get("schema_version") if isinstance(content, dict) else None
     if not isinstance(version, int) or not 1 <= version <= SCHEMA_VERSION:
         raise UsageError(
-            f"{shown} is of schema version {version!r}, this release reads 1: use the release that wrote it"
+            f"{name_text} is of schema version {version!r}, this release reads 1: use the release that wrote it"
         )
     return dict(content)
 
@@ -166,4 +168,4 @@ def _schema(columns: Sequence[str]) -> Any:
 
 def _unreadable(shard: Path, error: Exception) -> UsageError:
     why = printable(str(getattr(error, "strerror", None) or error))
-    return UsageError(f"cannot read {printable(str(shard))}: {why}; remove it and resume the audit")
+    return UsageError(f"cannot read {printable(str(shard))}: {why}; delete it, and run the same audit again")

@@ -1,4 +1,4 @@
-"""What a page says of an audit, gathered in one pass over its rows: counts, a histogram, and a bounded sample of rows."""
+"""The digest of an audit: counts, a histogram and a bounded sample of its rows, from one pass over them."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from treering_verify.results import DETECTED, INCONCLUSIVE, NO_EVIDENCE
 
 ERROR, SKIPPED = "error", "skipped"
 LABELS = (DETECTED, INCONCLUSIVE, ERROR, NO_EVIDENCE, SKIPPED)
-"""What a file counts as, in the order of interest: the verdict where it was judged, the status elsewhere."""
+"""Labels of files, in the order of interest: the verdict of a judged file, the status of another."""
 
 PVALUE_BINS = 20
 MAX_FOLDERS = 20_000
 SAMPLED = {DETECTED: 1000, INCONCLUSIVE: 300, ERROR: 500, NO_EVIDENCE: 300, SKIPPED: 100}
-"""Rows kept of each label (all of an audit that has no more than their sum): of the detected, half the strongest and half
-the weakest; of others that were judged, the smallest p; of the rest, the first of each code."""
+"""Count of rows in the sample, by label (all rows of an audit that has no more than their sum): of detected files half the
+strongest and half the weakest, of other judged files those with the smallest p, of the rest the first of each code."""
 _PER_CODE = 100
 
 
 @dataclass
 class Digest:
-    """Gathered facts.
+    """Counts and sample of an audit's rows.
 
     Attributes
     ----------
@@ -36,14 +36,14 @@ class Digest:
     causes : Counter
         Files by (label, code), where there is a code.
     cause_example : dict
-        One path for each of them.
+        One path for each cause.
     keys : Counter
         Detected files by (key, fingerprint).
     folders : dict of Counter
         Labels by folder; "/..." at the end of one says that all below it are counted there.
     pvalue_counts : dict of (PVALUE_BINS,) int
-        For "judged" and `NO_EVIDENCE`: files by p, of the first pass where there were two, corrected for all keys so that it
-        is uniform on unmarked images.
+        For "judged" and `NO_EVIDENCE`: files by p, that of the screening pass if there was one, corrected for all keys so
+        that it is uniform on unmarked images.
     rows : dict of list of dict
         The sample, by label, in order.
     """
@@ -58,21 +58,21 @@ class Digest:
 
     @property
     def count(self) -> int:
-        """Rows that were read."""
+        """Count of rows that were read."""
         return self.labels.total()
 
     @property
     def sampled(self) -> bool:
-        """Whether rows were left out of `rows`."""
+        """Whether `rows` is a sample and not all rows."""
         return sum(map(len, self.rows.values())) < self.count
 
 
 def gather(audit: AuditRows) -> Digest:
-    """Read all rows once, in batches; the memory needed depends neither on their number nor on that of the folders."""
+    """Return the digest of all rows, read once in batches; memory depends neither on their number nor on the folders'."""
     digest = Digest()
     digest.pvalue_counts = {name: np.zeros(PVALUE_BINS, np.int64) for name in ("judged", NO_EVIDENCE)}
     small = audit.count <= sum(SAMPLED.values())
-    keeper = _Keeper(dict.fromkeys(LABELS, 2 * audit.count) if small else SAMPLED, audit.count if small else _PER_CODE)
+    sample = _Sample(dict.fromkeys(LABELS, 2 * audit.count) if small else SAMPLED, audit.count if small else _PER_CODE)
     depth = 1 << 30
     for batch in audit.batches():
         label = _label(batch)
@@ -80,16 +80,16 @@ def gather(audit: AuditRows) -> Digest:
         _count(digest, batch)
         _count_pvalues(digest, batch, audit.keys_tried)
         depth = _count_folders(digest.folders, batch, depth)
-        keeper.keep(batch)
-    digest.rows = keeper.rows()
+        sample.add(batch)
+    digest.rows = sample.rows()
     return digest
 
 
 def uniform_pvalue(log10_pvalue: npt.NDArray[np.float64], keys_tried: int) -> npt.NDArray[np.float64]:
-    """P-value of the smallest of m independent p, 1 - (1 - p)^m (Sidak): uniform on [0, 1] when all of them are.
+    """Return the p-value of the smallest of m independent p, 1 - (1 - p)^m (Sidak), uniform on [0, 1] if all of them are.
 
     The keys are drawn independently, so given the image their p-values are independent. Holm's correction, which decides, is
-    a little larger and has a heap at 1: right for a decision, and wrong to compare with a uniform distribution.
+    a little larger and often 1, so it cannot be compared with a uniform distribution.
     """
     with np.errstate(divide="ignore"):
         return -np.expm1(keys_tried * np.log1p(-np.minimum(10.0**log10_pvalue, 1.0)))
@@ -117,7 +117,7 @@ def _count(digest: Digest, batch: Any) -> None:
 
 
 def _count_pvalues(digest: Digest, batch: Any, keys_tried: int) -> None:
-    """Count p; in an audit of two passes that of the first, for which pass decides depends on it."""
+    """Count p; in an audit of two passes that of the screening pass, because which pass decides depends on it."""
     from pyarrow import compute
 
     for name, chosen in (("judged", batch), (NO_EVIDENCE, _of_label(batch, NO_EVIDENCE))):
@@ -129,7 +129,7 @@ def _count_pvalues(digest: Digest, batch: Any, keys_tried: int) -> None:
 
 
 def _count_folders(folders: dict[str, Counter[str]], batch: Any, depth: int) -> int:
-    """Add a batch; above `MAX_FOLDERS`, fold the deepest into their parents. Returns the depth that is told apart."""
+    """Add a batch; above `MAX_FOLDERS`, fold the deepest folders into their parents. Return the depth that is not folded."""
     from pyarrow import compute
 
     split = compute.split_pattern(batch["path"], "/", max_splits=1, reverse=True)
@@ -156,8 +156,8 @@ def _of_label(batch: Any, label: str) -> Any:
     return batch.filter(compute.equal(batch["label"], label))
 
 
-class _Keeper:
-    """The sample: tables that never hold more rows than the limits say."""
+class _Sample:
+    """A sample of rows, with at most as many of each label as the limits allow."""
 
     def __init__(self, limits: Mapping[str, int], per_code: int) -> None:
         self._limits, self._per_code = limits, per_code
@@ -166,7 +166,7 @@ class _Keeper:
         self._first: dict[str, Counter[str]] = {ERROR: Counter(), SKIPPED: Counter()}
         self._unjudged: dict[str, list[dict[str, Any]]] = {ERROR: [], SKIPPED: []}
 
-    def keep(self, batch: Any) -> None:
+    def add(self, batch: Any) -> None:
         from pyarrow import compute
 
         for label in (DETECTED, INCONCLUSIVE, NO_EVIDENCE):
@@ -176,13 +176,13 @@ class _Keeper:
                 self._strongest[label] = _best(self._strongest.get(label), chosen, share, "ascending")
                 if label == DETECTED:
                     self._weakest = _best(self._weakest, chosen, self._limits[label] - share, "descending")
-        for label, seen in self._first.items():
-            chosen, kept = _of_label(batch, label), self._unjudged[label]
+        for label, counts in self._first.items():
+            chosen, rows = _of_label(batch, label), self._unjudged[label]
             for code in compute.unique(chosen["code"]).to_pylist():
-                wanted = min(self._per_code - seen[code], self._limits[label] - len(kept))
+                wanted = min(self._per_code - counts[code], self._limits[label] - len(rows))
                 found = chosen.filter(compute.equal(chosen["code"], code)).slice(0, max(0, wanted)).to_pylist()
-                seen[code] += len(found)
-                kept += found
+                counts[code] += len(found)
+                rows += found
 
     def rows(self) -> dict[str, list[dict[str, Any]]]:
         found = {label: table.to_pylist() for label, table in self._strongest.items()}

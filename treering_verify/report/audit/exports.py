@@ -1,4 +1,4 @@
-"""Every row of an audit, streamed: CSV and JSONL for machines, SARIF and JUnit XML for continuous integration."""
+"""Exports of every row of an audit: CSV and JSONL for programs, SARIF and JUnit XML for continuous integration."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ def write_csv(audit: AuditRows, file: BinaryIO) -> None:
 
 
 def harmless(text: str | None) -> str:
-    """Escape a cell of text, so that neither a terminal nor a spreadsheet does anything but show it."""
+    """Return a cell of text escaped, so that a terminal or a spreadsheet displays it and executes nothing."""
     if not text:
         return ""
-    shown = printable(text)
-    return f"'{shown}" if shown.lstrip(" ").startswith(_FORMULA) else shown
+    escaped = printable(text)
+    return f"'{escaped}" if escaped.lstrip(" ").startswith(_FORMULA) else escaped
 
 
 def write_jsonl(audit: AuditRows, file: BinaryIO) -> None:
@@ -162,7 +162,7 @@ def _outcome(row: dict[str, Any], fail_on: Sequence[str]) -> str:
 
 
 def _message(row: dict[str, Any]) -> str:
-    """Verdict or status of a row as one line."""
+    """Return the verdict or status of a row as one line."""
     if row["status"] != "ok":
         return printable(f"{row['code'] or row['status']}: {row['reason'] or 'no reason was given'}")
     p = f", p {format_pvalue(row['log10_adjusted'])}" if row["log10_adjusted"] is not None else ""
@@ -179,7 +179,7 @@ def _rule(label: str) -> str:
 
 
 def _uri(path: str) -> str:
-    """Address of a path, percent-encoded; what has a scheme already, such as s3://, keeps it."""
+    """Return a path as a percent-encoded URI; a path with a scheme, such as s3://, keeps it."""
     if path.startswith("/"):
         return "file://" + quote(path)
     scheme, mark, rest = path.partition("://")

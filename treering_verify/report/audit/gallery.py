@@ -1,4 +1,4 @@
-"""Images of detected files for the page: a thumbnail of each, and the spectrum that is recovered from it."""
+"""The gallery of the page: a thumbnail of each detected file, and the spectrum that is recovered from it."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ _BATCH = 8
 
 @dataclass(frozen=True)
 class Tile:
-    """One detected file.
+    """One detected file on the page.
 
     Attributes
     ----------
     row : dict
-        Its row of the audit.
+        The file's row in the audit.
     thumbnail, spectrum : str
-        ``data:`` addresses; "" where there is none.
+        ``data:`` URIs; "" if there is none.
     agreement : tuple of (ring, cosine)
-        Between image and key, one per ring of the key: that of all rings together is the row's statistic. Empty unless the
-        key is at hand.
+        Cosine of image and key in each ring of the key; the cosine over all rings is the row's statistic. Empty without the
+        key.
     note : str
-        Why there is no image.
+        Why there is no image, or "".
     """
 
     row: dict[str, Any]
@@ -54,25 +54,25 @@ class Tile:
     note: str = ""
 
 
-def hang(
+def make_tiles(
     rows: Sequence[dict[str, Any]],
     root: Path,
     model: LatentModel | None = None,
     inversion: InversionOptions | None = None,
     keys: Mapping[str, Key] | None = None,
 ) -> list[Tile]:
-    """Read the files again, and make their images; one that is gone or has changed since says so.
+    """Return a tile for each row: the files are read again; one that is missing or has changed gets a note.
 
     Parameters
     ----------
     rows : sequence of dict
         Detected rows.
     root : Path
-        Where relative paths start.
-    model, pipeline : optional
-        That the audit used; without a model there are no spectra.
+        Folder where relative paths begin.
+    model, inversion : optional
+        As in the audit; without a model there are no spectra.
     keys : mapping of str to Key, optional
-        By fingerprint.
+        Keys by fingerprint.
     """
     from treering_verify.models import makes_videos
 
@@ -92,22 +92,22 @@ def hang(
 
 
 def agreement_by_ring(noise_hat: torch.Tensor, key: Key) -> tuple[tuple[int, float], ...]:
-    """Cosine between the features of noise_hat, (C, h, w), and the key's numbers, ring by ring."""
+    """Return the cosine of the features of noise_hat, (C, h, w), and the key's numbers, for each ring."""
     from treering_verify.watermark.embedding import extract, features, key_bins
 
     found = features(extract(noise_hat[None], key), key).reshape(len(key.channels), -1)
     numbers = key.numbers.reshape(len(key.channels), -1)
     rings = np.arange(key.inner_radius, key.outer_radius + 1)
-    member = np.tile(key_bins(key).ring, 2) if key.pattern == "random" else rings
+    ring_of = np.tile(key_bins(key).ring, 2) if key.pattern == "random" else rings
     answers = []
     for ring in rings:
-        a, k = found[:, member == ring].ravel(), numbers[:, member == ring].ravel()
+        a, k = found[:, ring_of == ring].ravel(), numbers[:, ring_of == ring].ravel()
         answers.append((int(ring), float(a @ k / (np.linalg.norm(a) * np.linalg.norm(k) or 1.0))))
     return tuple(answers)
 
 
 def _read(row: dict[str, Any], root: Path, frames: int) -> bytes | list[bytes] | str:
-    """Read the file of a row, or so many of a folder of frames, or say the reason why there is none."""
+    """Return the bytes of a row's file, or of so many files of a folder of frames, or the reason why there are none."""
     from treering_verify.media.containers import read_member, split_member
     from treering_verify.media.frame_folders import read_frames
     from treering_verify.media.images import read_bytes
@@ -134,32 +134,32 @@ def _read(row: dict[str, Any], root: Path, frames: int) -> bytes | list[bytes] |
 def _open(
     files: list[bytes | list[bytes]], model: LatentModel | None, inversion: InversionOptions | None
 ) -> list[tuple[Image.Image, torch.Tensor | None] | str]:
-    """Image, or first frame of a video, and the noise behind it, None without a model; or the reason for neither."""
+    """Return each image, or first frame, with its noise estimate (None without a model); or the reason for neither."""
     from treering_verify.media.images import fit, open_image, to_tensor
     from treering_verify.media.videos import open_video
     from treering_verify.models import makes_videos
 
-    shown: list[tuple[Image.Image, list[Image.Image]] | str] = []
+    decoded: list[tuple[Image.Image, list[Image.Image]] | str] = []
     for data in files:
         try:
             if model and makes_videos(model):
                 frames = open_video(data, model.frames, model.image_size).frames
-                shown.append((frames[0], frames))
+                decoded.append((frames[0], frames))
             else:
                 image = open_image(data if isinstance(data, bytes) else data[0])
-                shown.append((image, [fit(image, model.image_size)[0]] if model else []))
+                decoded.append((image, [fit(image, model.image_size)[0]] if model else []))
         except ImageError as error:
-            shown.append(error.reason)
+            decoded.append(error.reason)
     if model is None:
-        return [one if isinstance(one, str) else (one[0], None) for one in shown]
+        return [one if isinstance(one, str) else (one[0], None) for one in decoded]
 
     import torch
 
     from treering_verify.inversion.recovery import InversionOptions, recover_in_batches
 
-    batch = [torch.cat([to_tensor(f) for f in one[1]], dim=1) for one in shown if not isinstance(one, str)]
+    batch = [torch.cat([to_tensor(f) for f in one[1]], dim=1) for one in decoded if not isinstance(one, str)]
     noise = iter(recover_in_batches(model, inversion or InversionOptions(), torch.cat(batch)) if batch else ())
-    return [one if isinstance(one, str) else (one[0], next(noise)) for one in shown]
+    return [one if isinstance(one, str) else (one[0], next(noise)) for one in decoded]
 
 
 def _tile(row: dict[str, Any], image: Image.Image, noise_hat: torch.Tensor | None, key: Key | None) -> Tile:

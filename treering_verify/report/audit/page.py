@@ -1,4 +1,4 @@
-"""The page of an audit: one HTML file that needs nothing else, small whatever the audit's size."""
+"""The page of an audit: one HTML file without external parts, small whatever the audit's size."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from treering_verify.report.findings import Figure, Histogram
 from treering_verify.report.text import format_cell, format_pvalue
 from treering_verify.results import DETECTED, INCONCLUSIVE, NO_EVIDENCE
 
-FOLDERS_SHOWN = 500
+MOST_FOLDERS = 500
 _FEW = 400  # judged files under which the histogram has half as many bars
 _NAMES = {ERROR: "errors"}
 
 
 def render(audit: AuditRows, digest: Digest, tiles: Sequence[Tile], note: str = "") -> str:
-    """Render the page; everything that comes from files is escaped, and its only script is allowed by its hash.
+    """Return the page as HTML; all text from files is escaped, and the page's only script is allowed by its hash.
 
     Parameters
     ----------
     audit, digest
-        The audit, and what was gathered from its rows.
+        The audit, and the digest of its rows.
     tiles : sequence of Tile
         Images of detected files.
     note : str
-        Why there are no spectra, where that has to be said.
+        Text above the images, such as why there are no spectra.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -55,8 +55,8 @@ def render(audit: AuditRows, digest: Digest, tiles: Sequence[Tile], note: str = 
         cards=_cards(digest),
         chance=_chance(audit, digest),
         tiles=tiles,
-        pictures=[_shown(tile) for tile in tiles if tile.thumbnail],
-        unshown=_unshown(tiles),
+        images=[_image(tile) for tile in tiles if tile.thumbnail],
+        missing=_missing(tiles),
         note=note,
         rows=[_file_cells(row, label) for label in LABELS for row in digest.rows.get(label, [])],
         with_q="q_value" in audit.columns,
@@ -74,7 +74,7 @@ def render(audit: AuditRows, digest: Digest, tiles: Sequence[Tile], note: str = 
 
 
 def _cards(digest: Digest) -> list[dict[str, Any]]:
-    """Count by label, and say where its part of the bar begins and how wide it is, in per cent."""
+    """Return for each label its count, and where its part of the bar begins and how wide it is, in per cent."""
     cards, start = [], 0.0
     for label in LABELS:
         count = digest.labels[label]
@@ -86,7 +86,7 @@ def _cards(digest: Digest) -> list[dict[str, Any]]:
 
 
 def _chance(audit: AuditRows, digest: Digest) -> str:
-    """How many detections chance alone would give."""
+    """Return a sentence on how many detections chance alone would give."""
     judged = sum(digest.labels[label] for label in (DETECTED, INCONCLUSIVE, NO_EVIDENCE))
     expected, alpha = audit.summary.get("expected_false_positives"), audit.summary.get("alpha")
     if not isinstance(expected, (int, float)):
@@ -97,7 +97,7 @@ def _chance(audit: AuditRows, digest: Digest) -> str:
     return f"Among {judged:,} judged files, chance alone is expected to give {expected:.3g} detections{rate}."
 
 
-def _shown(tile: Tile) -> dict[str, Any]:
+def _image(tile: Tile) -> dict[str, Any]:
     row = tile.row
     return {
         "tile": tile,
@@ -118,8 +118,8 @@ def _shown(tile: Tile) -> dict[str, Any]:
     }
 
 
-def _unshown(tiles: Sequence[Tile]) -> list[dict[str, Any]]:
-    """Count files without an image by the reason, with the first of each."""
+def _missing(tiles: Sequence[Tile]) -> list[dict[str, Any]]:
+    """Return the count of files without an image for each reason, with the first of them."""
     lines: dict[str, dict[str, Any]] = {}
     for tile in tiles:
         if not tile.thumbnail:
@@ -131,7 +131,7 @@ def _unshown(tiles: Sequence[Tile]) -> list[dict[str, Any]]:
 
 
 def _file_cells(row: dict[str, Any], label: str) -> dict[str, Any]:
-    """Write the cells of one file as text, with numbers to sort by where the text would mislead."""
+    """Return the cells of one file as text, with numbers to sort by if the text sorts otherwise."""
     size = f"{row['width']} x {row['height']}" if row["width"] and row["height"] else ""
     cause = f"{row['code']}: {row['reason']}" if row["code"] and row["reason"] else row["code"] or row["reason"] or ""
     return {
@@ -155,7 +155,7 @@ def _p(log10_pvalue: float | None) -> str:
 
 
 def _sample_sentence(digest: Digest) -> str:
-    """Say which of all rows are on the page."""
+    """Return a sentence on which of all rows are on the page."""
     if not digest.sampled:
         return f"All {digest.count:,} files."
     rules = {
@@ -177,7 +177,7 @@ def _sample_sentence(digest: Digest) -> str:
 
 
 def _folder_lines(digest: Digest) -> dict[str, Any]:
-    """Folders, those with most detected files first, then errors, then files."""
+    """Return the folders, ordered by detected files, then errors, then files."""
     lines = sorted(
         digest.folders.items(),
         key=lambda item: (-item[1][DETECTED], -item[1][ERROR], -item[1].total(), item[0]),
@@ -187,7 +187,7 @@ def _folder_lines(digest: Digest) -> dict[str, Any]:
         "folded": any(name.endswith("/...") for name in digest.folders),
         "lines": [
             {"folder": printable(name) or ".", "total": counts.total(), "counts": [counts[label] for label in LABELS]}
-            for name, counts in lines[:FOLDERS_SHOWN]
+            for name, counts in lines[:MOST_FOLDERS]
         ],
     }
 
@@ -206,18 +206,18 @@ def _cause_lines(digest: Digest) -> list[dict[str, Any]]:
 
 
 def _key_lines(audit: AuditRows, digest: Digest) -> list[dict[str, Any]]:
-    """Every key that was detected, and, where they are few, those that were not."""
+    """Return every detected key with its count, and if the keys are few, those that were not detected."""
     counts = dict(digest.keys)
     listed = audit.summary.get("keys")
-    if isinstance(listed, list) and len(listed) <= FOLDERS_SHOWN:
+    if isinstance(listed, list) and len(listed) <= MOST_FOLDERS:
         for key in listed:
             counts.setdefault((str(key.get("name", "")), str(key.get("fingerprint", ""))), 0)
-    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:FOLDERS_SHOWN]
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MOST_FOLDERS]
     return [{"name": printable(name), "fingerprint": printable(f), "count": n} for (name, f), n in ordered]
 
 
 def _histogram(digest: Digest) -> tuple[str, str]:
-    """Draw the p-values against the uniform distribution, and say in a sentence whether they fit it."""
+    """Return a drawing of the p-values against the uniform distribution, and a sentence on how they fit."""
     panels, sentence = [], ""
     for name, title in (("judged", "all judged files"), (NO_EVIDENCE, "no evidence")):
         counts = digest.pvalue_counts[name]
@@ -249,7 +249,7 @@ def _histogram(digest: Digest) -> tuple[str, str]:
 
 
 def _band(total: int, bins: int) -> tuple[float, float]:
-    """Quantiles 0.025 and 0.975 of a bar's count, which is binomial."""
+    """Return the quantiles 0.025 and 0.975 of a bar's count, which is binomial."""
     import numpy as np
     from scipy.special import (
         bdtrik,
@@ -262,13 +262,13 @@ def _band(total: int, bins: int) -> tuple[float, float]:
 
 
 def _facts(audit: AuditRows) -> dict[str, str]:
-    """List the summary's settings and versions, flat, as text."""
+    """Return the summary's settings and versions, flat, as text."""
     facts: dict[str, str] = {}
     for name in ("finished", "model", "alpha", "settings_id", "settings", "versions", "seconds", "schema_version"):
         value = audit.summary.get(name)
         if isinstance(value, dict):
-            shown = {inner: v for inner, v in sorted(value.items()) if inner != "keys"}  # they have a table
-            facts |= {printable(f"{name}: {inner}"): printable(str(v)) for inner, v in shown.items()}
+            listed = {inner: v for inner, v in sorted(value.items()) if inner != "keys"}  # they have a table
+            facts |= {printable(f"{name}: {inner}"): printable(str(v)) for inner, v in listed.items()}
         elif value is not None:
             facts[name] = printable(format_cell(value) if isinstance(value, float) else str(value))
     return facts

@@ -15,10 +15,10 @@ from helpers.audits import KEY, audited, essence, fill
 
 from treering_verify.audit import engine, options
 from treering_verify.audit import judge as judging
-from treering_verify.audit.cluster.coordinator import TWIN, Desk
-from treering_verify.audit.cluster.worker import Duty, Worker, block_of, reading_of, rows_of_answer, tasks_of
-from treering_verify.audit.inputs.read import Reading
+from treering_verify.audit.cluster.coordinator import TWIN, Coordinator
+from treering_verify.audit.cluster.worker import Worker, WorkerOptions, block_of, reading_of, rows_of_answer, tasks_of
 from treering_verify.audit.inputs.reader_pool import Limits, Task
+from treering_verify.audit.inputs.reading import Reading
 from treering_verify.audit.inputs.sources import Entry
 from treering_verify.audit.judge import AuditJudge, row_of
 from treering_verify.audit.output.rows import Row
@@ -26,15 +26,15 @@ from treering_verify.benchmark.speed.null_model import NULL_INVERSION, NullModel
 from treering_verify.errors import ModelError, UsageError
 
 JUDGE = AuditJudge.of(KEY, NullModel(), 1e-6, NULL_INVERSION)
-DUTY = Duty(Limits(readers=1), 4, os.getcwd())
+OPTIONS = WorkerOptions(Limits(readers=1), 4, os.getcwd())
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
+def coordinator(tmp_path: Path) -> Iterator[Coordinator]:
     (tmp_path / "state").mkdir()
-    desk = Desk(tmp_path / "state", "settings")
-    yield desk
-    desk.close()
+    coordinator = Coordinator(tmp_path / "state", "settings")
+    yield coordinator
+    coordinator.close()
 
 
 @pytest.fixture
@@ -65,50 +65,50 @@ def judged(worker: Worker, some: Sequence[Task]) -> dict[str, Row]:
     return {task.entry.path: rows[task[:2]] for task in some}
 
 
-# --- the desk ---------------------------------------------------------------------------------------------------------
+# --- the coordinator --------------------------------------------------------------------------------------------------
 
 
-def test_what_was_begun_and_not_ended_has_a_strike(desk: Desk) -> None:
+def test_what_was_begun_and_not_ended_has_a_strike(coordinator: Coordinator) -> None:
     places = [(0, 0), (0, 1), (1, 0)]
-    assert [s.strikes for s in desk.enter(places)] == [0, 0, 0]
-    desk.begin(places)
-    desk.end(places[:1])
-    assert [s.strikes for s in desk.enter(places)] == [0, 1, 1]
-    desk.begin(places[1:2])
-    assert [s.strikes for s in desk.enter(places)] == [0, 2, 1]
+    assert [s.strikes for s in coordinator.enter(places)] == [0, 0, 0]
+    coordinator.begin(places)
+    coordinator.end(places[:1])
+    assert [s.strikes for s in coordinator.enter(places)] == [0, 1, 1]
+    coordinator.begin(places[1:2])
+    assert [s.strikes for s in coordinator.enter(places)] == [0, 2, 1]
 
 
-def test_a_content_is_judged_for_one_input_and_then_known_to_all(desk: Desk) -> None:
-    assert desk.claim([((0, 0), reading("a")), ((0, 1), reading("b"))]) == [None, None]
-    assert desk.claim([((5, 0), reading("a"))]) == [TWIN]
-    assert desk.claim([((0, 0), reading("a"))]) == [None]  # the same input again: its worker died
-    desk.add([row("a", statistic=0.25)])
-    assert desk.claim([((5, 0), replace(reading("a"), path="twin"))]) == [
+def test_a_content_is_judged_for_one_input_and_then_known_to_all(coordinator: Coordinator) -> None:
+    assert coordinator.claim([((0, 0), reading("a")), ((0, 1), reading("b"))]) == [None, None]
+    assert coordinator.claim([((5, 0), reading("a"))]) == [TWIN]
+    assert coordinator.claim([((0, 0), reading("a"))]) == [None]  # the same input again: its worker died
+    coordinator.add([row("a", statistic=0.25)])
+    assert coordinator.claim([((5, 0), replace(reading("a"), path="twin"))]) == [
         replace(row("a", statistic=0.25), path="twin", settings_id="settings")
     ]
 
 
-def test_what_failed_is_known_too_and_is_not_kept_for_another_run(desk: Desk, tmp_path: Path) -> None:
-    desk.claim([((0, 0), reading("a"))])
-    desk.add([row("a", status="error", code="model_failed")])
-    (found,) = desk.claim([((5, 0), reading("a"))])
+def test_what_failed_is_known_too_and_is_not_cached_for_another_run(coordinator: Coordinator, tmp_path: Path) -> None:
+    coordinator.claim([((0, 0), reading("a"))])
+    coordinator.add([row("a", status="error", code="model_failed")])
+    (found,) = coordinator.claim([((5, 0), reading("a"))])
     assert isinstance(found, Row) and found.code == "model_failed"
-    desk.close()
-    assert Desk(tmp_path / "state", "settings").claim([((5, 0), reading("a"))]) == [None]
+    coordinator.close()
+    assert Coordinator(tmp_path / "state", "settings").claim([((5, 0), reading("a"))]) == [None]
 
 
-def test_claims_can_be_dropped(desk: Desk) -> None:
-    desk.claim([((0, 0), reading("a"))])
-    desk.release()
-    assert desk.claim([((5, 0), reading("a"))]) == [None]
+def test_claims_can_be_dropped(coordinator: Coordinator) -> None:
+    coordinator.claim([((0, 0), reading("a"))])
+    coordinator.release()
+    assert coordinator.claim([((5, 0), reading("a"))]) == [None]
 
 
-def test_after_a_halt_no_worker_gets_anything(desk: Desk) -> None:
-    desk.halt()
-    for call in (lambda: desk.enter([(0, 0)]), lambda: desk.claim([((0, 0), reading("a"))])):
+def test_after_a_halt_no_worker_gets_anything(coordinator: Coordinator) -> None:
+    coordinator.halt()
+    for call in (lambda: coordinator.enter([(0, 0)]), lambda: coordinator.claim([((0, 0), reading("a"))])):
         with pytest.raises(UsageError, match="stopped"):
             call()
-    desk.add([row("a")])  # what was in work is kept
+    coordinator.add([row("a")])  # rows of current batches are stored
 
 
 # --- a worker ---------------------------------------------------------------------------------------------------------
@@ -127,13 +127,15 @@ def test_a_reading_survives_in_its_row() -> None:
     assert asdict(reading_of(row("a"))) == asdict(reading("a"))
 
 
-def test_a_worker_gives_the_rows_of_the_local_engine(tmp_path: Path, desk: Desk, workers: list[Worker]) -> None:
+def test_a_worker_gives_the_rows_of_the_local_engine(
+    tmp_path: Path, coordinator: Coordinator, workers: list[Worker]
+) -> None:
     paths = fill(tmp_path / "in", 9)
     shutil.copy(paths[0], tmp_path / "in" / "copy.png")
     (tmp_path / "in" / "torn.png").write_bytes(Path(paths[0]).read_bytes()[:200])
     (tmp_path / "in" / "zz").write_text("no image")
     local = audited(tmp_path / "in")
-    workers.append(Worker(lambda: JUDGE, desk, DUTY))
+    workers.append(Worker(lambda: JUDGE, coordinator, OPTIONS))
     some = tasks([row.path for row in local])
     for _ in range(2):  # the second time the answers are known
         found = judged(workers[0], some)
@@ -141,23 +143,25 @@ def test_a_worker_gives_the_rows_of_the_local_engine(tmp_path: Path, desk: Desk,
         assert essence(rows) == essence(local)
 
 
-def test_a_picture_that_another_worker_judges_is_left_to_it(tmp_path: Path, desk: Desk, workers: list[Worker]) -> None:
+def test_an_image_that_another_worker_judges_is_left_to_it(
+    tmp_path: Path, coordinator: Coordinator, workers: list[Worker]
+) -> None:
     paths = fill(tmp_path / "in", 2)
     shutil.copy(paths[0], tmp_path / "in" / "copy.png")
     copy = Task(7, 0, Entry(str(tmp_path / "in" / "copy.png")))
-    workers += [Worker(lambda: JUDGE, desk, DUTY), Worker(lambda: JUDGE, desk, DUTY)]
+    workers += [Worker(lambda: JUDGE, coordinator, OPTIONS), Worker(lambda: JUDGE, coordinator, OPTIONS)]
     digest = hashlib.sha256(Path(paths[0]).read_bytes()).hexdigest()
-    desk.claim([((3, 0), Reading(paths[0], "ok", sha256=digest))])
+    coordinator.claim([((3, 0), Reading(paths[0], "ok", sha256=digest))])
     twin = judged(workers[1], [copy])[copy.entry.path]
     assert (twin.status, twin.code, twin.sha256, twin.path) == ("ok", TWIN, digest, copy.entry.path)
-    assert desk.answers([reading_of(twin)]) == [None]
+    assert coordinator.answers([reading_of(twin)]) == [None]
     first = judged(workers[0], tasks(paths))[paths[0]]
-    (answer,) = desk.answers([reading_of(twin)])
+    (answer,) = coordinator.answers([reading_of(twin)])
     assert answer is not None and (answer.log10_pvalue, answer.path) == (first.log10_pvalue, copy.entry.path)
 
 
 def test_an_input_that_ended_two_workers_is_left_alone_and_no_other(
-    tmp_path: Path, desk: Desk, workers: list[Worker], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, coordinator: Coordinator, workers: list[Worker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = fill(tmp_path / "in", 6)
     deadly, groups = paths[4], []
@@ -172,10 +176,10 @@ def test_an_input_that_ended_two_workers_is_left_alone_and_no_other(
     monkeypatch.setattr(judging, "judge_batch", dying)
     some = tasks(paths)
     for _ in range(2):
-        workers.append(Worker(lambda: JUDGE, desk, DUTY))
+        workers.append(Worker(lambda: JUDGE, coordinator, OPTIONS))
         with pytest.raises(SystemExit):
             judged(workers[-1], some)
-    workers.append(Worker(lambda: JUDGE, desk, DUTY))
+    workers.append(Worker(lambda: JUDGE, coordinator, OPTIONS))
     rows = judged(workers[-1], some)
     assert {path: row.code for path, row in rows.items() if row.status != "ok"} == {deadly: "worker_died"}
     assert [group for group in groups if deadly in group][1:] == [[deadly]]  # in company once, then alone, then no more
@@ -183,12 +187,14 @@ def test_an_input_that_ended_two_workers_is_left_alone_and_no_other(
     assert judged(workers[-1], [copy])[copy.entry.path].code == "worker_died"  # its content is known
 
 
-def test_what_ends_an_audit_comes_back_as_it_was_raised(tmp_path: Path, desk: Desk, workers: list[Worker]) -> None:
+def test_what_ends_an_audit_comes_back_as_it_was_raised(
+    tmp_path: Path, coordinator: Coordinator, workers: list[Worker]
+) -> None:
     some = tasks(fill(tmp_path / "in", 1))
-    workers.append(Worker(lambda: JUDGE, desk, replace(DUTY, version="0")))
+    workers.append(Worker(lambda: JUDGE, coordinator, replace(OPTIONS, version="0")))
     with pytest.raises(UsageError, match="install the same"):
         judged(workers[-1], some)
-    workers.append(Worker(lambda: JUDGE, desk, replace(DUTY, folder=str(tmp_path / "none"))))
+    workers.append(Worker(lambda: JUDGE, coordinator, replace(OPTIONS, folder=str(tmp_path / "none"))))
     assert judged(workers[-1], some)[some[0].entry.path].status == "ok"
     with pytest.raises(UsageError, match="absolute"):
         judged(workers[-1], tasks(["relative.png"]))

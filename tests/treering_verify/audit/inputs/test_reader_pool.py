@@ -14,7 +14,7 @@ import pytest
 from helpers.audits import audited, fill, noisy_image
 from PIL import Image
 
-from treering_verify.audit.inputs.read import FAILED, SKIPPED, read_encoded, read_path, read_url, refused
+from treering_verify.audit.inputs.reading import FAILED, SKIPPED, read_encoded, read_path, read_url, refused
 from treering_verify.audit.output.rows import Row
 from treering_verify.files import printable
 from treering_verify.media.images import CODES

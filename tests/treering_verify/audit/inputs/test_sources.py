@@ -12,7 +12,7 @@ from PIL import Image
 
 from treering_verify.audit.inputs import manifests as lists
 from treering_verify.audit.inputs import sources
-from treering_verify.audit.inputs.sources import Entry, Inputs, entries
+from treering_verify.audit.inputs.sources import Entry, Inputs, list_inputs
 from treering_verify.errors import UsageError
 from treering_verify.media.images import encode_png
 
@@ -21,7 +21,7 @@ def found(tmp_path: Path, *paths: object, excluded: Path | None = None, **more: 
     scratch = tmp_path.parent / "scratch"
     scratch.mkdir(exist_ok=True)
     inputs = Inputs(tuple(map(str, paths)), **more)  # type: ignore[arg-type]
-    return [entry.path for entry in entries(inputs, scratch, excluded)]
+    return [entry.path for entry in list_inputs(inputs, scratch, excluded)]
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_a_folder_of_frames_is_one_input_at_its_first_frame_and_the_rest_as_ever
 
     def framed(*paths: Path) -> list[str]:
         inputs = Inputs(tuple(map(str, paths)))
-        return [entry.path for entry in entries(inputs, tmp_path, framed=True)]
+        return [entry.path for entry in list_inputs(inputs, tmp_path, framed=True)]
 
     names = ["0 moves.gif", "0 moves.png", "0 moves.webp", "", "c", "fifo", "link.png"]
     inside = [str(tree / "b" / name) for name in names]
@@ -109,7 +109,7 @@ def test_lists_end_entries_with_lines_or_nul(tmp_path: Path) -> None:
     lines.write_bytes(b"a b.png\r\n\n\xff.png\nhttps://x.org/1.png\nlast")
     nul.write_bytes(b"two\nlines\0\0 x\r\0last")
     scratch = tmp_path
-    named = list(entries(Inputs(lists=(str(lines),)), scratch))
+    named = list(list_inputs(Inputs(lists=(str(lines),)), scratch))
     assert named == [Entry("a b.png"), Entry("\udcff.png"), Entry("https://x.org/1.png", True), Entry("last")]
     assert found(tmp_path, lists=(str(nul),), nul=True) == ["two\nlines", " x\r", "last"]
 
@@ -152,7 +152,7 @@ def test_urls_are_told_from_paths(tmp_path: Path) -> None:
         False,
         False,
     ]
-    assert list(entries(Inputs(("file:///images/a%20b.png",)), tmp_path)) == [Entry("/images/a b.png")]
+    assert list(list_inputs(Inputs(("file:///images/a%20b.png",)), tmp_path)) == [Entry("/images/a b.png")]
 
 
 def test_a_folder_that_cannot_be_listed_is_an_entry_with_a_code(
@@ -166,7 +166,7 @@ def test_a_folder_that_cannot_be_listed_is_an_entry_with_a_code(
         return real(path)
 
     monkeypatch.setattr(os, "scandir", refusing)
-    listed = list(entries(Inputs((str(tree),)), tmp_path))
+    listed = list(list_inputs(Inputs((str(tree),)), tmp_path))
     assert Entry(str(tree / "b"), code="folder_not_readable") in listed and len(listed) == 4
 
 

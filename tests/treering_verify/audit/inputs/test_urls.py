@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from helpers.audits import audited, noisy_image, stored, summary
 
-from treering_verify.audit.inputs.read import read_url
+from treering_verify.audit.inputs.reading import read_url
 from treering_verify.audit.inputs.sources import Inputs
 
 SIZE = (128, 128)

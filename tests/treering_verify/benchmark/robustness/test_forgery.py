@@ -12,7 +12,7 @@ from helpers.white_model import WhiteModel
 from treering_detectors import Rate
 
 from treering_verify.attacks.averaging import estimate_trace
-from treering_verify.attacks.imprinting import average_carrier, recover
+from treering_verify.attacks.imprinting import average_carrier, estimate_noise
 from treering_verify.benchmark import Scope
 from treering_verify.benchmark.robustness import forgery
 from treering_verify.benchmark.robustness.forgery import FORGES, AttackedKey, Attacker
@@ -59,7 +59,9 @@ def test_carriers_and_traces_are_those_of_the_attacks(attacked: AttackedKey) -> 
     marked, plain = (torch.cat([to_tensor(p) for p in images]) for images in (attacked.marked, attacked.attacker.plain))
     expected = average_carrier(attacked.model, marked[:2], plain[:4])
     torch.testing.assert_close(attacked.carrier(0, 2), expected, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(attacked.carrier(1, 1), recover(attacked.model, marked[1:2])[0], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        attacked.carrier(1, 1), estimate_noise(attacked.model, marked[1:2])[0], rtol=1e-4, atol=1e-4
+    )
     np.testing.assert_allclose(attacked.trace(0, 2), estimate_trace(attacked.marked[:2], attacked.attacker.plain[:4]))
     # Without marked images nothing of the key is in either.
     torch.testing.assert_close(attacked.carrier(0, 0), attacked.attacker.plain_noise[4])

@@ -1,4 +1,4 @@
-"""Laws of calibration: p is never below 1/(n + 1), holds for images like the null's, and there is no answer elsewhere."""
+"""Calibration: p is never below 1/(n + 1), is valid for images like the unmarked ones, and is withheld elsewhere."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from treering_verify.cli.main import main
-from treering_verify.detection.calibration import build as nulls
+from treering_verify.detection.calibration import build
 from treering_verify.detection.calibration.build import calibrate
 from treering_verify.detection.calibration.calibration_file import CLEAN, Calibration, digest
 from treering_verify.detection.calibration.registry import detector_names
@@ -42,7 +42,7 @@ COUNT = 19
 DETECTORS = detector_names()[1:]  # all but the exact test
 
 
-def pictures(first: int, count: int) -> list[Image.Image]:
+def unmarked_images(first: int, count: int) -> list[Image.Image]:
     """Smooth images of chance, all of one kind, at the tiny model's size."""
     made = []
     for i in range(first, first + count):
@@ -61,12 +61,12 @@ def calibration(tiny_model: LatentModel) -> Calibration:
 
 def few_steps(patch: pytest.MonkeyPatch) -> None:
     """Generate training images in two steps: the tiny model's are meaningless after fifty, too."""
-    patch.setattr(nulls, "generate_under", partial(nulls.generate_under, steps=2))
+    patch.setattr(build, "generate_under", partial(build.generate_under, steps=2))
 
 
 def calibrated(tiny_model: LatentModel) -> Calibration:
     made, skipped = calibrate(
-        pictures(0, COUNT), FAMILY, model=tiny_model, attacks=(JPEG,), training=8, inversion=QUICK, seed=3
+        unmarked_images(0, COUNT), FAMILY, model=tiny_model, attacks=(JPEG,), training=8, inversion=QUICK, seed=3
     )
     assert skipped == []
     return made
@@ -109,27 +109,27 @@ def test_a_file_holds_no_key(tiny_model: LatentModel, tmp_path: Path, monkeypatc
         return original(cls, family, name, drawn)
 
     monkeypatch.setattr(Key, "of", classmethod(watched))
-    made, _ = calibrate(pictures(0, 3), FAMILY, model=tiny_model, training=8, inversion=QUICK)
+    made, _ = calibrate(unmarked_images(0, 3), FAMILY, model=tiny_model, training=8, inversion=QUICK)
     made.save(tmp_path / "c.json")
     text = (tmp_path / "c.json").read_text()
-    assert len(numbers) == (3 + 8) * FAMILY.degrees_of_freedom  # the null's keys, and those that the classifier learned
+    assert len(numbers) == (3 + 8) * FAMILY.degrees_of_freedom  # of the calibration and the classifier
     assert not any(f"{abs(n):.8f}"[:9] in text for n in numbers)
 
 
 @pytest.mark.parametrize("detector", DETECTORS)
-def test_pvalues_of_images_like_the_null_are_valid_and_never_below_one_over_n_plus_one(
+def test_pvalues_of_images_like_the_calibrations_are_valid_and_never_below_one_over_n_plus_one(
     calibration: Calibration, tiny_model: LatentModel, detector: str
 ) -> None:
-    verdicts = judged(pictures(1_000, 20), calibration, tiny_model, detector)
+    verdicts = judged(unmarked_images(1_000, 20), calibration, tiny_model, detector)
     answered = [v for v in verdicts if v.code != "outside"]
     assert len(answered) >= 14  # each is outside with probability at most 2 / 20
     pvalues = np.array([v.pvalue for v in answered])
     assert pvalues.min() >= 1 / (COUNT + 1) - 1e-12
-    assert (pvalues <= 0.2).sum() <= 11  # a valid p: 4 expected at most; the null's own chance is in it too
+    assert (pvalues <= 0.2).sum() <= 11  # a valid p: 4 expected at most; the calibration's own chance is in it too
     for verdict in answered:
         worst = calibration.scores[detector]
         assert verdict.best is not None
-        counts = [1 + int((null >= verdict.best.statistic).sum()) for null in worst.values()]
+        counts = [1 + int((scores >= verdict.best.statistic).sum()) for scores in worst.values()]
         assert verdict.pvalue == pytest.approx(max(counts) / (COUNT + 1))
         assert worst[verdict.best.stratum] is not None
 
@@ -146,21 +146,21 @@ def test_a_key_in_the_noise_scores_higher_by_every_detector(calibration: Calibra
         assert found[:, 1].min() > score(detector, noise, keys, learned).max()
 
 
-def test_what_is_not_like_the_null_gets_no_answer(calibration: Calibration, tiny_model: LatentModel) -> None:
-    (known,) = pictures(4, 1)
+def test_images_unlike_the_calibrations_are_inconclusive(calibration: Calibration, tiny_model: LatentModel) -> None:
+    (known,) = unmarked_images(4, 1)
     again = Image.fromarray(np.asarray(known))
-    large = pictures(1_000, 1)[0].resize((256, 256))
+    large = unmarked_images(1_000, 1)[0].resize((256, 256))
     codes = []
-    # A random autoencoder's residual says nothing of the image, so the range is made narrow, not the image strange.
+    # A random autoencoder's residual says nothing of the image, so the range is made narrow, and the image stays as it is.
     narrow = replace(calibration, residual=(0.0, 1e-9))
-    found = judged(pictures(1_000, 1), narrow, tiny_model) + judged([again, large], calibration, tiny_model)
+    found = judged(unmarked_images(1_000, 1), narrow, tiny_model) + judged([again, large], calibration, tiny_model)
     for verdict in found:
         codes.append(verdict.code)
         assert verdict.verdict == "inconclusive" and verdict.pvalue == 1 and verdict.reason
         assert verdict.record()["log10_pvalue"] == 0
     assert codes == ["outside", "in_calibration", "size"]
     resized = replace(calibration, resized=COUNT)
-    assert judged(pictures(1_000, 1), resized, tiny_model)[0].code == "size"
+    assert judged(unmarked_images(1_000, 1), resized, tiny_model)[0].code == "size"
 
 
 def test_an_attacked_copy_of_a_calibration_image_is_recognised_too(
@@ -168,7 +168,7 @@ def test_an_attacked_copy_of_a_calibration_image_is_recognised_too(
 ) -> None:
     from treering_verify.attacks import parse
 
-    copy = parse(JPEG).apply(pictures(4, 1)[0], seed=7)
+    copy = parse(JPEG).apply(unmarked_images(4, 1)[0], seed=7)
     assert digest(copy) in calibration.digests
     assert judged([copy], calibration, tiny_model)[0].code == "in_calibration"
 
@@ -188,7 +188,7 @@ def test_another_model_family_inversion_or_version_is_refused_with_the_differenc
         with pytest.raises(UsageError, match=message):
             next(
                 verify_calibrated(
-                    pictures(0, 1),
+                    unmarked_images(0, 1),
                     key,
                     replace(calibration, setting=changed),
                     "distance",
@@ -207,17 +207,17 @@ def test_an_alpha_that_the_images_cannot_reach_is_refused_also_for_many_keys(
         with pytest.raises(UsageError, match=message):
             next(
                 verify_calibrated(
-                    pictures(0, 1), keys, calibration, "distance", model=tiny_model, alpha=alpha, inversion=QUICK
+                    unmarked_images(0, 1), keys, calibration, "distance", model=tiny_model, alpha=alpha, inversion=QUICK
                 )
             )
     without = replace(calibration, scores={"distance": calibration.scores["distance"]})
     with pytest.raises(UsageError, match="classifier-images"):
-        judged(pictures(0, 1), without, tiny_model, "classifier")
+        judged(unmarked_images(0, 1), without, tiny_model, "classifier")
 
 
 def test_repeated_and_unreadable_images_are_left_out_and_named(tiny_model: LatentModel, tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"no image")
-    one, other = pictures(0, 2)
+    one, other = unmarked_images(0, 2)
     made, skipped = calibrate(
         [one, tmp_path / "broken.png", one, other], FAMILY, model=tiny_model, inversion=QUICK, attacks=(JPEG,)
     )
@@ -231,18 +231,18 @@ def test_repeated_and_unreadable_images_are_left_out_and_named(tiny_model: Laten
 
 def test_images_under_keys_of_their_own_are_those_that_generate_makes(tiny_model: LatentModel) -> None:
     key = Key.generate(SHAPE, seed=4)
-    images_at_a_time = nulls.generate_under([key, None, key], 40, tiny_model, steps=3)
+    batched = build.generate_under([key, None, key], 40, tiny_model, steps=3)
     alone = [next(generate(tiny_model, k, seeds=[40 + i], steps=3)).image for i, k in enumerate([key, None, key])]
-    for a, b in zip(images_at_a_time, alone, strict=True):
+    for a, b in zip(batched, alone, strict=True):
         assert np.abs(np.asarray(a).astype(int) - np.asarray(b)).max() <= 1
 
 
 def test_scores_do_not_depend_on_the_batch(tiny_model: LatentModel) -> None:
-    images_at_a_time, alone = (
-        calibrate(pictures(0, 5), FAMILY, model=tiny_model, inversion=replace(QUICK, batch_size=size))[0]
+    batched, alone = (
+        calibrate(unmarked_images(0, 5), FAMILY, model=tiny_model, inversion=replace(QUICK, batch_size=size))[0]
         for size in (5, 2)
     )
-    for detector, strata in images_at_a_time.scores.items():
+    for detector, strata in batched.scores.items():
         np.testing.assert_allclose(strata[CLEAN], alone.scores[detector][CLEAN], rtol=1e-2, atol=1e-3)
 
 
@@ -280,10 +280,10 @@ def test_calibrate_and_verify_from_the_command_line(tiny_folder: Path, tmp_path:
     def run(*arguments: object) -> Any:
         return CliRunner().invoke(main, [str(a) for a in arguments])
 
-    folder, file, key = tmp_path / "nulls", tmp_path / "c.json", tmp_path / "k.json"
+    folder, file, key = tmp_path / "unmarked", tmp_path / "c.json", tmp_path / "k.json"
     folder.mkdir()
-    for i, picture in enumerate(pictures(0, 12)):
-        save_png(picture, folder / f"{i}.png")
+    for i, image in enumerate(unmarked_images(0, 12)):
+        save_png(image, folder / f"{i}.png")
     (folder / "0.json").write_text("{}")
     quick = ["--model", tiny_folder, "--inversion", "encoder", "--steps", 1]
     made = run("calibrate", folder, "--output", file, "--attack", JPEG, *quick)
@@ -312,7 +312,7 @@ def test_calibrate_and_verify_from_the_command_line(tiny_folder: Path, tmp_path:
 
 
 def test_text_says_what_a_calibrated_p_rests_on(calibration: Calibration, tiny_model: LatentModel) -> None:
-    verdict = next(v for v in judged(pictures(1_000, 5), calibration, tiny_model) if not v.code)
+    verdict = next(v for v in judged(unmarked_images(1_000, 5), calibration, tiny_model) if not v.code)
     assert verdict.best is not None
     text = format_text(verdict)
     assert f"chi-square {verdict.best.statistic:.4g}" in text and "19 images a stratum" in text
@@ -323,8 +323,8 @@ def test_marked_images_of_the_embedded_model_are_found_by_every_calibrated_detec
     from treering_verify.models import load_model
 
     model = load_model("landscape")
-    nulls = [g.image for g in generate(model, None, seeds=range(600, 640), steps=20)]
-    calibration, _ = calibrate(nulls, FAMILY, model=model, attacks=("jpeg:quality=50",), training=16)
+    unmarked = [g.image for g in generate(model, None, seeds=range(600, 640), steps=20)]
+    calibration, _ = calibrate(unmarked, FAMILY, model=model, attacks=("jpeg:quality=50",), training=16)
     key = Key.generate(SHAPE, seed=98)
     marked = [g.image for g in generate(model, key, seeds=range(700, 708), steps=20)]
     for detector in ("chi-square", "classifier"):

@@ -24,7 +24,7 @@ from treering_verify.report.audit import digest, write_report
 from treering_verify.report.audit.audit_reader import open_audit
 from treering_verify.report.audit.digest import gather, uniform_pvalue
 from treering_verify.report.audit.exports import harmless
-from treering_verify.report.audit.gallery import agreement_by_ring, hang
+from treering_verify.report.audit.gallery import agreement_by_ring, make_tiles
 from treering_verify.report.figures import spectrum_tile
 from treering_verify.watermark.embedding import embed
 from treering_verify.watermark.keys.key import Key
@@ -156,11 +156,11 @@ def test_the_histogram_of_two_passes_shows_the_first_and_says_so(tmp_path: Path)
     rows.append(row("text") | {"status": "skipped", "log10_pvalue": None, "log10_first": None})
     folder = write_audit(tmp_path / "two", [rows], decided_by={"first": 1000})
     assert set(gather(open_audit(folder)).pvalue_counts["judged"].tolist()) == {1000 // digest.PVALUE_BINS}
-    assert "p of the first pass is uniform" in write_report(folder).read_text()
+    assert "p of the screening pass is uniform" in write_report(folder).read_text()
     alone = write_audit(tmp_path / "one", [[line | {"log10_first": None} for line in rows]])
     assert gather(open_audit(alone)).pvalue_counts["judged"].tolist()[-1] == 1000
     text = write_report(alone).read_text()
-    assert "p is uniform" in text and "first pass" not in text
+    assert "p is uniform" in text and "screening pass" not in text
 
 
 def test_an_empty_and_an_unfinished_audit_have_a_page_too(tmp_path: Path) -> None:
@@ -281,7 +281,7 @@ def test_the_page_needs_nothing_and_holds_no_markup_of_a_name(nasty: Path) -> No
     assert all(c.isprintable() or c == "\n" for c in text)
 
 
-def test_pictures_come_from_the_very_bytes_that_were_judged(tmp_path: Path) -> None:
+def test_images_come_from_the_very_bytes_that_were_judged(tmp_path: Path) -> None:
     import hashlib
 
     smooth(300, 200).save(tmp_path / "a.png")
@@ -289,7 +289,7 @@ def test_pictures_come_from_the_very_bytes_that_were_judged(tmp_path: Path) -> N
     known, other = hashlib.sha256(data).hexdigest(), hashlib.sha256(b"").hexdigest()
     rows = [row("a.png", "detected", -9.0, sha256=s) for s in (known, other)]
     rows += [row(path, "detected", -9.0) for path in ("gone.png", "https://example.org/a.png")]
-    tiles = hang(rows, tmp_path)
+    tiles = make_tiles(rows, tmp_path)
     assert tiles[0].thumbnail.startswith("data:image/jpeg;base64,") and tiles[0].note == ""
     assert [bool(tile.thumbnail) for tile in tiles] == [True, False, False, False]
     assert "changed" in tiles[1].note and "no such file" in tiles[2].note and "network" in tiles[3].note

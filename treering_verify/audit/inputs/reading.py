@@ -1,9 +1,9 @@
-"""Read one input: what it is, what it holds, and its pixels in the model's shape. Runs in the reader processes.
+"""Reading of one input: its kind, its facts, and its pixels in the model's shape. It runs in the reader processes.
 
-A model's shape is (height, width), or (frames, height, width) where it makes videos.
+A model's shape is (height, width), or (frames, height, width) if it makes videos.
 
-Only what the magic bytes call an image, or a video, is read whole and decoded. Symbolic links, FIFOs, sockets and devices
-are told by `lstat` and never opened. Neither torch nor the model is needed here.
+A file is read whole and decoded only if its magic bytes are those of an image or a video. Symbolic links, FIFOs, sockets and
+devices are recognised by `lstat` and never opened. Neither torch nor the model is needed here.
 """
 
 from __future__ import annotations
@@ -72,21 +72,21 @@ _GONE = (404, 410)  # of HTTP: there is no such file
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """What reading an input gave.
+    """The result of reading an input.
 
     Attributes
     ----------
     path : str
     status : {"ok", "skipped", "error"}
     code, reason : str
-        Why there are no pixels.
+        Why there are no pixels, or "".
     note : str
-        What was done to the image to fit the model (`images.fit`).
+        How the image was fitted to the model's size (`images.fit`), or "".
     sha256, bytes, width, height, mode
-        As in `Row`.
+        See `Row`.
     seconds : float
     pixels : (H, W, 3) or (F, H, W, 3) uint8, optional
-        sRGB, in the model's shape; None unless the status is "ok".
+        sRGB values in the model's shape; None unless the status is "ok".
     """
 
     path: str
@@ -104,7 +104,7 @@ class Reading:
 
 
 def refused(path: str, code: str, detail: str = "", **facts: Any) -> Reading:
-    """Make the reading of an input that gives no pixels, for a reason of `SKIPPED`, `FAILED` or `images.CODES`."""
+    """Return the reading of an input without pixels, by the code of its reason in `SKIPPED`, `FAILED` or `images.CODES`."""
     status = "skipped" if code in SKIPPED else "error"
     reason = SKIPPED.get(code) or FAILED.get(code) or CODES[code]
     return Reading(path, status, code, f"{reason} ({printable(detail)[:200]})" if detail else reason, **facts)
@@ -135,7 +135,7 @@ def read_path(path: str, shape: tuple[int, ...]) -> Reading:
 
 
 def read_url(url: str, shape: tuple[int, ...]) -> Reading:
-    """Read whatever fsspec opens into pixels of a model's shape."""
+    """Read a URL, by fsspec, into pixels of a model's shape."""
     import fsspec
 
     started = time.perf_counter()
@@ -155,7 +155,7 @@ def read_url(url: str, shape: tuple[int, ...]) -> Reading:
 
 
 def _hides(cause: BaseException | None) -> bool:
-    """Whether what fsspec calls a missing file is another trouble: of HTTP it says so for all errors."""
+    """Return whether a "missing file" of fsspec is another error: it reports all errors of HTTP so."""
     status = getattr(cause, "status", None)
     if isinstance(status, int):
         return status not in _GONE
@@ -167,38 +167,38 @@ def _of(error: BaseException | None) -> str:
 
 
 def read_encoded(path: str, data: bytes, shape: tuple[int, ...]) -> Reading:
-    """Decode a file's bytes into pixels of a model's shape; pure, so that any engine can use it.
+    """Decode a file's bytes into pixels of a model's shape, whatever the bytes are.
 
     Raises
     ------
     MemoryError
-        Whatever else decoders throw is in the result.
+        Any other error of a decoder is in the result.
     """
     started = time.perf_counter()
     facts: dict[str, Any] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
     if foreign := _foreign(data, shape, path):
         return refused(path, *foreign, **facts)
     facts |= _header(data, path)
-    moves = facts.pop("moves", True)
-    if len(shape) == 3 and not moves:
+    animated = facts.pop("animated", True)
+    if len(shape) == 3 and not animated:
         return refused(path, "still", **facts)
     return replace(_decoded(path, data, shape, facts), seconds=time.perf_counter() - started)
 
 
 def _read_folder(path: str, shape: tuple[int, ...]) -> Reading:
-    """Read a folder of frames; one without still images is none, and a single one makes no video."""
+    """Read a folder of frames; a folder without still images, or with one of several frames, is refused."""
     stored = read_frames(path, shape[0] + 1)
     if not stored.contents:
         return refused(path, "folder")
     facts = {"sha256": stored.sha256, "bytes": stored.bytes, **_header(stored.contents[0])}
-    facts.pop("moves", None)
+    facts.pop("animated", None)
     if len(stored.contents) == 1 < shape[0]:
         return refused(path, "still", **facts)
     return _decoded(path, stored.contents, shape, facts)
 
 
 def _decoded(path: str, data: bytes | list[bytes], shape: tuple[int, ...], facts: dict[str, Any]) -> Reading:
-    """Decode a file's bytes, or those of each frame."""
+    """Return the reading with the pixels of a file's bytes, or of the bytes of each frame."""
     import numpy as np
 
     try:
@@ -218,7 +218,7 @@ def _decoded(path: str, data: bytes | list[bytes], shape: tuple[int, ...], facts
 
 
 def _foreign(head: bytes, shape: tuple[int, ...], path: str) -> tuple[str, str] | None:
-    """Code and detail of a file that begins as nothing that is read here does; None for others, an empty file among them."""
+    """Return code and detail if the first bytes are of no format that is read here; None otherwise, and if empty."""
     if not head or (len(shape) == 3 and has_video_signature(head)):
         return None
     if len(shape) == 3:
@@ -230,7 +230,7 @@ def _foreign(head: bytes, shape: tuple[int, ...], path: str) -> tuple[str, str] 
 
 
 def _header(data: bytes, path: str = "") -> dict[str, Any]:
-    """Size and mode that an image declares, and whether it moves, as far as its header can be read."""
+    """Return the size and mode that an image declares, and whether it is animated, if its header can be read."""
     if not is_image(data, path):
         return {}
     import warnings
@@ -243,10 +243,10 @@ def _header(data: bytes, path: str = "") -> dict[str, Any]:
             register()
             with Image.open(io.BytesIO(without_ballast(data)), formats=decoded_formats()) as image:
                 facts = {"width": image.width, "height": image.height, "mode": image.mode}
-                return facts | {"moves": getattr(image, "is_animated", False)}
+                return facts | {"animated": getattr(image, "is_animated", False)}
     except MemoryError:
         raise
-    except Exception:  # decoders throw almost anything; `open_image` meets it again and says what it is
+    except Exception:  # decoders raise almost anything; `open_image` meets it again and reports it
         return {}
 
 
