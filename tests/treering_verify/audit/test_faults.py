@@ -120,7 +120,7 @@ def test_an_output_that_cannot_be_written_is_said_and_what_is_there_stays(
 
     with monkeypatch.context() as patched:
         patched.setattr(shards, "write_atomic", failing)
-        with pytest.raises(UsageError, match="Input/output error; what is finished there is kept"):
+        with pytest.raises(UsageError, match="Input/output error; what is finished there stays"):
             audited(tmp_path / "in", tmp_path / "out", shard_rows=2)
     assert (tmp_path / "out" / "rows-000000.parquet").exists()
     assert len(audited(tmp_path / "in", tmp_path / "out", shard_rows=2)) == 6

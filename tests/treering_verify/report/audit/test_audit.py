@@ -180,7 +180,7 @@ def test_what_is_no_audit_is_refused_with_advice(tmp_path: Path) -> None:
     folder = write_audit(tmp_path / "damaged", [[row("a.png")], [row("b.png")]])
     shard = folder / "rows-000001.parquet"
     shard.write_bytes(shard.read_bytes()[:-20])
-    with pytest.raises(UsageError, match=r"rows-000001\.parquet.*resume the audit"):
+    with pytest.raises(UsageError, match=r"rows-000001\.parquet.*run the same audit again"):
         write_report(folder)
     newer = write_audit(tmp_path / "newer", [[row("a.png")]], schema_version=2)
     with pytest.raises(UsageError, match="schema version 2"):
