@@ -89,3 +89,20 @@ def test_a_value_of_the_wrong_kind_is_refused_by_the_command(tmp_path: Path) -> 
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     result = keygen(tmp_path, config=tmp_path / "none.toml")
     assert result.exit_code == 2 and "none.toml" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("table", "named"),
+    [
+        ("[verify]\nalpha = []\n", "alpha"),
+        ("[calibrate]\nattack = [5]\n", "attack"),
+        ("[keygen]\npattern = 3\n", "pattern"),
+    ],
+)
+def test_a_value_that_no_flag_could_have_is_refused_by_the_option(tmp_path: Path, table: str, named: str) -> None:
+    config = written(tmp_path, table)
+    command = table[1 : table.index("]")]
+    more = ["--output", str(tmp_path / "x")] if command != "verify" else ["--key", str(config)]
+    files = [] if command == "keygen" else [str(config)]
+    result = CliRunner().invoke(main, ["--config", str(config), command, *files, *more])
+    assert result.exit_code == 2 and f"--{named}" in result.stderr, result.output

@@ -75,7 +75,7 @@ class AttackText(_Type):
         from treering_verify.attacks import parse
 
         try:
-            parse(value)
+            parse(str(value))
         except UsageError as error:
             self.fail(str(error), param, ctx)
         return str(value)
@@ -114,7 +114,7 @@ class Alpha(_Type):
         """Return the rate; fail if it is no number between 0 and 1."""
         try:
             rate = float(value)
-        except ValueError:
+        except (TypeError, ValueError):
             rate = math.nan
         if not 0 < rate < 1:
             self.fail(f"{value!r}: choose a false-positive rate between 0 and 1, such as 1e-6", param, ctx)
@@ -125,7 +125,7 @@ class _PathType(_Type):
     what = "cannot write"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        path = Path(value)
+        path = Path(value if isinstance(value, os.PathLike) else str(value))
         if problem := self.problem(path):
             self.fail(f"{self.what} {printable(str(path))!r}: {problem}", param, ctx)
         return path
@@ -167,9 +167,9 @@ class OutputFile(_PathType):
         """Say whether it is a folder, or its folder is missing or cannot be written to."""
         if self._stdout and str(path) == "-":
             return ""
-        if path.is_dir():
+        if os.path.isdir(path):
             return "this is a folder; name a file in it"
-        if not path.parent.is_dir():
+        if not os.path.isdir(path.parent):
             return f"there is no folder {printable(str(path.parent))}; make it first"
         return "" if os.access(path.parent, os.W_OK | os.X_OK) else "its folder cannot be written to; choose another"
 
@@ -181,9 +181,9 @@ class OutputFolder(_PathType):
 
     def problem(self, path: Path) -> str:
         """Say whether it is a file, or cannot be made or written to."""
-        if os.path.lexists(path) and not path.is_dir():
+        if os.path.lexists(path) and not os.path.isdir(path):
             return "this is a file; name a folder"
-        there = next(place for place in (path, *path.absolute().parents) if place.exists())
-        if not there.is_dir():
+        there = next(place for place in (path, *path.absolute().parents) if os.path.exists(place))
+        if not os.path.isdir(there):
             return f"{printable(str(there))} is a file; name a folder"
         return "" if os.access(there, os.W_OK | os.X_OK) else "the folder cannot be written to; choose another"
