@@ -85,11 +85,11 @@ def test_a_profile_says_what_the_self_test_recommended(saved: Path) -> None:
     )
 
 
-def test_what_is_no_profile_is_refused_with_what_to_do(saved: Path, tmp_path: Path) -> None:
+def test_what_is_not_a_profile_is_refused_with_what_to_do(saved: Path, tmp_path: Path) -> None:
     record = json.loads((saved / "profiles" / "sd.json").read_text())
     broken = {
         "cannot read": tmp_path / "missing.json",
-        "no profile": keep({"type": "another"}, tmp_path / "other.json"),
+        "not a profile": keep({"type": "another"}, tmp_path / "other.json"),
         "version 99": keep({**record, "schema_version": 99}, tmp_path / "newer.json"),
         "damaged": keep({k: v for k, v in record.items() if k != "weights"}, tmp_path / "short.json"),
         "not finite": keep(
