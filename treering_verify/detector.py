@@ -26,7 +26,7 @@ from treering_verify.inversion.recovery import InversionOptions
 from treering_verify.models import EMBEDDED, LatentModel, ModelSource, check_source, latent_shape, load_model
 from treering_verify.models.precision import Precision
 from treering_verify.models.profile import Profile
-from treering_verify.watermark.keys.index import KeyIndex, is_index, key_files
+from treering_verify.watermark.keys.index import KeyIndex, read_keys
 from treering_verify.watermark.keys.key import Key
 
 if TYPE_CHECKING:
@@ -395,7 +395,7 @@ def _keys_of(keys: KeySource | Sequence[KeySource]) -> list[Key | KeyIndex]:
         if isinstance(one, (Key, KeyIndex)):
             found.append(one)
         else:
-            found += [KeyIndex.load(path) if is_index(path) else Key.load(path) for path in key_files([one])]
+            found += read_keys([one])
     if not found:
         raise UsageError("no key to look for: give at least one")
     return found

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 from helpers.places import SAMPLES
 from PIL import Image
 
 import treering_verify as tv
 from treering_verify import detector as module
-from treering_verify.cli.main import main
 from treering_verify.detection import Screening, with_message
 from treering_verify.models import LatentModel
 from treering_verify.watermark.keys.index_file import write_index
@@ -162,22 +158,3 @@ def test_inversion_and_screening_may_be_objects(sample_key: tv.Key, model: Laten
     assert found.inversion is options and found.verify(MARKED).key == "sample"
     (row,) = found.audit(MARKED)
     assert row.verdict == "detected" and row.decided_by == "first"
-
-
-def test_arguments_have_the_names_and_defaults_of_the_commands() -> None:
-    arguments = {
-        name: parameter.default
-        for name, parameter in inspect.signature(tv.Detector).parameters.items()
-        if parameter.default is not parameter.empty
-    }
-    options: dict[str, Callable[..., Any] | Any] = {}
-    for name in ("verify", "identify", "audit"):
-        for option in main.commands[name].params:
-            if isinstance(option, click.Option):
-                for flag in option.opts:
-                    options.setdefault(flag.removeprefix("--").replace("-", "_"), option.default)
-    batch = arguments.pop("batch_size")
-    assert set(arguments) <= set(options) and batch == 16
-    text = {name: "" if arguments[name] is None else arguments[name] for name in arguments}
-    ours = {name: options[name] if isinstance(options[name], str | int | float) else "" for name in arguments}
-    assert {n for n in text if text[n] != ours[n] and not (text[n] is False and ours[n] == "")} == set()

@@ -84,10 +84,10 @@ class AttackText(_Type):
         """Complete the names of attacks, behind a + too."""
         from click.shell_completion import CompletionItem
 
-        from treering_verify.attacks.tables import RANGES
+        from treering_verify.attacks.tables import ATTACKS, MODEL_ATTACKS
 
         before, plus, last = incomplete.rpartition("+")
-        return [CompletionItem(f"{before}{plus}{name}") for name in RANGES if name.startswith(last)]
+        return [CompletionItem(f"{before}{plus}{name}") for name in (*ATTACKS, *MODEL_ATTACKS) if name.startswith(last)]
 
 
 class ModelName(_Type):
