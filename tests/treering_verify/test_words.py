@@ -34,7 +34,6 @@ LATER: tuple[str, ...] = (
     "pyproject.toml",
     "tests/treering_verify/cli/",
     "tests/treering_verify/detection/search/",
-    "treering_verify/cli/",
     "treering_verify/detection/search/",
 )
 NOT_READ = ("CHANGELOG.md", "LICENSE", "tests/treering_verify/test_words.py")
