@@ -90,6 +90,8 @@ class Verdict:
         Unmarked images in each stratum of the calibration; 0 for the exact test.
     profile : str
         Digest of the model's profile that was used; "" without one.
+    inverter : str
+        Digest of the fitted filters that inverted the image; "" without.
     visible : float
         Share of the image that is visible. The rest is occluded: areas of one colour, cropped or covered. NaN on errors.
     """
@@ -111,6 +113,7 @@ class Verdict:
     calibration_images: int = 0
     profile: str = ""
     visible: float = float("nan")
+    inverter: str = ""
 
     @property
     def best(self) -> KeyEvidence | None:
@@ -156,6 +159,7 @@ class Verdict:
             "seconds": round(self.seconds, 4),
             **({} if self.message is None else {"message": self.message}),
             **({"profile": self.profile} if self.profile else {}),
+            **({"inverter": self.inverter} if self.inverter else {}),
         }
         if best and best.decoys:
             check = best.decoys

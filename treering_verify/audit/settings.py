@@ -14,6 +14,7 @@ import numpy as np
 from treering_verify.audit.inputs.sources import Inputs
 from treering_verify.audit.judge import AuditJudge
 from treering_verify.audit.output.rows import SCHEMA_VERSION
+from treering_verify.inversion.recovery import filters_used
 from treering_verify.models.weights import fingerprint
 from treering_verify.version import __version__
 
@@ -24,6 +25,7 @@ _PACKAGES = ("torch", "diffusers", "numpy", "scipy", "pillow", "pyarrow")
 def settings_of(judge: AuditJudge) -> dict[str, Any]:
     """Return everything that a verdict depends on, JSON-ready; of the keys only what is public."""
     profile = judge.judge.inversion.profile
+    filters = filters_used(judge.model, judge.judge.inversion)
     inversion = asdict(replace(judge.judge.inversion, profile=None))
     del inversion["batch_size"]
     return {
@@ -34,6 +36,7 @@ def settings_of(judge: AuditJudge) -> dict[str, Any]:
         "alpha": judge.judge.alpha,
         **inversion,
         "profile": profile.record() if profile else None,
+        **({"inverter": filters} if filters else {}),
         "tile": judge.model.tile,
         **({"screening": asdict(judge.judge.screening)} if judge.judge.screening else {}),
     }

@@ -1,9 +1,11 @@
-"""The commands about models: which there are, and whether one can carry a mark."""
+"""The commands about models: which there are, whether one can carry a mark, and the fit of its inversion."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,11 +13,13 @@ from treering_verify.cli.command import FOUND, Group, command, option
 from treering_verify.cli.options.generation import generation_options
 from treering_verify.cli.options.inversion import precision_option
 from treering_verify.cli.options.model import model_argument
-from treering_verify.cli.options.types import OutputFile
+from treering_verify.cli.options.types import InputPath, OutputFile
 from treering_verify.errors import UsageError
+from treering_verify.files import printable
 
 if TYPE_CHECKING:
     from treering_verify.models import ModelSource
+    from treering_verify.training.closed_form import Progress
 
 
 @click.group(cls=Group, invoke_without_command=True, epilog="Example: treering models")
@@ -61,7 +65,7 @@ def check(
     import sys
 
     from treering_verify.detection.self_test import check_model
-    from treering_verify.files import printable, write_atomic
+    from treering_verify.files import write_atomic
     from treering_verify.models import load_model
     from treering_verify.report.models import format_self_test
 
@@ -86,4 +90,114 @@ def check(
         sys.exit(FOUND)
 
 
-models.add_section("Commands", check)
+@command("treering models fit landscape-tiny --output landscape-tiny-inverter")
+@model_argument
+@option(
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder for the filters, their configuration and their card; MODEL/inverter is found without --inverter.",
+)
+@option("--images", type=click.IntRange(8), default=96, help="Images to generate and fit to.")
+@option(
+    "--held-out",
+    type=click.IntRange(0),
+    default=16,
+    show_default=True,
+    help="Marked images of the report; 0: no report.",
+)
+@option("--attacks", type=InputPath(), help="JSON table of experts; default: ten kinds of attack.")
+@option("--prompts", type=InputPath(), help="File of prompts, one a line; default: a short list.")
+@option("--generation-steps", type=click.IntRange(1), default=20, help="Steps of generation.")
+@option("--kernel", type=click.IntRange(1), default=5, help="Largest side of the filters, odd.")
+@option("--stages", type=click.IntRange(1), default=3, help="Steps of the decoder inversion.")
+@option("--batch-size", type=click.IntRange(1), default=8, help="Images at a time.")
+@option("--seed", type=click.IntRange(0), help="First seed of the images; default: one that nothing else uses.")
+def fit(
+    model: ModelSource,
+    output: Path,
+    images: int,
+    held_out: int,
+    attacks: Path | None,
+    prompts: Path | None,
+    seed: int | None,
+    **sizes: Any,
+) -> None:
+    """Fit a model's inversion to its own images, in closed form, and report what that brings on others.
+
+    The model generates the images itself and no key is read, so p-values stay exact. The filters belong to these weights at
+    this image size.
+    """
+    from dataclasses import replace
+
+    from treering_verify.models import load_model
+    from treering_verify.report.fits import card_of, format_fit
+    from treering_verify.training.attack_table import EXPERTS, read_table
+    from treering_verify.training.closed_form import SEEDS, FitOptions
+    from treering_verify.training.closed_form import fit as fit_model
+    from treering_verify.training.fit_report import (
+        CLASSICAL,
+        DEFAULT,
+        FILTERED,
+        conclusion,
+        held_out_report,
+        summary_rows,
+    )
+
+    options = FitOptions(images=images, **sizes, seed=SEEDS if seed is None else seed)
+    table = read_table(attacks) if attacks else EXPERTS
+    said = _lines(prompts) if prompts else None
+    loaded = load_model(model)
+    with _progress() as progress:
+        found = fit_model(loaded, options=options, attacks=table, prompts=said, progress=progress)
+        saved, lines, summary = found.save(output, card_of(found.facts, "", ())), [], ""
+        if held_out:
+            report = held_out_report(loaded, saved, images=held_out, prompts=said, options=options, progress=progress)
+            facts = {**found.facts, "report": report}
+            summary, lines = (
+                conclusion(report),
+                list(format_fit(facts, summary_rows(report), (CLASSICAL, DEFAULT, FILTERED))),
+            )
+            saved = replace(found, facts=facts).save(output, card_of(facts, summary, lines))
+    for line in lines:
+        click.echo(line)
+    if summary:
+        click.echo(f"{summary}.")
+    click.echo(
+        f"{len(saved.experts)} experts fitted to {images} images in {found.facts['seconds']:.0f} s: "
+        f"{printable(str(output))}, inverter {saved.digest}",
+        err=True,
+    )
+
+
+def _lines(path: Path) -> list[str | None]:
+    """Read prompts, one a line; UsageError if there is none."""
+    try:
+        found = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the prompts {printable(str(path))}: {error}") from error
+    if not found:
+        raise UsageError(f"{printable(str(path))} holds no prompt: write one a line")
+    return list(found)
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    """Progress on stderr, a bar for each part of the work; none without a terminal."""
+    from rich.console import Console
+    from rich.progress import Progress as Bars
+
+    console = Console(stderr=True)
+    with Bars(console=console, disable=not console.is_terminal, transient=True) as bars:
+        tasks: dict[str, Any] = {}
+
+        def advance(what: str, done: int, total: int) -> None:
+            part = what.partition(" (")[0]
+            if part not in tasks:
+                tasks[part] = bars.add_task(part, total=total)
+            bars.update(tasks[part], completed=done, description=what)
+
+        yield advance
+
+
+models.add_section("Commands", check, fit)

@@ -26,7 +26,7 @@ from treering_verify.detection.screening import Screening
 from treering_verify.detection.two_pass import Finding, find
 from treering_verify.errors import ImageError, UsageError
 from treering_verify.files import printable
-from treering_verify.inversion.recovery import InversionOptions, images_at_a_time, recover_in_batches
+from treering_verify.inversion.recovery import InversionOptions, filters_used, images_at_a_time, recover_in_batches
 from treering_verify.media.images import CUT_SHORT, fit, open_image, to_tensor
 from treering_verify.media.videos import read_video
 from treering_verify.models import LatentModel, makes_videos
@@ -162,6 +162,7 @@ class Judge:
             seconds=seconds,
             keys_tried=self.test.keys_tried,
             profile=self._profile,
+            inverter=filters_used(self.model, self.inversion),
             visible=finding.visible,
         )
 

@@ -23,9 +23,11 @@ from typing import TYPE_CHECKING
 
 from treering_verify.errors import UsageError, unknown
 from treering_verify.inversion import noise as noise_inversion
+from treering_verify.inversion.decoder import Settings
 from treering_verify.inversion.decoder.solution import Solution
 from treering_verify.inversion.recovery import InversionOptions, recover_noise, recover_noise_by
 from treering_verify.models import LatentModel
+from treering_verify.models.inverter import decoder_inputs, fitted
 from treering_verify.results import KeyEvidence
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
 _ENCODER = InversionOptions(method="encoder", noise_method="naive", steps=0)
 _INVERTED = InversionOptions(noise_method="naive", steps=0)
+_UNFILTERED = InversionOptions(method="filtered", settings=Settings(iterations=0, step=0.0), noise_method="naive")
 
 
 def read_latent(model: LatentModel, image: torch.Tensor) -> tuple[torch.Tensor, Solution]:
@@ -61,8 +64,8 @@ def read_inverted(model: LatentModel, image: torch.Tensor) -> tuple[torch.Tensor
 def read_steps(model: LatentModel, image: torch.Tensor, *, steps: int) -> tuple[torch.Tensor, Solution]:
     """Return the encoder's latent after the first `steps` of the default noise inversion; otherwise as `read_latent`."""
 
-    def invert_latent(start: torch.Tensor) -> torch.Tensor:
-        return noise_inversion.trajectory(model, start, steps=noise_inversion.DEFAULT_STEPS, most=steps)[-1]
+    def invert_latent(start: Solution) -> torch.Tensor:
+        return noise_inversion.trajectory(model, start.latent, steps=noise_inversion.DEFAULT_STEPS, most=steps)[-1]
 
     return recover_noise_by(model, image, _ENCODER, invert_latent)
 
@@ -79,10 +82,35 @@ def read_screen(model: LatentModel, image: torch.Tensor) -> tuple[torch.Tensor, 
     if screen is None:
         raise UsageError("this model has no screen: choose another screening pass, such as latent")
 
-    def invert_latent(start: torch.Tensor) -> torch.Tensor:
-        return screen(noise_inversion.trajectory(model, start, steps=screen.steps, most=screen.points[-1]))
+    def invert_latent(start: Solution) -> torch.Tensor:
+        return screen(noise_inversion.trajectory(model, start.latent, steps=screen.steps, most=screen.points[-1]))
 
     return recover_noise_by(model, image, _ENCODER, invert_latent)
+
+
+def read_filter(model: LatentModel, image: torch.Tensor) -> tuple[torch.Tensor, Solution]:
+    """Estimate the noise by the model's fitted filters from E(x) and its residual: three passes of the autoencoder.
+
+    It is a map, too: of images of any size that the autoencoder takes, the noise estimate of every place. Otherwise as
+    `read_latent`.
+
+    Raises
+    ------
+    UsageError
+        If the model carries no such filters.
+    """
+    filters = fitted(model)
+    screen = filters.screen if filters else None
+    if screen is None:
+        raise UsageError("this model carries no fitted filters: choose another screening pass, such as latent")
+
+    def estimate(start: Solution) -> torch.Tensor:
+        assert (
+            start.remainder is not None and start.shares is not None
+        )  # after no step of the filtered decoder inversion
+        return screen(decoder_inputs(start.latent, [start.latent], [start.remainder]), start.shares)
+
+    return recover_noise_by(model, image, _UNFILTERED, estimate)
 
 
 SCREENS: dict[str, Callable[[LatentModel, torch.Tensor], tuple[torch.Tensor, Solution]]] = {
@@ -92,14 +120,18 @@ SCREENS: dict[str, Callable[[LatentModel, torch.Tensor], tuple[torch.Tensor, Sol
     "step-2": partial(read_steps, steps=2),
     "step-3": partial(read_steps, steps=3),
     "screen": read_screen,
+    "filter": read_filter,
 }
-AUTO = "auto"  # screen where the model has one, latent elsewhere
+AUTO = "auto"  # filter where the model carries fitted filters, screen where it has one, latent elsewhere
 # Count of keys up to which two passes are the default: with more keys, the gate misses more marks (docs/audit.md).
 MOST_KEYS = 10
 
 
 def default_screen(model: LatentModel) -> str:
     """Return the screening pass that "auto" stands for."""
+    filters = fitted(model)
+    if filters is not None and filters.screen is not None:
+        return "filter"
     return "latent" if model.screen is None else "screen"
 
 
@@ -139,6 +171,11 @@ class Screening:
         chosen = replace(self, method=default_screen(model)) if self.method == AUTO else self
         if chosen.method == "screen" and model.screen is None:
             raise UsageError(f"model {model.name!r} has no screen: choose another screening pass, such as latent")
+        filters = fitted(model)
+        if chosen.method == "filter" and (filters is None or filters.screen is None):
+            raise UsageError(
+                f"model {model.name!r} carries no fitted filters: choose another screening pass, such as latent"
+            )
         return chosen
 
     def settles(self, log10_adjusted: float, alpha: float) -> bool:

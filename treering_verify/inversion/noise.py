@@ -21,6 +21,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from treering_verify.errors import UsageError
+from treering_verify.models.inverter import fitted, noise_inputs
 from treering_verify.models.protocol import Condition, LatentModel, Timestep
 from treering_verify.models.sampling import step
 from treering_verify.plugins import Registry
@@ -172,6 +173,50 @@ def heun(
     return z
 
 
+def filtered(
+    model: LatentModel,
+    latent: torch.Tensor,
+    *,
+    steps: int,
+    conditions: Sequence[Condition] | None = None,
+    shares: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Return the model's linear estimate of the noise, from the points of `naive` that its filters were fitted to.
+
+    A ridge regression of z_T on k x k neighbourhoods of these points (`treering models fit`), one for each of several kinds
+    of attack. As with `estimated`, frequencies that the image says nothing about come out as zero. Parameters as `naive`;
+    one pass for each step up to the last point.
+
+    Parameters
+    ----------
+    shares : (B, J) float
+        How much of each expert is taken: `Solution.shares` of the decoder inversion "filtered".
+
+    Raises
+    ------
+    UsageError
+        If the model carries no such filters, they were fitted to another number of steps, or another decoder inversion left
+        no shares.
+    """
+    filters = fitted(model)
+    if filters is None or filters.noise is None:
+        raise UsageError(
+            "this model carries no fitted noise filters: make them with treering models fit and name them with --inverter, "
+            "or choose another noise inversion, such as naive"
+        )
+    if steps != filters.steps:
+        raise UsageError(
+            f"the model's filters know a noise inversion of {filters.steps} steps, not of {steps}: set the steps to "
+            f"{filters.steps}, or choose another noise inversion, such as naive"
+        )
+    if shares is None:
+        raise UsageError(
+            "the filtered noise inversion continues the filtered decoder inversion: choose both, or neither"
+        )
+    points = trajectory(model, latent, steps=steps, conditions=conditions, most=filters.points[-1])
+    return filters.noise(noise_inputs([latent, *(points[k] for k in filters.points)]), shares)
+
+
 def estimated(
     model: LatentModel, latent: torch.Tensor, *, steps: int, conditions: Sequence[Condition] | None = None
 ) -> torch.Tensor:
@@ -197,18 +242,22 @@ def estimated(
     return estimator(trajectory(model, latent, steps=steps, conditions=conditions, most=estimator.points[-1]))
 
 
-AUTO = "auto"  # estimated where the model has an estimator for these steps, naive elsewhere
+# filtered after filtered decoder inversion, estimated where the model has an estimator for these steps, naive elsewhere
+AUTO = "auto"
 METHODS: Registry[Callable[..., torch.Tensor]] = Registry(
     "noise inversion",
     "treering_verify.noise_inversions",
-    {"naive": naive, "exact": exact, "heun": heun, "estimated": estimated},
+    {"naive": naive, "exact": exact, "heun": heun, "estimated": estimated, "filtered": filtered},
     reserved=(AUTO,),
 )
 """Methods by name, each (model, latent, *, steps, conditions) -> noise_hat; users add their own (docs/extending.md)."""
 
 
-def default_method(model: LatentModel, steps: int) -> str:
-    """Return the name of the method that "auto" stands for."""
+def default_method(model: LatentModel, steps: int, shares: torch.Tensor | None = None) -> str:
+    """Return the name of the method that "auto" stands for; `shares` as `filtered` takes them."""
+    filters = fitted(model)
+    if shares is not None and filters is not None and filters.noise is not None and filters.steps == steps:
+        return "filtered"
     return "estimated" if model.estimate is not None and model.estimate.steps == steps else "naive"
 
 
@@ -219,34 +268,42 @@ def invert(
     *,
     steps: int = DEFAULT_STEPS,
     conditions: Sequence[Condition] | None = None,
+    shares: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Run a method by name; "auto" chooses by `default_method`.
+    """Run a method by name; "auto" chooses by `default_method`. `shares` is what `filtered` takes.
 
-    0 steps return the latent itself, except for an estimator, which knows one number of steps.
+    0 steps return the latent itself, except for `estimated` and `filtered`, which know one number of steps.
 
     Raises
     ------
     UsageError
         If there is no such method: see `METHODS`.
     """
-    chosen = default_method(model, steps) if method == AUTO else method
+    chosen = default_method(model, steps, shares) if method == AUTO else method
+    if chosen == "filtered":
+        return filtered(model, latent, steps=steps, conditions=conditions, shares=shares)
     return METHODS[chosen](model, latent, steps=steps, conditions=conditions)
 
 
 def invert_with_naive(
-    model: LatentModel, latent: torch.Tensor, method: str = AUTO, *, steps: int = DEFAULT_STEPS
+    model: LatentModel,
+    latent: torch.Tensor,
+    method: str = AUTO,
+    *,
+    steps: int = DEFAULT_STEPS,
+    shares: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return noise_hat by a method, as `invert`, and by `naive`, which published statistics are defined on.
 
     A method that starts with the naive inversion shares its passes.
     """
-    chosen = default_method(model, steps) if method == AUTO else method
+    chosen = default_method(model, steps, shares) if method == AUTO else method
     points = trajectory(model, latent, steps=steps)
     if chosen == "naive":
         return points[-1], points[-1]
     if chosen == "estimated" and model.estimate is not None and model.estimate.steps == steps:
         return model.estimate(points), points[-1]
-    return invert(model, latent, chosen, steps=steps), points[-1]
+    return invert(model, latent, chosen, steps=steps, shares=shares), points[-1]
 
 
 def _inversion_steps(model: LatentModel, steps: int) -> list[tuple[Timestep, Timestep]]:

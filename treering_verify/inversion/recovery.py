@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 from treering_verify.errors import UsageError
@@ -12,6 +11,7 @@ from treering_verify.inversion import decoder as decoder_inversion
 from treering_verify.inversion import noise as noise_inversion
 from treering_verify.media.blank_areas import fill_occluded, mask_occluded, visible_area
 from treering_verify.models import LatentModel, makes_videos
+from treering_verify.models.inverter import fitted
 from treering_verify.models.precision import Precision, precision_of
 from treering_verify.models.profile import Profile
 
@@ -74,7 +74,7 @@ class InversionOptions:
 
 def problem_of(model: LatentModel, image: torch.Tensor) -> decoder_inversion.Problem:
     """Pose the decoder inversion of images (B, 3, H, W) under a model."""
-    return decoder_inversion.Problem(image, model.encode, model.decode, model.refine)
+    return decoder_inversion.Problem(image, model.encode, model.decode, model.refine, filters=fitted(model))
 
 
 def recover_latent(model: LatentModel, image: torch.Tensor, inversion: InversionOptions) -> Solution:
@@ -103,7 +103,11 @@ def recover_noise(
         The decoder inversion's result.
     """
     inversion = inversion or InversionOptions()
-    invert_latent = partial(noise_inversion.invert, model, method=inversion.noise_method, steps=inversion.steps)
+
+    def invert_latent(solution: Solution) -> torch.Tensor:
+        method, steps = inversion.noise_method, inversion.steps
+        return noise_inversion.invert(model, solution.latent, method, steps=steps, shares=solution.shares)
+
     return recover_noise_by(model, image, inversion, invert_latent)
 
 
@@ -111,15 +115,15 @@ def recover_noise_by(
     model: LatentModel,
     image: torch.Tensor,
     inversion: InversionOptions,
-    invert_latent: Callable[[torch.Tensor], torch.Tensor],
+    invert_latent: Callable[[Solution], torch.Tensor],
 ) -> tuple[torch.Tensor, Solution]:
-    """Return what `recover_noise` does, by any noise inversion `invert_latent`: latents -> noise, both (B, C, h, w)."""
+    """Return what `recover_noise` does, by any noise inversion `invert_latent`: solution -> noise, (B, C, h, w)."""
     import torch
 
     visible = visible_area(image)
     solution = recover_latent(model, fill_occluded(image, visible), inversion)
     with torch.inference_mode():
-        noise_hat = mask_occluded(invert_latent(solution.latent), visible)
+        noise_hat = mask_occluded(invert_latent(solution), visible)
     return noise_hat, replace(solution, visible=tuple(visible.flatten(1).mean(dim=1).tolist()))
 
 
@@ -129,14 +133,20 @@ def recover_with_naive(
     """Return noise_hat as `recover_noise` does, and the unmasked noise_hat of `naive`, which published statistics need."""
     unmasked: list[torch.Tensor] = []
 
-    def invert_latent(latent: torch.Tensor) -> torch.Tensor:
+    def invert_latent(solution: Solution) -> torch.Tensor:
         noise_hat, naive_noise = noise_inversion.invert_with_naive(
-            model, latent, inversion.noise_method, steps=inversion.steps
+            model, solution.latent, inversion.noise_method, steps=inversion.steps, shares=solution.shares
         )
         unmasked.append(naive_noise)
         return noise_hat
 
     return recover_noise_by(model, image, inversion, invert_latent)[0], unmasked[0]
+
+
+def filters_used(model: LatentModel, inversion: InversionOptions) -> str:
+    """Return the digest of the fitted filters that an inversion runs, for records; "" if it runs none."""
+    filters = fitted(model)
+    return filters.digest if filters and inversion.method in (decoder_inversion.AUTO, "filtered") else ""
 
 
 def images_at_a_time(model: LatentModel, inversion: InversionOptions) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from treering_verify.models.diffusers.adapter import from_pipeline
 from treering_verify.models.diffusers.families import known_pipelines
 from treering_verify.models.diffusers.hub import must_be_cached
 from treering_verify.models.diffusers.loading import INDEX, pipeline_family, pipeline_of, read_index, shapes_of
+from treering_verify.models.inverter import CONFIG, Inverter, attach
 from treering_verify.models.protocol import LatentModel, MovableModel
 from treering_verify.models.source import Device, DType, ModelSource
 
@@ -25,6 +27,7 @@ EMBEDDED = {"landscape": _LANDSCAPE, "landscape-tiny": _LANDSCAPE}
 _IN_PLAIN_TORCH = ("landscape",)
 # Subfolder and kind of the autoencoder that replaces "vae"; the refiner was trained for "vae" and is left out.
 _HELD_OUT = {"landscape-tiny": ("tiny", "AutoencoderTiny")}
+BESIDE = "inverter"  # subfolder of a local model where its fitted filters are found
 _KINDS = {
     "vae": AUTOENCODERS,
     "unet": ("UNet2DModel",),
@@ -44,6 +47,7 @@ def load_model(
     tile: int = 0,
     compiled: bool = False,
     frames: int | None = None,
+    inverter: str | Path | None = None,
 ) -> LatentModel:
     """Load an embedded model, or one of the user.
 
@@ -55,7 +59,7 @@ def load_model(
         whose model_index.json names one of `AUTOENCODERS`, a class-conditional `UNet2DModel` and a `DDIMScheduler` or
         `FlowMatchEulerDiscreteScheduler`, and, optionally, "classes": the names of its classes. A `ModelSource`
         holds all other parameters.
-    revision, variant, device, dtype, image_size, model_config, tile, compiled, frames
+    revision, variant, device, dtype, image_size, model_config, tile, compiled, frames, inverter
         As those of `ModelSource`. Class-conditional models are small, and always float32; for them
         "auto" is the processor.
 
@@ -67,13 +71,26 @@ def load_model(
     Raises
     ------
     ModelError
-        If there is no such model, its layout is not supported, or its files are damaged or pickled.
+        If there is no such model, its layout is not supported, its files are damaged or pickled, or the inverter was fitted
+        to another model.
     UsageError
         If the device is absent, or images of that size or videos of that length are impossible.
     """
     source = _source(name, revision, variant, device, dtype, image_size, model_config, tile, compiled, frames)
-    model = _load(source)
+    if inverter is not None:
+        source = replace(source, inverter=str(inverter))
+    model = _with_inverter(_load(source), source)
     return compile_networks(model) if source.compiled else model
+
+
+def _with_inverter(model: LatentModel, source: ModelSource) -> LatentModel:
+    """Let a model carry the filters that its source names, or those beside it that were fitted to it as it is loaded."""
+    if source.inverter is not None:
+        return attach(model, source.inverter)
+    folder = EMBEDDED[source.name] / "inverters" / source.name if source.name in EMBEDDED else Path(source.name, BESIDE)
+    if not (folder / CONFIG).is_file() or Inverter.load(folder).differences(model):
+        return model
+    return attach(model, folder)
 
 
 def _load(source: ModelSource) -> LatentModel:

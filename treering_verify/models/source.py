@@ -58,6 +58,8 @@ class ModelSource:
         Whether networks are compiled by `torch.compile`.
     frames : int, optional
         Frames of the videos, for video models. Default: the family's own.
+    inverter : str, optional
+        Folder of filters that were fitted to the model (`treering models fit`). Default: those beside a local model.
 
     Raises
     ------
@@ -75,6 +77,7 @@ class ModelSource:
     tile: int = 0
     compiled: bool = False
     frames: int | None = None
+    inverter: str | None = None
 
     def __post_init__(self) -> None:
         for what, value, known in (("device", self.device, DEVICES), ("dtype", self.dtype, DTYPES)):

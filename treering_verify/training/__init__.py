@@ -1,1 +1,10 @@
-"""Training of the learned inversion and of the embedded models; `landscape` has the recipes of the latter."""
+"""Fitting the inversion to a model.
+
+`closed_form` fits linear filters to a model's own generations (`fit`), by the ridge regression of `regression`, under the
+attacks of `attack_table`; `fit_report` says on held-out images what that brings. `landscape` has the recipes of the embedded
+models.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

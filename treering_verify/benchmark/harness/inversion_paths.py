@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from treering_verify.inversion.decoder import Problem, Settings, invert
@@ -86,7 +86,7 @@ def _follow(problem: Problem, truth: torch.Tensor, method: str, settings: Settin
         points.append(current)
 
     started = _now()
-    watched = Problem(problem.image, problem.encode, problem.decode, problem.refine, watch)
+    watched = replace(problem, watch=watch)
     result = invert(watched, method, settings)
     clock.append(_now())
     if not points:  # the encoder has no path

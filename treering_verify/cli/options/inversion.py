@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,9 @@ def inversion_options(
 
     @wraps(function)
     def gathered(*args: Any, **kwargs: Any) -> Any:
+        inverter: Path | None = kwargs.pop("inverter")
+        if inverter is not None:
+            kwargs["model"] = replace(kwargs["model"], inverter=str(inverter))
         return function(*args, inversion=InversionChoice.gather(kwargs), **kwargs)
 
     return with_options(
@@ -65,6 +68,12 @@ def inversion_options(
             is_flag=True,
             topic=_TOPIC,
             help="Allow the verdict 'no evidence' for a model whose profile is too weak for it.",
+        ),
+        option(
+            "--inverter",
+            type=InputPath(),
+            topic=_TOPIC,
+            help="Folder of filters that treering models fit made for the model; default: MODEL/inverter of a local model.",
         ),
         model_option,
     )

@@ -6,8 +6,8 @@ posterior. D(z) is never clamped inside the iteration.
 
 `problem` holds what a method is given and `solution` what it returns. The iterative methods run in one loop, `loop.solve`,
 whose safeguards no method can leave out; `bootstrap_stopping` says how many of its steps to accept. `baselines` holds the
-published methods (encoder, gradient, forward step, inertial Krasnoselskii-Mann, Adam), `anderson`, `gauss_newton`, `learned`
-and `posterior_mode` one method each.
+published methods (encoder, gradient, forward step, inertial Krasnoselskii-Mann, Adam), `anderson`, `gauss_newton`,
+`learned`, `filtered` and `posterior_mode` one method each.
 """
 
 import lazy_loader

@@ -11,8 +11,8 @@ from treering_verify.inversion.decoder.registry import AUTO, METHODS
 from treering_verify.inversion.decoder.solution import Solution
 from treering_verify.models.precision import ieee
 
-REFINED = ("learned", "posterior-mode")
-"""Methods that use the model's refiner, and are refused where it has none."""
+REFINED = ("learned", "filtered", "posterior-mode")
+"""Methods that use what was fitted to the model (its refiner, its filters), and are refused where it has none."""
 
 
 def unstopped(settings: Settings) -> Settings:
@@ -42,19 +42,20 @@ DEFAULTS: dict[str, Settings] = _Defaults(
         "gauss-newton": Settings(iterations=2, step=0.1, inner=6, early_stopping=True),
         # The second step: 1.6 dB lower on clean images, up to .5 dB on attacked ones, and more evidence (docs/findings.md).
         "learned": Settings(iterations=2, step=1.0),
+        "filtered": Settings(iterations=16, step=1.0),  # as many as were fitted
         "posterior-mode": unstopped(Settings(iterations=50, step=0.01, scheduled=True)),
     }
 )
 """Settings of each method where none are given; of a method that users added, see docs/extending.md."""
 
 
-def default_method(*, refined: bool) -> str:
-    """Return the name of the method that "auto" stands for, by whether the model has a refiner.
+def default_method(*, refined: bool, filtered: bool = False) -> str:
+    """Return the name of the method that "auto" stands for, by whether the model has a refiner or carries fitted filters.
 
     Two learned steps take less time than three forward steps with early stopping, and have the lower error under every
     attack measured (docs/findings.md).
     """
-    return "learned" if refined else "forward-step"
+    return "filtered" if filtered else "learned" if refined else "forward-step"
 
 
 def invert(problem: Problem, method: str = AUTO, settings: Settings | None = None) -> Solution:
@@ -66,6 +67,6 @@ def invert(problem: Problem, method: str = AUTO, settings: Settings | None = Non
         If there is no such method: see `METHODS`.
     """
     if method == AUTO:
-        method = default_method(refined=problem.refine is not None)
+        method = default_method(refined=problem.refine is not None, filtered=problem.filters is not None)
     with ieee():
         return METHODS[method](problem, settings or DEFAULTS[method])

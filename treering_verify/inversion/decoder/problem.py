@@ -11,6 +11,8 @@ from treering_verify.models.precision import autocasting
 if TYPE_CHECKING:
     import torch
 
+    from treering_verify.models.inverter import Inverter
+
 GREY_LEVEL = 2 / 255  # in [-1, 1]
 ROUNDING = GREY_LEVEL**2 / 12  # variance of rounding to 8 bits
 
@@ -71,6 +73,8 @@ class Problem:
     watch : callable, optional
         Called with (k, rows, points) for each evaluated point, before any stop: rows (b,) are the items still going,
         points (b, C, h, w). For measurements along the path.
+    filters : Inverter, optional
+        The filters that were fitted to the model.
     """
 
     image: torch.Tensor
@@ -78,6 +82,7 @@ class Problem:
     decode: Callable[[torch.Tensor], torch.Tensor]
     refine: Callable[..., torch.Tensor] | None = None
     watch: Callable[[int, torch.Tensor, torch.Tensor], None] | None = None
+    filters: Inverter | None = None
 
 
 def norm(x: torch.Tensor) -> torch.Tensor:

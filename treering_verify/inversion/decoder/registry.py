@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from treering_verify.inversion.decoder.problem import Problem, Settings
     from treering_verify.inversion.decoder.solution import Solution
 
-AUTO = "auto"  # learned steps where the model has a refiner, forward steps elsewhere
+# Fitted filters where the model carries them, learned steps where it has a refiner, forward steps elsewhere.
+AUTO = "auto"
 _HERE = "treering_verify.inversion.decoder"
 
 METHODS: Registry[Callable[[Problem, Settings], Solution]] = Registry(
@@ -26,6 +27,7 @@ METHODS: Registry[Callable[[Problem, Settings], Solution]] = Registry(
         "anderson": f"{_HERE}.anderson:anderson_acceleration",
         "gauss-newton": f"{_HERE}.gauss_newton:gauss_newton_steps",
         "learned": f"{_HERE}.learned:learned_steps",
+        "filtered": f"{_HERE}.filtered:filtered_steps",
         "posterior-mode": f"{_HERE}.posterior_mode:descend_to_posterior_mode",
     },
     reserved=(AUTO,),

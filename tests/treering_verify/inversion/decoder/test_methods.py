@@ -12,6 +12,8 @@ from treering_verify.inversion.decoder import DEFAULTS, METHODS, Problem, in_pre
 from treering_verify.inversion.recovery import problem_of
 from treering_verify.models import LatentModel
 
+UNFITTED = [method for method in METHODS if method != "filtered"]  # which test_closed_form.py tries on what it fits
+
 
 @pytest.mark.parametrize(
     ("method", "share"),
@@ -32,7 +34,7 @@ def test_more_steps_come_nearer(method: str) -> None:
     assert errors[0] > errors[1] > errors[2]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", UNFITTED)
 def test_default_settings_never_lose_to_the_encoder(method: str) -> None:
     case = Linear()
     encoder = case.error(invert(case.problem(), "encoder"))
@@ -88,7 +90,7 @@ def test_no_weight_receives_a_gradient_even_if_it_could() -> None:
         assert not result.latent.requires_grad
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", UNFITTED)
 def test_real_networks_can_be_inverted_by_every_method(method: str, tiny_model: LatentModel) -> None:
     latent = torch.randn(2, *tiny_model.latent_shape, generator=torch.Generator().manual_seed(8))
     with torch.inference_mode():
@@ -107,7 +109,7 @@ def test_an_unknown_method_is_a_key_error() -> None:
         invert(Linear().problem(), "newton")
 
 
-@pytest.mark.parametrize("method", [m for m in METHODS if m != "gauss-newton"])
+@pytest.mark.parametrize("method", [m for m in UNFITTED if m != "gauss-newton"])
 def test_sixteen_bits_round_the_networks_and_never_the_latent(method: str, tiny_model: LatentModel) -> None:
     latent = torch.randn(2, *tiny_model.latent_shape, generator=torch.Generator().manual_seed(8))
     with torch.inference_mode():

@@ -1,0 +1,361 @@
+"""Filters that are fitted to one model: image -> latent -> noise estimate, by linear maps of a few latent pixels.
+
+`treering models fit` makes an `Inverter`, and `inversion.filtered` runs it. It holds, for each of a few kinds of attack (the
+experts), linear filters on k x k neighbourhoods of what the model's own passes return, and a rule that says from the image
+alone how much of each expert to take. No key takes part in the fit or in the rule, so p-values stay exact.
+
+The arithmetic is here, the model's passes are not: every method takes tensors and returns tensors.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from treering_verify.errors import ModelError, UsageError
+from treering_verify.files import printable, write_atomic
+from treering_verify.models.protocol import LatentModel
+from treering_verify.models.weights import fingerprint
+
+if TYPE_CHECKING:
+    import torch
+
+KIND = "treering inverter"
+VERSION = 1
+CONFIG, WEIGHTS, CARD = "config.json", "filters.safetensors", "README.md"
+_LEARNED = ("screen", "refine", "estimate")  # networks beside the model, which the filters do not use
+_FINGERPRINTS: WeakKeyDictionary[LatentModel, str] = WeakKeyDictionary()  # weights are digested once, not for each use
+_MOST_BYTES = 1 << 28
+
+
+@dataclass(frozen=True, eq=False)
+class FilterBank:
+    """One linear filter for each of J experts, with bias.
+
+    Attributes
+    ----------
+    scale : (C_in,) float32
+        Size of each input channel; inputs are divided by it.
+    weights : (J, C_out, C_in, k, k) float32
+    bias : (J, C_out) float32
+    """
+
+    scale: torch.Tensor
+    weights: torch.Tensor
+    bias: torch.Tensor
+
+    def __call__(self, inputs: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+        """Return sum_j shares_j (W_j * inputs + b_j): (B, C_in, h, w), (B, J) -> (B, C_out, h, w), for any h and w.
+
+        Beyond its edges the input is continued by the nearest value.
+        """
+        from torch.nn import functional
+
+        scale, weights, bias, shares = (
+            part.to(inputs.device) for part in (self.scale, self.weights, self.bias, shares)
+        )
+        experts, channels, _, kernel, _ = weights.shape
+        padded = functional.pad(inputs / scale[:, None, None], (kernel // 2,) * 4, mode="replicate")
+        parts = functional.conv2d(padded, weights.flatten(0, 1), bias.flatten())
+        return (parts.unflatten(1, (experts, channels)) * shares[:, :, None, None, None]).sum(dim=1)
+
+
+@dataclass(frozen=True, eq=False)
+class Chooser:
+    """Multinomial logistic regression from `statistics` of an image to the experts' shares.
+
+    Attributes
+    ----------
+    mean, deviation : (S,) float32
+        Of each statistic over the images of the fit.
+    weights : (J, S) float32
+    bias : (J,) float32
+    """
+
+    mean: torch.Tensor
+    deviation: torch.Tensor
+    weights: torch.Tensor
+    bias: torch.Tensor
+
+    def __call__(self, statistics: torch.Tensor) -> torch.Tensor:
+        """Return the experts' shares, which sum to 1: (B, S) -> (B, J)."""
+        mean, deviation, weights, bias = (
+            part.to(statistics.device) for part in (self.mean, self.deviation, self.weights, self.bias)
+        )
+        standard = ((statistics - mean) / deviation).clamp(-_FARTHEST, _FARTHEST)
+        return (standard @ weights.T + bias).softmax(dim=1)
+
+
+_FARTHEST = 6.0  # deviations: what no image of the fit came near to pulls no harder than this
+
+
+@dataclass(frozen=True, eq=False)
+class Inverter:
+    """Fitted filters of one model; it is found in a folder by `load`.
+
+    Attributes
+    ----------
+    experts : tuple of str
+        Names of the kinds of attack that filters were fitted to.
+    chooser : Chooser
+    stages : tuple of FilterBank
+        Decoder inversion: stage k maps `decoder_inputs` at z_k to z_(k+1) - z_k, z_0 being E(x).
+    screen : FilterBank or None
+        The noise from the first stage's inputs: no pass of the diffusion network.
+    noise : FilterBank or None
+        The noise from `noise_inputs`. None, as `screen`, where an autoencoder was fitted alone.
+    steps : int
+        Steps of the naive noise inversion that `noise` takes points from.
+    points : tuple of int
+        Those points, ascending: k is what k steps have made of the latent.
+    tie : dict
+        What the filters belong to: fingerprints of weights and sampler, image size, latent shape, tile.
+    facts : dict
+        How they were fitted, and what the held-out report says.
+    digest : str
+        Of weights and configuration, 16 hexadecimal digits: what records call the filters.
+    """
+
+    experts: tuple[str, ...]
+    chooser: Chooser
+    stages: tuple[FilterBank, ...]
+    screen: FilterBank | None
+    noise: FilterBank | None
+    steps: int
+    points: tuple[int, ...]
+    tie: dict[str, Any]
+    facts: dict[str, Any] = field(default_factory=dict)
+    digest: str = ""
+
+    def save(self, folder: str | Path, card: str = "") -> Inverter:
+        """Write weights (float16), configuration and card into a folder; return the filters as they will be read.
+
+        Raises
+        ------
+        UsageError
+            If the folder cannot be written.
+        """
+        from safetensors.torch import save
+
+        target, data = Path(folder), save({name: part.half() for name, part in _tensors(self).items()})
+        config = json.dumps({**_config(self), "facts": self.facts}, indent=2) + "\n"
+        try:
+            target.mkdir(parents=True, exist_ok=True)
+            write_atomic(target / WEIGHTS, data)
+            write_atomic(target / CARD, card.encode())
+            write_atomic(target / CONFIG, config.encode())  # last: a folder without it holds no inverter
+        except OSError as error:
+            raise UsageError(f"cannot write {printable(str(target))}: {error.strerror}") from error
+        return self.load(target)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Inverter:
+        """Read the filters of a folder.
+
+        Raises
+        ------
+        ModelError
+            If there are none, they are damaged, or of another version.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+
+        source, shown = Path(folder), printable(str(folder))
+        try:
+            config, data = (_read(source / name) for name in (CONFIG, WEIGHTS))
+            record = json.loads(config)
+            if not isinstance(record, dict) or record.get("type") != KIND:
+                raise ModelError(f"{shown} holds no inverter: make one with treering models fit MODEL --output DIR")
+            if record["version"] != VERSION:
+                raise ModelError(f"the inverter {shown} is of version {record['version']}: fit the model again")
+            found = _from_parts(record, {name: part.float() for name, part in load(data).items()})
+        except OSError as error:
+            raise ModelError(
+                f"cannot read the inverter {shown}: {error.strerror}; make one with treering models fit MODEL --output DIR"
+            ) from error
+        except (ValueError, LookupError, TypeError, AttributeError, SafetensorError) as error:
+            raise ModelError(f"the inverter {shown} is damaged ({error!r:.80}): fit the model again") from error
+        return replace(found, digest=_digest(found, data))
+
+    def differences(self, model: LatentModel) -> list[str]:
+        """Return what is different about the model that the filters were fitted to; empty for that model."""
+        mine, theirs = self.tie, tie_of(model)
+        return [f"{name} {mine.get(name)}, not {theirs[name]}" for name in theirs if mine.get(name) != theirs[name]]
+
+    def check(self, model: LatentModel) -> None:
+        """ModelError, with the reason, unless the filters were fitted to this model as it is loaded."""
+        if differences := self.differences(model):
+            raise ModelError(
+                f"the inverter (of {printable(str(self.facts.get('model', 'another model')))}) was fitted to "
+                f"{printable('; '.join(differences))}: load the model as it was fitted, or fit {printable(model.name)} as "
+                "you load it with treering models fit"
+            )
+
+
+def decoder_inputs(
+    start: torch.Tensor, points: Sequence[torch.Tensor], residuals: Sequence[torch.Tensor]
+) -> torch.Tensor:
+    """Return the inputs of a stage: E(x), its residual, and the steps and residuals of the points after it.
+
+    Parameters
+    ----------
+    start : (B, C, h, w)
+        E(x), which is the first point too.
+    points, residuals : sequences of (B, C, h, w)
+        z_0 .. z_k and r(z) = E(D(z)) - E(x) at each.
+    """
+    import torch
+
+    steps = [point - start for point in points[1:]]
+    return torch.cat([start, *residuals, *steps], dim=1)
+
+
+def noise_inputs(trajectory: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return the inputs of the noise filter: the latent, and how each point differs from the one before, (B, P C, h, w).
+
+    Parameters
+    ----------
+    trajectory : sequence of P tensors (B, C, h, w)
+        The latent, and the points of the noise inversion that are read. Their differences are less alike than they are.
+    """
+    import torch
+
+    steps = [later - earlier for earlier, later in pairwise(trajectory)]
+    return torch.cat([trajectory[0], *steps], dim=1)
+
+
+def tie_of(model: LatentModel) -> dict[str, Any]:
+    """Return what filters of a model belong to: its weights, sampler, sizes and tiles, JSON-ready."""
+    if model not in _FINGERPRINTS:
+        _FINGERPRINTS[model] = fingerprint(model, without=_LEARNED)
+    return {
+        "weights": _FINGERPRINTS[model],
+        "sampler": _configured(model),
+        "image_size": list(model.image_size),
+        "latent_shape": list(model.latent_shape),
+        "tile": model.tile,
+    }
+
+
+def _configured(model: LatentModel) -> str:
+    """Return a digest of what changes a model's numbers beside its weights: its scheduler, and its latents' scale."""
+    parts = {}
+    for name in ("_scheduler", "_vae"):
+        config = dict(getattr(getattr(model, name, None), "config", {}))
+        parts[name] = {key: value for key, value in config.items() if not key.startswith("_")}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def fitted(model: LatentModel) -> Inverter | None:
+    """Return the filters that a model carries, or None."""
+    return getattr(model, "inverter", None)
+
+
+def carrying(model: LatentModel, inverter: Inverter | None) -> LatentModel:
+    """Return a model that shares everything with another but carries these filters, or none; the other stays as it is."""
+    other = copy.copy(model)
+    other.inverter = inverter  # type: ignore[attr-defined]
+    return other
+
+
+def attach(model: LatentModel, folder: str | Path) -> LatentModel:
+    """Read the filters of a folder and let the model carry them; return the model.
+
+    Raises
+    ------
+    ModelError
+        If there are none, or they were fitted to another model.
+    """
+    found = Inverter.load(folder)
+    found.check(model)
+    model.inverter = found  # type: ignore[attr-defined]
+    return model
+
+
+def _tensors(inverter: Inverter) -> dict[str, torch.Tensor]:
+    """Return every number of an inverter by name."""
+    banks = {**{f"stage{k}": bank for k, bank in enumerate(inverter.stages)}}
+    banks.update({name: bank for name in ("screen", "noise") if (bank := getattr(inverter, name)) is not None})
+    parts = {
+        f"{name}.{field}": getattr(bank, field)
+        for name, bank in banks.items()
+        for field in ("scale", "weights", "bias")
+    }
+    rule = {f"chooser.{name}": getattr(inverter.chooser, name) for name in ("mean", "deviation", "weights", "bias")}
+    return {name: part.contiguous() for name, part in {**parts, **rule}.items()}
+
+
+def _config(inverter: Inverter) -> dict[str, Any]:
+    """Return what gives the numbers their meaning, JSON-ready."""
+    return {
+        "type": KIND,
+        "version": VERSION,
+        "experts": list(inverter.experts),
+        "stages": len(inverter.stages),
+        "steps": inverter.steps,
+        "points": list(inverter.points),
+        "tie": inverter.tie,
+    }
+
+
+def _digest(inverter: Inverter, data: bytes) -> str:
+    meaning = json.dumps(_config(inverter), sort_keys=True).encode()
+    return hashlib.sha256(hashlib.sha256(data).digest() + meaning).hexdigest()[:16]
+
+
+def _from_parts(record: dict[str, Any], parts: dict[str, torch.Tensor]) -> Inverter:
+    def bank(name: str) -> FilterBank:
+        return FilterBank(*(parts[f"{name}.{field}"] for field in ("scale", "weights", "bias")))
+
+    experts, points = tuple(map(str, record["experts"])), tuple(map(int, record["points"]))
+    found = Inverter(
+        experts=experts,
+        chooser=Chooser(*(parts[f"chooser.{name}"] for name in ("mean", "deviation", "weights", "bias"))),
+        stages=tuple(bank(f"stage{k}") for k in range(int(record["stages"]))),
+        screen=bank("screen") if "screen.weights" in parts else None,
+        noise=bank("noise") if "noise.weights" in parts else None,
+        steps=int(record["steps"]),
+        points=points,
+        tie=dict(record["tie"]),
+        facts=dict(record["facts"]),
+    )
+    _check_shapes(found)
+    return found
+
+
+def _check_shapes(inverter: Inverter) -> None:
+    """ValueError unless every part has the shape that the configuration says, and finite numbers."""
+    channels, count = int(inverter.tie["latent_shape"][0]), len(inverter.experts)
+    inputs = {f"stage{k}": 2 * channels * (k + 1) for k in range(len(inverter.stages))}
+    inputs |= {"screen": 2 * channels, "noise": channels * (1 + len(inverter.points))}
+    parts = _tensors(inverter)
+    for name, wide in inputs.items():
+        if f"{name}.weights" in parts:
+            kernel = parts[f"{name}.weights"].shape[-1]
+            expected = {
+                "scale": (wide,),
+                "weights": (count, channels, wide, kernel, kernel),
+                "bias": (count, channels),
+            }
+            for part, shape in expected.items():
+                if tuple(parts[f"{name}.{part}"].shape) != shape:
+                    raise ValueError(f"{name}.{part} has shape {tuple(parts[f'{name}.{part}'].shape)}, not {shape}")
+    if inverter.chooser.weights.shape != (count, len(inverter.chooser.mean)) or inverter.chooser.bias.shape != (count,):
+        raise ValueError("the chooser does not fit the experts")
+    if not all(bool(part.isfinite().all()) for part in parts.values()) or not inverter.stages:
+        raise ValueError("numbers are missing or not finite")
+
+
+def _read(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        data = file.read(_MOST_BYTES + 1)
+    if len(data) > _MOST_BYTES:
+        raise ValueError(f"{path.name} is larger than {_MOST_BYTES} bytes")
+    return data

@@ -1,0 +1,70 @@
+"""What a fit brought, as lines of text and as the card of its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+
+def format_fit(facts: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], ways: Sequence[str]) -> Iterator[str]:
+    """Yield a Markdown table of a held-out report, a line an attack.
+
+    Parameters
+    ----------
+    facts : mapping
+        Of `Inverter.facts`, with its "report".
+    rows : sequence of mapping
+        As `fit_report.summary_rows` returns them.
+    ways : sequence of str
+        Ways of inversion, the fitted one last.
+    """
+    report = facts["report"]
+    others = ways[:-1]
+    header = [
+        "attack",
+        *(f"log10 p, {way}" for way in ways),
+        *(f"gain over {way} (95 %)" for way in others),
+        "found at 1e-6",
+        "latent error, encoder",
+        "change (worst image)",
+    ]
+    yield "| " + " | ".join(header) + " |"
+    yield "|" + "---|" * len(header)
+    for row in rows:
+        cells = [
+            row["attack"],
+            *(f"{row[f'median {way}']:.1f}" for way in ways),
+            *(
+                f"{row[f'gain over {way}']:+.1f} ({row[f'interval over {way}'][0]:+.1f} to "
+                f"{row[f'interval over {way}'][1]:+.1f})"
+                for way in others
+            ),
+            ", ".join(str(row[f"found {way}"]) for way in ways) + f" of {report['images']}",
+            f"{row['latent']:.2f} dB",
+            f"{row['latent change']:+.2f} ({row['worst latent change']:+.2f})",
+        ]
+        yield "| " + " | ".join(cells) + " |"
+    yield ""
+    seconds = ", ".join(f"{way} {spent:.2f} s" for way, spent in report["seconds"].items())
+    yield (
+        f"{report['images']} marked images, each under a key of its own, none fitted to; median log10 p, and the median of "
+        f"the paired gains. An image takes: {seconds}. {report['machine']}, {report['date']}."
+    )
+
+
+def card_of(facts: Mapping[str, Any], conclusion: str, lines: Sequence[str]) -> str:
+    """Return the card (README.md) of a fit's folder."""
+    experts = "\n".join(f"- {name}: {', '.join(some)}" for name, some in facts["attacks"].items())
+    reported = "\n".join(["", "## Held-out report", "", conclusion + ".", "", *lines]) if lines else ""
+    return f"""# Inverter of {facts["model"]}
+
+Linear filters that invert this one model, fitted in closed form by `treering models fit` (treering-verify
+{facts["version"]}) to {facts["images"]} images that the model generated, seeds from {facts["seed"]}, in
+{facts["generation_steps"]} steps. No key was read. Use them with `--inverter DIR`; beside a local model, in `DIR/inverter`,
+they are found. They belong to the weights, the image size and the tiles that config.json names, and are refused elsewhere.
+
+## Experts
+
+{experts}
+{reported}
+"""

@@ -1,0 +1,74 @@
+"""Kinds of attack that filters are fitted to, one expert each, and attacks that a fit is reported on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from treering_verify.attacks import parse
+from treering_verify.errors import UsageError
+from treering_verify.files import printable
+
+CLEAN = "clean"
+EXPERTS: dict[str, tuple[str, ...]] = {
+    "clean": (CLEAN,),
+    "light compression": ("jpeg:quality=95", "jpeg:quality=88", "jpeg:quality=80", "webp:quality=85"),
+    "JPEG 40 to 75": ("jpeg:quality=75", "jpeg:quality=65", "jpeg:quality=50", "jpeg:quality=40"),
+    "JPEG 18 to 35": ("jpeg:quality=35", "jpeg:quality=28", "jpeg:quality=22", "jpeg:quality=18"),
+    "JPEG 8 to 15": ("jpeg:quality=15", "jpeg:quality=12", "jpeg:quality=10", "jpeg:quality=8"),
+    "WebP and AVIF": ("webp:quality=40", "webp:quality=15", "avif:quality=45", "avif:quality=25"),
+    "blur": ("blur:radius=0.7", "blur:radius=1.2", "blur:radius=2.0", "resize:share=0.5"),
+    "noise": ("noise:sigma=0.02", "noise:sigma=0.04", "noise:sigma=0.07", "noise:sigma=0.12"),
+    "brighter": ("brightness:factor=1.3", "brightness:factor=1.8", "brightness:factor=2.5", "brightness:factor=4"),
+    "flatter": ("contrast:factor=0.5", "contrast:factor=0.7", "brightness:factor=0.5", "brightness:factor=0.7"),
+}
+"""Experts by name, each with the attacks that its images go through in turn."""
+
+REPORTED: tuple[str, ...] = (
+    CLEAN,
+    "jpeg:quality=85",
+    "jpeg:quality=45",
+    "jpeg:quality=25",
+    "jpeg:quality=13",
+    "webp:quality=25",
+    "avif:quality=35",
+    "blur:radius=1.0",
+    "resize:share=0.7",
+    "noise:sigma=0.05",
+    "brightness:factor=2.0",
+    "contrast:factor=0.6",
+    "colour_jitter",
+    "overlay",
+)
+"""Attacks of the held-out report; apart from clean images, none is fitted to, and the last two are of no expert's kind."""
+
+
+def read_table(path: str | Path) -> dict[str, tuple[str, ...]]:
+    """Read experts from a JSON file: an object of lists of attacks, such as {"JPEG": ["jpeg:quality=50"]}.
+
+    Raises
+    ------
+    UsageError
+        If the file cannot be read, or is no such table.
+    """
+    shown = printable(str(path))
+    try:
+        record = json.loads(Path(path).read_text())
+    except OSError as error:
+        raise UsageError(f"cannot read the attacks {shown}: {error.strerror}") from error
+    except ValueError as error:
+        raise UsageError(f"the attacks {shown} are no JSON: {error}") from error
+    if not isinstance(record, dict) or not all(isinstance(some, list) for some in record.values()):
+        raise UsageError(f'{shown} must be a table such as {{"JPEG": ["jpeg:quality=50", "jpeg:quality=25"]}}')
+    table = {str(name): tuple(map(str, some)) for name, some in record.items()}
+    check_table(table)
+    return table
+
+
+def check_table(table: Mapping[str, tuple[str, ...]]) -> None:
+    """UsageError unless there is an expert, each has an attack, and every attack exists and works on the image alone."""
+    if not table or not all(table.values()):
+        raise UsageError("the table of attacks is empty: name an expert, and an attack for each")
+    for text in {text for some in table.values() for text in some if text != CLEAN}:
+        parse(text).check(None)

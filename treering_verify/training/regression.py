@@ -1,0 +1,179 @@
+"""Ridge regression of images on k x k neighbourhoods of other images: a convolution in closed form."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import torch
+
+    from treering_verify.models.inverter import FilterBank
+
+# Penalties tried, in units of the inputs' power: below the first, sums in float32 are no longer exact enough; the last
+# leaves the base alone, for targets that the inputs say nothing about.
+RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e6)
+_MOST_CELLS = 2048  # of an image that take part; drawn at random where a latent has more
+_VALIDATION = 4  # every fourth image chooses the penalty
+
+
+class Fit(NamedTuple):
+    """A fitted filter of one expert.
+
+    Attributes
+    ----------
+    scale : (C_in,) float32
+        Root mean square of each input channel.
+    weights : (C_out, C_in, k, k) float32
+        In units of `scale`.
+    bias : (C_out,) float32
+    side : int
+        The neighbourhood that validation chose; weights beyond it are zero.
+    ridge : float
+        The penalty that validation chose.
+    explained : float
+        Share of the target's power that the filter explains on the validation images.
+    """
+
+    scale: torch.Tensor
+    weights: torch.Tensor
+    bias: torch.Tensor
+    side: int
+    ridge: float
+    explained: float
+
+
+def fit_filter(
+    inputs: torch.Tensor, target: torch.Tensor, kernel: int, *, base: torch.Tensor | None = None, seed: int = 0
+) -> Fit:
+    """Fit target = W * inputs + b, with the penalty and the neighbourhood that are best on every fourth image.
+
+    Minimises |target - W * inputs - b|^2 + n ridge |W - a base|^2 over neighbourhoods of inputs in units of their scale, up
+    to `kernel` on a side, where a is the best factor of `base` alone, by channel. All images take part in the last fit.
+
+    Parameters
+    ----------
+    inputs : (n, C_in, h, w)
+    target : (n, C_out, h, w)
+    kernel : int
+        Largest k, odd.
+    base : (C_out, C_in), optional
+        A pointwise filter that W is drawn to, such as the naive estimate; zero when left out.
+    seed : int
+        Of the cells that take part, where a latent has more than 2048.
+    """
+    import torch
+
+    count, channels = inputs.shape[:2]
+    scale = inputs.float().square().mean(dim=(0, 2, 3)).sqrt().clamp_min(1e-6)
+    held = [i for i in range(count) if i % _VALIDATION == _VALIDATION - 1] if count >= _VALIDATION else []
+    fitting = [i for i in range(count) if i not in held]
+    generator = torch.Generator().manual_seed(seed)
+    train = _moments(inputs, target, fitting, scale, kernel, generator)
+    check = _moments(inputs, target, held, scale, kernel, generator) if held else train
+    start = torch.zeros(len(train.gram), target.shape[1], dtype=torch.float64)
+    if base is not None:
+        centres = torch.arange(channels) * kernel**2 + kernel**2 // 2
+        start[centres] = (base * scale).T.double()
+
+    def solved(moments: _Moments, rows: torch.Tensor, ridge: float) -> torch.Tensor:
+        power = (start * (moments.gram @ start)).sum(dim=0).clamp_min(1e-12)
+        drawn = start * ((start * moments.cross).sum(dim=0) / power)
+        whole = drawn.clone()
+        gram, left = moments.gram[rows][:, rows], (moments.cross - moments.gram @ drawn)[rows]
+        whole[rows] += _solve(gram, left, ridge, float(moments.cells))
+        return whole
+
+    choices = [(side, ridge) for side in range(1, kernel + 1, 2) for ridge in RIDGES]
+    rows_of = {side: _within(channels, kernel, side) for side in range(1, kernel + 1, 2)}
+    errors = {(side, ridge): _error(check, solved(train, rows_of[side], ridge)) for side, ridge in choices}
+    side, ridge = min(errors, key=lambda each: errors[each])
+    both = _Moments(*(a + b for a, b in zip(train, check, strict=True))) if held else train
+    weights = solved(both, rows_of[side], ridge)
+    return Fit(
+        scale,
+        weights[:-1].T.reshape(-1, channels, kernel, kernel).float(),
+        weights[-1].float(),
+        side,
+        ridge,
+        1 - errors[side, ridge] / max(float(check.power), 1e-30),
+    )
+
+
+def bank_of(fits: list[Fit]) -> FilterBank:
+    """Return one bank of the experts' filters, all in the same units."""
+    import torch
+
+    from treering_verify.models.inverter import FilterBank
+
+    scale = torch.stack([fit.scale for fit in fits]).square().mean(dim=0).sqrt()
+    weights = torch.stack([fit.weights * (scale / fit.scale)[None, :, None, None] for fit in fits])
+    return FilterBank(scale, weights, torch.stack([fit.bias for fit in fits]))
+
+
+class _Moments(NamedTuple):
+    """Sums over cells, float64: X X^T, X Y^T, |Y|^2, and their count."""
+
+    gram: torch.Tensor
+    cross: torch.Tensor
+    power: torch.Tensor
+    cells: torch.Tensor
+
+
+def _moments(
+    inputs: torch.Tensor,
+    target: torch.Tensor,
+    images: list[int],
+    scale: torch.Tensor,
+    kernel: int,
+    generator: torch.Generator,
+) -> _Moments:
+    """Sum up over images one at a time: memory does not grow with their number."""
+    import torch
+
+    rows = inputs.shape[1] * kernel**2 + 1
+    gram = torch.zeros(rows, rows, dtype=torch.float64)
+    cross = torch.zeros(rows, target.shape[1], dtype=torch.float64)
+    power, cells = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    for i in images:
+        x, y = _columns(inputs[i : i + 1].float() / scale[:, None, None], kernel), target[i].float().flatten(1)
+        if x.shape[1] > _MOST_CELLS:
+            pick = torch.randperm(x.shape[1], generator=generator)[:_MOST_CELLS]
+            x, y = x[:, pick], y[:, pick]
+        gram += (x @ x.T).double()
+        cross += (x @ y.T).double()
+        power += y.double().square().sum()
+        cells += x.shape[1]
+    return _Moments(gram, cross, power, cells)
+
+
+def _columns(image: torch.Tensor, kernel: int) -> torch.Tensor:
+    """Return the neighbourhood of every cell, and a one: (1, C, h, w) -> (C k^2 + 1, h w)."""
+    import torch
+    from torch.nn import functional
+
+    padded = functional.pad(image, (kernel // 2,) * 4, mode="replicate")
+    columns = functional.unfold(padded, kernel)[0]
+    return torch.cat([columns, torch.ones_like(columns[:1])])
+
+
+def _within(channels: int, kernel: int, side: int) -> torch.Tensor:
+    """Return the rows of `_columns` that lie within side x side around the cell, and the row of ones."""
+    import torch
+
+    inner = torch.arange(kernel).sub(kernel // 2).abs() <= side // 2
+    taps = (inner[:, None] & inner[None, :]).flatten().repeat(channels)
+    return torch.cat([taps, torch.ones(1, dtype=torch.bool)]).nonzero().flatten()
+
+
+def _solve(gram: torch.Tensor, cross: torch.Tensor, ridge: float, count: float) -> torch.Tensor:
+    """Return (X X^T + n ridge I)^-1 X Y^T, the bias unpenalised: (rows, C_out)."""
+    import torch
+
+    penalty = torch.full((len(gram),), ridge * count, dtype=torch.float64)
+    penalty[-1] = 1e-12 * count
+    return torch.linalg.solve(gram + torch.diag(penalty), cross)
+
+
+def _error(moments: _Moments, weights: torch.Tensor) -> float:
+    """Return the squared error of a filter from the sums alone: |Y|^2 - 2 <W, X Y^T> + <W, X X^T W>."""
+    return float(moments.power - 2 * (weights * moments.cross).sum() + (weights * (moments.gram @ weights)).sum())
