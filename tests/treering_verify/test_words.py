@@ -23,7 +23,6 @@ from helpers.places import ROOT
 
 LATER: tuple[str, ...] = (
     "CONTRIBUTING.md",
-    "README.md",
     "docs/calibration.md",
     "docs/exact-test.md",
     "docs/findings.md",
