@@ -22,14 +22,6 @@ import pytest
 from helpers.places import ROOT
 
 LATER: tuple[str, ...] = (
-    "CONTRIBUTING.md",
-    "docs/calibration.md",
-    "docs/exact-test.md",
-    "docs/findings.md",
-    "docs/methods.md",
-    "docs/models.md",
-    "docs/patterns.md",
-    "docs/robustness.md",
     "pyproject.toml",
     "tests/treering_verify/cli/",
     "tests/treering_verify/detection/search/",
