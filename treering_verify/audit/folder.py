@@ -43,7 +43,8 @@ def audit_folder(
     Parameters
     ----------
     paths : path, sequence of paths, or Inputs
-        Folders are walked, glob patterns matched, URLs opened by fsspec; `Inputs` can name lists and manifests too.
+        Folders are walked, glob patterns matched, URLs opened as `Options.limits.access` allows; `Inputs` can name
+        lists and manifests too.
     keys : Key, KeyIndex, or sequence of both
         All are tried; p-values are Holm-corrected over them.
     model : LatentModel, optional

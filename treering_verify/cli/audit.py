@@ -65,6 +65,25 @@ _SHOWN = 20  # detected files listed at the end
     help="Column of --manifest; default: path, url, file, filename, image, or the only one.",
 )
 @option(
+    "--root",
+    type=InputPath(),
+    topic=_INPUTS,
+    help="Folder that local paths in lists must stay in; default: each list's or manifest's own, of - the current one.",
+)
+@option(
+    "--allow-protocol",
+    "protocols",
+    multiple=True,
+    topic=_INPUTS,
+    help="Protocol of URLs to open besides s3, gs, az, abfs, http and https, such as ftp; repeatable.",
+)
+@option(
+    "--allow-private",
+    is_flag=True,
+    topic=_INPUTS,
+    help="Let URLs of http and https lead to this machine and to private networks.",
+)
+@option(
     "--screening",
     type=Named("screening", ("auto", "on", "off")),
     default="auto",
@@ -116,6 +135,9 @@ def audit(
     nul: bool,
     manifests: tuple[str, ...],
     column: str,
+    root: Path | None,
+    protocols: tuple[str, ...],
+    allow_private: bool,
     alpha: float,
     screening: str,
     q_values: bool,
@@ -144,12 +166,14 @@ def audit(
     if not (paths or lists or manifests):
         raise UsageError("nothing to audit: give PATH, --files-from or --manifest")
     _check_inputs(paths, lists, manifests)
+    _check_output(output)
 
     import json
 
     from treering_verify.audit.engine import run_audit
     from treering_verify.audit.inputs.reader_pool import Limits
     from treering_verify.audit.inputs.sources import Inputs
+    from treering_verify.audit.inputs.urls import Access
     from treering_verify.audit.judge import AuditJudge
     from treering_verify.audit.options import Options
     from treering_verify.audit.output.store import SUMMARY, first_detected
@@ -160,9 +184,11 @@ def audit(
     from treering_verify.report.audit import PAGE, write_report
     from treering_verify.watermark.keys.index import load_keys
 
-    limits = Limits(time_limit, reader_memory, readers)
+    limits = Limits(
+        time_limit, reader_memory, readers, Access(tuple(name.lower() for name in protocols), allow_private)
+    )
     options = Options(limits, inversion.batch_size, shard_rows, q_values, overwrite, engine, worker_cpus, retry_errors)
-    inputs = Inputs(paths, lists, nul, manifests, column)
+    inputs = Inputs(paths, lists, nul, manifests, column, str(root.absolute()) if root else "")
     found = load_keys(keys)
     check_fit(found, model)
     with _logged(log_file), _stopped_by_signals() as stop, _progress(quiet) as watch:
@@ -198,7 +224,7 @@ def _check_inputs(paths: tuple[str, ...], lists: tuple[str, ...], manifests: tup
     """Raise UsageError if something that the command line names does not exist."""
     import glob
 
-    from treering_verify.audit.inputs.sources import is_url
+    from treering_verify.audit.inputs.urls import is_url
     from treering_verify.files import printable
 
     for path in paths:
@@ -207,8 +233,20 @@ def _check_inputs(paths: tuple[str, ...], lists: tuple[str, ...], manifests: tup
         ):
             raise UsageError(f"there is no file or folder {printable(path)!r}: check the path")
     for name in (*lists, *manifests):
-        if not is_url(name) and (problem := InputPath(stdin=name in lists).problem(Path(name))):
+        if is_url(name):
+            raise UsageError(
+                f"{printable(name)!r}: lists and manifests are local files: download it, and look at it, first"
+            )
+        if problem := InputPath(stdin=name in lists).problem(Path(name)):
             raise UsageError(f"{printable(name)!r}: {problem}")
+
+
+def _check_output(output: Path) -> None:
+    """Raise UsageError if the output is meant to be remote; as a path, `s3://bucket` would be a folder called `s3:`."""
+    from treering_verify.files import printable
+
+    if output.parts and output.parts[0].endswith(":") and not output.exists():
+        raise UsageError(f"{printable(str(output))!r}: the output is a local folder: name one, and copy it afterwards")
 
 
 @contextmanager

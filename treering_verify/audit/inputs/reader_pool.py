@@ -14,13 +14,14 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from typing import Any, NamedTuple
 
 from treering_verify.audit.inputs.child_process import ChildProcess
 from treering_verify.audit.inputs.reading import Reading, refused
 from treering_verify.audit.inputs.sources import Entry
+from treering_verify.audit.inputs.urls import Access
 from treering_verify.errors import TreeringError, UsageError
 from treering_verify.files import printable
 
@@ -43,11 +44,14 @@ class Limits:
         Address space of a reader process, in MiB.
     readers : int
         Count of processes; 0: one per processor, at most 4.
+    access : Access
+        What URLs may reach.
     """
 
     seconds: float = 30.0
     memory: int = 3072
     readers: int = 0
+    access: Access = field(default_factory=Access)
 
     def __post_init__(self) -> None:
         if not (self.seconds > 0 and self.memory >= 256 and self.readers >= 0):
@@ -83,7 +87,9 @@ class ReaderPool:
     """
 
     def __init__(self, next_task: Callable[[], Task | None], shape: tuple[int, ...], limits: Limits) -> None:
-        self._next_task, self._facts = next_task, [list(shape), limits.seconds, limits.memory]
+        access = limits.access
+        self._facts = [list(shape), limits.seconds, limits.memory, list(access.protocols), access.allow_private]
+        self._next_task = next_task
         self._shape, self._limits = shape, limits
         self.ahead = 2 * limits.processes + 16
         self._results: queue.Queue[tuple[Task, Reading] | BaseException | None] = queue.Queue()

@@ -13,20 +13,24 @@ from typing import Any
 
 from treering_verify.audit.inputs.child_process import receive
 from treering_verify.audit.inputs.reading import Reading, read_path, read_url, refused
+from treering_verify.audit.inputs.urls import Access
 
+_SHARE = 0.9  # of the time limit, for downloading; the rest is for decoding
 _GRACE = 5  # seconds beyond the limit after which a reader ends itself, in case its parent is gone
 
 
 def serve(connection: Connection, facts: list[Any]) -> None:
     """Answer requests until the connection ends; see `reader_pool.ReaderPool`."""
-    shape, seconds, memory = facts
+    shape, seconds, memory, protocols, allow_private = facts
+    access = Access(tuple(protocols), allow_private)
     _prepare(memory)
     connection.send_bytes(b'"ready"')
     while True:
         path, is_url = receive(connection)
         signal.alarm(math.ceil(seconds) + _GRACE)
         try:
-            reading = (read_url if is_url else read_path)(path, tuple(shape))
+            size = tuple(shape)
+            reading = read_url(path, size, access, _SHARE * seconds) if is_url else read_path(path, size)
         except MemoryError:
             connection.send_bytes(b'"reader_memory"')
             os._exit(0)

@@ -16,6 +16,8 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from treering_verify.audit.inputs import urls
+from treering_verify.audit.inputs.urls import Access
 from treering_verify.errors import ImageError
 from treering_verify.files import printable
 from treering_verify.media.containers import read_member, split_member
@@ -23,7 +25,6 @@ from treering_verify.media.formats import decoded_formats, is_image, kind_of, re
 from treering_verify.media.frame_folders import read_frames
 from treering_verify.media.images import (
     CODES,
-    MAX_BYTES,
     fit,
     open_image,
     read_bytes,
@@ -59,15 +60,15 @@ FAILED = {
     "reader_failed": "reading it failed in an unforeseen way",
     "worker_died": "judging it ended a worker of the cluster twice; it is left alone now, and may be hostile",
     "url_not_readable": "the URL cannot be read; check it, its permissions and the network",
-    "url_needs_library": "the library that opens such URLs is not installed: install it (of http and https: pip install "
-    "'treering-verify[http]'), and run the same command again with --retry-errors",
+    "url_needs_library": "the library that opens such URLs is not installed: install it, and run the same command again "
+    "with --retry-errors",
+    "url_refused": "such a URL is not opened",
+    "outside_root": "a list names it, and it lies outside the folder that a list's paths stay in: give --root FOLDER if you "
+    "trust the list",
     "model_out_of_memory": "the model ran out of memory on this image alone; free memory, or use another device",
     "model_failed": "the model gave no usable numbers on this image",
 }
 """Codes of rows with status "error", beside those of `images.CODES`, with their reasons."""
-
-
-_GONE = (404, 410)  # of HTTP: there is no such file
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,36 +135,14 @@ def read_path(path: str, shape: tuple[int, ...]) -> Reading:
     return replace(reading, seconds=time.perf_counter() - started)
 
 
-def read_url(url: str, shape: tuple[int, ...]) -> Reading:
-    """Read a URL, by fsspec, into pixels of a model's shape."""
-    import fsspec
-
+def read_url(url: str, shape: tuple[int, ...], access: Access | None = None, seconds: float = 30.0) -> Reading:
+    """Read a URL into pixels of a model's shape, as far as `access` allows; `seconds` bounds http and https."""
     started = time.perf_counter()
     try:
-        with fsspec.open(url, "rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except FileNotFoundError as error:
-        cause = error.__cause__
-        return refused(url, "url_not_readable", _of(cause)) if _hides(cause) else refused(url, "not_found")
-    except MemoryError:
-        raise
-    except ImportError as error:
-        return refused(url, "url_needs_library", str(error))
-    except Exception as error:  # each file system has exceptions of its own
-        return refused(url, "url_not_readable", _of(error))
+        data = urls.read(url, access or Access(), seconds)
+    except urls.UrlError as error:
+        return refused(url, error.code, error.reason)
     return replace(read_encoded(url, data, shape), seconds=time.perf_counter() - started)
-
-
-def _hides(cause: BaseException | None) -> bool:
-    """Return whether a "missing file" of fsspec is another error: it reports all errors of HTTP so."""
-    status = getattr(cause, "status", None)
-    if isinstance(status, int):
-        return status not in _GONE
-    return isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError)
-
-
-def _of(error: BaseException | None) -> str:
-    return f"{type(error).__name__}: {error}"
 
 
 def read_encoded(path: str, data: bytes, shape: tuple[int, ...]) -> Reading:

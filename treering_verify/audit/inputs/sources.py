@@ -12,7 +12,6 @@ import glob
 import hashlib
 import heapq
 import os
-import re
 import sqlite3
 import struct
 import tempfile
@@ -22,13 +21,13 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from treering_verify.audit.inputs.manifests import list_entries, manifest_entries
+from treering_verify.audit.inputs.manifests import STDIN, list_entries, manifest_entries
+from treering_verify.audit.inputs.urls import is_url
 from treering_verify.errors import ImageError
 from treering_verify.media.containers import JOIN, is_archive, list_members
 from treering_verify.media.frame_folders import is_still_file
 
 _RUN = 32_768  # names sorted in memory at a time
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(::[A-Za-z][A-Za-z0-9+.-]*)*://")
 
 
 class Entry(NamedTuple):
@@ -55,6 +54,9 @@ class Inputs:
         Parquet, Arrow, JSON Lines or CSV files.
     column : str
         The manifests' column; "": the first of path, url, file, filename, image that exists, or the only column.
+    root : str
+        Folder that local paths of lists and manifests must stay in; "": the list's own folder, of standard input the working
+        directory. Relative paths begin in the working directory all the same.
     """
 
     paths: tuple[str, ...] = ()
@@ -62,6 +64,7 @@ class Inputs:
     nul: bool = False
     manifests: tuple[str, ...] = ()
     column: str = ""
+    root: str = ""
 
     def facts(self) -> dict[str, Any]:
         """Return a JSON-ready form, with the folder where relative paths begin."""
@@ -74,11 +77,6 @@ class Inputs:
         """Return the inputs that `facts` described."""
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in facts.items() if k != "folder"}
         return cls(**fields)
-
-
-def is_url(text: str) -> bool:
-    """Return whether a text is a URL and not a local path; with `./` before it it is a path. `file:` URLs are paths."""
-    return _URL.match(text) is not None
 
 
 def list_inputs(inputs: Inputs, scratch: Path, excluded: Path | None = None, framed: bool = False) -> Iterator[Entry]:
@@ -128,17 +126,54 @@ def _all(inputs: Inputs, walk: _Walk) -> Iterator[Entry]:
             if empty:
                 yield Entry(path)  # its row says "not found": every named input gets one
     for name in inputs.lists:
-        yield from map(_named, list_entries(name, b"\0" if inputs.nul else b"\n"))
+        root = os.path.realpath(inputs.root or ("." if name == STDIN else os.path.dirname(name) or "."))
+        for text in list_entries(name, b"\0" if inputs.nul else b"\n"):
+            yield _within(root, _named(text), "")
     for name in inputs.manifests:
-        yield from map(_named, manifest_entries(name, inputs.column))
+        root = os.path.realpath(inputs.root or os.path.dirname(name) or ".")
+        for text in manifest_entries(name, inputs.column):
+            yield _within(root, _named(text), name)
 
 
 def _named(text: str) -> Entry:
     if text.lower().startswith("file://"):
         from urllib.parse import unquote, urlsplit
 
-        return Entry(unquote(urlsplit(text).path, errors="surrogateescape"))
+        place = urlsplit(text)
+        if place.netloc.lower() not in ("", "localhost"):
+            return Entry(text, True)  # of another machine: refused as a URL
+        return Entry(unquote(place.path, errors="surrogateescape"))
     return Entry(text, is_url(text))
+
+
+def _within(root: str, entry: Entry, manifest: str) -> Entry:
+    """Return an entry of a list as it is if it is a URL or stays in the root, otherwise with the code of its refusal.
+
+    A link may be named, because links are not followed; but no folder on the way to a file, and no container, may be a link
+    out of the root. Images within the manifest itself are in no other file.
+    """
+    path = entry.path
+    own = manifest and path.startswith(f"{manifest}{JOIN}") and not os.path.lexists(path)
+    if entry.url or own:
+        return entry
+    parts = path.split(JOIN)
+    containers = [JOIN.join(parts[:count]) for count in range(1, len(parts))]
+    try:
+        inside = all(_in(root, os.path.realpath(container)) for container in containers) and _in(root, _place(path))
+    except (OSError, ValueError):  # a NUL, or a name that no file can have
+        return entry  # reading it says so
+    return entry if inside else entry._replace(code="outside_root")
+
+
+def _place(path: str) -> str:
+    """Return where a path leads; a path whose last part is a link leads to the link."""
+    if os.path.islink(path):
+        return os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
+    return os.path.realpath(path)
+
+
+def _in(root: str, place: str) -> bool:
+    return os.path.commonpath([root, place]) == root
 
 
 def _walk_argument(path: str, walk: _Walk) -> Iterator[Entry]:

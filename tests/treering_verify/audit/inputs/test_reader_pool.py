@@ -15,6 +15,7 @@ from helpers.audits import audited, fill, noisy_image
 from PIL import Image
 
 from treering_verify.audit.inputs.reading import FAILED, SKIPPED, read_encoded, read_path, read_url, refused
+from treering_verify.audit.inputs.urls import Access
 from treering_verify.audit.output.rows import Row
 from treering_verify.files import printable
 from treering_verify.media.images import CODES
@@ -86,10 +87,11 @@ def test_urls_are_opened_by_fsspec() -> None:
     with files.open("/audit/1.png", "wb") as file:
         noisy_image(1).save(file, format="PNG")
     files.pipe("/audit/text", b"no image")
-    assert read_url("memory://audit/1.png", SIZE).status == "ok"
-    assert read_url("memory://audit/text", SIZE).code == "not_an_image"
-    assert read_url("memory://audit/none", SIZE).code == "not_found"
-    unknown = read_url("nonsense://x", SIZE)
+    access = Access(("memory", "nonsense"))
+    assert read_url("memory://audit/1.png", SIZE, access).status == "ok"
+    assert read_url("memory://audit/text", SIZE, access).code == "not_an_image"
+    assert read_url("memory://audit/none", SIZE, access).code == "not_found"
+    unknown = read_url("nonsense://x", SIZE, access)
     assert unknown.code == "url_not_readable" and "nonsense" in unknown.reason
 
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from treering_verify.audit.inputs import manifests as lists
-from treering_verify.audit.inputs import sources
+from treering_verify.audit.inputs import sources, urls
 from treering_verify.audit.inputs.sources import Entry, Inputs, list_inputs
 from treering_verify.errors import UsageError
 from treering_verify.media.images import encode_png
@@ -104,7 +104,8 @@ def test_globs_are_matched_in_order_unless_a_file_has_that_very_name(tree: Path,
     assert found(tmp_path, tree / "[a].png") == [str(tree / "[a].png")]
 
 
-def test_lists_end_entries_with_lines_or_nul(tmp_path: Path) -> None:
+def test_lists_end_entries_with_lines_or_nul(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     lines, nul = tmp_path / "lines", tmp_path / "nul"
     lines.write_bytes(b"a b.png\r\n\n\xff.png\nhttps://x.org/1.png\nlast")
     nul.write_bytes(b"two\nlines\0\0 x\r\0last")
@@ -145,7 +146,7 @@ def test_a_manifest_that_cannot_be_used_says_why(tmp_path: Path) -> None:
 
 
 def test_urls_are_told_from_paths(tmp_path: Path) -> None:
-    assert [sources.is_url(t) for t in ("s3://b/k", "zip://a::https://x/y.zip", "./s3://b", "a:b", "C:\\x")] == [
+    assert [urls.is_url(t) for t in ("s3://b/k", "zip://a::https://x/y.zip", "./s3://b", "a:b", "C:\\x")] == [
         True,
         True,
         False,
