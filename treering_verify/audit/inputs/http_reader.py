@@ -14,7 +14,7 @@ import ssl
 import time
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
-from treering_verify.audit.inputs.urls import UrlError
+from treering_verify.errors import ImageError
 from treering_verify.media.images import MAX_BYTES
 from treering_verify.version import __version__
 
@@ -28,6 +28,10 @@ _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
 _NOT_PUBLIC = (
     "it leads to a host without a public address, or there is no such host; if you trust the list: --allow-private"
 )
+
+
+class UrlError(ImageError):
+    """A URL cannot or must not be read; `code` is one of `reading.FAILED` or `images.CODES`, `reason` the detail."""
 
 
 def read(url: str, allow_private: bool, seconds: float) -> bytes:

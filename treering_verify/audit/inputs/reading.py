@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from treering_verify.audit.inputs import urls
+from treering_verify.audit.inputs.http_reader import UrlError
 from treering_verify.audit.inputs.urls import Access
 from treering_verify.errors import ImageError
 from treering_verify.files import printable
@@ -140,7 +141,7 @@ def read_url(url: str, shape: tuple[int, ...], access: Access | None = None, sec
     started = time.perf_counter()
     try:
         data = urls.read(url, access or Access(), seconds)
-    except urls.UrlError as error:
+    except UrlError as error:
         return refused(url, error.code, error.reason)
     return replace(read_encoded(url, data, shape), seconds=time.perf_counter() - started)
 

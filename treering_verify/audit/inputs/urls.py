@@ -10,7 +10,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from treering_verify.errors import ImageError, UsageError
+from treering_verify.audit.inputs import http_reader
+from treering_verify.audit.inputs.http_reader import UrlError
+from treering_verify.errors import UsageError
 from treering_verify.media.images import MAX_BYTES
 
 PROTOCOLS = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "https", "http")
@@ -59,10 +61,6 @@ class Access:
                 raise UsageError(f"the protocol {name} is never opened from a URL: name local files by their paths")
 
 
-class UrlError(ImageError):
-    """A URL cannot or must not be read; `code` is one of `reading.FAILED` or `images.CODES`, `reason` the detail."""
-
-
 def read(url: str, access: Access, seconds: float) -> bytes:
     """Return the bytes that a URL stands for, at most `MAX_BYTES` + 1 of them.
 
@@ -86,8 +84,6 @@ def read(url: str, access: Access, seconds: float) -> bytes:
         advice = "" if protocol in NEVER else f"; if you trust the list: --allow-protocol {protocol}"
         raise UrlError("url_refused", f"protocols that are opened: {', '.join(PROTOCOLS)}{advice}")
     if protocol in ("http", "https"):
-        from treering_verify.audit.inputs import http_reader
-
         return http_reader.read(url, access.allow_private, seconds)
     return _read_by_fsspec(f"{protocol}://{rest}")
 

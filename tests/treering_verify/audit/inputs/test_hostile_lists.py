@@ -247,7 +247,7 @@ def test_protocols_are_added_by_name_but_never_those_that_read_other_files() -> 
     for name in ("", "c", "a::b", "a://"):
         with pytest.raises(UsageError, match="is no protocol"):
             Access((name,))
-    with pytest.raises(urls.UrlError) as caught:
+    with pytest.raises(http_reader.UrlError) as caught:
         urls.read("ftp://example.org/x", Access(), 1.0)
     assert "--allow-protocol ftp" in caught.value.reason
 
