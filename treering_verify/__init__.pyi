@@ -5,7 +5,7 @@ from . import generation as generation
 from . import inversion as inversion
 from . import models as models
 from . import watermark as watermark
-from .detection.search.search import Search as Search
+from .detection.search.settings import Search as Search
 from .detector import Detector as Detector
 from .errors import ImageError as ImageError
 from .errors import KeyFileError as KeyFileError

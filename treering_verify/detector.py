@@ -17,7 +17,8 @@ from treering_verify.detection.identification import DEFAULT_TOP, gather, identi
 from treering_verify.detection.judge import DEFAULT_ALPHA, check_alpha
 from treering_verify.detection.messages import decode_many
 from treering_verify.detection.screening import Screening
-from treering_verify.detection.search.search import Search
+from treering_verify.detection.search.settings import AUTO as AUTO_SEARCH
+from treering_verify.detection.search.settings import Search, search_of
 from treering_verify.detection.verification import verify_many
 from treering_verify.errors import UsageError, unknown
 from treering_verify.inversion.decoder.registry import AUTO
@@ -73,11 +74,9 @@ class Detector:
         inversion, steps and precision, which must then be left out.
     allow_weak : bool
         Answer "no evidence" even where the profile says that marks would be missed.
-    search : str, Search or None
-        What may have been done to an image, tried in `verify` where no key is found in it as it is: "all", "none", or some
-        of "flip", "rotation", "crop" and "time" with commas between. P-values are corrected for it.
-    search_budget : int
-        Guesses per image for which the image is changed back and inverted again.
+    search : {"auto", "off", "quick", "fast", "thorough"}, seconds, Search or None
+        Search for place, size, angle, reflection and aspect, in images that show no key as they are. "auto" is "fast" in
+        `verify` and `identify`, and "quick" in `audit`. P-values are corrected for it.
     decoys : int
         Decoy keys that cross-check the strongest key's p-value in `verify`; nothing is searched then.
     detector : str
@@ -124,8 +123,7 @@ class Detector:
         precision: Precision = "float32",
         profile: str | Path | Profile | None = None,
         allow_weak: bool = False,
-        search: str | Search | None = "all",
-        search_budget: int = 2,
+        search: str | float | Search | None = AUTO_SEARCH,
         decoys: int = 0,
         detector: str = EXACT,
         calibration: str | Path | Calibration | None = None,
@@ -143,7 +141,8 @@ class Detector:
             )
         self._allow_weak, self._profile = allow_weak, profile
         self._inversion = self._options(inversion, noise_inversion, steps, batch_size, precision)
-        self._search = _search_of(search, search_budget)
+        search_of(search)
+        self._search = search
         if decoys < 0:
             raise UsageError(f"decoys is {decoys}: draw 0 or more")
         self._decoys = decoys
@@ -215,13 +214,18 @@ class Detector:
         Yields
         ------
         Verdict
-            In order. Key files are tested with the search and the decoys; with a key index among the keys, all are tested as
-            `identify_many` tests them, without either.
+            In order. With a key index among the keys, all are tested as `identify_many` tests them, without decoys.
         """
         of_images = cast("Iterable[Source]", images)  # what is no image is refused when it is read
         if len(self._whole) < len(self._keys):
             return identify_many(
-                of_images, self._keys, model=self.model, alpha=self.alpha, top=1, inversion=self.inversion
+                of_images,
+                self._keys,
+                model=self.model,
+                alpha=self.alpha,
+                top=1,
+                inversion=self.inversion,
+                search=self._search,
             )
         if self._calibration is not None:
             return verify_calibrated(
@@ -258,7 +262,15 @@ class Detector:
         gather(self._keys)
         if top < 1:
             raise UsageError(f"top is {top}: ask for at least 1 match")
-        return identify_many(images, self._keys, model=self.model, alpha=self.alpha, top=top, inversion=self.inversion)
+        return identify_many(
+            images,
+            self._keys,
+            model=self.model,
+            alpha=self.alpha,
+            top=top,
+            inversion=self.inversion,
+            search=self._search,
+        )
 
     def decode(self, image: Source) -> Verdict:
         """Read the message of one image; see `decode_many`."""
@@ -311,6 +323,7 @@ class Detector:
             alpha=self.alpha,
             inversion=self.inversion,
             screening=self._screening,
+            search=self._search,
             output=output,
             options=options,
         )
@@ -399,14 +412,6 @@ def _keys_of(keys: KeySource | Sequence[KeySource]) -> list[Key | KeyIndex]:
     if not found:
         raise UsageError("no key to look for: give at least one")
     return found
-
-
-def _search_of(search: str | Search | None, budget: int) -> Search | None:
-    if search is None or search == "none":
-        return None
-    if isinstance(search, Search):
-        return search
-    return Search(budget=budget) if search == "all" else Search(tuple(search.split(",")), budget)
 
 
 def _screening_of(screening: ScreeningChoice | Screening) -> Screening | Literal["auto"] | None:

@@ -38,6 +38,9 @@ class KeyEvidence:
         Monte-Carlo check of `log10_pvalue`, if requested.
     stratum : str
         Stratum of the calibration with the largest p-value, which decides; "" for the exact test.
+    placement : dict, optional
+        Where the page shows the key's image, JSON-ready: box (left, top, right, bottom), corners (x, y), scale (across,
+        down; in sizes of the model's image), degrees (counter-clockwise), mirrored. None where it was not searched for.
     message : bytes
         The likeliest message in the image under the key, if messages are read; else empty.
     """
@@ -52,6 +55,7 @@ class KeyEvidence:
     decoys: DecoyCheck | None = None
     stratum: str = ""
     message: bytes = b""
+    placement: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,9 @@ class Verdict:
         Digest of the fitted filters that inverted the image; "" without.
     visible : float
         Share of the image that is visible. The rest is occluded: areas of one colour, cropped or covered. NaN on errors.
+    search : dict, optional
+        What was searched for in the page, JSON-ready: level, hypotheses, windows, left_out. None where nothing was
+        searched, since it was off or a key was found without.
     """
 
     path: str
@@ -114,6 +121,7 @@ class Verdict:
     profile: str = ""
     visible: float = float("nan")
     inverter: str = ""
+    search: dict[str, Any] | None = None
 
     @property
     def best(self) -> KeyEvidence | None:
@@ -149,6 +157,8 @@ class Verdict:
             "log10_pvalue": best.log10_adjusted if best else None,
             "statistic": best.statistic if best else None,
             "hypothesis": (best.hypothesis or None) if best and self.verdict == DETECTED else None,
+            "placement": best.placement if best and self.verdict == DETECTED else None,
+            "search": self.search,
             "detector": self.detector,
             "alpha": self.alpha,
             "keys_tried": self.keys_tried,

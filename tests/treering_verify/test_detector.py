@@ -16,7 +16,7 @@ from treering_verify.models import LatentModel
 from treering_verify.watermark.keys.index_file import write_index
 
 SHAPE = (4, 32, 32)
-QUICK: dict[str, Any] = {"inversion": "encoder", "noise_inversion": "naive", "steps": 1, "search": "none"}
+QUICK: dict[str, Any] = {"inversion": "encoder", "noise_inversion": "naive", "steps": 1, "search": "off"}
 MARKED, UNMARKED = SAMPLES / "marked-1.png", SAMPLES / "unmarked-1.png"
 
 
@@ -47,7 +47,7 @@ def test_it_answers_as_the_functions_do(sample_key: tv.Key, model: LatentModel) 
     found = tv.Detector(keys, model=model, **QUICK)
     verified = tv.detection.verify_many(images, keys, model=model, inversion=options, search=None)
     assert [facts(v) for v in found.verify_many(images)] == [facts(v) for v in verified]
-    named = tv.detection.identify_many(images, keys, model=model, inversion=options, top=2)
+    named = tv.detection.identify_many(images, keys, model=model, inversion=options, top=2, search=None)
     assert [facts(v) for v in found.identify_many(images, top=2)] == [facts(v) for v in named]
     assert found.verify(MARKED).key == "sample" and found.identify(UNMARKED).verdict == "no evidence"
     assert facts(found.verify(MARKED)) == facts(next(found.verify_many([MARKED])))
@@ -113,7 +113,7 @@ def _blocks(keys: list[tv.Key], like: tv.Key) -> Any:
         ({"precision": "float61"}, "did you mean float16"),
         ({"steps": -1}, "steps"),
         ({"search": "flips"}, "flip"),
-        ({"search_budget": -1}, "budget"),
+        ({"search": "sloppy"}, "no search"),
         ({"decoys": -1}, "decoys"),
         ({"detector": "distanc"}, "did you mean distance"),
         ({"detector": "distance"}, "needs calibration"),

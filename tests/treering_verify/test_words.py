@@ -24,8 +24,6 @@ from helpers.places import ROOT
 LATER: tuple[str, ...] = (
     "pyproject.toml",
     "tests/treering_verify/cli/",
-    "tests/treering_verify/detection/search/",
-    "treering_verify/detection/search/",
 )
 NOT_READ = ("CHANGELOG.md", "LICENSE", "tests/treering_verify/test_words.py")
 

@@ -56,7 +56,7 @@ class Batcher:
             yield task, row_of(self._judge, reading)
             return
         if reading.sha256 in self._waiting:
-            self._waiting[reading.sha256].append((task, replace(reading, pixels=None)))
+            self._waiting[reading.sha256].append((task, replace(reading, pixels=None, page=None)))
         else:
             self._waiting[reading.sha256] = [(task, reading)]
             self._unasked.append(reading.sha256)

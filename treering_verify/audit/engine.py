@@ -110,6 +110,7 @@ class _Run:
 
     def __init__(self, judge: AuditJudge, options: Options, shards: OpenShards, cache: Cache) -> None:
         self._limits, self._shape, self._shards = options.limits, shape_of(judge.model), shards
+        self._pages = bool(judge.judge.targets)
         self._tasks: deque[Task] = deque()
         self._batcher = Batcher(
             judge,
@@ -120,7 +121,7 @@ class _Run:
 
     def shards(self) -> Iterator[int]:
         """Audit all inputs, and yield the numbers of finished shards; see `run_audit`."""
-        with ReaderPool(self._next_task, self._shape, self._limits) as readers:
+        with ReaderPool(self._next_task, self._shape, self._limits, self._pages) as readers:
             for task, reading in readers.results(self._shards.tick):
                 yield from self._shards.resumed()
                 yield from self._settle(self._batcher.take(task, reading))

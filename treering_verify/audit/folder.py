@@ -18,6 +18,7 @@ from treering_verify.audit.output.rows import Row
 from treering_verify.audit.output.store import read_shard
 from treering_verify.detection.judge import DEFAULT_ALPHA
 from treering_verify.detection.screening import Screening
+from treering_verify.detection.search.settings import AUTO, Search
 from treering_verify.inversion.recovery import InversionOptions
 from treering_verify.models import LatentModel, load_model
 
@@ -35,6 +36,7 @@ def audit_folder(
     alpha: float = DEFAULT_ALPHA,
     inversion: InversionOptions | None = None,
     screening: Screening | Literal["auto"] | None = "auto",
+    search: Search | str | float | None = AUTO,
     output: str | Path | None = None,
     options: Options | None = None,
 ) -> Iterator[Row]:
@@ -55,6 +57,8 @@ def audit_folder(
     screening : Screening, "auto" or None
         A screening pass that decides most images; None inverts every image in full. With "auto",
         `screening.default_screening` chooses by the model, `inversion` and the count of keys.
+    search : {"auto", "off", "quick", "fast", "thorough"}, seconds, Search or None
+        As in `verify_many`; "auto" is "quick".
     output : path, optional
         Folder for Parquet shards and the summary; an interrupted audit there is continued. Without it, nothing is stored.
     options : Options, optional
@@ -71,7 +75,7 @@ def audit_folder(
         As `engine.run_audit`.
     """
     inputs = paths if isinstance(paths, Inputs) else Inputs(_texts(paths))
-    judge = AuditJudge.of(keys, model or load_model(), alpha, inversion or InversionOptions(), screening)
+    judge = AuditJudge.of(keys, model or load_model(), alpha, inversion or InversionOptions(), screening, search)
     options = options or Options()
     if output is not None:
         yield from _in_order(Path(output), run_audit(inputs, judge, Path(output), options))

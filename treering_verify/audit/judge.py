@@ -17,14 +17,18 @@ from treering_verify.audit.output.rows import Row
 from treering_verify.detection.identification import index_test
 from treering_verify.detection.judge import Judge
 from treering_verify.detection.screening import Screening, default_screening
+from treering_verify.detection.search.page import Page
+from treering_verify.detection.search.settings import AUDIT, search_of
 from treering_verify.errors import KeyFileError, ModelError, UsageError
 from treering_verify.files import printable
 from treering_verify.inversion.recovery import InversionOptions
 from treering_verify.models import LatentModel, makes_videos
+from treering_verify.results import DETECTED
 from treering_verify.watermark.keys.index import KeyIndex
 
 if TYPE_CHECKING:
     from treering_verify.detection.identification import Keys
+    from treering_verify.detection.search.settings import Search
 
 LOG = logging.getLogger("treering_verify.audit")
 _MAX_FAILURES = 16  # in a row; then a test image tells a broken model from bad images
@@ -62,6 +66,7 @@ class AuditJudge:
         alpha: float,
         inversion: InversionOptions,
         screening: Screening | Literal["auto"] | None = None,
+        search: Search | str | float | None = None,
     ) -> AuditJudge:
         """Return a judge for keys and indexes; with screening "auto", `default_screening` chooses.
 
@@ -74,7 +79,10 @@ class AuditJudge:
         test = index_test(keys, model)
         if screening == "auto":
             screening = default_screening(model, inversion, test.keys_tried)
-        return cls(Judge.of(model, test, alpha=alpha, inversion=inversion, screening=screening), test.indexes)
+        judge = Judge.of(
+            model, test, alpha=alpha, inversion=inversion, screening=screening, search=search_of(search, AUDIT)
+        )
+        return cls(judge, test.indexes)
 
     @property
     def model(self) -> LatentModel:
@@ -116,13 +124,15 @@ def judge_batch(judge: AuditJudge, readings: Sequence[Reading]) -> list[Row]:
     """
     import numpy as np
     import torch
+    from PIL import Image
 
     # (B, H, W, 3) or (B, F, H, W, 3) uint8 -> (B, 3, H, W) or (B, 3 F, H, W) in [-1, 1], as images.to_tensor
     pixels = torch.from_numpy(np.stack([reading.pixels for reading in readings if reading.pixels is not None]))
     channels_first = pixels.movedim(-1, -3).to(torch.float32).contiguous()
     images = (channels_first / 127.5 - 1.0).flatten(1, -3)
+    pages = [None if r.page is None else Page((Image.fromarray(r.page),), r.reduced) for r in readings]
     rows = []
-    for reading, finding in zip(readings, judge.judge.find(images), strict=True):
+    for reading, finding in zip(readings, judge.judge.find(images, pages), strict=True):
         decision = judge.judge.decide(finding, reading.note)
         strongest = {name: getattr(finding.evidence[0], name) for name in _EVIDENCE}
         row = row_of(
@@ -136,6 +146,8 @@ def judge_batch(judge: AuditJudge, readings: Sequence[Reading]) -> list[Row]:
             seconds=reading.seconds + finding.seconds,
             decided_by=finding.decided_by,
             log10_first=finding.log10_first,
+            hypothesis=(finding.evidence[0].hypothesis or None) if decision.verdict == DETECTED else None,
+            search=None if finding.search is None else finding.search["level"],
             **strongest,
         )
         rows.append(row)

@@ -14,6 +14,7 @@ import numpy as np
 from treering_verify.audit.inputs.sources import Inputs
 from treering_verify.audit.judge import AuditJudge
 from treering_verify.audit.output.rows import SCHEMA_VERSION
+from treering_verify.detection.search.settings import OFF
 from treering_verify.inversion.recovery import filters_used
 from treering_verify.models.weights import fingerprint
 from treering_verify.version import __version__
@@ -38,6 +39,7 @@ def settings_of(judge: AuditJudge) -> dict[str, Any]:
         "profile": profile.record() if profile else None,
         **({"inverter": filters} if filters else {}),
         "tile": judge.model.tile,
+        "search": judge.judge.search.words if judge.judge.search and judge.judge.targets else OFF,
         **({"screening": asdict(judge.judge.screening)} if judge.judge.screening else {}),
     }
 

@@ -141,10 +141,10 @@ _ALL = (
         "How long does it take to test all keys of an index, is the right one named, and what does the correction cost?",
     ),
     Benchmark(
-        "search",
+        "shared",
         "detection",
-        "search",
-        "Which search finds rotated, mirrored and cropped images, for which pattern, and at what cost in time?",
+        "shared",
+        "Which search finds images as people share them: in screenshots, frames, collages, cropped, turned, with text?",
     ),
     Benchmark(
         "classifier",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from treering_verify.cli.command import FOUND, UNJUDGED, command, option
+from treering_verify.cli.options.detector import search_options
 from treering_verify.cli.options.inversion import audit_inversion_options
 from treering_verify.cli.options.keys import check_fit, key_option
 from treering_verify.cli.options.types import InputPath, Named, OutputFile, OutputFolder
@@ -91,6 +92,7 @@ _SHOWN = 20  # detected files listed at the end
     help="Cheap screening pass that decides the clear images; only the rest are inverted in full. auto: on where it was "
     "measured to lose almost nothing (a model with a screen, default inversion, up to 10 keys).",
 )
+@search_options
 @option(
     "--q-values",
     is_flag=True,
@@ -140,6 +142,7 @@ def audit(
     allow_private: bool,
     alpha: float,
     screening: str,
+    search: str,
     q_values: bool,
     fail_on: tuple[str, ...],
     style: str,
@@ -178,12 +181,14 @@ def audit(
     from treering_verify.audit.options import Options
     from treering_verify.audit.output.store import SUMMARY, first_detected
     from treering_verify.detection.screening import Screening
+    from treering_verify.detection.search.settings import search_of
     from treering_verify.files import printable
     from treering_verify.models import load_model
     from treering_verify.report import count_unread, format_row, format_summary
     from treering_verify.report.audit import PAGE, write_report
     from treering_verify.watermark.keys.index import load_keys
 
+    search_of(search)
     limits = Limits(
         time_limit, reader_memory, readers, Access(tuple(name.lower() for name in protocols), allow_private)
     )
@@ -196,7 +201,7 @@ def audit(
         way: Screening | Literal["auto"] | None = (
             Screening() if screening == "on" else None if screening == "off" else "auto"
         )
-        judge = AuditJudge.of(found, loaded, alpha, inversion.inversion(loaded), way)
+        judge = AuditJudge.of(found, loaded, alpha, inversion.inversion(loaded), way, search)
         for _ in run_audit(inputs, judge, output, options, watch, stop):
             pass
         write_report(output, model=judge.model, inversion=judge.judge.inversion)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from treering_verify.cli.command import command, option
+from treering_verify.cli.options.detector import search_options
 from treering_verify.cli.options.images import files_argument, images_of
 from treering_verify.cli.options.inversion import inversion_options
 from treering_verify.cli.options.keys import check_fit, key_option
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 @key_option()
 @option("--top", type=click.IntRange(1), default=5, help="Number of best matches to list.")
 @verdict_options
+@search_options
 @inversion_options
 def identify(
     files: tuple[Path, ...],
@@ -34,6 +36,7 @@ def identify(
     alpha: float,
     style: str,
     fail_on: tuple[str, ...],
+    search: str,
     model: ModelSource,
     inversion: InversionChoice,
 ) -> None:
@@ -43,14 +46,17 @@ def identify(
     were tried (Holm): a listed match is significant only if its p-value is at most alpha. FILES are as for treering verify.
     """
     from treering_verify.detection.identification import identify_many
+    from treering_verify.detection.search.settings import search_of
     from treering_verify.models import load_model
     from treering_verify.watermark.keys.index import load_keys
 
+    search_of(search)
     found, images = load_keys(keys), images_of(files, model)
     check_fit(found, model)
 
     def verdicts() -> Iterator[Verdict]:
         loaded = load_model(model)
-        return identify_many(images, found, model=loaded, alpha=alpha, top=top, inversion=inversion.inversion(loaded))
+        chosen = inversion.inversion(loaded)
+        return identify_many(images, found, model=loaded, alpha=alpha, top=top, inversion=chosen, search=search)
 
     print_verdicts(verdicts, len(images), "Identifying", style, fail_on, matches=True)

@@ -17,7 +17,6 @@ from treering_verify.errors import UsageError
 
 if TYPE_CHECKING:
     from treering_verify.cli.options.inversion import InversionChoice
-    from treering_verify.detection.search.search import Search
     from treering_verify.models import ModelSource
     from treering_verify.results import Verdict
 
@@ -36,7 +35,7 @@ def verify(
     alpha: float,
     style: str,
     fail_on: tuple[str, ...],
-    search: Search | None,
+    search: str,
     model: ModelSource,
     inversion: InversionChoice,
 ) -> None:
@@ -48,6 +47,7 @@ def verify(
     """
     from treering_verify.detection.calibration.verify import verify_calibrated
     from treering_verify.detection.identification import identify_many
+    from treering_verify.detection.search.settings import search_of
     from treering_verify.detection.verification import verify_many
     from treering_verify.models import load_model
     from treering_verify.watermark.keys.index import KeyIndex, read_keys
@@ -57,16 +57,15 @@ def verify(
     single = [key for key in found if not isinstance(key, KeyIndex)]
     check_names(single)
     whole = len(single) == len(found)
-    if not whole and (given("search", "search_budget", "decoys") or detector.calibration):
-        raise UsageError(
-            "an index is tested as treering identify does, without search, decoys and calibration: name key files"
-        )
+    search_of(search)
+    if not whole and (given("decoys") or detector.calibration):
+        raise UsageError("an index is tested as treering identify does, without decoys and calibration: name key files")
 
     def verdicts() -> Iterator[Verdict]:
         loaded = load_model(model)
         chosen = inversion.inversion(loaded)
         if not whole:
-            return identify_many(images, found, model=loaded, alpha=alpha, top=1, inversion=chosen)
+            return identify_many(images, found, model=loaded, alpha=alpha, top=1, inversion=chosen, search=search)
         if detector.calibration:
             return verify_calibrated(
                 images, single, detector.calibration, detector.name, model=loaded, alpha=alpha, inversion=chosen

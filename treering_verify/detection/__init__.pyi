@@ -10,7 +10,7 @@ from .messages import decode_many as decode_many
 from .messages import with_message as with_message
 from .screening import SCREENS as SCREENS
 from .screening import Screening as Screening
-from .search.search import Search as Search
+from .search.settings import Search as Search
 from .self_test import check_model as check_model
 from .verification import verify as verify
 from .verification import verify_many as verify_many

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from treering_verify.detection.search.geometry import undo
-from treering_verify.detection.search.search import Guess, Search, as_it_is, confirm, guess
-from treering_verify.detection.search.video_offsets import Timeline
 from treering_verify.errors import UsageError
-from treering_verify.media.blank_areas import fill_occluded, visible_area
 from treering_verify.results import KeyEvidence
 from treering_verify.watermark.embedding import extract, features, key_evidence
 from treering_verify.watermark.keys.key import Key
@@ -21,6 +18,9 @@ from treering_verify.watermark.patterns import PATTERNS
 if TYPE_CHECKING:
     import torch
     from treering_detectors import Evidence
+
+    from treering_verify.detection.search.search import Found
+    from treering_verify.detection.search.target import Target
 
 
 def evidence_of(noise_hat: torch.Tensor, keys: Sequence[Key], decoys: int = 0) -> list[tuple[KeyEvidence, ...]]:
@@ -66,90 +66,66 @@ def _checked(
     return checked
 
 
-def searched_evidence(
-    noise_hat: torch.Tensor,
-    image: torch.Tensor,
-    keys: Sequence[Key],
-    search: Search,
-    invert: Callable[[torch.Tensor], torch.Tensor],
-    alpha: float,
-    timeline: Timeline | None = None,
-) -> list[tuple[KeyEvidence, ...]]:
-    """Return the evidence as `evidence_of`, after a search for what was done to the images in which no key reaches alpha.
-
-    The search has two stages. The first tests every hypothesis on the spectrum of the noise estimate at hand. The second
-    undoes the best `search.budget` hypotheses in the image, inverts the result, and tests again. Each p-value is divided by
-    a weight that is fixed beforehand, so that the best of them all stays valid.
+def combined(
+    evidence: Sequence[KeyEvidence],
+    found: Mapping[str, Found],
+    weights: Mapping[str, float],
+    share: float,
+    keys_tried: int,
+    targets: Mapping[str, Target] | None = None,
+) -> tuple[KeyEvidence, ...]:
+    """Join the evidence of an image as it is with that of a search: per key the smaller of both corrected p-values.
 
     Parameters
     ----------
-    noise_hat : (B, C, h, w)
-    image : (B, 3, H, W)
-        The images that it was estimated from.
-    keys : sequence of Key
-    search : Search
-    invert : callable
-        Images (n, 3, H, W) -> their noise estimates (n, C, h, w), for any n.
-    alpha : float
-        An image in which a key reaches it is not searched any further.
-    timeline : Timeline, optional
-        Frames of the model's videos; without it nothing is searched in time.
+    evidence : sequence of KeyEvidence
+        Of the image as it is, uncorrected for the search.
+    found : mapping of fingerprint to Found
+        What the search found, corrected for all that it tried.
+    weights : mapping of fingerprint to float
+        Share of alpha that a key's image as it is has; 1 where it is missing.
+    share : float
+        Share of alpha of the pass that `evidence` is of.
+    keys_tried : int
+        Count of keys that p is corrected for.
+    targets : mapping of fingerprint to Target, optional
+        Keys that `found` may name and `evidence` does not.
+
+    Returns
+    -------
+    tuple of KeyEvidence
+        Strongest first, Holm-adjusted.
     """
-    best = [[as_it_is(*tested) for tested in zip(row, keys, strict=True)] for row in _tests(noise_hat, keys)]
-    ranked = [_rank_guesses(row, keys) for row in best]
+    from treering_detectors import holm_leading, weighted_bonferroni
 
-    def improve(row: int, position: int, found: Guess) -> None:
-        if found.evidence.log10_pvalue < best[row][position].evidence.log10_pvalue:
-            best[row][position] = found
-            ranked[row] = _rank_guesses(best[row], keys)
-
-    def undecided(row: int) -> bool:
-        return ranked[row][0].log10_adjusted > np.log10(alpha)
-
-    # Stage 1, on the spectrum: no further inversion
-    to_invert: list[tuple[int, int, Guess]] = []
-    for row in filter(undecided, range(len(noise_hat))):
-        guesses = _guesses(noise_hat[row], keys, search, timeline)
-        for position, found in guesses:
-            improve(row, position, found)
-        if undecided(row):
-            to_invert += [(row, position, found) for position, found in guesses[: search.budget]]
-
-    # Stage 2, on images with a hypothesis undone: one inversion for each
-    if to_invert:
-        import torch
-
-        rows = {row for row, _, _ in to_invert}
-        visible = {row: visible_area(image[row : row + 1]) for row in rows}
-        uncovered = {row: fill_occluded(image[row : row + 1], visible[row]) for row in rows}
-        undone = torch.cat([undo(uncovered[row], found.hypothesis) for row, _, found in to_invert])
-        for (row, position, found), noise in zip(to_invert, invert(undone), strict=True):
-            improve(row, position, confirm(noise, keys[position], found, visible[row]))
-    return ranked
+    joined: list[tuple[float, KeyEvidence]] = []
+    for e in evidence:
+        log10 = float(weighted_bonferroni(e.log10_pvalue, weights.get(e.fingerprint, 1.0)))
+        own = (log10 if share == 1 else min(0.0, log10 - math.log10(share)), replace(e, log10_pvalue=log10))
+        better = found.get(e.fingerprint)
+        joined.append(_of_search(e, better) if better and better.log10_pvalue < own[0] else own)
+    named = {e.fingerprint for e in evidence}
+    for fingerprint, one in found.items():
+        if fingerprint not in named and targets:
+            target = targets[fingerprint]
+            bare = KeyEvidence(target.name, fingerprint, 0.0, 0.0, 0.0, len(target.numbers))
+            joined.append(_of_search(bare, one))
+    joined.sort(key=lambda item: item[0])  # a stable order
+    adjusted = holm_leading([log10 for log10, _ in joined], keys_tried)
+    return tuple(replace(e, log10_adjusted=float(log10)) for (_, e), log10 in zip(joined, adjusted, strict=True))
 
 
-def _guesses(
-    noise_hat: torch.Tensor, keys: Sequence[Key], search: Search, timeline: Timeline | None
-) -> list[tuple[int, Guess]]:
-    """Return the best hypotheses for one image, (C, h, w), each with its key's position, the strongest first."""
-    guesses = [
-        (position, found)
-        for position, of_key in enumerate(guess(noise_hat, keys, search, timeline))
-        for found in of_key
-        if found.evidence.log10_pvalue < 0  # a p-value of 1 is no reason to invert the image again
-    ]
-    return sorted(guesses, key=lambda item: item[1].evidence.log10_pvalue)
+def _of_search(e: KeyEvidence, found: Found) -> tuple[float, KeyEvidence]:
+    log10 = found.log10_pvalue
+    made = replace(
+        e, statistic=found.statistic, log10_pvalue=log10, hypothesis=found.hypothesis, placement=found.record
+    )
+    return log10, made
 
 
 def _tests(noise_hat: torch.Tensor, keys: Sequence[Key]) -> list[list[Evidence]]:
     """Return the uncorrected evidence for every key in (B, C, h, w): per image, in the order of the keys."""
     return [list(row) for row in zip(*(key_evidence(noise_hat, key) for key in keys), strict=True)]
-
-
-def _rank_guesses(guesses: Sequence[Guess], keys: Sequence[Key]) -> tuple[KeyEvidence, ...]:
-    named = [(key.name, key.fingerprint, one.evidence) for key, one in zip(keys, guesses, strict=True)]
-    changes = {(key.name, key.fingerprint): one.hypothesis.changes for key, one in zip(keys, guesses, strict=True)}
-    return tuple(replace(e, hypothesis=changes[e.key, e.fingerprint]) for e in rank(named, len(keys)))
 
 
 def rank(found: Sequence[tuple[str, str, Evidence]], keys_tried: int) -> tuple[KeyEvidence, ...]:

@@ -15,6 +15,8 @@ import numpy as np
 
 from treering_verify.detection.evidence import rank
 from treering_verify.detection.judge import DEFAULT_ALPHA, Judge, check_shape
+from treering_verify.detection.search.settings import AUTO, MOST_KEYS, Search
+from treering_verify.detection.search.target import Target
 from treering_verify.errors import KeyFileError, UsageError
 from treering_verify.inversion.recovery import InversionOptions
 from treering_verify.models import LatentModel, load_model
@@ -22,13 +24,14 @@ from treering_verify.results import KeyEvidence, Verdict
 from treering_verify.watermark.embedding import extract, features
 from treering_verify.watermark.keys.index import KeyIndex, group_keys
 from treering_verify.watermark.keys.key import Key
+from treering_verify.watermark.patterns import PATTERNS
 
 if TYPE_CHECKING:
     import numpy.typing as npt
     import torch
     from treering_detectors import Evidence
 
-    from treering_verify.detection.judge import Invert, Source
+    from treering_verify.detection.judge import Source
 
     Keys = Key | KeyIndex | Sequence[Key | KeyIndex]
 
@@ -45,9 +48,11 @@ def identify(
     alpha: float = DEFAULT_ALPHA,
     top: int = DEFAULT_TOP,
     inversion: InversionOptions | None = None,
+    search: Search | str | float | None = AUTO,
 ) -> Verdict:
     """Return the verdict on one image, with its best matches; see `identify_many`."""
-    return next(iter(identify_many([source], keys, model=model, alpha=alpha, top=top, inversion=inversion)))
+    judged = identify_many([source], keys, model=model, alpha=alpha, top=top, inversion=inversion, search=search)
+    return next(iter(judged))
 
 
 def identify_many(
@@ -58,6 +63,7 @@ def identify_many(
     alpha: float = DEFAULT_ALPHA,
     top: int = DEFAULT_TOP,
     inversion: InversionOptions | None = None,
+    search: Search | str | float | None = AUTO,
 ) -> Iterator[Verdict]:
     """Yield one verdict per source with its best matches, in the order of the sources, batch by batch.
 
@@ -74,6 +80,8 @@ def identify_many(
     top : int
         Count of matches in a verdict's `evidence`, the best first, whether or not they are significant.
     inversion : InversionOptions, optional
+    search : {"auto", "off", "quick", "fast", "thorough"}, seconds, Search or None
+        As in `verify_many`.
 
     Yields
     ------
@@ -89,7 +97,7 @@ def identify_many(
     """
     model = model or load_model()
     test = index_test(keys, model, top)
-    yield from Judge.of(model, test, alpha=alpha, inversion=inversion).verdicts(sources)
+    yield from Judge.of(model, test, alpha=alpha, inversion=inversion, search=search).verdicts(sources)
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,11 +120,21 @@ class IndexTest:
         """Count of keys that the p-values are corrected for."""
         return sum(map(len, self.indexes))
 
-    def evidence(
-        self, noise_hat: torch.Tensor, image: torch.Tensor, invert: Invert, alpha: float
-    ) -> list[tuple[KeyEvidence, ...]]:
-        """Test noise estimates; see `judge.EvidenceTest`. The image's geometry is not searched."""
+    def evidence(self, noise_hat: torch.Tensor) -> list[tuple[KeyEvidence, ...]]:
+        """Test noise estimates; see `judge.EvidenceTest`."""
         return match_keys(noise_hat, self.indexes, self.top)
+
+    def targets(self) -> list[Target]:
+        """Return the keys that pages are searched for; see `judge.PageTest`."""
+        if self.keys_tried > MOST_KEYS or not all(PATTERNS[index.family.pattern].searched for index in self.indexes):
+            return []
+        found = []
+        for index in self.indexes:
+            names, fingerprints, numbers = index.entries(np.arange(len(index)))
+            for i, (name, fingerprint) in enumerate(zip(names, fingerprints, strict=True)):
+                row = np.asarray(numbers[i], dtype=np.float64)
+                found.append(Target(name, fingerprint, index.family, row, float(index.facts["drift"][i])))
+        return found
 
 
 def index_test(keys: Keys, model: LatentModel, top: int = 1) -> IndexTest:

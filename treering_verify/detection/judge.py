@@ -3,8 +3,7 @@
     source --read--> image --invert--> noise estimate --test--> evidence --decide--> verdict
 
 `verify`, `identify`, `decode`, the calibrated detectors, audits and a model's self-test differ in their `EvidenceTest` only.
-A test may invert further images by the function that it is given. That is where a search for what was done to an image plugs
-in, for all of them at once.
+Where that shows no key, and the test names keys as targets, the page itself is searched for them (`search.search_page`).
 
 The p-value is exact for any image that does not depend on the key (docs/exact-test.md): reading, resizing and both
 inversions depend on the image alone, so they can cost power but never validity.
@@ -13,16 +12,22 @@ inversions depend on the image alone, so they can cost power but never validity.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
+from treering_verify.detection.evidence import combined
 from treering_verify.detection.screening import Screening
+from treering_verify.detection.search.grid import IDENTITY
+from treering_verify.detection.search.page import Page
+from treering_verify.detection.search.search import search_page
+from treering_verify.detection.search.settings import Search, search_of
+from treering_verify.detection.search.target import Target
+from treering_verify.detection.search.video_offsets import Timeline
 from treering_verify.detection.two_pass import Finding, find
 from treering_verify.errors import ImageError, UsageError
 from treering_verify.files import printable
@@ -40,11 +45,11 @@ if TYPE_CHECKING:
     from treering_verify.media.videos import VideoSource
 
     Source = ImageSource
-    Invert = Callable[[torch.Tensor], torch.Tensor]  # images (n, 3, H, W) -> noise estimates (n, C, h, w), for any n
 
 DEFAULT_ALPHA = 1e-6
 LITTLE_VISIBLE = 0.08
 """Share of the image that must be visible for 'no evidence': below it, too many marks are missed (docs/search.md)."""
+_BATCH_PIXELS = 64_000_000  # of the pages in a batch, about
 _UNSETTLED = ("budget", "diverged")  # statuses of a decoder inversion that did not converge
 
 
@@ -55,13 +60,16 @@ class EvidenceTest(Protocol):
     def keys_tried(self) -> int:
         """Count of keys that the p-values are corrected for."""
 
-    def evidence(
-        self, noise_hat: torch.Tensor, image: torch.Tensor, invert: Invert, alpha: float
-    ) -> Sequence[tuple[KeyEvidence, ...]]:
-        """Test noise estimates (B, C, h, w) of images (B, 3, H, W): per image the evidence, strongest first, at least one.
+    def evidence(self, noise_hat: torch.Tensor) -> Sequence[tuple[KeyEvidence, ...]]:
+        """Test noise estimates (B, C, h, w): per image the evidence, strongest first, at least one."""
 
-        `invert` returns the noise estimates of any other images. An image whose p-value reaches `alpha` needs no search.
-        """
+
+@runtime_checkable
+class PageTest(Protocol):
+    """An `EvidenceTest` whose keys a page can be searched for."""
+
+    def targets(self) -> list[Target]:
+        """Return the keys that pages are searched for: none where their pattern, or their number, forbids it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +87,10 @@ class Judge:
         A cheap screening pass that decides most images; None inverts every image in full.
     weakness : str
         Why marks of this model would be missed, as its profile says, or "".
+    search : Search, optional
+        Search of images that show no key as they are; None searches nothing.
+    targets : list of Target
+        The keys that are searched for.
     """
 
     model: LatentModel
@@ -87,6 +99,8 @@ class Judge:
     inversion: InversionOptions = field(default_factory=InversionOptions)
     screening: Screening | None = None
     weakness: str = ""
+    search: Search | None = None
+    targets: list[Target] = field(default_factory=list, repr=False)
 
     @classmethod
     def of(
@@ -97,39 +111,77 @@ class Judge:
         alpha: float = DEFAULT_ALPHA,
         inversion: InversionOptions | None = None,
         screening: Screening | None = None,
+        search: Search | str | float | None = None,
     ) -> Judge:
         """Return a judge; UsageError if alpha is out of range, or profile or screening do not fit the model."""
         check_alpha(alpha)
         inversion = inversion or InversionOptions()
         weakness = check_profile(inversion.profile, model, alpha, test.keys_tried)
-        return cls(model, test, alpha, inversion, screening and screening.of(model), weakness)
+        wanted = search_of(search)
+        targets = test.targets() if wanted and isinstance(test, PageTest) else []
+        return cls(model, test, alpha, inversion, screening and screening.of(model), weakness, wanted, targets)
 
-    def find(self, images: torch.Tensor) -> list[Finding]:
-        """Invert and test images (B, 3, H, W), and return what was found in each, in order."""
+    def find(self, images: torch.Tensor, pages: Sequence[Page | None] | None = None) -> list[Finding]:
+        """Invert and test images (B, 3, H, W), and return what was found in each, in order.
+
+        `pages` are the images at their own size; one that is None is searched as it was brought to the model's size.
+        """
+        identity = IDENTITY if self.targets else 1.0
+        found = find(self.model, images, self.test.evidence, self.inversion, self.screening, self.alpha * identity)
+        if not self.targets:
+            return found
+        pages = pages or [None] * len(found)
+        parts = zip(found, images.split(1), pages, strict=True)
+        return [self._searched(finding, image, page or Page.of(image[0])) for finding, image, page in parts]
+
+    def _searched(self, finding: Finding, image: torch.Tensor, page: Page) -> Finding:
+        """Correct a finding for the search that goes with it, and search the page if no key is found without."""
+        weights = {target.fingerprint: IDENTITY for target in self.targets}
+        evidence = combined(finding.evidence, {}, weights, finding.share, self.test.keys_tried)
+        if evidence[0].log10_adjusted <= np.log10(self.alpha):
+            return replace(finding, evidence=evidence)
+        assert self.search is not None
         invert = partial(recover_in_batches, self.model, self.inversion)
-
-        def evidence(noise_hat: torch.Tensor, batch: torch.Tensor) -> Sequence[tuple[KeyEvidence, ...]]:
-            return self.test.evidence(noise_hat, batch, invert, self.alpha)
-
-        return find(self.model, images, evidence, self.inversion, self.screening, self.alpha)
+        timeline = Timeline.of(self.model)
+        done = search_page(
+            self.model, page, image, finding.noise_hat, self.targets, self.search, invert, self.alpha, timeline
+        )
+        found = {target.fingerprint: one for target, one in zip(self.targets, done.found, strict=True) if one}
+        # A key that only the search finds may be none of the strongest of the image as it is.
+        names = {target.fingerprint: target for target in self.targets}
+        evidence = combined(finding.evidence, found, weights, finding.share, self.test.keys_tried, names)
+        seconds = finding.seconds + done.seconds
+        return replace(
+            finding, evidence=evidence[: len(finding.evidence)], seconds=seconds, search=done.record(self.search)
+        )
 
     def decide(self, finding: Finding, note: str) -> Decision:
         """Return the decision on one image; `note` says how it was fitted to the model's size (`Verdict.note`)."""
-        return decide(finding.evidence, self.alpha, note, finding.status, self.weakness, finding.visible)
+        covered = finding.search is not None and not finding.search["left_out"]
+        return decide(
+            finding.evidence, self.alpha, note, finding.status, self.weakness, finding.visible, searched=covered
+        )
 
     def verdicts(self, sources: Iterable[Source | VideoSource]) -> Iterator[Verdict]:
         """Yield one verdict per source, in order, batch by batch; what cannot be read gets a verdict too."""
-        remaining = iter(sources)
-        while batch := list(islice(remaining, images_at_a_time(self.model, self.inversion))):
+        batch: list[tuple[Source | VideoSource, Reading | ImageError]] = []
+        for source in sources:
+            batch.append((source, self._read(source)))
+            pixels = sum(one.page.pixels for _, one in batch if isinstance(one, Reading) and one.page)
+            if len(batch) == images_at_a_time(self.model, self.inversion) or pixels > _BATCH_PIXELS:
+                yield from self._judge_batch(batch)
+                batch = []
+        if batch:
             yield from self._judge_batch(batch)
 
-    def _judge_batch(self, sources: list[Source | VideoSource]) -> list[Verdict]:
+    def _judge_batch(self, batch: list[tuple[Source | VideoSource, Reading | ImageError]]) -> list[Verdict]:
         import torch
 
         started = time.perf_counter()
-        readings = [self._read(source) for source in sources]
-        images = [reading.image for reading in readings if isinstance(reading, Reading)]
-        findings = iter(self.find(torch.cat(images)) if images else [])
+        sources, readings = zip(*batch, strict=True)
+        good = [reading for reading in readings if isinstance(reading, Reading)]
+        images, pages = [reading.image for reading in good], [reading.page for reading in good]
+        findings = iter(self.find(torch.cat(images), pages) if images else [])
         seconds = (time.perf_counter() - started) / len(sources)
         verdicts = []
         for source, reading in zip(sources, readings, strict=True):
@@ -164,6 +216,7 @@ class Judge:
             profile=self._profile,
             inverter=filters_used(self.model, self.inversion),
             visible=finding.visible,
+            search=finding.search,
         )
 
     def _unjudged(self, path: str, error: ImageError, seconds: float) -> Verdict:
@@ -185,10 +238,14 @@ class Judge:
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """An image or video as a model takes it, (1, 3, H, W), and a note on how it was fitted to the model's size."""
+    """An image or video as a model takes it, (1, 3, H, W), and a note on how it was fitted to the model's size.
+
+    `page` is an image at its own size.
+    """
 
     image: torch.Tensor
     note: str
+    page: Page | None = None
 
 
 @dataclass(frozen=True)
@@ -214,12 +271,19 @@ def read(source: Source | VideoSource, model: LatentModel) -> Reading:
         return Reading(*read_video(source, model.frames, model.image_size))
     if isinstance(source, Sequence) and not isinstance(source, str | bytes):
         raise UsageError(f"{model.name} judges images: give one at a time, or a model that makes videos")
-    image, note = fit(open_image(source), model.image_size)
-    return Reading(to_tensor(image), note)
+    opened = open_image(source)
+    image, note = fit(opened, model.image_size)
+    return Reading(to_tensor(image), note, Page((opened,)))
 
 
 def decide(
-    evidence: tuple[KeyEvidence, ...], alpha: float, note: str, status: str, weakness: str = "", visible: float = 1.0
+    evidence: tuple[KeyEvidence, ...],
+    alpha: float,
+    note: str,
+    status: str,
+    weakness: str = "",
+    visible: float = 1.0,
+    searched: bool = False,
 ) -> Decision:
     """Return the decision on one image. A p-value at or under alpha is a detection, whatever else is known of the image.
 
@@ -236,6 +300,8 @@ def decide(
         Why marks of this model would be missed (`Profile.weakness`), or "".
     visible : float
         Share of the image that is visible (`Solution.visible`).
+    searched : bool
+        Whether the page was searched at all sizes, so that its own size hides nothing.
     """
     if evidence[0].log10_adjusted <= np.log10(alpha):
         return Decision(DETECTED)
@@ -249,7 +315,7 @@ def decide(
         return Decision(INCONCLUSIVE, "little_visible", reason)
     if note.startswith(CUT_SHORT):
         return Decision(INCONCLUSIVE, "cut_short", f"{note}: a mark may be hidden by that; find the whole file")
-    if note:
+    if note and not searched:
         what = "an image of another size, or a video of another length, was cut or scaled since"
         return Decision(INCONCLUSIVE, "size", f"{note}: {what}, which hides a mark; find the original")
     return Decision(NO_EVIDENCE)

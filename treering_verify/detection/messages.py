@@ -26,7 +26,7 @@ from treering_verify.watermark.patterns.gaussian_shading import CIPHER_BYTES, ME
 if TYPE_CHECKING:
     import torch
 
-    from treering_verify.detection.judge import Invert, Source
+    from treering_verify.detection.judge import Source
 
 _PATTERN = "gaussian-shading"
 
@@ -104,9 +104,7 @@ class MessageTest:
     key: Key
     keys_tried: int = 1
 
-    def evidence(
-        self, noise_hat: torch.Tensor, image: torch.Tensor, invert: Invert, alpha: float
-    ) -> list[tuple[KeyEvidence, ...]]:
+    def evidence(self, noise_hat: torch.Tensor) -> list[tuple[KeyEvidence, ...]]:
         """Test noise estimates; see `judge.EvidenceTest`."""
         found: list[tuple[KeyEvidence, ...]] = []
         for row in features(extract(noise_hat, self.key), self.key):

@@ -32,7 +32,6 @@ from treering_verify.watermark.spectrum import half_plane, read
 if TYPE_CHECKING:
     import torch
 
-    from treering_verify.detection.judge import Invert
 
 BANDS = 4
 ATTACK = "jpeg:quality=50"
@@ -259,9 +258,7 @@ class _OwnKeyTest:
     noise_hat: list[torch.Tensor]
     keys_tried: int = 1
 
-    def evidence(
-        self, noise_hat: torch.Tensor, image: torch.Tensor, invert: Invert, alpha: float
-    ) -> list[tuple[KeyEvidence, ...]]:
+    def evidence(self, noise_hat: torch.Tensor) -> list[tuple[KeyEvidence, ...]]:
         """Test noise estimates; see `judge.EvidenceTest`."""
         found = []
         for one in noise_hat.split(1):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from treering_verify.detection.screening import SCREENS, Screening, corrected_for_share
 from treering_verify.inversion.decoder.solution import Solution
@@ -16,7 +16,7 @@ from treering_verify.results import KeyEvidence
 if TYPE_CHECKING:
     import torch
 
-    FindEvidence = Callable[[torch.Tensor, torch.Tensor], Sequence[tuple[KeyEvidence, ...]]]
+    FindEvidence = Callable[[torch.Tensor], Sequence[tuple[KeyEvidence, ...]]]
     Recover = Callable[[torch.Tensor], tuple[torch.Tensor, Solution]]
 
 FIRST, FULL = "first", "full"
@@ -44,6 +44,12 @@ class Finding:
     log10_first : float or None
         Log10 p of the strongest key in the screening pass, neither corrected for other keys nor divided by its share of
         alpha; None where there was one pass.
+    noise_hat : (C, h, w) float32
+        Noise estimate of the pass that decided.
+    share : float
+        Part of alpha that this pass had; the adjusted p-values are divided by it already.
+    search : dict, optional
+        What was searched for in the page, JSON-ready; None where nothing was.
     """
 
     evidence: tuple[KeyEvidence, ...]
@@ -54,6 +60,9 @@ class Finding:
     seconds: float
     decided_by: str | None = None
     log10_first: float | None = None
+    noise_hat: torch.Tensor = field(repr=False, kw_only=True)
+    share: float = 1.0
+    search: dict[str, Any] | None = None
 
 
 def find(
@@ -71,7 +80,7 @@ def find(
     model : LatentModel
     images : (B, 3, H, W)
     evidence : callable
-        (noise estimates, images) -> per image the evidence, strongest first.
+        Noise estimates -> per image the evidence, strongest first.
     inversion : InversionOptions
         Inversion of the full pass.
     screening : Screening, optional
@@ -96,6 +105,7 @@ def find(
             finding,
             evidence=corrected_for_share(finding.evidence, screening.share),
             decided_by=FIRST,
+            share=screening.share,
             log10_first=finding.evidence[0].log10_pvalue,
         )
         for finding in screened
@@ -108,6 +118,7 @@ def find(
                 evidence=corrected_for_share(finding.evidence, 1 - screening.share),
                 seconds=finding.seconds + screened[i].seconds,
                 decided_by=FULL,
+                share=1 - screening.share,
                 log10_first=findings[i].log10_first,
             )
     return findings
@@ -116,7 +127,8 @@ def find(
 def _one_pass(images: torch.Tensor, evidence: FindEvidence, recover: Recover) -> list[Finding]:
     started = time.perf_counter()
     noise_hat, solution = recover(images)
-    found = evidence(noise_hat.cpu(), images)
+    noise_hat = noise_hat.cpu()
+    found = evidence(noise_hat)
     seconds = (time.perf_counter() - started) / len(images)
     return [
         Finding(
@@ -126,6 +138,7 @@ def _one_pass(images: torch.Tensor, evidence: FindEvidence, recover: Recover) ->
             converged=solution.converged[i],
             visible=solution.visible[i],
             seconds=seconds,
+            noise_hat=noise_hat[i],
         )
         for i, evidence_of_image in enumerate(found)
     ]

@@ -10,78 +10,68 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from treering_verify.detection.evidence import evidence_of, searched_evidence
+from treering_verify.detection.evidence import evidence_of
 from treering_verify.detection.judge import DEFAULT_ALPHA, Judge, check_shape
-from treering_verify.detection.search.search import Search
-from treering_verify.detection.search.video_offsets import Timeline
+from treering_verify.detection.search.settings import AUTO, MOST_KEYS, Search
+from treering_verify.detection.search.target import Target
 from treering_verify.errors import UsageError
 from treering_verify.inversion.recovery import InversionOptions
 from treering_verify.models import LatentModel, load_model
 from treering_verify.results import KeyEvidence, Verdict
 from treering_verify.watermark.keys.key import Key
+from treering_verify.watermark.patterns import PATTERNS
 
 if TYPE_CHECKING:
     import torch
 
-    from treering_verify.detection.judge import Invert, Source
+    from treering_verify.detection.judge import Source
     from treering_verify.media.videos import VideoSource
-
-DEFAULT_SEARCH = Search()
 
 
 @dataclass(frozen=True, eq=False)
 class KeyTest:
-    """The test of a few keys, optionally with a search for what was done to the image, or with decoy keys.
+    """The test of a few keys.
 
     Attributes
     ----------
     keys : list of Key
         At least one.
-    search : Search, optional
-        Search in images that are not detected as they are.
     decoys : int
-        Count of decoy keys that cross-check the strongest key's p-value; there is no search then. 0: none.
-    timeline : Timeline, optional
-        Frames of the model's videos, if they can begin late.
+        Decoy keys that cross-check the strongest key's p-value. 0: none.
     """
 
     keys: list[Key]
-    search: Search | None = None
     decoys: int = 0
-    timeline: Timeline | None = None
 
     @property
     def keys_tried(self) -> int:
         """Count of keys that the p-values are corrected for."""
         return len(self.keys)
 
-    def evidence(
-        self, noise_hat: torch.Tensor, image: torch.Tensor, invert: Invert, alpha: float
-    ) -> list[tuple[KeyEvidence, ...]]:
+    def evidence(self, noise_hat: torch.Tensor) -> list[tuple[KeyEvidence, ...]]:
         """Test noise estimates; see `judge.EvidenceTest`."""
-        if self.search is None or self.decoys:
-            return evidence_of(noise_hat, self.keys, self.decoys)
-        return searched_evidence(noise_hat, image, self.keys, self.search, invert, alpha, self.timeline)
+        return evidence_of(noise_hat, self.keys, self.decoys)
+
+    def targets(self) -> list[Target]:
+        """Return the keys that pages are searched for; see `judge.PageTest`. They check the image as it is with decoys."""
+        if self.decoys or len(self.keys) > MOST_KEYS:
+            return []
+        searched = [key for key in self.keys if PATTERNS[key.pattern].searched]
+        return [Target(key.name, key.fingerprint, key.family, key.numbers) for key in searched]
 
 
-def key_test(
-    keys: Key | Sequence[Key], model: LatentModel, *, search: Search | None = None, decoys: int = 0
-) -> KeyTest:
+def key_test(keys: Key | Sequence[Key], model: LatentModel, *, decoys: int = 0) -> KeyTest:
     """Return the test of keys on images of a model.
 
     Raises
     ------
     UsageError
-        If there is no key, one does not fit the model, `decoys` is negative, or the search is in time and the model makes
-        images.
+        If there is no key, one does not fit the model, or `decoys` is negative.
     """
     chosen = fitting_keys(keys, model)
     if decoys < 0:
         raise UsageError(f"decoys is {decoys}: draw 0 or more")
-    timeline = Timeline.of(model)
-    if search is not None:
-        search.check_time(model.name, timeline)
-    return KeyTest(chosen, search, decoys, timeline)
+    return KeyTest(chosen, decoys)
 
 
 def verify(
@@ -91,7 +81,7 @@ def verify(
     model: LatentModel | None = None,
     alpha: float = DEFAULT_ALPHA,
     inversion: InversionOptions | None = None,
-    search: Search | None = DEFAULT_SEARCH,
+    search: Search | str | float | None = AUTO,
     decoys: int = 0,
 ) -> Verdict:
     """Judge one image; see `verify_many`."""
@@ -106,7 +96,7 @@ def verify_many(
     model: LatentModel | None = None,
     alpha: float = DEFAULT_ALPHA,
     inversion: InversionOptions | None = None,
-    search: Search | None = DEFAULT_SEARCH,
+    search: Search | str | float | None = AUTO,
     decoys: int = 0,
 ) -> Iterator[Verdict]:
     """Judge images, lazily, batch by batch, one verdict per source in the order of the sources.
@@ -124,9 +114,9 @@ def verify_many(
         False-positive rate per image, over all keys together, 0 < alpha < 1.
     inversion : InversionOptions, optional
         `InversionOptions.of(profile)` where the model was tested (`Profile.load`).
-    search : Search, optional
-        Search over an image's geometry or a video's beginning, where an image is not detected as it is; None searches
-        nothing and saves the correction for it, a factor of 2 for images as they are.
+    search : {"auto", "off", "quick", "fast", "thorough"}, seconds, Search or None
+        Search for place, size, angle, reflection and aspect in images that are not detected as they are; "auto" is "fast".
+        Nothing is searched for more than 32 keys. "off" and None save the correction, a factor of 2 for images as they are.
     decoys : int
         Count of decoy keys that cross-check the p-value of each image's strongest key (`treering_detectors.decoy_checks`);
         0: none. They check the image as it is, so there is no search then.
@@ -138,12 +128,11 @@ def verify_many(
     Raises
     ------
     UsageError
-        If there is no key, a key or the profile does not fit the model, alpha or decoys is out of range, or the search is in
-        time and the model makes images.
+        If there is no key, a key or the profile does not fit the model, or alpha, decoys or search is out of range.
     """
     model = model or load_model()
-    test = key_test(keys, model, search=search, decoys=decoys)
-    yield from Judge.of(model, test, alpha=alpha, inversion=inversion).verdicts(sources)
+    test = key_test(keys, model, decoys=decoys)
+    yield from Judge.of(model, test, alpha=alpha, inversion=inversion, search=search).verdicts(sources)
 
 
 def fitting_keys(keys: Key | Sequence[Key], model: LatentModel) -> list[Key]:

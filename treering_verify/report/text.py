@@ -106,6 +106,7 @@ def format_summary(summary: dict[str, Any]) -> Iterator[str]:
         yield f"reasons: {counted(summary['code'])}"
     if unread := count_unread(summary["code"]):
         yield f"not read: {unread} files that hold images, or may (their rows say what they are and what to do)"
+    yield f"search: {summary['settings'].get('search', 'off')}"
     if "decided_by" in summary:
         yield f"decided by the screening pass: {summary['decided_by'].get('first', 0)} of {judged}"
     expected = f"{summary['expected_false_positives']:.2g}"

@@ -12,7 +12,6 @@ from helpers.places import SAMPLES
 from PIL import Image
 
 from treering_verify.attacks import parse
-from treering_verify.detection.search.geometry import Hypothesis, mask
 from treering_verify.detection.verification import verify, verify_many
 from treering_verify.media.blank_areas import fill_occluded, mask_occluded, visible_area
 from treering_verify.media.images import fit, open_image, to_tensor
@@ -117,14 +116,6 @@ def test_noise_is_read_where_it_is_visible_without_its_mean_there() -> None:
     assert not read[1, :, :, 4:].any() and read[1].mean().abs() < 1e-6
     torch.testing.assert_close(read[1, :, :, :4], noise[1, :, :, :4] - noise[1, :, :, :4].mean((-2, -1), keepdim=True))
     assert torch.equal(mask_occluded(noise, torch.zeros(2, 1, 32, 32)), noise)
-
-
-def test_the_occluded_areas_of_an_image_move_with_it() -> None:
-    visible = torch.ones(1, 1, 64, 64)
-    visible[..., :32] = 0
-    assert torch.equal(mask((4, 16, 16), Hypothesis(mirrored=True), visible)[0, 0, :, :7], torch.ones(16, 7))
-    assert mask((4, 16, 16), Hypothesis(mirrored=True), visible)[0, 0, :, 9:].max() < 1e-5
-    assert mask((4, 16, 16), Hypothesis())[0, 0].min() == 1
 
 
 @pytest.mark.parametrize("attack", ["centre_crop:share=0.7071", "random_crop:share=0.5", "mask:share=0.75"])

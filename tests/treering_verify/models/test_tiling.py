@@ -103,7 +103,7 @@ def test_a_marked_image_is_found_on_tiles_by_the_command_too(tmp_path: Path) -> 
     for name, written in (("marked", key), ("unmarked", None)):
         (made,) = tv.generate(model, written, seeds=[3], prompts=["a cat"], steps=4)
         made.image.save(tmp_path / f"{name}.png")
-    asked = ["--key", tmp_path / "my.key.json", "--model", tmp_path / "model", "--image-size", 96, "--search", "none"]
+    asked = ["--key", tmp_path / "my.key.json", "--model", tmp_path / "model", "--image-size", 96, "--search", "off"]
     images = [tmp_path / "marked.png", tmp_path / "unmarked.png"]
     ran = CliRunner().invoke(main, [str(a) for a in ("verify", *images, *asked, "--tile", 48)], catch_exceptions=False)
     assert [line[:13].strip() for line in ran.stdout.splitlines()] == ["detected", "no evidence"], ran.output

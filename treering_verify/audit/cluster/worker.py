@@ -110,7 +110,8 @@ class Worker:
 
     def _judged(self, group: Sequence[Task]) -> Iterable[tuple[Task, Row]]:
         if self._readers is None:
-            self._readers = ReaderPool(self._next_task, shape_of(self._judge.model), self._options.limits)
+            shape, pages = shape_of(self._judge.model), bool(self._judge.judge.targets)
+            self._readers = ReaderPool(self._next_task, shape, self._options.limits, pages)
             self._readers.__enter__()
         self._tasks.extend(group)
         readings = self._readers.results(lambda: None)
@@ -126,7 +127,7 @@ class Worker:
             raise Pending from None
 
     def _claim(self, pairs: Sequence[Pair]) -> list[Row | None]:
-        images = [(task[:2], replace(reading, pixels=None)) for task, reading in pairs]
+        images = [(task[:2], replace(reading, pixels=None, page=None)) for task, reading in pairs]
         found = self._coordinator.claim(images)
         return [
             row_of(self._judge, reading, code=TWIN) if row == TWIN else row

@@ -16,14 +16,18 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from treering_verify.audit.inputs.child_process import ChildProcess
-from treering_verify.audit.inputs.reading import Reading, refused
+from treering_verify.audit.inputs.reading import PAGE_PIXELS, Reading, refused
 from treering_verify.audit.inputs.sources import Entry
 from treering_verify.audit.inputs.urls import Access
 from treering_verify.errors import TreeringError, UsageError
 from treering_verify.files import printable
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 LOG = logging.getLogger("treering_verify.audit")
 STRIKES = 2
@@ -84,11 +88,15 @@ class ReaderPool:
         Returns the next task, None after the last; raises `Pending` if it has to be called again. Called by one thread.
     shape : (height, width) or (frames, height, width)
     limits : Limits
+    pages : bool
+        Whether images are handed over at their own size too.
     """
 
-    def __init__(self, next_task: Callable[[], Task | None], shape: tuple[int, ...], limits: Limits) -> None:
+    def __init__(
+        self, next_task: Callable[[], Task | None], shape: tuple[int, ...], limits: Limits, pages: bool = False
+    ) -> None:
         access = limits.access
-        self._facts = [list(shape), limits.seconds, limits.memory, list(access.protocols), access.allow_private]
+        self._facts = [list(shape), limits.seconds, limits.memory, list(access.protocols), access.allow_private, pages]
         self._next_task = next_task
         self._shape, self._limits = shape, limits
         self.ahead = 2 * limits.processes + 16
@@ -190,7 +198,7 @@ class ReaderPool:
                 self._strike(reader, answer)
                 return
             reading = reader.reading(answer, self._shape)
-        except (EOFError, OSError, ValueError, TypeError):
+        except (EOFError, OSError, ValueError, TypeError, KeyError):
             self._strike(reader, "reader_crashed")
             return
         assert reader.task is not None
@@ -243,9 +251,14 @@ class _Reader:
         """Return the reading of an answer, with the pixels that follow an "ok"."""
         import numpy as np
 
-        pixels = None
-        if answer["status"] == "ok":
-            data = self.child.connection.recv_bytes(math.prod(shape) * 3)
-            pixels = np.frombuffer(data, np.uint8).reshape(*shape, 3)
+        def received(shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+            data = self.child.connection.recv_bytes(math.prod(shape))
+            return np.frombuffer(data, np.uint8).reshape(shape)
+
+        height, width = (answer.pop("page_shape") or (0, 0, 3))[:2]
+        pixels = received((*shape, 3)) if answer["status"] == "ok" else None
+        if not 0 <= height * width <= PAGE_PIXELS:  # a reader that a hostile file took over is not believed
+            raise ValueError(f"a reader sent a page of {width} x {height} pixels")
+        page = received((height, width, 3)) if pixels is not None and height * width else None
         assert self.task is not None
-        return Reading(**{**answer, "path": self.task.entry.path, "pixels": pixels})
+        return Reading(**{**answer, "path": self.task.entry.path, "pixels": pixels, "page": page})

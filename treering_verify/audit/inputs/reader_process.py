@@ -15,13 +15,14 @@ from treering_verify.audit.inputs.child_process import receive
 from treering_verify.audit.inputs.reading import Reading, read_path, read_url, refused
 from treering_verify.audit.inputs.urls import Access
 
+_ARRAYS = ("path", "pixels", "page")
 _SHARE = 0.9  # of the time limit, for downloading; the rest is for decoding
 _GRACE = 5  # seconds beyond the limit after which a reader ends itself, in case its parent is gone
 
 
 def serve(connection: Connection, facts: list[Any]) -> None:
     """Answer requests until the connection ends; see `reader_pool.ReaderPool`."""
-    shape, seconds, memory, protocols, allow_private = facts
+    shape, seconds, memory, protocols, allow_private, pages = facts
     access = Access(tuple(protocols), allow_private)
     _prepare(memory)
     connection.send_bytes(b'"ready"')
@@ -36,15 +37,17 @@ def serve(connection: Connection, facts: list[Any]) -> None:
             os._exit(0)
         except Exception as error:
             reading = refused(path, "reader_failed", f"{type(error).__name__}: {error}")
-        _answer(connection, reading)
+        _answer(connection, reading if pages else dataclasses.replace(reading, page=None))
         signal.alarm(0)
 
 
 def _answer(connection: Connection, reading: Reading) -> None:
-    fields = {f.name: getattr(reading, f.name) for f in dataclasses.fields(reading) if f.name not in ("path", "pixels")}
-    connection.send_bytes(json.dumps(fields).encode())
-    if reading.pixels is not None:
-        connection.send_bytes(reading.pixels.tobytes())
+    fields = {f.name: getattr(reading, f.name) for f in dataclasses.fields(reading) if f.name not in _ARRAYS}
+    page = reading.page
+    connection.send_bytes(json.dumps({**fields, "page_shape": None if page is None else page.shape}).encode())
+    for array in (reading.pixels, page):
+        if array is not None:
+            connection.send_bytes(array.tobytes())
 
 
 def _prepare(memory: int) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import os
 import stat
 import time
@@ -37,6 +38,7 @@ from treering_verify.media.videos import has_video_signature, open_video
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+    from PIL import Image
 
 SKIPPED = {
     "not_an_image": "its first bytes are of no image format",
@@ -72,6 +74,10 @@ FAILED = {
 """Codes of rows with status "error", beside those of `images.CODES`, with their reasons."""
 
 
+PAGE_PIXELS = 2_000_000
+"""Pixels of a page that a reader hands over, at most: larger images are shrunk to that for the search."""
+
+
 @dataclass(frozen=True, eq=False)
 class Reading:
     """The result of reading an input.
@@ -89,6 +95,10 @@ class Reading:
     seconds : float
     pixels : (H, W, 3) or (F, H, W, 3) uint8, optional
         sRGB values in the model's shape; None unless the status is "ok".
+    page : (H, W, 3) uint8, optional
+        The image at its own size, or shrunk to at most `PAGE_PIXELS`, where `pixels` are not just that.
+    reduced : float
+        Sides of the image over those of `page`.
     """
 
     path: str
@@ -103,6 +113,8 @@ class Reading:
     mode: str | None = None
     seconds: float = 0.0
     pixels: npt.NDArray[np.uint8] | None = None
+    page: npt.NDArray[np.uint8] | None = None
+    reduced: float = 1.0
 
 
 def refused(path: str, code: str, detail: str = "", **facts: Any) -> Reading:
@@ -181,6 +193,7 @@ def _decoded(path: str, data: bytes | list[bytes], shape: tuple[int, ...], facts
     """Return the reading with the pixels of a file's bytes, or of the bytes of each frame."""
     import numpy as np
 
+    page, reduced = None, 1.0
     try:
         if len(shape) == 3:
             video = open_video(data, shape[0], (shape[1], shape[2]))
@@ -188,13 +201,28 @@ def _decoded(path: str, data: bytes | list[bytes], shape: tuple[int, ...], facts
             pixels, note = np.stack([np.asarray(frame) for frame in video.frames]), video.note
         else:
             assert isinstance(data, bytes)
-            image, note = fit(open_image(data), (shape[0], shape[1]))
+            opened = open_image(data)
+            image, note = fit(opened, (shape[0], shape[1]))
             pixels = np.array(image)
+            if note:
+                page, reduced = _page_of(opened)
     except ImageError as error:
         if isinstance(error.__cause__, MemoryError):
             raise error.__cause__ from None
         return Reading(path, "error", error.code, printable(error.reason), **facts)
-    return Reading(path, "ok", note=note, pixels=pixels, **facts)
+    return Reading(path, "ok", note=note, pixels=pixels, page=page, reduced=reduced, **facts)
+
+
+def _page_of(image: Image.Image) -> tuple[npt.NDArray[np.uint8], float]:
+    """Return an image as a page that is searched, and how much its sides were reduced for that."""
+    import numpy as np
+    from PIL import Image
+
+    reduced = max(1.0, math.sqrt(image.width * image.height / PAGE_PIXELS))
+    if reduced > 1:
+        size = (max(1, int(image.width / reduced)), max(1, int(image.height / reduced)))
+        image = image.resize(size, Image.Resampling.LANCZOS)
+    return np.array(image), reduced
 
 
 def _foreign(head: bytes, shape: tuple[int, ...], path: str) -> tuple[str, str] | None:

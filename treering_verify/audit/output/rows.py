@@ -61,6 +61,10 @@ class Row:
     log10_first : float or None
         In an audit of two passes, log10 p of the screening pass's strongest key alone. That p is uniform on unmarked images;
         the p of the pass that decided is not.
+    hypothesis : str or None
+        What was done to a detected image, in words, where the search found it.
+    search : str or None
+        Level of the search that the image was put to; None where none was.
     q_value : float or None
         Benjamini-Hochberg over the judged files of the audit, if the audit was asked for it.
     """
@@ -88,6 +92,8 @@ class Row:
     seconds: float = 0.0
     decided_by: str | None = None
     log10_first: float | None = None
+    hypothesis: str | None = None
+    search: str | None = None
     q_value: float | None = None
 
     @property
@@ -157,6 +163,8 @@ def schema(with_q_values: bool = False) -> pyarrow.Schema:
         column("seconds", pa.float64()),
         column("decided_by", pa.string(), True),
         column("log10_first", pa.float64(), True),
+        column("hypothesis", pa.string(), True),
+        column("search", pa.string(), True),
     ]
     return pa.schema(columns + ([column("q_value", pa.float64(), True)] if with_q_values else []))
 

@@ -40,7 +40,7 @@ SEEDS = {
             "precision",
             "heldout",
             "identification",
-            "search",
+            "shared",
             "audit",
             "patterns",
             "uniformity",

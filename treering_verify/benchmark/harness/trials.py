@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from treering_verify.detection.calibration.registry import DETECTORS
 from treering_verify.detection.calibration.scores import score
-from treering_verify.detection.evidence import searched_evidence
-from treering_verify.detection.judge import DEFAULT_ALPHA
-from treering_verify.detection.verification import DEFAULT_SEARCH
+from treering_verify.detection.judge import Judge
+from treering_verify.detection.search.settings import AUTO
+from treering_verify.detection.verification import key_test
 from treering_verify.inversion.recovery import InversionOptions, recover_noise, recover_with_naive
 from treering_verify.media.images import to_tensor
 from treering_verify.models import LatentModel
@@ -122,15 +122,9 @@ def evidence_of_each(model: LatentModel, found: Recovered, keys: Sequence[Key], 
         BLANK: np.array([_commonest(image) >= _NEARLY_ALL for image in found.pixels]),
     }
     if searched:
-        again = partial(_noise_of, model, found.inversion)
-        arrays[SEARCHED] = np.array(
-            [
-                searched_evidence(noise[None], pixels[None], [key], DEFAULT_SEARCH, again, DEFAULT_ALPHA)[0][
-                    0
-                ].log10_adjusted
-                for noise, pixels, key in zip(found.noise, found.pixels, keys, strict=True)
-            ]
-        )
+        judges = [Judge.of(model, key_test(key, model), inversion=found.inversion, search=AUTO) for key in keys]
+        findings = [judge.find(one)[0] for judge, one in zip(judges, found.pixels.split(1), strict=True)]
+        arrays[SEARCHED] = np.array([finding.evidence[0].log10_adjusted for finding in findings])
     if found.raw is not None and PATTERNS[keys[0].pattern].coefficients is not None:
         for detector in DETECTORS:
             arrays[detector] = np.array(
@@ -154,7 +148,3 @@ def _commonest(image: torch.Tensor) -> float:
     levels = ((image + 1) * 127.5).round().clamp(0, 255).long().flatten(1)
     colours = (levels[0] << 16) + (levels[1] << 8) + levels[2]
     return float(colours.unique(return_counts=True)[1].max()) / len(colours)
-
-
-def _noise_of(model: LatentModel, inversion: InversionOptions, pixels: torch.Tensor) -> torch.Tensor:
-    return recover_noise(model, pixels, inversion)[0]

@@ -24,7 +24,7 @@ from treering_verify.benchmark.harness.trials import BLANK, EXACT, KEYS, SEARCHE
 from treering_verify.benchmark.paper import published_figures as published
 from treering_verify.benchmark.robustness.measurements import DEFAULT, UNMARKED, Measurements
 from treering_verify.detection.calibration.registry import DETECTORS, DISTANCE
-from treering_verify.detection.search.geometry import IDENTITY_WEIGHT
+from treering_verify.detection.search.grid import IDENTITY
 from treering_verify.report import format_pvalue
 from treering_verify.report.findings import Cell, Table
 from treering_verify.watermark.patterns import PATTERNS
@@ -72,7 +72,7 @@ def as_verified(found: Measurements, pattern: str, condition: Condition) -> Seri
     one = series_of(found, pattern, condition.attack)
     if one is None:
         return None
-    marked, unmarked = (np.maximum(scores + np.log10(IDENTITY_WEIGHT), 0.0) for scores in (one.marked, one.unmarked))
+    marked, unmarked = (np.maximum(scores + np.log10(IDENTITY), 0.0) for scores in (one.marked, one.unmarked))
     return Series(marked, unmarked, one.limits)
 
 

@@ -80,31 +80,14 @@ def detector_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def search_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add options of the search for what was done to an image; the function gets them as `search`, a `Search` or None."""
-
-    @wraps(function)
-    def gathered(*args: Any, search: str, search_budget: int, **kwargs: Any) -> Any:
-        from treering_verify.detection.search.geometry import KINDS
-        from treering_verify.detection.search.search import Search
-
-        kinds = KINDS if search == "all" else tuple(search.split(","))
-        wanted = None if search == "none" else Search(kinds, search_budget)
-        return function(*args, search=wanted, **kwargs)
-
+    """Add the option of the search for an image on a page; the function gets it as `search`, to be read by `search_of`."""
     return with_options(
-        gathered,
+        function,
         option(
             "--search",
-            default="all",
+            default="auto",
             topic=_SEARCH,
-            help="Changes to search for in images without evidence as they are: all, none, or a list of flip, rotation, "
-            "crop and (in videos) time. p-values are corrected for the search.",
-        ),
-        option(
-            "--search-budget",
-            type=click.IntRange(0),
-            default=2,
-            topic=_SEARCH,
-            help="Candidates per image that are undone and inverted again.",
+            help="Search for place, size, angle, reflection and aspect in images that show no key as they are: off, quick, "
+            "fast, thorough, or a number of seconds. auto is fast, and quick in audits. p-values are corrected for it.",
         ),
     )

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-    from treering_verify.detection.judge import Invert, Source
+    from treering_verify.detection.judge import Source
 
 
 def verify_calibrated(
@@ -132,9 +132,7 @@ class CalibratedTest:
         """Count of keys that the p-values are corrected for."""
         return len(self.keys)
 
-    def evidence(
-        self, noise_hat: torch.Tensor, image: torch.Tensor, invert: Invert, alpha: float
-    ) -> list[tuple[KeyEvidence, ...]]:
+    def evidence(self, noise_hat: torch.Tensor) -> list[tuple[KeyEvidence, ...]]:
         """Test noise estimates; see `judge.EvidenceTest`."""
         from treering_detectors import Evidence, worst_stratum
 

@@ -102,7 +102,7 @@ class Offset:
         return frames[:, places.clamp(0, self.timeline.images - 1)].flatten(1, 2)
 
     def mask(self, channels: int) -> torch.Tensor:
-        """Say which of the noise's C f planes a video that was brought back shows, 1 or 0: (C f, 1, 1)."""
+        """Return which of the noise's C f planes a video shows once its offset is undone, 1 or 0: (C f, 1, 1)."""
         import torch
 
         planes = torch.zeros(self.timeline.latent_frames, channels // self.timeline.latent_frames)

@@ -1,203 +1,299 @@
-"""What was done to an image's geometry is found again, with a p-value that has paid for the search."""
+"""An image is found on a page wherever it lies, with a p-value that has paid for the search."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
-from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from helpers.places import SAMPLES
+from PIL import Image, ImageOps
 from treering_detectors import clopper_pearson
 
 import treering_verify as tv
-from treering_verify.attacks import parse
-from treering_verify.detection.search.geometry import (
-    IDENTITY_WEIGHT,
-    KINDS,
-    SMALLEST_SHARE,
-    Group,
-    Hypothesis,
-    candidates,
-    coefficients,
-    mask,
-    undo,
-)
-from treering_verify.detection.search.search import Search, as_it_is, confirm, guess
+from treering_verify.detection.search.grid import DIRECT, IDENTITY, SHARES, affordable, passes
+from treering_verify.detection.search.matching import Matcher, Shape
+from treering_verify.detection.search.noise_map import NoiseMap
+from treering_verify.detection.search.page import Page
+from treering_verify.detection.search.placement import Placement, whole
+from treering_verify.detection.search.refinement import Lattice, composed, read, refined
+from treering_verify.detection.search.search import search_page
+from treering_verify.detection.search.settings import LEVELS, Search, search_of
+from treering_verify.detection.search.target import Target
 from treering_verify.errors import UsageError
-from treering_verify.media.images import open_image
+from treering_verify.media.images import open_image, to_tensor
 from treering_verify.models import LatentModel
-from treering_verify.watermark.embedding import embed, extract, features, key_evidence
+from treering_verify.watermark.embedding import embed
 
 SHAPE = (4, 32, 32)
+SIZE = (128, 128)
+BICUBIC = Image.Resampling.BICUBIC
 
 
 def noise(seed: int, shape: tuple[int, ...] = SHAPE) -> torch.Tensor:
-    made = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-    return made - made.mean(dim=(-2, -1), keepdim=True)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def read(z: torch.Tensor, key: tv.Key, hypothesis: Hypothesis) -> np.ndarray:
-    group = Group(replace(hypothesis, shift=(0.0, 0.0)), np.array([hypothesis.shift]), 0.1)
-    ((_, values),) = coefficients(z, key, [group])
-    return values[0]
+def target_of(key: tv.Key) -> Target:
+    return Target(key.name, key.fingerprint, key.family, key.numbers)
+
+
+def screenshot(image: Image.Image, left: int = 31, top: int = 43) -> Image.Image:
+    page = Image.effect_noise((260, 220), 60).convert("RGB")
+    page.paste(image, (left, top))
+    return page
+
+
+@pytest.fixture(scope="module")
+def marked() -> Image.Image:
+    return open_image(SAMPLES / "marked-0.png")
+
+
+# --- placements and pages -------------------------------------------------------------------------------------------------
+
+
+def test_a_placement_says_where_it_is_in_words_and_numbers() -> None:
+    assert whole((128, 96)).words((128, 96), (96, 128)) == ""
+    inside = Placement(95, 107, 128, 128)
+    assert inside.box((260, 220)) == (31, 43, 159, 171)
+    assert inside.words((260, 220), SIZE) == "in the box 31, 43 to 159, 171"
+    turned = Placement(64, 64, 160, 160, 10.0, True)
+    words = turned.words((128, 128), SIZE)
+    assert words == "mirrored, turned by 10 degrees, scaled to 1.25 of its size, cropped to 0.80 x 0.80 of its sides"
+    record = turned.record((128, 128), SIZE)
+    assert record["scale"] == [1.25, 1.25] and record["mirrored"] and record["degrees"] == 10
+    assert inside.enlarged(2).box((520, 440)) == (62, 86, 318, 342)
+
+
+def test_a_window_at_one_to_one_is_cut_out_exactly_and_says_what_lies_outside(marked: Image.Image) -> None:
+    page = Page((screenshot(marked),))
+    image, visible = page.window(Placement(95, 107, 128, 128), SIZE)
+    assert torch.equal(image, to_tensor(marked)) and bool(visible.all())
+    beyond, visible = page.window(Placement(0, 107, 128, 128), SIZE)
+    assert visible[..., :64].sum() == 0 and bool(visible[..., 64:].all())
+    assert torch.equal(beyond[..., :64], beyond[..., 64:65].expand(-1, -1, -1, 64)), "the edge goes on"
 
 
 @pytest.mark.parametrize(
-    ("hypothesis", "change"),
-    [
-        (Hypothesis(), lambda z: z),
-        (Hypothesis(mirrored=True), lambda z: z.flip(-1)),
-        (Hypothesis(shift=(3 / 32, -5 / 32)), lambda z: z.roll((3, -5), dims=(-2, -1))),
-    ],
+    ("degrees", "mirrored"), [(0, True), (90, False), (180, True), (270, True), (10, False), (21, True)]
 )
-def test_what_keeps_every_cell_is_undone_exactly_on_the_spectrum(hypothesis: Hypothesis, change: object) -> None:
-    key, z = tv.Key.generate(SHAPE, seed=1), noise(2)
-    found = read(change(z), key, hypothesis)  # type: ignore[operator]
-    assert np.abs(found - extract(z[None], key)[0]).max() < 1e-10
+def test_a_window_undoes_what_was_done_to_the_image(marked: Image.Image, degrees: int, mirrored: bool) -> None:
+    changed = ImageOps.mirror(marked) if mirrored else marked
+    page = Page((changed.rotate(degrees, BICUBIC, expand=True),))
+    image, _ = page.window(Placement(page.size[0] / 2, page.size[1] / 2, 128, 128, degrees, mirrored), SIZE)
+    error = (image - to_tensor(marked))[..., 8:-8, 8:-8].abs().mean() * 127.5
+    assert error < (1e-4 if degrees % 90 == 0 else 3)
 
 
-@pytest.mark.parametrize("quarter", [1, 2, 3])
-def test_quarter_turns_are_undone_up_to_the_corners_that_the_disc_leaves_out(quarter: int) -> None:
-    key, z = tv.Key.generate(SHAPE, seed=1), noise(2)
-    found = read(torch.rot90(z, quarter, (-2, -1)), key, Hypothesis(degrees=90.0 * quarter))
-    wanted = extract(z[None], key)[0]
-    assert np.real(np.vdot(found, wanted)) / np.linalg.norm(found) / np.linalg.norm(wanted) > 0.8
-    wrong = read(torch.rot90(z, quarter, (-2, -1)), key, Hypothesis(degrees=(90.0 * quarter + 180) % 360))
-    assert abs(np.real(np.vdot(wrong, wanted))) / np.linalg.norm(wrong) / np.linalg.norm(wanted) < 0.3
+def test_placements_on_a_window_are_composed_with_the_windows_own() -> None:
+    outer = Placement(70, 50, 100, 80, 33.0, True)
+    inner = Placement(60, 70, 120, 110, 12.0)
+    both = composed(outer, inner, SIZE)
+    u, v = np.array([0.0, 0.3]), np.array([0.0, -0.2])
+    x, y = inner.to_page(u, v)
+    there = outer.to_page(x / 128 - 0.5, y / 128 - 0.5)
+    here = both.to_page(u, v)
+    assert both.degrees == pytest.approx(21)
+    assert np.abs(np.array(there) - np.array(here))[:, 0].max() < 1e-9
+    assert np.abs(np.array(there) - np.array(here)).max() < 3, "up to the shear of a box that is not square"
+
+
+# --- matching -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("attack", "hypothesis"),
+    ("shape", "change"),
     [
-        ("flip", Hypothesis(mirrored=True)),
-        ("rotate:degrees=40", Hypothesis(degrees=40)),
-        ("crop_scale:share=0.75", Hypothesis(scale=1 / 0.75)),
-        ("flip+rotate:degrees=-20", Hypothesis(mirrored=True, degrees=340)),
+        (Shape(32, 32, 0, False), lambda z: z),
+        (Shape(32, 32, 0, True), lambda z: z.flip(-1)),
+        (Shape(32, 32, 90, False), lambda z: torch.rot90(z, 1, (-2, -1))),
+        (Shape(32, 32, 270, True), lambda z: torch.rot90(z.flip(-1), 3, (-2, -1))),
     ],
 )
-def test_undoing_brings_back_the_pixels_that_the_mask_says_are_known(attack: str, hypothesis: Hypothesis) -> None:
-    smooth = torch.nn.functional.interpolate(noise(3, (1, 3, 8, 8)), size=128, mode="bicubic") / 5  # no kinks
-    from treering_verify.media.images import to_pil, to_tensor
-
-    back = undo(to_tensor(parse(attack).apply(to_pil(smooth[0]), seed=0)), hypothesis)
-    shown = mask((4, 128, 128), hypothesis)[0, 0] > 0.999
-    if hypothesis.degrees:  # what the turn cut off is black in the attacked image, which nobody can know
-        rows, columns = torch.meshgrid(torch.arange(128) - 63.5, torch.arange(128) - 63.5, indexing="ij")
-        shown &= torch.hypot(rows, columns) < 62
-    assert shown.float().mean() > 0.5
-    assert (back - smooth).abs()[0, :, shown].max() < 0.05
-
-
-def test_weights_are_shared_out_once_and_the_angles_and_crops_lie_close() -> None:
-    groups = candidates(9, KINDS)
-    assert sum(g.weight * len(g.shifts) for g in groups) == pytest.approx(1 - IDENTITY_WEIGHT)
-    turns = sorted({g.frame.degrees for g in groups})
-    assert max(np.diff([*turns, 360.0])) * math.pi / 180 * 9 <= 0.32
-    scales = sorted({g.frame.scale for g in groups})
-    assert scales[-1] == pytest.approx(1 / SMALLEST_SHARE)
-    assert max(b / a for a, b in pairwise(scales)) < 1.05
-    for group in groups:
-        assert np.abs(group.shifts).max() <= (group.frame.scale - 1) / 2 + 1e-12
-    assert Hypothesis() not in [g.frame for g in groups]
-
-
-@pytest.mark.parametrize("kinds", [("rotation",), ("crop",), ("flip", "rotation")])
-def test_the_searched_p_is_never_more_often_small_than_it_says_whatever_the_noise(kinds: tuple[str, ...]) -> None:
-    coloured = torch.nn.functional.avg_pool2d(noise(5)[None], 3, 1, 1)[0] * 3
-    keys = [tv.Key.generate(SHAPE, seed=s, inner_radius=2, outer_radius=4) for s in range(400)]
-    for z in (noise(4), coloured):
-        best = [some[0].evidence.log10_pvalue for some in guess(z, keys, Search(kinds, budget=0))]
-        for alpha in (0.5, 0.2, 0.05):
-            # The search has half of alpha; the image as it is has the other half.
-            count = sum(log10 <= math.log10(alpha) for log10 in best)
-            assert clopper_pearson(count, len(best), 0.999)[0] <= alpha * (1 - IDENTITY_WEIGHT)
-
-
-def test_a_marked_noise_that_was_turned_or_moved_is_found_and_named() -> None:
+def test_a_keys_pattern_is_found_where_it_lies_in_larger_noise(shape: Shape, change: object) -> None:
     key = tv.Key.generate(SHAPE, seed=9)
-    z = embed(noise(6)[None], key)[0]
-    for change, words in (
-        (lambda z: torch.rot90(z, 1, (-2, -1)), "turned by 90 degrees"),
-        (lambda z: z.flip(-1), "mirrored"),
+    large = noise(3, (4, 60, 70))
+    large[:, 11:43, 23:55] = change(embed(noise(6)[None], key)[0])  # type: ignore[operator]
+    others = [
+        Shape(size, size, degrees, mirrored)
+        for size in (28, 32)
+        for degrees in (0, 90, 180, 270)
+        for mirrored in (False, True)
+    ]
+    # A page of 280 x 240 pixels, four to a cell.
+    matcher = Matcher(NoiseMap(large, torch.ones(60, 70), (0.25, 0.25)), key.family, others)
+    best = max(matcher.best(key.numbers), key=lambda match: match.score)
+    assert others[best.shape] == shape
+    assert (best.placement.x, best.placement.y) == (4 * 39, 4 * 27)
+    target = target_of(key)
+    assert target.log10_pvalues(read(matcher.noise, target, [best.placement]))[0] < -200
+
+
+def test_a_key_in_some_channels_is_read_in_those() -> None:
+    key = tv.Key.generate(SHAPE, seed=9, channels=(1, 3))
+    noise_map = NoiseMap(embed(noise(6)[None], key)[0], torch.ones(32, 32), (0.25, 0.25))
+    matcher, target = Matcher(noise_map, key.family, [Shape(32, 32, 0, False)]), target_of(key)
+    (best,) = matcher.best(key.numbers)
+    assert target.log10_pvalues(read(matcher.noise, target, [best.placement]))[0] < -200
+
+
+def test_what_lies_half_outside_is_found_too_and_an_empty_map_gives_nothing() -> None:
+    key = tv.Key.generate(SHAPE, seed=9)
+    left = embed(noise(6)[None], key)[0][:, :, 14:]
+    shapes = [Shape(32.0, 32.0, 0, False)]
+    (best,) = Matcher(NoiseMap(left, torch.ones(32, 18), (0.25, 0.25)), key.family, shapes).best(key.numbers)
+    assert (best.placement.x, best.placement.y) == (8, 64)
+    assert best.places < 65 * 51
+    nothing = NoiseMap(torch.zeros(4, 32, 18), torch.ones(32, 18), (0.25, 0.25))
+    assert Matcher(nothing, key.family, shapes).best(key.numbers) == []
+
+
+def test_refining_climbs_to_the_place_and_stays_on_the_lattice() -> None:
+    key = tv.Key.generate(SHAPE, seed=9)
+    large = noise(3, (4, 64, 64))
+    large[:, 10:42, 20:52] = embed(noise(6)[None], key)[0]
+    noise_map, target = NoiseMap(large, torch.ones(64, 64), (0.25, 0.25)), target_of(key)
+    lattice = Lattice(Placement(4 * 36 + 3, 4 * 26 - 2, 134, 134), (32, 32), turned=False, stretched=False)
+    found = refined(noise_map, target, lattice, lattice.guess)
+    assert math.hypot(found.x - 144, found.y - 104) < 1 and abs(found.width / 128 - 1) < 0.02
+    assert lattice.at(lattice.nearest(found)) == found
+
+
+def test_a_lattice_counts_every_placement_that_refining_can_give() -> None:
+    rng = np.random.default_rng(0)
+    for lattice in (
+        Lattice(Placement(70, 60, 130, 130), (32, 32), turned=False, stretched=False),
+        Lattice(Placement(70, 60, 130, 128, 90.0), (32, 32), turned=False, stretched=True),
     ):
-        best = guess(change(z), [tv.Key.generate(SHAPE, seed=8), key], Search())
-        assert best[1][0].evidence.log10_pvalue < -20
-        assert best[1][0].hypothesis.changes == words
-        assert best[0][0].evidence.log10_pvalue > -3
+        steps = rng.integers(-12, 13, (4000, 5)) * (1, 1, 0.6, 0.6, 0)
+        if not lattice.stretched:
+            steps[:, 3] = steps[:, 2]
+        placed = [lattice.at(row) for row in steps.astype(np.int64)]
+        aligned = {one for place in placed for one in lattice.aligned(place, (140, 133), SIZE)}
+        assert 20 < len(aligned) <= lattice.count - 25**2 * (17 if not lattice.stretched else 17**2)
 
 
-def test_confirmation_reads_the_whole_key_where_nothing_is_missing() -> None:
-    key = tv.Key.generate(SHAPE, seed=9)
-    z = embed(noise(6)[None], key)[0]
-    (some,) = guess(z.flip(-1), [key], Search(("flip",)))
-    again = confirm(z, key, some[0])
-    estimate = features(extract(z[None], key), key)[0]
-    cosine = estimate @ key.numbers / np.linalg.norm(estimate) / np.linalg.norm(key.numbers)
-    assert again.evidence.statistic == pytest.approx(cosine, rel=1e-9)
+# --- weights --------------------------------------------------------------------------------------------------------------
 
 
-def test_a_pattern_that_is_not_in_the_spectrum_is_not_searched_and_pays_nothing_for_it() -> None:
-    z = noise(6)
-    searched, other = (tv.Key.generate(SHAPE, pattern=p, seed=3) for p in ("random", "gaussian-shading"))
-    assert guess(z, [other, searched], Search(budget=1))[0] == []
-    for key, factor in ((searched, 1 / IDENTITY_WEIGHT), (other, 1)):
-        (evidence,) = key_evidence(embed(z[None], key), key)
-        assert as_it_is(evidence, key).evidence.log10_pvalue == pytest.approx(
-            evidence.log10_pvalue + math.log10(factor)
-        )
-
-
-def test_kinds_and_budget_are_checked() -> None:
-    with pytest.raises(UsageError, match="flip, rotation, crop"):
-        Search(("shear",))
-    with pytest.raises(UsageError, match="at least one"):
-        Search(())
-    with pytest.raises(UsageError, match="budget"):
-        Search(budget=-1)
-    assert Search(("crop", "flip")).kinds == ("flip", "crop")
-
-
-def test_a_model_gets_at_most_the_budget_of_pictures_again(tiny_model: LatentModel, monkeypatch: object) -> None:
-    from treering_verify.inversion import recovery
-
-    seen: list[int] = []
-    plain = recovery.recover_noise_by
-
-    def counted(model: LatentModel, image: torch.Tensor, *settings: object) -> object:
-        seen.append(len(image))
-        return plain(model, image, *settings)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(recovery, "recover_noise_by", counted)  # type: ignore[attr-defined]
+@pytest.mark.parametrize("level", LEVELS.values(), ids=LEVELS)
+@pytest.mark.parametrize("page", [(128, 128), (400, 300), (64, 48), (228, 128), (1080, 2340)])
+def test_the_weights_of_all_hypotheses_sum_to_one_with_the_identity(page: tuple[int, int], level: object) -> None:
     key = tv.Key.generate(SHAPE, seed=1)
-    pictures = [open_image(SAMPLES / "photograph.png")] * 3
-    inversion = tv.InversionOptions(method="encoder", steps=1, batch_size=2)
-    for budget in (0, 2):
-        seen.clear()
-        verdicts = list(
-            tv.detection.verify_many(pictures, key, model=tiny_model, inversion=inversion, search=Search(budget=budget))
-        )
-        assert [v.verdict for v in verdicts] == ["no evidence"] * 3
-        assert sum(seen) <= 3 * (1 + budget)
-        assert max(seen) <= 2
+    planned = passes(page, SIZE, key, level)  # type: ignore[arg-type]
+    total = sum(guess.weight for one in planned for guess in one.guesses)
+    assert IDENTITY + DIRECT + sum(SHARES.values()) == 1
+    assert 0 < total <= sum(SHARES.values()) + 1e-9
+    for one in planned:
+        for guess in one.guesses:
+            size = math.sqrt(guess.width * guess.height) * one.scale
+            assert 0.84 <= size / 128 <= 1.28, "each map has about the model's cells for what it is searched for"
+    afforded = affordable(planned, SIZE, level)  # type: ignore[arg-type]
+    assert afforded and planned[: len(afforded)][0] == afforded[0]
 
 
-@pytest.mark.parametrize(
-    ("attack", "words"), [("rotate:degrees=75", "turned by 7"), ("random_crop_scale:share=0.75", "cropped to 0.7")]
-)
-def test_a_turned_or_cropped_sample_is_detected_and_what_was_done_is_said(
-    sample_key: tv.Key, attack: str, words: str
+@pytest.mark.parametrize("level", ["quick", pytest.param("fast", marks=pytest.mark.slow)])
+def test_the_searched_p_is_never_more_often_small_than_it_says(tiny_model: LatentModel, level: str) -> None:
+    """Keys that marked nothing, on pages with and without structure, all stages together."""
+    keys = [tv.Key.generate(tiny_model.latent_shape, seed=s) for s in range(60)]
+    targets = [target_of(key) for key in keys]
+    best: list[float] = []
+    for page in (screenshot(open_image(SAMPLES / "marked-1.png")), open_image(SAMPLES / "photograph.png")):
+        image = to_tensor(page.resize(SIZE))
+        invert = lambda images: noise(7, (len(images), *tiny_model.latent_shape))  # noqa: E731
+        done = search_page(tiny_model, Page((page,)), image, noise(8), targets, Search(level), invert, 1e-300)
+        assert done.windows > 10_000
+        best += [found.log10_pvalue if found else 0.0 for found in done.found]
+    for alpha in (0.5, 0.2, 0.05):
+        count = sum(log10 <= math.log10(alpha) for log10 in best)
+        assert clopper_pearson(count, len(best), 0.999)[0] <= alpha * (1 - IDENTITY)
+
+
+# --- settings -------------------------------------------------------------------------------------------------------------
+
+
+def test_settings_are_levels_seconds_or_off() -> None:
+    assert search_of("off") is None and search_of(None) is None
+    assert search_of("fast") == Search("fast") == search_of(Search("fast"))
+    assert search_of("12.5") == search_of(12.5) == Search("thorough", 12.5)
+    for wrong in ("sloppy", "-1", 0):
+        with pytest.raises(UsageError, match=r"off|more than 0"):
+            search_of(wrong)
+    with pytest.raises(UsageError, match="quick, fast, thorough"):
+        Search("all")
+
+
+# --- verdicts -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_sample_on_a_page_is_detected_in_its_box_and_another_key_is_not(
+    sample_key: tv.Key, marked: Image.Image
 ) -> None:
-    picture = parse(attack).apply(open_image(SAMPLES / "marked-0.png"), seed=1)
+    model, page = tv.load_model("landscape"), screenshot(marked)
+    plain = tv.detection.verify(page, sample_key, model=model, search="off")
+    assert plain.verdict == "inconclusive" and plain.code == "size" and plain.search is None
+    found = tv.detection.verify(page, sample_key, model=model)
+    assert found.verdict == "detected" and found.best is not None
+    assert found.record()["placement"]["box"] == [31, 43, 159, 171]
+    assert found.record()["hypothesis"] == "in the box 31, 43 to 159, 171"
+    assert found.best.log10_adjusted < -100
+    foreign = tv.detection.verify(page, tv.Key.generate(SHAPE, seed=77), model=model)
+    assert foreign.verdict == "no evidence" and foreign.record()["placement"] is None
+    record = foreign.record()["search"]
+    assert record["level"] == "fast" and record["hypotheses"] > 100 and not record["left_out"]
+
+
+def test_an_image_that_is_detected_as_it_is_is_not_searched_and_pays_a_factor_of_two(
+    sample_key: tv.Key, marked: Image.Image
+) -> None:
     model = tv.load_model("landscape")
-    plain = tv.detection.verify(picture, sample_key, model=model, search=None)
-    assert plain.verdict != "detected"
-    found = tv.detection.verify(picture, sample_key, model=model)
-    assert found.verdict == "detected"
-    assert found.best is not None and words in found.best.hypothesis
-    assert words in (found.record()["hypothesis"] or "")
-    foreign = tv.detection.verify(picture, tv.Key.generate(SHAPE, seed=77), model=model)
-    assert foreign.verdict == "no evidence"
-    assert foreign.record()["hypothesis"] is None
+    plain, searched = (
+        tv.detection.verify(marked, sample_key, model=model, search=search) for search in ("off", "fast")
+    )
+    assert searched.search is None and plain.best is not None and searched.best is not None
+    assert searched.best.log10_pvalue == plain.best.log10_pvalue - math.log10(IDENTITY)
+
+
+def test_a_pattern_that_is_not_in_the_spectrum_is_not_searched_and_pays_nothing(tiny_model: LatentModel) -> None:
+    other = tv.Key.generate(SHAPE, pattern="gaussian-shading", seed=3)
+    photograph = open_image(SAMPLES / "photograph.png")
+    inversion = tv.InversionOptions(method="encoder", steps=1)
+    plain, searched = (
+        tv.detection.verify(photograph, other, model=tiny_model, inversion=inversion, search=search)
+        for search in ("off", "fast")
+    )
+    assert searched.search is None and plain.pvalue == searched.pvalue
+
+
+def test_verify_identify_and_audit_find_the_same_in_one_folder(
+    sample_key: tv.Key, marked: Image.Image, tmp_path: Path
+) -> None:
+    changes = {
+        "as-it-is": marked,
+        "mirrored": ImageOps.mirror(marked),
+        "turned": marked.rotate(90),
+        "page": screenshot(marked),
+        "cropped": marked.crop((13, 13, 115, 115)).resize((128, 128), BICUBIC),
+        "photograph": open_image(SAMPLES / "photograph.png"),
+    }
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name, image in changes.items():
+        image.save(folder / f"{name}.png")
+    model, files = tv.load_model("landscape"), sorted(folder.iterdir())
+    asked = {"model": model, "search": "fast"}
+    verified = list(tv.detection.verify_many(files, sample_key, **asked))  # type: ignore[arg-type]
+    identified = list(tv.detection.identify_many(files, sample_key, top=1, **asked))  # type: ignore[arg-type]
+    rows = list(tv.audit.audit_folder(str(folder), sample_key, screening=None, **asked))  # type: ignore[arg-type]
+    assert [v.verdict for v in verified].count("detected") == 5
+    for verdict, other, row in zip(verified, identified, rows, strict=True):
+        assert str(verdict.path) == str(other.path) == row.path
+        assert verdict.verdict == other.verdict == row.verdict
+        assert verdict.best and other.best
+        # Batches of other sizes round differently.
+        assert verdict.best.log10_adjusted == pytest.approx(other.best.log10_adjusted, rel=1e-3, abs=1e-3)
+        assert verdict.best.log10_adjusted == pytest.approx(row.log10_adjusted, rel=1e-3, abs=1e-3)
+        assert (verdict.record()["hypothesis"] or None) == row.hypothesis
+        assert (verdict.search is None) == (row.search is None)

@@ -157,7 +157,7 @@ def test_the_same_commands_serve_it(pipe: Any, tmp_path: Path) -> None:
     made = ("--count", 1, "--steps", STEPS, "--prompt", "a cat", *chosen)
     run("generate", "--key", tmp_path / "my.key.json", "--output", tmp_path / "images", *made)
     run("generate", "--unmarked", "--output", tmp_path / "images", *made)
-    judged = ("--key", tmp_path / "my.key.json", "--format", "jsonl", "--search", "none", *chosen)
+    judged = ("--key", tmp_path / "my.key.json", "--format", "jsonl", "--search", "off", *chosen)
     lines = run("verify", *(tmp_path / "images").glob("*.png"), *judged)
     verdicts = {Path(row["path"]).name.split("-")[0]: row["verdict"] for row in map(json.loads, lines.splitlines())}
     assert verdicts == {"marked": "detected", "unmarked": "no evidence"}

@@ -141,7 +141,7 @@ def test_a_marked_video_that_was_mirrored_is_found_by_the_search(
     if family == "wan":
         return  # the search sees channels alone: one family shows it
     mirrored = [frame.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for frame in marked.frames]
-    found = tv.detection.verify(mirrored, key, model=model, inversion=QUICK, search=tv.Search(("flip",), 1))
+    found = tv.detection.verify(mirrored, key, model=model, inversion=QUICK, search="quick")
     assert found.verdict == "detected" and found.best is not None and found.best.hypothesis == "mirrored"
 
 
@@ -250,7 +250,7 @@ def test_the_same_commands_serve_it(pipe: Any, model: VideoModel, family: str, t
     assert sidecar["frames"] == model.frames and sidecar["fps"] == model.fps
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"\0\0\0\x20ftypisom" + b"\0" * 100)
-    quick = ("--inversion", "encoder", "--steps", STEPS, "--search", "none", "--format", "jsonl", *chosen)
+    quick = ("--inversion", "encoder", "--steps", STEPS, "--search", "off", "--format", "jsonl", *chosen)
     rows = [
         json.loads(x)
         for x in run("verify", path, broken, "--key", tmp_path / "my.key.json", *quick, code=3).splitlines()

@@ -1,0 +1,267 @@
+"""What people do to images before they share them: chains in groups, each with the box in which the page shows the image.
+
+Chains work on images of any size; lengths scale with the image's side.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    Box = tuple[int, int, int, int]
+    Shared = tuple[Image.Image, Box | None]
+
+_TEXT = "the quick brown fox jumps over the lazy dog "
+_GREY = (246, 246, 248)
+
+
+@dataclass(frozen=True)
+class Chain:
+    """One chain.
+
+    Attributes
+    ----------
+    name, group : str
+    apply : callable
+        (images, i) -> the page on which image i is, other images beside it where the chain wants some, and its box on the
+        page (left, top, right, bottom); None where the image is turned.
+    """
+
+    name: str
+    group: str
+    apply: Callable[[Sequence[Image.Image], int], Shared]
+
+
+def _jpeg(image: Image.Image, quality: int) -> Image.Image:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    return Image.open(buffer).convert("RGB")
+
+
+def _resized(image: Image.Image, width: int, height: int) -> Image.Image:
+    from PIL import Image
+
+    kind = Image.Resampling.LANCZOS if width < image.width else Image.Resampling.BICUBIC
+    return image.resize((width, height), kind)
+
+
+def _text_page(width: int, height: int, colour: tuple[int, int, int] = _GREY) -> Image.Image:
+    from PIL import Image, ImageDraw, ImageFont
+
+    page = Image.new("RGB", (width, height), colour)
+    draw, font = ImageDraw.Draw(page), ImageFont.load_default(10)
+    for top in range(6, height, 13):
+        draw.text((8, top), _TEXT * (width // 200 + 1), font=font, fill=(90, 90, 90))
+    return page
+
+
+def _pasted(page: Image.Image, image: Image.Image, left: int, top: int) -> Shared:
+    page.paste(image, (left, top))
+    box = (max(0, left), max(0, top), min(page.width, left + image.width), min(page.height, top + image.height))
+    return page, box
+
+
+def as_it_is(images: Sequence[Image.Image], i: int) -> Shared:
+    """Leave the image alone."""
+    return images[i], (0, 0, *images[i].size)
+
+
+def screenshot(
+    images: Sequence[Image.Image], i: int, *, page: tuple[float, float], width: float, quality: int = 0
+) -> Shared:
+    """Put the image on a page of text; sizes in sides of the image."""
+    side = images[i].width
+    shown = _resized(images[i], round(width * side), round(width * images[i].height))
+    sheet = _text_page(round(page[0] * side), round(page[1] * side))
+    free = sheet.width - shown.width, sheet.height - shown.height
+    left, top = (
+        (31 + step * i) % max(1, length) if length > 0 else 0 for step, length in zip((13, 5), free, strict=True)
+    )
+    made, box = _pasted(sheet, shown, left, top)
+    return (_jpeg(made, quality) if quality else made), box
+
+
+def loose_crop(images: Sequence[Image.Image], i: int) -> Shared:
+    """Cut the image out of a screenshot, with some of what lies around."""
+    side = images[i].width
+    page, box = screenshot(images, i, page=(3.1, 2.3), width=1)
+    assert box is not None
+    margin = (side // 6, side // 8, side // 5, side // 4)
+    left, top = max(0, box[0] - margin[0]), max(0, box[1] - margin[1])
+    cut = page.crop((left, top, min(page.width, box[2] + margin[2]), min(page.height, box[3] + margin[3])))
+    return cut, (box[0] - left, box[1] - top, box[2] - left, box[3] - top)
+
+
+def collage(images: Sequence[Image.Image], i: int, *, columns: int, rows: int, quality: int = 0) -> Shared:
+    """Put several images together; this one is the first but one, or the first."""
+    from PIL import Image
+
+    width, height = images[i].size
+    sheet, box = Image.new("RGB", (columns * width, rows * height)), None
+    own = 1 % (columns * rows)
+    for k in range(columns * rows):
+        left, top = width * (k % columns), height * (k // columns)
+        sheet.paste(images[(i + k - own) % len(images)], (left, top))
+        if k == own:
+            box = (left, top, left + width, top + height)
+    return (_jpeg(sheet, quality) if quality else sheet), box
+
+
+def outpainted(images: Sequence[Image.Image], i: int) -> Shared:
+    """Continue the image by half of its sides, with another image."""
+    width, height = images[i].size
+    around = _resized(images[(i + 1) % len(images)], width * 3 // 2, height * 3 // 2)
+    return _pasted(around, images[i], width // 4, height // 4)
+
+
+def caption(images: Sequence[Image.Image], i: int) -> Shared:
+    """Put a white bar with two lines of text above the image."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    width, height = images[i].size
+    bar = height // 4
+    page = Image.new("RGB", (width, height + bar), "white")
+    draw, font = ImageDraw.Draw(page), ImageFont.load_default(round(0.4 * bar))
+    for line, text in enumerate(("When the model", "draws a landscape")):
+        draw.text((3, 1 + line * bar // 2), text, font=font, fill="black")
+    return _pasted(page, images[i], 0, bar)
+
+
+def framed(
+    images: Sequence[Image.Image],
+    i: int,
+    *,
+    border: float,
+    enlarged: float = 1,
+    colour: str = "black",
+    quality: int = 85,
+) -> Shared:
+    """Draw a border around the image, which may be enlarged first; widths in sides of the image."""
+    from PIL import Image
+
+    side = images[i].width
+    shown = (
+        _resized(images[i], round(enlarged * side), round(enlarged * images[i].height)) if enlarged != 1 else images[i]
+    )
+    edge = round(border * side)
+    page = Image.new("RGB", (shown.width + 2 * edge, shown.height + 2 * edge), colour)
+    made, box = _pasted(page, shown, edge, edge)
+    return (_jpeg(made, quality) if quality else made), box
+
+
+def in_place(images: Sequence[Image.Image], i: int, *, scale: float, left: float, top: float) -> Shared:
+    """Shrink or move the image within its own frame, on black."""
+    from PIL import Image
+
+    width, height = images[i].size
+    shown = images[i] if scale == 1 else _resized(images[i], round(scale * width), round(scale * height))
+    return _pasted(Image.new("RGB", (width, height)), shown, round(left * width), round(top * height))
+
+
+def cropped(
+    images: Sequence[Image.Image], i: int, *, keep: float, mirrored: bool = False, degrees: float = 0
+) -> Shared:
+    """Turn or mirror the image, cut out the middle, and resize it to the image's size."""
+    from PIL import Image, ImageOps
+
+    image = ImageOps.mirror(images[i]) if mirrored else images[i]
+    image = image.rotate(degrees, Image.Resampling.BICUBIC) if degrees % 90 else image.rotate(degrees)
+    x, y = round(image.width * (1 - keep) / 2), round(image.height * (1 - keep) / 2)
+    cut = _resized(image.crop((x, y, image.width - x, image.height - y)), *images[i].size)
+    return cut, None if degrees % 90 else (0, 0, *images[i].size)
+
+
+def turned(images: Sequence[Image.Image], i: int, *, degrees: float, colour: str) -> Shared:
+    """Turn the image on a canvas that is large enough."""
+    from PIL import Image
+
+    return images[i].rotate(degrees, Image.Resampling.BICUBIC, True, fillcolor=colour), None
+
+
+def stretched(images: Sequence[Image.Image], i: int, *, width: float, height: float) -> Shared:
+    """Change the aspect ratio."""
+    page = _resized(images[i], round(width * images[i].width), round(height * images[i].height))
+    return page, (0, 0, *page.size)
+
+
+def banner(images: Sequence[Image.Image], i: int) -> Shared:
+    """Cut a banner out of the middle, half as high as wide, and enlarge it four times."""
+    width, height = images[i].size
+    page = _resized(images[i].crop((0, height // 4, width, height // 4 + height // 2)), 4 * width, 2 * height)
+    return page, (0, 0, *page.size)
+
+
+def inverted(images: Sequence[Image.Image], i: int) -> Shared:
+    """Invert the colours."""
+    from PIL import ImageOps
+
+    return ImageOps.invert(images[i]), (0, 0, *images[i].size)
+
+
+def dithered(images: Sequence[Image.Image], i: int) -> Shared:
+    """Draw the image in black and white dots."""
+    return images[i].convert("1").convert("RGB"), (0, 0, *images[i].size)
+
+
+def meme(images: Sequence[Image.Image], i: int, *, lines: int, quality: int = 85) -> Shared:
+    """Write outlined white text over the image, below, and above too."""
+    from PIL import ImageDraw, ImageFont
+
+    image = images[i].copy()
+    size = round(0.11 * image.height)
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default(size)
+    tops = {"THE LANDSCAPE": image.height - round(1.6 * size), "NOBODY EXPECTS": round(0.3 * size)}
+    for text, top in list(tops.items())[:lines]:
+        draw.text((3, top), text, font=font, fill="white", stroke_width=max(1, size // 7), stroke_fill="black")
+    return (_jpeg(image, quality) if quality else image), (0, 0, *image.size)
+
+
+CHAINS = (
+    Chain("as it is", "size", as_it_is),
+    Chain("at 1:1 on a page of 3.1 x 2.3", "screenshot", partial(screenshot, page=(3.125, 2.34), width=1)),
+    Chain(
+        "at 3.1 on a page of 10 x 5.6, JPEG 80",
+        "screenshot",
+        partial(screenshot, page=(10, 5.625), width=3.125, quality=80),
+    ),
+    Chain("full width on a phone, JPEG 80", "screenshot", partial(screenshot, page=(2.8, 6.1), width=2.8, quality=80)),
+    Chain("cropped loosely out of a screenshot", "screenshot", loose_crop),
+    Chain("collage of four, JPEG 90", "composite", partial(collage, columns=2, rows=2, quality=90)),
+    Chain("side by side", "composite", partial(collage, columns=2, rows=1)),
+    Chain("outpainted by half", "composite", outpainted),
+    Chain("caption above", "frame", caption),
+    Chain("border of 1/64, JPEG 85", "frame", partial(framed, border=1 / 64)),
+    Chain("white border of 1/16, JPEG 85", "frame", partial(framed, border=1 / 16, colour="white")),
+    Chain("enlarged, border of 1/8, JPEG 85", "frame", partial(framed, border=1 / 8, enlarged=2.25)),
+    Chain("shrunk to .8 in place", "frame", partial(in_place, scale=0.8, left=0.1, top=0.1)),
+    Chain("moved by 1/8", "geometry", partial(in_place, scale=1, left=1 / 8, top=0)),
+    Chain("mirrored, cropped to .85", "geometry", partial(cropped, keep=0.85, mirrored=True)),
+    Chain("middle half of each side", "geometry", partial(cropped, keep=0.5)),
+    Chain("turned by 90 degrees, cropped to .85", "geometry", partial(cropped, keep=0.85, degrees=90)),
+    Chain("turned by 10 degrees, cropped to .8", "geometry", partial(cropped, keep=0.8, degrees=10)),
+    Chain("turned by 10 degrees on white", "geometry", partial(turned, degrees=10, colour="white")),
+    Chain("turned by 45 degrees on black", "geometry", partial(turned, degrees=45, colour="black")),
+    Chain("stretched to 16:9", "aspect", partial(stretched, width=16 / 9, height=1)),
+    Chain("banner 2:1, four times as large", "aspect", banner),
+    Chain("colours inverted", "look", inverted),
+    Chain("black-and-white dither", "look", dithered),
+    Chain("one line of text, JPEG 85", "text", partial(meme, lines=1)),
+    Chain("two lines of text, JPEG 85", "text", partial(meme, lines=2)),
+)
+
+
+def overlap(found: Box, true: Box) -> float:
+    """Return the intersection over union of two boxes."""
+    width = min(found[2], true[2]) - max(found[0], true[0])
+    height = min(found[3], true[3]) - max(found[1], true[1])
+    both = max(0, width) * max(0, height)
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (found, true)]
+    return both / (sum(areas) - both)

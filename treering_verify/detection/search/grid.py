@@ -1,0 +1,160 @@
+"""The hypotheses: which sizes, angles, reflections and aspects are looked for on a page, their weights, and their order.
+
+Everything here depends on the sizes of page and model, on the key's annulus and on the level of the search: never on a key's
+numbers, and never on what was found.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from treering_verify.detection.search.settings import Level
+from treering_verify.watermark.patterns.base import Layout
+
+IDENTITY = 0.5
+"""Share of alpha of an image as it is; the hypotheses of a search have the rest."""
+DIRECT = 0.125
+"""Share of alpha of what is tried on the whole image: other estimates of its noise, other colours, offsets in time."""
+SHARES = {"upright": 0.1875, "quarter": 0.0625, "turned": 0.0625, "stretched": 0.0625}
+"""Share of alpha of each group of placements."""
+
+# Distances between neighbours, times the key's outer radius: relative size; radians.
+_SIZE_STEP, _ANGLE_STEP = 0.7, 0.95  # for a key of radius 9: 8 %, 6 degrees
+_LARGEST = 2.1  # side of the largest image that is looked for, in longer sides of the page
+_RATIO = 1.5  # between the scales of neighbouring maps
+_FINEST = 1.275  # size of a window on its map, in windows of the model, at most
+_MAP_PIXELS = 16_000_000  # of a scaled page, at most
+_ASPECTS = (4 / 5, 3 / 4, 2 / 3, 9 / 16)
+
+
+@dataclass(frozen=True)
+class Guess:
+    """Size, angle and reflection that an image may have on a page, with its share of alpha.
+
+    Attributes
+    ----------
+    width, height : float
+        Of the image on the page, in pixels.
+    degrees : float
+    mirrored : bool
+    group : str
+        One of `SHARES`.
+    weight : float
+    """
+
+    width: float
+    height: float
+    degrees: float
+    mirrored: bool
+    group: str
+    weight: float = 0.0
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What one map of the page is searched for.
+
+    Attributes
+    ----------
+    scale : float
+        Of the page's sides.
+    area : float
+        Cost, in images of the model's size.
+    guesses : tuple of Guess
+    """
+
+    scale: float
+    area: float
+    guesses: tuple[Guess, ...]
+
+
+def passes(page: tuple[int, int], image_size: tuple[int, int], layout: Layout, level: Level) -> list[Pass]:
+    """Plan a search, the most likely for its cost first. The weights of all guesses sum to at most the sum of `SHARES`.
+
+    Parameters
+    ----------
+    page : (width, height)
+    image_size : (height, width)
+        Of the model.
+    layout : Key or Family
+    level : Level
+    """
+    found = _guesses(page, image_size, layout, level)
+    counts = {group: sum(one.group == group for one in found) for group in SHARES}
+    by_scale: dict[int, list[Guess]] = {}
+    for one in found:
+        weighted = Guess(
+            one.width, one.height, one.degrees, one.mirrored, one.group, SHARES[one.group] / counts[one.group]
+        )
+        by_scale.setdefault(_step_of(one, image_size), []).append(weighted)
+    planned = []
+    for step, guesses in by_scale.items():
+        scale = _RATIO**step
+        pixels = page[0] * page[1] * scale**2
+        planned.append(Pass(scale, pixels / (image_size[0] * image_size[1]), tuple(guesses)))
+    planned.sort(key=lambda one: -sum(guess.weight for guess in one.guesses) / (0.2 + one.area))
+    return planned
+
+
+def affordable(planned: list[Pass], image_size: tuple[int, int], level: Level) -> list[Pass]:
+    """Return the passes that a level pays for, in their order; the first in any case."""
+    kept: list[Pass] = []
+    left = level.area
+    for one in planned:
+        if one.area * image_size[0] * image_size[1] <= _MAP_PIXELS and (one.area <= left or not kept):
+            kept.append(one)
+            left -= one.area
+    return kept
+
+
+def _step_of(guess: Guess, image_size: tuple[int, int]) -> int:
+    """Which map serves a guess: the coarsest on which its window has .85 of the model's cells or more."""
+    relative = math.sqrt(guess.width * guess.height / (image_size[0] * image_size[1]))
+    return math.floor(math.log(_FINEST / relative) / math.log(_RATIO))
+
+
+def _guesses(page: tuple[int, int], image_size: tuple[int, int], layout: Layout, level: Level) -> list[Guess]:
+    height, width = image_size
+    ratio = 1 + _SIZE_STEP / layout.outer_radius
+    longest = max(page[0] / width, page[1] / height)
+    shortest = min(page[0] / width, page[1] / height)
+    low = min(level.smallest, level.smallest * shortest)
+    if page[0] * page[1] > 4 * width * height:
+        low = level.smallest
+    first, last = math.ceil(math.log(low) / math.log(ratio)), math.floor(math.log(_LARGEST * longest) / math.log(ratio))
+    sizes = [ratio**i for i in range(first, last + 1)]
+    found = []
+    for size in sizes:
+        for mirrored in (False, True):
+            for degrees in (0, 90, 180, 270):
+                group = "quarter" if degrees else "upright"
+                found.append(Guess(size * width, size * height, float(degrees), mirrored, group))
+    if level.turns:
+        count = 4 * math.ceil(2 * math.pi * layout.outer_radius / _ANGLE_STEP / 4)
+        turns = [360 * i / count for i in range(count) if 4 * i % count]
+        near = [size for size in sizes if level.turns > 1 or 0.93 <= size / shortest <= 1.2]
+        found += [
+            Guess(size * width, size * height, degrees, mirrored, "turned")
+            for size in near
+            for mirrored in (False, True)
+            for degrees in turns
+        ]
+    for aspect in _aspects(page, image_size, level):
+        # The page squeezed or cut to the model's shape, and a little less or more of it.
+        for i in range(-3, 4):
+            size = math.sqrt(page[0] / width * page[1] / height) * ratio**i
+            across, down = size * width * math.sqrt(aspect), size * height / math.sqrt(aspect)
+            found += [Guess(across, down, 0.0, mirrored, "stretched") for mirrored in (False, True)]
+    return found
+
+
+def _aspects(page: tuple[int, int], image_size: tuple[int, int], level: Level) -> list[float]:
+    """Aspects, relative to the model's, that an image may have been stretched to."""
+    own = page[0] / page[1] / (image_size[1] / image_size[0])
+    found = [own] if abs(math.log(own)) > 0.04 else []
+    if level.stretched:
+        found += [
+            one for a in _ASPECTS for one in (a, 1 / a) if all(abs(math.log(one / other)) > 0.05 for other in found)
+        ]
+    return [one for one in found if 1 / 3 < one < 3]

@@ -1,0 +1,103 @@
+"""Where an image lies on a page: its box, how far it was turned, and whether it was mirrored."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Points = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """One guess at where a page shows the model's image: mirrored left to right, then scaled, turned and moved.
+
+    Attributes
+    ----------
+    x, y : float
+        Centre of the image on the page, in pixels from the page's upper left corner.
+    width, height : float
+        Of the whole image on the page, before it was turned, in pixels. A part of it may lie outside the page.
+    degrees : float
+        Counter-clockwise, in [0, 360).
+    mirrored : bool
+    """
+
+    x: float
+    y: float
+    width: float
+    height: float
+    degrees: float = 0.0
+    mirrored: bool = False
+
+    def to_page(self, u: Points, v: Points) -> tuple[Points, Points]:
+        """Page positions (x, y) of points of the image; u and v run from -1/2 to 1/2, right and down."""
+        turn = math.radians(self.degrees)
+        right, down = (-u if self.mirrored else u) * self.width, v * self.height
+        x = self.x + right * math.cos(turn) + down * math.sin(turn)
+        y = self.y - right * math.sin(turn) + down * math.cos(turn)
+        return x, y
+
+    @property
+    def corners(self) -> Points:
+        """Corners on the page, (4, 2) as (x, y), clockwise from the image's upper left if nothing was turned."""
+        half = np.array([-0.5, 0.5, 0.5, -0.5]), np.array([-0.5, -0.5, 0.5, 0.5])
+        return np.stack(self.to_page(*half), axis=1)
+
+    def enlarged(self, factor: float) -> Placement:
+        """Return the same on a page whose sides are so many times as long."""
+        return Placement(
+            self.x * factor,
+            self.y * factor,
+            self.width * factor,
+            self.height * factor,
+            self.degrees,
+            self.mirrored,
+        )
+
+    def box(self, size: tuple[int, int]) -> tuple[int, int, int, int]:
+        """Left, top, right and bottom of what a page of (width, height) shows of the image, in whole pixels."""
+        low, high = self.corners.min(axis=0), self.corners.max(axis=0)
+        left, top = (max(0, round(value)) for value in low)
+        return left, top, min(size[0], round(high[0])), min(size[1], round(high[1]))
+
+    def words(self, size: tuple[int, int], image_size: tuple[int, int]) -> str:
+        """Say how a page of (width, height) shows an image of (height, width), such as "mirrored, turned by 10 degrees"."""
+        parts = ["mirrored"] if self.mirrored else []
+        if self.degrees:
+            parts.append(f"turned by {self.degrees:.3g} degrees")
+        across, down = self.width / image_size[1], self.height / image_size[0]
+        if abs(across / down - 1) > 0.02:
+            parts.append(f"scaled to {across:.0%} across and {down:.0%} down")
+        elif abs(across - 1) > 0.005:
+            parts.append(f"scaled to {across:.3g} of its size")
+        left, top, right, bottom = box = self.box(size)
+        if box != (0, 0, *size):
+            parts.append(f"in the box {left}, {top} to {right}, {bottom}")
+        elif not _close(self, size):
+            parts.append(f"cropped to {size[0] / self.width:.2f} x {size[1] / self.height:.2f} of its sides")
+        return ", ".join(parts)
+
+    def record(self, size: tuple[int, int], image_size: tuple[int, int]) -> dict[str, Any]:
+        """JSON-ready form: box, corners, scale, angle, reflection."""
+        return {
+            "box": list(self.box(size)),
+            "corners": [[round(float(x), 1), round(float(y), 1)] for x, y in self.corners],
+            "scale": [round(self.width / image_size[1], 4), round(self.height / image_size[0], 4)],
+            "degrees": round(self.degrees, 2),
+            "mirrored": self.mirrored,
+        }
+
+
+def _close(placement: Placement, size: tuple[int, int]) -> bool:
+    """Whether an image fills a page, to 2 %."""
+    return abs(placement.width / size[0] - 1) < 0.02 and abs(placement.height / size[1] - 1) < 0.02
+
+
+def whole(size: tuple[int, int]) -> Placement:
+    """Return the placement of an image that fills a page of (width, height)."""
+    return Placement(size[0] / 2, size[1] / 2, float(size[0]), float(size[1]))

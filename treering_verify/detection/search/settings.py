@@ -1,0 +1,99 @@
+"""How much is searched: named levels, or seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from treering_verify.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Level:
+    """One level of the search.
+
+    Attributes
+    ----------
+    area : float
+        Network passes, counted in images of the model's size, that maps may take.
+    smallest : float
+        Side of the smallest image that is looked for, in shares of the model's.
+    turns : int
+        Angles: 0 the quarter turns alone; 1 others too, of images about as large as the page; 2 of all sizes.
+    refined : int
+        Guesses that are refined.
+    stretched : bool
+        Whether other aspect ratios than the page's are tried.
+    """
+
+    area: float
+    smallest: float
+    turns: int
+    refined: int
+    stretched: bool
+
+
+LEVELS = {
+    "quick": Level(area=3, smallest=0.85, turns=0, refined=1, stretched=False),
+    "fast": Level(area=400, smallest=0.79, turns=1, refined=2, stretched=False),
+    "thorough": Level(area=20_000, smallest=0.4, turns=2, refined=4, stretched=True),
+}
+OFF, AUTO = "off", "auto"
+SINGLE, AUDIT = "fast", "quick"
+"""Levels that "auto" stands for in `verify` and `identify`, and in audits."""
+MOST_KEYS = 32
+"""Keys up to which pages are searched: each costs some Fourier transforms for each hypothesis."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is searched for in an image that shows no key as it is.
+
+    Attributes
+    ----------
+    level : {"quick", "fast", "thorough"}
+    seconds : float, optional
+        After so many, nothing more is begun. What is found then depends on the machine; p-values are valid all the same.
+
+    Raises
+    ------
+    UsageError
+        If there is no such level, or seconds are not positive.
+    """
+
+    level: str = "fast"
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.level not in LEVELS:
+            raise UsageError(
+                f"no search {self.level!r}: choose {AUTO}, {OFF}, {', '.join(LEVELS)}, or a number of seconds"
+            )
+        if self.seconds is not None and not self.seconds > 0:
+            raise UsageError(f"search takes {self.seconds} seconds: give more than 0, or {OFF}")
+
+    @property
+    def words(self) -> str:
+        """Return the setting as it is written: a level, or seconds."""
+        return self.level if self.seconds is None else f"{self.seconds:g} s"
+
+
+def search_of(setting: Search | str | float | None, auto: str = SINGLE) -> Search | None:
+    """Return the search that a setting names: "auto", which is the level `auto`, a level, "off" or None, or seconds.
+
+    Raises
+    ------
+    UsageError
+        If it names none.
+    """
+    if setting is None or isinstance(setting, Search):
+        return setting
+    if setting == OFF:
+        return None
+    if isinstance(setting, str) and setting in (AUTO, *LEVELS):
+        return Search(auto if setting == AUTO else setting)
+    try:
+        return Search("thorough", float(setting))
+    except ValueError:
+        raise UsageError(
+            f"no search {setting!r}: choose {AUTO}, {OFF}, {', '.join(LEVELS)}, or a number of seconds"
+        ) from None
