@@ -166,15 +166,15 @@ def test_two_passes_decide_alike_on_a_cluster_and_on_one_machine(session: Path, 
 def test_the_benchmark_compares_the_engines_row_by_row(
     session: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("treering_verify.audit.cluster.ray_session.connected", lambda count: nullcontext())
+    monkeypatch.setattr("treering_verify.audit.cluster.ray_session.connected", lambda count=0: nullcontext())
     fill(tmp_path / "in", 12)
     judge = AuditJudge.of(KEY, NullModel(), 1e-6, NULL_INVERSION)
     local, ray = measure_engines("null engine", judge, tmp_path / "in", tmp_path, 4, ((2, 1),))
     assert (local["engine"], ray["engine"]) == ("local", "ray, 2 workers of 1 processor")
     assert local["files"] == ray["files"] == 12 and ray["other"] == ray["otherwise"] == ray["apart"] == 0
     lines = dict(engine_lines([local, ray]))
-    unlike = lines["null engine, 12 files, ray, 2 workers of 1 processor: rows unlike the local engine's"]
-    assert unlike == "0, log10 p by at most 0; verdicts: 0"
+    differing = lines["null engine, 12 files, ray, 2 workers of 1 processor: rows that differ from the local engine's"]
+    assert differing == "0, log10 p by at most 0; verdicts: 0"
     assert len(lines) == 3
     assert [row.path for row in stored(tmp_path / "null engine-2-1")] == sorted(map(str, (tmp_path / "in").iterdir()))
 
