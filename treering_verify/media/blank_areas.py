@@ -29,6 +29,9 @@ _SHARP, _BLURRED = 0.6, 0.11
 # Largest share of the surroundings in areas of one colour. An image of few levels, or of a codec's flat blocks, has more.
 _OTHERS = 0.1
 
+_FAR = 6  # times the median misfit of an image, that what covers it has at least
+_ABOVE_OWN = 2  # times the misfit of what the autoencoder drew itself
+
 
 def visible_area(image: torch.Tensor) -> torch.Tensor:
     """Return which pixels of images are visible, and which are occluded.
@@ -138,3 +141,39 @@ def _area(levels: npt.NDArray[np.uint8], flat: Mask, inside: Mask) -> Mask:
     if blurred:
         area = binary_propagation(area, mask=area | (around & (difference <= _RINGING)))
     return np.asarray(area)
+
+
+def drawn_area(image: torch.Tensor, drawn: torch.Tensor, redrawn: torch.Tensor, cell: int) -> torch.Tensor:
+    """Return the area of images that an autoencoder can draw; the rest is text, a logo or a sticker on top of it.
+
+    What it cannot draw differs from D(E(x)) by far more than the rest of the image, and by more than what the autoencoder
+    itself drew differs from what it makes of that. So model and image set the scale, and no key has a part in it.
+
+    Parameters
+    ----------
+    image : (B, 3, H, W) float in [-1, 1]
+    drawn : (B, 3, H, W)
+        D(E(image)).
+    redrawn : (B, 3, H, W)
+        D(E(drawn)).
+    cell : int
+        Pixels on a side of a latent cell.
+
+    Returns
+    -------
+    (B, 1, H, W) float32
+        1, or 0 in areas that the autoencoder cannot draw.
+    """
+    import torch
+    from scipy.ndimage import binary_closing, binary_dilation, label
+
+    masks = []
+    misfits = zip(*((a - b).abs().amax(1).cpu().numpy() for a, b in ((image, drawn), (drawn, redrawn))), strict=True)
+    for misfit, own in misfits:
+        far = misfit > max(_FAR * float(np.median(misfit)), _ABOVE_OWN * float(np.quantile(own, 0.99)))
+        far = binary_closing(far, iterations=max(1, cell // 2))
+        areas, _ = label(far)
+        large = np.bincount(areas.ravel()) >= cell**2
+        large[0] = False
+        masks.append(~binary_dilation(large[areas], iterations=max(1, 3 * cell // 4)))
+    return torch.from_numpy(np.stack(masks)[:, None]).float()

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 from helpers.places import SAMPLES
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from treering_verify.attacks import parse
 from treering_verify.detection.verification import verify, verify_many
-from treering_verify.media.blank_areas import fill_occluded, mask_occluded, visible_area
+from treering_verify.media.blank_areas import drawn_area, fill_occluded, mask_occluded, visible_area
 from treering_verify.media.images import fit, open_image, to_tensor
 from treering_verify.models import LatentModel, load_model
 from treering_verify.report.text import format_text
@@ -140,3 +140,30 @@ def test_what_the_measure_says_of_frames(model: LatentModel) -> None:
     value = {line: float(re.findall(r"median log10 p (-[0-9.]+)", line)[-1]) for line in (black, nearest, whole, read)}
     assert "0.56 visible" in first and "black" in black and "nearest" in nearest
     assert value[nearest] == value[read] < -40 < value[black] and value[whole] < value[nearest]
+
+
+def test_what_an_autoencoder_cannot_draw_is_told_by_its_own_scale() -> None:
+    rng = torch.Generator().manual_seed(0)
+    drawn = torch.rand(1, 3, 64, 64, generator=rng) - 0.5
+    redrawn = drawn + 0.02 * torch.randn(1, 3, 64, 64, generator=rng)
+    for loud in (0.02, 0.1):  # a clean file, and one that a codec has gone over
+        plain = drawn + loud * torch.randn(1, 3, 64, 64, generator=rng)
+        assert drawn_area(plain, drawn, redrawn, 4).min() == 1, "an even misfit is no occlusion"
+        covered = plain.clone()
+        covered[..., 20:30, 10:50] += 2
+        shown = drawn_area(covered, drawn, redrawn, 4)[0, 0]
+        assert shown[20:30, 10:50].max() == 0
+        assert 1 - shown.mean() < 2.2 * 400 / 64**2, "and little around it"
+
+
+def test_an_image_under_text_is_detected_without_what_covers_it(
+    model: LatentModel, sample_key: Key, marked: list[Image.Image]
+) -> None:
+    image = marked[0].copy()
+    draw = ImageDraw.Draw(image)
+    for text, top in (("NOBODY EXPECTS", 4), ("THE LANDSCAPE", 106)):
+        draw.text((3, top), text, font=ImageFont.load_default(14), fill="white", stroke_width=2, stroke_fill="black")
+    plain = verify(image, sample_key, model=model, search=None)
+    found = verify(image, sample_key, model=model)
+    assert plain.verdict != "detected" and found.verdict == "detected"
+    assert found.best is not None and "of it covered" in found.best.hypothesis

@@ -29,6 +29,7 @@ from treering_verify.detection.search.refinement import Lattice, composed, read,
 from treering_verify.detection.search.settings import LEVELS, Search
 from treering_verify.detection.search.target import Target
 from treering_verify.detection.search.video_offsets import Offset, Timeline
+from treering_verify.media.blank_areas import drawn_area, fill_occluded
 from treering_verify.models import LatentModel, makes_videos
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
     Invert = Callable[[torch.Tensor], torch.Tensor]
 
+_LOOKS = 4  # tests of a whole image; each has as much of their share of alpha, whether an image needs it or not
+LITTLE = 0.08  # share of an image that must be left to be read
 _STAGES = 3  # a placement may be tested on a map, on its window by the screen, and on its window inverted in full
 _PROMISING = 0.0  # log10 p, corrected, below which a guess is inverted in full
 _ALIGNED = 0.02  # of the cosine, that placements on whole pixels or on the page's edges have ahead
@@ -288,7 +291,7 @@ class _Run:
     def whole(self, image: torch.Tensor, noise_hat: torch.Tensor, timeline: Timeline | None) -> None:
         """Test what needs no place: the screen's estimate, other colours, and videos that began late."""
         tests = self.late_videos(image, noise_hat, timeline) if timeline else self.looks(image)
-        weight = float(np.log10(DIRECT / max(1, len(tests)) / 2))
+        weight = float(np.log10(DIRECT / max(_LOOKS, len(tests)) / 2))
         for test in tests:
             if self.late or all(map(self.settled, range(len(self.targets)))):
                 return
@@ -312,7 +315,21 @@ class _Run:
             full = partial(self.in_full, changed) if words else None
             if self.model.screen is not None:
                 tests.append(_Whole(words, partial(self.by_screen, changed), everywhere, full, everywhere))
+        shown = self.drawn(image)
+        if LITTLE < float(shown.mean()) < 1:
+            kept, cells = fill_occluded(image, shown), self.cells_of(shown)
+            words = f"{1 - float(shown.mean()):.0%} of it covered"
+            tests.append(_Whole(words, partial(self.by_screen, kept), cells, partial(self.in_full, kept), cells))
         return tests
+
+    def drawn(self, image: torch.Tensor) -> torch.Tensor:
+        """Return what of an image, (1, 3, H, W), the model's autoencoder can draw: (1, 1, H, W)."""
+        import torch
+
+        with torch.inference_mode():
+            drawn = self.model.decode(self.model.encode(image)).clamp(-1, 1)
+            redrawn = self.model.decode(self.model.encode(drawn)).clamp(-1, 1)
+        return drawn_area(image, drawn, redrawn, self.model.image_size[0] // self.model.latent_shape[1])
 
     def late_videos(self, video: torch.Tensor, noise_hat: torch.Tensor, timeline: Timeline) -> list[_Whole]:
         """Return videos that lost their first frames, or begin with others."""
