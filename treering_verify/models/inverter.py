@@ -21,6 +21,7 @@ from weakref import WeakKeyDictionary
 
 from treering_verify.errors import ModelError, UsageError
 from treering_verify.files import printable, write_atomic
+from treering_verify.models.checks.json_files import parsed_object, read_regular
 from treering_verify.models.protocol import LatentModel
 from treering_verify.models.weights import fingerprint
 
@@ -170,8 +171,8 @@ class Inverter:
         source, shown = Path(folder), printable(str(folder))
         try:
             config, data = (_read(source / name) for name in (CONFIG, WEIGHTS))
-            record = json.loads(config)
-            if not isinstance(record, dict) or record.get("type") != KIND:
+            record = parsed_object(config)
+            if record.get("type") != KIND:
                 raise ModelError(f"{shown} holds no inverter: make one with treering models fit MODEL --output DIR")
             if record["version"] != VERSION:
                 raise ModelError(f"the inverter {shown} is of version {record['version']}: fit the model again")
@@ -354,8 +355,4 @@ def _check_shapes(inverter: Inverter) -> None:
 
 
 def _read(path: Path) -> bytes:
-    with open(path, "rb") as file:
-        data = file.read(_MOST_BYTES + 1)
-    if len(data) > _MOST_BYTES:
-        raise ValueError(f"{path.name} is larger than {_MOST_BYTES} bytes")
-    return data
+    return read_regular(path, _MOST_BYTES)

@@ -2,28 +2,43 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from treering_verify.errors import ModelError, UsageError, unknown
+from treering_verify.errors import ModelError, TreeringError, UsageError, unknown
 from treering_verify.files import printable
 from treering_verify.models.autoencoder import AUTOENCODERS
+from treering_verify.models.checks.folder import check_files
+from treering_verify.models.checks.json_files import read_object
+from treering_verify.models.checks.limits import check_config
+from treering_verify.models.checks.parameters import check_parameters
 from treering_verify.models.class_conditional import ClassConditionalModel
 from treering_verify.models.compiling import compile_networks
 from treering_verify.models.diffusers.adapter import from_pipeline
 from treering_verify.models.diffusers.families import known_pipelines
 from treering_verify.models.diffusers.hub import must_be_cached
-from treering_verify.models.diffusers.loading import INDEX, pipeline_family, pipeline_of, read_index, shapes_of
+from treering_verify.models.diffusers.loading import (
+    INDEX,
+    check_pipeline,
+    pipeline_family,
+    pipeline_of,
+    read_index,
+    reason_of,
+    shapes_of,
+)
 from treering_verify.models.inverter import CONFIG, Inverter, attach
 from treering_verify.models.protocol import LatentModel, MovableModel
 from treering_verify.models.source import Device, DType, ModelSource
 
 _LANDSCAPE = Path(__file__).with_name("landscape")
 EMBEDDED = {"landscape": _LANDSCAPE, "landscape-tiny": _LANDSCAPE}
+_BESIDE = ("refiner", "estimator", "screen")  # networks of the toolkit's own that a class-conditional folder may have
+_MAX_CLASSES = 2**16
 _IN_PLAIN_TORCH = ("landscape",)
 # Subfolder and kind of the autoencoder that replaces "vae"; the refiner was trained for "vae" and is left out.
 _HELD_OUT = {"landscape-tiny": ("tiny", "AutoencoderTiny")}
@@ -108,7 +123,9 @@ def _load(source: ModelSource) -> LatentModel:
         held_out = _HELD_OUT.get(source.name)
         autoencoder = held_out or ("vae", found["vae"])
         kinds = (*autoencoder, found["scheduler"])
-        model = _load_parts(shown, folder, kinds, index.get("classes"), refined=held_out is None)
+        if source.name not in EMBEDDED:
+            _check_networks(folder, found, shown)
+        model = _load_parts(shown, folder, kinds, _class_names(index, shown), refined=held_out is None)
     return model if source.device == "auto" else model.to(str(source.chosen_device()))
 
 
@@ -119,13 +136,16 @@ def latent_shape(name: str | Path | ModelSource = "landscape") -> tuple[int, int
         return shapes_of(source)[0]
     _refuse_unused(source)
     folder = EMBEDDED.get(source.name, Path(source.name))
+    if not os.path.lexists(folder / INDEX):
+        raise ModelError(_no_model(source.shown))
+    config = read_object(folder, "unet/config.json", source.shown)
+    check_config(config, f"{source.shown}: unet/config.json")
     try:
-        config = json.loads((folder / "unet" / "config.json").read_text())
         side = config["sample_size"]
         height, width = (side, side) if isinstance(side, int) else side
         return int(config["in_channels"]), int(height), int(width)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(_no_model(source.shown)) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{source.shown}: unet/config.json has no sample_size or in_channels of numbers") from error
 
 
 def check_source(source: ModelSource) -> None:
@@ -140,20 +160,23 @@ def check_source(source: ModelSource) -> None:
     """
     source.check_device()
     if source.name in EMBEDDED or not (source.is_file or source.on_hub):
-        if not _is_pipeline(source):
+        if _is_pipeline(source):
+            check_pipeline(source)
+        else:
             _class_conditional(source)
     elif source.on_hub:
         must_be_cached(source.name)
     elif not Path(source.name).is_file():
         raise ModelError(f"there is no file {source.shown}: check the path of the model")
+    else:
+        check_pipeline(source)
 
 
 def class_names(source: ModelSource) -> tuple[str, ...]:
     """Return the names of classes in a class-conditional model's index; empty for other models and without names."""
     if _is_pipeline(source):
         return ()
-    listed = _class_conditional(source)[0].get("classes")
-    return tuple(map(str, listed)) if isinstance(listed, list) else ()
+    return tuple(_class_names(_class_conditional(source)[0], source.shown) or ())
 
 
 def videos_of(source: ModelSource) -> bool:
@@ -166,11 +189,11 @@ def videos_of(source: ModelSource) -> bool:
 def _class_conditional(source: ModelSource) -> tuple[dict[str, Any], dict[str, str]]:
     """Return a class-conditional model's index and the classes of its parts; ModelError if it is another kind of model."""
     folder, shown = EMBEDDED.get(source.name, Path(source.name)), source.shown
-    if not (folder / INDEX).is_file():
+    if not os.path.lexists(folder / INDEX):
         raise ModelError(_no_model(shown))
     with _reported(shown):
         index = read_index(folder)
-        found = {part: index.get(part, [None, None])[1] for part in _KINDS}
+        found = {part: str(index.get(part, [None, None])[1]) for part in _KINDS}
     if any(found[part] not in kinds for part, kinds in _KINDS.items()):
         readable = {part: " or ".join(kinds) for part, kinds in _KINDS.items()}
         kind = printable(str(index.get("_class_name")))
@@ -179,7 +202,50 @@ def _class_conditional(source: ModelSource) -> tuple[dict[str, Any], dict[str, s
             f"reads models of {readable}, and {INDEX} names {found}"
         )
     _refuse_unused(source)
+    if source.name not in EMBEDDED:
+        check_files(folder, _parts(folder, found), (), None, shown)
     return index, found
+
+
+def _parts(folder: Path, found: dict[str, str]) -> dict[str, str]:
+    """Return the parts that are loaded, with their classes: those of the index, and the toolkit's networks beside them."""
+    return {**found, **{part: part for part in _BESIDE if os.path.lexists(folder / part)}}
+
+
+def _check_networks(folder: Path, found: dict[str, str], shown: str) -> None:
+    """Raise ModelError if a network and its weights do not belong together, before memory is reserved."""
+    import diffusers
+    from diffusers.utils import logging
+
+    from treering_verify.models.networks.estimator import Estimator
+    from treering_verify.models.networks.refiner import Refiner
+
+    own = {"refiner": Refiner, "estimator": Estimator, "screen": Estimator}
+    parts = {part: kind for part, kind in _parts(folder, found).items() if part != "scheduler"}
+    held = check_files(folder, parts, parts, None, shown)
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        for part, kind in parts.items():
+            config = read_object(folder, f"{part}/config.json", shown)
+            if part in own:
+                made = {name: value for name, value in config.items() if not name.startswith("_")}
+                build = partial(own[part], **made)
+            else:
+                build = partial(getattr(diffusers, kind).from_config, config)
+            check_parameters(build, held[part], f"{shown}: {part}/config.json")
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def _class_names(index: dict[str, Any], shown: str) -> list[str] | None:
+    """Return the names of classes in an index, printable; None if it has none."""
+    listed = index.get("classes")
+    if listed is None:
+        return None
+    if not isinstance(listed, list) or len(listed) > _MAX_CLASSES or not all(isinstance(name, str) for name in listed):
+        raise ModelError(f"{shown}: {INDEX}: classes is no list of at most {_MAX_CLASSES} names")
+    return [printable(name) for name in listed]
 
 
 @contextmanager
@@ -187,8 +253,10 @@ def _reported(shown: str) -> Iterator[None]:
     """Turn errors of a folder's files into a ModelError that says what to do."""
     try:
         yield
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
-        raise ModelError(f"cannot load {shown}: {printable(str(error))}; fetch or export the folder again") from error
+    except TreeringError:
+        raise
+    except Exception as error:  # whatever a library raises at a damaged or hostile file
+        raise ModelError(f"cannot load {shown}: {reason_of(error)}; fetch or export the folder again") from error
 
 
 def _source(name: str | Path | ModelSource, *options: Any) -> ModelSource:
@@ -203,7 +271,7 @@ def _is_pipeline(source: ModelSource) -> bool:
         return True
     try:
         return read_index(Path(source.name)).get("_class_name") in known_pipelines()
-    except (OSError, ValueError):
+    except ModelError:
         return False  # reported, with the reason, when the folder is read as class-conditional
 
 

@@ -162,7 +162,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "weights that are empty": (overwrite(f"unet/{WEIGHTS}", b""), "cannot load"),
     "weights that are pickled": (
         lambda folder: (folder / f"unet/{WEIGHTS}").rename(folder / "unet" / "diffusion_pytorch_model.bin") and None,
-        "cannot load",
+        "weights of unet are pickled",
     ),
     "weights of another network": (
         lambda folder: edit(folder / "unet/config.json", block_out_channels=[8, 16]),

@@ -32,6 +32,9 @@ from treering_verify.models.diffusers.video import CAUSAL, FRAMEWISE
 from treering_verify.models.diffusers.video_networks import condition_wan, predict_animatediff, predict_wan
 from treering_verify.plugins import Registry
 
+_IMAGE_PROMPTS = ("image_encoder", "feature_extractor")
+_TWO_TEXTS = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
+_THREE_TEXTS = (*_TWO_TEXTS, "text_encoder_3", "tokenizer_3")
 _SD = PipelineFamily(
     "stable-diffusion",
     "Stable Diffusion 1.x and 2.x and their fine-tunes; epsilon and v",
@@ -48,6 +51,7 @@ _SDXL = PipelineFamily(
     "unet",
     condition_sdxl,
     predict_unet,
+    components=(*_TWO_TEXTS, *_IMAGE_PROMPTS),
     cells=128,
     limits="not the refiner or inpainting; the DDIM grid, whatever the sampler",
 )
@@ -61,6 +65,8 @@ _FAMILIES = (
         "transformer",
         condition_sd3,
         predict_sd3,
+        networks=("SD3Transformer2DModel",),
+        components=(*_THREE_TEXTS, *_IMAGE_PROMPTS),
         straight=True,
         cells=128,
         limits="Euler's grid only; no skipped layers or image prompts",
@@ -72,6 +78,8 @@ _FAMILIES = (
         "transformer",
         condition_flux,
         predict_flux,
+        networks=("FluxTransformer2DModel",),
+        components=(*_TWO_TEXTS, *_IMAGE_PROMPTS),
         straight=True,
         spaced=True,
         packed=True,
@@ -86,6 +94,8 @@ _FAMILIES = (
         "unet",
         condition_sd,
         predict_animatediff,
+        networks=("UNet2DConditionModel", "UNetMotionModel"),
+        components=("text_encoder", "tokenizer", "motion_adapter", *_IMAGE_PROMPTS),
         limits="videos; not SDXL, LCM (AnimateLCM), IP-Adapter, FreeInit or FreeNoise; the DDIM grid",
         video=FRAMEWISE,
     ),
@@ -96,6 +106,8 @@ _FAMILIES = (
         "transformer",
         condition_wan,
         predict_wan,
+        networks=("WanTransformer3DModel",),
+        components=("text_encoder", "tokenizer"),
         straight=True,
         limits="videos; not Wan 2.2, images or videos as prompts; Euler's steps on the sampler's grid",
         needs=("accelerate",),  # without it diffusers cannot keep some weights in float32
@@ -108,6 +120,8 @@ _FAMILIES = (
         "transformer",
         condition_pixart,
         predict_pixart,
+        networks=("PixArtTransformer2DModel", "Transformer2DModel"),
+        components=("text_encoder", "tokenizer"),
         cells=128,
         limits="the DDIM grid, whatever the sampler; sizes as asked, not the nearest of the pipeline's list",
     ),
@@ -118,6 +132,8 @@ _FAMILIES = (
         "transformer",
         condition_dit,
         predict_dit,
+        networks=("DiTTransformer2DModel", "Transformer2DModel"),
+        components=(),
         cells=32,
         classes=classes_dit,
         latents=False,

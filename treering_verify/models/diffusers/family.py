@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from treering_verify.errors import ModelError, UsageError
 from treering_verify.models.autoencoder import AUTOENCODERS, latent_channels, pixels_per_cell
+from treering_verify.models.diffusers.components import allowed_components
 from treering_verify.models.diffusers.video import VideoLayout
 from treering_verify.models.protocol import Condition, Timestep
 
@@ -37,6 +38,10 @@ class PipelineFamily:
         Classes of diffusers that belong to it.
     network : str
         Component that predicts at each step.
+    networks : tuple of str
+        Classes of diffusers that this component may be of; a folder that names another is refused.
+    components : tuple of str
+        Components that its folders may have beside network, autoencoder and scheduler, such as "text_encoder_2".
     straight : bool
         Whether its ODE is a rectified flow. Otherwise it is diffusion, and the scheduler says whether epsilon or v.
     spaced : bool
@@ -80,6 +85,8 @@ class PipelineFamily:
     network: str
     condition: Callable[[Any, Condition, tuple[int, int]], Given]
     predict: Callable[[Any, torch.Tensor, Timestep, Given, float], torch.Tensor]
+    networks: tuple[str, ...] = ("UNet2DConditionModel",)
+    components: tuple[str, ...] = ("text_encoder", "tokenizer", "feature_extractor", "image_encoder", "safety_checker")
     straight: bool = False
     spaced: bool = False
     packed: bool = False
@@ -100,6 +107,11 @@ class PipelineFamily:
     def autoencoders(self) -> tuple[str, ...]:
         """Supported classes of its autoencoder."""
         return self.video.autoencoders if self.video else AUTOENCODERS
+
+    @property
+    def allowed(self) -> dict[str, tuple[str, ...]]:
+        """Components that its folders may have, and for each the classes it may be of, as "library.Class"."""
+        return allowed_components(self.network, self.networks, self.autoencoders, self.components)
 
     def patch(self, network: Mapping[str, Any]) -> int:
         """Return the cells on a side of one token of the network."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,10 +9,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from treering_verify.errors import ModelError, unknown
+from treering_verify.errors import ModelError, TreeringError, unknown
 from treering_verify.files import printable
+from treering_verify.models.checks.folder import check_components
+from treering_verify.models.checks.json_files import read_object
+from treering_verify.models.checks.limits import check_config
+from treering_verify.models.checks.tensor_files import header_of
 from treering_verify.models.diffusers.families import FAMILIES, family_of, known_pipelines
 from treering_verify.models.diffusers.family import PipelineFamily
+from treering_verify.models.diffusers.folder import check_networks, check_pipeline_folder
 from treering_verify.models.diffusers.hub import must_be_cached
 from treering_verify.models.source import Device, DType, ModelSource
 
@@ -68,22 +72,34 @@ def load_pipeline(
 
 def pipeline_of(source: ModelSource, *, checker: bool = False) -> Any:
     """Load the pipeline of a source; with `checker`, the safety checker too, if it has one."""
+    with _reported(source.shown):
+        # Before anything of diffusers is imported: what the index names decides what would be.
+        place = _place(source)
+        index = _read(place, INDEX, source.revision)
+        family = described = pipeline_family(index, source.shown)
+        if source.is_file:
+            family = _family_of_file(source)
+        check_components(index, described.allowed, source.shown)
+        if not source.on_hub:
+            check_pipeline(source, checker=checker)
+        _require(source.shown, *(() if family.classes else ("transformers",)), *family.needs)
+
     import torch
 
     device = source.chosen_device()
     dtype = source.chosen_dtype(device)
     with _reported(source.shown), _quiet():
-        index = {} if source.is_file else _index(source)
-        family = _family_of_file(source) if source.is_file else pipeline_family(index, source.shown)
-        _require(source.shown, *(() if family.classes else ("transformers",)), *family.needs)
-        kind = family.class_of(index.get("_class_name", family.pipelines[0]))
+        kind = family.class_of(family.pipelines[0] if source.is_file else index["_class_name"])
         if source.is_file:
-            pipe = kind.from_single_file(
-                source.name, dtype=dtype, config=source.model_config or _CONFIGURATIONS[family.name]
-            )
+            folder = _configurations(place, source.revision)
+            check_pipeline_folder(folder, index, described, source.shown, checker=True, weights=False)
+            pipe = kind.from_single_file(source.name, dtype=dtype, config=str(folder))
         else:
             folder = _folder(source, kind)
-            _refuse_pickles(folder)
+            networks = check_pipeline_folder(
+                folder, index, family, source.shown, variant=source.variant, checker=checker
+            )
+            check_networks(folder, networks, source.shown)
             left_out = {} if checker or "safety_checker" not in index else {"safety_checker": None}
             pipe = kind.from_pretrained(
                 folder,
@@ -91,6 +107,7 @@ def pipeline_of(source: ModelSource, *, checker: bool = False) -> Any:
                 variant=source.variant,
                 use_safetensors=True,
                 local_files_only=True,
+                trust_remote_code=False,
                 **left_out,
             )
         pipe.to(device)
@@ -101,11 +118,20 @@ def pipeline_of(source: ModelSource, *, checker: bool = False) -> Any:
 
 
 def read_index(folder: Path) -> dict[str, Any]:
-    """Read a folder's model_index.json."""
-    index = json.loads((folder / INDEX).read_text())
-    if not isinstance(index, dict):
-        raise ValueError(f"{INDEX} is not a table")
-    return index
+    """Read a folder's model_index.json; errors as for `read_object`."""
+    return read_object(folder, INDEX, printable(str(folder)))
+
+
+def check_pipeline(source: ModelSource, *, checker: bool = False) -> None:
+    """Check the files of a local pipeline before torch and diffusers are imported; errors as for `load_pipeline`."""
+    with _reported(source.shown):
+        if source.is_file:
+            header_of(Path(source.name), source.shown)
+            return
+        folder = Path(source.name)
+        index = read_index(folder)
+        family = pipeline_family(index, source.shown)
+        check_pipeline_folder(folder, index, family, source.shown, variant=source.variant, checker=checker)
 
 
 def pipeline_family(index: Mapping[str, Any], shown: str) -> PipelineFamily:
@@ -125,28 +151,43 @@ def _scheduler_of(index: Mapping[str, Any]) -> str:
 
 def shapes_of(source: ModelSource) -> tuple[tuple[int, int, int], tuple[int, int]]:
     """Return noise shape (C, h, w) and image size (H, W) of a pipeline, from its configuration files."""
-    with _reported(source.shown), _quiet():
-        place = source.name
-        if source.is_file:
-            place = source.model_config or _CONFIGURATIONS[_family_of_file(source).name]
-
+    with _reported(source.shown):
+        place = _place(source)
         family = pipeline_family(_read(place, INDEX, source.revision), source.shown)
         network, vae = (_read(place, f"{part}/config.json", source.revision) for part in (family.network, "vae"))
+        for part, config in ((family.network, network), ("vae", vae)):
+            check_config(config, f"{source.shown}: {part}/config.json")
         return family.shapes(source.shown, network, vae, source.image_size, source.frames)
 
 
-def _index(source: ModelSource) -> dict[str, Any]:
-    return _read(source.name, INDEX, source.revision) if source.on_hub else read_index(Path(source.name))
+def _place(source: ModelSource) -> str:
+    """Return the folder or hub id that has the configurations of a source."""
+    if source.is_file:
+        return source.model_config or _CONFIGURATIONS[_family_of_file(source).name]
+    return source.name
 
 
 def _read(place: str, path: str, revision: str | None) -> dict[str, Any]:
     """Read a small JSON file of a local folder, or of a repository on the hub."""
+    shown = printable(place)
     if Path(place).is_dir():
-        return dict(json.loads((Path(place) / path).read_text()))
+        return read_object(Path(place), path, shown)
     from huggingface_hub import hf_hub_download
 
     cached = must_be_cached(place)
-    return dict(json.loads(Path(hf_hub_download(place, path, revision=revision, local_files_only=cached)).read_text()))
+    file = Path(hf_hub_download(place, path, revision=revision, local_files_only=cached))
+    return read_object(file.parent, file.name, shown)
+
+
+def _configurations(place: str, revision: str | None) -> Path:
+    """Return a folder of configurations and vocabularies, fetched if a hub id is named."""
+    if Path(place).is_dir():
+        return Path(place)
+    from huggingface_hub import snapshot_download
+
+    patterns = ["*.json", "**/*.json", "*.txt", "**/*.txt", "**/*.model"]
+    cached = must_be_cached(place)
+    return Path(snapshot_download(place, revision=revision, allow_patterns=patterns, local_files_only=cached))
 
 
 def _folder(source: ModelSource, kind: Any) -> Path:
@@ -171,10 +212,7 @@ def _require(shown: str, *packages: str) -> None:
 
 
 def _family_of_file(source: ModelSource) -> PipelineFamily:
-    from safetensors import safe_open
-
-    with safe_open(source.name, framework="np") as file:
-        names = list(file.keys())
+    names = header_of(Path(source.name), source.shown)
     for family, marks in _MARKS.items():
         if any(name.startswith(marks) for name in names):
             return FAMILIES[family]
@@ -183,14 +221,10 @@ def _family_of_file(source: ModelSource) -> PipelineFamily:
     )
 
 
-def _refuse_pickles(folder: Path) -> None:
-    for part in sorted(path for path in folder.iterdir() if path.is_dir()):
-        suffixes = {path.suffix for path in part.iterdir()}
-        if suffixes & {".bin", ".pt", ".pth", ".ckpt"} and ".safetensors" not in suffixes:
-            raise ModelError(
-                f"the weights of {printable(part.name)} are pickled, which can run code, and are never read: "
-                "fetch or convert them as .safetensors"
-            )
+def reason_of(error: Exception) -> str:
+    """Return the first line of an error's message, printable and short; its class if it has no message."""
+    lines = str(error).strip().splitlines()
+    return printable(lines[0][:300]) if lines else type(error).__name__
 
 
 @contextmanager
@@ -198,10 +232,10 @@ def _reported(shown: str) -> Iterator[None]:
     """Turn every error of loading code into a ModelError that says what to do."""
     try:
         yield
-    except ModelError:
+    except TreeringError:
         raise
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, ImportError) as error:
-        reason = printable(str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__)
+    except Exception as error:  # whatever a library raises at a damaged or hostile file
+        reason = reason_of(error)
         raise ModelError(
             f"cannot load {shown}: {reason}; name a local folder or file, or check id, revision, variant and "
             "connection (HF_HUB_OFFLINE=1 reads what was fetched before; gated models need HF_TOKEN)"

@@ -160,6 +160,20 @@ def test_a_single_file_is_told_by_its_tensors(
 ) -> None:
     save_file({tensor: torch.zeros(1)}, tmp_path / "model.safetensors")
     asked: list[dict[str, Any]] = []
+    fetched: list[str] = []
+
+    def file_of(place: str, path: str, **_: object) -> str:
+        fetched.append(place)
+        return str(saved / path)
+
+    def folder_of(place: str, allow_patterns: list[str], **_: object) -> str:
+        fetched.append(place)
+        assert not any(pattern.endswith(("*", "py", "bin", "safetensors")) for pattern in allow_patterns)
+        return str(saved)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", file_of)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", folder_of)
+    monkeypatch.setattr("treering_verify.models.diffusers.loading.must_be_cached", lambda name: False)
 
     def from_single_file(name: str, **options: Any) -> Any:
         asked.append(options)
@@ -168,7 +182,8 @@ def test_a_single_file_is_told_by_its_tensors(
     monkeypatch.setattr(getattr(diffusers, kind), "from_single_file", from_single_file)
     tv.models.load_pipeline(tmp_path / "model.safetensors")
     tv.models.load_pipeline(tmp_path / "model.safetensors", model_config=str(saved))
-    assert [options["config"] for options in asked] == [configuration, str(saved)]
+    assert set(fetched) == {configuration}
+    assert [options["config"] for options in asked] == [str(saved)] * 2  # checked, and never fetched again by diffusers
     source = ModelSource(str(tmp_path / "model.safetensors"), model_config=str(saved))
     assert latent_shape(source) == (4, pipelines.CELLS, pipelines.CELLS)
 
