@@ -60,7 +60,13 @@ def check_components(index: Mapping[str, Any], allowed: Mapping[str, tuple[str, 
 
 
 def check_files(
-    folder: Path, components: Mapping[str, str], weighted: Iterable[str], variant: str | None, shown: str
+    folder: Path,
+    components: Mapping[str, str],
+    weighted: Iterable[str],
+    variant: str | None,
+    shown: str,
+    *,
+    pipeline: bool = False,
 ) -> dict[str, list[int]]:
     """Check the files that loading a folder reads, without reading weights.
 
@@ -76,6 +82,8 @@ def check_files(
         As in `weights_of`.
     shown : str
         Printable name of the model, for messages.
+    pipeline : bool
+        Whether it is loaded as a pipeline: some releases of diffusers then run code at the top of the folder.
 
     Returns
     -------
@@ -89,7 +97,8 @@ def check_files(
         configuration exceeds `treering_verify.models.checks.limits`, or weights are refused by `weights_of`.
     """
     roots = _roots(folder)
-    _check_entries(folder, "", roots, shown)
+    if pipeline:
+        _check_entries(folder, "", roots, shown)
     for name in components:
         part = folder / name
         if not name.isidentifier():

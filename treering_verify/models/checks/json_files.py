@@ -13,6 +13,7 @@ from treering_verify.files import open_descriptor, printable
 
 MAX_BYTES = 2**20
 MAX_DEPTH = 32
+_MAX_DIGITS = 64
 
 
 def read_object(folder: Path, name: str, shown: str, limit: int = MAX_BYTES) -> dict[str, Any]:
@@ -63,7 +64,12 @@ def read_regular(path: Path, limit: int) -> bytes:
 def parsed_object(data: bytes) -> dict[str, Any]:
     """Return the object of a JSON text in UTF-8; ValueError for anything else, and as `read_object` says."""
     try:
-        found = json.loads(data.decode("utf-8"), parse_constant=_not_a_number, object_pairs_hook=_without_repetition)
+        found = json.loads(
+            data.decode("utf-8"),
+            parse_int=_whole_number,
+            parse_constant=_not_a_number,
+            object_pairs_hook=_without_repetition,
+        )
     except RecursionError:
         raise _too_deep() from None
     if not isinstance(found, dict):
@@ -88,6 +94,12 @@ def _check_depth(value: dict[str, Any]) -> None:
 
 def _too_deep() -> ValueError:
     return ValueError(f"nested more than {MAX_DEPTH} deep")
+
+
+def _whole_number(text: str) -> int:
+    if len(text) > _MAX_DIGITS:
+        raise ValueError(f"a number of {len(text)} digits")
+    return int(text)
 
 
 def _not_a_number(text: str) -> NoReturn:

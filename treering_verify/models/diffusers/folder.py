@@ -57,7 +57,7 @@ def check_pipeline_folder(
     if not checker:
         components.pop("safety_checker", None)
     weighted = [name for name in components if weights and has_weights(name)]
-    held = check_files(folder, components, weighted, variant, shown)
+    held = check_files(folder, components, weighted, variant, shown, pipeline=True)
     return {name: (components[name], numbers) for name, numbers in held.items()}
 
 
