@@ -11,7 +11,7 @@ import click
 
 from treering_verify.cli.command import FOUND, Group, command, option
 from treering_verify.cli.options.generation import generation_options
-from treering_verify.cli.options.inversion import precision_option
+from treering_verify.cli.options.inversion import offered_fit, precision_option
 from treering_verify.cli.options.model import model_argument
 from treering_verify.cli.options.types import InputPath, OutputFile
 from treering_verify.errors import UsageError
@@ -69,8 +69,9 @@ def check(
     from treering_verify.models import load_model
     from treering_verify.report.models import format_self_test
 
+    loaded = load_model(model)
     found = check_model(
-        load_model(model),
+        loaded,
         count=count,
         steps=steps,
         guidance=guidance,
@@ -81,6 +82,8 @@ def check(
     record = found.record()
     for line in format_self_test(record):
         click.echo(line)
+    if offer := offered_fit(loaded):
+        click.echo(offer, err=True)
     if output:
         try:
             write_atomic(output, (json.dumps(record, indent=2) + "\n").encode())

@@ -102,7 +102,8 @@ def _with_inverter(model: LatentModel, source: ModelSource) -> LatentModel:
     """Let a model carry the filters that its source names, or those beside it that were fitted to it as it is loaded."""
     if source.inverter is not None:
         return attach(model, source.inverter)
-    folder = EMBEDDED[source.name] / "inverters" / source.name if source.name in EMBEDDED else Path(source.name, BESIDE)
+    embedded = source.name in EMBEDDED
+    folder = EMBEDDED[source.name] / f"{source.name}-inverter" if embedded else Path(source.name, BESIDE)
     if not (folder / CONFIG).is_file() or Inverter.load(folder).differences(model):
         return model
     return attach(model, folder)

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 import treering_verify as tv
 from treering_verify.cli.main import main
+from treering_verify.cli.options.inversion import offered_fit
 from treering_verify.detection.evidence import evidence_of
 from treering_verify.detection.screening import SCREENS, Screening
 from treering_verify.detection.verification import verify
@@ -293,3 +294,9 @@ def test_the_command_fits_reports_and_is_found_beside_the_model(tmp_path: Path) 
     assert fitted(tv.load_model(folder, image_size=(64, 64))) is None
     with pytest.raises(ModelError, match="image_size"):
         tv.load_model(folder, image_size=(64, 64), inverter=folder / "inverter")
+
+
+def test_a_fit_is_offered_where_nothing_is_fitted(model: LatentModel, saved: tuple[Inverter, Path]) -> None:
+    assert "treering models fit" in offered_fit(model)
+    assert offered_fit(carrying(model, saved[0])) == ""
+    assert offered_fit(tv.load_model("landscape")) == ""

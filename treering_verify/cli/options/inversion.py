@@ -147,6 +147,8 @@ class InversionChoice:
         from treering_verify.models.profile import Profile
 
         batch_size = self.batch_size or 1
+        if offer := offered_fit(model):
+            click.echo(offer, err=True)
         if self.profile is None:
             return InversionOptions(**self.fields, batch_size=batch_size)
         profile = Profile.find(self.profile, model, allow_weak=self.allow_weak)
@@ -156,6 +158,19 @@ class InversionChoice:
             err=True,
         )
         return InversionOptions.of(profile, batch_size=batch_size)
+
+
+def offered_fit(model: LatentModel) -> str:
+    """Return a line that says how to fit a model whose inversion nothing was fitted to; "" for other models and videos."""
+    from treering_verify.models import makes_videos
+    from treering_verify.models.inverter import fitted
+
+    if model.refine is not None or model.estimate is not None or fitted(model) is not None or makes_videos(model):
+        return ""
+    return (
+        f"Note: nothing is fitted to {printable(model.name)}; treering models fit can make its marks easier to find, above "
+        "all after compression (docs/fitting.md)"
+    )
 
 
 def _methods() -> Iterable[str]:
