@@ -27,6 +27,7 @@ from treering_verify.inversion.decoder import Settings
 from treering_verify.inversion.decoder.solution import Solution
 from treering_verify.inversion.recovery import InversionOptions, recover_noise, recover_noise_by
 from treering_verify.models import LatentModel
+from treering_verify.models.attack_statistics import statistics
 from treering_verify.models.inverter import decoder_inputs, fitted
 from treering_verify.results import KeyEvidence
 
@@ -88,11 +89,32 @@ def read_screen(model: LatentModel, image: torch.Tensor) -> tuple[torch.Tensor, 
     return recover_noise_by(model, image, _ENCODER, invert_latent)
 
 
+def filter_map(model: LatentModel, image: torch.Tensor) -> torch.Tensor:
+    """Return the noise estimate of the model's fitted filters at every place of images of any size, (B, C, h, w).
+
+    Parameters
+    ----------
+    model : LatentModel
+        One that carries filters with a screen.
+    image : (B, 3, H, W) float32 in [-1, 1]
+        H and W multiples of the pixels per latent cell.
+    """
+    import torch
+
+    filters = fitted(model)
+    assert filters is not None and filters.screen is not None
+    with torch.inference_mode():
+        start = model.encode(image)
+        output = model.decode(start)
+        residual = model.encode(output) - start
+        shares = filters.chooser(statistics(image, start, residual, output))
+        return filters.screen(decoder_inputs(start, [start], [residual]), shares)
+
+
 def read_filter(model: LatentModel, image: torch.Tensor) -> tuple[torch.Tensor, Solution]:
     """Estimate the noise by the model's fitted filters from E(x) and its residual: three passes of the autoencoder.
 
-    It is a map, too: of images of any size that the autoencoder takes, the noise estimate of every place. Otherwise as
-    `read_latent`.
+    `filter_map` is the same without the mask of occluded areas. Otherwise as `read_latent`.
 
     Raises
     ------
@@ -122,17 +144,17 @@ SCREENS: dict[str, Callable[[LatentModel, torch.Tensor], tuple[torch.Tensor, Sol
     "screen": read_screen,
     "filter": read_filter,
 }
-AUTO = "auto"  # filter where the model carries fitted filters, screen where it has one, latent elsewhere
+AUTO = "auto"  # screen where the model has one, filter where it carries fitted filters, latent elsewhere
 # Count of keys up to which two passes are the default: with more keys, the gate misses more marks (docs/audit.md).
 MOST_KEYS = 10
 
 
 def default_screen(model: LatentModel) -> str:
     """Return the screening pass that "auto" stands for."""
+    if model.screen is not None:
+        return "screen"
     filters = fitted(model)
-    if filters is not None and filters.screen is not None:
-        return "filter"
-    return "latent" if model.screen is None else "screen"
+    return "filter" if filters is not None and filters.screen is not None else "latent"
 
 
 @dataclass(frozen=True)

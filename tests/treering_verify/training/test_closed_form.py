@@ -19,6 +19,7 @@ from treering_verify.cli.main import main
 from treering_verify.cli.options.inversion import offered_fit
 from treering_verify.detection.evidence import evidence_of
 from treering_verify.detection.screening import SCREENS, Screening
+from treering_verify.detection.search import noise_map
 from treering_verify.detection.verification import verify
 from treering_verify.errors import ModelError, UsageError
 from treering_verify.inversion import noise as noise_inversion
@@ -205,11 +206,14 @@ def test_the_screening_pass_reads_filters_and_maps_pages_of_any_size(
 ) -> None:
     carrier = carrying(model, saved[0])
     assert Screening().of(carrier).method == "filter"
-    noise_hat, solution = SCREENS["filter"](
-        carrier, torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
-    )
+    page = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    noise_hat, solution = SCREENS["filter"](carrier, page)
     assert noise_hat.shape == (1, model.latent_shape[0], 32, 48)
     assert solution.shares is not None
+    # The search's map of pages is the same, where the model has no screen of its own.
+    with torch.inference_mode():
+        torch.testing.assert_close(noise_map.estimate(carrier, page), noise_hat)
+        torch.testing.assert_close(noise_map.estimate(model, page), model.encode(page))
     with pytest.raises(UsageError, match="no fitted filters"):
         Screening("filter").of(model)
 

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from treering_verify.detection.screening import filter_map
 from treering_verify.detection.search.placement import Placement
 from treering_verify.media.blank_areas import fill_occluded, visible_area
 from treering_verify.models import LatentModel
+from treering_verify.models.inverter import fitted
 from treering_verify.models.tiling import by_tiles
 
 if TYPE_CHECKING:
@@ -92,10 +94,17 @@ def page_map(model: LatentModel, page: Page, scale: float) -> NoiseMap:
 
 
 def estimate(model: LatentModel, image: torch.Tensor) -> torch.Tensor:
-    """Estimate the noise of an image of any size, (1, 3, H, W): by the model's screen, or its latent where it has none."""
+    """Estimate the noise of an image of any size, (1, 3, H, W).
+
+    By the model's screen, by its fitted filters where it has none, or by its latent where it has neither.
+    """
+    filters = fitted(model)
+    filtered = model.screen is None and filters is not None and filters.screen is not None
     factor = model.image_size[0] // model.latent_shape[1]
 
     def one(part: torch.Tensor) -> torch.Tensor:
+        if filtered:
+            return filter_map(model, part)
         latent = model.encode(part)
         return model.screen([latent]) if model.screen is not None and model.screen.points == (0,) else latent
 
