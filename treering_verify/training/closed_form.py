@@ -66,7 +66,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """Images that a model made, with what they were made from.
+    """Images that a model generated, with the latents and the noise that they came from.
 
     Attributes
     ----------
