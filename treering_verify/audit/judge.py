@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from treering_verify.audit.inputs.reading import Reading, read_encoded, refused
 from treering_verify.audit.output.rows import Row
 from treering_verify.detection.identification import index_test
-from treering_verify.detection.judge import Judge
+from treering_verify.detection.judge import Judge, best_frame
 from treering_verify.detection.screening import Screening, default_screening
 from treering_verify.detection.search.page import Page
 from treering_verify.detection.search.settings import AUDIT, search_of
@@ -126,13 +126,22 @@ def judge_batch(judge: AuditJudge, readings: Sequence[Reading]) -> list[Row]:
     import torch
     from PIL import Image
 
-    # (B, H, W, 3) or (B, F, H, W, 3) uint8 -> (B, 3, H, W) or (B, 3 F, H, W) in [-1, 1], as images.to_tensor
-    pixels = torch.from_numpy(np.stack([reading.pixels for reading in readings if reading.pixels is not None]))
+    # (B, H, W, 3) or (B, F, H, W, 3) uint8 -> (B, 3, H, W) or (B, 3 F, H, W) in [-1, 1], as images.to_tensor. Of an
+    # animated image each frame is an item of its own.
+    arrays = [r.pixels if r.frames else r.pixels[None] for r in readings if r.pixels is not None]
+    pixels = torch.from_numpy(np.concatenate(arrays))
     channels_first = pixels.movedim(-1, -3).to(torch.float32).contiguous()
     images = (channels_first / 127.5 - 1.0).flatten(1, -3)
-    pages = [None if r.page is None else Page((Image.fromarray(r.page),), r.reduced) for r in readings]
+    pages = [
+        None if r.page is None else Page((Image.fromarray(r.page),), r.reduced)
+        for r in readings
+        for _ in r.frames or (0,)
+    ]
+    findings = iter(judge.judge.find(images, pages))
     rows = []
-    for reading, finding in zip(readings, judge.judge.find(images, pages), strict=True):
+    for reading in readings:
+        of_frames = [next(findings) for _ in reading.frames or (0,)]
+        finding = best_frame(of_frames, reading.frames, reading.frames_total)
         decision = judge.judge.decide(finding, reading.note)
         strongest = {name: getattr(finding.evidence[0], name) for name in _EVIDENCE}
         row = row_of(

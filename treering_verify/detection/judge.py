@@ -11,6 +11,7 @@ inversions depend on the image alone, so they can cost power but never validity.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -32,7 +33,8 @@ from treering_verify.detection.two_pass import Finding, find
 from treering_verify.errors import ImageError, UsageError
 from treering_verify.files import printable
 from treering_verify.inversion.recovery import InversionOptions, filters_used, images_at_a_time, recover_in_batches
-from treering_verify.media.images import CUT_SHORT, fit, open_image, to_tensor
+from treering_verify.media.animations import distinct_frames
+from treering_verify.media.images import CUT_SHORT, fit, open_image, read_bytes, to_tensor
 from treering_verify.media.videos import read_video
 from treering_verify.models import LatentModel, makes_videos
 from treering_verify.models.profile import check_profile
@@ -167,7 +169,8 @@ class Judge:
         batch: list[tuple[Source | VideoSource, Reading | ImageError]] = []
         for source in sources:
             batch.append((source, self._read(source)))
-            pixels = sum(one.page.pixels for _, one in batch if isinstance(one, Reading) and one.page)
+            pages = [page for _, one in batch if isinstance(one, Reading) for page in one.pages if page]
+            pixels = sum(page.pixels for page in pages)
             if len(batch) == images_at_a_time(self.model, self.inversion) or pixels > _BATCH_PIXELS:
                 yield from self._judge_batch(batch)
                 batch = []
@@ -180,7 +183,7 @@ class Judge:
         started = time.perf_counter()
         sources, readings = zip(*batch, strict=True)
         good = [reading for reading in readings if isinstance(reading, Reading)]
-        images, pages = [reading.image for reading in good], [reading.page for reading in good]
+        images, pages = [reading.image for reading in good], [page for reading in good for page in reading.pages]
         findings = iter(self.find(torch.cat(images), pages) if images else [])
         seconds = (time.perf_counter() - started) / len(sources)
         verdicts = []
@@ -189,7 +192,8 @@ class Judge:
             if isinstance(reading, ImageError):
                 verdicts.append(self._unjudged(path, reading, seconds))
             else:
-                verdicts.append(self._verdict(path, reading.note, next(findings), seconds))
+                of_frames = [next(findings) for _ in reading.pages]
+                verdicts.append(self._verdict(path, reading, of_frames, seconds))
         return verdicts
 
     def _read(self, source: Source | VideoSource) -> Reading | ImageError:
@@ -198,8 +202,10 @@ class Judge:
         except ImageError as error:
             return error
 
-    def _verdict(self, path: str, note: str, finding: Finding, seconds: float) -> Verdict:
-        decision = self.decide(finding, note)
+    def _verdict(self, path: str, reading: Reading, of_frames: list[Finding], seconds: float) -> Verdict:
+        finding = best_frame(of_frames, reading.frames, reading.frames_total)
+        decision = self.decide(finding, reading.note)
+        judged = f"{len(of_frames)} of {reading.frames_total} frames judged" if reading.frames else ""
         return Verdict(
             path=path,
             status="ok",
@@ -208,7 +214,7 @@ class Judge:
             code=decision.code,
             reason=decision.reason,
             evidence=finding.evidence,
-            note=note,
+            note=", ".join(filter(None, (reading.note, judged))),
             residual=finding.residual,
             converged=finding.status not in _UNSETTLED,
             seconds=seconds,
@@ -240,12 +246,15 @@ class Judge:
 class Reading:
     """An image or video as a model takes it, (1, 3, H, W), and a note on how it was fitted to the model's size.
 
-    `page` is an image at its own size.
+    `pages` holds the image at its own size. Of an animated image there are several that differ: `image` is then
+    (n, 3, H, W), `frames` are their numbers, and `frames_total` says how many frames the animation has.
     """
 
     image: torch.Tensor
     note: str
-    page: Page | None = None
+    pages: tuple[Page | None, ...] = (None,)
+    frames: tuple[int, ...] = ()
+    frames_total: int = 0
 
 
 @dataclass(frozen=True)
@@ -267,13 +276,59 @@ def read(source: Source | VideoSource, model: LatentModel) -> Reading:
     UsageError
         If it is several images for a model that makes images.
     """
+    import torch
+
     if makes_videos(model):
         return Reading(*read_video(source, model.frames, model.image_size))
     if isinstance(source, Sequence) and not isinstance(source, str | bytes):
         raise UsageError(f"{model.name} judges images: give one at a time, or a model that makes videos")
-    opened = open_image(source)
-    image, note = fit(opened, model.image_size)
-    return Reading(to_tensor(image), note, Page((opened,)))
+    if isinstance(source, str | Path):
+        source = read_bytes(source)
+    animation = distinct_frames(source) if isinstance(source, bytes) else None
+    shown = [frame.image for frame in animation.frames] if animation else [open_image(source)]
+    fitted = [fit(image, model.image_size) for image in shown]
+    numbers = tuple(frame.number for frame in animation.frames) if animation and len(shown) > 1 else ()
+    return Reading(
+        torch.cat([to_tensor(image) for image, _ in fitted]),
+        fitted[0][1],
+        tuple(Page((image,)) for image in shown),
+        numbers,
+        animation.total if animation else 0,
+    )
+
+
+def best_frame(findings: Sequence[Finding], frames: Sequence[int], total: int) -> Finding:
+    """Return the finding of the frame with the strongest evidence, corrected for the number of frames that were judged.
+
+    Parameters
+    ----------
+    findings : sequence of Finding
+        One for each frame that was judged; of an image that is not animated the only one, which is returned as it is.
+    frames : sequence of int
+        Their numbers, from 1; empty for an image that is not animated.
+    total : int
+        Frames of the animation.
+    """
+    if not frames:
+        return findings[0]
+    penalty = math.log10(len(findings))  # Bonferroni: valid however the frames depend on each other
+    corrected = [
+        replace(
+            finding,
+            evidence=tuple(
+                replace(
+                    e,
+                    log10_pvalue=min(0.0, e.log10_pvalue + penalty),
+                    log10_adjusted=min(0.0, e.log10_adjusted + penalty),
+                    hypothesis=", ".join(filter(None, (f"frame {number} of {total}", e.hypothesis))),
+                )
+                for e in finding.evidence
+            ),
+        )
+        for finding, number in zip(findings, frames, strict=True)
+    ]
+    best = min(corrected, key=lambda finding: finding.evidence[0].log10_adjusted)
+    return replace(best, seconds=sum(finding.seconds for finding in findings))
 
 
 def decide(

@@ -24,6 +24,7 @@ from treering_verify.audit.inputs.sources import Entry
 from treering_verify.audit.inputs.urls import Access
 from treering_verify.errors import TreeringError, UsageError
 from treering_verify.files import printable
+from treering_verify.media.animations import MOST_FRAMES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -256,9 +257,13 @@ class _Reader:
             return np.frombuffer(data, np.uint8).reshape(shape)
 
         height, width = (answer.pop("page_shape") or (0, 0, 3))[:2]
-        pixels = received((*shape, 3)) if answer["status"] == "ok" else None
-        if not 0 <= height * width <= PAGE_PIXELS:  # a reader that a hostile file took over is not believed
+        frames = tuple(answer.pop("frames"))
+        if len(frames) > MOST_FRAMES:  # a reader that a hostile file took over is not believed
+            raise ValueError(f"a reader sent {len(frames)} frames")
+        axes = (len(frames),) if frames else ()
+        pixels = received((*axes, *shape, 3)) if answer["status"] == "ok" else None
+        if not 0 <= height * width <= PAGE_PIXELS:
             raise ValueError(f"a reader sent a page of {width} x {height} pixels")
         page = received((height, width, 3)) if pixels is not None and height * width else None
         assert self.task is not None
-        return Reading(**{**answer, "path": self.task.entry.path, "pixels": pixels, "page": page})
+        return Reading(**{**answer, "path": self.task.entry.path, "pixels": pixels, "page": page, "frames": frames})

@@ -22,6 +22,7 @@ from treering_verify.audit.inputs.http_reader import UrlError
 from treering_verify.audit.inputs.urls import Access
 from treering_verify.errors import ImageError
 from treering_verify.files import printable
+from treering_verify.media.animations import distinct_frames
 from treering_verify.media.containers import read_member, split_member
 from treering_verify.media.formats import decoded_formats, is_image, kind_of, register
 from treering_verify.media.frame_folders import read_frames
@@ -99,6 +100,10 @@ class Reading:
         The image at its own size, or shrunk to at most `PAGE_PIXELS`, where `pixels` are not just that.
     reduced : float
         Sides of the image over those of `page`.
+    frames : tuple of int
+        Numbers of the frames in `pixels`, (n, H, W, 3) then, where an image is animated and several differ.
+    frames_total : int
+        Frames of the animation.
     """
 
     path: str
@@ -115,6 +120,8 @@ class Reading:
     pixels: npt.NDArray[np.uint8] | None = None
     page: npt.NDArray[np.uint8] | None = None
     reduced: float = 1.0
+    frames: tuple[int, ...] = ()
+    frames_total: int = 0
 
 
 def refused(path: str, code: str, detail: str = "", **facts: Any) -> Reading:
@@ -201,7 +208,18 @@ def _decoded(path: str, data: bytes | list[bytes], shape: tuple[int, ...], facts
             pixels, note = np.stack([np.asarray(frame) for frame in video.frames]), video.note
         else:
             assert isinstance(data, bytes)
-            opened = open_image(data)
+            animation = distinct_frames(data)
+            if animation and len(animation.frames) > 1:
+                fitted = [fit(frame.image, (shape[0], shape[1])) for frame in animation.frames]
+                facts = {
+                    **facts,
+                    "frames": tuple(frame.number for frame in animation.frames),
+                    "frames_total": animation.total,
+                }
+                return Reading(
+                    path, "ok", note=fitted[0][1], pixels=np.stack([np.array(image) for image, _ in fitted]), **facts
+                )
+            opened = animation.frames[0].image if animation else open_image(data)
             image, note = fit(opened, (shape[0], shape[1]))
             pixels = np.array(image)
             if note:
