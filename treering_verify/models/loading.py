@@ -194,10 +194,10 @@ def _class_conditional(source: ModelSource) -> tuple[dict[str, Any], dict[str, s
         raise ModelError(_no_model(shown))
     with _reported(shown):
         index = read_index(folder)
-        found = {part: str(index.get(part, [None, None])[1]) for part in _KINDS}
+        found = {part: str(index.get(part, [None, None])[1])[:80] for part in _KINDS}
     if any(found[part] not in kinds for part, kinds in _KINDS.items()):
         readable = {part: " or ".join(kinds) for part, kinds in _KINDS.items()}
-        kind = printable(str(index.get("_class_name")))
+        kind = str(index.get("_class_name"))[:80]
         raise ModelError(
             f"{shown}: {unknown('supported pipeline class', kind, known_pipelines())}; without one of them, this release "
             f"reads models of {readable}, and {INDEX} names {found}"

@@ -140,7 +140,7 @@ def pipeline_family(index: Mapping[str, Any], shown: str) -> PipelineFamily:
     family = family_of((kind,), _scheduler_of(index)) if isinstance(kind, str) else None
     if family is None:
         what = "supported pipeline class"
-        raise ModelError(f"{shown}: {unknown(what, printable(str(kind)), known_pipelines())}")
+        raise ModelError(f"{shown}: {unknown(what, str(kind)[:80], known_pipelines())}")
     return family
 
 
