@@ -43,6 +43,8 @@ class KeyEvidence:
         down; in sizes of the model's image), degrees (counter-clockwise), mirrored. None where it was not searched for.
     message : bytes
         The likeliest message in the image under the key, if messages are read; else empty.
+    retired : str
+        Day from which on the key is retired, as 2026-11-29; "" if it is not retired.
     """
 
     key: str
@@ -56,6 +58,7 @@ class KeyEvidence:
     stratum: str = ""
     message: bytes = b""
     placement: dict[str, Any] | None = None
+    retired: str = ""
 
 
 @dataclass(frozen=True)
@@ -153,6 +156,7 @@ class Verdict:
             "verdict": self.verdict,
             "key": self.key or None,
             "fingerprint": best.fingerprint if best and self.verdict == DETECTED else None,
+            "key_retired": (best.retired or None) if best and self.verdict == DETECTED else None,
             "pvalue": self.pvalue if best else None,
             "log10_pvalue": best.log10_adjusted if best else None,
             "statistic": best.statistic if best else None,
@@ -196,6 +200,7 @@ class Verdict:
             {
                 "key": e.key,
                 "fingerprint": e.fingerprint,
+                "key_retired": e.retired or None,
                 "log10_pvalue": e.log10_adjusted,
                 "log10_pvalue_alone": e.log10_pvalue,
                 "statistic": e.statistic,

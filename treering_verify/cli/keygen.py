@@ -52,12 +52,13 @@ def keygen(
     """
     from treering_verify.files import printable
     from treering_verify.models import latent_shape
-    from treering_verify.watermark.keys.key import Family, Key
+    from treering_verify.watermark.keys.key import Family, Key, is_name
 
     shape = latent_shape(model)
     if index_name and (name or not from_secret):
         raise UsageError("--index-name names the key and needs --from-secret FILE: give both, and no --name")
-    name = name or output.name.split(".")[0]
+    stem = output.name.split(".")[0]
+    name = name or (stem if is_name(stem) else None)  # without a name, the fingerprint's first digits are the name
     if from_secret and index_name:
         key = Key.of_index(read_secret(from_secret, private=True), Family.choose(shape, **family), index_name)
     elif from_secret:

@@ -1,8 +1,10 @@
-"""The commands for many keys: build an index of them."""
+"""The commands for many keys: list them, retire one, build an index."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
+from datetime import date
 from itertools import chain
 from math import log10
 from pathlib import Path
@@ -10,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from treering_verify.cli.command import Group, command, option
+from treering_verify.cli.command import UNJUDGED, Group, command, option
 from treering_verify.cli.key_strength import reach_of, read_secret
 from treering_verify.cli.options.keys import pattern_options, secret_option
 from treering_verify.cli.options.model import shape_option
-from treering_verify.cli.options.types import InputPath, Named, OutputFile
+from treering_verify.cli.options.types import Date, InputPath, Named, OutputFile
+from treering_verify.cli.options.verdicts import format_option
 from treering_verify.cli.output import progress
 from treering_verify.errors import UsageError
 
@@ -25,9 +28,47 @@ if TYPE_CHECKING:
 _TOPIC = "Keys from a secret"
 
 
-@click.group(cls=Group, epilog="Example: treering keys index keys/ --output keys.index")
+@click.group(cls=Group, epilog="Example: treering keys list keys/")
 def keys() -> None:
-    """Build an index of many keys."""
+    """List keys, retire them, build an index."""
+
+
+@command("treering keys list keys/", name="list")
+@click.argument("key_paths", nargs=-1, required=True, metavar="KEYS...", type=InputPath())
+@format_option("text", "json")
+def list_(key_paths: tuple[Path, ...], style: str) -> None:
+    """List names, fingerprints and states of keys.
+
+    KEYS are folders of key files, and key files. No number of a key is shown. The exit code is 3 if a file cannot be read.
+    """
+    import json
+
+    from treering_verify.report import format_keys, key_records
+    from treering_verify.watermark.keys.key_folder import list_keys
+
+    found, errors = list_keys(key_paths)
+    click.echo(json.dumps(key_records(found), indent=2) if style == "json" else format_keys(found))
+    for error in errors:
+        click.echo(f"Error: {error}", err=True)
+    if errors:
+        sys.exit(UNJUDGED)
+
+
+@command("treering keys retire my.key.json --note 'replaced by new.key.json'")
+@click.argument("key_path", metavar="FILE", type=InputPath())
+@option("--note", help="Note that is written into the key file, in place of the one in it.")
+@option("--date", "day", type=Date(), help="Day (UTC) from which on the key marks no more images; default: today.")
+def retire(key_path: Path, note: str | None, day: date | None) -> None:
+    """Retire a key: it marks no more images.
+
+    The date is written into the key file. A retired key still verifies: verdicts that name it say that it is retired.
+    """
+    from treering_verify.files import printable
+    from treering_verify.watermark.keys.key_folder import retire as retire_key
+
+    key = retire_key(key_path, day=day, note=note)
+    shown = printable(str(key_path))
+    click.echo(f"{shown}: {key.pattern} key {key.name}, fingerprint {key.fingerprint}, {key.state}", err=True)
 
 
 @command("treering keys index --from-secret my.secret --generate 1000 --output my.index")
@@ -134,4 +175,4 @@ def _counted(made: Iterator[Key], advance: Callable[[], None]) -> Iterator[Key]:
         advance()
 
 
-keys.add_section("Commands", index)
+keys.add_section("Commands", list_, retire, index)

@@ -120,6 +120,11 @@ class IndexTest:
         """Count of keys that the p-values are corrected for."""
         return sum(map(len, self.indexes))
 
+    @property
+    def tried(self) -> Sequence[KeyIndex]:
+        """The keys, in indexes, that are looked for."""
+        return self.indexes
+
     def evidence(self, noise_hat: torch.Tensor) -> list[tuple[KeyEvidence, ...]]:
         """Test noise estimates; see `judge.EvidenceTest`."""
         return match_keys(noise_hat, self.indexes, self.top)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -39,12 +39,15 @@ from treering_verify.media.videos import read_video
 from treering_verify.models import LatentModel, makes_videos
 from treering_verify.models.profile import check_profile
 from treering_verify.results import DETECTED, INCONCLUSIVE, NO_EVIDENCE, KeyEvidence, Verdict
+from treering_verify.watermark.keys.index import retired_keys
 
 if TYPE_CHECKING:
     import torch
 
     from treering_verify.media.images import ImageSource
     from treering_verify.media.videos import VideoSource
+    from treering_verify.watermark.keys.index import KeyIndex
+    from treering_verify.watermark.keys.key import Key
 
     Source = ImageSource
 
@@ -61,6 +64,10 @@ class EvidenceTest(Protocol):
     @property
     def keys_tried(self) -> int:
         """Count of keys that the p-values are corrected for."""
+
+    @property
+    def tried(self) -> Sequence[Key | KeyIndex]:
+        """The keys and indexes that are looked for."""
 
     def evidence(self, noise_hat: torch.Tensor) -> Sequence[tuple[KeyEvidence, ...]]:
         """Test noise estimates (B, C, h, w): per image the evidence, strongest first, at least one."""
@@ -93,6 +100,8 @@ class Judge:
         Search of images that show no key as they are; None searches nothing.
     targets : list of Target
         The keys that are searched for.
+    retired : mapping of str to str
+        Days from which on keys are retired, by fingerprint.
     """
 
     model: LatentModel
@@ -103,6 +112,7 @@ class Judge:
     weakness: str = ""
     search: Search | None = None
     targets: list[Target] = field(default_factory=list, repr=False)
+    retired: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -121,13 +131,22 @@ class Judge:
         weakness = check_profile(inversion.profile, model, alpha, test.keys_tried)
         wanted = search_of(search)
         targets = test.targets() if wanted and isinstance(test, PageTest) else []
-        return cls(model, test, alpha, inversion, screening and screening.of(model), weakness, wanted, targets)
+        screening, retired = screening and screening.of(model), retired_keys(test.tried)
+        return cls(model, test, alpha, inversion, screening, weakness, wanted, targets, retired)
 
     def find(self, images: torch.Tensor, pages: Sequence[Page | None] | None = None) -> list[Finding]:
         """Invert and test images (B, 3, H, W), and return what was found in each, in order.
 
         `pages` are the images at their own size; one that is None is searched as it was brought to the model's size.
         """
+        found = self._find(images, pages)
+        return [replace(one, evidence=self._dated(one.evidence)) for one in found] if self.retired else found
+
+    def _dated(self, evidence: tuple[KeyEvidence, ...]) -> tuple[KeyEvidence, ...]:
+        """Return evidence that says of each key whether it is retired."""
+        return tuple(replace(one, retired=self.retired.get(one.fingerprint, "")) for one in evidence)
+
+    def _find(self, images: torch.Tensor, pages: Sequence[Page | None] | None) -> list[Finding]:
         identity = IDENTITY if self.targets else 1.0
         found = find(self.model, images, self.test.evidence, self.inversion, self.screening, self.alpha * identity)
         if not self.targets:

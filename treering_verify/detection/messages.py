@@ -7,7 +7,7 @@ message that is not significant is noise, and is not returned.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -103,6 +103,11 @@ class MessageTest:
 
     key: Key
     keys_tried: int = 1
+
+    @property
+    def tried(self) -> Sequence[Key]:
+        """The keys that are looked for."""
+        return [self.key]
 
     def evidence(self, noise_hat: torch.Tensor) -> list[tuple[KeyEvidence, ...]]:
         """Test noise estimates; see `judge.EvidenceTest`."""

@@ -258,6 +258,11 @@ class _OwnKeyTest:
     noise_hat: list[torch.Tensor]
     keys_tried: int = 1
 
+    @property
+    def tried(self) -> Sequence[Key]:
+        """The keys that are looked for."""
+        return self.keys
+
     def evidence(self, noise_hat: torch.Tensor) -> list[tuple[KeyEvidence, ...]]:
         """Test noise estimates; see `judge.EvidenceTest`."""
         found = []

@@ -48,6 +48,11 @@ class KeyTest:
         """Count of keys that the p-values are corrected for."""
         return len(self.keys)
 
+    @property
+    def tried(self) -> Sequence[Key]:
+        """The keys that are looked for."""
+        return self.keys
+
     def evidence(self, noise_hat: torch.Tensor) -> list[tuple[KeyEvidence, ...]]:
         """Test noise estimates; see `judge.EvidenceTest`."""
         return evidence_of(noise_hat, self.keys, self.decoys)

@@ -49,11 +49,12 @@ class WatermarkCallback:
     ModelError
         If the pipeline belongs to no family.
     UsageError
-        If the sampler discards what is written; when called, if the images have another size than the key, or no step
-        follows the one that the key is written after.
+        If the sampler discards what is written, or the key is retired or not yet in use; when called, if the images have
+        another size than the key, or no step follows the one that the key is written after.
     """
 
     def __init__(self, pipe: Any, key: Key) -> None:
+        key.check_in_use()
         native_noise(pipe, embed(_zeros(key), key))  # refuses other pipelines, and keys of other channels
         self.key, self._last = key, {"steps": 0, "guidance": None, "written_after_step": None}
         self._model, self._sampler = str(pipe.config.get("_name_or_path") or type(pipe).__name__), _sampler(pipe)

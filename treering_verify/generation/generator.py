@@ -176,7 +176,9 @@ def _rendered(
 
 
 def _keys_of(key: Key | Sequence[Key] | None, seeds: Sequence[int]) -> Sequence[Key | None]:
-    """Return the key of each seed's image."""
+    """Return the key of each seed's image; UsageError if the counts differ, or a key is retired or not yet in use."""
+    for each in [key] if isinstance(key, Key) else key or []:
+        each.check_in_use()
     if key is None or isinstance(key, Key):
         return [key] * len(seeds)
     if len(key) != len(seeds):

@@ -1,8 +1,8 @@
 """The only formatter: verdicts, tables, findings and audits as text, JSON, figures or HTML.
 
-`text` writes verdicts and tables; `copies`, `calibrations` and `models` write the output of their commands. `findings`
-defines the result of a benchmark, `figures` draws it, and `benchmark` stores it and renders the HTML report. `audit` renders
-the report of an audit and exports its rows.
+`text` writes verdicts and tables; `keys`, `copies`, `calibrations` and `models` write the output of their commands.
+`findings` defines the result of a benchmark, `figures` draws it, and `benchmark` stores it and renders the HTML report.
+`audit` renders the report of an audit and exports its rows.
 """
 
 from treering_verify.report.benchmark import Provenance, store_findings, write_report
@@ -10,6 +10,7 @@ from treering_verify.report.calibrations import calibration_record, format_calib
 from treering_verify.report.confusion_matrix import ConfusionMatrix
 from treering_verify.report.copies import format_attacks, format_copies
 from treering_verify.report.figures import draw_figure, save_spectrum_figure
+from treering_verify.report.keys import format_keys, key_records
 from treering_verify.report.text import (
     FORMATS,
     count_unread,
@@ -35,12 +36,14 @@ __all__ = [
     "format_calibration",
     "format_cell",
     "format_copies",
+    "format_keys",
     "format_pvalue",
     "format_row",
     "format_summary",
     "format_table",
     "format_text",
     "format_verdicts",
+    "key_records",
     "save_spectrum_figure",
     "store_findings",
     "table",

@@ -48,7 +48,8 @@ def format_text(verdict: Verdict) -> str:
     name = printable(verdict.path) or "(image)"
     if verdict.best is None:
         return f"{'error':13} {name}\n{'':13} {verdict.code}: {verdict.reason}"
-    key = f" key {verdict.key}" if verdict.verdict == DETECTED else ""
+    best = verdict.best
+    key = _key(best.key, best.fingerprint, best.retired) if verdict.verdict == DETECTED else ""
     if key and verdict.best.hypothesis:
         key += f", {verdict.best.hypothesis}"
     if verdict.visible < 0.995:
@@ -66,6 +67,11 @@ def format_text(verdict: Verdict) -> str:
     return f"{line}\n{'':13} {_decoy_line(verdict.best.decoys)}" if verdict.best.decoys else line
 
 
+def _key(name: str, fingerprint: str, retired: str | None) -> str:
+    """Return the words for a key that was found: name, fingerprint, and since when it is retired, if it is."""
+    return f" key {name} {fingerprint}" + (f" (retired since {retired})" if retired else "")
+
+
 def _decoy_line(check: DecoyCheck) -> str:
     low, high = check.interval
     alone = format_pvalue(check.log10_exact)
@@ -81,7 +87,8 @@ def _decoy_line(check: DecoyCheck) -> str:
 def _match_lines(verdict: Verdict) -> Iterator[str]:
     for place, match in enumerate(verdict.evidence, 1):
         p = format_pvalue(match.log10_adjusted)
-        yield f"{'':13} {place}. {match.key}  p {p} over {verdict.keys_tried} keys, cosine {match.statistic:.3f}"
+        key = _key(match.key, match.fingerprint, match.retired)
+        yield f"{'':13} {place}.{key}  p {p} over {verdict.keys_tried} keys, cosine {match.statistic:.3f}"
 
 
 def format_row(record: dict[str, Any]) -> str:
@@ -89,7 +96,8 @@ def format_row(record: dict[str, Any]) -> str:
     name = printable(record["path"])
     if record["status"] != "ok":
         return f"{record['status']:13} {name}  {record['code']}"
-    key = f" key {record['key']}" if record["verdict"] == DETECTED else ""
+    found = record["verdict"] == DETECTED
+    key = _key(record["key"], record["fingerprint"], record.get("key_retired")) if found else ""
     return f"{record['verdict']:13} {name}  p {format_pvalue(record['log10_adjusted'])}{key}"
 
 

@@ -43,6 +43,8 @@ class Row:
         Facts of the file as it is stored, before any scaling; None if they were not read.
     key, fingerprint : str or None
         The key that was detected, or else the one with the strongest evidence.
+    key_retired : str or None
+        Day from which on that key is retired, as 2026-11-29; None if it is not.
     log10_pvalue : float or None
         Log10 p of this key alone.
     log10_adjusted : float or None
@@ -83,6 +85,7 @@ class Row:
     mode: str | None = None
     key: str | None = None
     fingerprint: str | None = None
+    key_retired: str | None = None
     log10_pvalue: float | None = None
     log10_adjusted: float | None = None
     statistic: float | None = None
@@ -165,6 +168,7 @@ def schema(with_q_values: bool = False) -> pyarrow.Schema:
         column("log10_first", pa.float64(), True),
         column("hypothesis", pa.string(), True),
         column("search", pa.string(), True),
+        column("key_retired", pa.string(), True),
     ]
     return pa.schema(columns + ([column("q_value", pa.float64(), True)] if with_q_values else []))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,6 +120,21 @@ class Alpha(_Type):
         if not 0 < rate < 1:
             self.fail(f"{value!r}: choose a false-positive rate between 0 and 1, such as 1e-6", param, ctx)
         return rate
+
+
+class Date(_Type):
+    """A date, such as 2026-11-29."""
+
+    name = "date"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> date | None:
+        """Return the date; fail if it is none."""
+        from treering_verify.watermark.keys.key_dates import read_date
+
+        try:
+            return read_date(value, repr(value))
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
 
 
 class _PathType(_Type):

@@ -44,7 +44,13 @@ COLUMNS = {
 }
 """Name and Arrow type of every column of version 1; `OPTIONAL` ones may follow."""
 
-OPTIONAL = {"path_bytes": "binary", "decided_by": "string", "log10_first": "float64", "q_value": "float64"}
+OPTIONAL = {
+    "path_bytes": "binary",
+    "decided_by": "string",
+    "log10_first": "float64",
+    "key_retired": "string",
+    "q_value": "float64",
+}
 """`path_bytes`: the exact name if it is not UTF-8, and `path` has it escaped; the others: see `audit.output.rows.Row`."""
 
 

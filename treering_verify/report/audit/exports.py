@@ -126,7 +126,7 @@ def _result(row: dict[str, Any], fail_on: Sequence[str]) -> dict[str, Any] | Non
 
 def write_junit(audit: AuditRows, file: BinaryIO, fail_on: Sequence[str] = (DETECTED,)) -> None:
     """Write JUnit XML: one suite, a test case per file. `fail_on` names the verdicts that are failures."""
-    names = ("path", "status", "code", "reason", "verdict", "key", "log10_adjusted", "seconds")
+    names = ("path", "status", "code", "reason", "verdict", "key", "fingerprint", "log10_adjusted", "seconds")
     total = failures = errors = skipped = 0
     seconds = 0.0
     for row in audit.records(("status", "verdict", "seconds")):
@@ -166,7 +166,11 @@ def _message(row: dict[str, Any]) -> str:
     if row["status"] != "ok":
         return printable(f"{row['code'] or row['status']}: {row['reason'] or 'no reason was given'}")
     p = f", p {format_pvalue(row['log10_adjusted'])}" if row["log10_adjusted"] is not None else ""
-    key = f" (key {row['key']})" if row["verdict"] == DETECTED and row["key"] else ""
+    key = (
+        f" (key {row['key']} {row['fingerprint'] or ''})".replace(" )", ")")
+        if row["verdict"] == DETECTED and row["key"]
+        else ""
+    )
     return printable(f"{row['verdict']}{key}{p}" + (f"; {row['reason']}" if row["reason"] else ""))
 
 

@@ -97,12 +97,18 @@ def _chance(audit: AuditRows, digest: Digest) -> str:
     return f"Among {judged:,} judged files, chance alone is expected to give {expected:.3g} detections{rate}."
 
 
+def _key(row: dict[str, Any]) -> str:
+    """Return name and fingerprint of a row's key, and since when it is retired, if it is."""
+    retired = f" (retired since {row['key_retired']})" if row.get("key_retired") else ""
+    return printable(f"{row['key'] or ''} {row['fingerprint'] or ''}{retired}".strip())
+
+
 def _image(tile: Tile) -> dict[str, Any]:
     row = tile.row
     return {
         "tile": tile,
         "path": printable(row["path"]),
-        "key": row["key"] or "",
+        "key": _key(row),
         "p": _p(row["log10_adjusted"]),
         "bars": [
             {
@@ -138,7 +144,7 @@ def _file_cells(row: dict[str, Any], label: str) -> dict[str, Any]:
         "label": label,
         "rank": LABELS.index(label),
         "path": printable(row["path"]),
-        "key": printable(row["key"] or ""),
+        "key": _key(row),
         "p": _p(row["log10_adjusted"]),
         "log10": row["log10_adjusted"],
         "q": format_cell(row.get("q_value")),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from treering_verify.watermark.keys.index_file import (
     parse_header,
 )
 from treering_verify.watermark.keys.key import Key, is_name
+from treering_verify.watermark.keys.key_dates import today
 from treering_verify.watermark.keys.key_family import Family
 
 
@@ -41,7 +43,7 @@ class KeyIndex:
     family : Family
         What the keys share.
     facts : (N,) structured
-        Length, drift, fingerprint, name and checksum of each key (`index_file.FACTS`).
+        Length, drift, fingerprint, name, checksum and day of retirement of each key (`index_file.FACTS`).
     numbers : (N, d) float16, float32 or float64
         The stored numbers; a memory map if the index is a file.
     lengths : (N,) float64
@@ -124,6 +126,25 @@ class KeyIndex:
         ):
             raise damaged(self.source)
         return names, fingerprints, numbers
+
+
+def retired_keys(keys: Sequence[Key | KeyIndex]) -> dict[str, str]:
+    """Return the day from which on keys are retired, as 2026-11-29, by fingerprint, for those that are so today (UTC).
+
+    Raises
+    ------
+    KeyFileError
+        If an index holds no possible day.
+    """
+    found = {key.fingerprint: str(key.retired) for key in keys if isinstance(key, Key) and key.is_retired}
+    for index in (each for each in keys if isinstance(each, KeyIndex)):
+        days = index.facts["retired"]
+        if days.max() > date.max.toordinal():
+            raise damaged(index.source)
+        for row in np.flatnonzero((days > 0) & (days <= today().toordinal())).tolist():
+            text = index.facts["fingerprint"][row].decode("ascii", "replace")
+            found[text] = str(date.fromordinal(int(days[row])))
+    return found
 
 
 def named_keys(keys: Sequence[Key | KeyIndex], fingerprints: Collection[str]) -> dict[str, Key]:

@@ -3,13 +3,13 @@
 Version 1, little-endian, readable by its owner only (0600), because it holds secrets:
 
     0        "treering key index", a newline, JSON, padded with spaces to 4096 bytes
-    4096     N facts of 104 bytes: length, drift, fingerprint, name, checksum (`FACTS`)
+    4096     N facts of 104 bytes: length, drift, fingerprint, name, checksum, retired (`FACTS`)
     x        N x d numbers, float16 or float32, row by row; x is the next multiple of 4096
 
 The JSON names type, schema_version, the family, count, dtype and the SHA-256 of the other fields. `length` is that of
 the stored row, `drift` bounds what rounding changes (`treering_detectors.direction_drift`), `checksum` is the CRC-32 of the
-row, fingerprint and name. A key's checksum is tested when a verdict is about to name it, not before: reading gigabytes
-takes longer than searching them.
+row and the other facts. `retired` is the first day on which the key is retired, counted from 1 for 0001-01-01, or 0. A key's
+checksum is tested when a verdict is about to name it, not before: reading gigabytes takes longer than searching them.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import hashlib
 import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import date
 from itertools import islice
 from operator import index as integer
 from pathlib import Path
@@ -35,7 +36,14 @@ from treering_verify.watermark.patterns import PATTERNS
 SCHEMA_VERSION = 1
 DTYPES = ("float16", "float32")
 FACTS = np.dtype(
-    [("length", "<f8"), ("drift", "<f8"), ("fingerprint", "S16"), ("name", "S64"), ("checksum", "<u4"), ("", "<u4")]
+    [
+        ("length", "<f8"),
+        ("drift", "<f8"),
+        ("fingerprint", "S16"),
+        ("name", "S64"),
+        ("checksum", "<u4"),
+        ("retired", "<u4"),
+    ]
 )
 MAGIC = b"treering key index\n"
 MAKER = "treering keys index"
@@ -44,11 +52,12 @@ _BLOCK = 512  # keys encoded together
 
 
 class Block(NamedTuple):
-    """Some keys of a family: names, fingerprints, and exact numbers (n, d)."""
+    """Some keys of a family: names, fingerprints, exact numbers (n, d), and the days from which on they are retired."""
 
     names: Sequence[str]
     fingerprints: Sequence[str]
     numbers: npt.NDArray[np.float64]
+    retired: Sequence[date | None] | None = None
 
 
 def check_searchable(family: Family) -> None:
@@ -77,7 +86,12 @@ def blocks_of(keys: Iterable[Key], family: Family) -> Iterator[Block]:
                     f"key {key.name!r} is of another family ({key.family}) than those before it ({family}): "
                     "an index holds one family, so make one index for each"
                 )
-        yield Block([k.name for k in some], [k.fingerprint for k in some], np.stack([k.numbers for k in some]))
+        yield Block(
+            [k.name for k in some],
+            [k.fingerprint for k in some],
+            np.stack([k.numbers for k in some]),
+            [k.retired for k in some],
+        )
 
 
 def write_index(path: str | Path, family: Family, count: int, blocks: Iterable[Block], dtype: str = "float16") -> None:
@@ -154,6 +168,8 @@ def encode(block: Block, kind: np.dtype[Any]) -> tuple[npt.NDArray[Any], npt.NDA
     facts["drift"] = direction_drift(exact, stored)
     facts["fingerprint"] = [text.encode() for text in block.fingerprints]
     facts["name"] = [name.encode() for name in block.names]
+    if block.retired is not None:
+        facts["retired"] = [day.toordinal() if day else 0 for day in block.retired]
     facts["checksum"] = checksums(facts, stored)
     return facts, stored
 

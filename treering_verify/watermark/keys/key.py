@@ -26,7 +26,9 @@ import hashlib
 import json
 import re
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
+from datetime import date
+from functools import cached_property
 from operator import index
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,7 @@ import numpy.typing as npt
 from treering_verify.errors import KeyFileError, UsageError
 from treering_verify.files import opened_secret, printable, write_atomic
 from treering_verify.watermark.key_derivation import index_key_secret
+from treering_verify.watermark.keys.key_dates import check_dates, read_date, state_of, today
 from treering_verify.watermark.keys.key_family import DEFAULT_PATTERN, Family, count_numbers
 from treering_verify.watermark.patterns import PATTERNS
 
@@ -54,6 +57,7 @@ __all__ = [
 SCHEMA_VERSION = 1
 MIN_SECRET_BYTES = 16
 _MAX_FILE_BYTES = 64 * 1024**2  # a longer file is cut off, and refused as damaged JSON
+_NAME_DIGITS = 8  # of the fingerprint, where no name is given
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -77,6 +81,14 @@ class Key:
     numbers : (d,) float64
         Channel by channel, each N(0, 1). For `random` the real parts come first, then the imaginary parts; for `rings` the
         order is from the inner ring outwards. The modules in `treering_verify.watermark.patterns` define the others.
+    not_before, retired : date, optional
+        First day (UTC) on which it marks images, and the day from which on it marks no more. It verifies on every day.
+    note : str
+        Remark of the owner, at most 1000 characters.
+
+    Notes
+    -----
+    Keys are equal if their fingerprints are: name, dates and note play no part.
     """
 
     name: str
@@ -86,6 +98,9 @@ class Key:
     outer_radius: int
     latent_shape: tuple[int, int, int]
     numbers: npt.NDArray[np.float64] = field(repr=False)
+    not_before: date | None = None
+    retired: date | None = None
+    note: str = ""
 
     def __post_init__(self) -> None:
         count = count_numbers(self.pattern, self.channels, self.inner_radius, self.outer_radius, self.latent_shape)
@@ -103,6 +118,23 @@ class Key:
             )
         numbers.setflags(write=False)
         object.__setattr__(self, "numbers", numbers)
+        for name in ("not_before", "retired"):
+            object.__setattr__(self, name, read_date(getattr(self, name), name))
+        if not isinstance(self.note, str):
+            raise UsageError("a key's note is text")
+        check_dates(self.not_before, self.retired, self.note)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the other is a key of the same fingerprint."""
+        return self.fingerprint == other.fingerprint if isinstance(other, Key) else NotImplemented
+
+    def __hash__(self) -> int:
+        """Return the hash of the fingerprint."""
+        return hash(self.fingerprint)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the fields, so that what is unpickled is checked, and its numbers are read-only."""
+        return type(self), tuple(getattr(self, each.name) for each in fields(self))
 
     @property
     def degrees_of_freedom(self) -> int:
@@ -114,11 +146,26 @@ class Key:
         """All but name and numbers, which other keys may share."""
         return Family(self.pattern, self.channels, self.inner_radius, self.outer_radius, self.latent_shape)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits of a SHA-256 of all but the name: public, tells keys apart, reveals no number."""
-        content = {k: v for k, v in self._content().items() if k != "name"}
+        """16 hexadecimal digits of a SHA-256 of family and numbers: public, tells keys apart, reveals no number."""
+        content = {k: v for k, v in self._content().items() if k not in ("name", *_ABOUT)}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def state(self) -> str:
+        """Its state today (UTC): "in use", "retired since 2026-11-29" or "not in use before 2026-11-29"."""
+        return state_of(self.not_before, self.retired)
+
+    @property
+    def is_retired(self) -> bool:
+        """Whether it is retired today (UTC)."""
+        return self.retired is not None and self.retired <= today()
+
+    def check_in_use(self) -> None:
+        """Raise UsageError if it marks no images today, because it is retired or its first day has not come."""
+        if not self.state.startswith("in use"):
+            raise UsageError(f"key {self.name!r} is {self.state}: mark images with another key")
 
     @classmethod
     def generate(
@@ -129,7 +176,7 @@ class Key:
         channels: tuple[int, ...] | None = None,
         inner_radius: int | None = None,
         outer_radius: int | None = None,
-        name: str = "key",
+        name: str | None = None,
         seed: int | None = None,
     ) -> Key:
         """Create a new key from the system's randomness or, for experiments, from a seed.
@@ -144,8 +191,8 @@ class Key:
             Default: all channels.
         inner_radius, outer_radius : int, optional
             Annulus in bins. Default: the pattern's own.
-        name : str
-            Its name in verdicts.
+        name : str, optional
+            Its name in verdicts. Default: the first eight digits of its fingerprint.
         seed : int, optional
             A key from a seed is reproducible and therefore *guessable*: for experiments only.
 
@@ -175,7 +222,7 @@ class Key:
         channels: tuple[int, ...] | None = None,
         inner_radius: int | None = None,
         outer_radius: int | None = None,
-        name: str = "key",
+        name: str | None = None,
     ) -> Key:
         """Derive a key from a secret of at least 16 random bytes; the module's docstring has the construction."""
         _check_secret(secret)
@@ -217,10 +264,10 @@ class Key:
         )
 
     @classmethod
-    def of(cls, family: Family, name: str, numbers: npt.NDArray[np.float64]) -> Key:
-        """Return the key of a family with given numbers, (d,)."""
-        return cls(
-            name,
+    def of(cls, family: Family, name: str | None, numbers: npt.NDArray[np.float64]) -> Key:
+        """Return the key of a family with given numbers, (d,); without a name its fingerprint's first digits name it."""
+        key = cls(
+            "unnamed" if name is None else name,
             family.pattern,
             family.channels,
             family.inner_radius,
@@ -228,6 +275,7 @@ class Key:
             family.latent_shape,
             numbers,
         )
+        return replace(key, name=key.fingerprint[:_NAME_DIGITS]) if name is None else key
 
     def save(self, path: str | Path) -> None:
         """Write the key file, readable by its owner only, never over an existing file.
@@ -237,13 +285,29 @@ class Key:
         KeyFileError
             If the file exists or cannot be written.
         """
-        text = json.dumps(self._content(), indent=1) + "\n"
         try:
-            write_atomic(path, text.encode(), mode=0o600, exclusive=True)
+            write_atomic(path, self._encoded(), mode=0o600, exclusive=True)
         except FileExistsError as error:
             raise KeyFileError(
                 f"{printable(str(path))} exists: a key is never overwritten; name another file"
             ) from error
+        except OSError as error:
+            raise KeyFileError(f"cannot write {printable(str(path))}: {error.strerror}") from error
+
+    def rewrite(self, path: str | Path) -> None:
+        """Write the key in place of a file that holds the same key, such as after a change of its dates or note.
+
+        Raises
+        ------
+        KeyFileError
+            If the file does not hold this key, or cannot be written.
+        """
+        if Key.load(path) != self:
+            raise KeyFileError(
+                f"{printable(str(path))} holds another key, which is never overwritten: name another file"
+            )
+        try:
+            write_atomic(path, self._encoded(), mode=0o600)
         except OSError as error:
             raise KeyFileError(f"cannot write {printable(str(path))}: {error.strerror}") from error
 
@@ -272,6 +336,7 @@ class Key:
                 outer_radius=index(content["outer_radius"]),
                 latent_shape=tuple(index(n) for n in content["latent_shape"]),  # type: ignore[arg-type]
                 numbers=np.array(content["numbers"], dtype=np.float64),
+                **{name: content[name] for name in _ABOUT if name in content},
             )
         except (ValueError, TypeError, KeyError, OverflowError, UsageError, RecursionError):
             # `from None`: the cause could quote the file, and a key is never printed.
@@ -290,8 +355,20 @@ class Key:
             "inner_radius": self.inner_radius,
             "outer_radius": self.outer_radius,
             "latent_shape": list(self.latent_shape),
+            **{name: value if isinstance(value, str) else value.isoformat() for name, value in self._about.items()},
             "numbers": self.numbers.tolist(),
         }
+
+    @property
+    def _about(self) -> dict[str, Any]:
+        """Dates and note, where there are any."""
+        return {name: value for name in _ABOUT if (value := getattr(self, name))}
+
+    def _encoded(self) -> bytes:
+        return (json.dumps(self._content(), indent=1) + "\n").encode()
+
+
+_ABOUT = ("not_before", "retired", "note")  # fields of the file that say nothing of the numbers, and may be missing
 
 
 def is_name(text: str) -> bool:
