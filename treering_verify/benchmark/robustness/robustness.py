@@ -32,6 +32,7 @@ from treering_verify.inversion import decoder as decoder_inversion
 from treering_verify.inversion import noise as noise_inversion
 from treering_verify.inversion.recovery import InversionOptions
 from treering_verify.models import LatentModel
+from treering_verify.models.inverter import fitted
 from treering_verify.report.findings import Findings
 from treering_verify.watermark.patterns import PATTERNS
 
@@ -123,7 +124,10 @@ def _methods(model: LatentModel, *, quick: bool) -> dict[str, InversionOptions]:
 
 def _resolved(model: LatentModel, inversion: InversionOptions, refined: bool) -> InversionOptions:
     if inversion.method == decoder_inversion.AUTO:
-        inversion = replace(inversion, method=decoder_inversion.default_method(refined=refined))
+        filtered = fitted(model) is not None
+        inversion = replace(inversion, method=decoder_inversion.default_method(refined=refined, filtered=filtered))
+    if inversion.method == "filtered" and inversion.noise_method == noise_inversion.AUTO:
+        inversion = replace(inversion, noise_method="filtered")
     if inversion.noise_method == noise_inversion.AUTO:
         inversion = replace(inversion, noise_method=noise_inversion.default_method(model, inversion.steps))
     return inversion

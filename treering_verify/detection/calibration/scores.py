@@ -14,8 +14,9 @@ from treering_verify.detection.calibration.registry import CLASSIFIER, DETECTORS
 from treering_verify.errors import UsageError
 from treering_verify.inversion import decoder as decoder_inversion
 from treering_verify.inversion.noise import AUTO
-from treering_verify.inversion.recovery import InversionOptions
+from treering_verify.inversion.recovery import InversionOptions, filters_used
 from treering_verify.models import LatentModel
+from treering_verify.models.inverter import fitted
 from treering_verify.models.weights import fingerprint
 from treering_verify.version import __version__
 from treering_verify.watermark.embedding import extract, features, groups, key_coefficients
@@ -95,7 +96,8 @@ def setting_of(model: LatentModel, family: Family, inversion: InversionOptions) 
     """Return the setting that scores of this family on this model depend on; the batch size is no part of it."""
     method = inversion.method
     if method == decoder_inversion.AUTO:
-        method = decoder_inversion.default_method(refined=model.refine is not None)
+        carries = fitted(model) is not None
+        method = decoder_inversion.default_method(refined=model.refine is not None, filtered=carries)
     return Setting(
         model.name,
         fingerprint(model),
@@ -107,6 +109,7 @@ def setting_of(model: LatentModel, family: Family, inversion: InversionOptions) 
             "noise_inversion": inversion.noise_method,
             "steps": inversion.steps,
             "precision": inversion.precision,
+            **({"inverter": digest} if (digest := filters_used(model, inversion)) else {}),
         },
         __version__,
     )
