@@ -206,7 +206,12 @@ class _Run:
         taken: list[list[_Candidate]] = [[] for _ in candidates]
         left = self.level.refined
         for one, index in ordered:
-            if self.late or (left <= 0 and one.log10 > -2) or len(taken[index]) >= max(1, self.level.refined):
+            if (
+                self.late
+                or one.log10 > self.level.promising
+                or (left <= 0 and one.log10 > -2)
+                or len(taken[index]) >= max(1, self.level.refined)
+            ):
                 break
             if any(_alike(one, other) for other in taken[index]) or (taken[index] and self.settled(index)):
                 continue
@@ -315,6 +320,8 @@ class _Run:
             full = partial(self.in_full, changed) if words else None
             if self.model.screen is not None:
                 tests.append(_Whole(words, partial(self.by_screen, changed), everywhere, full, everywhere))
+            if not self.level.looks:
+                return tests
         shown = self.drawn(image)
         if LITTLE < float(shown.mean()) < 1:
             kept, cells = fill_occluded(image, shown), self.cells_of(shown)

@@ -21,6 +21,10 @@ class Level:
         Angles: 0 the quarter turns alone; 1 others too, of images about as large as the page; 2 of all sizes.
     refined : int
         Guesses that are refined.
+    promising : float
+        Log10 p, divided by the weights, from which on a guess is not refined.
+    looks : bool
+        Whether other colours are tried, and the image without what covers it.
     stretched : bool
         Whether other aspect ratios than the page's are tried.
     """
@@ -29,13 +33,15 @@ class Level:
     smallest: float
     turns: int
     refined: int
+    promising: float
+    looks: bool
     stretched: bool
 
 
 LEVELS = {
-    "quick": Level(area=3, smallest=0.85, turns=0, refined=1, stretched=False),
-    "fast": Level(area=400, smallest=0.79, turns=1, refined=2, stretched=False),
-    "thorough": Level(area=20_000, smallest=0.4, turns=2, refined=4, stretched=True),
+    "quick": Level(area=3, smallest=0.85, turns=0, refined=1, promising=0.0, looks=False, stretched=False),
+    "fast": Level(area=400, smallest=0.79, turns=1, refined=2, promising=0.5, looks=True, stretched=False),
+    "thorough": Level(area=20_000, smallest=0.4, turns=2, refined=4, promising=3.0, looks=True, stretched=True),
 }
 OFF, AUTO = "off", "auto"
 SINGLE, AUDIT = "fast", "quick"
