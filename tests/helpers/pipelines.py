@@ -190,11 +190,11 @@ def rectified_flow(kind: Any = None, **changes: Any) -> Any:
     return (kind or RectifiedFlowPipeline)(**{**pipe.components, **changes}, requires_safety_checker=False)
 
 
-def unet(channels: int = 4, **changes: Any) -> UNet2DConditionModel:
+def unet(channels: int = 4, out_channels: int | None = None, **changes: Any) -> UNet2DConditionModel:
     return UNet2DConditionModel(
         sample_size=CELLS,
         in_channels=channels,
-        out_channels=channels,
+        out_channels=out_channels or channels,
         layers_per_block=1,
         block_out_channels=(8, 16),
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),

@@ -7,6 +7,7 @@ there. `generator.watermarked_noise` marks the initial noise itself: prefer it w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from treering_verify.errors import UsageError
@@ -19,15 +20,19 @@ if TYPE_CHECKING:
     import torch
 
 # The first call after which a sampler goes on from the latents that it is given. Some samplers take a step along the ODE in
-# several calls, each from the step's first point, and lose what is written between them. UniPC does so in every step, so it
-# is not in this table.
+# several calls, each from the step's first point, and lose what is written between them.
 _FIRST_FREE = {
     "DDIMScheduler": 0,
+    "DEISMultistepScheduler": 0,
     "DPMSolverMultistepScheduler": 0,
+    "DPMSolverSinglestepScheduler": 0,  # or later: see `_first_free`
     "EulerDiscreteScheduler": 0,
     "FlowMatchEulerDiscreteScheduler": 0,
     "HeunDiscreteScheduler": 1,
+    "LMSDiscreteScheduler": 0,
     "PNDMScheduler": 1,
+    "TCDScheduler": 0,
+    "UniPCMultistepScheduler": 0,  # if its corrector is told: see `_forget_sample`
 }
 _FIRST_FREE_OF_RUNGE_KUTTA = 3  # the Runge-Kutta steps with which PNDM may begin
 
@@ -35,45 +40,61 @@ _FIRST_FREE_OF_RUNGE_KUTTA = 3  # the Runge-Kutta steps with which PNDM may begi
 class WatermarkCallback:
     """Writes a key once, early in a pipeline's loop: ``pipe(prompt, callback_on_step_end=WatermarkCallback(pipe, key))``.
 
-    All images of a call get the key. One object serves any number of calls. Verification needs the key and the model only.
+    It marks what image to image and inpainting make at any strength, too: the key is written into the noise that the
+    pipeline added to the image. The weaker that noise is, the less of the new image comes from it. One object serves any
+    number of calls. Verification needs the key and the model only.
 
     Parameters
     ----------
     pipe : DiffusionPipeline
-        A pipeline of a class that `treering models` lists, with the sampler that the call will use. It is not changed.
-    key : Key
-        A key for noise of the images' size.
+        A pipeline of a class that `treering models` lists, or one with the components of such a class and more inputs, with
+        the sampler that the call will use. It is not changed.
+    key : Key or sequence of Key
+        One key for all images of a call, or one for each, for noise of the images' size. A call makes
+        ``num_images_per_prompt`` images of each prompt, those of one prompt after another.
 
     Raises
     ------
     ModelError
         If the pipeline belongs to no family.
     UsageError
-        If the sampler discards what is written, or the key is retired or not yet in use; when called, if the images have
-        another size than the key, or no step follows the one that the key is written after.
+        If the sampler discards what is written, or a key is retired or not yet in use; when called, if the images have
+        another size than the key, there are more or fewer of them than keys, or no step follows the one that the key is
+        written after.
     """
 
-    def __init__(self, pipe: Any, key: Key) -> None:
-        key.check_in_use()
-        native_noise(pipe, embed(_zeros(key), key))  # refuses other pipelines, and keys of other channels
-        self.key, self._last = key, {"steps": 0, "guidance": None, "written_after_step": None}
+    def __init__(self, pipe: Any, key: Key | Sequence[Key]) -> None:
+        self.keys = (key,) if isinstance(key, Key) else tuple(key)
+        self._one_for_all = isinstance(key, Key)
+        if not self.keys:
+            raise UsageError("no keys: give one key for all images, or one per image")
+        for one in self.keys:
+            one.check_in_use()
+            native_noise(pipe, embed(_zeros(one), one))  # refuses other pipelines, and keys of other channels
+        self._last: dict[str, Any] = {"steps": 0, "guidance": None, "written_after_step": None}
         self._model, self._sampler = str(pipe.config.get("_name_or_path") or type(pipe).__name__), _sampler(pipe)
 
     def __call__(self, pipe: Any, step: int, timestep: Any, callback_kwargs: dict[str, Any]) -> dict[str, Any]:
         """Return a step's results with the key in the latents, if this is the step to mark, and as they are otherwise."""
+        import torch
+
         self._sampler = _sampler(pipe)
-        times = pipe.scheduler.timesteps
-        if step != _first_free(pipe.scheduler):
+        # Image to image starts in the middle of the scheduler's times.
+        times = pipe.scheduler.timesteps[len(pipe.scheduler.timesteps) - pipe.num_timesteps :]
+        if step != _first_free(pipe.scheduler, len(times)):
             return callback_kwargs
         if step + 1 >= len(times):
             raise UsageError(f"{len(times)} steps are too few to write a key during them: take more, or give latents=")
         latents = callback_kwargs["latents"]
-        z = canonical_noise(pipe, latents, self.key.latent_shape)
+        z = canonical_noise(pipe, latents, self.keys[0].latent_shape)
+        keys = self._keys_of(len(z))
         sigma = _sigma(pipe.scheduler, times[step + 1], z)
-        marked = native_noise(pipe, sigma * embed(z / sigma, self.key))
+        pairs = zip((z / sigma).split(1), keys, strict=True)
+        marked = native_noise(pipe, sigma * torch.cat([embed(one, key) for one, key in pairs]))
+        _forget_sample(pipe.scheduler)
         self._last = {
             "steps": pipe.num_timesteps,
-            "guidance": pipe.guidance_scale,
+            "guidance": getattr(pipe, "guidance_scale", None),
             "written_after_step": step + 1,
         }
         return {**callback_kwargs, "latents": marked.to(latents.device, latents.dtype)}
@@ -84,11 +105,21 @@ class WatermarkCallback:
             "schema_version": SCHEMA_VERSION,
             "model": self._model,
             "marked": self._last["written_after_step"] is not None,
-            "key": self.key.name,
-            "fingerprint": self.key.fingerprint,
+            "key": self.keys[0].name if self._one_for_all else [key.name for key in self.keys],
+            "fingerprint": self.keys[0].fingerprint if self._one_for_all else [key.fingerprint for key in self.keys],
             "sampler": self._sampler,
             **self._last,
         }
+
+    def _keys_of(self, images: int) -> Sequence[Key]:
+        if self._one_for_all:
+            return self.keys * images
+        if len(self.keys) != images:
+            raise UsageError(
+                f"{len(self.keys)} keys for {images} images: give one key for all, or one per image of the call (prompts "
+                "times num_images_per_prompt)"
+            )
+        return self.keys
 
 
 def _zeros(key: Key) -> torch.Tensor:
@@ -108,11 +139,21 @@ def _sampler(pipe: Any) -> str:
     return name
 
 
-def _first_free(scheduler: Any) -> int:
+def _first_free(scheduler: Any, steps: int) -> int:
     name = type(scheduler).__name__
     if name == "PNDMScheduler" and not scheduler.config.skip_prk_steps:
         return _FIRST_FREE_OF_RUNGE_KUTTA
+    if name == "DPMSolverSinglestepScheduler":
+        # Calls of order 2 and 3 start from the latents of the last call of order 1.
+        orders = scheduler.order_list[-steps:]
+        return next((i for i, order in enumerate(orders[1:]) if order == 1), steps - 1)
     return _FIRST_FREE[name]
+
+
+def _forget_sample(scheduler: Any) -> None:
+    """Let UniPC go on from other latents: without the last ones its corrector, which starts from them, skips one step."""
+    if type(scheduler).__name__ == "UniPCMultistepScheduler":
+        scheduler.last_sample = None
 
 
 def _sigma(scheduler: Any, timestep: Any, z: torch.Tensor) -> float:

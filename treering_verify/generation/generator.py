@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from treering_verify.errors import UsageError
+from treering_verify.errors import LimitedModelWarning, UsageError
 from treering_verify.media.images import to_pil
-from treering_verify.models import Condition, LatentModel, images_only, makes_videos, native_noise
+from treering_verify.models import Condition, LatentModel, images_only, makes_videos, native_noise, pipeline_shape
+from treering_verify.models.diffusers.related import check_takes_noise
 from treering_verify.models.sampling import denoise
 from treering_verify.results import SCHEMA_VERSION, Generated, GeneratedVideo
 from treering_verify.watermark.embedding import embed
@@ -27,18 +28,37 @@ def initial_noise(latent_shape: tuple[int, int, int], seeds: Sequence[int]) -> t
     return torch.stack([torch.randn(latent_shape, generator=torch.Generator().manual_seed(s)) for s in seeds])
 
 
-def watermarked_noise(pipe: Any, key: Key | Sequence[Key], seeds: Sequence[int]) -> torch.Tensor:
+def watermarked_noise(
+    pipe: Any,
+    key: Key | Sequence[Key],
+    seeds: int | Sequence[int] | None = None,
+    *,
+    generator: torch.Generator | Sequence[torch.Generator] | None = None,
+    count: int | None = None,
+    image_size: tuple[int, int] | None = None,
+    strength: float | None = None,
+) -> torch.Tensor:
     """Return noise with a key in it, for a diffusers script: ``pipe(prompts, latents=watermarked_noise(...))``.
 
     Parameters
     ----------
     pipe : DiffusionPipeline
-        A pipeline of a class that `treering models` lists. It is not changed.
+        A pipeline of a class that `treering models` lists, or one with the components of such a class and more inputs
+        (ControlNet, PAG, T2I-Adapter, IP-Adapter, inpainting at strength 1). It is not changed.
     key : Key or sequence of Key
-        One key for all images, or one for each, made for the noise of the images' size (`pipeline_shape`). For another size
-        than the pipeline's own, give the call ``height=`` and ``width=`` too: packed latents do not tell FLUX the size.
-    seeds : sequence of int
-        One per image. Image i depends on its own seed only.
+        One key for all images, or one for each, made for the noise of the images' size (`pipeline_shape`).
+    seeds : int or sequence of int, optional
+        One per image of the call. Image i depends on its own seed only. Give either seeds or generators.
+    generator : torch.Generator or sequence of torch.Generator, optional
+        One per image, or one that draws `count` images together, as the pipeline's own ``generator=``: outside the key's
+        bins the noise is what a float32 pipeline draws from them.
+    count : int, optional
+        Images of the call: prompts times ``num_images_per_prompt``. Pipelines do not check that `latents=` has as many.
+        Default: as many as there are seeds, generators or keys.
+    image_size : (H, W), optional
+        The call's ``height=`` and ``width=``. Default: the pipeline's own size.
+    strength : float, optional
+        The call's ``strength=``, for pipelines that inpaint; it has to be 1. Default: the pipeline's own default.
 
     Returns
     -------
@@ -51,14 +71,70 @@ def watermarked_noise(pipe: Any, key: Key | Sequence[Key], seeds: Sequence[int])
     ModelError
         If the pipeline belongs to no family.
     UsageError
-        If the key is made for another shape, a seed is out of range, or the counts of keys and seeds differ.
+        If the pipeline does not start from the noise that it is given (image to image); the key is made for another shape;
+        seeds are out of range; or the counts of keys, seeds or generators and images differ.
+
+    Warns
+    -----
+    LimitedModelWarning
+        If the key is for another image size than the pipeline's own and no `image_size` says that this is meant.
     """
-    check_seeds(seeds)
-    if not seeds:
-        raise UsageError("no seeds: give one per image")
-    keys = _keys_of(key, seeds)
+    import torch
+
+    own = pipeline_shape(pipe, image_size)  # refuses pipelines of no family
+    check_takes_noise(pipe, strength)
+    if (seeds is None) == (generator is None):
+        raise UsageError("give seeds, one per image, or else generator, as the pipeline takes it")
+    if seeds is not None:
+        numbers, of = list(seeds) if isinstance(seeds, Iterable) else [int(seeds)], "seeds"
+        check_seeds(numbers)
+        drawn = len(numbers)
+    elif isinstance(generator, torch.Generator):
+        numbers, of = [], "images"
+        drawn = (1 if isinstance(key, Key) else len(key)) if count is None else count
+    else:
+        numbers, of = [], "generators"
+        drawn = len(list(generator or ()))
+    if drawn < 1:
+        raise UsageError(f"no {of}: give one per image")
+    if count not in (None, drawn):
+        raise UsageError(
+            f"{drawn} {of} for {count} images: give one per image of the call (prompts times num_images_per_prompt)"
+        )
+    keys = _keys_of(key, drawn, of)
     shape = (key if isinstance(key, Key) else key[0]).latent_shape
-    return native_noise(pipe, _marked(initial_noise(shape, seeds), keys))
+    noise = initial_noise(shape, numbers) if numbers else _drawn(shape, generator, drawn)
+    native = native_noise(pipe, _marked(noise, keys))
+    _check_size(shape, own, image_size)
+    return native
+
+
+def _drawn(shape: tuple[int, int, int], generator: Any, count: int) -> torch.Tensor:
+    """Return noise (B, C, h, w) of a generator, or of one per image, drawn as diffusers draws it."""
+    import torch
+
+    if isinstance(generator, torch.Generator):
+        return torch.randn((count, *shape), generator=generator, device=generator.device).cpu()
+    return torch.cat([_drawn(shape, one, 1) for one in generator])
+
+
+def _check_size(shape: tuple[int, int, int], own: tuple[int, int, int], image_size: tuple[int, int] | None) -> None:
+    """Warn of a key for another image size than the pipeline's own; UsageError if it does not fit a size that is named."""
+    import warnings
+
+    if shape[1:] == own[1:]:
+        return
+    if image_size is not None:
+        raise UsageError(
+            f"the key is made for noise {shape}, and images of {image_size[0]}x{image_size[1]} start from {own}: make a key "
+            "for the images' size (treering keygen --image-size)"
+        )
+    warnings.warn(
+        f"the key is made for noise {shape}, and the pipeline's own images start from {own}: give the call height= "
+        "and width= of the key, and verify at that size; image_size=(height, width) here says that it is meant",
+        LimitedModelWarning,
+        stacklevel=3,
+    )
 
 
 def generate(
@@ -145,7 +221,7 @@ def _rendered(
     import torch
 
     check_seeds(seeds)
-    keys = _keys_of(key, seeds)
+    keys = _keys_of(key, len(seeds))
     if not math.isfinite(guidance) or guidance < 0:
         raise UsageError(f"guidance is {guidance}: choose a number from 0 upwards (1: none)")
     if prompts is None:
@@ -175,14 +251,17 @@ def _rendered(
             yield images[i], sidecar, noise[i], latents[i]
 
 
-def _keys_of(key: Key | Sequence[Key] | None, seeds: Sequence[int]) -> Sequence[Key | None]:
-    """Return the key of each seed's image; UsageError if the counts differ, or a key is retired or not yet in use."""
+def _keys_of(key: Key | Sequence[Key] | None, count: int, of: str = "seeds") -> Sequence[Key | None]:
+    """Return the key of each image; UsageError if the counts differ, or a key is retired or not yet in use.
+
+    `of` says in messages what there is one of per image.
+    """
     for each in [key] if isinstance(key, Key) else key or []:
         each.check_in_use()
     if key is None or isinstance(key, Key):
-        return [key] * len(seeds)
-    if len(key) != len(seeds):
-        raise UsageError(f"{len(key)} keys for {len(seeds)} seeds: give one key for all, or one per seed")
+        return [key] * count
+    if len(key) != count:
+        raise UsageError(f"{len(key)} keys for {count} {of}: give one key for all, or one per {of[:-1]}")
     return key
 
 

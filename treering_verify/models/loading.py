@@ -20,7 +20,7 @@ from treering_verify.models.checks.parameters import check_parameters
 from treering_verify.models.class_conditional import ClassConditionalModel
 from treering_verify.models.compiling import compile_networks
 from treering_verify.models.diffusers.adapter import from_pipeline
-from treering_verify.models.diffusers.families import known_pipelines
+from treering_verify.models.diffusers.families import known_pipelines, unsupported
 from treering_verify.models.diffusers.hub import must_be_cached
 from treering_verify.models.diffusers.loading import (
     INDEX,
@@ -198,9 +198,11 @@ def _class_conditional(source: ModelSource) -> tuple[dict[str, Any], dict[str, s
     if any(found[part] not in kinds for part, kinds in _KINDS.items()):
         readable = {part: " or ".join(kinds) for part, kinds in _KINDS.items()}
         kind = str(index.get("_class_name"))[:80]
+        if "text_encoder" in index:  # a pipeline, and nothing that is class-conditional
+            raise ModelError(f"{shown}: {unsupported(kind)}")
         raise ModelError(
-            f"{shown}: {unknown('supported pipeline class', kind, known_pipelines())}; without one of them, this release "
-            f"reads models of {readable}, and {INDEX} names {found}"
+            f"{shown}: {INDEX} names no pipeline class that `treering models` lists; without one, this release reads models "
+            f"of {readable}, and {INDEX} names {found}"
         )
     _refuse_unused(source)
     if source.name not in EMBEDDED:

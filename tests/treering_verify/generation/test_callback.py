@@ -9,14 +9,22 @@ from typing import Any
 import pytest
 import torch
 from diffusers import (
+    DEISMultistepScheduler,
     DPMSolverMultistepScheduler,
+    DPMSolverSinglestepScheduler,
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
     HeunDiscreteScheduler,
+    LCMScheduler,
+    LMSDiscreteScheduler,
     PNDMScheduler,
+    StableDiffusionImg2ImgPipeline,
+    StableDiffusionInpaintPipeline,
+    TCDScheduler,
     UniPCMultistepScheduler,
 )
 from helpers import pipelines
+from PIL import Image
 
 import treering_verify as tv
 from treering_verify.errors import ModelError, UsageError
@@ -30,6 +38,12 @@ SAMPLERS: dict[str, tuple[Any, dict[str, Any], int]] = {  # kind, its own option
     "Euler": (EulerDiscreteScheduler, {}, 1),
     "Heun": (HeunDiscreteScheduler, {}, 2),
     "DPM-Solver": (DPMSolverMultistepScheduler, {}, 1),
+    "DPM-Solver, single step": (DPMSolverSinglestepScheduler, {}, 2),
+    "DPM-Solver, single step, order 3": (DPMSolverSinglestepScheduler, {"solver_order": 3}, 3),
+    "DEIS": (DEISMultistepScheduler, {}, 1),
+    "LMS": (LMSDiscreteScheduler, {}, 1),
+    "TCD": (TCDScheduler, {}, 1),
+    "UniPC": (UniPCMultistepScheduler, {}, 1),
 }
 FAMILIES: dict[str, Callable[[], Any]] = {
     "sdxl": pipelines.stable_diffusion_xl,
@@ -49,9 +63,14 @@ def key_for(pipe: Any) -> tv.Key:
 
 def called(pipe: Any, callback: Any, **options: Any) -> Any:
     pipe.set_progress_bar_config(disable=True)
-    given = {"generator": torch.Generator().manual_seed(5), "num_inference_steps": STEPS, "guidance_scale": 2.0}
+    given = {
+        "prompt": ["a cat"],
+        "generator": torch.Generator().manual_seed(5),
+        "num_inference_steps": STEPS,
+        "guidance_scale": 2.0,
+    }
     size = {"height": 48, "width": 48}
-    return pipe(["a cat"], **{**given, **size, **options}, **({"callback_on_step_end": callback} if callback else {}))
+    return pipe(**{**given, **size, **options}, **({"callback_on_step_end": callback} if callback else {}))
 
 
 def log10_p(pipe: Any, image: Any, key: tv.Key) -> float:
@@ -60,6 +79,7 @@ def log10_p(pipe: Any, image: Any, key: tv.Key) -> float:
     return verdict.best.log10_adjusted
 
 
+@pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:DeprecationWarning")  # numpy 2 on what DEIS computes
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_an_image_is_marked_whatever_the_sampler(name: str, plain: Any) -> None:
     pipe, key = plain, key_for(plain)
@@ -123,10 +143,49 @@ def test_every_image_of_a_half_precision_call_is_marked_in_its_dtype() -> None:
     assert all(not torch.equal(a, b) for a, b in zip(found, given["latents"], strict=True))
 
 
+@pytest.mark.parametrize("name", ["DDIM", "Heun", "PNDM", "UniPC", "DPM-Solver, single step"])
+@pytest.mark.parametrize("kind", [StableDiffusionImg2ImgPipeline, StableDiffusionInpaintPipeline])
+def test_image_to_image_and_inpainting_are_marked_in_the_noise_that_they_add(kind: Any, name: str, plain: Any) -> None:
+    pipe = kind(**plain.components, requires_safety_checker=False)
+    key = key_for(plain)
+    sampler, options, _ = SAMPLERS[name]
+    if sampler:
+        pipe.scheduler = sampler.from_config(plain.scheduler.config, timestep_spacing="leading", **options)
+    side = pipelines.CELLS * pipelines.FACTOR
+    given = {"image": Image.new("RGB", (side, side), (200, 90, 40)), "strength": 0.75, "num_inference_steps": 16}
+    size = {} if kind is StableDiffusionImg2ImgPipeline else {"mask_image": Image.new("L", (side, side), 255)}
+    pipe.set_progress_bar_config(disable=True)
+    marked, unmarked = (
+        pipe(
+            ["a cat"],
+            **given,
+            **size,
+            generator=torch.Generator().manual_seed(5),
+            **({"callback_on_step_end": tv.WatermarkCallback(pipe, key)} if used else {}),
+        ).images[0]
+        for used in (True, False)
+    )
+    assert log10_p(plain, marked, key) < -6 < -3 < log10_p(plain, unmarked, key)
+
+
+def test_each_image_of_a_call_has_its_own_key(plain: Any) -> None:
+    keys = [tv.Key.generate(key_for(plain).latent_shape, channels=pipelines.KEPT, seed=seed) for seed in range(1, 5)]
+    callback = tv.WatermarkCallback(plain, keys)
+    images = called(plain, callback, prompt=["a cat", "a dog"], num_images_per_prompt=2).images
+    for i, image in enumerate(images):
+        found = [log10_p(plain, image, key) for key in keys]
+        assert found[i] < -6 and all(p > -3 for j, p in enumerate(found) if j != i)
+    assert callback.record()["fingerprint"] == [key.fingerprint for key in keys]
+    with pytest.raises(UsageError, match=r"4 keys for 3 images.*num_images_per_prompt"):
+        called(plain, callback, num_images_per_prompt=3)
+    with pytest.raises(UsageError, match="no keys"):
+        tv.WatermarkCallback(plain, [])
+
+
 # --- refusals ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [UniPCMultistepScheduler, EulerAncestralDiscreteScheduler])
+@pytest.mark.parametrize("kind", [LCMScheduler, EulerAncestralDiscreteScheduler])
 def test_samplers_that_discard_what_is_written_are_refused(kind: Any, plain: Any) -> None:
     before = plain.scheduler
     callback = tv.WatermarkCallback(plain, key_for(plain))

@@ -8,10 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from treering_verify.errors import LimitedModelWarning, ModelError, UsageError
 from treering_verify.models.autoencoder import check_autoencoder, decode, encode, fitting_tile, own_float32
-from treering_verify.models.diffusers.families import family_of, known_pipelines
+from treering_verify.models.diffusers.families import family_of, unsupported
 from treering_verify.models.diffusers.family import PipelineFamily
 from treering_verify.models.diffusers.few_steps import CONSISTENCY
 from treering_verify.models.diffusers.flow_transformers import pack, unpack
+from treering_verify.models.diffusers.related import (
+    base_pipeline,
+    check_unconditional,
+    components_of,
+    takes_mask,
+)
 from treering_verify.models.diffusers.schedules import (
     FLOW,
     diffusion_grid,
@@ -46,7 +52,9 @@ def from_pipeline(
     Parameters
     ----------
     pipe : DiffusionPipeline
-        A pipeline of a class that `treering models` lists.
+        A pipeline of a class that `treering models` lists, or one with the components of such a class and more inputs, as
+        ControlNet, PAG, T2I-Adapter, image to image and inpainting. Their other inputs are not known to verification, so
+        the model is the base model: without them, and with a mask that covers the whole image.
     name : str, optional
         Its name in records. Default: where it was loaded from.
     image_size : (H, W), optional
@@ -70,8 +78,11 @@ def from_pipeline(
     """
     import warnings
 
-    model = PipelineModel(pipe, _family(pipe), name or _name(pipe), image_size, tile, frames)
-    if model.family.caution:
+    family, base = _found(pipe)
+    masked, own = takes_mask(type(pipe)), name or _name(pipe)
+    shared = pipe if base is None else base_pipeline(pipe, base)
+    model = PipelineModel(shared, family, own, image_size, tile, frames, masked=masked)
+    if family.caution and family.cautioned(pipe):
         warnings.warn(f"{model.name}: {model.family.caution}", LimitedModelWarning, stacklevel=2)
     return model
 
@@ -128,10 +139,19 @@ def canonical_noise(pipe: Any, latents: torch.Tensor, latent_shape: tuple[int, i
     return latents.detach().float().cpu()
 
 
-def pipeline_shape(pipe: Any) -> tuple[int, int, int]:
-    """Return the shape (C, h, w) of the noise that a pipeline starts from at its own image size."""
+def pipeline_shape(pipe: Any, image_size: tuple[int, int] | None = None) -> tuple[int, int, int]:
+    """Return the shape (C, h, w) of the noise that a pipeline starts from at an image size, by default its own.
+
+    Raises
+    ------
+    ModelError
+        If the pipeline belongs to no family.
+    UsageError
+        If it makes no images of that size.
+    """
     family = _family(pipe)
-    return family.shapes(_name(pipe), getattr(pipe, family.network).config, pipe.vae.config)[0]
+    network = getattr(pipe, family.network).config
+    return family.shapes(_name(pipe), network, pipe.vae.config, image_size, masked=takes_mask(type(pipe)))[0]
 
 
 class PipelineModel:
@@ -145,6 +165,7 @@ class PipelineModel:
         image_size: tuple[int, int] | None,
         tile: int = 0,
         frames: int | None = None,
+        masked: bool = False,
     ) -> None:
         check_autoencoder(name, pipe.vae, family.autoencoders)
         if pipe.config.get("boundary_ratio") is not None or pipe.config.get("expand_timesteps"):
@@ -161,7 +182,10 @@ class PipelineModel:
         self.name, self.family = name, family
         self.classes = family.classes(pipe) if family.classes else ()
         self._told = family.distilled or told
-        self.latent_shape, self.image_size = family.shapes(name, network.config, pipe.vae.config, image_size, frames)
+        self.latent_shape, self.image_size = family.shapes(
+            name, network.config, pipe.vae.config, image_size, frames, masked
+        )
+        self._inpaints = masked and network.config.in_channels == 2 * self.latent_shape[0] + 1
         self.frames = (family.video.frames if frames is None else frames) if family.video else None
         self.fps = family.video.fps if family.video else None
         self.latent_frames = self.latent_shape[0] // family.latent_channels(pipe.vae.config) if family.video else None
@@ -236,8 +260,16 @@ class PipelineModel:
             encoders = [part for part in self._pipe.components.values() if isinstance(part, torch.nn.Module)]
             # Not as inference tensors, which autograd would reject later.
             with torch.inference_mode(False), torch.no_grad(), _evaluating(*encoders):
-                self._kept[condition] = self.family.condition(self._pipe, condition, self.image_size)
+                given = self.family.condition(self._pipe, condition, self.image_size)
+                self._kept[condition] = {**given, "beside": self._whole_mask()} if self._inpaints else given
         return self._kept[condition]
+
+    def _whole_mask(self) -> torch.Tensor:
+        """Return what an inpainting network takes beside the noise, (1, 1 + C, h, w), if the mask is the whole image."""
+        import torch
+
+        latent = encode(self._vae, torch.zeros(1, 3, *self.image_size, device=self.device))  # the masked image: grey
+        return torch.cat([latent.new_ones(1, 1, *latent.shape[2:]), latent], dim=1)
 
 
 @contextmanager
@@ -254,15 +286,22 @@ def _evaluating(*parts: torch.nn.Module) -> Iterator[None]:
 
 
 def _family(pipe: Any) -> PipelineFamily:
+    return _found(pipe)[0]
+
+
+def _found(pipe: Any) -> tuple[PipelineFamily, Any]:
+    """Return a pipeline's family, and the class of the base model's pipeline; None if it is of such a class itself."""
     scheduler = getattr(pipe, "scheduler", None)
-    family = family_of(
-        tuple(kind.__name__ for kind in type(pipe).__mro__),
-        type(scheduler).__name__,
-        getattr(scheduler, "config", None),
-    )
-    if family is None:
-        raise ModelError(f"a {type(pipe).__name__} is not supported: give one of {', '.join(known_pipelines())}")
-    return family
+    kinds = tuple(kind.__name__ for kind in type(pipe).__mro__)
+    found = family_of(kinds, type(scheduler).__name__, getattr(scheduler, "config", None), lambda: components_of(pipe))
+    if found is None:
+        raise ModelError(unsupported(type(pipe).__name__))
+    family, kind = found
+    if kind in kinds:
+        return family, None
+    base = family.class_of(kind)
+    check_unconditional(pipe, base, getattr(pipe, family.network))
+    return family, base
 
 
 def _name(pipe: Any) -> str:

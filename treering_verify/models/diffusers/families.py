@@ -6,7 +6,7 @@ A family holds what differs between pipelines, as functions of one signature; `P
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +18,13 @@ from treering_verify.models.diffusers.diffusion_transformers import (
     predict_pixart,
 )
 from treering_verify.models.diffusers.family import PipelineFamily
-from treering_verify.models.diffusers.few_steps import CONSISTENCY_CAUTION, TURBO_CAUTION, is_consistency, is_turbo
+from treering_verify.models.diffusers.few_steps import (
+    CONSISTENCY_CAUTION,
+    TURBO_CAUTION,
+    is_consistency,
+    is_named_few_steps,
+    is_turbo,
+)
 from treering_verify.models.diffusers.flow_transformers import condition_flux, condition_sd3, predict_flux, predict_sd3
 from treering_verify.models.diffusers.rectified_flow import (
     RELEASED,
@@ -27,6 +33,7 @@ from treering_verify.models.diffusers.rectified_flow import (
     is_flow,
     predict_flow,
 )
+from treering_verify.models.diffusers.related import base_of
 from treering_verify.models.diffusers.unet import condition_sd, condition_sdxl, predict_unet
 from treering_verify.models.diffusers.video import CAUSAL, FRAMEWISE
 from treering_verify.models.diffusers.video_networks import condition_wan, predict_animatediff, predict_wan
@@ -42,7 +49,7 @@ _SD = PipelineFamily(
     "unet",
     condition_sd,
     predict_unet,
-    limits="not inpainting or depth; the DDIM grid, whatever the sampler",
+    limits="not depth; the DDIM grid, whatever the sampler",
 )
 _SDXL = PipelineFamily(
     "stable-diffusion-xl",
@@ -53,7 +60,7 @@ _SDXL = PipelineFamily(
     predict_unet,
     components=(*_TWO_TEXTS, *_IMAGE_PROMPTS),
     cells=128,
-    limits="not the refiner or inpainting; the DDIM grid, whatever the sampler",
+    limits="not the refiner; the DDIM grid, whatever the sampler",
 )
 _FAMILIES = (
     _SD,
@@ -176,6 +183,7 @@ _FAMILIES = (
         covers="SD-Turbo and others of few steps",
         sampler=is_turbo,
         caution=TURBO_CAUTION,
+        cautioned=is_named_few_steps,
         limits="limited: 1 to 4 steps, no guidance; fresh noise between an ancestral sampler's steps",
     ),
     replace(
@@ -184,6 +192,7 @@ _FAMILIES = (
         covers="SDXL-Turbo, SDXL-Lightning and others of few steps",
         sampler=is_turbo,
         caution=TURBO_CAUTION,
+        cautioned=is_named_few_steps,
         limits="limited: as stable-diffusion-turbo",
     ),
 )
@@ -197,20 +206,58 @@ FAMILIES: Registry[PipelineFamily] = Registry(
 
 
 def family_of(
-    kinds: tuple[str, ...], scheduler: str = "", config: Mapping[str, Any] | None = None
-) -> PipelineFamily | None:
-    """Return the family of a pipeline, by the first of its class names that a family has; None if there is none.
+    kinds: tuple[str, ...],
+    scheduler: str = "",
+    config: Mapping[str, Any] | None = None,
+    components: Callable[[], Mapping[str, type | None]] | None = None,
+) -> tuple[PipelineFamily, str] | None:
+    """Return the family of a pipeline and the name of its class there; None if there is none.
 
-    If several families have it, the scheduler's class and configuration choose one.
+    The class is the first of the pipeline's class names that a family has, or else the one whose components the pipeline
+    has (`related.base_of`). If several families have the class, the scheduler's class and configuration choose one.
+
+    Parameters
+    ----------
+    kinds : tuple of str
+        Class names of the pipeline, its own first.
+    scheduler : str
+        Class name of its scheduler.
+    config : mapping, optional
+        Configuration of its scheduler.
+    components : callable, optional
+        Returns the classes of its components by name. It is called if no family has one of the class names.
     """
-    found = next(
-        ([f for f in FAMILIES.values() if kind in f.pipelines] for kind in kinds if kind in known_pipelines()), []
-    )
+    known = known_pipelines()
+    kind = next((kind for kind in kinds if kind in known), None)
+    if kind is None and components is not None:
+        kind = base_of(kinds[0], components(), dict(_classes()))
+    if kind is None:
+        return None
+    found = [family for family in FAMILIES.values() if kind in family.pipelines]
     singled = [family for family in found if family.sampler and family.sampler(scheduler, config or {})]
     plain = [family for family in found if not family.sampler]
-    return next(iter(singled + plain + found), None)
+    return next(iter(singled + plain + found)), kind
+
+
+def _classes() -> Iterator[tuple[str, Any]]:
+    """Yield name and class of every supported pipeline that can be imported."""
+    for family in FAMILIES.values():
+        for kind in family.pipelines:
+            try:
+                yield kind, family.class_of(kind)
+            except (AttributeError, ImportError, RuntimeError):  # needs a package that is not installed
+                continue
 
 
 def known_pipelines() -> tuple[str, ...]:
     """Return the class names of the pipelines of every family."""
     return tuple(dict.fromkeys(kind for family in FAMILIES.values() for kind in family.pipelines))
+
+
+def unsupported(kind: str) -> str:
+    """Return the message, of one line, for a pipeline class of no family: the class that was probably meant, if any is."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(kind, known_pipelines(), n=1, cutoff=0.8)
+    meant = f"did you mean {close[0]}? " if close else ""
+    return f"the pipeline class {kind} is not supported: {meant}`treering models` lists those that are"

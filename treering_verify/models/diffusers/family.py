@@ -60,6 +60,8 @@ class PipelineFamily:
         Layout of its videos, if it makes videos: z is then (B, C F, h, w); see `treering_verify.models.diffusers.video`.
     caution : str
         Why marks are detected less surely, and what to do, for a warning when such a model is loaded; empty if they are not.
+    cautioned : callable
+        Pipeline -> whether the caution applies to it.
     sampler : callable, optional
         (class name of the scheduler, its configuration) -> whether they tell this family from others of its pipelines.
     class_of : callable
@@ -96,6 +98,7 @@ class PipelineFamily:
     needs: tuple[str, ...] = ()
     video: VideoLayout | None = None
     caution: str = ""
+    cautioned: Callable[[Any], bool] = lambda pipe: True
     sampler: Callable[[str, Mapping[str, Any]], bool] | None = None
     class_of: Callable[[str], Any] = class_of_diffusers
     follows: Callable[[Any], Any] = attrgetter("scheduler")
@@ -127,8 +130,11 @@ class PipelineFamily:
         vae: Any,
         image_size: tuple[int, int] | None = None,
         frames: int | None = None,
+        masked: bool = False,
     ) -> tuple[tuple[int, int, int], tuple[int, int]]:
         """Return the noise shape (C, h, w), or (C F, h, w) for videos, and the image size (H, W), from configurations.
+
+        With `masked`, the network may take a mask and the latent of a masked image beside the noise (inpainting).
 
         Raises
         ------
@@ -142,10 +148,10 @@ class PipelineFamily:
             self.video.cells(vae) if self.video else pixels_per_cell(name, vae),
         )
         wanted = channels * (4 if self.packed else 1)
-        if network.get("in_channels") != wanted:
+        if network.get("in_channels") not in ((wanted, 2 * channels + 1) if masked else (wanted,)):
             raise ModelError(
                 f"{name}: the network takes {network.get('in_channels')} channels and the autoencoder makes latents of "
-                f"{wanted}: models for inpainting, depth or other images beside the noise are not supported"
+                f"{wanted}: models for depth or other images beside the noise are not supported"
             )
         side = network.get("sample_size") or self.cells
         default = (side, side) if isinstance(side, int) else tuple(side)

@@ -6,9 +6,11 @@ Its steps can still be taken without fresh noise, and each step can be solved fo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
+_FEW_STEPS = re.compile(r"turbo|lightning|hyper|dmd|flash|schnell|[-_ ][1248]-?steps?", re.IGNORECASE)
 CONSISTENCY = "LCMScheduler"
 CONSISTENCY_CAUTION = (
     "a consistency model (LCM): its own sampler draws fresh noise at each step after the first, so marks in its images of "
@@ -30,11 +32,22 @@ def is_consistency(scheduler: str, config: Mapping[str, Any]) -> bool:
 def is_turbo(scheduler: str, config: Mapping[str, Any]) -> bool:
     """Return whether a scheduler is configured as that of SD-Turbo and SDXL-Turbo (Sauer et al., arXiv 2311.17042).
 
-    Nothing else in their files tells them from the models that they were distilled from. Others choose trailing steps and
-    Euler for undistilled models too; then the caution is too strong, and nothing else differs.
+    Others choose trailing steps and Euler for undistilled models too (Lin et al., arXiv 2305.08891), so the caution goes by
+    the name: `is_named_few_steps`. Nothing else differs.
     """
     return (
         scheduler in ("EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler")
         and config.get("timestep_spacing") == "trailing"
         and config.get("prediction_type", "epsilon") == "epsilon"
     )
+
+
+def is_named_few_steps(pipe: Any) -> bool:
+    """Return whether the name of a pipeline or of its network says that it was distilled to few steps.
+
+    Nothing else in the files of SD-Turbo, SDXL-Turbo and SDXL-Lightning tells them from the models that they were distilled
+    from. Of a path only the last part counts, and the folder of a repository in the hub's cache.
+    """
+    names = [str(part.config.get("_name_or_path") or "") for part in (pipe, pipe.unet)]
+    parts = [part for name in names for part in re.split(r"[/\\]", name)[-1:] + re.findall(r"models--[^/\\]+", name)]
+    return any(_FEW_STEPS.search(part) for part in parts)

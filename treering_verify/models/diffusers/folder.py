@@ -12,6 +12,7 @@ from treering_verify.models.checks.json_files import read_object
 from treering_verify.models.checks.parameters import check_parameters
 from treering_verify.models.diffusers.components import has_weights
 from treering_verify.models.diffusers.family import PipelineFamily
+from treering_verify.models.diffusers.variants import check_variant
 
 
 def check_pipeline_folder(
@@ -57,6 +58,7 @@ def check_pipeline_folder(
     if not checker:
         components.pop("safety_checker", None)
     weighted = [name for name in components if weights and has_weights(name)]
+    check_variant(folder, weighted, variant, shown)
     held = check_files(folder, components, weighted, variant, shown, pipeline=True)
     return {name: (components[name], numbers) for name, numbers in held.items()}
 

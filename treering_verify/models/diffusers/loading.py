@@ -9,13 +9,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from treering_verify.errors import ModelError, TreeringError, unknown
+from treering_verify.errors import ModelError, TreeringError
 from treering_verify.files import printable
 from treering_verify.models.checks.folder import check_components
 from treering_verify.models.checks.json_files import read_object
 from treering_verify.models.checks.limits import check_config
 from treering_verify.models.checks.tensor_files import header_of
-from treering_verify.models.diffusers.families import FAMILIES, family_of, known_pipelines
+from treering_verify.models.diffusers.families import FAMILIES, family_of, unsupported
 from treering_verify.models.diffusers.family import PipelineFamily
 from treering_verify.models.diffusers.folder import check_networks, check_pipeline_folder
 from treering_verify.models.diffusers.hub import must_be_cached
@@ -137,11 +137,10 @@ def check_pipeline(source: ModelSource, *, checker: bool = False) -> None:
 def pipeline_family(index: Mapping[str, Any], shown: str) -> PipelineFamily:
     """Return the family of the pipeline that an index names; ModelError if it belongs to none."""
     kind = index.get("_class_name")
-    family = family_of((kind,), _scheduler_of(index)) if isinstance(kind, str) else None
-    if family is None:
-        what = "supported pipeline class"
-        raise ModelError(f"{shown}: {unknown(what, str(kind)[:80], known_pipelines())}")
-    return family
+    found = family_of((kind,), _scheduler_of(index)) if isinstance(kind, str) else None
+    if found is None:
+        raise ModelError(f"{shown}: {unsupported(str(kind)[:80])}")
+    return found[0]
 
 
 def _scheduler_of(index: Mapping[str, Any]) -> str:

@@ -68,6 +68,7 @@ def with_lora(make: Callable[[], Any] = pipelines.stable_diffusion) -> Any:
 def turbo(make: Callable[[], Any] = pipelines.stable_diffusion, kind: Any = EulerDiscreteScheduler) -> Any:
     pipe = make()
     pipe.scheduler = kind.from_config(pipe.scheduler.config, timestep_spacing="trailing")
+    pipe.register_to_config(_name_or_path="somebody/my-turbo")
     return pipe
 
 
@@ -162,6 +163,16 @@ def test_a_limited_model_is_named_with_its_limits_and_its_own_steps_come_back(ki
     assert model.family.name == family  # type: ignore[attr-defined]
     naive, exact = round_trip(model, steps)
     assert exact < 1e-2 and naive > 5 * exact
+
+
+def test_a_plain_model_with_trailing_steps_is_not_taken_for_one_of_few_steps() -> None:
+    pipe = turbo()
+    for name in ("somebody/plain-model", "/home/turbo/plain", ""):
+        pipe.register_to_config(_name_or_path=name)
+        from_pipeline(pipe)  # a warning would be an error
+    pipe.unet.register_to_config(_name_or_path="/cache/models--somebody--sdxl-turbo/snapshots/abc/unet")
+    with pytest.warns(LimitedModelWarning, match="few steps"):
+        from_pipeline(pipe)
 
 
 @pytest.mark.parametrize("kind", LIMITED)

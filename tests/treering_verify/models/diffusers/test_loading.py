@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import socket
 from pathlib import Path
@@ -56,10 +57,23 @@ def test_a_variant_and_a_dtype_are_chosen(folder: Path) -> None:
     for path in folder.rglob("*.safetensors"):
         if ".fp16." not in path.name:
             path.unlink()
-    with pytest.raises(ModelError, match="cannot load"):
+    with pytest.raises(ModelError, match=r"the variant fp16 only: choose it with --variant fp16 \(variant='fp16'"):
         load_model(folder)
     pipe = tv.models.load_pipeline(folder, variant="fp16", dtype="bfloat16", device="cpu")
     assert pipe.unet.dtype == pipe.text_encoder.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("KolorsPipeline", ""), ("StableDifusionXLPipeline", "did you mean StableDiffusionXLPipeline?")],
+)
+def test_a_class_that_is_not_supported_is_named_in_one_line(name: str, meant: str, folder: Path) -> None:
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps({**index, "_class_name": name}))
+    with pytest.raises(ModelError, match=f"class {name} is not supported: {re.escape(meant)}") as refused:
+        load_model(folder)
+    said = str(refused.value).removeprefix(str(folder))
+    assert "\n" not in said and len(said) < 160
 
 
 def test_settings_of_diffusers_are_as_they_were(saved: Path) -> None:
