@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import stat
@@ -36,6 +37,27 @@ def open_descriptor(path: str | Path) -> int:
     """
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
     return os.open(path, flags)
+
+
+@contextlib.contextmanager
+def opened_regular(path: str | Path) -> Iterator[BinaryIO]:
+    """Open a regular file for reading, binary; nothing else is waited for or read.
+
+    A library that is given the open file takes its name for what it is; given the name, it may take it for a URL.
+
+    Raises
+    ------
+    OSError
+        If it is no regular file, or cannot be opened.
+    """
+    try:
+        descriptor = open_descriptor(path)
+    except ValueError as error:  # a NUL in the path
+        raise FileNotFoundError(errno.ENOENT, "no file can have that name") from error
+    with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        yield file
 
 
 @contextlib.contextmanager

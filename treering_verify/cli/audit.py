@@ -204,7 +204,7 @@ def audit(
         judge = AuditJudge.of(found, loaded, alpha, inversion.inversion(loaded), way, search)
         for _ in run_audit(inputs, judge, output, options, watch, stop):
             pass
-        write_report(output, model=judge.model, inversion=judge.judge.inversion)
+        write_report(output, model=judge.model, inversion=judge.judge.inversion, root=None)
     summary = json.loads((output / SUMMARY).read_text())
     verdicts, detected = summary["verdict"], summary["verdict"].get("detected", 0)
     if not quiet and style == "json":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +11,14 @@ import click
 from treering_verify.cli.command import command, option
 from treering_verify.cli.options.keys import key_option
 from treering_verify.cli.options.types import InputPath, ModelName, Named, OutputFile
-from treering_verify.errors import ModelError, UsageError
+from treering_verify.errors import UsageError
 
 if TYPE_CHECKING:
     from treering_verify.inversion.recovery import InversionOptions
     from treering_verify.models import LatentModel
 
 _TOPIC = "HTML page"
+_MOST_STEPS = 1000  # of a noise inversion: a summary may come from anybody
 
 
 @command("treering report audit --output audit.html")
@@ -47,9 +47,18 @@ _TOPIC = "HTML page"
 @key_option(
     required=False, topic=_TOPIC, help="Key file, folder or index, to show where image and key agree; repeatable."
 )
-@option("--model", type=ModelName(), topic=_TOPIC, help="Model for the spectra; default: the audit's own.")
 @option(
-    "--root", type=InputPath(), default=".", topic=_TOPIC, help="Folder that relative paths of the audit start from."
+    "--model",
+    type=ModelName(),
+    topic=_TOPIC,
+    help="Model for the spectra; default: the audit's own if it is an embedded one.",
+)
+@option(
+    "--root",
+    type=InputPath(),
+    default=".",
+    topic=_TOPIC,
+    help="Folder that relative paths of the audit start from, and that images come from.",
 )
 def report(
     folder: Path,
@@ -85,7 +94,7 @@ def report(
         summary = open_audit(folder).summary
         extra = {"images": images, "root": root, "keys": read_keys(keys)}
         if spectra and images:
-            extra |= _model(model or summary.get("model"), required=bool(model))
+            extra |= _model(model, str(summary.get("model") or ""))
             extra["inversion"] = _inversion(summary.get("settings"))
     try:
         written = write_report(folder, output, style, fail_on=verdicts, **extra)
@@ -94,25 +103,28 @@ def report(
     click.echo(f"{printable(str(written))}: {written.stat().st_size / 1000:.0f} kB", err=True)
 
 
-def _model(name: Any, required: bool) -> dict[str, LatentModel | str]:
-    """Load the audit's model; when it is not at hand and nobody asked for it, the page says so."""
+def _model(chosen: str | None, named: str) -> dict[str, LatentModel | str]:
+    """Load the user's model, or the embedded one that the audit names; no other, because DIR may come from anybody."""
+    from treering_verify.files import printable
     from treering_verify.models import load_model
+    from treering_verify.models.loading import EMBEDDED
 
-    if not name:
-        return {"note": "No spectra: the audit's summary names no model; give --model."}
-    try:
-        return {"model": load_model(str(name))}
-    except ModelError as error:
-        if required:
-            raise
-        click.echo(f"No spectra: {error}", err=True)
-        return {"note": f"No spectra: {error}"}
+    if chosen or named in EMBEDDED:
+        return {"model": load_model(chosen or named)}
+    which = f"the audit's model {printable(named)[:100]!r} is not embedded" if named else "the audit names no model"
+    note = f"No spectra: {which}; give --model."
+    click.echo(note, err=True)
+    return {"note": note}
 
 
 def _inversion(settings: Any) -> InversionOptions:
-    """Return how the audit inverted images, as far as its settings say."""
+    """Return how the audit inverted images, as far as its settings say; UsageError for settings that no audit has."""
     from treering_verify.inversion.recovery import InversionOptions
 
-    known = {field.name for field in fields(InversionOptions)} - {"settings", "profile"}
+    kinds: dict[str, type] = {"method": str, "noise_method": str, "precision": str, "steps": int}
     given = settings if isinstance(settings, dict) else {}
-    return InversionOptions(**{name: value for name, value in given.items() if name in known and value is not None})
+    chosen = {name: given[name] for name in kinds if given.get(name) is not None}
+    for name, value in chosen.items():
+        if type(value) is not kinds[name] or (isinstance(value, int) and not 0 <= value <= _MOST_STEPS):
+            raise UsageError(f"the audit's summary has odd settings, {name} first: give --no-spectra, or audit again")
+    return InversionOptions(**chosen)

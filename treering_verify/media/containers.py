@@ -87,6 +87,32 @@ def split_member(path: str) -> tuple[str, str] | None:
     return None
 
 
+def stays_in(root: str, path: str) -> bool:
+    """Return whether a path, and each container that it may name, leads to a place in a folder.
+
+    A path whose last part is a link leads to the link, because files are opened after a check that they are none. No folder
+    on the way, and no container, may be a link out of the folder.
+
+    Parameters
+    ----------
+    root : str
+        The folder, as `os.path.realpath` gives it.
+    path : str
+
+    Raises
+    ------
+    OSError, ValueError
+        If no file can have that name.
+    """
+    parts = path.split(JOIN)
+    containers = [JOIN.join(parts[:count]) for count in range(1, len(parts))]
+    if os.path.islink(path):
+        place = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
+    else:
+        place = os.path.realpath(path)
+    return all(os.path.commonpath([root, each]) == root for each in [place, *map(os.path.realpath, containers)])
+
+
 def read_member(container: str, member: str) -> bytes:
     """Return the bytes of a member of a container.
 

@@ -24,7 +24,7 @@ from typing import IO, Any, NamedTuple
 from treering_verify.audit.inputs.manifests import STDIN, list_entries, manifest_entries
 from treering_verify.audit.inputs.urls import is_url
 from treering_verify.errors import ImageError
-from treering_verify.media.containers import JOIN, is_archive, list_members
+from treering_verify.media.containers import JOIN, is_archive, list_members, stays_in
 from treering_verify.media.frame_folders import is_still_file
 
 _RUN = 32_768  # names sorted in memory at a time
@@ -149,31 +149,17 @@ def _named(text: str) -> Entry:
 def _within(root: str, entry: Entry, manifest: str) -> Entry:
     """Return an entry of a list as it is if it is a URL or stays in the root, otherwise with the code of its refusal.
 
-    A link may be named, because links are not followed; but no folder on the way to a file, and no container, may be a link
-    out of the root. Images within the manifest itself are in no other file.
+    Images within the manifest itself are in no other file.
     """
     path = entry.path
     own = manifest and path.startswith(f"{manifest}{JOIN}") and not os.path.lexists(path)
     if entry.url or own:
         return entry
-    parts = path.split(JOIN)
-    containers = [JOIN.join(parts[:count]) for count in range(1, len(parts))]
     try:
-        inside = all(_in(root, os.path.realpath(container)) for container in containers) and _in(root, _place(path))
+        inside = stays_in(root, path)
     except (OSError, ValueError):  # a NUL, or a name that no file can have
         return entry  # reading it says so
     return entry if inside else entry._replace(code="outside_root")
-
-
-def _place(path: str) -> str:
-    """Return where a path leads; a path whose last part is a link leads to the link."""
-    if os.path.islink(path):
-        return os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
-    return os.path.realpath(path)
-
-
-def _in(root: str, place: str) -> bool:
-    return os.path.commonpath([root, place]) == root
 
 
 def _walk_argument(path: str, walk: _Walk) -> Iterator[Entry]:

@@ -21,7 +21,7 @@ from treering_verify.audit.inputs.plan import SCRATCH, Chunk
 from treering_verify.audit.output import rows as row_module
 from treering_verify.audit.output.rows import Row
 from treering_verify.errors import UsageError
-from treering_verify.files import printable, write_atomic
+from treering_verify.files import opened_regular, printable, write_atomic
 from treering_verify.results import DETECTED
 
 STATE, SUMMARY, REPORT = "state", "summary.json", "report.html"
@@ -42,9 +42,15 @@ def shard_files(folder: Path) -> list[Path]:
 
 def read_shard(folder: Path, number: int) -> list[Row]:
     """Return the rows of a shard of a folder of results."""
+    return row_module.from_table(_read_table(folder / shard_name(number)))
+
+
+def _read_table(path: Path, **options: Any) -> Any:
+    """Read a shard; it is opened here, because pyarrow would take a name with a colon for a URI."""
     import pyarrow.parquet
 
-    return row_module.from_table(pyarrow.parquet.read_table(folder / shard_name(number)))
+    with opened_regular(path) as file:
+        return pyarrow.parquet.read_table(file, **options)
 
 
 class Store:
@@ -150,7 +156,7 @@ class Store:
             return
         parts = []
         for number in numbers:
-            table = pyarrow.parquet.read_table(self.folder / shard_name(number), columns=["pvalue_adjusted"])
+            table = _read_table(self.folder / shard_name(number), columns=["pvalue_adjusted"])
             parts.append(table.column(0).to_numpy(zero_copy_only=False).astype(float))
         pvalues = np.concatenate([np.empty(0), *parts])
         judged = ~np.isnan(pvalues)  # a row without a p-value is null there
@@ -160,7 +166,7 @@ class Store:
         for number, part in zip(numbers, parts, strict=True):
             values = pvalues[start : start + len(part)]
             start += len(part)
-            table = pyarrow.parquet.read_table(self.folder / shard_name(number)).select(row_module.schema().names)
+            table = _read_table(self.folder / shard_name(number)).select(row_module.schema().names)
             column = pa.array(values, pa.float64(), from_pandas=True)  # NaN becomes null
             table = pa.Table.from_arrays([*table.columns, column], schema=row_module.schema(with_q_values=True))
             entry = self._ledger[number]
@@ -280,11 +286,9 @@ def _short(value: Any) -> str:
 
 def first_detected(folder: Path, most: int) -> list[Row]:
     """Return the first detected rows of a folder of results, in the order of the inputs, at most `most`."""
-    import pyarrow.parquet
-
     found: list[Row] = []
     for path in shard_files(folder):
-        table = pyarrow.parquet.read_table(path, filters=[("verdict", "=", DETECTED)])
+        table = _read_table(path, filters=[("verdict", "=", DETECTED)])
         found += row_module.from_table(table.slice(0, most - len(found)))
         if len(found) >= most:
             break

@@ -37,7 +37,7 @@ def write_report(
     inversion: InversionOptions | None = None,
     keys: Sequence[Key | KeyIndex] = (),
     images: int = DEFAULT_IMAGES,
-    root: str | Path = ".",
+    root: str | Path | None = ".",
     fail_on: Sequence[str] = (DETECTED,),
     note: str = "",
 ) -> Path:
@@ -57,8 +57,9 @@ def write_report(
         HTML: adds the agreement of image and key, ring by ring. Numbers of keys are never written.
     images : int
         HTML: most detected files that are read again and put on the page as images.
-    root : str or Path
-        HTML: folder where relative paths begin.
+    root : str or Path, optional
+        HTML: folder where relative paths begin and that images come from, because rows may name any file. None: the current
+        folder, and images from anywhere; for rows that this process wrote itself.
     fail_on : sequence of str
         SARIF and JUnit: verdicts that count as failures.
     note : str
@@ -80,7 +81,9 @@ def write_report(
     audit = open_audit(folder)
     with written_whole(target) as file:
         if style == "html":
-            file.write(_page(audit, model, inversion, keys, images, Path(root), note).encode("utf-8"))
+            file.write(
+                _page(audit, model, inversion, keys, images, None if root is None else Path(root), note).encode("utf-8")
+            )
         else:
             export(audit, file, style, fail_on)
     return target
@@ -122,7 +125,7 @@ def _page(
     inversion: InversionOptions | None,
     keys: Sequence[Key | KeyIndex],
     images: int,
-    root: Path,
+    root: Path | None,
     note: str,
 ) -> str:
     from treering_verify.report.audit.digest import gather

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from treering_verify.errors import UsageError
-from treering_verify.files import printable
+from treering_verify.files import opened_regular, printable
+from treering_verify.results import DETECTED, INCONCLUSIVE, NO_EVIDENCE
 
 SUMMARY = "summary.json"
 SHARDS = "rows-*.parquet"
 SCHEMA_VERSION = 1
 BATCH_ROWS = 65_536
+_MOST_SUMMARY = 64 * 1024**2
+_MOST_LOG10 = 1e-6  # log10 of 1, and a rounding error
 
 COLUMNS = {
     "schema_version": "int32",
@@ -100,13 +103,16 @@ class AuditRows:
         from pyarrow import parquet
 
         wanted = list(columns or self.columns)
-        schema = _schema(wanted)
+        read = [*wanted, *(name for name in _CHECKED if name not in wanted)]
+        schema = _schema(read)
         for shard in self.shards:
             try:
-                with parquet.ParquetFile(shard) as file:
-                    for batch in file.iter_batches(BATCH_ROWS, columns=wanted):
-                        yield pyarrow.Table.from_batches([batch]).select(wanted).cast(schema)
-            except (OSError, pyarrow.ArrowException) as error:
+                with opened_regular(shard) as opened, parquet.ParquetFile(opened) as file:
+                    for batch in file.iter_batches(BATCH_ROWS, columns=read):
+                        table = pyarrow.Table.from_batches([batch]).select(read).cast(schema)
+                        _check_rows(table, shard)
+                        yield table.select(wanted)
+            except (OSError, pyarrow.ArrowException, KeyError) as error:  # KeyError: two columns of one name
                 raise _unreadable(shard, error) from error
 
     def records(self, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
@@ -134,7 +140,7 @@ def open_audit(folder: Path) -> AuditRows:
     count = 0
     for shard in shards:
         try:
-            with parquet.ParquetFile(shard) as file:
+            with opened_regular(shard) as opened, parquet.ParquetFile(opened) as file:
                 present = set(file.schema_arrow.names)
                 count += file.metadata.num_rows
         except (OSError, pyarrow.ArrowException) as error:
@@ -150,10 +156,14 @@ def open_audit(folder: Path) -> AuditRows:
 def _summary(path: Path) -> dict[str, Any]:
     name_text = printable(str(path))
     try:
-        content = json.loads(path.read_text("utf-8"))
+        with opened_regular(path) as file:
+            data = file.read(_MOST_SUMMARY + 1)
+        if len(data) > _MOST_SUMMARY:
+            raise ValueError(f"it is larger than {_MOST_SUMMARY} bytes")
+        content = json.loads(data)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(
             f"cannot read {name_text}: {printable(str(error))}; run the audit again to renew it"
         ) from error
@@ -162,7 +172,72 @@ def _summary(path: Path) -> dict[str, Any]:
         raise UsageError(
             f"{name_text} is of schema version {version!r}, this release reads 1: use the release that wrote it"
         )
+    wrong = [name for name, fits in _FITS.items() if content.get(name) is not None and not fits(content[name])]
+    if wrong:
+        raise UsageError(
+            f"{name_text}: {wrong[0]!r} is nothing that an audit writes: run the audit again to renew the file"
+        )
     return dict(content)
+
+
+def _is_number(value: Any, least: float, most: float, whole: bool = False) -> bool:
+    kinds = int if whole else (int, float)
+    return isinstance(value, kinds) and not isinstance(value, bool) and least <= value <= most
+
+
+def _are_keys(value: Any) -> bool:
+    if isinstance(value, dict):  # a count and a digest in the place of many
+        return True
+    return isinstance(value, list) and all(
+        isinstance(key, dict) and all(isinstance(key.get(name, ""), str) for name in ("name", "fingerprint"))
+        for key in value
+    )
+
+
+_FITS: dict[str, Callable[[Any], bool]] = {
+    "finished": lambda value: isinstance(value, bool),
+    "model": lambda value: isinstance(value, str),
+    "settings": lambda value: isinstance(value, dict),
+    "versions": lambda value: isinstance(value, dict),
+    "settings_id": lambda value: isinstance(value, str),
+    "keys": _are_keys,
+    "keys_tried": lambda value: _is_number(value, 1, 1e15, whole=True),
+    "alpha": lambda value: _is_number(value, 0, 1),
+    "expected_false_positives": lambda value: _is_number(value, 0, 1e15),
+    "seconds": lambda value: _is_number(value, 0, 1e15),
+}
+"""What the fields of a summary hold that reports use."""
+
+
+def _check_rows(table: Any, shard: Path) -> None:
+    """Raise UsageError if rows hold what no audit writes: a folder of results may come from anybody."""
+    import pyarrow
+    from pyarrow import compute
+
+    for name in table.column_names:
+        column = table[name]
+        fits: Any = None
+        if name in _ALLOWED:
+            fits = compute.is_in(column, value_set=pyarrow.array(_ALLOWED[name], column.type))
+        elif name in _TEXTS:
+            fits = compute.is_valid(column)
+        elif name.startswith("log10_"):
+            possible = compute.and_(compute.is_finite(column), compute.less_equal(column, _MOST_LOG10))
+            fits = compute.or_kleene(compute.is_null(column), possible)
+        if fits is not None and not compute.all(fits, min_count=0).as_py():
+            raise UsageError(
+                f"{printable(str(shard))}: a row's {name} is nothing that an audit of schema version "
+                f"{SCHEMA_VERSION} writes: it is damaged, or of another release; run the audit again to renew it"
+            )
+
+
+_ALLOWED: dict[str, tuple[Any, ...]] = {
+    "schema_version": (SCHEMA_VERSION,),
+    "status": ("ok", "error", "skipped"),
+    "verdict": (DETECTED, NO_EVIDENCE, INCONCLUSIVE),
+}
+_TEXTS = ("path", "code", "reason")
+_CHECKED = (*_ALLOWED, *_TEXTS, "log10_pvalue", "log10_adjusted")  # of every row, whatever a report shows
 
 
 def _schema(columns: Sequence[str]) -> Any:

@@ -56,19 +56,19 @@ class Tile:
 
 def make_tiles(
     rows: Sequence[dict[str, Any]],
-    root: Path,
+    root: Path | None,
     model: LatentModel | None = None,
     inversion: InversionOptions | None = None,
     keys: Mapping[str, Key] | None = None,
 ) -> list[Tile]:
-    """Return a tile for each row: the files are read again; one that is missing or has changed gets a note.
+    """Return a tile for each row: the files are read again; one that is missing, has changed or is elsewhere gets a note.
 
     Parameters
     ----------
     rows : sequence of dict
         Detected rows.
-    root : Path
-        Folder where relative paths begin.
+    root : Path, optional
+        Folder where relative paths begin and that images come from; None: the current folder, and images from anywhere.
     model, inversion : optional
         As in the audit; without a model there are no spectra.
     keys : mapping of str to Key, optional
@@ -106,29 +106,36 @@ def agreement_by_ring(noise_hat: torch.Tensor, key: Key) -> tuple[tuple[int, flo
     return tuple(answers)
 
 
-def _read(row: dict[str, Any], root: Path, frames: int) -> bytes | list[bytes] | str:
+def _read(row: dict[str, Any], root: Path | None, frames: int) -> bytes | list[bytes] | str:
     """Return the bytes of a row's file, or of so many files of a folder of frames, or the reason why there are none."""
-    from treering_verify.media.containers import read_member, split_member
+    from treering_verify.media.containers import read_member, split_member, stays_in
     from treering_verify.media.frame_folders import read_frames
     from treering_verify.media.images import read_bytes
 
     if "://" in row["path"]:
         return "read over a network: not fetched again"
+    if not row["sha256"]:
+        return "its row has no SHA-256, so nothing says which image it was"
     try:
         name = os.fsdecode(row["path_bytes"]) if row.get("path_bytes") else row["path"]
         data: bytes | list[bytes]
-        if os.path.isdir(root / name):
-            stored = read_frames(root / name, frames)
+        place = (root or Path()) / name
+        if root is not None and not stays_in(os.path.realpath(root), str(place)):
+            return "outside the folder that images may come from: if they are yours, give --root"
+        if os.path.isdir(place):
+            stored = read_frames(place, frames)
             data, digest = stored.contents, stored.sha256
         else:
-            within = split_member(str(root / name))
-            data = read_member(*within) if within else read_bytes(root / name)
+            within = split_member(str(place))
+            data = read_member(*within) if within else read_bytes(place)
             digest = hashlib.sha256(data).hexdigest()
-        if row["sha256"] and digest != row["sha256"]:
+        if digest != row["sha256"]:
             return "the file has changed since the audit"
         return data
     except ImageError as error:
         return error.reason
+    except (OSError, ValueError):  # a NUL, or a name that is too long
+        return "no file can have that name"
 
 
 def _open(

@@ -311,3 +311,14 @@ def test_remote_lists_and_outputs_are_refused_by_name(tmp_path: Path) -> None:
     asked = ["audit", str(tmp_path), "--key", str(key), "--output", "s3://bucket/out"]
     result = CliRunner().invoke(main, asked)
     assert result.exit_code == 2 and "local folder" in result.stderr
+
+
+def test_an_output_with_a_colon_in_its_name_is_written_and_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fill(tmp_path / "in", 3)
+    for name in ("out-2026-09-01T12:30", "s3:out"):
+        rows = audited(Inputs(("in",)), Path(name), q_values=True)
+        assert [row.status for row in rows] == ["ok"] * 3
+        assert [row.path for row in audited(Inputs(("in",)), Path(name), q_values=True)] == [row.path for row in rows]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import re
@@ -282,13 +283,11 @@ def test_the_page_needs_nothing_and_holds_no_markup_of_a_name(nasty: Path) -> No
 
 
 def test_images_come_from_the_very_bytes_that_were_judged(tmp_path: Path) -> None:
-    import hashlib
-
     smooth(300, 200).save(tmp_path / "a.png")
     data = (tmp_path / "a.png").read_bytes()
     known, other = hashlib.sha256(data).hexdigest(), hashlib.sha256(b"").hexdigest()
     rows = [row("a.png", "detected", -9.0, sha256=s) for s in (known, other)]
-    rows += [row(path, "detected", -9.0) for path in ("gone.png", "https://example.org/a.png")]
+    rows += [row(path, "detected", -9.0, sha256=known) for path in ("gone.png", "https://example.org/a.png")]
     tiles = make_tiles(rows, tmp_path)
     assert tiles[0].thumbnail.startswith("data:image/jpeg;base64,") and tiles[0].note == ""
     assert [bool(tile.thumbnail) for tile in tiles] == [True, False, False, False]
@@ -300,12 +299,13 @@ def test_a_name_that_is_no_text_is_found_by_its_bytes_and_q_values_are_shown(tmp
 
     name = os.fsencode(tmp_path) + b"/\xff.png"
     Path(os.fsdecode(name)).write_bytes(encoded(smooth(), "PNG"))
+    known = hashlib.sha256(encoded(smooth(), "PNG")).hexdigest()
     rows = [
-        row("shown\\xff.png", "detected", -9.0, path_bytes=name, q_value=0.125),
+        row("shown\\xff.png", "detected", -9.0, path_bytes=name, q_value=0.125, sha256=known),
         row("a.png", path_bytes=None, q_value=0.5),
     ]
     folder = write_audit(tmp_path / "audit", [rows])
-    page = write_report(folder).read_text()
+    page = write_report(folder, root=tmp_path).read_text()
     assert "data:image/jpeg" in page and ">0.125<" in page
     records = [json.loads(line) for line in write_report(folder, tmp_path / "o.jsonl").read_text().splitlines()]
     assert [r["path_bytes"] for r in records] == [name.hex(), None] and records[0]["q_value"] == 0.125
@@ -336,9 +336,10 @@ def test_the_spectrum_is_made_from_the_image_alone() -> None:
 def test_a_report_never_holds_a_number_of_the_key(tmp_path: Path, tiny_model: Any) -> None:
     key = Key.generate(tiny_model.latent_shape, seed=11, name="mine")
     smooth(128, 128).save(tmp_path / "a.png")
-    rows = [row(str(tmp_path / "a.png"), "detected", -9.0, key="mine", fingerprint=key.fingerprint)]
+    known = hashlib.sha256((tmp_path / "a.png").read_bytes()).hexdigest()
+    rows = [row(str(tmp_path / "a.png"), "detected", -9.0, key="mine", fingerprint=key.fingerprint, sha256=known)]
     folder = write_audit(tmp_path / "audit", [rows], [{"name": "mine", "fingerprint": key.fingerprint}])
-    page = write_report(folder, model=tiny_model, keys=[key]).read_text()
+    page = write_report(folder, model=tiny_model, keys=[key], root=tmp_path).read_text()
     assert page.count("data:image/png") == 1 and 'class="rings"' in page
     assert not any(f"{abs(number):.6f}"[:8] in page for number in key.numbers)
 
