@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -104,6 +104,12 @@ class Verdict:
     search : dict, optional
         What was searched for in the page, JSON-ready: level, hypotheses, windows, left_out. None where nothing was
         searched, since it was off or a key was found without.
+    sha256 : str or None
+        SHA-256 of the file, or of the bytes; None for an image in memory.
+    time : str
+        When it was judged, UTC, as 2026-11-29T13:00:00Z.
+    provenance : dict
+        Model, weights, keys, settings and versions, JSON-ready (docs/records.md).
     """
 
     path: str
@@ -125,6 +131,10 @@ class Verdict:
     visible: float = float("nan")
     inverter: str = ""
     search: dict[str, Any] | None = None
+
+    sha256: str | None = None
+    time: str = field(default="", compare=False)
+    provenance: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def best(self) -> KeyEvidence | None:
@@ -171,6 +181,9 @@ class Verdict:
             "converged": self.converged,
             "visible": round(self.visible, 4) if best else None,
             "seconds": round(self.seconds, 4),
+            "sha256": self.sha256,
+            "time": self.time or None,
+            "provenance": self.provenance or None,
             **({} if self.message is None else {"message": self.message}),
             **({"profile": self.profile} if self.profile else {}),
             **({"inverter": self.inverter} if self.inverter else {}),

@@ -77,6 +77,7 @@ def generate(
     from treering_verify.files import printable, write_atomic
     from treering_verify.generation.generator import check_seeds, generate_videos
     from treering_verify.generation.generator import generate as generate_images
+    from treering_verify.media.digests import sha256_of
     from treering_verify.media.images import encode_png
     from treering_verify.media.videos import video_files
     from treering_verify.models import class_names, load_model, makes_videos
@@ -114,9 +115,10 @@ def generate(
                     path = output / f"{stem}{ending}"
                     path.parent.mkdir(exist_ok=True)
                     write_atomic(path, content)
-                text = json.dumps(result.sidecar, indent=2) + "\n"
+                stored = path if path.parent == output else path.parent
+                text = json.dumps({**result.sidecar, "sha256": sha256_of(stored)}, indent=2) + "\n"
                 write_atomic(output / f"{stem}.json", text.encode())
-                click.echo(printable(str(path if path.parent == output else path.parent)))
+                click.echo(printable(str(stored)))
                 advance()
     except OSError as error:
         raise UsageError(f"cannot write to {printable(str(output))}: {error.strerror}") from error

@@ -14,10 +14,10 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from treering_verify.detection.screening import Screening
 from treering_verify.detection.search.grid import IDENTITY
 from treering_verify.detection.search.page import Page
 from treering_verify.detection.search.search import search_page
-from treering_verify.detection.search.settings import Search, search_of
+from treering_verify.detection.search.settings import OFF, Search, search_of
 from treering_verify.detection.search.target import Target
 from treering_verify.detection.search.video_offsets import Timeline
 from treering_verify.detection.two_pass import Finding, find
@@ -34,12 +34,14 @@ from treering_verify.errors import ImageError, UsageError
 from treering_verify.files import printable
 from treering_verify.inversion.recovery import InversionOptions, filters_used, images_at_a_time, recover_in_batches
 from treering_verify.media.animations import distinct_frames
+from treering_verify.media.digests import sha256_of
 from treering_verify.media.images import CUT_SHORT, fit, open_image, read_bytes, to_tensor
 from treering_verify.media.videos import read_video
 from treering_verify.models import LatentModel, makes_videos
 from treering_verify.models.profile import check_profile
+from treering_verify.models.provenance import provenance_of, utc_now
 from treering_verify.results import DETECTED, INCONCLUSIVE, NO_EVIDENCE, KeyEvidence, Verdict
-from treering_verify.watermark.keys.index import retired_keys
+from treering_verify.watermark.keys.index import public_keys, retired_keys
 
 if TYPE_CHECKING:
     import torch
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
 DEFAULT_ALPHA = 1e-6
 LITTLE_VISIBLE = 0.08
 """Share of the image that must be visible for 'no evidence': below it, too many marks are missed (docs/search.md)."""
+_MOST_KEYS = 20  # in a record; of more there is a digest
 _BATCH_PIXELS = 64_000_000  # of the pages in a batch, about
 _UNSETTLED = ("budget", "diverged")  # statuses of a decoder inversion that did not converge
 
@@ -134,6 +137,33 @@ class Judge:
         screening, retired = screening and screening.of(model), retired_keys(test.tried)
         return cls(model, test, alpha, inversion, screening, weakness, wanted, targets, retired)
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings that verdicts depend on, JSON-ready."""
+        profile, filters = self.inversion.profile, filters_used(self.model, self.inversion)
+        inversion = asdict(replace(self.inversion, profile=None))
+        del inversion["batch_size"]  # changes no verdict
+        return {
+            "alpha": self.alpha,
+            **inversion,
+            "profile": profile.record() if profile else None,
+            **({"inverter": filters} if filters else {}),
+            "tile": self.model.tile,
+            "search": self.search.words if self.search and self.targets else OFF,
+            **({"screening": asdict(self.screening)} if self.screening else {}),
+        }
+
+    @property
+    def unused_networks(self) -> tuple[str, ...]:
+        """Networks of the model that play no part in verdicts."""
+        return () if self.screening else ("screen",)
+
+    @cached_property
+    def provenance(self) -> dict[str, Any]:
+        """What the records of all verdicts say of model, weights, keys, settings and versions."""
+        keys = public_keys(self.test.tried, _MOST_KEYS)
+        return provenance_of(self.model, keys, self.settings, without=self.unused_networks)
+
     def find(self, images: torch.Tensor, pages: Sequence[Page | None] | None = None) -> list[Finding]:
         """Invert and test images (B, 3, H, W), and return what was found in each, in order.
 
@@ -209,7 +239,7 @@ class Judge:
         for source, reading in zip(sources, readings, strict=True):
             path = str(source) if isinstance(source, (str, Path)) else ""
             if isinstance(reading, ImageError):
-                verdicts.append(self._unjudged(path, reading, seconds))
+                verdicts.append(self._unjudged(path, reading, seconds, sha256_of(source)))
             else:
                 of_frames = [next(findings) for _ in reading.pages]
                 verdicts.append(self._verdict(path, reading, of_frames, seconds))
@@ -242,9 +272,12 @@ class Judge:
             inverter=filters_used(self.model, self.inversion),
             visible=finding.visible,
             search=finding.search,
+            sha256=reading.sha256,
+            time=utc_now(),
+            provenance=self.provenance,
         )
 
-    def _unjudged(self, path: str, error: ImageError, seconds: float) -> Verdict:
+    def _unjudged(self, path: str, error: ImageError, seconds: float, sha256: str | None) -> Verdict:
         return Verdict(
             path=path,
             status="error",
@@ -254,6 +287,9 @@ class Judge:
             reason=printable(error.reason),
             seconds=seconds,
             profile=self._profile,
+            sha256=sha256,
+            time=utc_now(),
+            provenance=self.provenance,
         )
 
     @property
@@ -274,6 +310,7 @@ class Reading:
     pages: tuple[Page | None, ...] = (None,)
     frames: tuple[int, ...] = ()
     frames_total: int = 0
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -298,7 +335,7 @@ def read(source: Source | VideoSource, model: LatentModel) -> Reading:
     import torch
 
     if makes_videos(model):
-        return Reading(*read_video(source, model.frames, model.image_size))
+        return Reading(*read_video(source, model.frames, model.image_size), sha256=sha256_of(source))
     if isinstance(source, Sequence) and not isinstance(source, str | bytes):
         raise UsageError(f"{model.name} judges images: give one at a time, or a model that makes videos")
     if isinstance(source, str | Path):
@@ -313,6 +350,7 @@ def read(source: Source | VideoSource, model: LatentModel) -> Reading:
         tuple(Page((image,)) for image in shown),
         numbers,
         animation.total if animation else 0,
+        sha256_of(source) if isinstance(source, bytes) else None,
     )
 
 

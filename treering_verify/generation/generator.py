@@ -9,9 +9,11 @@ from treering_verify.errors import LimitedModelWarning, UsageError
 from treering_verify.media.images import to_pil
 from treering_verify.models import Condition, LatentModel, images_only, makes_videos, native_noise, pipeline_shape
 from treering_verify.models.diffusers.related import check_takes_noise
+from treering_verify.models.provenance import provenance_of, utc_now
 from treering_verify.models.sampling import denoise
 from treering_verify.results import SCHEMA_VERSION, Generated, GeneratedVideo
 from treering_verify.watermark.embedding import embed
+from treering_verify.watermark.keys.index import public_keys
 from treering_verify.watermark.keys.key import Key
 
 if TYPE_CHECKING:
@@ -247,6 +249,10 @@ def _rendered(
                 "class" if model.classes else "prompt": label,
                 "steps": steps,
                 "guidance": guidance,
+                "time": utc_now(),
+                "provenance": provenance_of(
+                    model, public_keys([used] if used else [], 1), {"steps": steps, "guidance": guidance}
+                ),
             }
             yield images[i], sidecar, noise[i], latents[i]
 

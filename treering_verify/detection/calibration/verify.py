@@ -21,6 +21,7 @@ from treering_verify.detection.judge import Judge
 from treering_verify.detection.verification import fitting_keys
 from treering_verify.errors import ImageError, UsageError
 from treering_verify.inversion.recovery import InversionOptions
+from treering_verify.media.digests import sha256_of
 from treering_verify.media.images import fit, open_image
 from treering_verify.models import LatentModel
 from treering_verify.results import INCONCLUSIVE, KeyEvidence, Verdict
@@ -80,7 +81,13 @@ def verify_calibrated(
         opened, names = zip(*(_opened(source, model) for source in batch), strict=True)
         for source, name, verdict in zip(batch, names, judge.verdicts(opened), strict=True):
             path = str(source) if isinstance(source, (str, Path)) else ""
-            named = replace(verdict, path=path, detector=detector, calibration_images=calibration.count)
+            named = replace(
+                verdict,
+                path=path,
+                detector=detector,
+                calibration_images=calibration.count,
+                sha256=verdict.sha256 or sha256_of(source),
+            )
             yield _limited(named, name, calibration)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -145,6 +147,21 @@ def retired_keys(keys: Sequence[Key | KeyIndex]) -> dict[str, str]:
             text = index.facts["fingerprint"][row].decode("ascii", "replace")
             found[text] = str(date.fromordinal(int(days[row])))
     return found
+
+
+def public_keys(keys: Sequence[Key | KeyIndex], most: int) -> list[dict[str, str]] | dict[str, Any]:
+    """Return names and fingerprints of keys, by name; of more than `most` their count and a digest of them."""
+    pairs = [(key.name, key.fingerprint) for key in keys if isinstance(key, Key)]
+    for index in (each for each in keys if isinstance(each, KeyIndex)):
+        columns = (index.facts[name].tolist() for name in ("name", "fingerprint"))
+        pairs += [
+            (name.decode("ascii", "replace"), text.decode("ascii", "replace"))
+            for name, text in zip(*columns, strict=True)
+        ]
+    pairs.sort()
+    if len(pairs) <= most:
+        return [{"name": name, "fingerprint": text} for name, text in pairs]
+    return {"count": len(pairs), "digest": hashlib.sha256(json.dumps(pairs).encode()).hexdigest()[:16]}
 
 
 def named_keys(keys: Sequence[Key | KeyIndex], fingerprints: Collection[str]) -> dict[str, Key]:
