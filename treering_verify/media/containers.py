@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from treering_verify.errors import ImageError
+from treering_verify.files import opened_regular
 from treering_verify.media.images import CODES, MAX_BYTES
 
 if TYPE_CHECKING:
@@ -185,28 +186,55 @@ def is_image_type(kind: pyarrow.DataType) -> bool:
 
 
 def arrow_batches(name: str, choose: Callable[[list[str]], str]) -> Iterator[pyarrow.RecordBatch]:
-    """Yield batches of one column of a Parquet or Arrow file, `choose` picking its name."""
+    """Yield batches of one column of a Parquet or Arrow file, `choose` picking its name.
+
+    Raises
+    ------
+    ValueError
+        If the table has more rows than `most_rows` of its size: few bytes can declare billions.
+    """
     import pyarrow
     import pyarrow.parquet
+    import pyarrow.types as types
 
-    with open(name, "rb") as file:
+    with opened_regular(name) as file:
+        most = most_rows(os.fstat(file.fileno()).st_size)
         head = file.read(8)
-    if head.startswith(PARQUET):
-        with pyarrow.parquet.ParquetFile(name) as table:
-            chosen = choose(table.schema_arrow.names)
-            yield from table.iter_batches(_BATCH, columns=[chosen])
-        return
-    with pyarrow.OSFile(name) as source:
+        file.seek(0)
+        if head.startswith(PARQUET):
+            with pyarrow.parquet.ParquetFile(file) as table:
+                _check_rows(table.metadata.num_rows, most)
+                schema = table.schema_arrow
+                chosen = choose(schema.names)
+            text = types.is_string(schema.field(chosen).type) or types.is_large_string(schema.field(chosen).type)
+            file.seek(0)
+            # A text that stands once in the file stays once in memory.
+            with pyarrow.parquet.ParquetFile(file, read_dictionary=[chosen] if text else None) as table:
+                yield from table.iter_batches(_BATCH, columns=[chosen])
+            return
         if head.startswith(ARROW[0]):
-            reader = pyarrow.ipc.open_file(source)
+            reader = pyarrow.ipc.open_file(file)
             batches = (reader.get_batch(i) for i in range(reader.num_record_batches))
         else:
-            reader = pyarrow.ipc.open_stream(source)
+            reader = pyarrow.ipc.open_stream(file)
             batches = iter(reader)
         chosen = choose(reader.schema.names)
+        rows = 0
         for batch in batches:
+            rows += batch.num_rows
+            _check_rows(rows, most)
             for start in range(0, batch.num_rows, _BATCH):
                 yield batch.select([chosen]).slice(start, _BATCH)
+
+
+def most_rows(size: int) -> int:
+    """Return the most rows that a table of a size in bytes may have: a million, and 100 for each byte."""
+    return 1_000_000 + 100 * size
+
+
+def _check_rows(rows: int, most: int) -> None:
+    if rows > most:
+        raise ValueError(f"it has {rows:,} rows, and a file of its size at most {most:,}: split it")
 
 
 def _read_row(container: str, member: str) -> bytes:

@@ -26,6 +26,8 @@ _BLOCK = 1 << 16
 _COLUMNS = ("path", "url", "file", "filename", "image")  # a manifest's column where none is named
 _DELIMITERS = ",;\t|"
 _LONGEST_LINE = 1 << 20  # of a JSON Lines file, in characters
+_LONGEST_ENTRY = 1 << 16  # bytes of a path or URL
+_LEAST_CHARACTERS = 1 << 26  # of all entries of a table, whose size on disk may be next to nothing
 _MARKS = (  # byte order marks, the longer before those that they begin with
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -64,6 +66,13 @@ def list_entries(name: str, end: bytes) -> Iterator[str]:
         raise UsageError(f"the list {shown} is not {error.encoding} as it says: save it as UTF-8") from error
     except OSError as error:
         raise UsageError(f"cannot read the list {shown}: {error.strerror}") from error
+    except ValueError as error:
+        raise UsageError(f"the list {shown} cannot be used: {error}") from error
+
+
+def _check_rest(size: int) -> None:
+    if size > _LONGEST_ENTRY + _BLOCK:
+        raise ValueError(f"an entry is longer than {_LONGEST_ENTRY:,} bytes: is it a list, and do its entries end so?")
 
 
 def _encoding_of(data: bytes) -> str | None:
@@ -78,6 +87,7 @@ def _split(first: bytes, file: IO[bytes], end: bytes) -> Iterator[str]:
         for line in whole:
             if text := line if end == b"\0" else line.removesuffix(b"\r"):
                 yield os.fsdecode(text)
+        _check_rest(len(rest))
         block = file.read(_BLOCK)
     if rest := rest if end == b"\0" else rest.removesuffix(b"\r"):
         yield os.fsdecode(rest)
@@ -93,6 +103,7 @@ def _split_text(first: bytes, file: IO[bytes], end: str, encoding: str) -> Itera
                 yield text
         if not block:
             break
+        _check_rest(len(rest))
         block = file.read(_BLOCK)
     if rest := rest if end == "\0" else rest.removesuffix("\r"):
         yield rest
@@ -125,19 +136,40 @@ def manifest_entries(name: str, column: str) -> Iterator[str]:
             yield from _csv(name, column, head)
     except OSError as error:
         raise UsageError(f"cannot read the manifest {shown}: {error.strerror or error}") from error
+    except MemoryError as error:
+        raise UsageError(f"the manifest {shown} takes too much memory to read: split it, or store it as CSV") from error
+    except RecursionError as error:
+        raise UsageError(f"the manifest {shown} cannot be used: a line is nested too deep") from error
     except (ValueError, LookupError) as error:  # pyarrow's errors are among them; csv's is turned into one
         raise UsageError(f"the manifest {shown} cannot be used: {printable(str(error))}") from error
 
 
 def _arrow(name: str, column: str) -> Iterator[str]:
     """Entries of a Parquet or Arrow file; those of a column of images are its rows."""
-    row, take = 0, None
+    row, take, characters = 0, None, 0
+    most = _LEAST_CHARACTERS + 100 * os.stat(name).st_size
     for batch in arrow_batches(name, lambda names: _choose(names, column)):
         take = take or _reader_of(name, batch.schema.field(0))
+        _check_lengths(batch.column(0))
         for value in batch.column(0).to_pylist():
             if entry := take(value, row):
+                characters += len(entry)
+                if characters > most:
+                    raise ValueError(f"its entries have more than {most:,} characters: split it")
                 yield entry
             row += 1
+
+
+def _check_lengths(column: pyarrow.Array) -> None:
+    """Raise ValueError if a text is longer than a path or URL can be, before any is made a string of Python."""
+    import pyarrow.types as types
+    from pyarrow import compute
+
+    values = column.dictionary if types.is_dictionary(column.type) else column
+    if types.is_string(values.type) or types.is_large_string(values.type):
+        longest = compute.max(compute.binary_length(values)).as_py() or 0
+        if longest > _LONGEST_ENTRY:
+            raise ValueError(f"an entry has {longest:,} bytes, and {_LONGEST_ENTRY:,} is the most")
 
 
 def _reader_of(name: str, field: pyarrow.Field) -> Callable[[Any, int], str]:

@@ -27,6 +27,7 @@ from treering_verify.files import write_atomic
 
 _PART, _WHOLE, _INDEX = "plan.part", "plan", "plan.json"
 SCRATCH = "scratch"
+_MEMORY = 4 * 1024**3  # address space of the process that walks, in bytes
 
 
 class Chunk(NamedTuple):
@@ -147,6 +148,11 @@ class Plan:
 
 def serve(connection: Connection, facts: list[Any]) -> None:
     """Walk over the inputs and write the plan, in a process of its own; see `Plan`."""
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    limit = _MEMORY if hard == resource.RLIM_INFINITY else min(_MEMORY, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))  # a manifest may unpack to anything
     fields, where, chunk_rows, excluded, framed = facts
     inputs = Inputs.of(fields)
     folder = Path(where)
