@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from treering_verify.errors import UsageError
-from treering_verify.models import canonical_noise, native_noise
+from treering_verify.models import canonical_noise, native_noise, pipeline_shape
 from treering_verify.results import SCHEMA_VERSION
 from treering_verify.watermark.embedding import embed
 from treering_verify.watermark.keys.key import Key
@@ -68,9 +68,10 @@ class WatermarkCallback:
         self._one_for_all = isinstance(key, Key)
         if not self.keys:
             raise UsageError("no keys: give one key for all images, or one per image")
+        pipeline_shape(pipe)  # refuses pipelines of no family, and networks with other inputs
         for one in self.keys:
             one.check_in_use()
-            native_noise(pipe, embed(_zeros(one), one))  # refuses other pipelines, and keys of other channels
+            native_noise(pipe, embed(_zeros(one), one))  # refuses keys of other channels
         self._last: dict[str, Any] = {"steps": 0, "guidance": None, "written_after_step": None}
         self._model, self._sampler = str(pipe.config.get("_name_or_path") or type(pipe).__name__), _sampler(pipe)
 

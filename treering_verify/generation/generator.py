@@ -58,7 +58,7 @@ def watermarked_noise(
         Images of the call: prompts times ``num_images_per_prompt``. Pipelines do not check that `latents=` has as many.
         Default: as many as there are seeds, generators or keys.
     image_size : (H, W), optional
-        The call's ``height=`` and ``width=``. Default: the pipeline's own size.
+        The call's ``height=`` and ``width=``, of images or videos. Default: the pipeline's own size.
     strength : float, optional
         The call's ``strength=``, for pipelines that inpaint; it has to be 1. Default: the pipeline's own default.
 
@@ -132,7 +132,7 @@ def _check_size(shape: tuple[int, int, int], own: tuple[int, int, int], image_si
             "for the images' size (treering keygen --image-size)"
         )
     warnings.warn(
-        f"the key is made for noise {shape}, and the pipeline's own images start from {own}: give the call height= "
+        f"the key is made for noise {shape}, and the pipeline's own size is {own}: give the call height= "
         "and width= of the key, and verify at that size; image_size=(height, width) here says that it is meant",
         LimitedModelWarning,
         stacklevel=3,

@@ -209,3 +209,8 @@ def test_a_key_of_another_size_and_a_single_step_are_refused(plain: Any) -> None
         tv.WatermarkCallback(plain, tv.Key.generate((16, 24, 24), seed=1))
     with pytest.raises(ModelError, match="not supported"):
         tv.WatermarkCallback(torch.nn.Identity(), key_for(plain))
+    deep = StableDiffusionImg2ImgPipeline(
+        **{**plain.components, "unet": pipelines.unet(5, 4, cross_attention_dim=32)}, requires_safety_checker=False
+    )
+    with pytest.raises(ModelError, match="takes 5 channels"):
+        tv.WatermarkCallback(deep, key_for(plain))

@@ -293,7 +293,7 @@ def test_counts_that_do_not_fit_are_told(plain: Any) -> None:
 
 def test_a_key_of_another_size_warns_unless_the_size_is_named(plain: Any) -> None:
     wide = tv.Key.generate((4, 24, 40), seed=1)
-    with pytest.warns(LimitedModelWarning, match=r"\(4, 24, 40\).*own images start from \(4, 24, 24\)"):
+    with pytest.warns(LimitedModelWarning, match=r"\(4, 24, 40\).*own size is \(4, 24, 24\)"):
         noise = tv.watermarked_noise(plain, wide, seeds=1)
     assert torch.equal(noise, tv.watermarked_noise(plain, wide, seeds=1, image_size=(48, 80)))
     with pytest.raises(UsageError, match="images of 48x48 start from"):

@@ -205,7 +205,7 @@ def _fail(*_: object) -> None:
 
 
 def test_three_lines_mark_what_a_script_generates(pipe: Any, model: VideoModel, key: tv.Key) -> None:
-    latents = tv.watermarked_noise(pipe, key, seeds=[11])
+    latents = tv.watermarked_noise(pipe, key, seeds=[11], image_size=model.image_size)
     assert latents.ndim == 5
     pipe.set_progress_bar_config(disable=True)
     height, width = model.image_size
