@@ -303,6 +303,8 @@ MODELS: dict[str, HostileModel] = {
         "positions by the million": (config(ENCODER, max_position_embeddings=HUGE), "max_position_embeddings"),
         "words by the million": (config(WORDS, extra_ids=HUGE), "extra_ids is 1000000"),
         "many time steps": (config(SAMPLER, num_train_timesteps=10**11), "num_train_timesteps"),
+        "images of a word": (config(NETWORK, sample_size="large"), "cannot load"),
+        "a spacing of no kind": (config(SAMPLER, timestep_spacing=[]), "timestep_spacing is "),
         "a number as a float": (config(NETWORK, in_channels=1e300), r"in_channels is 1e\+300"),
         "a number of many digits": (text(NETWORK, '{"sample_size": ' + "9" * 100_000 + "}"), "100000 digits"),
         "not a number": (text(NETWORK, '{"sample_size": NaN}'), "NaN is not a number"),

@@ -112,13 +112,11 @@ def _with_inverter(model: LatentModel, source: ModelSource) -> LatentModel:
 def _load(source: ModelSource) -> LatentModel:
     folder, shown = EMBEDDED.get(source.name, Path(source.name)), source.shown
     if _is_pipeline(source):
-        return from_pipeline(
-            pipeline_of(source),
-            name=source.name,
-            image_size=source.image_size,
-            tile=source.tile,
-            frames=source.frames,
-        )
+        pipe = pipeline_of(source)
+        with _reported(shown):
+            return from_pipeline(
+                pipe, name=source.name, image_size=source.image_size, tile=source.tile, frames=source.frames
+            )
     index, found = _class_conditional(source)
     with _reported(shown):
         held_out = _HELD_OUT.get(source.name)

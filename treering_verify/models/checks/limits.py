@@ -33,6 +33,8 @@ CODE = (
 )
 # What a class needs no code for: a field says only that there is none, or names how torch computes attention.
 _HARMLESS = (None, False, "", "eager", "sdpa")
+# Words that diffusers looks at only when a grid is asked for.
+_CHOICES = {"timestep_spacing": ("leading", "trailing", "linspace")}
 _LARGEST = 2**20
 _LONGEST, _STAGES = 1024, 64
 _LIMITS: tuple[tuple[re.Pattern[str], int], ...] = tuple(
@@ -88,6 +90,8 @@ def _check_field(field: str, value: Any, where: str) -> None:
             f"{shown} is {_short(value)}: it names code, another model or quantised weights, which are never loaded; "
             "use a folder without it"
         )
+    if field in _CHOICES and value not in _CHOICES[field]:
+        raise ModelError(f"{shown} is {_short(value)}: choose one of {', '.join(_CHOICES[field])}")
     if field.endswith("_file") and value is not None and field != "special_tokens_map_file":
         raise ModelError(f"{shown} is {_short(value)}: only files of the folder are read, by their standard names")
     if isinstance(value, list) and field not in _UNBOUNDED:

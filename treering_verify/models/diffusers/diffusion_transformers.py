@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from treering_verify.errors import UsageError
+from treering_verify.files import printable
 from treering_verify.models.protocol import Condition, Timestep
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def classes_dit(pipe: Any) -> tuple[str, ...]:
     count = int(pipe.transformer.config.num_embeds_ada_norm)
     first: dict[int, str] = {}
     for name, number in pipe.labels.items():
-        first.setdefault(int(number), name)
+        first.setdefault(int(number), printable(name))  # the folder's own words
     return tuple(first.get(number, str(number)) for number in range(count))
 
 
