@@ -23,7 +23,7 @@ from treering_verify.cli.keygen import keygen
 from treering_verify.cli.keys import keys
 from treering_verify.cli.models import models
 from treering_verify.cli.report import report
-from treering_verify.cli.verify import verify
+from treering_verify.cli.verify import recheck, verify
 from treering_verify.version import __version__
 
 _SETTINGS = {"auto_envvar_prefix": "TREERING", "help_option_names": ["-h", "--help"], "show_default": True}
@@ -51,6 +51,6 @@ def main(context: click.Context, config: Path | None) -> None:
 
 
 main.add_section("Mark", keygen, keys, generate)
-main.add_section("Verify", verify, identify, audit, decode, report)
+main.add_section("Verify", verify, identify, audit, decode, recheck, report)
 main.add_section("Evaluate", demo, attack, benchmark, calibrate)
 main.add_section("Manage", models)

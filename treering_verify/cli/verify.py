@@ -1,18 +1,25 @@
-"""The command that judges a few images."""
+"""The commands that judge a few images, and judge the files of records again."""
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from treering_verify.cli.command import command
+import click
+
+from treering_verify.cli.command import FOUND, command
 from treering_verify.cli.options.detector import DetectorChoice, detector_options, search_options
 from treering_verify.cli.options.images import files_argument, images_of
 from treering_verify.cli.options.inversion import inversion_options
 from treering_verify.cli.options.keys import check_fit, check_names, given, key_option
-from treering_verify.cli.options.verdicts import verdict_options
-from treering_verify.cli.output import print_verdicts
+from treering_verify.cli.options.model import model_option
+from treering_verify.cli.options.types import InputPath
+from treering_verify.cli.options.verdicts import format_option, verdict_options
+from treering_verify.cli.output import print_verdicts, progress
 from treering_verify.errors import UsageError
 
 if TYPE_CHECKING:
@@ -75,3 +82,36 @@ def verify(
         )
 
     print_verdicts(verdicts, len(images), "Verifying", style, fail_on)
+
+
+@command("treering recheck verdicts.jsonl --key my.key.json")
+@click.argument("records", type=InputPath())
+@click.argument("files", nargs=-1, type=InputPath())
+@key_option()
+@format_option("text", "jsonl")
+@model_option
+def recheck(records: Path, files: tuple[Path, ...], keys: tuple[Path, ...], style: str, model: ModelSource) -> None:
+    """Judge the files of records again.
+
+    RECORDS is what verify or identify wrote with --format json or jsonl. Each file is judged with the settings and, unless
+    --model is given, the model of its record. Where its provenance differs now, such as a version, the weights or a key, the
+    difference is named. FILES take the place of the records' paths, and are found by their SHA-256. The exit code is 1 if a
+    verdict changed.
+    """
+    from treering_verify.detection.recheck import read_records
+    from treering_verify.detection.recheck import recheck as judge_again
+    from treering_verify.models import load_model
+    from treering_verify.report import format_recheck, recheck_record
+    from treering_verify.watermark.keys.index import read_keys
+
+    listed, found = read_records(records), read_keys(keys)
+    if not given("model"):
+        model = replace(model, name=str(listed[0]["provenance"]["model"]))
+    changed = False
+    with progress("Judging again", len(listed)) as advance:
+        for one in judge_again(listed, files, found, load_model(model)):
+            changed |= one.changed
+            click.echo(json.dumps(recheck_record(one)) if style == "jsonl" else format_recheck(one))
+            advance()
+    if changed:
+        sys.exit(FOUND)

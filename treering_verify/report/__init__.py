@@ -11,6 +11,7 @@ from treering_verify.report.confusion_matrix import ConfusionMatrix
 from treering_verify.report.copies import format_attacks, format_copies
 from treering_verify.report.figures import draw_figure, save_spectrum_figure
 from treering_verify.report.keys import format_keys, key_records
+from treering_verify.report.rechecks import format_recheck, recheck_record
 from treering_verify.report.text import (
     FORMATS,
     count_unread,
@@ -38,12 +39,14 @@ __all__ = [
     "format_copies",
     "format_keys",
     "format_pvalue",
+    "format_recheck",
     "format_row",
     "format_summary",
     "format_table",
     "format_text",
     "format_verdicts",
     "key_records",
+    "recheck_record",
     "save_spectrum_figure",
     "store_findings",
     "table",

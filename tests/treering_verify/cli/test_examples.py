@@ -47,8 +47,14 @@ def shots() -> None:
     shutil.copy("images/marked-000000.png", "shots")
 
 
+def verdicts() -> None:
+    line = ["verify", *sorted(glob.glob("images/*.png"))[:1], "--key", "my.key.json", "--format", "jsonl"]
+    Path("verdicts.jsonl").write_text(CliRunner().invoke(main, line).stdout)
+
+
 # What the examples need that an earlier one did not make.
 BEFORE: dict[str, Callable[[], None]] = {
+    "treering recheck verdicts.jsonl --key my.key.json": verdicts,
     "treering keys index keys/ --output keys.index": key_folder,
     "treering keys index --from-secret my.secret --generate 1000 --output my.index": secret,
     "treering audit shots/ --key my.key.json --output audit": shots,

@@ -1,0 +1,144 @@
+"""Judge the files of records again, with the settings of the records, and say what came out differently and why."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from treering_verify.detection.identification import index_test
+from treering_verify.detection.judge import EvidenceTest, Judge
+from treering_verify.detection.verification import key_test
+from treering_verify.errors import UsageError
+from treering_verify.files import printable
+from treering_verify.inversion.decoder import Settings
+from treering_verify.inversion.recovery import InversionOptions
+from treering_verify.media.digests import sha256_of
+from treering_verify.models import LatentModel
+from treering_verify.results import Verdict
+from treering_verify.watermark.keys.index import KeyIndex
+from treering_verify.watermark.keys.key import Key
+
+_NEEDED = ("path", "status", "verdict", "alpha", "provenance")
+_EXACT = "exact-cosine"
+
+
+@dataclass(frozen=True)
+class Recheck:
+    """A record beside the verdict on the same file now.
+
+    Attributes
+    ----------
+    record : mapping
+        The record as it was read.
+    verdict : Verdict
+    differences : tuple of str
+        Parts of the provenance that differ now, such as "versions.torch", and "sha256" if the file is another.
+    """
+
+    record: Mapping[str, Any]
+    verdict: Verdict
+    differences: tuple[str, ...]
+
+    @property
+    def changed(self) -> bool:
+        """Whether status, verdict or detected key are others than in the record."""
+        now = self.verdict.record()
+        return any(now[name] != self.record.get(name) for name in ("status", "verdict", "fingerprint"))
+
+
+def read_records(path: str | Path) -> list[dict[str, Any]]:
+    """Return the records of verify or identify in a file: an array of JSON, or a record a line.
+
+    Raises
+    ------
+    UsageError
+        If the file cannot be read, or holds anything else, or records that cannot be judged again.
+    """
+    shown = printable(str(path))
+    try:
+        text = Path(path).read_text("utf-8")
+        records = json.loads(text) if text.startswith("[") else [json.loads(line) for line in text.splitlines() if line]
+    except OSError as error:
+        raise UsageError(f"cannot read {shown}: {error.strerror}") from error
+    except (ValueError, RecursionError):
+        raise UsageError(f"{shown} holds no records: write them with verify --format jsonl") from None
+    for number, record in enumerate(records, 1):
+        if not isinstance(record, dict) or not all(record.get(name) is not None for name in _NEEDED):
+            raise UsageError(f"record {number} of {shown} is none of verify or identify: see docs/records.md")
+        if record.get("detector") != _EXACT or "message" in record:
+            raise UsageError(
+                f"record {number} of {shown} is of decode or a calibrated detector: judge it by that command"
+            )
+    if not records:
+        raise UsageError(f"{shown} holds no records: write them with verify --format jsonl")
+    return records
+
+
+def recheck(
+    records: Sequence[Mapping[str, Any]],
+    files: Sequence[str | Path],
+    keys: Sequence[Key | KeyIndex],
+    model: LatentModel,
+) -> Iterator[Recheck]:
+    """Judge the file of each record again, in order.
+
+    Parameters
+    ----------
+    records : sequence of dict
+        As `read_records` returns them.
+    files : sequence of paths
+        Files to take in place of the records' paths, found by their SHA-256; none: the records' paths.
+    keys : sequence of Key or KeyIndex
+    model : LatentModel
+
+    Raises
+    ------
+    UsageError
+        If settings of a record cannot be used here, or no file has a record's digest.
+    """
+    by_digest = {sha256_of(Path(file)): file for file in files}
+    judges: dict[str, Judge] = {}
+    for record in records:
+        source = by_digest.get(record.get("sha256")) if files else record["path"]
+        if source is None:
+            raise UsageError(f"none of the files has the SHA-256 of {printable(record['path'])}: name that file too")
+        settings = record["provenance"]["settings"]
+        name = json.dumps([settings, "matches" in record], sort_keys=True)
+        if name not in judges:
+            judges[name] = _judge(settings, keys, model, "matches" in record)
+        (verdict,) = judges[name].verdicts([Path(source)])
+        old, new = record["provenance"], json.loads(json.dumps(verdict.provenance))
+        others = ["sha256"] if record.get("sha256") != verdict.sha256 else []
+        yield Recheck(record, verdict, (*others, *_differences(old, new)))
+
+
+def _judge(settings: Mapping[str, Any], keys: Sequence[Key | KeyIndex], model: LatentModel, many: bool) -> Judge:
+    try:
+        inversion = InversionOptions(
+            method=settings["method"],
+            settings=Settings(**settings["settings"]) if settings["settings"] else None,
+            noise_method=settings["noise_method"],
+            steps=settings["steps"],
+            precision=settings["precision"],
+        )
+        alpha, search = float(settings["alpha"]), str(settings["search"]).removesuffix(" s")
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"the settings of a record are not of this version ({error}): judge the file anew") from error
+    single = [key for key in keys if isinstance(key, Key)]
+    test: EvidenceTest
+    test = index_test(list(keys), model) if many or len(single) < len(keys) else key_test(single, model)
+    return Judge.of(model, test, alpha=alpha, inversion=inversion, search=search)
+
+
+def _differences(old: Any, new: Any, name: str = "") -> list[str]:
+    """Return the names of what differs between two trees of dicts."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return [
+            found
+            for key in sorted({*old, *new})
+            for found in _differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)
+        ]
+    return [] if old == new else [name]
