@@ -151,7 +151,9 @@ def pipeline_shape(pipe: Any, image_size: tuple[int, int] | None = None) -> tupl
     """
     family = _family(pipe)
     network = getattr(pipe, family.network).config
-    return family.shapes(_name(pipe), network, pipe.vae.config, image_size, masked=takes_mask(type(pipe)))[0]
+    most = network.get("motion_max_seq_length")
+    frames = min(family.video.frames, most) if family.video and most else None
+    return family.shapes(_name(pipe), network, pipe.vae.config, image_size, frames, takes_mask(type(pipe)))[0]
 
 
 class PipelineModel:
