@@ -54,6 +54,8 @@ if TYPE_CHECKING:
     Source = ImageSource
 
 DEFAULT_ALPHA = 1e-6
+FITTED_COSINE = 0.995
+"""Cosine of image and key from which on the key was probably computed from the image: inversions reach about 0.9."""
 LITTLE_VISIBLE = 0.08
 """Share of the image that must be visible for 'no evidence': below it, too many marks are missed (docs/search.md)."""
 _MOST_KEYS = 20  # in a record; of more there is a digest
@@ -397,7 +399,7 @@ def decide(
     visible: float = 1.0,
     searched: bool = False,
 ) -> Decision:
-    """Return the decision on one image. A p-value at or under alpha is a detection, whatever else is known of the image.
+    """Return the decision on one image. A p-value at or under alpha is a detection, unless the key was fitted.
 
     Parameters
     ----------
@@ -416,7 +418,7 @@ def decide(
         Whether the page was searched at all sizes, so that its own size hides nothing.
     """
     if evidence[0].log10_adjusted <= np.log10(alpha):
-        return Decision(DETECTED)
+        return _fitted(evidence[0]) or Decision(DETECTED)
     if weakness:
         return Decision(INCONCLUSIVE, "weak_model", weakness)
     if status == "diverged":
@@ -431,6 +433,21 @@ def decide(
         what = "an image of another size, or a video of another length, was cut or scaled since"
         return Decision(INCONCLUSIVE, "size", f"{note}: {what}, which hides a mark; find the original")
     return Decision(NO_EVIDENCE)
+
+
+def _fitted(strongest: KeyEvidence) -> Decision | None:
+    """Return the decision on a key that agrees better with an image than any inversion could, or None.
+
+    Signs give at most log10(2) = 0.3 for each number compared, so the p-value tells that the statistic is a cosine.
+    """
+    near = strongest.statistic >= FITTED_COSINE
+    if not near or strongest.log10_pvalue > -0.5 * strongest.degrees_of_freedom:
+        return None
+    reason = (
+        f"cosine {strongest.statistic:.4f}: no inversion recovers a mark so well, so the key was probably computed from "
+        "the image; derive the key again from its secret"
+    )
+    return Decision(INCONCLUSIVE, "fitted_key", reason)
 
 
 def check_alpha(alpha: float) -> None:
