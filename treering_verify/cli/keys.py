@@ -54,7 +54,7 @@ def list_(key_paths: tuple[Path, ...], style: str) -> None:
         sys.exit(UNJUDGED)
 
 
-@command("treering keys retire my.key.json --note 'replaced by new.key.json'")
+@command("treering keys retire old.key.json --note 'replaced by new.key.json'")
 @click.argument("key_path", metavar="FILE", type=InputPath())
 @option("--note", help="Note that is written into the key file, in place of the one in it.")
 @option("--date", "day", type=Date(), help="Day (UTC) from which on the key marks no more images; default: today.")

@@ -126,10 +126,10 @@ def fit(
     seed: int | None,
     **sizes: Any,
 ) -> None:
-    """Fit a model's inversion to its own images, in closed form, and report what that brings on others.
+    """Fit a model's inversion in closed form.
 
-    The model generates the images itself and no key is read, so p-values stay exact. The filters belong to these weights at
-    this image size.
+    The model generates the images itself and no key is read, so p-values stay exact. What the filters bring is reported on
+    other images. They belong to these weights at this image size.
     """
     from dataclasses import replace
 

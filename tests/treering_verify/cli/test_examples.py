@@ -15,7 +15,11 @@ from click.testing import CliRunner
 
 from treering_verify.cli.main import main
 
-SLOW = {"treering benchmark detection --quick --output bench", "treering demo --output demo"}
+SLOW = {
+    "treering benchmark detection --quick --output bench",
+    "treering demo --output demo",
+    "treering models fit landscape-tiny --output landscape-tiny-inverter",
+}
 
 
 def examples(group: click.Group) -> Iterator[str]:
@@ -32,7 +36,7 @@ def ran(line: str) -> None:
 
 
 def key_folder() -> None:
-    os.mkdir("keys")
+    os.makedirs("keys", exist_ok=True)
     shutil.copy("my.key.json", "keys")
 
 
@@ -55,6 +59,10 @@ def verdicts() -> None:
 # What the examples need that an earlier one did not make.
 BEFORE: dict[str, Callable[[], None]] = {
     "treering recheck verdicts.jsonl --key my.key.json": verdicts,
+    "treering keys list keys/": key_folder,
+    "treering keys retire old.key.json --note 'replaced by new.key.json'": lambda: ran(
+        "treering keygen --output old.key.json"
+    ),
     "treering keys index keys/ --output keys.index": key_folder,
     "treering keys index --from-secret my.secret --generate 1000 --output my.index": secret,
     "treering audit shots/ --key my.key.json --output audit": shots,

@@ -87,7 +87,7 @@ def test_whole_verdicts_agree_with_verify_from_reading_to_reason(tiny_model: Lat
     sources = [Image.linear_gradient("L").resize((128, 128)), tmp_path / "other.png", tmp_path / "bad.png"]
     for alpha in (1e-6, 0.999_999):
         pairs = zip(
-            identify_many(sources, keys, model=tiny_model, alpha=alpha, top=2),
+            identify_many(sources, keys, model=tiny_model, alpha=alpha, top=2, search=None),
             verify_many(sources, keys, model=tiny_model, alpha=alpha, search=None),
             strict=True,
         )
