@@ -63,7 +63,6 @@ BEFORE: dict[str, Callable[[], None]] = {
     "treering keys retire old.key.json --note 'replaced by new.key.json'": lambda: ran(
         "treering keygen --output old.key.json"
     ),
-    "treering keys index keys/ --output keys.index": key_folder,
     "treering keys index --from-secret my.secret --generate 1000 --output my.index": secret,
     "treering audit shots/ --key my.key.json --output audit": shots,
     "treering decode images/*.png --key message.key.json": lambda: ran(
