@@ -21,7 +21,9 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from treering_verify.detection.decision import Decision, decide
 from treering_verify.detection.evidence import combined
+from treering_verify.detection.reading import Reading, read
 from treering_verify.detection.screening import Screening
 from treering_verify.detection.search.grid import IDENTITY
 from treering_verify.detection.search.page import Page
@@ -33,14 +35,11 @@ from treering_verify.detection.two_pass import Finding, find
 from treering_verify.errors import ImageError, UsageError
 from treering_verify.files import printable
 from treering_verify.inversion.recovery import InversionOptions, filters_used, images_at_a_time, recover_in_batches
-from treering_verify.media.animations import distinct_frames
 from treering_verify.media.digests import sha256_of
-from treering_verify.media.images import CUT_SHORT, fit, open_image, read_bytes, to_tensor
-from treering_verify.media.videos import read_video
-from treering_verify.models import LatentModel, makes_videos
+from treering_verify.models import LatentModel
 from treering_verify.models.profile import check_profile
 from treering_verify.models.provenance import provenance_of, utc_now
-from treering_verify.results import DETECTED, INCONCLUSIVE, NO_EVIDENCE, KeyEvidence, Verdict
+from treering_verify.results import INCONCLUSIVE, KeyEvidence, Verdict
 from treering_verify.watermark.keys.index import public_keys, retired_keys
 
 if TYPE_CHECKING:
@@ -54,10 +53,6 @@ if TYPE_CHECKING:
     Source = ImageSource
 
 DEFAULT_ALPHA = 1e-6
-FITTED_COSINE = 0.995
-"""Cosine of image and key from which on the key was probably computed from the image: inversions reach about 0.9."""
-LITTLE_VISIBLE = 0.08
-"""Share of the image that must be visible for 'no evidence': below it, too many marks are missed (docs/search.md)."""
 _MOST_KEYS = 20  # in a record; of more there is a digest
 _BATCH_PIXELS = 64_000_000  # of the pages in a batch, about
 _UNSETTLED = ("budget", "diverged")  # statuses of a decoder inversion that did not converge
@@ -299,63 +294,6 @@ class Judge:
         return self.inversion.profile.digest if self.inversion.profile else ""
 
 
-@dataclass(frozen=True, eq=False)
-class Reading:
-    """An image or video as a model takes it, (1, 3, H, W), and a note on how it was fitted to the model's size.
-
-    `pages` holds the image at its own size. Of an animated image there are several that differ: `image` is then
-    (n, 3, H, W), `frames` are their numbers, and `frames_total` says how many frames the animation has.
-    """
-
-    image: torch.Tensor
-    note: str
-    pages: tuple[Page | None, ...] = (None,)
-    frames: tuple[int, ...] = ()
-    frames_total: int = 0
-    sha256: str | None = None
-
-
-@dataclass(frozen=True)
-class Decision:
-    """A verdict on one image; where it is inconclusive, the reason as a code and a sentence."""
-
-    verdict: str
-    code: str = ""
-    reason: str = ""
-
-
-def read(source: Source | VideoSource, model: LatentModel) -> Reading:
-    """Read an image, or a video where the model makes videos.
-
-    Raises
-    ------
-    ImageError
-        If it cannot be read.
-    UsageError
-        If it is several images for a model that makes images.
-    """
-    import torch
-
-    if makes_videos(model):
-        return Reading(*read_video(source, model.frames, model.image_size), sha256=sha256_of(source))
-    if isinstance(source, Sequence) and not isinstance(source, str | bytes):
-        raise UsageError(f"{model.name} judges images: give one at a time, or a model that makes videos")
-    if isinstance(source, str | Path):
-        source = read_bytes(source)
-    animation = distinct_frames(source) if isinstance(source, bytes) else None
-    shown = [frame.image for frame in animation.frames] if animation else [open_image(source)]
-    fitted = [fit(image, model.image_size) for image in shown]
-    numbers = tuple(frame.number for frame in animation.frames) if animation and len(shown) > 1 else ()
-    return Reading(
-        torch.cat([to_tensor(image) for image, _ in fitted]),
-        fitted[0][1],
-        tuple(Page((image,)) for image in shown),
-        numbers,
-        animation.total if animation else 0,
-        sha256_of(source) if isinstance(source, bytes) else None,
-    )
-
-
 def best_frame(findings: Sequence[Finding], frames: Sequence[int], total: int) -> Finding:
     """Return the finding of the frame with the strongest evidence, corrected for the number of frames that were judged.
 
@@ -388,66 +326,6 @@ def best_frame(findings: Sequence[Finding], frames: Sequence[int], total: int) -
     ]
     best = min(corrected, key=lambda finding: finding.evidence[0].log10_adjusted)
     return replace(best, seconds=sum(finding.seconds for finding in findings))
-
-
-def decide(
-    evidence: tuple[KeyEvidence, ...],
-    alpha: float,
-    note: str,
-    status: str,
-    weakness: str = "",
-    visible: float = 1.0,
-    searched: bool = False,
-) -> Decision:
-    """Return the decision on one image. A p-value at or under alpha is a detection, unless the key was fitted.
-
-    Parameters
-    ----------
-    evidence : tuple of KeyEvidence
-        Strongest first, at least one.
-    alpha : float
-    note : str
-        How the image was fitted to the model's size (`Verdict.note`), or "".
-    status : str
-        How the decoder inversion ended (`Solution.status`).
-    weakness : str
-        Why marks of this model would be missed (`Profile.weakness`), or "".
-    visible : float
-        Share of the image that is visible (`Solution.visible`).
-    searched : bool
-        Whether the page was searched at all sizes, so that its own size hides nothing.
-    """
-    if evidence[0].log10_adjusted <= np.log10(alpha):
-        return _fitted(evidence[0]) or Decision(DETECTED)
-    if weakness:
-        return Decision(INCONCLUSIVE, "weak_model", weakness)
-    if status == "diverged":
-        reason = "the decoder inversion found nothing better than its start; verify by the model that made the image"
-        return Decision(INCONCLUSIVE, "not_converged", reason)
-    if visible < LITTLE_VISIBLE:
-        reason = f"{visible:.1%} of the image is visible, the rest is one colour: too little to tell; find the original"
-        return Decision(INCONCLUSIVE, "little_visible", reason)
-    if note.startswith(CUT_SHORT):
-        return Decision(INCONCLUSIVE, "cut_short", f"{note}: a mark may be hidden by that; find the whole file")
-    if note and not searched:
-        what = "an image of another size, or a video of another length, was cut or scaled since"
-        return Decision(INCONCLUSIVE, "size", f"{note}: {what}, which hides a mark; find the original")
-    return Decision(NO_EVIDENCE)
-
-
-def _fitted(strongest: KeyEvidence) -> Decision | None:
-    """Return the decision on a key that agrees better with an image than any inversion could, or None.
-
-    Signs give at most log10(2) = 0.3 for each number compared, so the p-value tells that the statistic is a cosine.
-    """
-    near = strongest.statistic >= FITTED_COSINE
-    if not near or strongest.log10_pvalue > -0.5 * strongest.degrees_of_freedom:
-        return None
-    reason = (
-        f"cosine {strongest.statistic:.4f}: no inversion recovers a mark so well, so the key was probably computed from "
-        "the image; derive the key again from its secret"
-    )
-    return Decision(INCONCLUSIVE, "fitted_key", reason)
 
 
 def check_alpha(alpha: float) -> None:

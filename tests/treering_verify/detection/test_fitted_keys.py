@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from treering_detectors import cosine_log10_pvalue
 
-from treering_verify.detection.judge import FITTED_COSINE, decide
+from treering_verify.detection.decision import FITTED_COSINE, decide
 from treering_verify.results import KeyEvidence
 
 

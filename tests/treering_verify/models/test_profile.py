@@ -17,7 +17,7 @@ import treering_verify as tv
 from treering_verify.audit.judge import AuditJudge
 from treering_verify.audit.settings import settings_of
 from treering_verify.cli.main import main
-from treering_verify.detection.judge import decide
+from treering_verify.detection.decision import decide
 from treering_verify.detection.self_test import check_model
 from treering_verify.errors import UsageError
 from treering_verify.models import LatentModel, from_pipeline, load_model

@@ -1,0 +1,72 @@
+"""Read what is to be judged as a model takes it: images, frames of animated images, videos."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from treering_verify.detection.search.page import Page
+from treering_verify.errors import UsageError
+from treering_verify.media.animations import distinct_frames
+from treering_verify.media.digests import sha256_of
+from treering_verify.media.images import fit, open_image, read_bytes, to_tensor
+from treering_verify.media.videos import read_video
+from treering_verify.models import LatentModel, makes_videos
+
+if TYPE_CHECKING:
+    import torch
+
+    from treering_verify.media.images import ImageSource
+    from treering_verify.media.videos import VideoSource
+
+    Source = ImageSource
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """An image or video as a model takes it, (1, 3, H, W), and a note on how it was fitted to the model's size.
+
+    `pages` holds the image at its own size. Of an animated image there are several that differ: `image` is then
+    (n, 3, H, W), `frames` are their numbers, and `frames_total` says how many frames the animation has.
+    """
+
+    image: torch.Tensor
+    note: str
+    pages: tuple[Page | None, ...] = (None,)
+    frames: tuple[int, ...] = ()
+    frames_total: int = 0
+    sha256: str | None = None
+
+
+def read(source: Source | VideoSource, model: LatentModel) -> Reading:
+    """Read an image, or a video where the model makes videos.
+
+    Raises
+    ------
+    ImageError
+        If it cannot be read.
+    UsageError
+        If it is several images for a model that makes images.
+    """
+    import torch
+
+    if makes_videos(model):
+        return Reading(*read_video(source, model.frames, model.image_size), sha256=sha256_of(source))
+    if isinstance(source, Sequence) and not isinstance(source, str | bytes):
+        raise UsageError(f"{model.name} judges images: give one at a time, or a model that makes videos")
+    if isinstance(source, str | Path):
+        source = read_bytes(source)
+    animation = distinct_frames(source) if isinstance(source, bytes) else None
+    shown = [frame.image for frame in animation.frames] if animation else [open_image(source)]
+    fitted = [fit(image, model.image_size) for image in shown]
+    numbers = tuple(frame.number for frame in animation.frames) if animation and len(shown) > 1 else ()
+    return Reading(
+        torch.cat([to_tensor(image) for image, _ in fitted]),
+        fitted[0][1],
+        tuple(Page((image,)) for image in shown),
+        numbers,
+        animation.total if animation else 0,
+        sha256_of(source) if isinstance(source, bytes) else None,
+    )
