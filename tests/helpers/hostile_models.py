@@ -187,7 +187,7 @@ MODELS: dict[str, HostileModel] = {
         "a class of another library": (index(unet=["onnxruntime", "InferenceSession"]), ONLY),
         "a component that is a text": (index(unet="my"), ONLY),
         "a component of three": (index(unet=["my", "diffusers", "UNet2DConditionModel"]), ONLY),
-        "a pipeline of the folder": (code_in("my.py", _class_name=["my", "My"]), "no supported pipeline class"),
+        "a pipeline of the folder": (code_in("my.py", _class_name=["my", "My"]), "is not supported"),
         "a pipeline that is not named so": (
             code_in(
                 "StableDiffusionPipeline.py",
@@ -195,7 +195,7 @@ MODELS: dict[str, HostileModel] = {
                 "StableDiffusionPipeline",
                 _class_name=["StableDiffusionPipeline", "StableDiffusionPipeline"],
             ),
-            "no supported pipeline class",
+            "is not supported",
         ),
         "a pipeline's file": (code_in("pipeline.py", "diffusers.StableDiffusionPipeline"), f"pipeline.py is {RUN}"),
         "a custom pipeline": (code_in("my.py", custom_pipeline="my", trust_remote_code=True), "custom_pipeline"),

@@ -140,7 +140,7 @@ def test_a_package_brings_a_model_family(site: Path, tmp_path: Path) -> None:
     assert "my variant of Stable Diffusion" in printed
     assert json.loads((tmp_path / "images" / "marked-000000.json").read_text())["model"] == "mine"
     without = refused(tmp_path, tmp_path, "generate", "--model", "mine", "--unmarked", "--output", "images")
-    assert "'MyDiffusionPipeline': did you mean" in without
+    assert "MyDiffusionPipeline is not supported: did you mean" in without
 
 
 def test_help_lists_names_of_packages_and_imports_none_of_them(site: Path, tmp_path: Path) -> None:

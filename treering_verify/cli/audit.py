@@ -201,7 +201,7 @@ def audit(
         way: Screening | Literal["auto"] | None = (
             Screening() if screening == "on" else None if screening == "off" else "auto"
         )
-        judge = AuditJudge.of(found, loaded, alpha, inversion.inversion(loaded), way, search)
+        judge = AuditJudge.of(found, loaded, alpha, inversion.inversion(loaded, quiet=quiet), way, search)
         for _ in run_audit(inputs, judge, output, options, watch, stop):
             pass
         write_report(output, model=judge.model, inversion=judge.judge.inversion, root=None)

@@ -143,7 +143,7 @@ def test_a_stopped_audit_keeps_what_is_finished(tmp_path: Path) -> None:
     from treering_verify.benchmark.speed.null_model import NULL_INVERSION
 
     fill(tmp_path / "in", 12)
-    judge, stop = AuditJudge.of(KEY, NullModel(), 1e-6, NULL_INVERSION), threading.Event()
+    judge, stop = AuditJudge.of(KEY, NullModel(), 1e-6, NULL_INVERSION, search="auto"), threading.Event()
     options = engine.Options(limits=Limits(readers=1), batch_size=2, shard_rows=2)
     run = engine.run_audit(Inputs((str(tmp_path / "in"),)), judge, tmp_path / "out", options, stop=stop)
     next(run)

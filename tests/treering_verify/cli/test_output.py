@@ -92,5 +92,5 @@ def test_a_key_option_takes_a_file_a_folder_and_an_index(judged: Path) -> None:
             for path in (judged / "my.key.json", judged / "keys", judged / "my.index")
         ]
         assert [len(found) for found in lines] == [3, 3, 3]
-    refused = run("verify", judged / "images", "--key", judged / "my.index", "--search", "flip")
+    refused = run("verify", judged / "images", "--key", judged / "my.index", "--decoys", "10")
     assert refused.exit_code == 2 and "index" in refused.stderr

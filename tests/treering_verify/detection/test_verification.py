@@ -82,13 +82,15 @@ def test_one_bad_file_costs_only_itself(
     assert all(json.dumps(to_json(v.record()), allow_nan=False) for v in verdicts)
 
 
-def test_another_size_is_inconclusive_unless_the_key_is_found(
+def test_another_size_is_no_evidence_where_it_was_searched_and_inconclusive_else(
     landscape: LatentModel, keys: list[Key], marked: list[Image.Image], unmarked: list[Image.Image]
 ) -> None:
     larger = [image.resize((256, 256), Image.Resampling.LANCZOS) for image in (marked[0], unmarked[0])]
     found, lost = verify_many(larger, keys, model=landscape)
     assert found.verdict == "detected" and "resized" in found.note
-    assert (lost.verdict, lost.code) == ("inconclusive", "size")
+    assert (lost.verdict, lost.code) == ("no evidence", "")
+    (unsearched,) = verify_many(larger[1:], keys, model=landscape, search=None)
+    assert (unsearched.verdict, unsearched.code) == ("inconclusive", "size")
 
 
 def test_holm_in_logarithms_agrees_with_the_detectors_holm(keys: list[Key]) -> None:

@@ -62,7 +62,7 @@ def test_what_learned_steps_do_is_told_attack_by_attack(landscape: LatentModel) 
     for line, least in ((clean, 3), (jpeg, 1)):
         encoder, one = (float(part.split(" dB")[0].split()[-1]) for part in line.split("; ")[:2])
         assert one < encoder - least
-        assert "; 0 sent back; " in line
+        assert "; 0 rejected; " in line
     ratios = [float(line.split("residual of the true latent ")[1].split()[0]) for line in (clean, jpeg)]
     assert ratios[0] < 1 < ratios[1], "where an image was changed, the truth does not solve the equation"
 

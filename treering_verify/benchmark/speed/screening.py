@@ -27,6 +27,7 @@ from treering_verify.inversion.decoder.solution import Solution
 from treering_verify.inversion.recovery import recover_noise
 from treering_verify.media.images import to_tensor
 from treering_verify.models import LatentModel
+from treering_verify.models.inverter import fitted
 from treering_verify.models.weights import fingerprint
 from treering_verify.report.findings import Cell, Findings, Table
 from treering_verify.version import __version__
@@ -56,6 +57,13 @@ _COLUMNS = (
 )
 
 
+def _can(model: LatentModel, name: str) -> bool:
+    """Whether a model brings the networks or filters of a screening pass."""
+    if name == "screen":
+        return model.screen is not None
+    return name != "filter" or fitted(model) is not None
+
+
 def measure(model: LatentModel, scope: Scope) -> Findings:
     """Judge images by each screening pass and by the full inversion, each image under its own key, and compare decisions.
 
@@ -65,7 +73,7 @@ def measure(model: LatentModel, scope: Scope) -> Findings:
     count, chosen = scope.images(4, 640), Screening().of(model)
     few = min(count, _IN_DETAIL)
     attacks = (_ATTACKS[0], _ATTACKS[2]) if scope.quick else _ATTACKS
-    passes = [name for name in SCREENS if name != "screen" or model.screen is not None]
+    passes = [name for name in SCREENS if _can(model, name)]
     rows: list[dict[str, Any]] = []
     seconds: dict[str, list[float]] = {way: [] for way in (*passes, _FULL)}
     batches = list(_batches(count, few))

@@ -141,13 +141,13 @@ class InversionChoice:
             )
         return chosen
 
-    def inversion(self, model: LatentModel) -> InversionOptions:
-        """Return the options for a loaded model; UsageError if the profile is not the model's."""
+    def inversion(self, model: LatentModel, *, quiet: bool = False) -> InversionOptions:
+        """Return the options for a loaded model; UsageError if the profile is not the model's. `quiet` offers no fit."""
         from treering_verify.inversion.recovery import InversionOptions
         from treering_verify.models.profile import Profile
 
         batch_size = self.batch_size or 1
-        if offer := offered_fit(model):
+        if not quiet and (offer := offered_fit(model)):
             click.echo(offer, err=True)
         if self.profile is None:
             return InversionOptions(**self.fields, batch_size=batch_size)

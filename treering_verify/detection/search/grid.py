@@ -24,6 +24,7 @@ _SIZE_STEP, _ANGLE_STEP = 0.7, 0.95  # for a key of radius 9: 8 %, 6 degrees
 _LARGEST = 2.1  # side of the largest image that is looked for, in longer sides of the page
 _RATIO = 1.5  # between the scales of neighbouring maps
 _FINEST = 1.275  # size of a window on its map, in windows of the model, at most
+_THINNEST = 8  # pixels of the shorter side of a scaled page: a cell of the usual latent
 _MAP_PIXELS = 16_000_000  # of a scaled page, at most
 _ASPECTS = (4 / 5, 3 / 4, 2 / 3, 9 / 16)
 
@@ -62,11 +63,14 @@ class Pass:
     area : float
         Cost, in images of the model's size.
     guesses : tuple of Guess
+    shorter_side : float
+        Of the scaled page, in pixels.
     """
 
     scale: float
     area: float
     guesses: tuple[Guess, ...]
+    shorter_side: float = math.inf
 
 
 def passes(page: tuple[int, int], image_size: tuple[int, int], layout: Layout, level: Level) -> list[Pass]:
@@ -92,16 +96,18 @@ def passes(page: tuple[int, int], image_size: tuple[int, int], layout: Layout, l
     for step, guesses in by_scale.items():
         scale = _RATIO**step
         pixels = page[0] * page[1] * scale**2
-        planned.append(Pass(scale, pixels / (image_size[0] * image_size[1]), tuple(guesses)))
+        planned.append(Pass(scale, pixels / (image_size[0] * image_size[1]), tuple(guesses), min(page) * scale))
     planned.sort(key=lambda one: -sum(guess.weight for guess in one.guesses) / (0.2 + one.area))
     return planned
 
 
 def affordable(planned: list[Pass], image_size: tuple[int, int], level: Level) -> list[Pass]:
-    """Return the passes that a level pays for, in their order; the first in any case."""
+    """Return the passes that a level pays for, in their order; the first in any case, unless the page is too thin for it."""
     kept: list[Pass] = []
     left = level.area
     for one in planned:
+        if one.shorter_side < _THINNEST:  # scaled to whole pixels, it would be stretched out of all proportion
+            continue
         if one.area * image_size[0] * image_size[1] <= _MAP_PIXELS and (one.area <= left or not kept):
             kept.append(one)
             left -= one.area

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from treering_verify.files import printable
 from treering_verify.models.diffusers.diffusion_transformers import (
     classes_dit,
     condition_dit,
@@ -260,4 +261,4 @@ def unsupported(kind: str) -> str:
 
     close = get_close_matches(kind, known_pipelines(), n=1, cutoff=0.8)
     meant = f"did you mean {close[0]}? " if close else ""
-    return f"the pipeline class {kind} is not supported: {meant}`treering models` lists those that are"
+    return f"the pipeline class {printable(kind)[:100]} is not supported: {meant}`treering models` lists those that are"

@@ -25,7 +25,7 @@ from treering_verify.audit.output.rows import Row
 from treering_verify.benchmark.speed.null_model import NULL_INVERSION, NullModel
 from treering_verify.errors import ModelError, UsageError
 
-JUDGE = AuditJudge.of(KEY, NullModel(), 1e-6, NULL_INVERSION)
+JUDGE = AuditJudge.of(KEY, NullModel(), 1e-6, NULL_INVERSION, search="auto")  # as `audited` has it
 OPTIONS = WorkerOptions(Limits(readers=1), 4, os.getcwd())
 
 

@@ -48,7 +48,7 @@ def report(tmp_path_factory: pytest.TempPathFactory, tiny_model: LatentModel) ->
     rows += [unjudged(f"in/{code}.png", code=code) for code in ("empty", "corrupt")]
     keys = [{"name": "mine", "fingerprint": key.fingerprint}, {"name": MARKUP, "fingerprint": "1e5"}, KEYS[1]]
     write_audit(folder, [rows], keys, settings={MARKUP: MARKUP})
-    return write_report(folder, model=tiny_model, keys=[key])
+    return write_report(folder, model=tiny_model, keys=[key], root=folder.parent)
 
 
 def cells(page: Page, table: str, column: int) -> list[str]:
