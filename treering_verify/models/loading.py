@@ -196,7 +196,8 @@ def _class_conditional(source: ModelSource) -> tuple[dict[str, Any], dict[str, s
     if any(found[part] not in kinds for part, kinds in _KINDS.items()):
         readable = {part: " or ".join(kinds) for part, kinds in _KINDS.items()}
         kind = str(index.get("_class_name"))[:80]
-        if "text_encoder" in index or not any(found[part] != "None" for part in _KINDS):  # nothing class-conditional
+        no_parts = "_class_name" in index and all(name == "None" for name in found.values())
+        if "text_encoder" in index or no_parts:  # a pipeline, and nothing that is class-conditional
             raise ModelError(f"{shown}: {unsupported(kind)}")
         raise ModelError(
             f"{shown}: {INDEX} names no pipeline class that `treering models` lists; without one, this release reads models "
