@@ -10,7 +10,11 @@ from treering_verify.media.images import CUT_SHORT
 from treering_verify.results import DETECTED, INCONCLUSIVE, NO_EVIDENCE, KeyEvidence
 
 FITTED_COSINE = 0.995
-"""Cosine of image and key from which on the key was probably computed from the image: inversions reach about 0.9."""
+"""Cosine of image and key from which on the key was probably computed from the image.
+
+Of 16 clean images of `landscape`, each under a key of the pattern `random`, the largest was 0.906. Other patterns and models
+have not been measured: keys of few numbers, such as those of `rings`, have larger cosines.
+"""
 
 
 LITTLE_VISIBLE = 0.08
