@@ -9,9 +9,12 @@ import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from treering_verify.errors import KeyFileError, UsageError
+
+if TYPE_CHECKING:
+    import pyarrow
 
 
 def printable(text: str) -> str:
@@ -58,6 +61,24 @@ def opened_regular(path: str | Path) -> Iterator[BinaryIO]:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "not a regular file")
         yield file
+
+
+@contextlib.contextmanager
+def opened_table(path: str | Path) -> Iterator[pyarrow.NativeFile]:
+    """Open a regular file for pyarrow, which reads it without calling Python.
+
+    Given a file that Python opened, pyarrow's threads let go of it when they please; if the interpreter is ending by then,
+    the process aborts ("terminate called without an active exception", https://github.com/apache/arrow/issues/34314).
+
+    Raises
+    ------
+    OSError
+        If it is no regular file, or cannot be opened.
+    """
+    import pyarrow
+
+    with opened_regular(path) as file, pyarrow.OSFile(f"/dev/fd/{file.fileno()}") as opened:
+        yield opened
 
 
 @contextlib.contextmanager

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from treering_verify.errors import UsageError
-from treering_verify.files import open_descriptor, printable, write_atomic
+from treering_verify.files import open_descriptor, opened_table, printable, write_atomic
 
 
 def test_printable_keeps_every_script_and_escapes_what_a_terminal_obeys() -> None:
@@ -88,3 +92,27 @@ def test_writing_follows_links_and_refuses_what_is_no_file(tmp_path: Path) -> No
     for target in (tmp_path, tmp_path / "fifo"):
         with pytest.raises(UsageError, match="regular file"):
             write_atomic(target, b"data")
+
+
+def test_process_that_read_a_table_ends_cleanly(tmp_path: Path) -> None:
+    """Given files that Python opened, pyarrow's threads abort most of such processes as they end."""
+    pyarrow.parquet.write_table(
+        pyarrow.table({name: list(range(15)) for name in "abcdefghijklmnop"}), tmp_path / "a.parquet"
+    )
+    script = (
+        "import sys, pyarrow.parquet\n"
+        "from treering_verify.files import opened_table\n"
+        "with opened_table(sys.argv[1]) as opened, pyarrow.parquet.ParquetFile(opened) as file:\n"
+        "    assert file.read(use_threads=False).num_rows == 15\n"
+    )
+    for _ in range(6):
+        subprocess.run([sys.executable, "-c", script, str(tmp_path / "a.parquet")], check=True, timeout=120)
+
+
+def test_table_is_read_without_python(tmp_path: Path) -> None:
+    pyarrow.parquet.write_table(pyarrow.table({"a": [1]}), tmp_path / "2026-01-01T12:30.parquet")
+    with opened_table(tmp_path / "2026-01-01T12:30.parquet") as opened:
+        assert isinstance(opened, pyarrow.OSFile)
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(OSError, match="not a regular file"), opened_table(tmp_path / "fifo"):
+        pass

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from treering_verify.errors import ImageError
-from treering_verify.files import opened_regular
+from treering_verify.files import opened_table
 from treering_verify.media.images import CODES, MAX_BYTES
 
 if TYPE_CHECKING:
@@ -197,8 +197,8 @@ def arrow_batches(name: str, choose: Callable[[list[str]], str]) -> Iterator[pya
     import pyarrow.parquet
     import pyarrow.types as types
 
-    with opened_regular(name) as file:
-        most = most_rows(os.fstat(file.fileno()).st_size)
+    with opened_table(name) as file:
+        most = most_rows(file.size())
         head = file.read(8)
         file.seek(0)
         if head.startswith(PARQUET):
@@ -210,7 +210,7 @@ def arrow_batches(name: str, choose: Callable[[list[str]], str]) -> Iterator[pya
             file.seek(0)
             # A text that stands once in the file stays once in memory.
             with pyarrow.parquet.ParquetFile(file, read_dictionary=[chosen] if text else None) as table:
-                yield from table.iter_batches(_BATCH, columns=[chosen])
+                yield from table.iter_batches(_BATCH, columns=[chosen], use_threads=False)
             return
         if head.startswith(ARROW[0]):
             reader = pyarrow.ipc.open_file(file)

@@ -21,7 +21,7 @@ from treering_verify.audit.inputs.plan import SCRATCH, Chunk
 from treering_verify.audit.output import rows as row_module
 from treering_verify.audit.output.rows import Row
 from treering_verify.errors import UsageError
-from treering_verify.files import opened_regular, printable, write_atomic
+from treering_verify.files import opened_table, printable, write_atomic
 from treering_verify.results import DETECTED
 
 STATE, SUMMARY, REPORT = "state", "summary.json", "report.html"
@@ -45,12 +45,11 @@ def read_shard(folder: Path, number: int) -> list[Row]:
     return row_module.from_table(_read_table(folder / shard_name(number)))
 
 
-def _read_table(path: Path, **options: Any) -> Any:
-    """Read a shard; it is opened here, because pyarrow would take a name with a colon for a URI."""
+def _read_table(path: Path, columns: list[str] | None = None) -> Any:
     import pyarrow.parquet
 
-    with opened_regular(path) as file:
-        return pyarrow.parquet.read_table(file, **options)
+    with opened_table(path) as opened, pyarrow.parquet.ParquetFile(opened) as file:
+        return file.read(columns, use_threads=False)
 
 
 class Store:
@@ -286,9 +285,12 @@ def _short(value: Any) -> str:
 
 def first_detected(folder: Path, most: int) -> list[Row]:
     """Return the first detected rows of a folder of results, in the order of the inputs, at most `most`."""
+    from pyarrow import compute
+
     found: list[Row] = []
     for path in shard_files(folder):
-        table = _read_table(path, filters=[("verdict", "=", DETECTED)])
+        table = _read_table(path)
+        table = table.filter(compute.equal(table["verdict"], DETECTED))
         found += row_module.from_table(table.slice(0, most - len(found)))
         if len(found) >= most:
             break

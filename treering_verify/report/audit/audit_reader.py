@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from treering_verify.errors import UsageError
-from treering_verify.files import opened_regular, printable
+from treering_verify.files import opened_regular, opened_table, printable
 from treering_verify.results import DETECTED, INCONCLUSIVE, NO_EVIDENCE
 
 SUMMARY = "summary.json"
@@ -107,8 +107,8 @@ class AuditRows:
         schema = _schema(read)
         for shard in self.shards:
             try:
-                with opened_regular(shard) as opened, parquet.ParquetFile(opened) as file:
-                    for batch in file.iter_batches(BATCH_ROWS, columns=read):
+                with opened_table(shard) as opened, parquet.ParquetFile(opened) as file:
+                    for batch in file.iter_batches(BATCH_ROWS, columns=read, use_threads=False):
                         table = pyarrow.Table.from_batches([batch]).select(read).cast(schema)
                         _check_rows(table, shard)
                         yield table.select(wanted)
@@ -140,7 +140,7 @@ def open_audit(folder: Path) -> AuditRows:
     count = 0
     for shard in shards:
         try:
-            with opened_regular(shard) as opened, parquet.ParquetFile(opened) as file:
+            with opened_table(shard) as opened, parquet.ParquetFile(opened) as file:
                 present = set(file.schema_arrow.names)
                 count += file.metadata.num_rows
         except (OSError, pyarrow.ArrowException) as error:
