@@ -2,10 +2,6 @@
 
 `TERMS` lists them, with what to write instead. Every tracked text file is read: code, helps, docs, tests. CHANGELOG.md (it
 tells of old names), LICENSE and this file are left out. A failure lists ``file:line: 'words' -> term``.
-
-`LATER` holds the paths that are not cleaned yet: a folder, ending in "/", or a file. To clean one, delete its line, run
-``pytest -q tests/treering_verify/test_words.py``, reword what is listed, and land both together. A path without such words
-must leave `LATER` (a test says so). When the list is empty, the list and that test go.
 """
 
 from __future__ import annotations
@@ -21,10 +17,6 @@ from typing import NamedTuple
 import pytest
 from helpers.places import ROOT
 
-LATER: tuple[str, ...] = (
-    "pyproject.toml",
-    "tests/treering_verify/cli/",
-)
 NOT_READ = ("CHANGELOG.md", "LICENSE", "tests/treering_verify/test_words.py")
 
 
@@ -164,23 +156,13 @@ def complaints() -> dict[str, list[str]]:
     return found
 
 
-def below(name: str, path: str) -> bool:
-    return name == path or (path.endswith("/") and name.startswith(path))
-
-
 needs_git = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="reads the files that git tracks")
 
 
 @needs_git
 def test_the_repository_uses_one_term_for_each_thing() -> None:
-    found = [line for name, lines in complaints().items() if not any(below(name, p) for p in LATER) for line in lines]
+    found = [line for lines in complaints().values() for line in lines]
     assert not found, f"{len(found)} replaced words:\n" + "\n".join(found)
-
-
-@needs_git
-@pytest.mark.parametrize("path", LATER)
-def test_every_path_that_is_left_for_later_has_words_to_replace(path: str) -> None:
-    assert any(below(name, path) for name in complaints()), f"{path} is clean: delete its line from LATER"
 
 
 @pytest.mark.parametrize("text, term", [(text, term) for term in TERMS for text in term.caught])

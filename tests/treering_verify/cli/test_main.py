@@ -112,8 +112,8 @@ def test_the_demo_makes_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert result.exit_code == 0, result.output
     assert len(re.findall(r"^marked\S+ +detected +demo", result.stdout, re.M)) == 4
     assert len(re.findall(r"^unmarked\S+ +no evidence", result.stdout, re.M)) == 4
-    with Image.open(tmp_path / "demo" / "spectrum.png") as picture:
-        assert picture.width > 800
+    with Image.open(tmp_path / "demo" / "spectrum.png") as plot:
+        assert plot.width > 800
     assert run("demo", "--output", tmp_path / "demo").exit_code == 2
 
 
