@@ -10,7 +10,10 @@ if TYPE_CHECKING:
     from PIL import Image
     from treering_detectors import DecoyCheck
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Version of a verdict's record. In version 1 a file without an answer had the verdict "inconclusive"."""
+SIDECAR_VERSION = 1
+"""Version of the description beside an image."""
 DETECTED, NO_EVIDENCE, INCONCLUSIVE = "detected", "no evidence", "inconclusive"
 
 
@@ -71,8 +74,8 @@ class Verdict:
         The path as given; "" for an image in memory.
     status : {"ok", "error"}
         Whether the image could be tested.
-    verdict : {"detected", "no evidence", "inconclusive"}
-        `no evidence` never means `authentic`.
+    verdict : {"detected", "no evidence", "inconclusive"} or None
+        `no evidence` never means `authentic`. None on errors.
     code, reason : str
         Why the status is "error" or the verdict "inconclusive"; "" otherwise.
     alpha : float
@@ -114,7 +117,7 @@ class Verdict:
 
     path: str
     status: str
-    verdict: str
+    verdict: str | None
     alpha: float
     code: str = ""
     reason: str = ""

@@ -1,4 +1,4 @@
-"""Audit results on disk, as `treering audit` writes them (schema version 1), from rows that a test gives."""
+"""Audit results on disk, as `treering audit` writes them (schema version 2), from rows that a test gives."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def row(path: str, verdict: str = "no evidence", log10_pvalue: float = -0.3, **f
     """Return the row of a judged file; one key was tried, unless `fields` say otherwise."""
     found = verdict == "detected"
     return {
-        "schema_version": 1,
+        "schema_version": 2,
         "path": path,
         "sha256": None,
         "bytes": 1000,
@@ -52,7 +52,9 @@ def unjudged(path: str, status: str = "error", code: str = "corrupt", reason: st
     """Return the row of a file that could not be judged."""
     numbers = [name for name, kind in COLUMNS.items() if kind == "float64" and name not in ("alpha", "seconds")]
     nothing = dict.fromkeys(["bytes", "width", "height", "mode", "degrees_of_freedom", *numbers])
-    return row(path, "inconclusive") | nothing | {"status": status, "code": code, "reason": reason, "converged": False}
+    return (
+        row(path) | nothing | {"verdict": None} | {"status": status, "code": code, "reason": reason, "converged": False}
+    )
 
 
 def write_audit(
@@ -65,7 +67,7 @@ def write_audit(
         extra = [(name, kind) for name, kind in kinds.items() if rows and name in rows[0]]
         table = pa.Table.from_pylist(list(rows), schema=pa.schema([*SCHEMA, *extra]))
         parquet.write_table(table, folder / f"rows-{number:06d}.parquet")
-    content = {"schema_version": 1, "finished": True, "alpha": 1e-6, "model": "landscape", "keys": list(keys)}
+    content = {"schema_version": 2, "finished": True, "alpha": 1e-6, "model": "landscape", "keys": list(keys)}
     (folder / "summary.json").write_text(json.dumps(content | summary))
     return folder
 
@@ -86,7 +88,7 @@ def write_large_audit(folder: Path, count: int, detected: int, per_shard: int = 
             "status": np.where(broken, "error", "ok"),
             "code": np.where(broken, np.where(index % 3 == 0, "corrupt", "not_an_image"), ""),
             "reason": np.where(broken, "the image is damaged or cut short; copy or download it again", ""),
-            "verdict": np.where(broken, "inconclusive", np.where(marked, "detected", "no evidence")),
+            "verdict": pa.array(np.where(marked, "detected", "no evidence"), mask=broken),
             "key": [KEYS[0]["name"] if m else None for m in marked],
             "fingerprint": [KEYS[0]["fingerprint"] if m else None for m in marked],
         }

@@ -14,7 +14,7 @@ from treering_verify.attacks.notation import Attack, Chain
 from treering_verify.errors import ImageError, UsageError
 from treering_verify.files import printable, write_atomic
 from treering_verify.media.images import encode_png, open_image, read_bytes
-from treering_verify.results import SCHEMA_VERSION
+from treering_verify.results import SIDECAR_VERSION
 from treering_verify.version import __version__
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class AttackedCopy:
 
         made, stages = self.status == "ok", self.attack.stages if self.attack else ()
         return {
-            "schema_version": SCHEMA_VERSION,
+            "schema_version": SIDECAR_VERSION,
             "path": self.path,
             "status": self.status,
             "code": self.code,

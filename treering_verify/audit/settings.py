@@ -34,7 +34,7 @@ def settings_id_of(settings: dict[str, Any]) -> str:
 
 def facts_of(settings: dict[str, Any], inputs: Inputs, shard_rows: int) -> dict[str, Any]:
     """Return everything that must be the same when an audit is continued."""
-    return {**settings, "inputs": inputs.facts(), "shard_rows": shard_rows}
+    return {"schema_version": SCHEMA_VERSION, **settings, "inputs": inputs.facts(), "shard_rows": shard_rows}
 
 
 def summary_of(

@@ -84,7 +84,8 @@ def run_demo(output: Path | None, source: str | ModelSource, say: Callable[[str]
     rows = []
     for verdict in verdicts:
         pvalue = format_pvalue(verdict.best.log10_adjusted) if verdict.best else "-"
-        rows.append([Path(verdict.path).name, verdict.verdict, verdict.key or "-", pvalue, f"{verdict.seconds:.2f}"])
+        said = verdict.verdict or verdict.status
+        rows.append([Path(verdict.path).name, said, verdict.key or "-", pvalue, f"{verdict.seconds:.2f}"])
     say("")
     say(table(["image", "verdict", "key", "p-value", "seconds"], rows))
     say("")

@@ -61,7 +61,7 @@ def print_verdicts(
 
         def watched() -> Iterator[Verdict]:
             for verdict in verdicts():
-                seen.update((verdict.status, verdict.verdict.replace(" ", "-") if verdict.status == "ok" else ""))
+                seen.update((verdict.status, (verdict.verdict or "").replace(" ", "-")))
                 advance()
                 yield verdict
 

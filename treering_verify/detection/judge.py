@@ -39,7 +39,7 @@ from treering_verify.media.digests import sha256_of
 from treering_verify.models import LatentModel
 from treering_verify.models.profile import check_profile
 from treering_verify.models.provenance import provenance_of, utc_now
-from treering_verify.results import INCONCLUSIVE, KeyEvidence, Verdict
+from treering_verify.results import KeyEvidence, Verdict
 from treering_verify.watermark.keys.index import public_keys, retired_keys
 
 if TYPE_CHECKING:
@@ -278,7 +278,7 @@ class Judge:
         return Verdict(
             path=path,
             status="error",
-            verdict=INCONCLUSIVE,
+            verdict=None,
             alpha=self.alpha,
             code=error.code,
             reason=printable(error.reason),

@@ -21,7 +21,7 @@ from treering_verify.results import Verdict
 from treering_verify.watermark.keys.index import KeyIndex
 from treering_verify.watermark.keys.key import Key
 
-_NEEDED = ("path", "status", "verdict", "alpha", "provenance")
+_NEEDED = ("path", "status", "alpha", "provenance")
 _EXACT = "exact-cosine"
 
 
@@ -68,6 +68,8 @@ def read_records(path: str | Path) -> list[dict[str, Any]]:
     for number, record in enumerate(records, 1):
         if not isinstance(record, dict) or not all(record.get(name) is not None for name in _NEEDED):
             raise UsageError(f"record {number} of {shown} is none of verify or identify: see docs/records.md")
+        if record["status"] != "ok":
+            record["verdict"] = None  # schema version 1 had "inconclusive"
         if record.get("detector") != _EXACT or "message" in record:
             raise UsageError(
                 f"record {number} of {shown} is of decode or a calibrated detector: judge it by that command"

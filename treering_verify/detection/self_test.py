@@ -23,9 +23,9 @@ from treering_verify.inversion.recovery import InversionOptions
 from treering_verify.media.images import to_tensor
 from treering_verify.models import LatentModel
 from treering_verify.models.precision import precision_of
-from treering_verify.models.profile import FLOOR, KIND
+from treering_verify.models.profile import FLOOR, KIND, PROFILE_VERSION
 from treering_verify.models.weights import dtypes, fingerprint
-from treering_verify.results import SCHEMA_VERSION, KeyEvidence
+from treering_verify.results import KeyEvidence
 from treering_verify.watermark.keys.key import Key
 from treering_verify.watermark.spectrum import half_plane, read
 
@@ -132,7 +132,7 @@ class SelfTest:
         }
         return {
             "type": KIND,
-            "schema_version": SCHEMA_VERSION,
+            "schema_version": PROFILE_VERSION,
             **asdict(self),
             "usable": self.usable,
             "recommended": chosen,

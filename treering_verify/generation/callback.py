@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from treering_verify.errors import UsageError
 from treering_verify.models import canonical_noise, native_noise, pipeline_shape
-from treering_verify.results import SCHEMA_VERSION
+from treering_verify.results import SIDECAR_VERSION
 from treering_verify.watermark.embedding import embed
 from treering_verify.watermark.keys.key import Key
 
@@ -103,7 +103,7 @@ class WatermarkCallback:
     def record(self) -> dict[str, Any]:
         """Return a JSON-ready description of the last call, as a sidecar has it; it holds no secret."""
         return {
-            "schema_version": SCHEMA_VERSION,
+            "schema_version": SIDECAR_VERSION,
             "model": self._model,
             "marked": self._last["written_after_step"] is not None,
             "key": self.keys[0].name if self._one_for_all else [key.name for key in self.keys],

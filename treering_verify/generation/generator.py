@@ -11,7 +11,7 @@ from treering_verify.models import Condition, LatentModel, images_only, makes_vi
 from treering_verify.models.diffusers.related import check_takes_noise
 from treering_verify.models.provenance import provenance_of, utc_now
 from treering_verify.models.sampling import denoise
-from treering_verify.results import SCHEMA_VERSION, Generated, GeneratedVideo
+from treering_verify.results import SIDECAR_VERSION, Generated, GeneratedVideo
 from treering_verify.watermark.embedding import embed
 from treering_verify.watermark.keys.index import public_keys
 from treering_verify.watermark.keys.key import Key
@@ -240,7 +240,7 @@ def _rendered(
             images = model.decode(latents)
         for i, (seed, label, used) in enumerate(zip(batch, labels, own, strict=True)):
             sidecar = {
-                "schema_version": SCHEMA_VERSION,
+                "schema_version": SIDECAR_VERSION,
                 "model": model.name,
                 "marked": used is not None,
                 "key": used.name if used else None,

@@ -20,11 +20,11 @@ from treering_verify.files import printable
 from treering_verify.models.precision import Precision, precision_of
 from treering_verify.models.protocol import LatentModel
 from treering_verify.models.weights import dtypes, fingerprint
-from treering_verify.results import SCHEMA_VERSION
 
 FLOOR = -6.0
 """Largest log10 p of the median marked image of a self-test with which 'no evidence' is a verdict."""
 KIND = "treering self-test"
+PROFILE_VERSION = 1
 _MOST_BYTES = 1 << 20
 _WEIGHTS: WeakKeyDictionary[LatentModel, str] = WeakKeyDictionary()  # gigabytes are hashed once, not for every image
 
@@ -92,7 +92,7 @@ class Profile:
             record = json.loads(data) if len(data) <= _MOST_BYTES else None
             if not isinstance(record, dict) or record.get("type") != KIND:
                 raise UsageError(f"{shown} is not a profile: make one with treering models check ID --output FILE")
-            if record["schema_version"] != SCHEMA_VERSION:
+            if record["schema_version"] != PROFILE_VERSION:
                 raise UsageError(f"the profile {shown} is of version {record['schema_version']}: check the model again")
             profile = _profile_of(record, Path(path).name, hashlib.sha256(data).hexdigest()[:16])
         except (ValueError, LookupError, TypeError) as error:

@@ -342,7 +342,7 @@ def test_every_format_names_the_best_matches_and_shows_no_number_of_a_key(
     assert [r["path"] for r in json.loads(array.stdout)] == [str(image), str(broken)]
     good, bad = records
     assert good["keys_tried"] == 9 and len(good["matches"]) == 3 and bad["matches"] == []
-    assert good["verdict"] == "no evidence" and good["key"] is None and good["schema_version"] == 1
+    assert good["verdict"] == "no evidence" and good["key"] is None and good["schema_version"] == 2
     ranks = [m["log10_pvalue"] for m in good["matches"]]
     assert ranks == sorted(ranks) and good["log10_pvalue"] == ranks[0]
     assert len(re.findall(r"^ +[123]\. key user-\d [0-9a-f]{16}  p \S+ over 9 keys", text.stdout, re.M)) == 3

@@ -1,4 +1,4 @@
-r"""The rows of an audit, in schema version 1, the format of `rows-000000.parquet` and its successors.
+r"""The rows of an audit, in schema version 2, the format of `rows-000000.parquet` and its successors.
 
 A path is text in the row. Where a file's name is not UTF-8, its undecodable bytes are written as ``\xff``, and the column
 `path_bytes` holds the name's own bytes, so that different names stay different.
@@ -12,12 +12,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from treering_verify.results import INCONCLUSIVE
-
 if TYPE_CHECKING:
     import pyarrow
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _SMALLEST_LOG10 = -307.0  # a float holds no smaller p-value in full precision
 
 
@@ -37,8 +35,8 @@ class Row:
         Digest of the settings, which `summary.json` lists.
     code, reason : str
         Why the input is skipped, an error or inconclusive; "" otherwise.
-    verdict : {"detected", "no evidence", "inconclusive"}
-        Inconclusive if the input was not judged.
+    verdict : {"detected", "no evidence", "inconclusive"} or None
+        None if the input was not judged.
     sha256, bytes, width, height, mode
         Facts of the file as it is stored, before any scaling; None if they were not read.
     key, fingerprint : str or None
@@ -77,7 +75,7 @@ class Row:
     settings_id: str
     code: str = ""
     reason: str = ""
-    verdict: str = INCONCLUSIVE
+    verdict: str | None = None
     sha256: str | None = None
     bytes: int | None = None
     width: int | None = None
@@ -150,7 +148,7 @@ def schema(with_q_values: bool = False) -> pyarrow.Schema:
         column("status", pa.string()),
         column("code", pa.string()),
         column("reason", pa.string()),
-        column("verdict", pa.string()),
+        column("verdict", pa.string(), True),
         column("key", pa.string(), True),
         column("fingerprint", pa.string(), True),
         column("log10_pvalue", pa.float64(), True),
@@ -186,11 +184,11 @@ def from_table(table: pyarrow.Table) -> list[Row]:
 
 
 def count(rows: Iterable[Row]) -> dict[str, int]:
-    """Return the counts of rows by label: "status:ok", "verdict:detected" (if judged), "code:...", "decided_by:first"."""
+    """Return the counts of rows by label: "status:ok", "verdict:detected", "code:...", "decided_by:first"."""
     counts: dict[str, int] = {}
     for row in rows:
         labels = [f"status:{row.status}"]
-        labels += [f"verdict:{row.verdict}"] if row.status == "ok" else []
+        labels += [f"verdict:{row.verdict}"] if row.verdict else []
         labels += [f"code:{row.code}"] if row.code else []
         labels += [f"decided_by:{row.decided_by}"] if row.decided_by else []
         for label in labels:

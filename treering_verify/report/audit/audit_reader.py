@@ -14,7 +14,9 @@ from treering_verify.results import DETECTED, INCONCLUSIVE, NO_EVIDENCE
 
 SUMMARY = "summary.json"
 SHARDS = "rows-*.parquet"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""The newest version that is read. Version 1 called what was not judged "inconclusive": that is read as none."""
+_VERSIONS = tuple(range(1, SCHEMA_VERSION + 1))
 BATCH_ROWS = 65_536
 _MOST_SUMMARY = 64 * 1024**2
 _MOST_LOG10 = 1e-6  # log10 of 1, and a rounding error
@@ -45,7 +47,7 @@ COLUMNS = {
     "settings_id": "string",
     "seconds": "float64",
 }
-"""Name and Arrow type of every column of version 1; `OPTIONAL` ones may follow."""
+"""Name and Arrow type of every column of all versions; `OPTIONAL` ones may follow."""
 
 OPTIONAL = {
     "path_bytes": "binary",
@@ -111,7 +113,7 @@ class AuditRows:
                     for batch in file.iter_batches(BATCH_ROWS, columns=read, use_threads=False):
                         table = pyarrow.Table.from_batches([batch]).select(read).cast(schema)
                         _check_rows(table, shard)
-                        yield table.select(wanted)
+                        yield _without_verdicts_of_the_unjudged(table).select(wanted)
             except (OSError, pyarrow.ArrowException, KeyError) as error:  # KeyError: two columns of one name
                 raise _unreadable(shard, error) from error
 
@@ -168,9 +170,10 @@ def _summary(path: Path) -> dict[str, Any]:
             f"cannot read {name_text}: {printable(str(error))}; run the audit again to renew it"
         ) from error
     version = content.get("schema_version") if isinstance(content, dict) else None
-    if not isinstance(version, int) or not 1 <= version <= SCHEMA_VERSION:
+    if not isinstance(version, int) or version not in _VERSIONS:
         raise UsageError(
-            f"{name_text} is of schema version {version!r}, this release reads 1: use the release that wrote it"
+            f"{name_text} is of schema version {version!r}, this release reads 1 to {SCHEMA_VERSION}: "
+            "use the release that wrote it"
         )
     wrong = [name for name, fits in _FITS.items() if content.get(name) is not None and not fits(content[name])]
     if wrong:
@@ -219,6 +222,10 @@ def _check_rows(table: Any, shard: Path) -> None:
         fits: Any = None
         if name in _ALLOWED:
             fits = compute.is_in(column, value_set=pyarrow.array(_ALLOWED[name], column.type))
+            if name == "verdict":
+                fits = compute.or_(
+                    fits, compute.and_(compute.is_null(column), compute.not_equal(table["status"], "ok"))
+                )
         elif name in _TEXTS:
             fits = compute.is_valid(column)
         elif name.startswith("log10_"):
@@ -226,13 +233,22 @@ def _check_rows(table: Any, shard: Path) -> None:
             fits = compute.or_kleene(compute.is_null(column), possible)
         if fits is not None and not compute.all(fits, min_count=0).as_py():
             raise UsageError(
-                f"{printable(str(shard))}: a row's {name} is nothing that an audit of schema version "
+                f"{printable(str(shard))}: a row's {name} is nothing that an audit of schema versions 1 to "
                 f"{SCHEMA_VERSION} writes: it is damaged, or of another release; run the audit again to renew it"
             )
 
 
+def _without_verdicts_of_the_unjudged(table: Any) -> Any:
+    """Return rows as version 2 has them: no verdict where nothing was judged."""
+    import pyarrow
+    from pyarrow import compute
+
+    judged = compute.if_else(compute.equal(table["status"], "ok"), table["verdict"], pyarrow.scalar(None, "string"))
+    return table.set_column(table.column_names.index("verdict"), "verdict", judged)
+
+
 _ALLOWED: dict[str, tuple[Any, ...]] = {
-    "schema_version": (SCHEMA_VERSION,),
+    "schema_version": _VERSIONS,
     "status": ("ok", "error", "skipped"),
     "verdict": (DETECTED, NO_EVIDENCE, INCONCLUSIVE),
 }

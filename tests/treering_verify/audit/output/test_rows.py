@@ -33,7 +33,7 @@ def test_a_name_that_is_not_utf8_is_text_and_bytes() -> None:
 def test_pvalues_are_rounded_up_where_floats_end() -> None:
     record = ROWS[0].record()
     assert record["pvalue"] == record["pvalue_adjusted"] == 1e-307 and record["log10_pvalue"] == -400
-    assert ROWS[1].record()["pvalue"] is None
+    assert ROWS[1].record()["pvalue"] is None and ROWS[1].record()["verdict"] is None
 
 
 def test_verdicts_are_counted_of_judged_rows_only() -> None:

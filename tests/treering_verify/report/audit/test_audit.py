@@ -183,8 +183,8 @@ def test_what_is_no_audit_is_refused_with_advice(tmp_path: Path) -> None:
     shard.write_bytes(shard.read_bytes()[:-20])
     with pytest.raises(UsageError, match=r"rows-000001\.parquet.*run the same audit again"):
         write_report(folder)
-    newer = write_audit(tmp_path / "newer", [[row("a.png")]], schema_version=2)
-    with pytest.raises(UsageError, match="schema version 2"):
+    newer = write_audit(tmp_path / "newer", [[row("a.png")]], schema_version=3)
+    with pytest.raises(UsageError, match="schema version 3, this release reads 1 to 2"):
         write_report(newer)
     assert not list(newer.glob("report*")) and not list(newer.glob(".*"))
 
@@ -198,8 +198,21 @@ def test_jsonl_gives_every_row_as_it_is(nasty: Path, tmp_path: Path) -> None:
     records = [json.loads(line) for line in lines.splitlines()]
     assert [r["path"] for r in records] == [*NASTY, *NASTY, "in/fifo", "plain.png", "cut.png"]
     assert (
-        records[0]["log10_adjusted"] == -9.0 and records[-1]["residual"] is None and records[-1]["schema_version"] == 1
+        records[0]["log10_adjusted"] == -9.0 and records[-1]["residual"] is None and records[-1]["schema_version"] == 2
     )
+
+
+def test_what_was_not_judged_has_no_verdict_whatever_the_schema_version(tmp_path: Path) -> None:
+    rows = [row("a.png", "inconclusive", code="size", reason="cropped"), unjudged("b.png"), unjudged("c", "skipped")]
+    old = [{**one, "schema_version": 1, "verdict": one["verdict"] or "inconclusive"} for one in rows]
+    for name, version, written in (("new", 2, rows), ("old", 1, old)):
+        folder = write_audit(tmp_path / name, [written], schema_version=version)
+        lines = write_report(folder, tmp_path / f"{name}.jsonl").read_text().splitlines()
+        assert [json.loads(line)["verdict"] for line in lines] == ["inconclusive", None, None]
+        table = list(csv.DictReader(io.StringIO(write_report(folder, tmp_path / f"{name}.csv").read_text())))
+        assert [line["verdict"] for line in table] == ["inconclusive", "", ""]
+        found = gather(open_audit(folder))
+        assert found.labels == {"inconclusive": 1, "error": 1, "skipped": 1}
 
 
 def test_csv_runs_nowhere_and_keeps_its_shape(nasty: Path, tmp_path: Path) -> None:
