@@ -15,6 +15,8 @@ SCHEMA_VERSION = 2
 SIDECAR_VERSION = 1
 """Version of the description beside an image."""
 DETECTED, NO_EVIDENCE, INCONCLUSIVE = "detected", "no evidence", "inconclusive"
+DERIVED, CHOSEN_MESSAGE, FREE_NUMBERS = "derived", "chosen message", "free numbers"
+"""Origins of keys: all numbers are derived from the pseudorandom key in the file; all but a message; nothing shows that."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,9 @@ class KeyEvidence:
         The likeliest message in the image under the key, if messages are read; else empty.
     retired : str
         Day from which on the key is retired, as 2026-11-29; "" if it is not retired.
+    origin : str
+        How the numbers of a key at or under alpha came about: "derived", "chosen message" or "free numbers"; "" above
+        alpha.
     """
 
     key: str
@@ -62,6 +67,7 @@ class KeyEvidence:
     message: bytes = b""
     placement: dict[str, Any] | None = None
     retired: str = ""
+    origin: str = ""
 
 
 @dataclass(frozen=True)
@@ -170,6 +176,7 @@ class Verdict:
             "key": self.key or None,
             "fingerprint": best.fingerprint if best and self.verdict == DETECTED else None,
             "key_retired": (best.retired or None) if best and self.verdict == DETECTED else None,
+            "key_origin": (best.origin or None) if best else None,
             "pvalue": self.pvalue if best else None,
             "log10_pvalue": best.log10_adjusted if best else None,
             "statistic": best.statistic if best else None,
@@ -217,6 +224,7 @@ class Verdict:
                 "key": e.key,
                 "fingerprint": e.fingerprint,
                 "key_retired": e.retired or None,
+                "key_origin": e.origin or None,
                 "log10_pvalue": e.log10_adjusted,
                 "log10_pvalue_alone": e.log10_pvalue,
                 "statistic": e.statistic,

@@ -158,6 +158,7 @@ def judge_batch(judge: AuditJudge, readings: Sequence[Reading]) -> list[Row]:
             hypothesis=(finding.evidence[0].hypothesis or None) if decision.verdict == DETECTED else None,
             search=None if finding.search is None else finding.search["level"],
             key_retired=finding.evidence[0].retired or None,
+            key_origin=finding.evidence[0].origin or None,
             **strongest,
         )
         rows.append(row)

@@ -141,6 +141,12 @@ _ALL = (
         "How long does it take to test all keys of an index, is the right one named, and what does the correction cost?",
     ),
     Benchmark(
+        "agreement",
+        "detection",
+        "agreement",
+        "How well do clean marked images agree with their keys, and from where on was a key fitted to the image?",
+    ),
+    Benchmark(
         "shared",
         "detection",
         "shared",

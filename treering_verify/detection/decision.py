@@ -9,14 +9,6 @@ import numpy as np
 from treering_verify.media.images import CUT_SHORT
 from treering_verify.results import DETECTED, INCONCLUSIVE, NO_EVIDENCE, KeyEvidence
 
-FITTED_COSINE = 0.995
-"""Cosine of image and key from which on the key was probably computed from the image.
-
-Of 16 clean images of `landscape`, each under a key of the pattern `random`, the largest was 0.906. Other patterns and models
-have not been measured: keys of few numbers, such as those of `rings`, have larger cosines.
-"""
-
-
 LITTLE_VISIBLE = 0.08
 """Share of the image that must be visible for 'no evidence': below it, too many marks are missed (docs/search.md)."""
 
@@ -38,6 +30,7 @@ def decide(
     weakness: str = "",
     visible: float = 1.0,
     searched: bool = False,
+    fitted: float | None = None,
 ) -> Decision:
     """Return the decision on one image. A p-value at or under alpha is a detection, unless the key was fitted.
 
@@ -56,9 +49,14 @@ def decide(
         Share of the image that is visible (`Solution.visible`).
     searched : bool
         Whether the page was searched at all sizes, so that its own size hides nothing.
+    fitted : float, optional
+        Statistic from which on the strongest key counts as fitted to the image; None if its numbers are derived, or its
+        pattern has no such bound.
     """
     if evidence[0].log10_adjusted <= np.log10(alpha):
-        return _fitted(evidence[0]) or Decision(DETECTED)
+        if fitted is not None and evidence[0].statistic >= fitted:
+            return _fitted(evidence[0])
+        return Decision(DETECTED)
     if weakness:
         return Decision(INCONCLUSIVE, "weak_model", weakness)
     if status == "diverged":
@@ -75,16 +73,10 @@ def decide(
     return Decision(NO_EVIDENCE)
 
 
-def _fitted(strongest: KeyEvidence) -> Decision | None:
-    """Return the decision on a key that agrees better with an image than any inversion could, or None.
-
-    Signs give at most log10(2) = 0.3 for each number compared, so the p-value tells that the statistic is a cosine.
-    """
-    near = strongest.statistic >= FITTED_COSINE
-    if not near or strongest.log10_pvalue > -0.5 * strongest.degrees_of_freedom:
-        return None
+def _fitted(strongest: KeyEvidence) -> Decision:
+    """Return the decision on a key of free numbers that agrees better with an image than marks do."""
     reason = (
-        f"cosine {strongest.statistic:.4f}: no inversion recovers a mark so well, so the key was probably computed from "
-        "the image; derive the key again from its secret"
+        f"key {strongest.key} {strongest.fingerprint} has free numbers and agrees with the image better than marks do "
+        f"({strongest.statistic:.4f}): it may have been computed from the image; use a key that is derived from a secret"
     )
     return Decision(INCONCLUSIVE, "fitted_key", reason)

@@ -39,8 +39,9 @@ from treering_verify.media.digests import sha256_of
 from treering_verify.models import LatentModel
 from treering_verify.models.profile import check_profile
 from treering_verify.models.provenance import provenance_of, utc_now
-from treering_verify.results import KeyEvidence, Verdict
-from treering_verify.watermark.keys.index import public_keys, retired_keys
+from treering_verify.results import FREE_NUMBERS, KeyEvidence, Verdict
+from treering_verify.watermark.keys.index import origin_of_key, public_keys, retired_keys
+from treering_verify.watermark.patterns import PATTERNS
 
 if TYPE_CHECKING:
     import torch
@@ -113,6 +114,7 @@ class Judge:
     search: Search | None = None
     targets: list[Target] = field(default_factory=list, repr=False)
     retired: Mapping[str, str] = field(default_factory=dict)
+    _known: dict[str, tuple[str, str]] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def of(
@@ -166,12 +168,25 @@ class Judge:
 
         `pages` are the images at their own size; one that is None is searched as it was brought to the model's size.
         """
-        found = self._find(images, pages)
-        return [replace(one, evidence=self._dated(one.evidence)) for one in found] if self.retired else found
+        return [replace(one, evidence=self._described(one.evidence)) for one in self._find(images, pages)]
 
-    def _dated(self, evidence: tuple[KeyEvidence, ...]) -> tuple[KeyEvidence, ...]:
-        """Return evidence that says of each key whether it is retired."""
-        return tuple(replace(one, retired=self.retired.get(one.fingerprint, "")) for one in evidence)
+    def _described(self, evidence: tuple[KeyEvidence, ...]) -> tuple[KeyEvidence, ...]:
+        """Return evidence that says of each key whether it is retired and, at or under alpha, its origin."""
+        reached = np.log10(self.alpha)
+        return tuple(
+            replace(
+                one,
+                retired=self.retired.get(one.fingerprint, ""),
+                origin=self._key(one.fingerprint)[0] if one.log10_adjusted <= reached else "",
+            )
+            for one in evidence
+        )
+
+    def _key(self, fingerprint: str) -> tuple[str, str]:
+        """Return origin and pattern of a key; a search of an index is not repeated."""
+        if fingerprint not in self._known:
+            self._known[fingerprint] = origin_of_key(self.test.tried, fingerprint)
+        return self._known[fingerprint]
 
     def _find(self, images: torch.Tensor, pages: Sequence[Page | None] | None) -> list[Finding]:
         identity = IDENTITY if self.targets else 1.0
@@ -207,8 +222,24 @@ class Judge:
         """Return the decision on one image; `note` says how it was fitted to the model's size (`Verdict.note`)."""
         covered = finding.search is not None and not finding.search["left_out"]
         return decide(
-            finding.evidence, self.alpha, note, finding.status, self.weakness, finding.visible, searched=covered
+            finding.evidence,
+            self.alpha,
+            note,
+            finding.status,
+            self.weakness,
+            finding.visible,
+            searched=covered,
+            fitted=self._fitted(finding.evidence[0]),
         )
+
+    def _fitted(self, strongest: KeyEvidence) -> float | None:
+        """Return the statistic from which on a key counts as fitted to the image, or None (docs/exact-test.md)."""
+        if (
+            strongest.origin != FREE_NUMBERS or strongest.stratum
+        ):  # the score of a calibrated detector tells nothing of it
+            return None
+        agreement = PATTERNS[self._key(strongest.fingerprint)[1]].agreement
+        return agreement and agreement.bound(strongest.degrees_of_freedom)
 
     def verdicts(self, sources: Iterable[Source | VideoSource]) -> Iterator[Verdict]:
         """Yield one verdict per source, in order, batch by batch; what cannot be read gets a verdict too."""

@@ -22,6 +22,7 @@ def key_records(keys: Sequence[tuple[Path, Key]]) -> list[dict[str, Any]]:
             "fingerprint": key.fingerprint,
             "pattern": key.pattern,
             "latent_shape": list(key.latent_shape),
+            "origin": key.origin,
             "state": key.state,
             "not_before": key.not_before and str(key.not_before),
             "retired": key.retired and str(key.retired),
@@ -32,16 +33,17 @@ def key_records(keys: Sequence[tuple[Path, Key]]) -> list[dict[str, Any]]:
 
 
 def format_keys(keys: Sequence[tuple[Path, Key]]) -> str:
-    """Return keys as a table of names, fingerprints, patterns, shapes of the noise, states and notes."""
+    """Return keys as a table of names, fingerprints, patterns, shapes of the noise, origins, states and notes."""
     rows = [
         [
             record["name"],
             record["fingerprint"],
             record["pattern"],
             "x".join(map(str, record["latent_shape"])),
+            record["origin"],
             record["state"],
             printable(record["note"]),
         ]
         for record in key_records(keys)
     ]
-    return table(["name", "fingerprint", "pattern", "noise", "state", "note"], rows)
+    return table(["name", "fingerprint", "pattern", "noise", "origin", "state", "note"], rows)

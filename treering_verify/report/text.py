@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from treering_verify.files import printable
 from treering_verify.report.findings import Cell, Table
-from treering_verify.results import DETECTED, Verdict
+from treering_verify.results import DERIVED, DETECTED, Verdict
 
 if TYPE_CHECKING:
     from treering_detectors import DecoyCheck
@@ -49,7 +49,7 @@ def format_text(verdict: Verdict) -> str:
     if verdict.best is None:
         return f"{'error':13} {name}\n{'':13} {verdict.code}: {verdict.reason}"
     best = verdict.best
-    key = _key(best.key, best.fingerprint, best.retired) if verdict.verdict == DETECTED else ""
+    key = words_of_key(best.key, best.fingerprint, best.retired, best.origin) if verdict.verdict == DETECTED else ""
     if key and verdict.best.hypothesis:
         key += f", {verdict.best.hypothesis}"
     if verdict.visible < 0.995:
@@ -67,9 +67,11 @@ def format_text(verdict: Verdict) -> str:
     return f"{line}\n{'':13} {_decoy_line(verdict.best.decoys)}" if verdict.best.decoys else line
 
 
-def _key(name: str, fingerprint: str, retired: str | None) -> str:
-    """Return the words for a key that was found: name, fingerprint, and since when it is retired, if it is."""
-    return f" key {name} {fingerprint}" + (f" (retired since {retired})" if retired else "")
+def words_of_key(name: str, fingerprint: str, retired: str | None, origin: str | None) -> str:
+    """Return the words for a key that was found: name, fingerprint, origin unless derived, and since when it is retired."""
+    notes = [origin] if origin and origin != DERIVED else []
+    notes += [f"retired since {retired}"] if retired else []
+    return f" key {name} {fingerprint}" + (f" ({', '.join(notes)})" if notes else "")
 
 
 def _decoy_line(check: DecoyCheck) -> str:
@@ -87,7 +89,7 @@ def _decoy_line(check: DecoyCheck) -> str:
 def _match_lines(verdict: Verdict) -> Iterator[str]:
     for place, match in enumerate(verdict.evidence, 1):
         p = format_pvalue(match.log10_adjusted)
-        key = _key(match.key, match.fingerprint, match.retired)
+        key = words_of_key(match.key, match.fingerprint, match.retired, match.origin)
         yield f"{'':13} {place}.{key}  p {p} over {verdict.keys_tried} keys, cosine {match.statistic:.3f}"
 
 
@@ -97,7 +99,8 @@ def format_row(record: dict[str, Any]) -> str:
     if record["status"] != "ok":
         return f"{record['status']:13} {name}  {record['code']}"
     found = record["verdict"] == DETECTED
-    key = _key(record["key"], record["fingerprint"], record.get("key_retired")) if found else ""
+    facts = (record["key"], record["fingerprint"], record.get("key_retired"), record.get("key_origin"))
+    key = words_of_key(*facts) if found else ""
     return f"{record['verdict']:13} {name}  p {format_pvalue(record['log10_adjusted'])}{key}"
 
 

@@ -1,12 +1,19 @@
 """Derive N(0, 1) numbers from a secret, the same on every machine.
 
-`treering_verify.watermark.keys.key` states the construction.
+`treering_verify.watermark.keys.key` states the construction. It is HKDF-SHA256 (RFC 5869) in its two steps: the first makes
+a pseudorandom key (PRK) of the secret, the second expands that to the bytes of numbers. A key file holds the PRK, so whoever
+reads it can derive the numbers again; it does not hold the secret.
 """
 
 from __future__ import annotations
 
+import hmac
+
 import numpy as np
 import numpy.typing as npt
+
+PRK_BYTES = 32
+"""Length of a pseudorandom key."""
 
 _SALT = b"treering-verify key v1"
 _INDEX_KEY_SALT = b"treering-verify member v1"  # part of the format: another salt would give other keys
@@ -18,20 +25,25 @@ _DECIMALS = 9
 _DOUBT = 1e-3  # in units of the ninth decimal
 
 
-def derive_numbers(secret: bytes, info: str, count: int) -> npt.NDArray[np.float64]:
-    """Derive numbers, (count,), from a secret and an info string: N(0, 1), rounded to 9 decimals."""
-    return normal_numbers(np.frombuffer(derive_bytes(secret, info, 8 * count), dtype=">u8") >> np.uint64(11))
+def pseudorandom_key(secret: bytes) -> bytes:
+    """Return the pseudorandom key of a secret, 32 bytes: HKDF's first step."""
+    return hmac.digest(_SALT, secret, "sha256")
 
 
-def derive_bytes(secret: bytes, info: str, count: int) -> bytes:
-    """Derive bytes from a secret and an info string: the blocks that numbers are made of."""
+def derive_numbers(prk: bytes, info: str, count: int) -> npt.NDArray[np.float64]:
+    """Derive numbers, (count,), from a pseudorandom key and an info string: N(0, 1), rounded to 9 decimals."""
+    return normal_numbers(np.frombuffer(derive_bytes(prk, info, 8 * count), dtype=">u8") >> np.uint64(11))
+
+
+def derive_bytes(prk: bytes, info: str, count: int) -> bytes:
+    """Derive bytes from a pseudorandom key and an info string: the blocks that numbers are made of."""
     from cryptography.hazmat.primitives.hashes import SHA256
-    from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+    from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
     stream = b""
     for block in range(-(-count // _BYTES_PER_BLOCK)):
         size = min(_BYTES_PER_BLOCK, count - block * _BYTES_PER_BLOCK)
-        stream += HKDF(SHA256(), length=size, salt=_SALT, info=f"{info}|{block}".encode()).derive(secret)
+        stream += HKDFExpand(SHA256(), length=size, info=f"{info}|{block}".encode()).derive(prk)
     return stream
 
 

@@ -46,12 +46,6 @@ class Counting(WhiteModel):
         return super().denoise(z, at, conditions, guidance)
 
 
-@pytest.fixture(autouse=True)
-def perfect_inversions_are_believed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The model of these tests is inverted exactly, so that cosines are 1, as of a key that was fitted to an image."""
-    monkeypatch.setattr("treering_verify.detection.decision.FITTED_COSINE", 2.0)
-
-
 def readings(model: WhiteModel, marked: Sequence[bool]) -> list[Reading]:
     found = []
     for seed, is_marked in enumerate(marked):

@@ -43,6 +43,8 @@ class Row:
         The key that was detected, or else the one with the strongest evidence.
     key_retired : str or None
         Day from which on that key is retired, as 2026-11-29; None if it is not.
+    key_origin : str or None
+        How the numbers of a key at or under alpha came about: "derived" or "free numbers"; None above alpha.
     log10_pvalue : float or None
         Log10 p of this key alone.
     log10_adjusted : float or None
@@ -84,6 +86,7 @@ class Row:
     key: str | None = None
     fingerprint: str | None = None
     key_retired: str | None = None
+    key_origin: str | None = None
     log10_pvalue: float | None = None
     log10_adjusted: float | None = None
     statistic: float | None = None
@@ -167,6 +170,7 @@ def schema(with_q_values: bool = False) -> pyarrow.Schema:
         column("hypothesis", pa.string(), True),
         column("search", pa.string(), True),
         column("key_retired", pa.string(), True),
+        column("key_origin", pa.string(), True),
     ]
     return pa.schema(columns + ([column("q_value", pa.float64(), True)] if with_q_values else []))
 

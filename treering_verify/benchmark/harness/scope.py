@@ -52,6 +52,7 @@ SEEDS = {
             "screening",
             "editing",
             "baseline",
+            "agreement",
         )
     )
 }

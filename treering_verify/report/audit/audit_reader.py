@@ -54,6 +54,7 @@ OPTIONAL = {
     "decided_by": "string",
     "log10_first": "float64",
     "key_retired": "string",
+    "key_origin": "string",
     "q_value": "float64",
 }
 """`path_bytes`: the exact name if it is not UTF-8, and `path` has it escaped; the others: see `audit.output.rows.Row`."""

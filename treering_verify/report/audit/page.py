@@ -15,7 +15,7 @@ from treering_verify.report.audit.digest import ERROR, LABELS, PVALUE_BINS, SAMP
 from treering_verify.report.audit.gallery import Tile
 from treering_verify.report.figures import draw_figure
 from treering_verify.report.findings import Figure, Histogram
-from treering_verify.report.text import format_cell, format_pvalue
+from treering_verify.report.text import format_cell, format_pvalue, words_of_key
 from treering_verify.results import DETECTED, INCONCLUSIVE, NO_EVIDENCE
 
 MOST_FOLDERS = 500
@@ -98,9 +98,11 @@ def _chance(audit: AuditRows, digest: Digest) -> str:
 
 
 def _key(row: dict[str, Any]) -> str:
-    """Return name and fingerprint of a row's key, and since when it is retired, if it is."""
-    retired = f" (retired since {row['key_retired']})" if row.get("key_retired") else ""
-    return printable(f"{row['key'] or ''} {row['fingerprint'] or ''}{retired}".strip())
+    """Return name and fingerprint of a row's key, its origin unless derived, and since when it is retired, if it is."""
+    if not row["key"]:
+        return ""
+    words = words_of_key(row["key"], row["fingerprint"] or "", row.get("key_retired"), row.get("key_origin"))
+    return printable(words.removeprefix(" key ").strip())
 
 
 def _image(tile: Tile) -> dict[str, Any]:

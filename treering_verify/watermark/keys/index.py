@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from treering_verify.errors import KeyFileError, UsageError
 from treering_verify.files import opened_secret, printable
+from treering_verify.results import FREE_NUMBERS
 from treering_verify.watermark.keys.index_file import (
-    FACTS,
     MAGIC,
     MAKER,
     PAGE,
@@ -34,6 +34,7 @@ from treering_verify.watermark.keys.index_file import (
 from treering_verify.watermark.keys.key import Key, is_name
 from treering_verify.watermark.keys.key_dates import today
 from treering_verify.watermark.keys.key_family import Family
+from treering_verify.watermark.keys.key_origin import NotDerived, derived, origin_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +46,8 @@ class KeyIndex:
     family : Family
         What the keys share.
     facts : (N,) structured
-        Length, drift, fingerprint, name, checksum and day of retirement of each key (`index_file.FACTS`).
+        Length, drift, fingerprint, name, checksum, day of retirement and, from version 2 of the file on, pseudorandom key
+        of each key (`index_file.FACTS`).
     numbers : (N, d) float16, float32 or float64
         The stored numbers; a memory map if the index is a file.
     lengths : (N,) float64
@@ -95,14 +97,14 @@ class KeyIndex:
         """
         shown = printable(str(path))
         with opened_secret(path, "key index", MAKER) as file:
-            family, count, dtype = parse_header(file.read(PAGE), shown)
-            start = numbers_start(count)
+            family, count, dtype, kind = parse_header(file.read(PAGE), shown)
+            start = numbers_start(count, kind)
             expected, size = start + count * family.degrees_of_freedom * dtype.itemsize, os.fstat(file.fileno()).st_size
             if size != expected:
                 raise KeyFileError(
                     f"{shown} has {size} bytes and not {expected}: it was cut short; make it again with {MAKER}"
                 )
-            facts = np.memmap(file, FACTS, "r", PAGE, (count,)).view(np.ndarray)
+            facts = np.memmap(file, kind, "r", PAGE, (count,)).view(np.ndarray)
             numbers = np.memmap(file, dtype, "r", start, (count, family.degrees_of_freedom)).view(np.ndarray)
         lengths = np.ascontiguousarray(facts["length"])
         if not (np.isfinite(lengths) & (lengths > 0)).all():
@@ -129,6 +131,26 @@ class KeyIndex:
             raise damaged(self.source)
         return names, fingerprints, numbers
 
+    def origin(self, row: int) -> str:
+        """Return the origin of a key (`Key.origin`).
+
+        Raises
+        ------
+        KeyFileError
+            If its numbers, or its fingerprint, are not those that its pseudorandom key gives.
+        """
+        prk = self.facts["prk"][row].tobytes() if "prk" in (self.facts.dtype.names or ()) else b""
+        if not any(prk):
+            return FREE_NUMBERS
+        fingerprint = self.facts["fingerprint"][row].decode("ascii", "replace")
+        try:
+            origin = origin_of(self.family, self.numbers[row], prk)
+        except NotDerived:
+            raise damaged(self.source) from None
+        if Key.of(self.family, None, derived(self.family, prk), prk).fingerprint != fingerprint:
+            raise damaged(self.source)
+        return origin
+
 
 def retired_keys(keys: Sequence[Key | KeyIndex]) -> dict[str, str]:
     """Return the day from which on keys are retired, as 2026-11-29, by fingerprint, for those that are so today (UTC).
@@ -147,6 +169,23 @@ def retired_keys(keys: Sequence[Key | KeyIndex]) -> dict[str, str]:
             text = index.facts["fingerprint"][row].decode("ascii", "replace")
             found[text] = str(date.fromordinal(int(days[row])))
     return found
+
+
+def origin_of_key(keys: Sequence[Key | KeyIndex], fingerprint: str) -> tuple[str, str]:
+    """Return the origin and the pattern of the key with a fingerprint; ("", "") if there is none.
+
+    Raises
+    ------
+    KeyFileError
+        If its numbers, in an index, are not those that its pseudorandom key gives.
+    """
+    for each in keys:
+        if isinstance(each, Key):
+            if each.fingerprint == fingerprint:
+                return each.origin, each.pattern
+        elif len(rows := np.flatnonzero(each.facts["fingerprint"] == fingerprint.encode())):
+            return each.origin(int(rows[0])), each.family.pattern
+    return "", ""
 
 
 def public_keys(keys: Sequence[Key | KeyIndex], most: int) -> list[dict[str, str]] | dict[str, Any]:

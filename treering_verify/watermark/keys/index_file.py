@@ -1,15 +1,18 @@
 """The file format of a key index: many keys of one family, memory-mapped, searched without reading it whole.
 
-Version 1, little-endian, readable by its owner only (0600), because it holds secrets:
+Version 2, little-endian, readable by its owner only (0600), because it holds secrets:
 
     0        "treering key index", a newline, JSON, padded with spaces to 4096 bytes
-    4096     N facts of 104 bytes: length, drift, fingerprint, name, checksum, retired (`FACTS`)
+    4096     N facts of 136 bytes: length, drift, fingerprint, name, checksum, retired, prk (`FACTS`)
     x        N x d numbers, float16 or float32, row by row; x is the next multiple of 4096
 
 The JSON names type, schema_version, the family, count, dtype and the SHA-256 of the other fields. `length` is that of
 the stored row, `drift` bounds what rounding changes (`treering_detectors.direction_drift`), `checksum` is the CRC-32 of the
-row and the other facts. `retired` is the first day on which the key is retired, counted from 1 for 0001-01-01, or 0. A key's
-checksum is tested when a verdict is about to name it, not before: reading gigabytes takes longer than searching them.
+row and the other facts. `retired` is the first day on which the key is retired, counted from 1 for 0001-01-01, or 0. `prk`
+is the pseudorandom key from which the key's numbers are derived, or zeros. A key's checksum is tested when a verdict is
+about to name it, and its derivation when it is detected: reading gigabytes takes longer than searching them.
+
+Version 1, which is still read, has facts of 104 bytes, without `prk`.
 """
 
 from __future__ import annotations
@@ -29,13 +32,14 @@ import numpy.typing as npt
 
 from treering_verify.errors import KeyFileError, UsageError, unknown
 from treering_verify.files import printable, written_whole
+from treering_verify.watermark.key_derivation import PRK_BYTES
 from treering_verify.watermark.keys.key import Key
 from treering_verify.watermark.keys.key_family import Family
 from treering_verify.watermark.patterns import PATTERNS
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 DTYPES = ("float16", "float32")
-FACTS = np.dtype(
+FACTS_1 = np.dtype(
     [
         ("length", "<f8"),
         ("drift", "<f8"),
@@ -45,6 +49,8 @@ FACTS = np.dtype(
         ("retired", "<u4"),
     ]
 )
+FACTS = np.dtype([*FACTS_1.descr, ("prk", "u1", (PRK_BYTES,))])
+_FACTS = {1: FACTS_1, SCHEMA_VERSION: FACTS}
 MAGIC = b"treering key index\n"
 MAKER = "treering keys index"
 PAGE = 4096
@@ -52,12 +58,13 @@ _BLOCK = 512  # keys encoded together
 
 
 class Block(NamedTuple):
-    """Some keys of a family: names, fingerprints, exact numbers (n, d), and the days from which on they are retired."""
+    """Some keys of a family: names, fingerprints, exact numbers (n, d), days of retirement, and pseudorandom keys."""
 
     names: Sequence[str]
     fingerprints: Sequence[str]
     numbers: npt.NDArray[np.float64]
     retired: Sequence[date | None] | None = None
+    prks: Sequence[bytes] | None = None
 
 
 def check_searchable(family: Family) -> None:
@@ -91,6 +98,7 @@ def blocks_of(keys: Iterable[Key], family: Family) -> Iterator[Block]:
             [k.fingerprint for k in some],
             np.stack([k.numbers for k in some]),
             [k.retired for k in some],
+            [k.prk for k in some],
         )
 
 
@@ -170,6 +178,9 @@ def encode(block: Block, kind: np.dtype[Any]) -> tuple[npt.NDArray[Any], npt.NDA
     facts["name"] = [name.encode() for name in block.names]
     if block.retired is not None:
         facts["retired"] = [day.toordinal() if day else 0 for day in block.retired]
+    if block.prks is not None:
+        for row, prk in zip(facts["prk"], block.prks, strict=True):
+            row[: len(prk)] = np.frombuffer(prk, np.uint8)
     facts["checksum"] = checksums(facts, stored)
     return facts, stored
 
@@ -203,15 +214,16 @@ def _digest(fields: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
-def parse_header(header: bytes, shown: str) -> tuple[Family, int, np.dtype[Any]]:
-    """Return the family, count and number type of a header; KeyFileError if it is damaged or of another version."""
+def parse_header(header: bytes, shown: str) -> tuple[Family, int, np.dtype[Any], np.dtype[Any]]:
+    """Return family, count, and types of numbers and facts; KeyFileError if it is damaged or of an unknown version."""
     try:
         if len(header) != PAGE or not header.startswith(MAGIC):
             raise ValueError
         fields = json.loads(header[len(MAGIC) :])
         digest = fields.pop("sha256")
-        if fields["type"] != "treering key index" or fields["schema_version"] != SCHEMA_VERSION:
+        if fields["type"] != "treering key index" or fields["schema_version"] not in _FACTS:
             raise ValueError
+        facts = _FACTS[fields["schema_version"]]
         if digest != _digest(fields):
             raise damaged(shown)
         family = Family(
@@ -227,12 +239,12 @@ def parse_header(header: bytes, shown: str) -> tuple[Family, int, np.dtype[Any]]
             raise ValueError
     except (ValueError, TypeError, KeyError, AttributeError, UsageError, RecursionError):
         raise KeyFileError(f"{shown} is not a key index of version {SCHEMA_VERSION}: make one with {MAKER}") from None
-    return family, count, np.dtype(fields["dtype"]).newbyteorder("<")
+    return family, count, np.dtype(fields["dtype"]).newbyteorder("<"), facts
 
 
-def numbers_start(count: int) -> int:
+def numbers_start(count: int, facts: np.dtype[Any] = FACTS) -> int:
     """Return the offset of the numbers in an index file of `count` keys."""
-    return -(-(PAGE + count * FACTS.itemsize) // PAGE) * PAGE
+    return -(-(PAGE + count * facts.itemsize) // PAGE) * PAGE
 
 
 def hash_texts(texts: npt.NDArray[np.bytes_]) -> npt.NDArray[np.uint64]:

@@ -10,7 +10,9 @@ construction (version 1):
     signs    = the signs of such numbers, +1 where a number is 0
     bytes    = the blocks themselves, 8160 bytes each
 
-so the same secret and parameters give the same key on every machine, and nobody can choose the numbers to fit an image.
+so the same secret and parameters give the same key on every machine. A key file also holds the pseudorandom key (PRK) of
+HKDF, its first step. A reader derives the numbers from it again: a key whose numbers differ is refused, and one without a
+PRK is told apart (`Key.origin`), since its numbers could have been chosen to fit an image.
 
 Many keys, such as one per user, can be derived from one secret and put into an index. Such a key of an index is the key of
 the secret
@@ -41,6 +43,14 @@ from treering_verify.files import opened_secret, printable, write_atomic
 from treering_verify.watermark.key_derivation import index_key_secret
 from treering_verify.watermark.keys.key_dates import check_dates, read_date, state_of, today
 from treering_verify.watermark.keys.key_family import DEFAULT_PATTERN, Family, count_numbers
+from treering_verify.watermark.keys.key_origin import (
+    MIN_SECRET_BYTES,
+    NotDerived,
+    check_secret,
+    derived,
+    origin_of,
+    prk_of,
+)
 from treering_verify.watermark.patterns import PATTERNS
 
 __all__ = [
@@ -55,7 +65,6 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 1
-MIN_SECRET_BYTES = 16
 _MAX_FILE_BYTES = 64 * 1024**2  # a longer file is cut off, and refused as damaged JSON
 _NAME_DIGITS = 8  # of the fingerprint, where no name is given
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -85,6 +94,8 @@ class Key:
         First day (UTC) on which it marks images, and the day from which on it marks no more. It verifies on every day.
     note : str
         Remark of the owner, at most 1000 characters.
+    prk : bytes
+        HKDF's pseudorandom key, from which the numbers are derived, as secret as they are; b"" if they were given.
 
     Notes
     -----
@@ -101,6 +112,7 @@ class Key:
     not_before: date | None = None
     retired: date | None = None
     note: str = ""
+    prk: bytes = field(default=b"", repr=False)
 
     def __post_init__(self) -> None:
         count = count_numbers(self.pattern, self.channels, self.inner_radius, self.outer_radius, self.latent_shape)
@@ -123,6 +135,7 @@ class Key:
         if not isinstance(self.note, str):
             raise UsageError("a key's note is text")
         check_dates(self.not_before, self.retired, self.note)
+        origin_of(self.family, numbers, self.prk)
 
     def __eq__(self, other: object) -> bool:
         """Whether the other is a key of the same fingerprint."""
@@ -147,9 +160,14 @@ class Key:
         return Family(self.pattern, self.channels, self.inner_radius, self.outer_radius, self.latent_shape)
 
     @cached_property
+    def origin(self) -> str:
+        """How its numbers came about: "derived", "chosen message" or "free numbers" (docs/exact-test.md)."""
+        return origin_of(self.family, self.numbers, self.prk)
+
+    @cached_property
     def fingerprint(self) -> str:
         """16 hexadecimal digits of a SHA-256 of family and numbers: public, tells keys apart, reveals no number."""
-        content = {k: v for k, v in self._content().items() if k not in ("name", *_ABOUT)}
+        content = {k: v for k, v in self._content().items() if k not in ("name", "hkdf_prk", *_ABOUT)}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
@@ -225,15 +243,11 @@ class Key:
         name: str | None = None,
     ) -> Key:
         """Derive a key from a secret of at least 16 random bytes; the module's docstring has the construction."""
-        _check_secret(secret)
+        prk = prk_of(secret)
         family = Family.choose(
             latent_shape, pattern=pattern, channels=channels, inner_radius=inner_radius, outer_radius=outer_radius
         )
-        info = (
-            f"{family.pattern}|{','.join(map(str, family.channels))}|{family.inner_radius}-{family.outer_radius}|"
-            f"{'x'.join(map(str, family.latent_shape))}"
-        )
-        return cls.of(family, name, PATTERNS[pattern].distribution.draw(secret, info, family.degrees_of_freedom))
+        return cls.of(family, name, derived(family, prk), prk)
 
     @classmethod
     def of_index(cls, secret: bytes, family: Family, name: str) -> Key:
@@ -252,19 +266,12 @@ class Key:
         UsageError
             If the secret is short or the name does not fit.
         """
-        _check_secret(secret)
-        return cls.from_secret(
-            index_key_secret(secret, name),
-            family.latent_shape,
-            pattern=family.pattern,
-            channels=family.channels,
-            inner_radius=family.inner_radius,
-            outer_radius=family.outer_radius,
-            name=name,
-        )
+        check_secret(secret)
+        prk = prk_of(index_key_secret(secret, name))
+        return cls.of(family, name, derived(family, prk), prk)
 
     @classmethod
-    def of(cls, family: Family, name: str | None, numbers: npt.NDArray[np.float64]) -> Key:
+    def of(cls, family: Family, name: str | None, numbers: npt.NDArray[np.float64], prk: bytes = b"") -> Key:
         """Return the key of a family with given numbers, (d,); without a name its fingerprint's first digits name it."""
         key = cls(
             "unnamed" if name is None else name,
@@ -274,6 +281,7 @@ class Key:
             family.outer_radius,
             family.latent_shape,
             numbers,
+            prk=prk,
         )
         return replace(key, name=key.fingerprint[:_NAME_DIGITS]) if name is None else key
 
@@ -337,7 +345,13 @@ class Key:
                 latent_shape=tuple(index(n) for n in content["latent_shape"]),  # type: ignore[arg-type]
                 numbers=np.array(content["numbers"], dtype=np.float64),
                 **{name: content[name] for name in _ABOUT if name in content},
+                prk=bytes.fromhex(content.get("hkdf_prk", "")),
             )
+        except NotDerived:
+            raise KeyFileError(
+                f"the numbers in {shown} are not those of its hkdf_prk, so the file was changed: restore it, or derive the "
+                "key again from its secret"
+            ) from None
         except (ValueError, TypeError, KeyError, OverflowError, UsageError, RecursionError):
             # `from None`: the cause could quote the file, and a key is never printed.
             raise KeyFileError(
@@ -356,6 +370,7 @@ class Key:
             "outer_radius": self.outer_radius,
             "latent_shape": list(self.latent_shape),
             **{name: value if isinstance(value, str) else value.isoformat() for name, value in self._about.items()},
+            **({"hkdf_prk": self.prk.hex()} if self.prk else {}),
             "numbers": self.numbers.tolist(),
         }
 
@@ -381,12 +396,4 @@ def _check_installed(pattern: Any, shown: str) -> None:
     if isinstance(pattern, str) and is_name(pattern) and pattern not in PATTERNS:
         raise KeyFileError(
             f"{shown} is a key of pattern {pattern!r}, which is not known here: install the package that brings it"
-        )
-
-
-def _check_secret(secret: bytes) -> None:
-    if len(secret) < MIN_SECRET_BYTES:
-        raise UsageError(
-            f"the secret has {len(secret)} bytes: use at least {MIN_SECRET_BYTES} random ones, "
-            "for example from: head -c 32 /dev/urandom"
         )

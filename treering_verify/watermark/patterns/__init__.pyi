@@ -1,3 +1,4 @@
+from .base import Agreement as Agreement
 from .base import Distribution as Distribution
 from .base import Layout as Layout
 from .base import Pattern as Pattern

@@ -14,7 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from treering_verify.watermark import spectrum
-from treering_verify.watermark.patterns.base import NORMAL, Layout, Numbers, Pattern, cosine_reach, cosine_test
+from treering_verify.watermark.patterns.base import (
+    NORMAL,
+    Agreement,
+    Layout,
+    Numbers,
+    Pattern,
+    cosine_reach,
+    cosine_test,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -130,6 +138,7 @@ def _pattern(
     count: Callable[[Layout], int],
     coefficients: Callable[[Layout, Numbers], Complex],
     features: Callable[[npt.NDArray[Any], Layout], Numbers],
+    agreement: Agreement,
 ) -> Pattern:
     def write(noise: torch.Tensor, layout: Layout, numbers: Numbers) -> torch.Tensor:
         import torch
@@ -152,13 +161,14 @@ def _pattern(
         searched=True,
         bins=bins_of,
         coefficients=coefficients,
+        agreement=agreement,
     )
 
 
 # The annuli that measured best for detection and for the diversity of images (docs/patterns.md, docs/robustness.md).
 # Mean cosines of 200 images: random .33 after JPEG 25; rings .65 on clean images, so .7 is a good image, and a default key
 # of rings reaches p = 1e-6 on fewer than half of them.
-RINGS = _pattern((3, 12), 0.7, count_rings, ring_coefficients, ring_features)
-RANDOM = _pattern((4, 9), 0.3, count_random, random_coefficients, random_features)
+RINGS = _pattern((3, 12), 0.7, count_rings, ring_coefficients, ring_features, Agreement(2.12, 0.205))
+RANDOM = _pattern((4, 9), 0.3, count_random, random_coefficients, random_features, Agreement(1.35, 0.093))
 # mixed-rings: mean cosine .28 after JPEG 25, sixteen images (docs/patterns.md).
-MIXED_RINGS = _pattern((4, 12), 0.3, count_mixed, mixed_coefficients, mixed_features)
+MIXED_RINGS = _pattern((4, 12), 0.3, count_mixed, mixed_coefficients, mixed_features, Agreement(1.35, 0.155))

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from treering_verify.watermark.spectrum import Bins
 
 Numbers = npt.NDArray[np.float64]
+_DEVIATIONS = 4.54  # above the mean: with confidence .95, .999 of a normal population, of which 16 were measured
+_FEWEST = 8  # numbers up to which a cosine near 1 tells nothing
 
 
 class Layout(Protocol):
@@ -57,7 +59,8 @@ class Distribution:
     Attributes
     ----------
     draw : callable
-        (secret, info, count) -> numbers (count,); `treering_verify.watermark.keys.key` states the construction.
+        (prk, info, count) -> numbers (count,), from the pseudorandom key of a secret; `treering_verify.watermark.keys.key`
+        states the construction.
     fits : callable
         Finite numbers -> whether a key can have them.
     words : str
@@ -67,6 +70,28 @@ class Distribution:
     draw: Callable[[bytes, str, int], Numbers]
     fits: Callable[[Numbers], bool]
     words: str
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How well clean marked images agree with their keys, as `treering benchmark agreement` measures it.
+
+    Attributes
+    ----------
+    mean : float
+        Mean of z, the artanh of the cosine.
+    deviation : float
+        Standard deviation of z between images, without what the cosine of d numbers adds, 1 / (d - 3) in square.
+    """
+
+    mean: float
+    deviation: float
+
+    def bound(self, d: int) -> float:
+        """Return the cosine from which on a key of d free numbers counts as fitted to the image (docs/exact-test.md)."""
+        if d <= _FEWEST:
+            return float("inf")
+        return float(np.tanh(self.mean + _DEVIATIONS * np.sqrt(self.deviation**2 + 1 / (d - 3))))
 
 
 @dataclass(frozen=True)
@@ -107,6 +132,10 @@ class Pattern:
         Layout -> half-plane bins that it writes, of the spectrum of the noise or of its centre.
     coefficients : callable, optional
         (layout, numbers) -> coefficients that it writes there, (channels, n) complex.
+    chosen : int
+        How many of the last numbers the owner may choose, as a message; the others of a derived key are derived.
+    agreement : Agreement, optional
+        Cosines of clean marked images, which tell a key that was fitted to an image; None where nothing tells it.
     """
 
     radii: tuple[int, int]
@@ -124,6 +153,8 @@ class Pattern:
     searched: bool = False
     bins: Callable[[Layout], Bins] | None = None
     coefficients: Callable[[Layout, Numbers], npt.NDArray[np.complex128]] | None = None
+    chosen: int = 0
+    agreement: Agreement | None = None
 
 
 def cosine_test(features: Numbers, numbers: Numbers) -> list[Evidence]:
@@ -155,12 +186,12 @@ def sign_reach(agreement: float, n: int) -> float:
     return float(signs_log10_pvalue(np.ones(equal, dtype=np.int64), round(agreement * equal)))
 
 
-def _signs(secret: bytes, info: str, count: int) -> Numbers:
-    return np.where(derive_numbers(secret, info, count) >= 0, 1.0, -1.0)
+def _signs(prk: bytes, info: str, count: int) -> Numbers:
+    return np.where(derive_numbers(prk, info, count) >= 0, 1.0, -1.0)
 
 
-def _bytes(secret: bytes, info: str, count: int) -> Numbers:
-    return np.frombuffer(derive_bytes(secret, info, count), dtype=np.uint8).astype(np.float64)
+def _bytes(prk: bytes, info: str, count: int) -> Numbers:
+    return np.frombuffer(derive_bytes(prk, info, count), dtype=np.uint8).astype(np.float64)
 
 
 NORMAL = Distribution(derive_numbers, lambda numbers: True, "finite numbers")

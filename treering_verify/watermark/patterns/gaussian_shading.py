@@ -145,4 +145,5 @@ GAUSSIAN_SHADING = Pattern(
     realistic=0.2,  # mean .19 after JPEG 25, sixteen images (docs/patterns.md)
     reach=lambda agreement, n: min(0.0, sign_reach(agreement, n) + float(np.log10(NONCES))),
     cosine=False,
+    chosen=MESSAGE_BYTES,
 )

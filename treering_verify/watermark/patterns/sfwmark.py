@@ -25,6 +25,7 @@ from treering_verify.watermark.patterns.annulus import rings_of
 from treering_verify.watermark.patterns.base import (
     NORMAL,
     SIGNS,
+    Agreement,
     Layout,
     Numbers,
     Pattern,
@@ -130,6 +131,7 @@ CENTRE_RINGS = Pattern(
     realistic=0.6,  # mean .58 after JPEG 25, sixteen images (docs/patterns.md)
     reach=cosine_reach,
     coefficients=_ring_coefficients,
+    agreement=Agreement(2.14, 0.15),
     **_SHARED,
 )
 CENTRE_SIGNS = Pattern(

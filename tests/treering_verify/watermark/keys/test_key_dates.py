@@ -139,7 +139,7 @@ def test_a_folder_is_listed_without_a_number_of_a_key_and_with_what_cannot_be_re
     listed = runner.invoke(main, ["keys", "list", str(tmp_path), "--format", "json"])
     assert text.exit_code == listed.exit_code == 3 and "c.json is not a key file" in text.stderr
     lines = text.stdout.splitlines()
-    assert re.search(rf"gallery +{key.fingerprint} +random +4x32x32 +in use +a\\x1b", lines[2])
+    assert re.search(rf"gallery +{key.fingerprint} +random +4x32x32 +derived +in use +a\\x1b", lines[2])
     assert "retired since 2026-03-01" in lines[3]
     assert [(one["name"], one["retired"]) for one in json.loads(listed.stdout)] == [
         ("gallery", None),
