@@ -10,8 +10,8 @@ import io
 from typing import TYPE_CHECKING, NamedTuple
 
 from treering_verify.errors import ImageError
-from treering_verify.media.decoder_limits import quiet_decoders
-from treering_verify.media.images import MAX_PIXELS, open_image
+from treering_verify.media.decoder_limits import MAX_PIXELS, excess_of_file, quiet_decoders
+from treering_verify.media.images import open_image
 from treering_verify.media.png_chunks import without_ballast
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ MOST_FRAMES = 4
 
 _FORMATS = ("GIF", "PNG", "WEBP", "AVIF")
 _MOST_DECODED = 200  # frames of a file that are looked at, from its beginning, and its last where it can be reached
-_MOST_PIXELS = 4 * MAX_PIXELS  # of all frames together
+_MOST_PIXELS = 160_000_000  # of all frames together: five seconds of the slowest format
 _CELLS = 16  # side of the thumbnails by which frames are compared
 _DIFFERENT = 6.0  # mean difference of thumbnails, in grey levels, from which two frames differ
 
@@ -56,6 +56,8 @@ def distinct_frames(data: bytes) -> Animation | None:
     from PIL import Image
 
     try:
+        if excess_of_file(data):
+            return None
         with quiet_decoders(), Image.open(io.BytesIO(without_ballast(data)), formats=_FORMATS) as image:
             first = 1 if getattr(image, "default_image", False) else 0
             count = getattr(image, "n_frames", 1) - first

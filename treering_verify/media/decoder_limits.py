@@ -1,7 +1,7 @@
 """Limits for Pillow and the C libraries under it when they decode untrusted files.
 
-A small file can cost them hours of work, so what costs it is counted before they decode. Their warnings, which go to
-Python's filters or directly to the process's stderr, are silenced.
+A small file can cost them hours of work, so what costs it is counted before they decode: pixels, parts, scans, and the
+seconds of slow formats. Their warnings, which go to Python's filters or directly to the process's stderr, are silenced.
 """
 
 from __future__ import annotations
@@ -12,12 +12,30 @@ import re
 import threading
 import warnings
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from treering_verify.media.declared_sizes import declared_pixels
+from treering_verify.media.part_counts import count_parts
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+MAX_PIXELS = 64_000_000
+"""Largest width x height decoded, by the header."""
+
+MAX_SCANS = 200
+"""Largest number of scans of a JPEG that is decoded; encoders write about ten."""
+
+MAX_PARTS = 100_000
+"""Largest number of parts of a file that are read one by one, by `part_counts.count_parts`."""
+
+MAX_SECONDS = 5.0
+"""Longest time that a decoder may need by `estimated_seconds`."""
 
 _START_OF_SCAN = b"\xff\xda"
 _NEXT_MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")  # after a scan: not a stuffed zero, not a restart
 _END_OF_IMAGE = 0xD9
 _ALONE = frozenset([0x01, *range(0xD0, 0xD9)])  # markers without a segment
-_PNM_HEADER = re.compile(rb"P[1-7Ff](?:(?:\s|#[^\r\n]*+[\r\n]?)++[-0-9.]*+){0,4}+")
 
 _lock = threading.Lock()
 _users = 0
@@ -71,6 +89,22 @@ def _silence_for_good() -> None:
             handler(None)
 
 
+def excess_of_file(data: bytes) -> str:
+    """Return the code of the limit that a file exceeds before Pillow may even open it, or ""."""
+    if count_parts(data, MAX_PARTS + 1) > MAX_PARTS:
+        return "too_many_parts"
+    return "too_many_pixels" if declared_pixels(data) > MAX_PIXELS else ""
+
+
+def excess_of_image(image: Image.Image, data: bytes) -> str:
+    """Return the code of the limit that an image exceeds, opened from `data` and not decoded yet, or ""."""
+    if image.width * image.height > MAX_PIXELS:
+        return "too_many_pixels"
+    if image.format in ("JPEG", "MPO") and count_scans(data, MAX_SCANS + 1) > MAX_SCANS:
+        return "too_many_scans"
+    return "too_slow" if estimated_seconds(image, len(data)) > MAX_SECONDS else ""
+
+
 def count_scans(data: bytes, enough: int) -> int:
     """Count the scans of a JPEG file, up to `enough`.
 
@@ -98,68 +132,25 @@ def count_scans(data: bytes, enough: int) -> int:
     return scans
 
 
-def count_parts(data: bytes, enough: int) -> int:
-    """Count the parts of a file that Pillow reads one by one before the pixels.
-
-    These are the chunks of a PNG, the segments and fill bytes of a JPEG, the sub-blocks of a GIF, and the bytes of a PNM's
-    header. Each costs microseconds and up to 140 bytes, so 100 MB of them cost a minute and gigabytes. Other formats are
-    read in C, or cannot have so many parts; for them 0 is returned.
+def estimated_seconds(image: Image.Image, size: int) -> float:
+    """Return about how long a decoder takes for an image that was opened, on one core; 0 where that needs no bound.
 
     Parameters
     ----------
-    data : bytes
-        The file. In a damaged one the parts are counted as far as they can be followed.
-    enough : int
-        Counting stops at this number.
+    image : PIL.Image.Image
+    size : int
+        Bytes of its file.
     """
-    for signature, counter in _COUNTERS.items():
-        if data.startswith(signature):
-            return counter(data, enough)
-    return 0
+    tiles = getattr(image, "tile", None)
+    kind = "BMP RLE" if tiles and tiles[0][0] == "bmp_rle" else str(image.format)
+    pixel, byte = _NANOSECONDS.get(kind, (0, 0))
+    return (pixel * image.width * image.height + byte * size) / 1e9
 
 
-def _count_chunks(data: bytes, enough: int) -> int:
-    parts, place = 0, 8
-    while parts < enough and place + 8 <= len(data):
-        parts += 1
-        place += 12 + int.from_bytes(data[place : place + 4], "big")
-    return parts
-
-
-def _count_segments(data: bytes, enough: int) -> int:
-    parts, place = 0, 2
-    while parts < enough and (found := _NEXT_MARKER.search(data, place)) and found[1] != _START_OF_SCAN[1:]:
-        parts += found.end() - found.start() - 1
-        place = found.end()
-        if found[1][0] not in _ALONE:
-            place += max(2, int.from_bytes(data[place : place + 2], "big"))
-    return parts
-
-
-def _count_blocks(data: bytes, enough: int) -> int:
-    colours = 3 << (data[10] & 7) + 1 if len(data) > 10 and data[10] & 0x80 else 0
-    parts, place = 0, 13 + colours
-    while parts < enough and place < len(data) and data[place] != ord(","):  # a comma begins an image
-        parts += 1
-        if data[place] != ord("!"):  # begins an extension: a label, then sub-blocks until an empty one
-            place += 1
-            continue
-        place += 2
-        while parts < enough and place < len(data) and (size := data[place]):
-            parts += 1
-            place += 1 + size
-        place += 1
-    return parts
-
-
-def _count_header(data: bytes, enough: int) -> int:
-    found = _PNM_HEADER.match(data)
-    return found.end() if found else 0
-
-
-_COUNTERS = {
-    b"\x89PNG\r\n\x1a\n": _count_chunks,
-    b"\xff\xd8": _count_segments,
-    b"GIF8": _count_blocks,
-    b"P": _count_header,
+_NANOSECONDS = {  # for a pixel, and for a byte of the file, as python tests/helpers/decoding_speed.py measures them
+    "JPEG2000": (35, 150),
+    "AVIF": (25, 60),
+    "HEIF": (20, 90),
+    "JXL": (45, 35),
+    "BMP RLE": (80, 330),
 }

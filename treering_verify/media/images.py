@@ -22,7 +22,15 @@ from treering_verify.files import open_descriptor, printable, write_atomic
 from treering_verify.media.arrays import TAKEN, image_of_array, is_array, read_open_file
 from treering_verify.media.color_modes import to_rgb
 from treering_verify.media.cut_short import MOST_MISSING, completed, missing_share
-from treering_verify.media.decoder_limits import count_parts, count_scans, quiet_decoders
+from treering_verify.media.decoder_limits import (
+    MAX_PARTS,
+    MAX_PIXELS,
+    MAX_SCANS,
+    MAX_SECONDS,
+    excess_of_file,
+    excess_of_image,
+    quiet_decoders,
+)
 from treering_verify.media.formats import decoded_formats, kind_of, register
 from treering_verify.media.png_chunks import without_ballast
 
@@ -35,15 +43,6 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 100 * 1024**2
 """Largest file read, in bytes."""
-
-MAX_PIXELS = 64_000_000
-"""Largest width x height decoded, by the header."""
-
-MAX_SCANS = 200
-"""Largest number of scans of a JPEG that is decoded; encoders write about ten."""
-
-MAX_PARTS = 100_000
-"""Largest number of parts of a file before its pixels, by `decoder_limits.count_parts`."""
 
 MIN_SIDE = 8
 """Smallest side accepted, in pixels: one cell of the usual latent."""
@@ -61,6 +60,7 @@ CODES = {
     "too_large_file": f"the file is larger than {MAX_BYTES // 1024**2} MiB; save it smaller",
     "too_many_pixels": f"the image has more than {MAX_PIXELS:,} pixels; scale it down",
     "too_many_parts": f"the file is cut into more than {MAX_PARTS:,} parts; save it anew",
+    "too_slow": f"decoding it would take more than {MAX_SECONDS:.0f} seconds; convert it to PNG or JPEG, or scale it down",
     "too_many_scans": f"the JPEG draws its image in more than {MAX_SCANS} scans; save it anew",
     "not_an_image": "this is no image: its first bytes are of no image format",
     "unread_format": "this is an image in a format that is not read here; convert it to PNG or JPEG",
@@ -190,15 +190,13 @@ def open_image(source: ImageSource) -> Image.Image:
         raise UsageError(f"an image is {TAKEN}: a {type(source).__name__} is none of these")
     with quiet_decoders():
         try:
-            if count_parts(data, MAX_PARTS + 1) > MAX_PARTS:
-                raise _refusal("too_many_parts", name)
+            if code := excess_of_file(data):
+                raise _refusal(code, name)
             image = source if isinstance(source, Image.Image) else _identified(data)
-            if image.width * image.height > MAX_PIXELS:
-                raise _refusal("too_many_pixels", name)
+            if code := excess_of_image(image, data):
+                raise _refusal(code, name)
             if min(image.size) < MIN_SIDE:
                 raise _refusal("too_small", name)
-            if image.format in ("JPEG", "MPO") and count_scans(data, MAX_SCANS + 1) > MAX_SCANS:
-                raise _refusal("too_many_scans", name)
             return _decoded(image, data)
         except ImageError:
             raise
@@ -223,8 +221,10 @@ def _identified(data: bytes) -> Image.Image:
 
 def _decoded(image: Image.Image, data: bytes) -> Image.Image:
     """Decode the pixels; of a file that was cut short, those that are there, and `info["cut_short"]` says so."""
+    from treering_verify.media.array_decoders import decoded_quickly
+
     try:
-        return to_rgb(image)
+        return to_rgb(decoded_quickly(image, data) or image)
     except (OSError, SyntaxError):
         whole = completed(data) if image.format in ("JPEG", "MPO", "PNG") else None
         if whole is None:

@@ -20,8 +20,8 @@ from helpers.places import ROOT
 from PIL import Image, ImageFile
 
 from treering_verify.errors import ImageError, ModelError, TreeringError, UsageError
+from treering_verify.media import decoder_limits, images
 from treering_verify.media import formats as formats_module
-from treering_verify.media import images
 from treering_verify.media.images import (
     fit,
     open_image,
@@ -195,10 +195,10 @@ def test_too_many_pixels_are_refused_from_the_header(monkeypatch: pytest.MonkeyP
 
 def test_limits_are_inclusive(monkeypatch: pytest.MonkeyPatch) -> None:
     data = encoded(smooth(48, 40), "PNG")
-    monkeypatch.setattr(images, "MAX_PIXELS", 48 * 40)
+    monkeypatch.setattr(decoder_limits, "MAX_PIXELS", 48 * 40)
     monkeypatch.setattr(images, "MAX_BYTES", len(data))
     assert open_image(data).size == (48, 40)
-    monkeypatch.setattr(images, "MAX_PIXELS", 48 * 40 - 1)
+    monkeypatch.setattr(decoder_limits, "MAX_PIXELS", 48 * 40 - 1)
     assert code_of(data) == "too_many_pixels"
     assert code_of(smooth(48, 40)) == "too_many_pixels"
     monkeypatch.setattr(images, "MAX_BYTES", len(data) - 1)

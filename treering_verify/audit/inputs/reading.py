@@ -24,6 +24,7 @@ from treering_verify.errors import ImageError
 from treering_verify.files import printable
 from treering_verify.media.animations import distinct_frames
 from treering_verify.media.containers import read_member, split_member
+from treering_verify.media.decoder_limits import excess_of_file
 from treering_verify.media.formats import decoded_formats, is_image, kind_of, register
 from treering_verify.media.frame_folders import read_frames
 from treering_verify.media.images import (
@@ -257,7 +258,7 @@ def _foreign(head: bytes, shape: tuple[int, ...], path: str) -> tuple[str, str] 
 
 def _header(data: bytes, path: str = "") -> dict[str, Any]:
     """Return the size and mode that an image declares, and whether it is animated, if its header can be read."""
-    if not is_image(data, path):
+    if not is_image(data, path) or excess_of_file(data):
         return {}
     import warnings
 
