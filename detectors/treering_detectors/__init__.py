@@ -26,7 +26,7 @@ from treering_detectors.exact import (
 )
 from treering_detectors.nearest import bounded_cosine_tests, direction_drift, holm_leading, nearest_rows
 from treering_detectors.rates import ConfusionMatrix, Rate, Roc, clopper_pearson, confusion_matrix, roc
-from treering_detectors.searched import Searched, searched_cosine_test, weighted_bonferroni
+from treering_detectors.searched import weighted_bonferroni
 from treering_detectors.signs import hoeffding_log10_pvalue, sign_tests, sign_weights, signs_log10_pvalue, vote_test
 
 __all__ = [
@@ -38,7 +38,6 @@ __all__ = [
     "PairedTest",
     "Rate",
     "Roc",
-    "Searched",
     "Threshold",
     "bonferroni",
     "bounded_cosine_tests",
@@ -65,7 +64,6 @@ __all__ = [
     "nearest_rows",
     "noncentral_chi_square_test",
     "roc",
-    "searched_cosine_test",
     "sign_tests",
     "sign_weights",
     "signs_log10_pvalue",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
     from treering_detectors import Evidence
 
-    from treering_verify.detection.search.search import Found
+    from treering_verify.detection.search.outcome import Found
     from treering_verify.detection.search.target import Target
 
 

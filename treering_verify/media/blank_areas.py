@@ -8,6 +8,7 @@ noise estimate is read in the visible area only. Both depend on the image alone,
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,6 +31,7 @@ _SHARP, _BLURRED = 0.6, 0.11
 _OTHERS = 0.1
 
 _FAR = 6  # times the median misfit of an image, that what covers it has at least
+_NEGLIGIBLE = 0.02  # share of an image that does no harm when it is covered
 _ABOVE_OWN = 2  # times the misfit of what the autoencoder drew itself
 
 
@@ -143,37 +145,47 @@ def _area(levels: npt.NDArray[np.uint8], flat: Mask, inside: Mask) -> Mask:
     return np.asarray(area)
 
 
-def drawn_area(image: torch.Tensor, drawn: torch.Tensor, redrawn: torch.Tensor, cell: int) -> torch.Tensor:
-    """Return the area of images that an autoencoder can draw; the rest is text, a logo or a sticker on top of it.
+def drawn_area(image: torch.Tensor, redraw: Callable[[torch.Tensor], torch.Tensor], cell: int) -> torch.Tensor:
+    """Return the area of an image that an autoencoder can draw; the rest is text, a logo or a sticker on top of it.
 
     What it cannot draw differs from D(E(x)) by far more than the rest of the image, and by more than what the autoencoder
     itself drew differs from what it makes of that. So model and image set the scale, and no key has a part in it.
 
     Parameters
     ----------
-    image : (B, 3, H, W) float in [-1, 1]
-    drawn : (B, 3, H, W)
-        D(E(image)).
-    redrawn : (B, 3, H, W)
-        D(E(drawn)).
+    image : (1, 3, H, W) float in [-1, 1]
+    redraw : callable
+        x -> D(E(x)); called once more for D(E(D(E(x)))) where anything stands out.
     cell : int
         Pixels on a side of a latent cell.
 
     Returns
     -------
-    (B, 1, H, W) float32
+    (1, 1, H, W) float32
         1, or 0 in areas that the autoencoder cannot draw.
     """
     import torch
     from scipy.ndimage import binary_closing, binary_dilation, label
 
-    masks = []
-    misfits = zip(*((a - b).abs().amax(1).cpu().numpy() for a, b in ((image, drawn), (drawn, redrawn))), strict=True)
-    for misfit, own in misfits:
-        far = misfit > max(_FAR * float(np.median(misfit)), _ABOVE_OWN * float(np.quantile(own, 0.99)))
-        far = binary_closing(far, iterations=max(1, cell // 2))
-        areas, _ = label(far)
-        large = np.bincount(areas.ravel()) >= cell**2
-        large[0] = False
-        masks.append(~binary_dilation(large[areas], iterations=max(1, 3 * cell // 4)))
-    return torch.from_numpy(np.stack(masks)[:, None]).float()
+    def large(far: Mask) -> Mask:
+        areas, _ = label(binary_closing(far, iterations=max(1, cell // 2)))
+        enough = np.bincount(areas.ravel()) >= cell**2
+        enough[0] = False
+        return np.asarray(enough[areas])
+
+    drawn = redraw(image)
+    misfit = _largest_difference(image, drawn)
+    threshold = _FAR * float(np.median(misfit))
+    covered = large(misfit > threshold)
+    if covered.mean() < _NEGLIGIBLE:
+        covered[:] = False
+    else:
+        own = _largest_difference(drawn, redraw(drawn))
+        covered = large(misfit > max(threshold, _ABOVE_OWN * float(np.quantile(own, 0.99))))
+        covered = binary_dilation(covered, iterations=max(1, 3 * cell // 4))
+    return torch.from_numpy(~covered)[None, None].float()
+
+
+def _largest_difference(one: torch.Tensor, other: torch.Tensor) -> npt.NDArray[np.float32]:
+    """Return the largest difference of any channel of two images, (1, 3, H, W) -> (H, W)."""
+    return np.asarray((one - other)[0].abs().amax(0).cpu().numpy())

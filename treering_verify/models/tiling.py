@@ -13,11 +13,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-OVERLAP = 4  # neighbours share at least a fourth of a side
+OVERLAP = 4  # neighbours share at least a fourth of a side, unless asked otherwise
 
 
 def by_tiles(
-    run: Callable[[torch.Tensor], torch.Tensor], whole: torch.Tensor, cells: int, grow: int = 1, shrink: int = 1
+    run: Callable[[torch.Tensor], torch.Tensor],
+    whole: torch.Tensor,
+    cells: int,
+    grow: int = 1,
+    shrink: int = 1,
+    overlap: int = OVERLAP,
 ) -> torch.Tensor:
     """Run a function on square tiles of an input and blend the outputs linearly; differentiable in the input.
 
@@ -31,13 +36,15 @@ def by_tiles(
         Side of a tile, in the coarser of input and output: the tile is `cells shrink` on a side.
     grow, shrink : int
         Factors of the sides; one of them is 1.
+    overlap : int
+        Neighbours share at least this fraction of a side: 4 is a fourth.
 
     Returns
     -------
     (B, C', H grow / shrink, W grow / shrink)
         The result of `run` on the whole input, if that fits one tile.
     """
-    rows, columns = (list(_starts(side // shrink, cells)) for side in whole.shape[-2:])
+    rows, columns = (list(_starts(side // shrink, cells, overlap)) for side in whole.shape[-2:])
     if len(rows) == len(columns) == 1:
         return run(whole)
     output = weight = None
@@ -57,12 +64,12 @@ def by_tiles(
     return output / weight
 
 
-def _starts(side: int, cells: int) -> Iterator[int]:
+def _starts(side: int, cells: int, overlap: int) -> Iterator[int]:
     """Yield where tiles begin: as few as overlap enough, all of one size, evenly from edge to edge."""
     if side <= cells:
         yield 0
         return
-    stride = cells - cells // OVERLAP
+    stride = cells - cells // overlap
     gaps = -(-(side - cells) // stride)
     yield from (round(i * (side - cells) / gaps) for i in range(gaps + 1))
 

@@ -23,7 +23,7 @@ SHARES = {"upright": 0.1875, "quarter": 0.0625, "turned": 0.0625, "stretched": 0
 _SIZE_STEP, _ANGLE_STEP = 0.7, 0.95  # for a key of radius 9: 8 %, 6 degrees
 _LARGEST = 2.1  # side of the largest image that is looked for, in longer sides of the page
 _RATIO = 1.5  # between the scales of neighbouring maps
-_FINEST = 1.275  # size of a window on its map, in windows of the model, at most
+_FINEST = 1.19  # size of a window on its map, in windows of the model, at most
 _THINNEST = 8  # pixels of the shorter side of a scaled page: a cell of the usual latent
 _MAP_PIXELS = 16_000_000  # of a scaled page, at most
 _ASPECTS = (4 / 5, 3 / 4, 2 / 3, 9 / 16)
@@ -115,7 +115,7 @@ def affordable(planned: list[Pass], image_size: tuple[int, int], level: Level) -
 
 
 def _step_of(guess: Guess, image_size: tuple[int, int]) -> int:
-    """Which map serves a guess: the coarsest on which its window has .85 of the model's cells or more."""
+    """Which map serves a guess: the coarsest on which its window has .8 of the model's cells or more."""
     relative = math.sqrt(guess.width * guess.height / (image_size[0] * image_size[1]))
     return math.floor(math.log(_FINEST / relative) / math.log(_RATIO))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,9 +18,11 @@ if TYPE_CHECKING:
 
     from treering_verify.watermark.keys.key_family import Family
 
+    _Window = tuple[float, float, float]
+
 _FINER = 4  # a pattern is sampled between cells from one that is so many times finer
 _ENERGY = 0.12  # share of the strongest window's energy that a window has at least
-_BLOCK = 32  # shapes that are transformed together
+_ELEMENTS = 1 << 21  # numbers of the spectra that are held at a time
 _EDGE = 1.5  # rings beyond the key's that a map keeps
 
 
@@ -91,37 +94,64 @@ class Matcher:
         self._places = (padded.shape[-2] - self._rows + 1, padded.shape[-1] - self._columns + 1)
         self._spectrum = torch.fft.rfft2(padded, s=self._size)
         self._power = torch.fft.rfft2(padded.square().sum(0), s=self._size)
+        rows = torch.fft.fftfreq(self._size[0])[:, None] * (self._rows - 1)
+        columns = torch.fft.rfftfreq(self._size[1])[None, :] * (self._columns - 1)
+        self._moved = torch.exp(2j * torch.pi * (rows + columns))
 
-    def best(self, numbers: npt.NDArray[np.float64]) -> list[Match]:
-        """Return the best place of each shape for a key of some numbers."""
+    def best(self, keys: Sequence[npt.NDArray[np.float64]]) -> list[list[Match]]:
+        """Return the best place of each shape for keys of some numbers: a list for each key."""
         import torch
 
         zeros = torch.zeros(1, *self._family.latent_shape)
-        fine = _fine(PATTERNS[self._family.pattern].write(zeros, self._family, numbers)[0][self._channels])
-        found = []
-        for start in range(0, len(self._shapes), _BLOCK):
-            block = self._shapes[start : start + _BLOCK]
-            templates, masks = self._templates(fine, block)
-            product = self._correlate(self._spectrum, templates).sum(1)
-            product = torch.fft.irfft2(product, s=self._size)[:, : self._places[0], : self._places[1]]
-            energy = self._correlate(self._power, masks)
-            energy = torch.fft.irfft2(energy, s=self._size)[:, : self._places[0], : self._places[1]]
-            top = energy.amax((1, 2), keepdim=True)
-            enough = energy > (_ENERGY * top).clamp_min(1e-9)
-            lengths = templates.flatten(1).norm(dim=1)[:, None, None].clamp_min(1e-9)
-            scores = torch.where(enough, product / energy.clamp_min(1e-9).sqrt() / lengths, -1.0)
-            best, where = scores.flatten(1).max(1)
-            counts = enough.flatten(1).sum(1)
-            for i, shape in enumerate(block):
-                if counts[i]:
-                    row, column = divmod(int(where[i]), scores.shape[2])
-                    found.append(Match(start + i, float(best[i]), self._placement(shape, row, column), int(counts[i])))
+        write = PATTERNS[self._family.pattern].write
+        fine = torch.cat([_fine(write(zeros, self._family, one)[0][self._channels]) for one in keys])
+        found: list[list[Match]] = [[] for _ in keys]
+        groups = _alike(self._shapes)
+        together = max(1, _ELEMENTS // (len(fine) * self._size[0] * self._size[1]))
+        for start in range(0, len(groups), together):
+            block = groups[start : start + together]
+            shapes = [self._shapes[group[0]] for group in block]
+            inside, u, v = self._positions(shapes)
+            enough, scale = self._energy([_window(shape) for shape in shapes], inside)
+            templates = (self._sample(fine, u, v) * inside[:, None]).unflatten(1, (len(keys), -1))
+            scale = scale[:, None] / templates.flatten(2).norm(dim=2)[..., None, None].clamp_min(1e-9)
+            spectra, places = self._transform(templates), enough.flatten(1).sum(1).tolist()
+            for turned in (False, True):
+                rows = [row for row, group in enumerate(block) if len(group) > turned and places[row]]
+                if not rows:
+                    continue
+                # A template turned by 180 degrees has the conjugate spectrum, moved by its own size.
+                other = spectra[rows] * self._moved if turned else spectra[rows].conj()
+                scores = self._back((self._spectrum * other).sum(2)) * scale[rows]
+                best, where = torch.where(enough[rows][:, None], scores, -1.0).flatten(2).max(2)
+                for row, *of_keys in zip(rows, best.tolist(), where.tolist(), strict=True):
+                    index = block[row][turned]
+                    for some, score, place in zip(found, *of_keys, strict=True):
+                        placement = self._placement(self._shapes[index], *divmod(place, self._places[1]))
+                        some.append(Match(index, score, placement, places[row]))
         return found
 
-    def _correlate(self, spectrum: torch.Tensor, templates: torch.Tensor) -> torch.Tensor:
+    def _energy(self, windows: Sequence[_Window], inside: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return which places of windows hold enough noise, and one over the root of how much: (n, rows, columns)."""
         import torch
 
-        return spectrum * torch.fft.rfft2(templates, s=self._size).conj()
+        unlike = list(dict.fromkeys(windows))
+        masks = self._transform(inside[[windows.index(window) for window in unlike]])
+        energy = self._back(self._power * masks.conj())
+        enough = energy > (_ENERGY * energy.amax((1, 2), keepdim=True)).clamp_min(1e-9)
+        scale = torch.where(enough, energy.clamp_min(1e-9).rsqrt(), 0.0)
+        which = [unlike.index(window) for window in windows]
+        return enough[which], scale[which]
+
+    def _transform(self, templates: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        return torch.fft.rfft2(templates, s=self._size)
+
+    def _back(self, spectrum: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        return torch.fft.irfft2(spectrum, s=self._size)[..., : self._places[0], : self._places[1]]
 
     def _placement(self, shape: Shape, row: int, column: int) -> Placement:
         # The window's centre: row + rows / 2 in the padded map, whose padding is rows / 2.
@@ -130,32 +160,47 @@ class Matcher:
             column / across, row / down, shape.across / across, shape.down / down, shape.degrees, shape.mirrored
         )
 
-    def _templates(self, fine: torch.Tensor, shapes: list[Shape]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Patterns (n, C, rows, columns), turned, mirrored and scaled, and masks of their windows (n, rows, columns)."""
+    def _positions(self, shapes: Sequence[Shape]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return which cells (n, rows, columns) lie inside windows, and what of the image they show, from -1/2 to 1/2."""
         import torch
 
-        y, x = np.meshgrid(
-            np.arange(self._rows) + 0.5 - self._rows / 2,
-            np.arange(self._columns) + 0.5 - self._columns / 2,
-            indexing="ij",
+        y = (torch.arange(self._rows) + 0.5 - self._rows / 2)[:, None]
+        x = (torch.arange(self._columns) + 0.5 - self._columns / 2)[None, :]
+        turns, across, down = (
+            torch.tensor(values, dtype=torch.float64)[:, None, None]
+            for values in zip(*((np.deg2rad(one.degrees), one.across, one.down) for one in shapes), strict=True)
         )
-        turns = np.deg2rad([shape.degrees for shape in shapes])[:, None, None]
-        right = x * np.cos(turns) - y * np.sin(turns)
-        down = x * np.sin(turns) + y * np.cos(turns)
-        sign = np.array([-1.0 if shape.mirrored else 1.0 for shape in shapes])[:, None, None]
-        u = sign * right / np.array([shape.across for shape in shapes])[:, None, None]
-        v = down / np.array([shape.down for shape in shapes])[:, None, None]
-        masks = torch.from_numpy((np.abs(u) < 0.5) & (np.abs(v) < 0.5)).float()
+        u = (x * turns.cos() - y * turns.sin()) / across
+        v = (x * turns.sin() + y * turns.cos()) / down
+        inside = ((u.abs() < 0.5) & (v.abs() < 0.5)).float()
+        sign = torch.tensor([-1.0 if one.mirrored else 1.0 for one in shapes])[:, None, None]
+        return inside, (u * sign).float(), v.float()
+
+    def _sample(self, fine: torch.Tensor, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """Sample patterns (K C, h, w) at positions (n, rows, columns): (n, K C, rows, columns)."""
+        import torch
+
         height, width = fine.shape[-2:]
         # `fine` begins and ends half a cell outside the window: -1 and 1 are its outer edges.
-        grid = np.stack([2 * u * self._w * _FINER / width, 2 * v * self._h * _FINER / height], axis=-1)
-        sampled = torch.nn.functional.grid_sample(
-            fine[None],
-            torch.from_numpy(grid).float().reshape(1, -1, self._columns, 2),
-            mode="bilinear",
-            align_corners=False,
-        )[0]
-        return sampled.unflatten(1, (-1, self._rows)).transpose(0, 1) * masks[:, None], masks
+        where = torch.stack([2 * u * self._w * _FINER / width, 2 * v * self._h * _FINER / height], dim=-1)
+        flat = where.reshape(1, -1, self._columns, 2)
+        sampled = torch.nn.functional.grid_sample(fine[None], flat, mode="bilinear", align_corners=False)[0]
+        return sampled.unflatten(1, (-1, self._rows)).transpose(0, 1)
+
+
+def _window(shape: Shape) -> _Window:
+    """Return what shapes with the same cells have in common: mirrored, upside down, of squares turned by 90 degrees."""
+    period = 90 if abs(shape.across - shape.down) < 1e-9 else 180
+    return shape.across, shape.down, round(shape.degrees % period, 6)
+
+
+def _alike(shapes: Sequence[Shape]) -> list[list[int]]:
+    """Group shapes that are alike but for a turn by 180 degrees; those with the same cells follow each other."""
+    groups: dict[tuple[_Window, float, bool], list[int]] = {}
+    for index in sorted(range(len(shapes)), key=lambda one: (_window(shapes[one]), shapes[one].degrees)):
+        shape = shapes[index]
+        groups.setdefault((_window(shape), round(shape.degrees % 180, 6), shape.mirrored), []).append(index)
+    return list(groups.values())
 
 
 def _extent(shape: Shape) -> tuple[float, float]:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from treering_verify.detection.search.page import Page
 
+_OVERLAP = 8  # neighbouring tiles share an eighth of a side
+
 
 @dataclass(frozen=True, eq=False)
 class NoiseMap:
@@ -88,27 +90,34 @@ def page_map(model: LatentModel, page: Page, scale: float) -> NoiseMap:
     shown = torch.nn.functional.pad(shown, (0, right, 0, bottom))
     visible = torch.nn.functional.avg_pool2d(shown, factor)[0, 0]
     with torch.inference_mode():
-        noise = estimate(model, image)[0]
+        noise = estimate(model, image, shown)[0]
     cells = (width / factor / page.size[0], height / factor / page.size[1])
     return NoiseMap(noise * visible, visible, cells)
 
 
-def estimate(model: LatentModel, image: torch.Tensor) -> torch.Tensor:
-    """Estimate the noise of an image of any size, (1, 3, H, W).
+def estimate(model: LatentModel, image: torch.Tensor, shown: torch.Tensor) -> torch.Tensor:
+    """Estimate the noise of an image of any size, (1, 3, H, W), which is shown where (1, 1, H, W) is not 0.
 
-    By the model's screen, by its fitted filters where it has none, or by its latent where it has neither.
+    By the model's screen, by its fitted filters where it has none, or by its latent where it has neither. Where a whole tile
+    shows nothing, or one colour, the noise is 0.
     """
+    import torch
+
     filters = fitted(model)
     filtered = model.screen is None and filters is not None and filters.screen is not None
     factor = model.image_size[0] // model.latent_shape[1]
 
     def one(part: torch.Tensor) -> torch.Tensor:
+        part, there = part[:, :-1], part[:, -1:]
+        if not there.any() or torch.equal(part.amin((2, 3)), part.amax((2, 3))):
+            return part.new_zeros(len(part), model.latent_shape[0], part.shape[2] // factor, part.shape[3] // factor)
         if filtered:
             return filter_map(model, part)
         latent = model.encode(part)
         return model.screen([latent]) if model.screen is not None and model.screen.points == (0,) else latent
 
     tile = 2 * max(model.latent_shape[1:])
+    both = torch.cat([image, shown.to(image)], dim=1)
     if max(image.shape[-2:]) <= 1.5 * tile * factor:
-        return one(image)
-    return by_tiles(one, image, tile, shrink=factor)
+        return one(both)
+    return by_tiles(one, both, tile, shrink=factor, overlap=_OVERLAP)

@@ -1,0 +1,124 @@
+"""What may have been done to the whole image, so that it needs no place: other colours, text on top, offsets in time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from treering_verify.detection.search.estimates import Estimates
+from treering_verify.detection.search.grid import DIRECT
+from treering_verify.detection.search.noise_map import NoiseMap
+from treering_verify.detection.search.settings import Level
+from treering_verify.detection.search.video_offsets import Offset, Timeline
+from treering_verify.media.blank_areas import drawn_area, fill_occluded
+from treering_verify.models import LatentModel
+
+if TYPE_CHECKING:
+    import torch
+
+LITTLE = 0.08
+"""Share of an image that must be left to be read."""
+_LOOKS = 4  # tests of an image; each has as much of their share of alpha, whether an image needs it or not
+
+
+@dataclass(frozen=True, eq=False)
+class WholeImage:
+    """One thing that may have been done to the whole image.
+
+    Attributes
+    ----------
+    words : str
+    weight : float
+        Share of alpha of each of the two estimates of its noise.
+    cheap : callable
+        Returns the first estimate, (1, C, h, w).
+    full : callable, optional
+        Returns the second estimate.
+    visible, visible_in_full : torch.Tensor
+        What each estimate shows, (1, 1 or C, h, w).
+    """
+
+    words: str
+    weight: float
+    cheap: Callable[[], torch.Tensor]
+    visible: torch.Tensor
+    full: Callable[[], torch.Tensor] | None
+    visible_in_full: torch.Tensor
+
+
+def looks(estimates: Estimates, image: torch.Tensor, level: Level, own: NoiseMap | None = None) -> list[WholeImage]:
+    """Return an image as it is, with its colours inverted, with red and blue swapped, and without what covers it.
+
+    Parameters
+    ----------
+    estimates : Estimates
+    image : (1, 3, H, W)
+    level : Level
+        Whether more than the first is tried.
+    own : NoiseMap, optional
+        The screen's estimate of the image as it is, if it is known.
+    """
+    import torch
+
+    everywhere = torch.ones(1, 1, *estimates.model.latent_shape[1:])
+    weight = DIRECT / _LOOKS / 2
+    tests = []
+    if estimates.model.screen is not None:
+        cheap = partial(estimates.by_screen, image) if own is None else partial(_noise_of, own)
+        visible = everywhere if own is None else own.visible[None, None]
+        tests.append(WholeImage("", weight, cheap, visible, None, everywhere))
+    if not level.looks:
+        return tests
+    for words, changed in (("colours inverted", -image), ("red and blue swapped", image.flip(1))):
+        if estimates.model.screen is not None:
+            cheap, full = partial(estimates.by_screen, changed), partial(estimates.in_full, changed)
+            tests.append(WholeImage(words, weight, cheap, everywhere, full, everywhere))
+    shown = _drawn(estimates.model, image)
+    if LITTLE < float(shown.mean()) < 1:
+        kept, cells = fill_occluded(image, shown), estimates.cells(shown)
+        words = f"{1 - float(shown.mean()):.0%} of it covered"
+        cheap, full = partial(estimates.by_screen, kept), partial(estimates.in_full, kept)
+        tests.append(WholeImage(words, weight, cheap, cells, full, cells))
+    return tests
+
+
+def late_videos(
+    estimates: Estimates, video: torch.Tensor, noise_hat: torch.Tensor, timeline: Timeline
+) -> list[WholeImage]:
+    """Return videos that lost their first frames, or begin with others."""
+    import torch
+
+    channels, h, w = noise_hat.shape
+    offsets = timeline.offsets()
+    return [
+        WholeImage(
+            offset.changes,
+            DIRECT / max(_LOOKS, len(offsets)) / 2,
+            partial(_undone_in_noise, offset, noise_hat),
+            torch.ones(1, 1, h, w),
+            partial(estimates.in_full, offset.undo(video)),
+            offset.mask(channels)[None].expand(1, channels, h, w),
+        )
+        for offset in offsets
+    ]
+
+
+def _drawn(model: LatentModel, image: torch.Tensor) -> torch.Tensor:
+    """Return what of an image, (1, 3, H, W), the model's autoencoder can draw: (1, 1, H, W)."""
+    import torch
+
+    def redraw(some: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode():
+            return model.decode(model.encode(some)).clamp(-1, 1)
+
+    return drawn_area(image, redraw, model.image_size[0] // model.latent_shape[1])
+
+
+def _noise_of(own: NoiseMap) -> torch.Tensor:
+    return own.noise[None]
+
+
+def _undone_in_noise(offset: Offset, noise: torch.Tensor) -> torch.Tensor:
+    return offset.undo_in_noise(noise)[None]
