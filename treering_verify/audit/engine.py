@@ -13,8 +13,10 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from treering_verify.audit.batcher import Batcher
+from treering_verify.audit.chance import chance_of
 from treering_verify.audit.inputs.plan import Plan
 from treering_verify.audit.inputs.reader_pool import ReaderPool, Task
 from treering_verify.audit.inputs.sources import Inputs
@@ -22,10 +24,12 @@ from treering_verify.audit.judge import AuditJudge, shape_of
 from treering_verify.audit.options import Options
 from treering_verify.audit.output import cache as cache_module
 from treering_verify.audit.output.cache import Cache
+from treering_verify.audit.output.feature_sample import FeatureSample
 from treering_verify.audit.output.open_shards import OpenShards, Tally
 from treering_verify.audit.output.rows import Row
 from treering_verify.audit.output.store import Store
 from treering_verify.audit.settings import facts_of, settings_id_of, settings_of, summary_of
+from treering_verify.audit.sketches import Sketcher, Sketches
 from treering_verify.errors import UsageError
 from treering_verify.models import makes_videos
 
@@ -39,6 +43,7 @@ def run_audit(
     options: Options | None = None,
     watch: Callable[[Tally], None] = lambda tally: None,
     stop: threading.Event | None = None,
+    with_chance: bool = True,
 ) -> Generator[int, None, None]:
     """Audit inputs into a folder of results, or continue an audit there that was interrupted.
 
@@ -53,6 +58,8 @@ def run_audit(
         Called often with the progress so far.
     stop : threading.Event, optional
         Once set, the audit ends at the next batch with KeyboardInterrupt; finished shards stay.
+    with_chance : bool
+        Whether the summary says what chance alone would detect; see `chance.chance_of`.
 
     Yields
     ------
@@ -73,12 +80,14 @@ def run_audit(
     judge = replace(judge, settings_id=settings_id_of(settings))
     started = time.perf_counter()
     with Store(output, facts_of(settings, inputs, options.shard_rows), judge.settings_id, options.overwrite) as store:
-        before = store.summary().get("seconds", 0.0)
-        tally = Tally()
+        earlier = store.summary()
+        before = earlier.get("seconds", 0.0)
+        tally, sketcher = Tally(), Sketcher.of(judge.indexes)
 
-        def summarise(finished: bool) -> None:
+        def summarise(finished: bool, chance: dict[str, Any] | None = None) -> None:
             seconds = before + time.perf_counter() - started
-            store.write_summary(summary_of(settings, inputs, judge, tally.counts, seconds, finished, options.q_values))
+            content = summary_of(settings, inputs, judge, tally.counts, seconds, finished, options.q_values)
+            store.write_summary(content | (chance or {}))
 
         summarise(False)  # so that no older summary calls the audit finished if this run is killed
         LOG.info("settings %s, output %s", judge.settings_id, output)
@@ -90,13 +99,15 @@ def run_audit(
 
                     yield from ClusterRun(judge, options, shards, store.state).shards()
                 else:
-                    with Cache(store.state, judge.settings_id) as cache:
-                        yield from _Run(judge, options, shards, cache).shards()
+                    digest = sketcher.digest
+                    with Cache(store.state, judge.settings_id) as cache, FeatureSample(store.state, digest) as sample:
+                        sketches = Sketches(sketcher, judge.settings_id, sample.add) if with_chance else None
+                        yield from _Run(replace(judge, sketches=sketches), options, shards, cache).shards()
                 store.forget_beyond(len(plan.chunks))
             if options.q_values:
                 store.add_q_values()
             cache_module.remove(store.state)
-            summarise(True)
+            summarise(True, chance_of(store, judge, sketcher.digest, tally, earlier) if with_chance else None)
         except BaseException as error:
             LOG.info("ended early: %s", type(error).__name__)
             with contextlib.suppress(UsageError):

@@ -81,7 +81,7 @@ def audit_folder(
         yield from _in_order(Path(output), run_audit(inputs, judge, Path(output), options))
         return
     with tempfile.TemporaryDirectory(prefix="treering-audit-") as folder:
-        run = run_audit(inputs, judge, Path(folder), replace(options, shard_rows=_FEW))
+        run = run_audit(inputs, judge, Path(folder), replace(options, shard_rows=_FEW), with_chance=False)
         yield from _in_order(Path(folder), run)
 
 

@@ -27,6 +27,7 @@ from treering_verify.results import DETECTED
 from treering_verify.watermark.keys.index import KeyIndex
 
 if TYPE_CHECKING:
+    from treering_verify.audit.sketches import Sketches
     from treering_verify.detection.identification import Keys
     from treering_verify.detection.search.settings import Search
 
@@ -51,12 +52,15 @@ class AuditJudge:
         Digest of the settings, written into each row.
     device : str
         Device of the model.
+    sketches : Sketches, optional
+        Takes what was judged, for the statistics of chance.
     """
 
     judge: Judge
     indexes: list[KeyIndex] = field(repr=False)
     settings_id: str = ""
     device: str = "cpu"
+    sketches: Sketches | None = None
 
     @classmethod
     def of(
@@ -138,7 +142,7 @@ def judge_batch(judge: AuditJudge, readings: Sequence[Reading]) -> list[Row]:
         for _ in r.frames or (0,)
     ]
     findings = iter(judge.judge.find(images, pages))
-    rows = []
+    rows, estimates = [], []
     for reading in readings:
         of_frames = [next(findings) for _ in reading.frames or (0,)]
         finding = best_frame(of_frames, reading.frames, reading.frames_total)
@@ -162,6 +166,9 @@ def judge_batch(judge: AuditJudge, readings: Sequence[Reading]) -> list[Row]:
             **strongest,
         )
         rows.append(row)
+        estimates.append(finding.noise_hat)
+    if judge.sketches:
+        judge.sketches.take(rows, estimates)
     return rows
 
 

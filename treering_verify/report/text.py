@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from treering_verify.files import printable
+from treering_verify.report.chance import chance_sentence, finding_lines
 from treering_verify.report.findings import Cell, Table
 from treering_verify.results import DERIVED, DETECTED, Verdict
 
@@ -120,8 +121,8 @@ def format_summary(summary: dict[str, Any]) -> Iterator[str]:
     yield f"search: {summary['settings'].get('search', 'off')}"
     if "decided_by" in summary:
         yield f"decided by the screening pass: {summary['decided_by'].get('first', 0)} of {judged}"
-    expected = f"{summary['expected_false_positives']:.2g}"
-    yield f"false positives expected by chance: {expected} ({judged} images, alpha {summary['alpha']:g} each)"
+    yield f"false positives by chance: {chance_sentence(summary)}"
+    yield from finding_lines(summary)
 
 
 def count_unread(codes: Mapping[str, int]) -> int:

@@ -90,7 +90,7 @@ def test_a_full_disk_ends_the_audit_with_advice_and_more_space_lets_it_go_on(tmp
     fill(tmp_path / "in", 60)
     small = tmp_path / "small"
     small.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160k", "tmpfs", str(small)], capture_output=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(small)], capture_output=True)
     if mounted.returncode:
         pytest.skip(f"no small file system can be mounted here, run as root: {mounted.stderr.decode().strip()}")
     try:

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 
 from treering_verify.audit.inputs.reading import Reading
 from treering_verify.audit.output.cache import Cache, row_of_twin
+from treering_verify.audit.output.feature_sample import Bounds, FeatureSample, Sketch
 from treering_verify.audit.output.rows import Row
 from treering_verify.errors import UsageError
 
@@ -37,10 +38,13 @@ class Coordinator:
     state : path
         Folder of the answers (`cache`).
     settings_id : str
+    made_by : str
+        Digest of how sketches are made (`sketches.Sketcher`).
     """
 
-    def __init__(self, state: str | Path, settings_id: str) -> None:
+    def __init__(self, state: str | Path, settings_id: str, made_by: str = "") -> None:
         self._cache = Cache(Path(state), settings_id)
+        self._sample = FeatureSample(Path(state), made_by)
         self._begun: dict[Place, int] = {}
         self._claims: dict[str, Place] = {}  # by SHA-256: the input for which it is being judged
         self._failed: dict[str, Row] = {}  # by SHA-256: the cache has good answers only
@@ -100,6 +104,10 @@ class Coordinator:
                 if row.status != "ok":
                     self._failed[row.sha256] = row
 
+    def sample(self, sketches: Sequence[Sketch]) -> Bounds:
+        """Store sketches of judged images, and return which are wanted from now on; UsageError if the disk is full."""
+        return self._sample.add(sketches)
+
     def answers(self, readings: Sequence[Reading]) -> list[Row | None]:
         """Return the rows of contents that were judged before, None for others."""
         return [self._answer(reading) for reading in readings]
@@ -121,5 +129,6 @@ class Coordinator:
         self._claims.clear()
 
     def close(self) -> None:
-        """Close the file of answers."""
+        """Close the files of answers and sketches."""
         self._cache.__exit__()
+        self._sample.__exit__()

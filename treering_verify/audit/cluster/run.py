@@ -23,6 +23,7 @@ from treering_verify.audit.judge import AuditJudge
 from treering_verify.audit.output.cache import row_of_twin
 from treering_verify.audit.output.open_shards import OpenShards
 from treering_verify.audit.output.rows import Row
+from treering_verify.audit.sketches import Sketcher
 
 if TYPE_CHECKING:
     from treering_verify.audit.options import Options
@@ -87,7 +88,8 @@ class ClusterRun:
 
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         actor = ray.remote(num_cpus=0, scheduling_strategy=here)(Coordinator)
-        self._coordinator: Any = Remote(actor.remote(str(self._state.absolute()), self._judge.settings_id))
+        made_by = Sketcher.of(self._judge.indexes).digest
+        self._coordinator: Any = Remote(actor.remote(str(self._state.absolute()), self._judge.settings_id, made_by))
         resources = ray.cluster_resources()
         self._gpus = int(resources.get("GPU", 0))
         self._slots = self._gpus or max(1, int(resources.get("CPU", 1)) // self._options.worker_cpus)

@@ -20,6 +20,7 @@ from treering_verify.audit.inputs.reading import Reading, refused
 from treering_verify.audit.inputs.sources import Entry
 from treering_verify.audit.judge import AuditJudge, row_of, shape_of
 from treering_verify.audit.output.rows import Row
+from treering_verify.audit.sketches import Sketcher, Sketches
 from treering_verify.errors import ModelError, TreeringError, UsageError
 from treering_verify.files import printable
 from treering_verify.models import movable
@@ -64,7 +65,9 @@ class Worker:
     def __init__(
         self, judge: Callable[[], AuditJudge], coordinator: Coordinator, worker_options: WorkerOptions
     ) -> None:
-        self._judge, self._coordinator, self._options = on_its_device(judge()), coordinator, worker_options
+        self._coordinator, self._options = coordinator, worker_options
+        own = on_its_device(judge())
+        self._judge = replace(own, sketches=Sketches(Sketcher.of(own.indexes), own.settings_id, coordinator.sample))
         self._readers: ReaderPool | None = None  # started once; they end with the worker
         self._restart()
 

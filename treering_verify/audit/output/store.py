@@ -42,10 +42,11 @@ def shard_files(folder: Path) -> list[Path]:
 
 def read_shard(folder: Path, number: int) -> list[Row]:
     """Return the rows of a shard of a folder of results."""
-    return row_module.from_table(_read_table(folder / shard_name(number)))
+    return row_module.from_table(read_table(folder / shard_name(number)))
 
 
-def _read_table(path: Path, columns: list[str] | None = None) -> Any:
+def read_table(path: Path, columns: list[str] | None = None) -> Any:
+    """Return the table of a shard, or some columns of it."""
     import pyarrow.parquet
 
     with opened_table(path) as opened, pyarrow.parquet.ParquetFile(opened) as file:
@@ -155,7 +156,7 @@ class Store:
             return
         parts = []
         for number in numbers:
-            table = _read_table(self.folder / shard_name(number), columns=["pvalue_adjusted"])
+            table = read_table(self.folder / shard_name(number), columns=["pvalue_adjusted"])
             parts.append(table.column(0).to_numpy(zero_copy_only=False).astype(float))
         pvalues = np.concatenate([np.empty(0), *parts])
         judged = ~np.isnan(pvalues)  # a row without a p-value is null there
@@ -165,7 +166,7 @@ class Store:
         for number, part in zip(numbers, parts, strict=True):
             values = pvalues[start : start + len(part)]
             start += len(part)
-            table = _read_table(self.folder / shard_name(number)).select(row_module.schema().names)
+            table = read_table(self.folder / shard_name(number)).select(row_module.schema().names)
             column = pa.array(values, pa.float64(), from_pandas=True)  # NaN becomes null
             table = pa.Table.from_arrays([*table.columns, column], schema=row_module.schema(with_q_values=True))
             entry = self._ledger[number]
@@ -289,7 +290,7 @@ def first_detected(folder: Path, most: int) -> list[Row]:
 
     found: list[Row] = []
     for path in shard_files(folder):
-        table = _read_table(path)
+        table = read_table(path)
         table = table.filter(compute.equal(table["verdict"], DETECTED))
         found += row_module.from_table(table.slice(0, most - len(found)))
         if len(found) >= most:

@@ -13,6 +13,7 @@ from treering_verify.media.images import CODES
 from treering_verify.report.audit.audit_reader import AuditRows
 from treering_verify.report.audit.digest import ERROR, LABELS, PVALUE_BINS, SAMPLED, SKIPPED, Digest
 from treering_verify.report.audit.gallery import Tile
+from treering_verify.report.chance import chance_sentence, finding_lines
 from treering_verify.report.figures import draw_figure
 from treering_verify.report.findings import Figure, Histogram
 from treering_verify.report.text import format_cell, format_pvalue, words_of_key
@@ -53,7 +54,8 @@ def render(audit: AuditRows, digest: Digest, tiles: Sequence[Tile], note: str = 
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         title=printable(str(audit.folder.resolve().name)),
         cards=_cards(digest),
-        chance=_chance(audit, digest),
+        chance=_chance(audit),
+        findings=list(finding_lines(audit.summary)),
         tiles=tiles,
         images=[_image(tile) for tile in tiles if tile.thumbnail],
         missing=_missing(tiles),
@@ -85,16 +87,10 @@ def _cards(digest: Digest) -> list[dict[str, Any]]:
     return cards
 
 
-def _chance(audit: AuditRows, digest: Digest) -> str:
+def _chance(audit: AuditRows) -> str:
     """Return a sentence on how many detections chance alone would give."""
-    judged = sum(digest.labels[label] for label in (DETECTED, INCONCLUSIVE, NO_EVIDENCE))
-    expected, alpha = audit.summary.get("expected_false_positives"), audit.summary.get("alpha")
-    if not isinstance(expected, (int, float)):
-        if not isinstance(alpha, (int, float)):
-            return ""
-        expected = judged * alpha
-    rate = f" at alpha {alpha:.3g}" if isinstance(alpha, (int, float)) else ""
-    return f"Among {judged:,} judged files, chance alone is expected to give {expected:.3g} detections{rate}."
+    sentence = chance_sentence(audit.summary)
+    return f"Detections that chance alone would give: {sentence}." if sentence else ""
 
 
 def _key(row: dict[str, Any]) -> str:

@@ -1,0 +1,162 @@
+"""The feature sample of an audit, on disk: features of some judged images, for the statistics of chance (`audit.chance`).
+
+It holds the images whose content has the smallest ranks, a hash of it, and so a random sample of the different images. The
+rank depends on the content alone: workers, runs and engines agree on it, and an image that is judged twice counts once.
+Detected images have a sample of their own beside it. What is stored are the sketches that `audit.sketches` makes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from treering_verify.errors import UsageError
+
+NAME = "features.sqlite"
+MOST = 4096  # images of the sample, and as many detected ones; about 2 KiB each
+_SLACK = 512  # that are stored before the largest ranks are deleted
+_ABOVE = b"\xff" * 16
+
+
+class Sketch(NamedTuple):
+    """The sketch of one image.
+
+    Attributes
+    ----------
+    rank : bytes
+        From `rank_of`.
+    digest : bytes
+        SHA-256 of the content.
+    fingerprint : str
+        Of the key that was detected; "" if none was.
+    vector : bytes
+        Float16 numbers.
+    """
+
+    rank: bytes
+    digest: bytes
+    fingerprint: str
+    vector: bytes
+
+
+class Bounds(NamedTuple):
+    """Ranks up to which images are wanted: of all images, and of those that are detected."""
+
+    all: bytes = _ABOVE
+    detected: bytes = _ABOVE
+
+
+def rank_of(sha256: str, settings_id: str) -> bytes:
+    """Return the rank of a content, 16 bytes that are uniform over contents."""
+    return hashlib.blake2b(bytes.fromhex(sha256), digest_size=16, key=settings_id.encode()).digest()
+
+
+class FeatureSample:
+    """The sample of one audit; a context that closes its file.
+
+    A damaged file, or one of sketches that were made otherwise, is deleted: the sample then has fewer images.
+
+    Parameters
+    ----------
+    folder : Path
+    made_by : str
+        Digest of how the sketches are made (`sketches.Sketcher.digest`).
+    most : int
+        Images of the sample, and as many detected ones.
+    """
+
+    def __init__(self, folder: Path, made_by: str, most: int = MOST) -> None:
+        self._path, self._most, self._fresh = folder / NAME, most, 0
+        with self._writing():
+            try:
+                self._database = self._open(made_by)
+            except sqlite3.DatabaseError as error:
+                if "full" in str(error) or "disk I/O" in str(error):
+                    raise
+                remove(folder)
+                self._database = self._open(made_by)
+            self._bounds = self._cut()
+
+    def _open(self, made_by: str) -> sqlite3.Connection:
+        database = sqlite3.connect(self._path)
+        try:
+            database.execute("PRAGMA journal_mode=WAL")  # a kill loses nothing that was committed
+            database.execute("PRAGMA synchronous=NORMAL")
+            with database:
+                database.execute("CREATE TABLE IF NOT EXISTS made (by TEXT)")
+                database.execute(
+                    "CREATE TABLE IF NOT EXISTS sketches"
+                    " (rank BLOB PRIMARY KEY, digest BLOB, fingerprint TEXT, vector BLOB)"
+                )
+                if database.execute("SELECT by FROM made").fetchone() != (made_by,):
+                    database.execute("DELETE FROM made")
+                    database.execute("DELETE FROM sketches")
+                    database.execute("INSERT INTO made VALUES (?)", (made_by,))
+        except sqlite3.DatabaseError:
+            database.close()
+            raise
+        return database
+
+    def __enter__(self) -> FeatureSample:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._database.close()
+
+    def add(self, sketches: Sequence[Sketch]) -> Bounds:
+        """Store sketches, and return which ranks are wanted from now on.
+
+        Raises
+        ------
+        UsageError
+            If the disk is full or not writable.
+        """
+        if sketches:
+            with self._writing(), self._database:
+                self._database.executemany("INSERT OR REPLACE INTO sketches VALUES (?, ?, ?, ?)", sketches)
+            self._fresh += len(sketches)
+            if self._fresh >= _SLACK:
+                with self._writing():
+                    self._bounds = self._cut()
+        return self._bounds
+
+    def read(self) -> tuple[list[Sketch], Bounds]:
+        """Return the sketches in the order of their ranks, and up to which ranks they are complete."""
+        with self._writing():
+            self._bounds = self._cut()
+            found = self._database.execute("SELECT * FROM sketches ORDER BY rank").fetchall()
+        return [Sketch(*row) for row in found], self._bounds
+
+    def _cut(self) -> Bounds:
+        """Delete what is beyond both samples, and return their bounds."""
+        self._fresh = 0
+        ranks = []
+        for chosen in ("", " WHERE fingerprint <> ''"):
+            query = f"SELECT rank FROM sketches{chosen} ORDER BY rank LIMIT 1 OFFSET ?"
+            last = self._database.execute(query, (self._most - 1,)).fetchone()
+            ranks.append(last[0] if last else _ABOVE)
+        bounds = Bounds(*ranks)
+        with self._database:
+            self._database.execute(
+                "DELETE FROM sketches WHERE rank > ? AND (fingerprint = '' OR rank > ?)", (bounds.all, bounds.detected)
+            )
+        return bounds
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            raise UsageError(
+                f"cannot write {NAME}: {error}; free space (or delete a damaged file), and run the same command again"
+            ) from error
+
+
+def remove(folder: Path) -> None:
+    """Delete the sample of a folder, if there is one."""
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        (folder / f"{NAME}{suffix}").unlink(missing_ok=True)
