@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast, get_args
+from typing import TYPE_CHECKING, cast
 
 from treering_verify.audit.folder import audit_folder
 from treering_verify.detection.calibration.calibration_file import Calibration
@@ -16,7 +16,7 @@ from treering_verify.detection.calibration.verify import verify_calibrated
 from treering_verify.detection.identification import DEFAULT_TOP, gather, identify_many
 from treering_verify.detection.judge import DEFAULT_ALPHA, check_alpha
 from treering_verify.detection.messages import decode_many
-from treering_verify.detection.screening import Screening
+from treering_verify.detection.screening import Screening, ScreeningChoice, screening_of
 from treering_verify.detection.search.settings import AUTO as AUTO_SEARCH
 from treering_verify.detection.search.settings import Search, search_of
 from treering_verify.detection.verification import verify_many
@@ -27,6 +27,7 @@ from treering_verify.inversion.recovery import InversionOptions
 from treering_verify.models import EMBEDDED, LatentModel, ModelSource, check_source, latent_shape, load_model
 from treering_verify.models.precision import Precision
 from treering_verify.models.profile import Profile
+from treering_verify.watermark.keys.checks import check_fit, check_names
 from treering_verify.watermark.keys.index import KeyIndex, read_keys
 from treering_verify.watermark.keys.key import Key
 
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
     from treering_verify.results import Verdict
 
     KeySource = Key | KeyIndex | str | Path
-
-ScreeningChoice = Literal["auto", "on", "off"]
 
 
 class Detector:
@@ -131,7 +130,10 @@ class Detector:
     ) -> None:
         self._keys = _keys_of(keys)
         self._whole = [key for key in self._keys if isinstance(key, Key)]
-        self._check_names()
+        if len(self._whole) < len(self._keys):
+            gather(self._keys)  # checks names within and across indexes
+        else:
+            check_names(self._whole)
         check_alpha(alpha)
         self._alpha = alpha
         self._source = ModelSource(str(model)) if isinstance(model, (str, Path)) else model
@@ -148,7 +150,7 @@ class Detector:
         self._decoys = decoys
         self._detector = detector
         self._calibration = self._calibration_of(calibration)
-        self._screening = _screening_of(screening)
+        self._screening = screening_of(screening)
         self._check_model()
 
     def __repr__(self) -> str:
@@ -183,7 +185,7 @@ class Detector:
         if not isinstance(self._source, ModelSource):
             return self._source
         loaded = load_model(self._source)
-        self._check_shape(loaded.latent_shape, loaded.name)
+        check_fit(self._keys, loaded.latent_shape, loaded.name)
         return loaded
 
     @cached_property
@@ -330,33 +332,14 @@ class Detector:
 
     # --- checks, before any model is loaded -----------------------------------------------------------------------
 
-    def _check_names(self) -> None:
-        names = [key.name for key in self._whole]
-        if len(self._whole) < len(self._keys):
-            gather(self._keys)
-        elif len(set(names)) < len(names):
-            raise UsageError(
-                "two keys have the same name, so a verdict could not say which matched: rename one (keygen --name)"
-            )
-
     def _check_model(self) -> None:
         """Check the model as far as it can be without loading it, and keys where its shape is known without fetching it."""
         if not isinstance(self._source, ModelSource):
-            self._check_shape(self._source.latent_shape, self._source.name)
+            check_fit(self._keys, self._source.latent_shape, self._source.name)
             return
         check_source(self._source)
         if self._source.name in EMBEDDED:
-            self._check_shape(latent_shape(self._source), self._source.name)
-
-    def _check_shape(self, shape: tuple[int, int, int], name: str) -> None:
-        for key in self._keys:
-            made_for = key.latent_shape if isinstance(key, Key) else key.family.latent_shape
-            if made_for != shape:
-                label = f"key {key.name!r}" if isinstance(key, Key) else f"the key index {key.source}"
-                raise UsageError(
-                    f"{label} is made for noise {made_for}, model {name!r} has {shape}: make a key for this model with "
-                    "treering keygen --model"
-                )
+            check_fit(self._keys, latent_shape(self._source), self._source.name)
 
     def _options(
         self,
@@ -412,11 +395,3 @@ def _keys_of(keys: KeySource | Sequence[KeySource]) -> list[Key | KeyIndex]:
     if not found:
         raise UsageError("no key to look for: give at least one")
     return found
-
-
-def _screening_of(screening: ScreeningChoice | Screening) -> Screening | Literal["auto"] | None:
-    if isinstance(screening, Screening) or screening == "auto":
-        return screening
-    if screening not in get_args(ScreeningChoice):
-        raise UsageError(unknown("screening", screening, get_args(ScreeningChoice)))
-    return Screening() if screening == "on" else None

@@ -166,7 +166,10 @@ def _left_tail_log10(x: float, degrees: int, noncentrality: float) -> float:
     if noncentrality <= _LARGEST_NONCENTRALITY:
         from scipy.stats import ncx2
 
-        tail = float(ncx2.cdf(x, degrees, noncentrality))
+        try:
+            tail = float(ncx2.cdf(x, degrees, noncentrality))
+        except OverflowError:  # scipy before 1.17, for x next to 0
+            tail = 0.0
         if tail > _SMALLEST_TAIL:
             return min(0.0, float(np.log10(tail)))
     # Barndorff-Nielsen: r* = w + log(v / w) / w. The cumulant generating function of X is K(t) = lambda t / (1 - 2t) -

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import click
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from treering_verify.audit.output.open_shards import Tally
     from treering_verify.audit.output.rows import Row
     from treering_verify.cli.options.inversion import InversionChoice
+    from treering_verify.detection.screening import ScreeningChoice
     from treering_verify.models import ModelSource
 
 _INPUTS, _RUN = "Inputs", "Run"
@@ -62,6 +63,7 @@ _SHOWN = 20  # detected files listed at the end
 @option(
     "--column",
     default="",
+    show_default=False,
     topic=_INPUTS,
     help="Column of --manifest; default: path, url, file, filename, image, or the only one.",
 )
@@ -69,7 +71,8 @@ _SHOWN = 20  # detected files listed at the end
     "--root",
     type=InputPath(),
     topic=_INPUTS,
-    help="Folder that local paths in lists must stay in; default: each list's or manifest's own, of - the current one.",
+    help="Folder that local paths in lists and manifests must stay in; default: the folder of each, and for - the current "
+    "folder.",
 )
 @option(
     "--allow-protocol",
@@ -141,7 +144,7 @@ def audit(
     protocols: tuple[str, ...],
     allow_private: bool,
     alpha: float,
-    screening: str,
+    screening: ScreeningChoice,
     search: str,
     q_values: bool,
     fail_on: tuple[str, ...],
@@ -180,15 +183,13 @@ def audit(
     from treering_verify.audit.judge import AuditJudge
     from treering_verify.audit.options import Options
     from treering_verify.audit.output.store import SUMMARY, first_detected
-    from treering_verify.detection.screening import Screening
-    from treering_verify.detection.search.settings import search_of
+    from treering_verify.detection.screening import screening_of
     from treering_verify.files import printable
     from treering_verify.models import load_model
     from treering_verify.report import count_unread, format_row, format_summary
     from treering_verify.report.audit import PAGE, write_report
     from treering_verify.watermark.keys.index import load_keys
 
-    search_of(search)
     limits = Limits(
         time_limit, reader_memory, readers, Access(tuple(name.lower() for name in protocols), allow_private)
     )
@@ -198,10 +199,8 @@ def audit(
     check_fit(found, model)
     with _logged(log_file), _stopped_by_signals() as stop, _progress(quiet) as watch:
         loaded = load_model(model)
-        way: Screening | Literal["auto"] | None = (
-            Screening() if screening == "on" else None if screening == "off" else "auto"
-        )
-        judge = AuditJudge.of(found, loaded, alpha, inversion.inversion(loaded, quiet=quiet), way, search)
+        chosen = inversion.inversion(loaded, quiet=quiet)
+        judge = AuditJudge.of(found, loaded, alpha, chosen, screening_of(screening), search)
         for _ in run_audit(inputs, judge, output, options, watch, stop):
             pass
         write_report(output, model=judge.model, inversion=judge.judge.inversion, root=None)

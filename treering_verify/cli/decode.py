@@ -3,51 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from treering_verify.cli.command import command
-from treering_verify.cli.options.images import files_argument, images_of
-from treering_verify.cli.options.inversion import inversion_options
-from treering_verify.cli.options.keys import check_fit, key_option, only_key
-from treering_verify.cli.options.verdicts import verdict_options
-from treering_verify.cli.output import print_verdicts
+from treering_verify.cli.options.judging import Judging, judging_options
+from treering_verify.cli.options.keys import check_fit, only_key
 
 if TYPE_CHECKING:
-    from treering_verify.cli.options.inversion import InversionChoice
-    from treering_verify.models import ModelSource
+    from treering_verify.inversion.recovery import InversionOptions
+    from treering_verify.models import LatentModel
     from treering_verify.results import Verdict
 
 
 @command("treering decode images/*.png --key message.key.json")
-@files_argument
-@key_option(help="Key file of a pattern that carries messages (gaussian-shading).")
-@verdict_options
-@inversion_options
-def decode(
-    files: tuple[Path, ...],
-    keys: tuple[Path, ...],
-    alpha: float,
-    style: str,
-    fail_on: tuple[str, ...],
-    model: ModelSource,
-    inversion: InversionChoice,
-) -> None:
+@judging_options(key_help="Key file of a pattern that carries messages (gaussian-shading).", search=False)
+def decode(judging: Judging) -> None:
     """Read the message that an image carries.
 
-    The key's pattern is gaussian-shading; the message may be any. p is the evidence that there is a message as long as the
-    key's own; if p is above alpha, no message is printed. treering verify needs less evidence: it tests for the key's own
-    message alone. FILES are as for treering verify.
+    The key's pattern is gaussian-shading. The image may carry any message, not only the key's own. p is the evidence that
+    there is a message as long as the key's own; if p is above alpha, no message is printed. treering verify needs less
+    evidence: it tests for the key's own message alone. FILES are as for treering verify.
     """
     from treering_verify.detection.messages import check_pattern, decode_many
-    from treering_verify.models import load_model
 
-    key, images = only_key(keys), images_of(files, model)
+    key, images = only_key(judging.keys), judging.images()
     check_pattern(key)
-    check_fit([key], model)
+    check_fit([key], judging.model)
 
-    def verdicts() -> Iterator[Verdict]:
-        loaded = load_model(model)
-        return decode_many(images, key, model=loaded, alpha=alpha, inversion=inversion.inversion(loaded))
+    def judge(model: LatentModel, inversion: InversionOptions) -> Iterator[Verdict]:
+        return decode_many(images, key, model=model, alpha=judging.alpha, inversion=inversion)
 
-    print_verdicts(verdicts, len(images), "Reading", style, fail_on)
+    judging.print("Reading", images, judge)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from treering_verify.detection.evidence import rank
-from treering_verify.detection.judge import DEFAULT_ALPHA, Judge, check_shape
+from treering_verify.detection.judge import DEFAULT_ALPHA, Judge
 from treering_verify.detection.search.settings import AUTO, MOST_KEYS, Search
 from treering_verify.detection.search.target import Target
 from treering_verify.errors import KeyFileError, UsageError
@@ -22,6 +22,7 @@ from treering_verify.inversion.recovery import InversionOptions
 from treering_verify.models import LatentModel, load_model
 from treering_verify.results import KeyEvidence, Verdict
 from treering_verify.watermark.embedding import extract, features
+from treering_verify.watermark.keys.checks import check_fit
 from treering_verify.watermark.keys.index import KeyIndex, group_keys
 from treering_verify.watermark.keys.key import Key
 from treering_verify.watermark.patterns import PATTERNS
@@ -151,8 +152,7 @@ def index_test(keys: Keys, model: LatentModel, top: int = 1) -> IndexTest:
         If there is no key, two have the same name, one does not fit the model, or `top` is less than 1.
     """
     indexes = gather(keys)
-    for index in indexes:
-        check_shape(f"a family of keys ({index.family})", index.family.latent_shape, model)
+    check_fit(indexes, model.latent_shape, model.name)
     if top < 1:
         raise UsageError(f"top is {top}: ask for at least 1 match")
     return IndexTest(indexes, top)

@@ -363,12 +363,3 @@ def check_alpha(alpha: float) -> None:
     """Raise UsageError unless alpha lies between 0 and 1."""
     if not 0 < alpha < 1:
         raise UsageError(f"alpha is {alpha}: choose a false-positive rate between 0 and 1, such as 1e-6")
-
-
-def check_shape(label: str, latent_shape: tuple[int, int, int], model: LatentModel) -> None:
-    """Raise UsageError if a key or index, called `label`, is made for another shape of noise than the model's."""
-    if latent_shape != model.latent_shape:
-        raise UsageError(
-            f"{label} is made for noise {latent_shape}, model {model.name!r} has {model.latent_shape}: "
-            "make a key for this model with treering keygen --model"
-        )

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from treering_verify.detection.evidence import rank
-from treering_verify.detection.judge import DEFAULT_ALPHA, Judge, check_shape
+from treering_verify.detection.judge import DEFAULT_ALPHA, Judge
 from treering_verify.errors import UsageError
 from treering_verify.inversion.recovery import InversionOptions
 from treering_verify.models import LatentModel, load_model
 from treering_verify.results import DETECTED, KeyEvidence, Verdict
 from treering_verify.watermark.embedding import extract, features
+from treering_verify.watermark.keys.checks import check_fit
 from treering_verify.watermark.keys.key import Key
 from treering_verify.watermark.patterns.gaussian_shading import CIPHER_BYTES, MESSAGE_BYTES, read_message
 
@@ -91,7 +92,7 @@ def decode_many(
     """
     check_pattern(key)
     model = model or load_model()
-    check_shape(f"key {key.name!r}", key.latent_shape, model)
+    check_fit([key], model.latent_shape, model.name)
     for verdict in Judge.of(model, MessageTest(key), alpha=alpha, inversion=inversion).verdicts(sources):
         found = verdict.best.message if verdict.best and verdict.verdict == DETECTED else b""
         yield replace(verdict, message=_text(found))

@@ -19,7 +19,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 from treering_verify.errors import UsageError, unknown
 from treering_verify.inversion import noise as noise_inversion
@@ -144,6 +144,7 @@ SCREENS: dict[str, Callable[[LatentModel, torch.Tensor], tuple[torch.Tensor, Sol
     "screen": read_screen,
     "filter": read_filter,
 }
+ScreeningChoice = Literal["auto", "on", "off"]
 AUTO = "auto"  # screen where the model has one, filter where it carries fitted filters, latent elsewhere
 # Count of keys up to which two passes are the default: with more keys, the gate misses more marks (docs/audit.md).
 MOST_KEYS = 10
@@ -228,3 +229,18 @@ def default_screening(model: LatentModel, inversion: InversionOptions, keys: int
 def corrected_for_share(evidence: tuple[KeyEvidence, ...], share: float) -> tuple[KeyEvidence, ...]:
     """Return the evidence of a pass corrected for its share of alpha, by which adjusted p-values are divided."""
     return tuple(replace(e, log10_adjusted=min(0.0, e.log10_adjusted - math.log10(share))) for e in evidence)
+
+
+def screening_of(setting: ScreeningChoice | Screening) -> Screening | Literal["auto"] | None:
+    """Return the screening that a setting names: "auto" as it is, `Screening()` for "on", None for "off".
+
+    Raises
+    ------
+    UsageError
+        If it names none.
+    """
+    if isinstance(setting, Screening) or setting == "auto":
+        return setting
+    if setting not in get_args(ScreeningChoice):
+        raise UsageError(unknown("screening", setting, get_args(ScreeningChoice)))
+    return Screening() if setting == "on" else None

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from treering_verify.detection.evidence import evidence_of
-from treering_verify.detection.judge import DEFAULT_ALPHA, Judge, check_shape
+from treering_verify.detection.judge import DEFAULT_ALPHA, Judge
 from treering_verify.detection.search.settings import AUTO, MOST_KEYS, Search
 from treering_verify.detection.search.target import Target
 from treering_verify.errors import UsageError
 from treering_verify.inversion.recovery import InversionOptions
 from treering_verify.models import LatentModel, load_model
 from treering_verify.results import KeyEvidence, Verdict
+from treering_verify.watermark.keys.checks import check_fit
 from treering_verify.watermark.keys.key import Key
 from treering_verify.watermark.patterns import PATTERNS
 
@@ -145,6 +146,5 @@ def fitting_keys(keys: Key | Sequence[Key], model: LatentModel) -> list[Key]:
     chosen = [keys] if isinstance(keys, Key) else list(keys)
     if not chosen:
         raise UsageError("no key to look for: give at least one")
-    for key in chosen:
-        check_shape(f"key {key.name!r}", key.latent_shape, model)
+    check_fit(chosen, model.latent_shape, model.name)
     return chosen

@@ -78,6 +78,7 @@ def test_the_shell_completes_choices() -> None:
     assert completed("benchmark", "thr") == ["throughput"]
     assert completed("demo", "--model", "land") == ["landscape", "landscape-tiny"]
     assert completed("audit", "--screening", "o") == ["on", "off"]
+    assert completed("verify", "--search", "") == ["auto", "off", "quick", "fast", "thorough"]
 
 
 def test_options_have_the_names_and_defaults_of_pythons_arguments() -> None:

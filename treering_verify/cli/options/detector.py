@@ -11,7 +11,7 @@ import click
 
 from treering_verify.cli.command import option
 from treering_verify.cli.options.keys import with_options
-from treering_verify.cli.options.types import InputPath, Named
+from treering_verify.cli.options.types import InputPath, Named, SearchText
 from treering_verify.detection.calibration.registry import EXACT, detector_names
 from treering_verify.errors import UsageError
 
@@ -64,7 +64,7 @@ def detector_options(function: Callable[..., Any]) -> Callable[..., Any]:
             type=Named("detector", detector_names),
             default=EXACT,
             topic=_DETECTOR,
-            help="Detector. All but exact need --calibration.",
+            help="Test of the keys. All but exact need --calibration.",
         ),
         option(
             "--calibration", type=InputPath(), topic=_DETECTOR, help="Calibration file, made by treering calibrate."
@@ -80,11 +80,12 @@ def detector_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def search_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the option of the search for an image on a page; the function gets it as `search`, to be read by `search_of`."""
+    """Add the option of the search for an image on a page; the function gets it as `search`."""
     return with_options(
         function,
         option(
             "--search",
+            type=SearchText(),
             default="auto",
             topic=_SEARCH,
             help="Search for place, size, angle, reflection and aspect in images that show no key as they are: off, quick, "

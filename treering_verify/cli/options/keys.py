@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     from treering_verify.watermark.keys.index import KeyIndex
     from treering_verify.watermark.keys.key import Key
 
+KEY_HELP = "Key file, folder of key files, or index of keys; repeatable."
+
 
 def key_option(
     required: bool = True,
     topic: str = FIRST_TOPIC,
-    help: str = "Key file, folder of key files, or index of keys; repeatable.",
+    help: str = KEY_HELP,
 ) -> Callable[..., Any]:
     """Return the option --key; the function gets the paths as `keys`."""
     return option("--key", "keys", multiple=True, required=required, type=_KEY_PATH, topic=topic, help=help)
@@ -79,15 +81,6 @@ def given(*names: str) -> list[str]:
     ]
 
 
-def check_names(keys: Iterable[Key]) -> None:
-    """Raise UsageError if two keys have the same name."""
-    names = [key.name for key in keys]
-    if len(set(names)) < len(names):
-        raise UsageError(
-            "two keys have the same name, so a verdict could not say which matched: rename one (keygen --name)"
-        )
-
-
 def only_key(paths: tuple[Path, ...]) -> Key:
     """Return the key that paths name; UsageError if they name several, or an index."""
     from treering_verify.watermark.keys.index import KeyIndex, read_keys
@@ -101,19 +94,10 @@ def only_key(paths: tuple[Path, ...]) -> Key:
 def check_fit(keys: Iterable[Key | KeyIndex], model: ModelSource) -> None:
     """Raise UsageError if a key is made for noise of another shape than an embedded model's; others tell once loaded."""
     from treering_verify.models import EMBEDDED, latent_shape
-    from treering_verify.watermark.keys.key import Key
+    from treering_verify.watermark.keys import checks
 
-    if model.name not in EMBEDDED:
-        return
-    shape = latent_shape(model)
-    for key in keys:
-        made_for = key.latent_shape if isinstance(key, Key) else key.family.latent_shape
-        if made_for != shape:
-            label = f"key {key.name!r}" if isinstance(key, Key) else "a key"
-            raise UsageError(
-                f"{label} is made for noise {made_for}, model {model.shown!r} has {shape}: "
-                "make a key for this model with treering keygen --model"
-            )
+    if model.name in EMBEDDED:
+        checks.check_fit(keys, latent_shape(model), model.name)
 
 
 _TOPIC = "Pattern of the key"

@@ -91,6 +91,30 @@ class AttackText(_Type):
         return [CompletionItem(f"{before}{plus}{name}") for name in (*ATTACKS, *MODEL_ATTACKS) if name.startswith(last)]
 
 
+class SearchText(_Type):
+    """A level of the search, or a number of seconds."""
+
+    name = "search"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text; fail if it is neither."""
+        from treering_verify.detection.search.settings import search_of
+
+        try:
+            search_of(str(value))
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
+        return str(value)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Complete the levels."""
+        from click.shell_completion import CompletionItem
+
+        from treering_verify.detection.search.settings import AUTO, LEVELS, OFF
+
+        return [CompletionItem(name) for name in (AUTO, OFF, *LEVELS) if name.startswith(incomplete)]
+
+
 class ModelName(_Type):
     """An embedded model, a local folder, a .safetensors file, or a hub id."""
 

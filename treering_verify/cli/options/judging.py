@@ -1,0 +1,108 @@
+"""The options that the commands verify, identify and decode share: images, keys, verdicts, search, inversion and model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from treering_verify.cli.options.detector import search_options
+from treering_verify.cli.options.images import files_argument, images_of
+from treering_verify.cli.options.inversion import inversion_options
+from treering_verify.cli.options.keys import KEY_HELP, key_option, with_options
+from treering_verify.cli.options.verdicts import verdict_options
+from treering_verify.cli.output import print_verdicts
+
+if TYPE_CHECKING:
+    from treering_verify.cli.options.inversion import InversionChoice
+    from treering_verify.inversion.recovery import InversionOptions
+    from treering_verify.models import LatentModel, ModelSource
+    from treering_verify.results import Verdict
+
+
+@dataclass(frozen=True)
+class Judging:
+    """What a command is to judge, and how.
+
+    Attributes
+    ----------
+    files : tuple of Path
+        Files and folders, as they were named.
+    keys : tuple of Path
+        Likewise.
+    alpha : float
+    style : str
+        Format of the output.
+    fail_on : tuple of str
+        Verdicts that make the exit code 1.
+    model : ModelSource
+    inversion : InversionChoice
+    search : str
+        "off" for commands without a search.
+    """
+
+    files: tuple[Path, ...]
+    keys: tuple[Path, ...]
+    alpha: float
+    style: str
+    fail_on: tuple[str, ...]
+    model: ModelSource
+    inversion: InversionChoice
+    search: str = "off"
+
+    def images(self) -> list[Path]:
+        """Return the images that the files name; UsageError if a folder holds none, or too many."""
+        return images_of(self.files, self.model)
+
+    def print(
+        self,
+        description: str,
+        images: list[Path],
+        judge: Callable[[LatentModel, InversionOptions], Iterable[Verdict]],
+        *,
+        matches: bool = False,
+    ) -> None:
+        """Load the model, judge the images, print their verdicts, and exit as these ask for."""
+        from treering_verify.models import load_model
+
+        def verdicts() -> Iterable[Verdict]:
+            loaded = load_model(self.model)
+            return judge(loaded, self.inversion.inversion(loaded))
+
+        print_verdicts(verdicts, len(images), description, self.style, self.fail_on, matches)
+
+
+def judging_options(
+    *own: Callable[..., Any], key_help: str = KEY_HELP, search: bool = True
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return a decorator that adds these options; the function gets them as `judging`, a `Judging`.
+
+    Parameters
+    ----------
+    *own : decorators
+        Options of the command alone, which help lists before those of the inversion.
+    key_help : str
+        Help of --key.
+    search : bool
+        Whether the command searches.
+    """
+    names = [name for name in Judging.__dataclass_fields__ if search or name != "search"]
+
+    def add(function: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(function)
+        def gathered(**kwargs: Any) -> Any:
+            return function(judging=Judging(**{name: kwargs.pop(name) for name in names}), **kwargs)
+
+        return with_options(
+            gathered,
+            files_argument,
+            key_option(help=key_help),
+            verdict_options,
+            *((search_options,) if search else ()),
+            *own,
+            inversion_options,
+        )
+
+    return add
