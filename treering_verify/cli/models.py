@@ -19,7 +19,7 @@ from treering_verify.files import printable
 
 if TYPE_CHECKING:
     from treering_verify.models import ModelSource
-    from treering_verify.training.closed_form import Progress
+    from treering_verify.training.examples import Progress
 
 
 @click.group(cls=Group, invoke_without_command=True, epilog="Example: treering models")
@@ -110,6 +110,11 @@ def check(
     help="Marked images of the report; 0: no report.",
 )
 @option("--attacks", type=InputPath(), help="JSON table of experts; default: ten kinds of attack.")
+@option(
+    "--photographs",
+    type=InputPath(),
+    help="Folder of photographs, for an autoencoder alone; a quarter of them is kept for the report.",
+)
 @option("--prompts", type=InputPath(), help="File of prompts, one a line; default: a short list.")
 @option("--generation-steps", type=click.IntRange(1), default=20, help="Steps of generation.")
 @option("--kernel", type=click.IntRange(1), default=5, help="Largest side of the filters, odd.")
@@ -122,6 +127,7 @@ def fit(
     images: int,
     held_out: int,
     attacks: Path | None,
+    photographs: Path | None,
     prompts: Path | None,
     seed: int | None,
     **sizes: Any,
@@ -129,15 +135,17 @@ def fit(
     """Fit a model's inversion in closed form.
 
     The model generates the images itself and no key is read, so p-values stay exact. What the filters bring is reported on
-    other images. They belong to these weights at this image size.
+    other images. They belong to these weights at this image size. MODEL may be the folder of an autoencoder alone: its
+    decoder is fitted to photographs, for every model that has it.
     """
     from dataclasses import replace
 
+    from treering_verify.cli.options.images import images_of
     from treering_verify.models import load_model
     from treering_verify.report.fits import card_of, format_fit
     from treering_verify.training.attack_table import EXPERTS, read_table
-    from treering_verify.training.closed_form import SEEDS, FitOptions
     from treering_verify.training.closed_form import fit as fit_model
+    from treering_verify.training.examples import SEEDS, FitOptions, kept_apart
     from treering_verify.training.fit_report import (
         CLASSICAL,
         DEFAULT,
@@ -150,12 +158,21 @@ def fit(
     options = FitOptions(images=images, **sizes, seed=SEEDS if seed is None else seed)
     table = read_table(attacks) if attacks else EXPERTS
     said = _lines(prompts) if prompts else None
+    files, others = kept_apart(images_of((photographs,), model), options.seed) if photographs else (None, None)
     loaded = load_model(model)
     with _progress() as progress:
-        found = fit_model(loaded, options=options, attacks=table, prompts=said, progress=progress)
+        found = fit_model(loaded, options=options, attacks=table, prompts=said, photographs=files, progress=progress)
         saved, lines, summary = found.save(output, card_of(found.facts, "", ())), [], ""
         if held_out:
-            report = held_out_report(loaded, saved, images=held_out, prompts=said, options=options, progress=progress)
+            report = held_out_report(
+                loaded,
+                saved,
+                images=held_out,
+                prompts=said,
+                photographs=others,
+                options=options,
+                progress=progress,
+            )
             facts = {**found.facts, "report": report}
             summary, lines = (
                 conclusion(report),

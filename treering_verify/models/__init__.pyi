@@ -1,5 +1,7 @@
 from .autoencoder import AUTOENCODERS as AUTOENCODERS
 from .autoencoder import lowered as lowered
+from .autoencoder_alone import AutoencoderModel as AutoencoderModel
+from .autoencoder_alone import is_alone as is_alone
 from .diffusers.adapter import canonical_noise as canonical_noise
 from .diffusers.adapter import from_pipeline as from_pipeline
 from .diffusers.adapter import native_noise as native_noise

@@ -32,8 +32,12 @@ KIND = "treering inverter"
 VERSION = 1
 CONFIG, WEIGHTS, CARD = "config.json", "filters.safetensors", "README.md"
 _LEARNED = ("screen", "refine", "estimate")  # networks beside the model, which the filters do not use
-_FINGERPRINTS: WeakKeyDictionary[LatentModel, str] = WeakKeyDictionary()  # weights are digested once, not for each use
+_AUTOENCODER = "autoencoder"  # field of the tie of filters that were fitted to an autoencoder alone
+# Weights are digested once, not for each use.
+_FINGERPRINTS: WeakKeyDictionary[LatentModel, dict[bool, str]] = WeakKeyDictionary()
 _MOST_BYTES = 1 << 28
+LEAST_BOUND = 4.0  # of `Inverter.bounds`, as for learned steps
+_BOUNDS = "guard.bounds"
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +116,8 @@ class Inverter:
         The noise from the first stage's inputs: no pass of the diffusion network.
     noise : FilterBank or None
         The noise from `noise_inputs`. None, as `screen`, where an autoencoder was fitted alone.
+    bounds : (J,) float32
+        How often the residual of E(x) each expert's residuals may be, before the decoder inversion falls back.
     steps : int
         Steps of the naive noise inversion that `noise` takes points from.
     points : tuple of int
@@ -129,6 +135,7 @@ class Inverter:
     stages: tuple[FilterBank, ...]
     screen: FilterBank | None
     noise: FilterBank | None
+    bounds: torch.Tensor
     steps: int
     points: tuple[int, ...]
     tie: dict[str, Any]
@@ -187,7 +194,7 @@ class Inverter:
 
     def differences(self, model: LatentModel) -> list[str]:
         """Return what is different about the model that the filters were fitted to; empty for that model."""
-        mine, theirs = self.tie, tie_of(model)
+        mine, theirs = self.tie, tie_of(model, alone=_AUTOENCODER in self.tie)
         return [f"{name} {mine.get(name)}, not {theirs[name]}" for name in theirs if mine.get(name) != theirs[name]]
 
     def check(self, model: LatentModel) -> None:
@@ -232,17 +239,31 @@ def noise_inputs(trajectory: Sequence[torch.Tensor]) -> torch.Tensor:
     return torch.cat([trajectory[0], *steps], dim=1)
 
 
-def tie_of(model: LatentModel) -> dict[str, Any]:
-    """Return what filters of a model belong to: its weights, sampler, sizes and tiles, JSON-ready."""
-    if model not in _FINGERPRINTS:
-        _FINGERPRINTS[model] = fingerprint(model, without=_LEARNED)
-    return {
-        "weights": _FINGERPRINTS[model],
-        "sampler": _configured(model),
-        "image_size": list(model.image_size),
-        "latent_shape": list(model.latent_shape),
-        "tile": model.tile,
-    }
+def tie_of(model: LatentModel, *, alone: bool = False) -> dict[str, Any]:
+    """Return what filters of a model belong to: its weights, sampler, sizes and tiles, JSON-ready.
+
+    Parameters
+    ----------
+    model : LatentModel
+    alone : bool
+        Whether the filters belong to its autoencoder, and so to every model that has it.
+    """
+    digests = _FINGERPRINTS.setdefault(model, {})
+    if alone not in digests:
+        digests[alone] = fingerprint(model, only=("_vae",)) if alone else fingerprint(model, without=_LEARNED)
+    owner = (
+        {_AUTOENCODER: digests[True], "scale": _scale(model)}
+        if alone
+        else {"weights": digests[False], "sampler": _configured(model)}
+    )
+    sizes = {"image_size": list(model.image_size), "latent_shape": list(model.latent_shape), "tile": model.tile}
+    return {**owner, **sizes}
+
+
+def _scale(model: LatentModel) -> list[Any]:
+    """Return how an autoencoder's latents are shifted and scaled."""
+    config = getattr(getattr(model, "_vae", None), "config", {})
+    return [config.get(name) for name in ("scaling_factor", "shift_factor", "latents_mean", "latents_std")]
 
 
 def _configured(model: LatentModel) -> str:
@@ -290,7 +311,7 @@ def _tensors(inverter: Inverter) -> dict[str, torch.Tensor]:
         for field in ("scale", "weights", "bias")
     }
     rule = {f"chooser.{name}": getattr(inverter.chooser, name) for name in ("mean", "deviation", "weights", "bias")}
-    return {name: part.contiguous() for name, part in {**parts, **rule}.items()}
+    return {name: part.contiguous() for name, part in {**parts, **rule, _BOUNDS: inverter.bounds}.items()}
 
 
 def _config(inverter: Inverter) -> dict[str, Any]:
@@ -312,6 +333,8 @@ def _digest(inverter: Inverter, data: bytes) -> str:
 
 
 def _from_parts(record: dict[str, Any], parts: dict[str, torch.Tensor]) -> Inverter:
+    import torch
+
     def bank(name: str) -> FilterBank:
         return FilterBank(*(parts[f"{name}.{field}"] for field in ("scale", "weights", "bias")))
 
@@ -322,6 +345,7 @@ def _from_parts(record: dict[str, Any], parts: dict[str, torch.Tensor]) -> Inver
         stages=tuple(bank(f"stage{k}") for k in range(int(record["stages"]))),
         screen=bank("screen") if "screen.weights" in parts else None,
         noise=bank("noise") if "noise.weights" in parts else None,
+        bounds=parts[_BOUNDS] if _BOUNDS in parts else torch.full((len(experts),), LEAST_BOUND),
         steps=int(record["steps"]),
         points=points,
         tie=dict(record["tie"]),
@@ -348,8 +372,9 @@ def _check_shapes(inverter: Inverter) -> None:
             for part, shape in expected.items():
                 if tuple(parts[f"{name}.{part}"].shape) != shape:
                     raise ValueError(f"{name}.{part} has shape {tuple(parts[f'{name}.{part}'].shape)}, not {shape}")
-    if inverter.chooser.weights.shape != (count, len(inverter.chooser.mean)) or inverter.chooser.bias.shape != (count,):
-        raise ValueError("the chooser does not fit the experts")
+    rule = inverter.chooser
+    if rule.weights.shape != (count, len(rule.mean)) or {rule.bias.shape, inverter.bounds.shape} != {(count,)}:
+        raise ValueError("the chooser or the bounds do not fit the experts")
     if not all(bool(part.isfinite().all()) for part in parts.values()) or not inverter.stages:
         raise ValueError("numbers are missing or not finite")
 

@@ -13,6 +13,12 @@ from typing import Any
 from treering_verify.errors import ModelError, TreeringError, UsageError, unknown
 from treering_verify.files import printable
 from treering_verify.models.autoencoder import AUTOENCODERS
+from treering_verify.models.autoencoder_alone import (
+    AutoencoderModel,
+    checked_config,
+    is_autoencoder_folder,
+    shapes_of_config,
+)
 from treering_verify.models.checks.folder import check_files
 from treering_verify.models.checks.json_files import read_object
 from treering_verify.models.checks.limits import check_config
@@ -72,8 +78,8 @@ def load_model(
         "landscape"; "landscape-tiny", the same with an autoencoder that no method was tuned on; a local folder in the
         diffusers layout, a single .safetensors file, or a hub id, of a family that `treering models` lists; or a folder
         whose model_index.json names one of `AUTOENCODERS`, a class-conditional `UNet2DModel` and a `DDIMScheduler` or
-        `FlowMatchEulerDiscreteScheduler`, and, optionally, "classes": the names of its classes. A `ModelSource`
-        holds all other parameters.
+        `FlowMatchEulerDiscreteScheduler`, and, optionally, "classes": the names of its classes; or the folder of an
+        autoencoder alone, for fits and decoder inversions. A `ModelSource` holds all other parameters.
     revision, variant, device, dtype, image_size, model_config, tile, compiled, frames, inverter
         As those of `ModelSource`. Class-conditional models are small, and always float32; for them
         "auto" is the processor.
@@ -117,6 +123,8 @@ def _load(source: ModelSource) -> LatentModel:
             return from_pipeline(
                 pipe, name=source.name, image_size=source.image_size, tile=source.tile, frames=source.frames
             )
+    if _is_autoencoder(source):
+        return _load_autoencoder(source)
     index, found = _class_conditional(source)
     with _reported(shown):
         held_out = _HELD_OUT.get(source.name)
@@ -133,8 +141,10 @@ def latent_shape(name: str | Path | ModelSource = "landscape") -> tuple[int, int
     source = _source(name)
     if _is_pipeline(source):
         return shapes_of(source)[0]
-    _refuse_unused(source)
     folder = EMBEDDED.get(source.name, Path(source.name))
+    if _is_autoencoder(source):
+        return shapes_of_config(source.shown, checked_config(source)[0], source.image_size)[0]
+    _refuse_unused(source)
     if not os.path.lexists(folder / INDEX):
         raise ModelError(_no_model(source.shown))
     config = read_object(folder, "unet/config.json", source.shown)
@@ -161,6 +171,8 @@ def check_source(source: ModelSource) -> None:
     if source.name in EMBEDDED or not (source.is_file or source.on_hub):
         if _is_pipeline(source):
             check_pipeline(source)
+        elif _is_autoencoder(source):
+            checked_config(source)
         else:
             _class_conditional(source)
     elif source.on_hub:
@@ -173,7 +185,7 @@ def check_source(source: ModelSource) -> None:
 
 def class_names(source: ModelSource) -> tuple[str, ...]:
     """Return the names of classes in a class-conditional model's index; empty for other models and without names."""
-    if _is_pipeline(source):
+    if _is_pipeline(source) or _is_autoencoder(source):
         return ()
     return tuple(_class_names(_class_conditional(source)[0], source.shown) or ())
 
@@ -209,6 +221,23 @@ def _class_conditional(source: ModelSource) -> tuple[dict[str, Any], dict[str, s
     return index, found
 
 
+def _is_autoencoder(source: ModelSource) -> bool:
+    return source.name not in EMBEDDED and is_autoencoder_folder(source)
+
+
+def _load_autoencoder(source: ModelSource) -> AutoencoderModel:
+    import diffusers
+
+    shown, (config, held) = source.shown, checked_config(source)
+    with _reported(shown):
+        kind = getattr(diffusers, config["_class_name"])
+        with _quiet():
+            check_parameters(partial(kind.from_config, config), held, f"{shown}: config.json")
+            vae = _frozen(_diffusers_network(kind, Path(source.name), None, source.variant))
+        model = AutoencoderModel(source.name, vae, source.image_size, source.tile)
+    return model.to(str(source.chosen_device()))
+
+
 def _parts(folder: Path, found: dict[str, str]) -> dict[str, str]:
     """Return the parts that are loaded, with their classes: those of the index, and the toolkit's networks beside them."""
     return {**found, **{part: part for part in _BESIDE if os.path.lexists(folder / part)}}
@@ -217,7 +246,6 @@ def _parts(folder: Path, found: dict[str, str]) -> dict[str, str]:
 def _check_networks(folder: Path, found: dict[str, str], shown: str) -> None:
     """Raise ModelError if a network and its weights do not belong together, before memory is reserved."""
     import diffusers
-    from diffusers.utils import logging
 
     from treering_verify.models.networks.estimator import Estimator
     from treering_verify.models.networks.refiner import Refiner
@@ -225,9 +253,7 @@ def _check_networks(folder: Path, found: dict[str, str], shown: str) -> None:
     own = {"refiner": Refiner, "estimator": Estimator, "screen": Estimator}
     parts = {part: kind for part, kind in _parts(folder, found).items() if part != "scheduler"}
     held = check_files(folder, parts, parts, None, shown)
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
+    with _quiet():
         for part, kind in parts.items():
             config = read_object(folder, f"{part}/config.json", shown)
             if part in own:
@@ -236,8 +262,6 @@ def _check_networks(folder: Path, found: dict[str, str], shown: str) -> None:
             else:
                 build = partial(getattr(diffusers, kind).from_config, config)
             check_parameters(build, held[part], f"{shown}: {part}/config.json")
-    finally:
-        logging.set_verbosity(verbosity)
 
 
 def _class_names(index: dict[str, Any], shown: str) -> list[str] | None:
@@ -259,6 +283,19 @@ def _reported(shown: str) -> Iterator[None]:
         raise
     except Exception as error:  # whatever a library raises at a damaged or hostile file
         raise ModelError(f"cannot load {shown}: {reason_of(error)}; fetch or export the folder again") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence diffusers' advice, such as to install accelerate, which models of this size do not need."""
+    from diffusers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def _source(name: str | Path | ModelSource, *options: Any) -> ModelSource:
@@ -329,25 +366,20 @@ def _own_networks(folder: Path, *_: str) -> tuple[Any, Any, Any]:
 def _diffusers_networks(folder: Path, subfolder: str, kind: str, sampler: str) -> tuple[Any, Any, Any]:
     """Autoencoder (from its subfolder, of a kind), denoiser and scheduler of any other folder."""
     import diffusers
-    from diffusers.utils import logging
 
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # silences the advice to install accelerate, which models of this size do not need
-    try:
+    with _quiet():
         vae = _diffusers_network(getattr(diffusers, kind), folder, subfolder)
         unet = _diffusers_network(diffusers.UNet2DModel, folder, "unet")
         scheduler = getattr(diffusers, sampler).from_pretrained(folder, subfolder="scheduler", local_files_only=True)
-    finally:
-        logging.set_verbosity(verbosity)
     return vae, unet, scheduler
 
 
-def _diffusers_network(kind: Any, folder: Path, part: str) -> Any:
+def _diffusers_network(kind: Any, folder: Path, part: str | None, variant: str | None = None) -> Any:
     network, report = kind.from_pretrained(
-        folder, subfolder=part, use_safetensors=True, local_files_only=True, output_loading_info=True
+        folder, subfolder=part, variant=variant, use_safetensors=True, local_files_only=True, output_loading_info=True
     )
     if report["missing_keys"] or report["unexpected_keys"]:  # diffusers would go on with random weights
-        raise ValueError(f"the weights of {part} do not fit its config.json")
+        raise ValueError(f"the weights of {part or 'the autoencoder'} do not fit its config.json")
     return network.float()
 
 

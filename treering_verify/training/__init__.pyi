@@ -1,5 +1,5 @@
 from .attack_table import EXPERTS as EXPERTS
 from .attack_table import REPORTED as REPORTED
-from .closed_form import FitOptions as FitOptions
 from .closed_form import fit as fit
+from .examples import FitOptions as FitOptions
 from .fit_report import held_out_report as held_out_report

@@ -10,18 +10,16 @@ kinds from the image alone. No key is read, so p-values of what the filters esti
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from treering_verify.attacks import parse
 from treering_verify.errors import UsageError
-from treering_verify.generation.generator import generate
-from treering_verify.inversion.noise import DEFAULT_STEPS, trajectory
-from treering_verify.media.images import to_tensor
-from treering_verify.models import LatentModel, images_only
+from treering_verify.inversion.noise import trajectory
+from treering_verify.models import LatentModel, images_only, is_alone
 from treering_verify.models.attack_statistics import statistics
 from treering_verify.models.inverter import (
+    LEAST_BOUND,
     Chooser,
     FilterBank,
     Inverter,
@@ -30,99 +28,16 @@ from treering_verify.models.inverter import (
     tie_of,
 )
 from treering_verify.models.precision import ieee
-from treering_verify.training.attack_table import CLEAN, EXPERTS, check_table
+from treering_verify.training.attack_table import EXPERTS, check_table
+from treering_verify.training.decoder_stages import Stages, chosen, facts_of, regressed
+from treering_verify.training.examples import Examples, FitOptions, Progress, attacked, generated, photographed
 from treering_verify.training.regression import Fit, bank_of, fit_filter
 from treering_verify.version import __version__
 
 if TYPE_CHECKING:
     import torch
-    from PIL import Image
 
-SEEDS = 17 << 32  # of the fit's images; a report takes others
-GUIDANCE = (1.0, 2.0, 3.0)  # images take turns
-PROMPTS = (
-    "a photograph of a mountain lake at sunrise",
-    "a portrait of an old man, oil painting",
-    "a city street at night in the rain",
-    "a bowl of fruit on a wooden table",
-    "a cat asleep on a sofa",
-    "an astronaut on a white horse, digital art",
-    "a map of an island, ink on paper",
-    "a forest in autumn, aerial view",
-    "a red sports car in front of a factory",
-    "children playing football on a beach",
-    "a plate of pasta, close-up",
-    "an abstract pattern of blue and gold",
-    "a cottage in the snow",
-    "a crowded market in Marrakesh",
-    "a still life with a skull and candles",
-    "a logo of a fox, flat design",
-    None,
-)
-"""Prompts of models that take prompts, where no others are given; None is no prompt."""
-
-Progress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True, eq=False)
-class Examples:
-    """Images that a model generated, with the latents and the noise that they came from.
-
-    Attributes
-    ----------
-    images : list of PIL.Image.Image
-        As a file holds them, 8 bits a channel.
-    latents : (n, C, h, w)
-    noise : (n, C, h, w) or None
-        None where an autoencoder is fitted alone.
-    """
-
-    images: list[Image.Image]
-    latents: torch.Tensor
-    noise: torch.Tensor | None
-
-
-@dataclass(frozen=True)
-class FitOptions:
-    """Sizes of a fit.
-
-    Attributes
-    ----------
-    images : int
-        Images generated; each expert is fitted to all of them.
-    generation_steps : int
-    kernel : int
-        Side of the filters in latent pixels, odd.
-    stages : int
-        Filtered steps of the decoder inversion.
-    steps : int
-        Steps of the noise inversion.
-    points : tuple of int
-        Its points that the noise filter reads, ascending; the last says how many steps are computed.
-    batch_size : int
-        Images that go through the model together.
-    seed : int
-        First of the images' seeds.
-    """
-
-    images: int = 96
-    generation_steps: int = 20
-    kernel: int = 5
-    stages: int = 3
-    steps: int = DEFAULT_STEPS
-    points: tuple[int, ...] = (1, 3, 10)
-    batch_size: int = 8
-    seed: int = SEEDS
-
-    def __post_init__(self) -> None:
-        if self.images < 8:
-            raise UsageError(f"images is {self.images}: fit to 8 or more")
-        if self.kernel < 1 or self.kernel % 2 == 0:
-            raise UsageError(f"kernel is {self.kernel}: choose an odd number from 1 upwards")
-        if self.stages < 1 or self.batch_size < 1 or self.generation_steps < 1:
-            raise UsageError("stages, batch_size and generation_steps must be 1 or more")
-        if not self.points or list(self.points) != sorted({k for k in self.points if 1 <= k <= self.steps}):
-            raise UsageError(f"points are {self.points}: choose ascending steps from 1 to {self.steps}")
+    from treering_verify.media.images import ImageSource
 
 
 def fit(
@@ -131,9 +46,10 @@ def fit(
     options: FitOptions | None = None,
     attacks: Mapping[str, Sequence[str]] = EXPERTS,
     prompts: Sequence[str | None] | None = None,
+    photographs: Sequence[ImageSource] | None = None,
     progress: Progress | None = None,
 ) -> Inverter:
-    """Fit a model's inversion to images that it generates.
+    """Fit a model's inversion to images that it generates, or an autoencoder's to photographs that it has coded.
 
     Parameters
     ----------
@@ -144,6 +60,8 @@ def fit(
         Experts by name, with the attacks of each, as `treering attack` takes them, or "clean".
     prompts : sequence of str or None, optional
         Images take turns. Classes, or `PROMPTS` where the model has none, when left out.
+    photographs : sequence of images, optional
+        As `open_image` takes them. An autoencoder alone needs them, and other models generate their images.
     progress : callable, optional
         Called with (what is done, how much of it, out of how much).
 
@@ -155,48 +73,33 @@ def fit(
     Raises
     ------
     UsageError
-        If an option is out of range, an attack does not exist, or the model makes videos.
+        If an option is out of range, an attack does not exist, the model makes videos, or photographs are missing.
     """
     images_only(model, "fitting filters")
     options = options or FitOptions()
     table = {name: tuple(some) for name, some in attacks.items()}
     check_table(table)
     started = time.perf_counter()
-    examples = generated(model, options, prompts, progress)
+    examples = examples_of(model, options, prompts, photographs, progress)
     found = fit_filters(model, examples, options, table, progress)
     return replace(found, facts={**found.facts, "seconds": round(time.perf_counter() - started, 1)})
 
 
-def generated(
+def examples_of(
     model: LatentModel,
     options: FitOptions,
-    prompts: Sequence[str | None] | None = None,
+    prompts: Sequence[str | None] | None,
+    photographs: Sequence[ImageSource] | None,
     progress: Progress | None = None,
 ) -> Examples:
-    """Generate the images of a fit: one seed each, prompts and guidance in turn."""
-    import torch
-
-    chosen = list(prompts or model.classes or PROMPTS)
-    made: list[Any] = [None] * options.images
-    done = 0
-    for turn, guidance in enumerate(GUIDANCE):
-        rows = range(turn, options.images, len(GUIDANCE))
-        several = generate(
-            model,
-            None,
-            seeds=[options.seed + row for row in rows],
-            prompts=[chosen[row % len(chosen)] for row in rows],
-            steps=options.generation_steps,
-            guidance=guidance,
-            batch_size=options.batch_size,
-        )
-        for row, one in zip(rows, several, strict=True):
-            made[row], done = one, done + 1
-            if progress:
-                progress("images generated", done, options.images)
-    return Examples(
-        [one.image for one in made], torch.stack([one.latent for one in made]), torch.stack([one.noise for one in made])
-    )
+    """Return the images to fit to; UsageError if photographs are missing, or are given to a model that generates."""
+    if not is_alone(model):
+        if photographs:
+            raise UsageError(f"{model.name} generates the images that it is fitted to: leave out the photographs")
+        return generated(model, options, prompts, progress)
+    if not photographs:
+        raise UsageError(f"{model.name} is an autoencoder alone and generates nothing: name a folder of photographs")
+    return photographed(model, photographs, options.images, options.seed, progress)
 
 
 def fit_filters(
@@ -216,103 +119,87 @@ def fit_filters(
             if progress:
                 progress(f"experts fitted (last: {name})", number + 1, len(table))
     noisy = examples.noise is not None
-    banks: list[FilterBank] = [bank_of([one.stages[k] for one in experts]) for k in range(options.stages)]
+    banks: list[FilterBank] = [bank_of([one.stages.filters[k] for one in experts]) for k in range(options.stages)]
     return Inverter(
         experts=tuple(table),
         chooser=fit_chooser([one.statistics for one in experts]),
         stages=tuple(banks),
         screen=bank_of([one.screen for one in experts if one.screen]) if noisy else None,
         noise=bank_of([one.noise for one in experts if one.noise]) if noisy else None,
+        bounds=torch.tensor([one.bound for one in experts]),
         steps=options.steps,
         points=options.points,
-        tie=tie_of(model),
+        tie=tie_of(model, alone=is_alone(model)),
         facts={
             "model": model.name,
             "version": __version__,
             "images": len(examples.images),
+            "source": examples.source,
             "seed": options.seed,
             "kernel": options.kernel,
-            "generation_steps": options.generation_steps,
             "attacks": {name: list(some) for name, some in table.items()},
             "experts": {name: one.facts() for name, one in zip(table, experts, strict=True)},
         },
     )
 
 
-def attacked(images: Sequence[Image.Image], attacks: Sequence[str], seed: int, first: int = 0) -> torch.Tensor:
-    """Return images (n, 3, H, W) after attacks that take turns, by the image's number from `first` on."""
-    import torch
-
-    parts = []
-    for number, image in enumerate(images, first):
-        text = attacks[number % len(attacks)]
-        parts.append(to_tensor(image if text == CLEAN else parse(text).apply(image, seed=seed + number)))
-    return torch.cat(parts)
+_MOST_BOUND = 32.0  # where E inverts D nearly, the start's residual is next to nothing, and ratios say nothing
 
 
 @dataclass(frozen=True, eq=False)
 class _Expert:
     """Filters of one kind of attack, and the statistics of its images."""
 
-    stages: list[Fit]
+    stages: Stages
+    log10: dict[str, float]  # evidence by kind of stages
     screen: Fit | None
     noise: Fit | None
     statistics: torch.Tensor
 
+    @property
+    def bound(self) -> float:
+        """How often the start's residual a residual may be: half as much again as in the fit, and never under the usual."""
+        return min(max(LEAST_BOUND, 1.5 * self.stages.growth), _MOST_BOUND)
+
     def facts(self) -> dict[str, Any]:
-        """Return the penalties, and the shares of power that each filter explains on its validation images."""
-        named = {f"stage {k + 1}": fit for k, fit in enumerate(self.stages)} | {
-            "screen": self.screen,
-            "noise": self.noise,
-        }
-        return {
-            name: {"kernel": fit.side, "ridge": fit.ridge, "explained": round(fit.explained, 4)}
-            for name, fit in named.items()
-            if fit
-        }
+        """Return the kind of stages, the penalties, and what each filter explains on its validation images."""
+        evidence = {kind: round(value, 1) for kind, value in self.log10.items()}
+        named = {name: fit.facts() for name, fit in (("screen", self.screen), ("noise", self.noise)) if fit}
+        return {"stages": self.stages.kind, "log10 p": evidence, **facts_of(self.stages.filters), **named}
 
 
 def _fit_expert(model: LatentModel, examples: Examples, options: FitOptions, attacks: Sequence[str]) -> _Expert:
-    """Fit the stages in turn, each at the points that the stages before it reach."""
+    """Attack the images in one way, and fit the filters that they need."""
     import torch
 
-    size, count = options.batch_size, len(examples.images)
-    batches = [slice(first, first + size) for first in range(0, count, size)]
+    size = options.batch_size
 
     def residual(points: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
-        return torch.cat([model.encode(model.decode(points[part])) - start[part] for part in batches])
+        return torch.cat([model.encode(model.decode(part)) for part in points.split(size)]) - start
 
-    encoded, first, described = [], [], []
-    for part in batches:
-        image = attacked(examples.images[part], attacks, options.seed, part.start)
-        start = model.encode(image)
-        output = model.decode(start)
-        encoded.append(start)
-        first.append(model.encode(output) - start)
-        described.append(statistics(image, start, first[-1], output))
-    start, points, residuals = torch.cat(encoded), [torch.cat(encoded)], [torch.cat(first)]
-    screen = None
-    if examples.noise is not None:
-        # Drawn to the latent itself, whose spectrum already carries part of the noise.
-        inputs, base = decoder_inputs(start, points, residuals), _repeated(model, 1, 1)
-        screen = fit_filter(inputs, examples.noise, options.kernel, base=base)
-    stages = []
-    for k in range(options.stages):
-        inputs = decoder_inputs(start, points, residuals)
-        stages.append(fit_filter(inputs, examples.latents - points[-1], options.kernel))
-        points.append(points[-1] + _apply(stages[-1], inputs))
-        if k + 1 < options.stages:
-            residuals.append(residual(points[-1], start))
-    noise = None
-    if examples.noise is not None:
-        read = []
-        for part in batches:
-            way = trajectory(model, points[-1][part], steps=options.steps, most=options.points[-1])
-            read.append(noise_inputs([way[0], *(way[point] for point in options.points)]))
-        # Drawn to the last point, where the naive inversion ends: its inputs are differences that add up to it.
-        base = _repeated(model, 1 + len(options.points), 0)
-        noise = fit_filter(torch.cat(read), examples.noise, options.kernel, base=base)
-    return _Expert(stages, screen, noise, torch.cat(described))
+    encoded, remainders, described = [], [], []
+    for first in range(0, len(examples.images), size):
+        image = attacked(examples.images[first : first + size], attacks, options.seed, first)
+        part = model.encode(image)
+        output = model.decode(part)
+        encoded.append(part)
+        remainders.append(model.encode(output) - part)
+        described.append(statistics(image, part, remainders[-1], output))
+    start, remainder, noise = torch.cat(encoded), torch.cat(remainders), examples.noise
+    stages = regressed(start, remainder, examples.latents, options.stages, options.kernel, residual)
+    if noise is None:
+        return _Expert(stages, {}, None, None, torch.cat(described))
+    stages, log10 = chosen(model, stages, noise, options.steps, residual)
+    # Drawn to the latent itself, whose spectrum already carries part of the noise.
+    inputs = decoder_inputs(start, [start], [remainder])
+    screen = fit_filter(inputs, noise, options.kernel, base=_repeated(model, 1, 1))
+    read = []
+    for latent in stages.points[-1].split(size):
+        way = trajectory(model, latent, steps=options.steps, most=options.points[-1])
+        read.append(noise_inputs([way[0], *(way[point] for point in options.points)]))
+    # Drawn to the last point, where the naive inversion ends: its inputs are differences that add up to it.
+    last = fit_filter(torch.cat(read), noise, options.kernel, base=_repeated(model, 1 + len(options.points), 0))
+    return _Expert(stages, log10, screen, last, torch.cat(described))
 
 
 def _repeated(model: LatentModel, ones: int, zeros: int) -> torch.Tensor:
@@ -321,13 +208,6 @@ def _repeated(model: LatentModel, ones: int, zeros: int) -> torch.Tensor:
 
     channels = model.latent_shape[0]
     return torch.cat([torch.eye(channels)] * ones + [torch.zeros(channels, channels)] * zeros, dim=1)
-
-
-def _apply(fit: Fit, inputs: torch.Tensor) -> torch.Tensor:
-    import torch
-
-    bank = bank_of([fit])
-    return torch.cat([bank(one, torch.ones(len(one), 1)) for one in inputs.split(8)])
 
 
 def fit_chooser(groups: Sequence[torch.Tensor]) -> Chooser:

@@ -5,27 +5,30 @@ from __future__ import annotations
 import datetime
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from treering_verify.generation.generator import generate
-from treering_verify.inversion.recovery import InversionOptions, recover_noise
-from treering_verify.models import LatentModel
+from treering_verify.inversion.recovery import InversionOptions, recover_latent, recover_noise
+from treering_verify.models import LatentModel, is_alone
 from treering_verify.models.inverter import Inverter, carrying
 from treering_verify.training.attack_table import REPORTED
-from treering_verify.training.closed_form import PROMPTS, FitOptions, Progress, attacked
+from treering_verify.training.examples import PROMPTS, Examples, FitOptions, Progress, attacked, photographed
 from treering_verify.watermark.embedding import key_evidence
 from treering_verify.watermark.keys.key import Key
 
 if TYPE_CHECKING:
     import torch
 
+    from treering_verify.media.images import ImageSource
+
 CLASSICAL, DEFAULT, FILTERED = "encoder + DDIM", "default without filters", "filtered"
 _SEEDS = 19 << 32  # of the report's images and keys; the fit took others
 _RESAMPLES = 2000
 _FOUND = -6.0
+TOLERANCE = 0.1  # dB that a latent's error may lie above the encoder's
 
 
 def held_out_report(
@@ -35,10 +38,13 @@ def held_out_report(
     images: int = 16,
     attacks: Sequence[str] = REPORTED,
     prompts: Sequence[str | None] | None = None,
+    photographs: Sequence[ImageSource] | None = None,
     options: FitOptions | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Judge marked images, each under a key of its own, after each attack: classically, by the model's default, and fitted.
+    """Judge images that no filter was fitted to, after each attack: classically, by the model's default, and fitted.
+
+    Images are marked, each under a key of its own; those of an autoencoder alone carry no mark and have a latent only.
 
     Parameters
     ----------
@@ -46,33 +52,26 @@ def held_out_report(
     inverter : Inverter
         Fitted to it.
     images : int
-        Marked images.
     attacks, prompts, options, progress
         As `fit` takes them.
+    photographs : sequence of images, optional
+        As `fit` takes them, others than those.
 
     Returns
     -------
     dict
-        JSON-ready. "attacks": by attack and way, for each image log10 p, the latent's and the noise's error in dB; "seconds"
-        an image; and where, when and on how many images it was measured.
+        JSON-ready. "attacks": by attack and way, for each image the latent's error in dB and, where it is marked, log10 p
+        and the noise's error; "seconds" an image; and where, when and on how many images it was measured.
     """
     import torch
 
     options = options or FitOptions()
-    chosen = list(prompts or model.classes or PROMPTS)
-    keys = [Key.generate(model.latent_shape, seed=_SEEDS + i) for i in range(images)]
-    seeds = [_SEEDS + i for i in range(images)]
-    made = list(
-        generate(
-            model,
-            keys,
-            seeds=seeds,
-            prompts=[chosen[i % len(chosen)] for i in range(images)],
-            steps=options.generation_steps,
-            batch_size=options.batch_size,
-        )
-    )
-    latent, noise = (torch.stack([getattr(one, name) for one in made]) for name in ("latent", "noise"))
+    keys: list[Key] = []
+    if is_alone(model):
+        made = photographed(model, photographs or [], images, _SEEDS)
+    else:
+        keys = [Key.generate(model.latent_shape, seed=_SEEDS + i) for i in range(images)]
+        made = _marked(model, keys, options, list(prompts or model.classes or PROMPTS))
     ways = {
         CLASSICAL: (carrying(model, None), InversionOptions(method="encoder", noise_method="naive")),
         DEFAULT: (carrying(model, None), InversionOptions()),
@@ -81,20 +80,11 @@ def held_out_report(
     found: dict[str, dict[str, dict[str, list[float]]]] = {}
     seconds = dict.fromkeys(ways, 0.0)
     for number, text in enumerate(attacks):
-        pixels, found[text] = attacked([one.image for one in made], [text], _SEEDS), {}
+        pixels, found[text] = attacked(made.images, [text], _SEEDS), {}
         for way, (carrier, inversion) in ways.items():
             started = time.perf_counter()
-            parts = [recover_noise(carrier, part, inversion) for part in pixels.split(options.batch_size)]
+            found[text][way] = _measured(carrier, inversion, pixels.split(options.batch_size), made, keys)
             seconds[way] += time.perf_counter() - started
-            noise_hat = torch.cat([part for part, _ in parts])
-            latent_hat = torch.cat([solution.latent for _, solution in parts])
-            found[text][way] = {
-                "log10_pvalue": [
-                    round(key_evidence(noise_hat[i : i + 1], key)[0].log10_pvalue, 3) for i, key in enumerate(keys)
-                ],
-                "latent_db": _decibels(latent_hat, latent),
-                "noise_db": _decibels(noise_hat, noise),
-            }
         if progress:
             progress("attacks reported", number + 1, len(attacks))
     return {
@@ -106,27 +96,69 @@ def held_out_report(
     }
 
 
+def _marked(model: LatentModel, keys: Sequence[Key], options: FitOptions, prompts: Sequence[str | None]) -> Examples:
+    import torch
+
+    made = list(
+        generate(
+            model,
+            keys,
+            seeds=[_SEEDS + i for i in range(len(keys))],
+            prompts=[prompts[i % len(prompts)] for i in range(len(keys))],
+            steps=options.generation_steps,
+            batch_size=options.batch_size,
+        )
+    )
+    latent, noise = (torch.stack([getattr(one, name) for one in made]) for name in ("latent", "noise"))
+    return Examples([one.image for one in made], latent, noise)
+
+
+def _measured(
+    carrier: LatentModel,
+    inversion: InversionOptions,
+    batches: Sequence[torch.Tensor],
+    made: Examples,
+    keys: Sequence[Key],
+) -> dict[str, list[float]]:
+    """Invert images, and return what is known of each."""
+    import torch
+
+    if made.noise is None:
+        latents = [recover_latent(carrier, part, inversion).latent for part in batches]
+        return {"latent_db": _decibels(torch.cat(latents), made.latents)}
+    found = [recover_noise(carrier, part, inversion) for part in batches]
+    noise_hat = torch.cat([part for part, _ in found])
+    log10 = [key_evidence(noise_hat[i : i + 1], key)[0].log10_pvalue for i, key in enumerate(keys)]
+    return {
+        "log10_pvalue": [round(value, 3) for value in log10],
+        "latent_db": _decibels(torch.cat([solution.latent for _, solution in found]), made.latents),
+        "noise_db": _decibels(noise_hat, made.noise),
+    }
+
+
 def summary_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return a row for each attack: medians of log10 p, paired gains with 95 % intervals, and errors of the latent."""
     rows = []
     for text, ways in report["attacks"].items():
-        log10 = {way: np.array(found["log10_pvalue"]) for way, found in ways.items()}
         latent = {way: np.array(found["latent_db"]) for way, found in ways.items()}
+        change = latent[FILTERED] - latent[CLASSICAL]
         row: dict[str, Any] = {
             "attack": text,
-            **{f"median {way}": float(np.median(some)) for way, some in log10.items()},
-            **{f"found {way}": int((some <= _FOUND).sum()) for way, some in log10.items()},
-        }
-        for other in (CLASSICAL, DEFAULT):
-            difference = log10[FILTERED] - log10[other]
-            row[f"gain over {other}"] = float(np.median(difference))
-            row[f"interval over {other}"] = _interval(difference)
-        change = latent[FILTERED] - latent[CLASSICAL]
-        row |= {
             "latent": float(latent[CLASSICAL].mean()),
+            "latent default": float((latent[DEFAULT] - latent[CLASSICAL]).mean()),
             "latent change": float(change.mean()),
+            "interval of latent change": _interval(change, np.mean),
             "worst latent change": float(change.max()),
+            "latents worse": int((change > TOLERANCE).sum()),
         }
+        if "log10_pvalue" in ways[FILTERED]:
+            log10 = {way: np.array(found["log10_pvalue"]) for way, found in ways.items()}
+            row |= {f"median {way}": float(np.median(some)) for way, some in log10.items()}
+            row |= {f"found {way}": int((some <= _FOUND).sum()) for way, some in log10.items()}
+            for other in (CLASSICAL, DEFAULT):
+                difference = log10[FILTERED] - log10[other]
+                row[f"gain over {other}"] = float(np.median(difference))
+                row[f"interval over {other}"] = _interval(difference)
         rows.append(row)
     return rows
 
@@ -134,6 +166,13 @@ def summary_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
 def conclusion(report: Mapping[str, Any]) -> str:
     """Say in a sentence under how many attacks the filters pay against each other way, and where they do not."""
     rows, said = summary_rows(report), []
+    if f"gain over {DEFAULT}" not in rows[0]:
+        better = sum(row["interval of latent change"][1] < 0 for row in rows)
+        worse = sum(row["latents worse"] for row in rows)
+        return (
+            f"filters bring the latent nearer than the encoder under {better} of {len(rows)} attacks; {worse} of "
+            f"{len(rows) * report['images']} latents end more than {TOLERANCE} dB further off"
+        )
     for other in (DEFAULT, CLASSICAL):
         better = [row["attack"] for row in rows if row[f"interval over {other}"][1] < 0]
         worse = [row["attack"] for row in rows if row[f"interval over {other}"][0] > 0]
@@ -150,9 +189,9 @@ def _decibels(found: torch.Tensor, truth: torch.Tensor) -> list[float]:
     return [round(float(value), 3) for value in 10 * torch.log10(error.clamp_min(1e-20))]
 
 
-def _interval(differences: Any) -> tuple[float, float]:
-    """Return the 95 % bootstrap interval of the median of paired differences."""
+def _interval(differences: Any, middle: Callable[..., Any] = np.median) -> tuple[float, float]:
+    """Return the 95 % bootstrap interval of the median, or of another `middle`, of paired differences."""
     generator = np.random.default_rng(0)
     picks = generator.integers(0, len(differences), (_RESAMPLES, len(differences)))
-    low, high = np.percentile(np.median(np.asarray(differences)[picks], axis=1), (2.5, 97.5))
+    low, high = np.percentile(middle(np.asarray(differences)[picks], axis=1), (2.5, 97.5))
     return float(low), float(high)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import torch
@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 # leaves the base alone, for targets that the inputs say nothing about.
 RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e6)
 _MOST_CELLS = 2048  # of an image that take part; drawn at random where a latent has more
-_VALIDATION = 4  # every fourth image chooses the penalty
+VALIDATION = 4  # every fourth image chooses the penalty
+# Shares of a step that are tried, and by how many dB the error of an image may grow: a third of what three steps may add.
+_SHARES, _WORSE = (1.0, 0.5, 0.25, 0.0), 0.03
 
 
 class Fit(NamedTuple):
@@ -32,6 +34,8 @@ class Fit(NamedTuple):
         The penalty that validation chose.
     explained : float
         Share of the target's power that the filter explains on the validation images.
+    share : float
+        Share of the regression's weights that is taken; 0 where the filter does nothing.
     """
 
     scale: torch.Tensor
@@ -40,10 +44,22 @@ class Fit(NamedTuple):
     side: int
     ridge: float
     explained: float
+    share: float = 1.0
+
+    def facts(self) -> dict[str, Any]:
+        """Return what validation chose, and what the filter explains there, JSON-ready."""
+        found = {"kernel": self.side, "ridge": self.ridge, "explained": round(self.explained, 4)}
+        return found if self.share == 1 else {**found, "share": self.share}
 
 
 def fit_filter(
-    inputs: torch.Tensor, target: torch.Tensor, kernel: int, *, base: torch.Tensor | None = None, seed: int = 0
+    inputs: torch.Tensor,
+    target: torch.Tensor,
+    kernel: int,
+    *,
+    base: torch.Tensor | None = None,
+    harmless: bool = False,
+    seed: int = 0,
 ) -> Fit:
     """Fit target = W * inputs + b, with the penalty and the neighbourhood that are best on every fourth image.
 
@@ -58,6 +74,9 @@ def fit_filter(
         Largest k, odd.
     base : (C_out, C_in), optional
         A pointwise filter that W is drawn to, such as the naive estimate; zero when left out.
+    harmless : bool
+        Whether the filter is a step that may not make an image worse: of its weights the largest share is taken, down to
+        none, at which no validation image ends more than 0.03 dB above its start.
     seed : int
         Of the cells that take part, where a latent has more than 2048.
     """
@@ -65,7 +84,7 @@ def fit_filter(
 
     count, channels = inputs.shape[:2]
     scale = inputs.float().square().mean(dim=(0, 2, 3)).sqrt().clamp_min(1e-6)
-    held = [i for i in range(count) if i % _VALIDATION == _VALIDATION - 1] if count >= _VALIDATION else []
+    held = [i for i in range(count) if i % VALIDATION == VALIDATION - 1] if count >= VALIDATION else []
     fitting = [i for i in range(count) if i not in held]
     generator = torch.Generator().manual_seed(seed)
     train = _moments(inputs, target, fitting, scale, kernel, generator)
@@ -87,15 +106,19 @@ def fit_filter(
     rows_of = {side: _within(channels, kernel, side) for side in range(1, kernel + 1, 2)}
     errors = {(side, ridge): _error(check, solved(train, rows_of[side], ridge)) for side, ridge in choices}
     side, ridge = min(errors, key=lambda each: errors[each])
+    trial, share = solved(train, rows_of[side], ridge), 1.0
+    if harmless:
+        share = _harmless_share(trial, inputs, target, held or fitting, scale, kernel)
     both = _Moments(*(a + b for a, b in zip(train, check, strict=True))) if held else train
-    weights = solved(both, rows_of[side], ridge)
+    weights = share * solved(both, rows_of[side], ridge)
     return Fit(
         scale,
         weights[:-1].T.reshape(-1, channels, kernel, kernel).float(),
         weights[-1].float(),
         side,
         ridge,
-        1 - errors[side, ridge] / max(float(check.power), 1e-30),
+        1 - _error(check, share * trial) / max(float(check.power), 1e-30),
+        share,
     )
 
 
@@ -108,6 +131,27 @@ def bank_of(fits: list[Fit]) -> FilterBank:
     scale = torch.stack([fit.scale for fit in fits]).square().mean(dim=0).sqrt()
     weights = torch.stack([fit.weights * (scale / fit.scale)[None, :, None, None] for fit in fits])
     return FilterBank(scale, weights, torch.stack([fit.bias for fit in fits]))
+
+
+def _harmless_share(
+    weights: torch.Tensor,
+    inputs: torch.Tensor,
+    target: torch.Tensor,
+    images: list[int],
+    scale: torch.Tensor,
+    kernel: int,
+) -> float:
+    """Return the largest share of a step at which the error of no image grows; `target` is what the images lack."""
+    import torch
+
+    worst = torch.zeros(len(_SHARES), dtype=torch.float64)
+    for i in images:
+        step = weights.T.float() @ _columns(inputs[i : i + 1].float() / scale[:, None, None], kernel)
+        missing = target[i].float().flatten(1)
+        left = torch.stack([(missing - share * step).double().square().sum() for share in _SHARES])
+        worst = torch.maximum(worst, left / left[-1].clamp_min(1e-30))
+    limit = 10 ** (_WORSE / 10)
+    return next(share for share, ratio in zip(_SHARES, worst.tolist(), strict=True) if ratio <= limit or not share)
 
 
 class _Moments(NamedTuple):

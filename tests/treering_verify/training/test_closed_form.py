@@ -23,13 +23,15 @@ from treering_verify.detection.search import noise_map
 from treering_verify.detection.verification import verify
 from treering_verify.errors import ModelError, UsageError
 from treering_verify.inversion import noise as noise_inversion
-from treering_verify.inversion.decoder import invert
+from treering_verify.inversion.decoder import Problem, invert
 from treering_verify.inversion.recovery import problem_of, recover_noise
 from treering_verify.media.images import to_tensor
 from treering_verify.models import LatentModel
 from treering_verify.models.inverter import CONFIG, WEIGHTS, Inverter, attach, carrying, fitted
 from treering_verify.training.attack_table import EXPERTS, REPORTED, check_table, read_table
-from treering_verify.training.closed_form import FitOptions, fit, fit_chooser
+from treering_verify.training.closed_form import fit, fit_chooser
+from treering_verify.training.decoder_stages import FORWARD, NONE, REGRESSION, chosen, regressed
+from treering_verify.training.examples import FitOptions, generated
 from treering_verify.training.fit_report import CLASSICAL, FILTERED, held_out_report, summary_rows
 from treering_verify.training.regression import bank_of, fit_filter
 
@@ -81,6 +83,20 @@ def test_experts_are_taken_by_share() -> None:
     bank = bank_of([fit_filter(inputs, 2 * inputs, 3), fit_filter(inputs, -6 * inputs + 1, 3)])
     mixed = bank(inputs[:1], torch.tensor([[0.75, 0.25]]))
     torch.testing.assert_close(mixed, 0.75 * 2 * inputs[:1] + 0.25 * (1 - 6 * inputs[:1]), rtol=1e-3, atol=1e-3)
+
+
+def test_a_harmless_step_is_as_long_as_the_worst_validation_image_allows() -> None:
+    inputs = gaussian(16, 1, 16, 16, seed=6)
+    signs = torch.ones(16, 1, 1, 1)
+    assert fit_filter(inputs, signs * inputs, 1, harmless=True).share == 1
+    # Seven images of eight want the step, the validation image 7 the opposite: no share of it does that image no harm.
+    signs[7] = -1
+    found = fit_filter(inputs, signs * inputs, 1, harmless=True)
+    assert found.share == 0 and not found.weights.any() and not found.bias.any() and found.explained == 0
+    assert fit_filter(inputs, signs * inputs, 1).weights.any()
+    # An image that wants two fifths of it ends above its start after all of it, and below after half.
+    signs[7] = 0.4
+    assert fit_filter(inputs, signs * inputs, 1, harmless=True).share == 0.5
 
 
 def test_the_chooser_tells_groups_apart_and_its_shares_sum_to_one() -> None:
@@ -135,6 +151,31 @@ def test_the_report_is_paired_and_on_other_images(model: LatentModel, saved: tup
     low, high = rows[0][f"interval over {CLASSICAL}"]
     assert low <= rows[0][f"gain over {CLASSICAL}"] <= high < 0
     assert fitted(model) is None
+
+
+def test_stages_are_chosen_by_the_evidence_that_they_leave(model: LatentModel) -> None:
+    examples = generated(model, SMALL)
+    latents, noise = examples.latents, examples.noise
+    assert noise is not None
+    error, other = (0.5 * gaussian(*latents.shape, seed=seed) for seed in (7, 8))
+
+    def choose(start: torch.Tensor, first: torch.Tensor, target: torch.Tensor) -> tuple[str, torch.Tensor]:
+        own = regressed(start, first, target, 2, 1, lambda points, _: torch.zeros_like(points))
+        stages, log10 = chosen(model, own, noise, SMALL.steps, lambda points, _: torch.zeros_like(points))
+        assert stages.kind == min(log10, key=lambda kind: log10[kind]) and len(stages.filters) == 2
+        return stages.kind, stages.points[-1]
+
+    # Half the residual is missing, and the regression knows it: a forward step goes twice as far.
+    kind, reached = choose(latents + error, 2 * error, latents)
+    assert kind == REGRESSION
+    torch.testing.assert_close(reached, latents, atol=0.05, rtol=0)
+    # The whole residual is missing, and the regression was drawn to something else.
+    kind, reached = choose(latents + error, error, other)
+    assert kind == FORWARD
+    torch.testing.assert_close(reached, latents)
+    # Nothing is missing.
+    kind, reached = choose(latents, error, other)
+    assert kind == NONE and torch.equal(reached, latents)
 
 
 # --- the folder -------------------------------------------------------------------------------------------------------
@@ -251,6 +292,95 @@ def test_p_values_of_filtered_images_are_uniform(model: LatentModel, saved: tupl
     assert abs((pvalues <= 0.1).mean() - 0.1) < 4 * (0.09 / pvalues.size) ** 0.5
 
 
+# --- an autoencoder alone ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def autoencoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of an `AutoencoderTiny` of five channels with random weights."""
+    from diffusers import AutoencoderTiny
+
+    folder = tmp_path_factory.mktemp("autoencoder")
+    widths, blocks = (8, 8), (1, 1)
+    with pipelines.seeded():
+        AutoencoderTiny(
+            encoder_block_out_channels=widths,
+            decoder_block_out_channels=widths,
+            num_encoder_blocks=blocks,
+            num_decoder_blocks=blocks,
+            latent_channels=5,
+        ).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from PIL import Image
+    from skimage import data
+
+    folder = tmp_path_factory.mktemp("photographs")
+    for name in ("astronaut", "coffee", "chelsea", "rocket"):
+        Image.fromarray(getattr(data, name)()).save(folder / f"{name}.png")
+    return folder
+
+
+def test_an_autoencoder_alone_is_fitted_to_photographs_and_reported(
+    autoencoder: Path, photographs: Path, tmp_path: Path
+) -> None:
+    options = ["--images", "8", "--held-out", "4", "--kernel", "3", "--stages", "1", "--image-size", "32"]
+    arguments = ["models", "fit", str(autoencoder), "--output", str(tmp_path / "filters"), *options]
+    ran = CliRunner().invoke(main, arguments)
+    assert ran.exit_code == 2 and "name a folder of photographs" in ran.stderr
+    ran = CliRunner().invoke(main, [*arguments, "--photographs", str(photographs)], catch_exceptions=False)
+    assert ran.exit_code == 0 and "log10 p" not in ran.stdout and "nearer than the encoder" in ran.stdout
+    inverter = Inverter.load(tmp_path / "filters")
+    assert inverter.noise is None and inverter.screen is None
+    assert inverter.facts["source"] == "crops of 3 photographs that the autoencoder coded"
+    found = inverter.facts["report"]["attacks"]["clean"]  # of photographs that it was not fitted to
+    assert np.mean(found[FILTERED]["latent_db"]) < np.mean(found[CLASSICAL]["latent_db"])
+
+
+def test_an_autoencoder_alone_says_what_it_cannot_do(autoencoder: Path, tmp_path: Path) -> None:
+    alone = tv.load_model(autoencoder, image_size=(32, 48))
+    assert alone.latent_shape == tv.models.latent_shape(tv.models.ModelSource(str(autoencoder), image_size=(32, 48)))
+    assert alone.latent_shape == (5, 16, 24) and alone.encode(torch.zeros(1, 3, 32, 48)).shape == (1, 5, 16, 24)
+    with pytest.raises(UsageError, match="autoencoder alone"):
+        next(iter(tv.generate(alone, None, seeds=[1])))
+    with pytest.raises(UsageError, match="autoencoder alone"):
+        recover_noise(alone, torch.zeros(1, 3, 32, 48))
+    with pytest.raises(UsageError, match="multiple of 2"):
+        tv.load_model(autoencoder, image_size=(33, 32))
+    with pytest.raises(UsageError, match="leave out the photographs"):
+        fit(tv.load_model("landscape-tiny"), photographs=["x.png"])
+    shutil.copytree(autoencoder, tmp_path / "other")
+    record = json.loads((tmp_path / "other" / "config.json").read_text())
+    (tmp_path / "other" / "config.json").write_text(json.dumps({**record, "_class_name": "UNet2DModel"}))
+    with pytest.raises(ModelError, match="UNet2DModel alone"):
+        tv.load_model(tmp_path / "other")
+
+
+def test_filters_of_an_autoencoder_serve_every_model_that_has_it(photographs: Path, tmp_path: Path) -> None:
+    pipe = pipelines.stable_diffusion("v_prediction")
+    pipe.save_pretrained(tmp_path / "model")
+    model = tv.load_model(tmp_path / "model")
+    alone = tv.load_model(tmp_path / "model" / "vae", image_size=model.image_size)
+    options = replace(SMALL, stages=1, kernel=1)
+    found = fit(alone, options=options, attacks=TABLE, photographs=sorted(photographs.iterdir())).save(
+        tmp_path / "filters"
+    )
+    assert not found.differences(model)
+    carrier = carrying(model, found)
+    image = torch.rand(1, 3, *model.image_size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    noise_hat, solution = recover_noise(carrier, image)
+    assert solution.shares is not None  # filtered, then the model's own noise inversion
+    torch.testing.assert_close(noise_hat, noise_inversion.invert(model, solution.latent, "naive"))
+    assert SCREENS and Screening().of(carrier).method == "latent"
+    other = tv.from_pipeline(pipelines.stable_diffusion("epsilon"))  # its latents are scaled otherwise
+    assert any("scale" in each for each in found.differences(other))
+    with pytest.raises(ModelError, match="scale"):
+        found.check(other)
+
+
 # --- tables and the command -------------------------------------------------------------------------------------------
 
 
@@ -264,6 +394,31 @@ def test_the_tables_hold_attacks_that_exist(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(UsageError):
             read_table(path)
+
+
+def test_a_residual_may_grow_as_far_as_the_fit_found_usual(model: LatentModel, saved: tuple[Inverter, Path]) -> None:
+    inverter = saved[0]
+    assert inverter.bounds.shape == (len(TABLE),) and bool((inverter.bounds >= 4).all())
+    start = gaussian(1, *model.latent_shape, seed=11)
+
+    def steps(bound: float, factor: float) -> int:
+        """Steps taken where one step multiplies the residual."""
+        bank = inverter.stages[0]
+        push = replace(bank, weights=0 * bank.weights, bias=torch.full_like(bank.bias, 1.0))
+        filters = replace(inverter, stages=(push,), bounds=torch.full((len(TABLE),), float(bound)))
+
+        def encode(image: torch.Tensor) -> torch.Tensor:
+            moved = len(calls) == 2  # E(x), then E(D(z_0)) and E(D(z_1))
+            calls.append(1)
+            return start * (1.0 if not calls[1:] else 1 + 0.2 * (factor if moved else 1.0))
+
+        calls: list[int] = []
+        image = torch.zeros(1, 3, *model.image_size)
+        problem = Problem(image, encode, lambda latent: image.expand(len(latent), -1, -1, -1), filters=filters)
+        return int(invert(problem, "filtered").iterations[0])
+
+    assert [steps(4, factor) for factor in (3.9, 4.1)] == [1, 0]
+    assert [steps(10, factor) for factor in (4.1, 9.9, 10.1)] == [1, 1, 0]
 
 
 def test_options_out_of_range_are_refused() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from treering_verify.inversion.decoder import DEFAULTS, METHODS, Settings, default_method, unstopped
+from treering_verify.models import LatentModel
+from treering_verify.models.inverter import fitted
 
 BASELINE, GRADIENT, GRADIENT_FREE, OURS, ADDED = "baseline", "gradient", "gradient-free", "ours", "added"
 PUBLISHED = (BASELINE, GRADIENT, GRADIENT_FREE)
@@ -23,8 +25,8 @@ class Variant:
 
     @property
     def one_point(self) -> bool:
-        """Whether only the last iterate is a result: a schedule depends on its length, and learned steps are one unit."""
-        return self.settings.scheduled or self.method == "learned"
+        """Whether only the last iterate is a result: a schedule depends on its length, and fitted steps are one unit."""
+        return self.settings.scheduled or self.method in ("learned", "filtered")
 
 
 def _long(method: str, budgets: tuple[int, ...], label: str, family: str, **changes: float) -> Variant:
@@ -57,34 +59,40 @@ def published(longest: int) -> list[Variant]:
     ]
 
 
-def default(*, refined: bool) -> Variant:
-    """Return the default of verification, early stopping included."""
-    method = default_method(refined=refined)
-    settings = DEFAULTS[method]
+def stages_of(model: LatentModel) -> int:
+    """Return how many steps the fitted filters of a model take; 0 if it carries none."""
+    filters = fitted(model)
+    return len(filters.stages) if filters else 0
+
+
+def default(*, refined: bool, stages: int = 0) -> Variant:
+    """Return the default of verification, early stopping included; `stages` as `stages_of` counts them."""
+    method = default_method(refined=refined, filtered=stages > 0)
+    settings = replace(DEFAULTS[method], iterations=stages) if stages else DEFAULTS[method]
     return Variant(f"{method} (default)", OURS, method, settings, (settings.iterations,), is_default=True)
 
 
-def own(longest: int, *, refined: bool) -> list[Variant]:
+def own(longest: int, *, refined: bool, stages: int = 0) -> list[Variant]:
     """Return the methods of this project, the default first, without bootstrap stopping; learned steps need a refiner."""
     few = tuple(n for n in (3, 5, 10, 20) if n <= longest)
-    first = default(refined=refined)
+    first = default(refined=refined, stages=stages)
     steps = (1, 2) if longest > few[0] else (1,)
     free = replace(DEFAULTS["gauss-newton"], iterations=steps[-1], early_stopping=False)
     return [
         first,
         _long("anderson", few, "anderson", OURS),
         Variant("gauss-newton", OURS, "gauss-newton", free, steps),
-        *([v for v in _learned(1, 2, 3) if v.budgets != first.budgets] if refined else []),
+        *([v for v in _learned(1, 2, 3) if (v.method, v.budgets) != (first.method, first.budgets)] if refined else []),
         *([_posterior(min(50, 3 * longest))] if refined else []),
         *added(),
     ]
 
 
-def attacked(longest: int, *, refined: bool) -> list[Variant]:
+def attacked(longest: int, *, refined: bool, stages: int = 0) -> list[Variant]:
     """Return the methods that are compared on attacked images: the published ones, with their smallest budgets, and ours."""
     few = tuple(n for n in (3, 10) if n <= longest)
     smallest = min(20, longest)
-    first = default(refined=refined)
+    first = default(refined=refined, stages=stages)
     stopped = [Variant(m, OURS, m, DEFAULTS[m], (DEFAULTS[m].iterations,)) for m in ("forward-step", "anderson")]
     return [
         Variant("encoder", BASELINE, "encoder", DEFAULTS["encoder"], (0,)),
@@ -94,7 +102,7 @@ def attacked(longest: int, *, refined: bool) -> list[Variant]:
         *_scheduled("adam", "adam .01 scheduled", GRADIENT_FREE, (smallest,)),
         first,
         *(v for v in stopped if v.method != first.method),
-        *([v for v in _learned(1, 2, 3) if v.budgets != first.budgets] if refined else []),
+        *([v for v in _learned(1, 2, 3) if (v.method, v.budgets) != (first.method, first.budgets)] if refined else []),
         *([_posterior(min(50, 3 * longest))] if refined else []),
         *added(),
     ]

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from treering_verify.benchmark.harness.cache import cached
-from treering_verify.benchmark.harness.inversion_methods import PUBLISHED, Variant, own, published
+from treering_verify.benchmark.harness.inversion_methods import PUBLISHED, Variant, own, published, stages_of
 from treering_verify.benchmark.harness.inversion_paths import Path, follow
 from treering_verify.benchmark.harness.scope import CLEAN, SEEDS, Scope, Truth, truth
 from treering_verify.detection.evidence import evidence_of
@@ -67,7 +67,7 @@ class Laboratory:
     def variants(self) -> list[Variant]:
         """Return every method that is compared on clean images."""
         longest, ours = (3, 3) if self.scope.quick else (100, 20)
-        return [*published(longest), *own(ours, refined=self.model.refine is not None)]
+        return [*published(longest), *own(ours, refined=self.model.refine is not None, stages=stages_of(self.model))]
 
     def path(self, variant: Variant, attack: str = CLEAN, count: int | None = None) -> Path:
         """Return the path of a method on the first `count` images after an attack, by default on all."""

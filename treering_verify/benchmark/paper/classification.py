@@ -27,6 +27,7 @@ from treering_verify.inversion.decoder import DEFAULTS, Settings, default_method
 from treering_verify.inversion.recovery import InversionOptions, recover_noise
 from treering_verify.media.images import to_pil, to_tensor
 from treering_verify.models import LatentModel, device_of
+from treering_verify.models.inverter import fitted
 from treering_verify.models.sampling import denoise
 from treering_verify.models.weights import fingerprint
 from treering_verify.report import ConfusionMatrix, format_pvalue
@@ -80,7 +81,7 @@ def measure(model: LatentModel, scope: Scope) -> Findings:
         "encoder": _pipeline("encoder"),
         "gradient": _published("gradient", scope.quick),
         "gradient-free": _published("adam", scope.quick),
-        "ours": _pipeline(default_method(refined=model.refine is not None)),
+        "ours": _pipeline(default_method(refined=model.refine is not None, filtered=fitted(model) is not None)),
     }
     each, first = scope.images(1, 30), SEEDS["classification"]
     groups = [*_paper_groups(model, each, first), *_random_groups(model, scope, first)]

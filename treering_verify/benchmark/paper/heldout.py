@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from treering_detectors import Rate, mean
 
 from treering_verify.benchmark.catalogue import BENCHMARKS
-from treering_verify.benchmark.harness.inversion_methods import BASELINE, OURS, Variant, attacked, own
+from treering_verify.benchmark.harness.inversion_methods import BASELINE, OURS, Variant, attacked, own, stages_of
 from treering_verify.benchmark.harness.inversion_paths import follow
 from treering_verify.benchmark.harness.scope import CLEAN, SEEDS, Scope, truth
 from treering_verify.inversion.decoder import DEFAULTS
@@ -29,8 +29,8 @@ def measure(model: LatentModel, scope: Scope) -> Findings:
         model = load_model(_OTHER[model.name])
     count, first = scope.images(4, 32), SEEDS["heldout"]
     known = truth(model, None, range(first, first + count))
-    names, refined = ATTACKS[:2] if scope.quick else ATTACKS, model.refine is not None
-    tried = _tried(3, refined=refined, most=20) if scope.quick else _tried(20, refined=refined)
+    names, refined, stages = ATTACKS[:2] if scope.quick else ATTACKS, model.refine is not None, stages_of(model)
+    tried = _tried(3, refined, stages, most=20) if scope.quick else _tried(20, refined, stages)
     rows: list[dict[str, Any]] = []
     lines: list[tuple[Cell, ...]] = []
     with scope.progress("Methods", len(names) * len(tried)) as advance:
@@ -69,16 +69,21 @@ def measure(model: LatentModel, scope: Scope) -> Findings:
     )
 
 
-def _tried(longest: int, *, refined: bool, most: int = 1000) -> list[Variant]:
+def _tried(longest: int, refined: bool, stages: int, *, most: int = 1000) -> list[Variant]:
     """Return every method with default settings, of at most so many iterations, and the published ones without stopping."""
-    ours = [v for v in attacked(longest, refined=refined) if v.family in (BASELINE, OURS)]
+    ours = [v for v in attacked(longest, refined=refined, stages=stages) if v.family in (BASELINE, OURS)]
     defaults = [
         Variant(m, OURS, m, replace(DEFAULTS[m], iterations=budget), (budget,))
         for m in ("inertial-km", "adam", "gradient", "gauss-newton")
         for budget in (min(DEFAULTS[m].iterations, most),)
     ]
-    free = [v for v in attacked(longest, refined=refined) if v.family not in (BASELINE, OURS)]
-    return [*ours, *defaults, *free, *[v for v in own(longest, refined=refined) if v.method == "anderson"]]
+    free = [v for v in attacked(longest, refined=refined, stages=stages) if v.family not in (BASELINE, OURS)]
+    return [
+        *ours,
+        *defaults,
+        *free,
+        *[v for v in own(longest, refined=refined, stages=stages) if v.method == "anderson"],
+    ]
 
 
 def _line(

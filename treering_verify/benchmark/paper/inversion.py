@@ -17,6 +17,7 @@ from treering_verify.benchmark.harness.inversion_methods import (
     PUBLISHED,
     Variant,
     attacked,
+    stages_of,
 )
 from treering_verify.benchmark.harness.laboratory import TIMED_STEPS, Judgement, Laboratory, seeds
 from treering_verify.benchmark.harness.memory import Peak, peak_memory
@@ -60,10 +61,9 @@ def measure(model: LatentModel, scope: Scope) -> Findings:
     count = scope.images(2, 100)
     rounds = 1 if scope.quick else 5
     lab = Laboratory.open(model, scope, count)
-    refined = model.refine is not None
     variants = lab.variants()
     names = ATTACKS[2:3] if scope.quick else ATTACKS
-    tried = attacked(3 if scope.quick else 20, refined=refined)
+    tried = attacked(3 if scope.quick else 20, refined=model.refine is not None, stages=stages_of(model))
     rows: list[dict[str, Any]] = []
     lines: list[_Line] = []
     shown: list[tuple[Cell, ...]] = []

@@ -9,7 +9,6 @@ from treering_verify.inversion.decoder.solution import Solution
 from treering_verify.models.attack_statistics import statistics
 from treering_verify.models.inverter import decoder_inputs
 
-_WORST = 4.0  # times the start's residual, as for learned steps
 # A relative residual that is no reason for doubt, where E is nearly the inverse of D and the start's is next to nothing.
 _HARMLESS = 0.1
 
@@ -20,8 +19,9 @@ def filtered_steps(problem: Problem, settings: Settings) -> Solution:
     W_k is a linear map of k x k latent pixels, fitted by ridge regression to z_0 - z_k on images that the model made
     (`treering models fit`). There is one for each of several kinds of attack, and the image alone says how much of each is
     taken (`Solution.shares`). Cost: a decoder and an encoder pass a step, and one evaluation more, which is the safeguard
-    of `learned_steps`: an item ends at its last point whose residual is finite and at most four times the start's, or a
-    tenth of E(x); where that is the start itself it "diverged". At most `settings.iterations` steps.
+    of `learned_steps`: an item ends at its last point whose residual is finite and at most so many times the start's as the
+    fit found usual under that kind of attack (`Inverter.bounds`, four at least), or a tenth of E(x). Where that is the
+    start itself it "diverged". At most `settings.iterations` steps.
 
     Raises
     ------
@@ -52,7 +52,8 @@ def filtered_steps(problem: Problem, settings: Settings) -> Solution:
             if k < len(stages):
                 points.append(points[-1] + stages[k](decoder_inputs(start, points, residuals), shares))
         trace = torch.stack([norm(residual) / scale for residual in residuals])
-        acceptable = trace <= (_WORST * trace[0]).clamp_min(_HARMLESS)  # False for NaN
+        bound = shares @ filters.bounds.to(shares.device)
+        acceptable = trace <= (bound * trace[0]).clamp_min(_HARMLESS)  # False for NaN
         steps = torch.where(acceptable, torch.arange(len(points), device=rows.device)[:, None], 0).max(dim=0).values
         latent, remainder = (torch.stack(some)[steps, rows] for some in (points, residuals))
     return Solution(

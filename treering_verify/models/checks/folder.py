@@ -14,6 +14,7 @@ from treering_verify.models.checks.json_files import read_object
 from treering_verify.models.checks.limits import CODE, check_config
 from treering_verify.models.checks.tensor_files import weights_of
 
+WHOLE = "."  # the component that is the folder itself, where a network comes alone
 _MAX_ENTRIES = 1000  # in the folder of one component
 _MAX_DATA = 2**26  # bytes of a vocabulary
 # Of tokenizers, read as data by their libraries: vocabularies, not configurations.
@@ -101,7 +102,7 @@ def check_files(
         _check_entries(folder, "", roots, shown)
     for name in components:
         part = folder / name
-        if not name.isidentifier():
+        if name != WHOLE and not name.isidentifier():
             raise ModelError(f"{shown}: the component {printable(repr(name)[:80])} is not named by letters and digits")
         if not part.is_dir():
             raise ModelError(f"cannot load {shown}: there is no folder {name}; fetch or export the folder again")

@@ -15,7 +15,7 @@ from helpers.progress import silent
 
 from treering_verify.benchmark import Scope
 from treering_verify.benchmark.harness.cache import cached
-from treering_verify.benchmark.harness.inversion_methods import Variant, attacked, own, published
+from treering_verify.benchmark.harness.inversion_methods import Variant, attacked, own, published, stages_of
 from treering_verify.benchmark.harness.inversion_paths import Path as Followed
 from treering_verify.benchmark.harness.inversion_paths import decibels, follow
 from treering_verify.benchmark.harness.laboratory import Clock, Laboratory
@@ -141,11 +141,19 @@ def test_every_variant_is_timed_once_a_round_also_those_of_one_label(tiny_folder
 
 
 def test_the_default_is_among_the_methods_compared_exactly_once() -> None:
-    for refined in (True, False):
-        method = default_method(refined=refined)
-        for variants in (own(20, refined=refined), attacked(20, refined=refined)):
-            assert [(v.method, v.settings) for v in variants if v.is_default] == [(method, DEFAULTS[method])]
+    for refined, stages in ((True, 0), (False, 0), (False, 3), (True, 3)):
+        method = default_method(refined=refined, filtered=stages > 0)
+        settings = replace(DEFAULTS[method], iterations=stages or DEFAULTS[method].iterations)
+        for variants in (own(20, refined=refined, stages=stages), attacked(20, refined=refined, stages=stages)):
+            assert [(v.method, v.settings) for v in variants if v.is_default] == [(method, settings)]
             assert len({(v.label, v.budgets) for v in variants}) == len(variants)
+
+
+def test_the_default_of_a_model_with_filters_is_named_and_run_as_they_are() -> None:
+    model = load_model("landscape-tiny")
+    assert stages_of(model) == 3 and stages_of(load_model("landscape")) == 0
+    first = next(v for v in attacked(20, refined=False, stages=stages_of(model)) if v.is_default)
+    assert (first.label, first.budgets, first.one_point) == ("filtered (default)", (3,), True)
 
 
 def test_differences_are_paired_and_images_that_end_above_their_start_are_counted(tiny_folder: Path) -> None:
