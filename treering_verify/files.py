@@ -26,6 +26,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
+def is_older(path: Path, other: Path) -> bool:
+    """Whether a file is missing, or was written before another that exists."""
+    return not path.exists() or path.stat().st_mtime_ns < other.stat().st_mtime_ns
+
+
 def open_descriptor(path: str | Path) -> int:
     """Open a file for reading without blocking, and return the descriptor, which the caller examines and closes.
 

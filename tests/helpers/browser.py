@@ -65,6 +65,19 @@ class Page:
             raise AssertionError(answer["exceptionDetails"])
         return answer["result"].get("value")
 
+    @contextlib.contextmanager
+    def emulated(self, width: int, scheme: str, media: str = "screen") -> Iterator[None]:
+        """Show pages at a width in pixels, in the colour scheme "light" or "dark", on a screen or in print."""
+        size = {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": width < 500}
+        self._call("Emulation.setDeviceMetricsOverride", size)
+        wanted = {"media": media, "features": [{"name": "prefers-color-scheme", "value": scheme}]}
+        self._call("Emulation.setEmulatedMedia", wanted)
+        try:
+            yield
+        finally:
+            self._call("Emulation.clearDeviceMetricsOverride")
+            self._call("Emulation.setEmulatedMedia", {"media": "", "features": []})
+
     def screenshot(self, path: Path) -> None:
         image = self._call("Page.captureScreenshot", {"captureBeyondViewport": True})
         path.write_bytes(base64.b64decode(image["data"]))

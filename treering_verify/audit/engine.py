@@ -30,10 +30,12 @@ from treering_verify.audit.output.rows import Row
 from treering_verify.audit.output.store import Store
 from treering_verify.audit.settings import facts_of, settings_id_of, settings_of, summary_of
 from treering_verify.audit.sketches import Sketcher, Sketches
+from treering_verify.detection.exhibits import FOLDER, Kept
 from treering_verify.errors import UsageError
 from treering_verify.models import makes_videos
 
 LOG = logging.getLogger("treering_verify.audit")
+_PATIENCE = 2.0  # seconds without a reading after which a batch is judged that is not full
 
 
 def run_audit(
@@ -44,6 +46,7 @@ def run_audit(
     watch: Callable[[Tally], None] = lambda tally: None,
     stop: threading.Event | None = None,
     with_chance: bool = True,
+    publish: Callable[[], None] = lambda: None,
 ) -> Generator[int, None, None]:
     """Audit inputs into a folder of results, or continue an audit there that was interrupted.
 
@@ -57,9 +60,11 @@ def run_audit(
     watch : callable
         Called often with the progress so far.
     stop : threading.Event, optional
-        Once set, the audit ends at the next batch with KeyboardInterrupt; finished shards stay.
+        Once set, the audit ends at the next batch with KeyboardInterrupt; what is judged is written.
     with_chance : bool
         Whether the summary says what chance alone would detect; see `chance.chance_of`.
+    publish : callable
+        Called now and then, from the first rows on, when the rows and the summary on disk have changed.
 
     Yields
     ------
@@ -89,20 +94,26 @@ def run_audit(
             content = summary_of(settings, inputs, judge, tally.counts, seconds, finished, options.q_values)
             store.write_summary(content | (chance or {}))
 
+        def written() -> None:
+            summarise(False)
+            publish()
+
         summarise(False)  # so that no older summary calls the audit finished if this run is killed
         LOG.info("settings %s, output %s", judge.settings_id, output)
+        shards: OpenShards | None = None
         try:
             with Plan(store.state, inputs, options.shard_rows, store.folder, makes_videos(judge.model)) as plan:
-                shards = OpenShards(store, plan, tally, watch, stop, options.retry_errors)
+                shards = OpenShards(store, plan, tally, watch, stop, options.retry_errors, written)
                 if options.engine == "ray":
                     from treering_verify.audit.cluster.run import ClusterRun
 
                     yield from ClusterRun(judge, options, shards, store.state).shards()
                 else:
-                    digest = sketcher.digest
+                    digest, kept = sketcher.digest, Kept(store.state / FOLDER, judge.settings_id)
                     with Cache(store.state, judge.settings_id) as cache, FeatureSample(store.state, digest) as sample:
                         sketches = Sketches(sketcher, judge.settings_id, sample.add) if with_chance else None
-                        yield from _Run(replace(judge, sketches=sketches), options, shards, cache).shards()
+                        keeping = replace(judge, sketches=sketches, kept=kept)
+                        yield from _Run(keeping, options, shards, cache).shards()
                 store.forget_beyond(len(plan.chunks))
             if options.q_values:
                 store.add_q_values()
@@ -110,8 +121,12 @@ def run_audit(
             summarise(True, chance_of(store, judge, sketcher.digest, tally, earlier) if with_chance else None)
         except BaseException as error:
             LOG.info("ended early: %s", type(error).__name__)
-            with contextlib.suppress(UsageError):
-                summarise(False)
+            for _ in range(2):  # the interrupt that ended the batch may come while this is written, once
+                with contextlib.suppress(UsageError, KeyboardInterrupt):
+                    if shards:
+                        shards.write_parts()
+                    summarise(False)
+                    break
             raise
         LOG.info("finished: %s", tally.counts)
 
@@ -133,9 +148,9 @@ class _Run:
     def shards(self) -> Iterator[int]:
         """Audit all inputs, and yield the numbers of finished shards; see `run_audit`."""
         with ReaderPool(self._next_task, self._shape, self._limits, self._pages) as readers:
-            for task, reading in readers.results(self._shards.tick):
+            for found in readers.results(self._shards.tick, _PATIENCE):
                 yield from self._shards.resumed()
-                yield from self._settle(self._batcher.take(task, reading))
+                yield from self._settle(self._batcher.take(*found) if found else self._batcher.drain())
                 readers.ahead = 2 * self._batcher.batch_size + 2 * self._limits.processes
             yield from self._settle(self._batcher.drain())
         yield from self._shards.resumed()

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import time
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from treering_verify.audit.inputs.reading import Reading, read_encoded, refused
 from treering_verify.audit.output.rows import Row
+from treering_verify.detection.exhibits import Kept, part_of
 from treering_verify.detection.identification import index_test
 from treering_verify.detection.judge import Judge, best_frame
 from treering_verify.detection.screening import Screening, default_screening
@@ -30,11 +32,15 @@ if TYPE_CHECKING:
     from treering_verify.audit.sketches import Sketches
     from treering_verify.detection.identification import Keys
     from treering_verify.detection.search.settings import Search
+    from treering_verify.detection.two_pass import Finding
+    from treering_verify.results import KeyEvidence
 
 LOG = logging.getLogger("treering_verify.audit")
 _MAX_FAILURES = 16  # in a row; then a test image tells a broken model from bad images
 _SIZES = (4, 8, 16, 32, 64)
 _EVIDENCE = ("key", "fingerprint", "log10_pvalue", "log10_adjusted", "statistic", "degrees_of_freedom")  # a row's
+_BATCH_SECONDS = 15.0  # of a batch: rows come early, and little is lost when an audit is stopped
+_MEMORY = 0.7  # of the time an image took, for the next batch's, which may be of easier images
 _GAIN = 0.97  # a larger batch must take less than this share of the time per image
 
 
@@ -54,6 +60,8 @@ class AuditJudge:
         Device of the model.
     sketches : Sketches, optional
         Takes what was judged, for the statistics of chance.
+    kept : Kept, optional
+        Keeps what reports need of detected images.
     """
 
     judge: Judge
@@ -61,6 +69,7 @@ class AuditJudge:
     settings_id: str = ""
     device: str = "cpu"
     sketches: Sketches | None = None
+    kept: Kept | None = field(default=None, repr=False)
 
     @classmethod
     def of(
@@ -160,6 +169,7 @@ def judge_batch(judge: AuditJudge, readings: Sequence[Reading]) -> list[Row]:
             decided_by=finding.decided_by,
             log10_first=finding.log10_first,
             hypothesis=(finding.evidence[0].hypothesis or None) if decision.verdict == DETECTED else None,
+            placement=_placement(finding.evidence[0]) if decision.verdict == DETECTED else None,
             search=None if finding.search is None else finding.search["level"],
             key_retired=finding.evidence[0].retired or None,
             key_origin=finding.evidence[0].origin or None,
@@ -167,9 +177,32 @@ def judge_batch(judge: AuditJudge, readings: Sequence[Reading]) -> list[Row]:
         )
         rows.append(row)
         estimates.append(finding.noise_hat)
+        if judge.kept and row.verdict == DETECTED:
+            _keep(judge, judge.kept, reading, of_frames)
     if judge.sketches:
         judge.sketches.take(rows, estimates)
     return rows
+
+
+def _placement(evidence: KeyEvidence) -> str | None:
+    return json.dumps(evidence.placement) if evidence.placement else None
+
+
+def _keep(judge: AuditJudge, kept: Kept, reading: Reading, findings: Sequence[Finding]) -> None:
+    """Keep what a report needs of a detected image: of an animated one, of the frame with the strongest evidence."""
+    from PIL import Image
+
+    frame = min(range(len(findings)), key=lambda i: findings[i].evidence[0].log10_adjusted)
+    assert reading.pixels is not None
+    shown = reading.page if reading.page is not None else reading.pixels
+    while shown.ndim > 3:
+        shown = shown[frame if reading.frames else 0]
+    image = Image.fromarray(shown)
+    evidence, part = findings[frame].evidence[0], None
+    if evidence.placement and not makes_videos(judge.model):
+        part = part_of(Page((image,), reading.reduced), evidence.placement, judge.model.image_size)
+    if reading.sha256:
+        kept.add(reading.sha256, evidence, image, part, findings[frame].shown_noise)
 
 
 def judge_files(judge: AuditJudge, files: Sequence[tuple[str, bytes]]) -> list[Row]:
@@ -219,17 +252,24 @@ def judge_in_parts(
 
 
 class Batching:
-    """The batch size: given, or found by trying; never more than memory allowed.
+    """The batch size: given, or found by trying; never more than memory allowed, nor than `_BATCH_SECONDS` judge.
 
     Sizes of 4, 8, ... 64 are tried on two batches each, for as long as each is faster per image than the one before.
     """
 
     def __init__(self, size: int | None = None) -> None:
         self._trying = list(_SIZES[1:]) if size is None else []
-        self.size = size or _SIZES[0]
+        self._chosen = size or _SIZES[0]
+        self._affordable = 1  # until the first image has been timed
+        self._seconds = 0.0
         self._best: tuple[int, float] | None = None
         self._times: list[float] = []
         self._failures = 0
+
+    @property
+    def size(self) -> int:
+        """Images of the next batch."""
+        return min(self._chosen, self._affordable)
 
     def judge(self, judge: AuditJudge, readings: Sequence[Reading]) -> list[Row]:
         """Judge a batch, and use its time and its failures to set the next size.
@@ -242,8 +282,11 @@ class Batching:
         size = self.size
         started = time.perf_counter()
         rows = judge_in_parts(judge, readings, self._halved)
-        if self.size == size and len(readings) == size:
-            self._learn((time.perf_counter() - started) / size)
+        seconds = (time.perf_counter() - started) / len(readings)
+        if self._chosen == size == len(readings):
+            self._learn(seconds)
+        self._seconds = max(seconds, _MEMORY * self._seconds)
+        self._affordable = max(1, int(_BATCH_SECONDS / max(self._seconds, 1e-9)))
         for row in rows:
             self._failures = self._failures + 1 if row.code in ("model_failed", "model_out_of_memory") else 0
             if self._failures >= _MAX_FAILURES:
@@ -252,7 +295,7 @@ class Batching:
         return rows
 
     def _halved(self, size: int) -> None:
-        self.size, self._trying = min(self.size, size), []
+        self._chosen, self._trying = min(self._chosen, size), []
 
     def _learn(self, seconds: float) -> None:
         if not self._trying:
@@ -262,12 +305,12 @@ class Batching:
             return
         found, self._times = min(self._times), []
         if self._best and found > _GAIN * self._best[1]:
-            self.size, self._trying = self._best[0], []
+            self._chosen, self._trying = self._best[0], []
         else:
-            self._best = (self.size, found)
-            self.size = self._trying.pop(0)
+            self._best = (self._chosen, found)
+            self._chosen = self._trying.pop(0)
         if not self._trying:
-            LOG.info("batches of %d", self.size)
+            LOG.info("batches of %d", self._chosen)
 
 
 def _check_model(judge: AuditJudge, reason: str) -> None:

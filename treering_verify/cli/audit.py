@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,10 +19,12 @@ from treering_verify.cli.options.inversion import audit_inversion_options
 from treering_verify.cli.options.keys import check_fit, key_option
 from treering_verify.cli.options.types import InputPath, Named, OutputFile, OutputFolder
 from treering_verify.cli.options.verdicts import alpha_option, fail_on_option, format_option
+from treering_verify.cli.running.progress import audit_progress
+from treering_verify.cli.running.repeats import is_repeated, request_for
+from treering_verify.cli.running.signals import stopped_by_signals
 from treering_verify.errors import UsageError
 
 if TYPE_CHECKING:
-    from treering_verify.audit.output.open_shards import Tally
     from treering_verify.audit.output.rows import Row
     from treering_verify.cli.options.inversion import InversionChoice
     from treering_verify.detection.screening import ScreeningChoice
@@ -174,19 +175,17 @@ def audit(
     _check_inputs(paths, lists, manifests)
     _check_output(output)
 
-    import json
-
     from treering_verify.audit.engine import run_audit
     from treering_verify.audit.inputs.reader_pool import Limits
     from treering_verify.audit.inputs.sources import Inputs
     from treering_verify.audit.inputs.urls import Access
     from treering_verify.audit.judge import AuditJudge
     from treering_verify.audit.options import Options
-    from treering_verify.audit.output.store import SUMMARY, first_detected
+    from treering_verify.audit.output.repeat import note_finished
+    from treering_verify.audit.output.store import SUMMARY
     from treering_verify.detection.screening import screening_of
-    from treering_verify.files import printable
+    from treering_verify.files import is_older
     from treering_verify.models import load_model
-    from treering_verify.report import count_unread, format_row, format_summary
     from treering_verify.report.audit import PAGE, write_report
     from treering_verify.watermark.keys.index import load_keys
 
@@ -197,13 +196,45 @@ def audit(
     inputs = Inputs(paths, lists, nul, manifests, column, str(root.absolute()) if root else "")
     found = load_keys(keys)
     check_fit(found, model)
-    with _logged(log_file), _stopped_by_signals() as stop, _progress(quiet) as watch:
-        loaded = load_model(model)
-        chosen = inversion.inversion(loaded, quiet=quiet)
-        judge = AuditJudge.of(found, loaded, alpha, chosen, screening_of(screening), search)
-        for _ in run_audit(inputs, judge, output, options, watch, stop):
-            pass
-        write_report(output, model=judge.model, inversion=judge.judge.inversion, root=None)
+    request = request_for(found, model, inversion, inputs, options, [alpha, str(screening), search])
+    with _logged(log_file), stopped_by_signals() as stop:
+
+        def page(**more: Any) -> None:
+            """Write the page; of a folder that is not writable, rows and summary have told already."""
+            with contextlib.suppress(OSError):
+                write_report(output, keys=found, root=None, **more)
+
+        if is_repeated(output, request, options):
+            if is_older(output / PAGE, output / SUMMARY):  # it was stopped before the page was written
+                page()
+        else:
+            with audit_progress(quiet) as watch:
+                loaded = load_model(model)
+                chosen = inversion.inversion(loaded, quiet=quiet)
+                judge = AuditJudge.of(found, loaded, alpha, chosen, screening_of(screening), search)
+                try:
+                    with stop.after_the_batch():
+                        for _ in run_audit(
+                            inputs, judge, output, options, watch, stop.event, publish=partial(page, live=True)
+                        ):
+                            pass
+                except KeyboardInterrupt:
+                    page()
+                    raise
+                page(model=judge.model, inversion=judge.judge.inversion)
+            note_finished(output, request)
+    _conclude(output, style, quiet, fail_on)
+
+
+def _conclude(output: Path, style: str, quiet: bool, fail_on: tuple[str, ...]) -> None:
+    """Print what a finished audit found, and exit with 1 or 3 where its counts ask for it."""
+    import json
+
+    from treering_verify.audit.output.store import SUMMARY, first_detected
+    from treering_verify.files import printable
+    from treering_verify.report import count_unread, format_row, format_summary
+    from treering_verify.report.audit import PAGE
+
     summary = json.loads((output / SUMMARY).read_text())
     verdicts, detected = summary["verdict"], summary["verdict"].get("detected", 0)
     if not quiet and style == "json":
@@ -253,26 +284,7 @@ def _check_output(output: Path) -> None:
         raise UsageError(f"{printable(str(output))!r}: the output is a local folder: name one, and copy it afterwards")
 
 
-@contextmanager
-def _stopped_by_signals() -> Iterator[threading.Event]:
-    """Yield an event that SIGINT and SIGTERM set; a second signal interrupts at once."""
-    stop = threading.Event()
-
-    def handle(number: int, frame: object) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-        click.echo("Stopping after this batch; once more to stop at once.", err=True)
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
+@contextlib.contextmanager
 def _logged(path: Path | None) -> Iterator[None]:
     """Append the audit's log to a file."""
     from treering_verify.files import printable
@@ -297,41 +309,3 @@ def _logged(path: Path | None) -> Iterator[None]:
         log.setLevel(before)
         log.propagate = propagate
         handler.close()
-
-
-@contextmanager
-def _progress(quiet: bool) -> Iterator[Callable[[Tally], None]]:
-    """Progress bar on stderr with rate, time left and counts by verdict; none without a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("Auditing"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[counts]}"),
-    )
-    with Progress(
-        *columns, console=console, disable=quiet or not console.is_terminal, transient=True, redirect_stdout=False
-    ) as bar:
-        task = bar.add_task("", total=None, rate="", counts="")
-
-        def watch(tally: Tally) -> None:
-            speed = bar.tasks[0].finished_speed or bar.tasks[0].speed
-            counts = [
-                f"{n} {label.split(':')[1]}"
-                for label, n in sorted(tally.counts.items())
-                if label in ("status:error", "status:skipped") or label.startswith("verdict:")
-            ]
-            bar.update(
-                task,
-                completed=tally.done,
-                total=tally.total if tally.walked else None,
-                rate=f"{speed:.1f}/s" if speed else "",
-                counts=", ".join(counts),
-            )
-
-        yield watch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,8 +94,9 @@ def report(
     if style == "html":
         summary = open_audit(folder).summary
         extra = {"images": images, "root": root, "keys": read_keys(keys)}
+        extra["spectra"] = spectra
         if spectra and images:
-            extra |= _model(model, str(summary.get("model") or ""))
+            extra["load"] = partial(_model, model, str(summary.get("model") or ""))
             extra["inversion"] = _inversion(summary.get("settings"))
     try:
         written = write_report(folder, output, style, fail_on=verdicts, **extra)
@@ -103,18 +105,18 @@ def report(
     click.echo(f"{printable(str(written))}: {written.stat().st_size / 1000:.0f} kB", err=True)
 
 
-def _model(chosen: str | None, named: str) -> dict[str, LatentModel | str]:
+def _model(chosen: str | None, named: str) -> LatentModel | str:
     """Load the user's model, or the embedded one that the audit names; no other, because DIR may come from anybody."""
     from treering_verify.files import printable
     from treering_verify.models import load_model
     from treering_verify.models.loading import EMBEDDED
 
     if chosen or named in EMBEDDED:
-        return {"model": load_model(chosen or named)}
+        return load_model(chosen or named)
     which = f"the audit's model {printable(named)[:100]!r} is not embedded" if named else "the audit names no model"
     note = f"No spectra: {which}; give --model."
     click.echo(note, err=True)
-    return {"note": note}
+    return note
 
 
 def _inversion(settings: Any) -> InversionOptions:

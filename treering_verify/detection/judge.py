@@ -214,8 +214,14 @@ class Judge:
         names = {target.fingerprint: target for target in self.targets}
         evidence = combined(finding.evidence, found, weights, finding.share, self.test.keys_tried, names)
         seconds = finding.seconds + done.seconds
+        best = found.get(evidence[0].fingerprint)
+        of_search = best is not None and best.log10_pvalue == evidence[0].log10_pvalue
         return replace(
-            finding, evidence=evidence[: len(finding.evidence)], seconds=seconds, search=done.record(self.search)
+            finding,
+            evidence=evidence[: len(finding.evidence)],
+            seconds=seconds,
+            search=done.record(self.search),
+            shown_noise=best.noise_hat if best is not None and of_search else finding.noise_hat,
         )
 
     def decide(self, finding: Finding, note: str) -> Decision:

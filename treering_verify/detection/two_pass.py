@@ -46,6 +46,9 @@ class Finding:
         alpha; None where there was one pass.
     noise_hat : (C, h, w) float32
         Noise estimate of the pass that decided.
+    shown_noise : (C, h, w) float32, optional
+        Noise estimate that the strongest evidence is of: `noise_hat`, or that of the part of the page that the search found;
+        None where that was found on a map of the whole page.
     share : float
         Part of alpha that this pass had; the adjusted p-values are divided by it already.
     search : dict, optional
@@ -63,6 +66,7 @@ class Finding:
     noise_hat: torch.Tensor = field(repr=False, kw_only=True)
     share: float = 1.0
     search: dict[str, Any] | None = None
+    shown_noise: torch.Tensor | None = field(default=None, repr=False)
 
 
 def find(
@@ -139,6 +143,7 @@ def _one_pass(images: torch.Tensor, evidence: FindEvidence, recover: Recover) ->
             visible=solution.visible[i],
             seconds=seconds,
             noise_hat=noise_hat[i],
+            shown_noise=noise_hat[i],
         )
         for i, evidence_of_image in enumerate(found)
     ]

@@ -183,6 +183,15 @@ def check_source(source: ModelSource) -> None:
         check_pipeline(source)
 
 
+def files_of(source: ModelSource) -> list[str | Path] | None:
+    """Return the files and folders that a local model is loaded from; None of one that is on the hub."""
+    if source.name in EMBEDDED:
+        return [path for path in (EMBEDDED[source.name], source.inverter) if path is not None]
+    if source.on_hub or (source.model_config is not None and not Path(source.model_config).exists()):
+        return None
+    return [path for path in (source.name, source.inverter, source.model_config) if path is not None]
+
+
 def class_names(source: ModelSource) -> tuple[str, ...]:
     """Return the names of classes in a class-conditional model's index; empty for other models and without names."""
     if _is_pipeline(source) or _is_autoencoder(source):

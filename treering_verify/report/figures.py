@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from treering_verify.files import write_atomic
 from treering_verify.report.confusion_matrix import ConfusionMatrix
-from treering_verify.report.findings import Cloud, Curves, Figure, Histogram, Matrix
+from treering_verify.report.findings import Cloud, Curves, Figure, Matrix
 
 if TYPE_CHECKING:
     import torch
@@ -77,8 +77,7 @@ def save_spectrum_figure(
 def spectrum_tile(noise_hat: torch.Tensor, channels: tuple[int, ...], radii: tuple[int, int], size: int) -> Image.Image:
     """Return an image of the centre of a recovered spectrum: mean power over channels, from 0 (dark) to 3 or more (light).
 
-    It depends on the image alone. An image of the agreement with a key, bin by bin, would tell the key's numbers to anyone
-    with the image and the model, so reports never contain one.
+    It depends on the image alone.
 
     Parameters
     ----------
@@ -148,8 +147,6 @@ def _drawn(figure: Figure) -> Any:
             _draw_curves(axis, panel)
         elif isinstance(panel, Cloud):
             _draw_cloud(sheet, axis, panel)
-        elif isinstance(panel, Histogram):
-            _draw_histogram(axis, panel)
         else:
             ConfusionMatrix(panel.labels, panel.counts, panel.title, panel.none).plot(axis)
     return sheet
@@ -186,21 +183,6 @@ def _draw_cloud(sheet: Any, axis: Any, panel: Cloud) -> None:
         axis.plot(ends, [panel.line[1] + panel.line[0] * x for x in ends], color="red", linewidth=1.4)
     axis.set_xlabel(panel.x_label)
     axis.set_ylabel(panel.y_label)
-
-
-def _draw_histogram(axis: Any, panel: Histogram) -> None:
-    many = len(panel.counts)
-    axis.bar([(i + 0.5) / many for i in range(many)], panel.counts, width=0.94 / many, color="#8aa4bf", zorder=2)
-    axis.axhspan(
-        *panel.band, color="#b4532a", alpha=0.22, linewidth=0, zorder=3, label="95 % band of a bar, if uniform"
-    )
-    axis.axhline(panel.expected, color="#b4532a", linewidth=1.2, linestyle="--", label="uniform", zorder=3)
-    axis.set_xlim(0, 1)
-    axis.set_ylim(0, 1.25 * max(*panel.counts, *panel.band, 1))
-    axis.set_xlabel(panel.x_label)
-    axis.set_ylabel(panel.y_label)
-    axis.grid(axis="y", alpha=0.3)
-    axis.legend(fontsize=8, loc="upper right")
 
 
 def _pyplot() -> Any:

@@ -83,24 +83,11 @@ class Matrix:
 
 
 @dataclass(frozen=True)
-class Histogram:
-    """A panel of bars on [0, 1], all of one width, with their expected level and its band."""
-
-    title: str
-    x_label: str
-    y_label: str
-    counts: tuple[int, ...]
-    expected: float
-    band: tuple[float, float]
-    kind: str = field(default="histogram", init=False)
-
-
-@dataclass(frozen=True)
 class Figure:
     """Panels under one title, at most three side by side; `note` explains them."""
 
     title: str
-    panels: tuple[Curves | Cloud | Matrix | Histogram, ...]
+    panels: tuple[Curves | Cloud | Matrix, ...]
     note: str = ""
 
 

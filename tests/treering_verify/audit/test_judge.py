@@ -122,7 +122,9 @@ def test_after_running_out_of_memory_batches_stay_small() -> None:
     assert batching.size == 2
 
 
-@pytest.mark.parametrize(("seconds_per_image", "chosen"), [({4: 4, 8: 3, 16: 2, 32: 1.99}, 16), ({4: 1, 8: 1}, 4)])
+@pytest.mark.parametrize(
+    ("seconds_per_image", "chosen"), [({4: 0.4, 8: 0.3, 16: 0.2, 32: 0.199}, 16), ({4: 0.1, 8: 0.1}, 4)]
+)
 def test_the_batch_grows_while_that_makes_it_faster(
     seconds_per_image: dict[int, float], chosen: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,7 +132,7 @@ def test_the_batch_grows_while_that_makes_it_faster(
 
     def timed(judge: AuditJudge, batch: Sequence[Any], on_halving: object) -> list[Any]:
         nonlocal clock
-        clock += seconds_per_image[len(batch)] * len(batch)
+        clock += seconds_per_image.get(len(batch), 0.1) * len(batch)
         return []
 
     monkeypatch.setattr(judging, "judge_in_parts", timed)
@@ -139,6 +141,27 @@ def test_the_batch_grows_while_that_makes_it_faster(
     for _ in range(12):
         batching.judge(judge, [None] * batching.size)  # type: ignore[list-item]
     assert batching.size == chosen
+
+
+@pytest.mark.parametrize(("seconds_per_image", "size"), [(40.0, 1), (2.0, 7), (0.01, 64)])
+def test_a_batch_is_no_larger_than_a_quarter_of_a_minute_judges(
+    seconds_per_image: float, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = 0.0
+    sizes = []
+
+    def timed(judge: AuditJudge, batch: Sequence[Any], on_halving: object) -> list[Any]:
+        nonlocal clock
+        sizes.append(len(batch))
+        clock += seconds_per_image * len(batch)
+        return []
+
+    monkeypatch.setattr(judging, "judge_in_parts", timed)
+    monkeypatch.setattr(judging.time, "perf_counter", lambda: clock)
+    batching, judge = Batching(64), judge_of(NullModel())
+    for _ in range(3):
+        batching.judge(judge, [None] * batching.size)  # type: ignore[list-item]
+    assert sizes == [1, size, size]  # the first row needs one image, whatever the batch size
 
 
 def test_bad_requests_say_what_to_do() -> None:

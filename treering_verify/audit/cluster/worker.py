@@ -119,7 +119,9 @@ class Worker:
         self._tasks.extend(group)
         readings = self._readers.results(lambda: None)
         for _ in group:
-            yield from self._batcher.take(*next(readings))
+            found = next(readings)
+            assert found is not None  # its patience has no end
+            yield from self._batcher.take(*found)
             self._readers.ahead = 2 * self._batcher.batch_size + 2 * self._options.limits.processes
         yield from self._batcher.drain()
 

@@ -70,7 +70,7 @@ class Plan:
         self._given = 0
         self._child: ChildProcess | None = None
         try:
-            self._adopt(json.loads((folder / _INDEX).read_text()))
+            self._adopt(self.chunks_of(folder))
         except (OSError, ValueError, TypeError, KeyError):  # none yet, or damaged: walk
             self.chunks, self.complete = [], False
             for name in (_INDEX, _WHOLE):
@@ -83,11 +83,23 @@ class Plan:
             self._child = ChildProcess(__name__, facts, stdin=STDIN in inputs.lists)
         self._file = open(folder / (_WHOLE if self.complete else _PART), "rb")  # noqa: SIM115  (closed by __exit__)
 
-    def _adopt(self, index: dict[str, Any]) -> None:
-        self.chunks = [Chunk(*chunk) for chunk in index["chunks"]]
-        end = sum(self.chunks[-1][:2]) if self.chunks else 0
-        if (self._folder / _WHOLE).stat().st_size != end:
+    @staticmethod
+    def chunks_of(folder: Path) -> list[Chunk]:
+        """Return the chunks of the complete plan in a folder.
+
+        Raises
+        ------
+        OSError, ValueError, TypeError, KeyError
+            If there is none, or it is damaged.
+        """
+        chunks = [Chunk(*chunk) for chunk in json.loads((folder / _INDEX).read_text())["chunks"]]
+        end = sum(chunks[-1][:2]) if chunks else 0
+        if (folder / _WHOLE).stat().st_size != end:
             raise ValueError("cut short")
+        return chunks
+
+    def _adopt(self, chunks: list[Chunk]) -> None:
+        self.chunks = chunks
         self.complete = True
         self.total = sum(chunk.rows for chunk in self.chunks)
 

@@ -119,13 +119,20 @@ class ReaderPool:
         for reader in [*self._busy.values(), *self._idle]:
             reader.child.kill()
 
-    def results(self, tick: Callable[[], None]) -> Iterator[tuple[Task, Reading]]:
-        """Yield readings as they arrive, until all tasks are read; `tick` is called meanwhile, and may raise."""
+    def results(self, tick: Callable[[], None], patience: float = math.inf) -> Iterator[tuple[Task, Reading] | None]:
+        """Yield readings as they arrive, until all tasks are read; `tick` is called meanwhile, and may raise.
+
+        None stands for `patience` seconds without a reading.
+        """
+        waited = time.monotonic()
         while True:
             tick()
             try:
                 result = self._results.get(timeout=0.2)
             except queue.Empty:
+                if time.monotonic() - waited > patience:
+                    yield None
+                    waited = time.monotonic()
                 continue
             if result is None:
                 return
@@ -133,6 +140,7 @@ class ReaderPool:
                 raise result
             self._taken.set()
             yield result
+            waited = time.monotonic()
 
     def _feed(self) -> None:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from treering_verify.audit.output.store import Store, read_shard
 
 LOG = logging.getLogger("treering_verify.audit")
 _ERRORS = "status:error"  # in `rows.count`
+_SOON, _SELDOM = 2.0, 30.0  # seconds between two writings of unfinished shards, at first and later
+_COST = 20  # at least so many times what a writing takes lies between it and the next
 
 
 @dataclass
@@ -68,6 +71,8 @@ class OpenShards:
         Once set, `tick` raises KeyboardInterrupt.
     retry_errors : bool
         Reopen finished shards to judge their rows of status "error" again.
+    publish : callable
+        Called after the rows of unfinished shards were written: soon after the first row, and then every half a minute.
     """
 
     def __init__(
@@ -78,9 +83,13 @@ class OpenShards:
         watch: Callable[[Tally], None],
         stop: threading.Event | None,
         retry_errors: bool = False,
+        publish: Callable[[], None] = lambda: None,
     ) -> None:
         self._store, self._plan, self._tally, self._watch, self._stop = store, plan, tally, watch, stop
-        self._retry_errors = retry_errors
+        self._retry_errors, self._publish = retry_errors, publish
+        self._changed: set[int] = set()
+        self._news = False
+        self._interval, self._due = _SOON, 0.0
         self._open: dict[int, _Shard] = {}
         self._finished: deque[tuple[int, dict[str, int]]] = deque()
 
@@ -113,11 +122,31 @@ class OpenShards:
         return [Task(number, place, entries[place]) for place, row in enumerate(rows) if row is None]
 
     def tick(self) -> None:
-        """Report the progress; KeyboardInterrupt if the audit is to stop."""
+        """Report the progress, and write what is new if it is time to; KeyboardInterrupt if the audit is to stop."""
         if self._stop and self._stop.is_set():
             raise KeyboardInterrupt
         self._tally.total, self._tally.walked = self._plan.total, self._plan.complete
         self._watch(self._tally)
+        started = time.monotonic()
+        if self._news and started >= self._due:
+            self.write_parts()
+            self._publish()
+            ended = time.monotonic()
+            self._due = ended + max(self._interval, _COST * (ended - started))
+            self._interval = min(_SELDOM, 2 * self._interval)
+
+    def write_parts(self) -> None:
+        """Write the rows that unfinished shards have so far.
+
+        Raises
+        ------
+        UsageError
+            If the folder is not writable.
+        """
+        for number in sorted(self._changed & self._open.keys()):
+            self._store.write_part(number, [row for row in self._open[number].rows if row is not None])
+            self._changed.discard(number)
+        self._news = False
 
     def resumed(self) -> Iterator[int]:
         """Count the shards that an earlier run had finished, and yield their numbers."""
@@ -126,6 +155,7 @@ class OpenShards:
             done = self._tally.done
             self._tally.add(counts)
             self._tally.resumed += self._tally.done - done
+            self._news = True
             yield number
 
     def settle(self, task: Task, row: Row) -> Iterator[int]:
@@ -135,8 +165,11 @@ class OpenShards:
         assert shard.rows[task.place] is None
         shard.rows[task.place] = row
         shard.missing -= 1
+        self._changed.add(task.chunk)
+        self._news = True
         if not shard.missing:
             del self._open[task.chunk]
+            self._changed.discard(task.chunk)
             rows = [row for row in shard.rows if row is not None]
             self._store.write(task.chunk, shard.chunk, rows)
             LOG.info("shard %d: %s", task.chunk, count(rows))

@@ -65,6 +65,8 @@ class Row:
         the p of the pass that decided is not.
     hypothesis : str or None
         What was done to a detected image, in words, where the search found it.
+    placement : str or None
+        JSON: where the page shows the image that the search found (`KeyEvidence.placement`).
     search : str or None
         Level of the search that the image was put to; None where none was.
     q_value : float or None
@@ -97,6 +99,7 @@ class Row:
     decided_by: str | None = None
     log10_first: float | None = None
     hypothesis: str | None = None
+    placement: str | None = None
     search: str | None = None
     q_value: float | None = None
 
@@ -171,6 +174,7 @@ def schema(with_q_values: bool = False) -> pyarrow.Schema:
         column("search", pa.string(), True),
         column("key_retired", pa.string(), True),
         column("key_origin", pa.string(), True),
+        column("placement", pa.string(), True),
     ]
     return pa.schema(columns + ([column("q_value", pa.float64(), True)] if with_q_values else []))
 

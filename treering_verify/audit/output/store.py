@@ -1,7 +1,8 @@
 """The folder of an audit's results: shards that appear whole, a ledger of what they contain, and a lock.
 
 The folder holds `rows-000000.parquet` and its successors and `summary.json`; its subfolder `state` holds what a continued
-audit needs. Nothing here knows which engine made the rows.
+audit needs. `rows-000003.part.parquet` holds the rows that shard 3 has so far; it goes when that shard is written. Nothing
+here knows which engine made the rows.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from treering_verify.results import DETECTED
 
 STATE, SUMMARY, REPORT = "state", "summary.json", "report.html"
 _SETTINGS, _LEDGER, _LOCK = "settings.json", "shards.jsonl", "lock"
-_SHARD = re.compile(r"rows-\d{6,}\.parquet")
+_SHARD, _PART = re.compile(r"rows-\d{6,}\.parquet"), re.compile(r"rows-\d{6,}\.part\.parquet")
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
 
 
@@ -40,9 +41,31 @@ def shard_files(folder: Path) -> list[Path]:
     return sorted((p for p in folder.iterdir() if _SHARD.fullmatch(p.name)), key=lambda p: (len(p.name), p.name))
 
 
+def part_files(folder: Path) -> list[Path]:
+    """Return the files of a folder of results that hold the rows of unfinished shards."""
+    return sorted(p for p in folder.iterdir() if _PART.fullmatch(p.name))
+
+
 def read_shard(folder: Path, number: int) -> list[Row]:
     """Return the rows of a shard of a folder of results."""
     return row_module.from_table(read_table(folder / shard_name(number)))
+
+
+def shard_digest(folder: Path, number: int) -> str:
+    """Return the SHA-256 of a shard; OSError if it cannot be read."""
+    with open(folder / shard_name(number), "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_ledger(state: Path) -> dict[int, dict[str, Any]]:
+    """Return what the ledger says of each shard: its chunk, rows, SHA-256, settings, counts; the last line counts."""
+    ledger: dict[int, dict[str, Any]] = {}
+    with contextlib.suppress(FileNotFoundError):
+        for line in (state / _LEDGER).read_bytes().splitlines():
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # a line that was cut short is skipped
+                entry = json.loads(line)
+                ledger[int(entry["shard"])] = entry
+    return ledger
 
 
 def read_table(path: Path, columns: list[str] | None = None) -> Any:
@@ -95,7 +118,7 @@ class Store:
                     self._clear()
                 self._agree(facts)
                 self._tidy()
-                self._read_ledger()
+                self._ledger = read_ledger(self.state)
         except BaseException:
             os.close(self._lock)
             raise
@@ -125,11 +148,9 @@ class Store:
         if entry is None or (entry["chunk"], entry["rows"], entry["settings_id"]) != wanted:
             return None
         try:
-            with open(self.folder / shard_name(number), "rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            return entry["counts"] if shard_digest(self.folder, number) == entry["sha256"] else None
         except OSError:
             return None
-        return entry["counts"] if digest == entry["sha256"] else None
 
     def write(self, number: int, chunk: Chunk, rows: Sequence[Row]) -> None:
         """Write a shard, whole or not at all, and then its entry in the ledger.
@@ -140,6 +161,21 @@ class Store:
             If the folder is not writable.
         """
         self._write(number, chunk.digest, row_module.to_table(rows), row_module.count(rows), False)
+        self._part(number).unlink(missing_ok=True)
+
+    def write_part(self, number: int, rows: Sequence[Row]) -> None:
+        """Write the rows that an unfinished shard has so far. They are no part of the ledger: the shard is made again.
+
+        Raises
+        ------
+        UsageError
+            If the folder is not writable.
+        """
+        with self.writing():
+            write_atomic(self._part(number), self._packed(row_module.to_table(rows)))
+
+    def _part(self, number: int) -> Path:
+        return self.folder / f"{Path(shard_name(number)).stem}.part.parquet"
 
     def add_q_values(self) -> None:
         """Add the column `q_value` to all shards: Benjamini-Hochberg over the judged files.
@@ -185,12 +221,7 @@ class Store:
             write_atomic(self.folder / SUMMARY, (json.dumps(content, indent=2) + "\n").encode())
 
     def _write(self, number: int, chunk: str, table: Any, counts: dict[str, int], q_values: bool) -> None:
-        import pyarrow.parquet
-
-        buffer = io.BytesIO()
-        facts = {"treering.settings_id": self._settings_id, "treering.schema_version": str(row_module.SCHEMA_VERSION)}
-        pyarrow.parquet.write_table(table.replace_schema_metadata(facts), buffer)
-        data = buffer.getvalue()
+        data = self._packed(table)
         entry = {
             "shard": number,
             "chunk": chunk,
@@ -211,6 +242,14 @@ class Store:
                 os.close(descriptor)
         self._ledger[number] = entry
 
+    def _packed(self, table: Any) -> bytes:
+        import pyarrow.parquet
+
+        buffer = io.BytesIO()
+        facts = {"treering.settings_id": self._settings_id, "treering.schema_version": str(row_module.SCHEMA_VERSION)}
+        pyarrow.parquet.write_table(table.replace_schema_metadata(facts), buffer)
+        return buffer.getvalue()
+
     def _take_lock(self) -> None:
         import fcntl
 
@@ -224,7 +263,8 @@ class Store:
             ) from error
 
     def _clear(self) -> None:
-        for path in [*shard_files(self.folder), self.folder / SUMMARY, self.folder / REPORT]:
+        parts = part_files(self.folder)
+        for path in [*shard_files(self.folder), *parts, self.folder / SUMMARY, self.folder / REPORT]:
             path.unlink(missing_ok=True)
         for path in self.state.iterdir():
             if path.name != _LOCK:
@@ -259,19 +299,11 @@ class Store:
         shutil.rmtree(self.state / SCRATCH, ignore_errors=True)
         (self.state / SCRATCH).mkdir(exist_ok=True)
 
-    def _read_ledger(self) -> None:
-        try:
-            lines = (self.state / _LEDGER).read_bytes().splitlines()
-        except FileNotFoundError:
-            return
-        for line in lines:
-            with contextlib.suppress(ValueError, KeyError, TypeError):  # a line that was cut short is skipped
-                entry = json.loads(line)
-                self._ledger[int(entry["shard"])] = entry
-
     def forget_beyond(self, count: int) -> None:
-        """Delete the shards beyond a plan of `count` chunks, which are of an interrupted walk that was longer."""
+        """Delete what is left of an interrupted walk that was longer than `count` chunks, and parts of its shards."""
         with self.writing():
+            for path in part_files(self.folder):
+                path.unlink()
             for path in shard_files(self.folder):
                 number = int(path.name[5:-8])
                 if number >= count:

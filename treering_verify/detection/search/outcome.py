@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from treering_verify.detection.search.grid import Guess, Pass
 from treering_verify.detection.search.settings import Search
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -24,12 +27,15 @@ class Found:
         What was done to the image, in words.
     record : dict, optional
         Where the page shows it (`Placement.record`); None where the whole image was tested.
+    noise_hat : (C, h, w), optional
+        The noise estimate that was tested, of what is visible; None where it is a part of a page's map.
     """
 
     log10_pvalue: float
     statistic: float
     hypothesis: str
     record: dict[str, Any] | None = None
+    noise_hat: torch.Tensor | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)

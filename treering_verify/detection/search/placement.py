@@ -34,6 +34,14 @@ class Placement:
     degrees: float = 0.0
     mirrored: bool = False
 
+    @classmethod
+    def of(cls, record: dict[str, Any], image_size: tuple[int, int]) -> Placement:
+        """Return the placement of an image of (height, width) that `record` wrote."""
+        x, y = np.mean(record["corners"], axis=0)
+        across, down = record["scale"]
+        width, height = across * image_size[1], down * image_size[0]
+        return cls(float(x), float(y), width, height, record["degrees"], record["mirrored"])
+
     def to_page(self, u: Points, v: Points) -> tuple[Points, Points]:
         """Page positions (x, y) of points of the image; u and v run from -1/2 to 1/2, right and down."""
         turn = math.radians(self.degrees)

@@ -151,10 +151,13 @@ class _Run:
             noise, weight = test.cheap(), np.log10(test.weight)
             for index, target in enumerate(self.targets):
                 log10, cosine = evidence(noise, test.visible, target)
-                self.take(index, Found(log10 - weight, cosine, test.words))
+                seen = (noise * test.visible)[0]
+                self.take(index, Found(log10 - weight, cosine, test.words, noise_hat=seen))
                 if test.full is not None and log10 - weight < PROMISING:
-                    log10, cosine = evidence(test.full(), test.visible_in_full, target)
-                    self.take(index, Found(log10 - weight, cosine, test.words))
+                    in_full = test.full()
+                    log10, cosine = evidence(in_full, test.visible_in_full, target)
+                    seen = (in_full * test.visible_in_full)[0]
+                    self.take(index, Found(log10 - weight, cosine, test.words, noise_hat=seen))
 
     def match(self, planned: Sequence[Pass]) -> list[list[Candidate]]:
         """Match maps one after another: per target the best window of each guess."""

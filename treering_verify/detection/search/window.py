@@ -76,9 +76,10 @@ def refine(estimates: Estimates, page: Page, target: Target, candidate: Candidat
     image, visible = page.window(placement, size)
     cells = estimates.cells(visible)
     for estimate in (estimates.by_screen, estimates.in_full):
-        log10, cosine = evidence(estimate(image), cells, target)
+        noise = estimate(image)
+        log10, cosine = evidence(noise, cells, target)
         if log10 - weight < best.log10_pvalue:
-            best = _say(page, size, log10 - weight, cosine, placement)
+            best = replace(_say(page, size, log10 - weight, cosine, placement), noise_hat=(noise * cells)[0])
         if best.log10_pvalue >= PROMISING:
             break
     return best

@@ -6,13 +6,15 @@ samples the rows in one pass, `gallery` makes thumbnails and spectra, and `page`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from treering_verify.errors import UsageError, unknown
 from treering_verify.files import printable, written_whole
 from treering_verify.report.audit.audit_reader import AuditRows, open_audit
+from treering_verify.report.audit.gallery import Sources
 from treering_verify.results import DETECTED, INCONCLUSIVE, NO_EVIDENCE
 
 if TYPE_CHECKING:
@@ -39,7 +41,9 @@ def write_report(
     images: int = DEFAULT_IMAGES,
     root: str | Path | None = ".",
     fail_on: Sequence[str] = (DETECTED,),
-    note: str = "",
+    load: Callable[[], LatentModel | str] | None = None,
+    spectra: bool = True,
+    live: bool = False,
 ) -> Path:
     """Write a report of an audit's rows; the file appears whole or not at all.
 
@@ -52,18 +56,22 @@ def write_report(
     style : {"html", "csv", "jsonl", "sarif", "junit"}, optional
         Format; by the output's suffix when left out (.xml is junit).
     model, inversion : optional
-        HTML: as in the audit, to recover the spectra of the images on the page; without a model there are none.
+        HTML: as in the audit, for detected files of which the audit kept no noise estimate.
     keys : sequence of Key and KeyIndex
-        HTML: adds the agreement of image and key, ring by ring. Numbers of keys are never written.
+        HTML: shows the agreement of image and key. Numbers of keys are never written.
     images : int
-        HTML: most detected files that are read again and put on the page as images.
+        HTML: most detected files that are put on the page as images. The audit keeps 24; others are read again.
     root : str or Path, optional
         HTML: folder where relative paths begin and that images come from, because rows may name any file. None: the current
         folder, and images from anywhere; for rows that this process wrote itself.
     fail_on : sequence of str
         SARIF and JUnit: verdicts that count as failures.
-    note : str
-        HTML: text above the images.
+    load : callable, optional
+        HTML: in place of `model`; called if there is such a file. It returns the model, or why there is none.
+    spectra : bool
+        HTML: whether noise estimates are drawn.
+    live : bool
+        HTML: whether an audit at work will soon write the page again; browsers then load it again.
 
     Returns
     -------
@@ -81,9 +89,15 @@ def write_report(
     audit = open_audit(folder)
     with written_whole(target) as file:
         if style == "html":
-            file.write(
-                _page(audit, model, inversion, keys, images, None if root is None else Path(root), note).encode("utf-8")
+            sources = Sources(
+                folder / "state",
+                None if root is None else Path(root),
+                load or (lambda: model or ""),
+                inversion,
+                spectra=spectra,
+                again=not live,
             )
+            file.write(_page(audit, sources, keys, images, live).encode())
         else:
             export(audit, file, style, fail_on)
     return target
@@ -119,15 +133,7 @@ def export(audit: AuditRows, file: BinaryIO, style: str, fail_on: Sequence[str] 
         raise UsageError(unknown("report format", style, AUDIT_FORMATS))
 
 
-def _page(
-    audit: AuditRows,
-    model: LatentModel | None,
-    inversion: InversionOptions | None,
-    keys: Sequence[Key | KeyIndex],
-    images: int,
-    root: Path | None,
-    note: str,
-) -> str:
+def _page(audit: AuditRows, sources: Sources, keys: Sequence[Key | KeyIndex], images: int, live: bool) -> str:
     from treering_verify.report.audit.digest import gather
     from treering_verify.report.audit.gallery import make_tiles
     from treering_verify.report.audit.page import render
@@ -137,7 +143,6 @@ def _page(
     found = digest.rows[DETECTED]
     if len(found) > images:  # half of them the strongest, half the weakest, which are most in doubt
         found = found[: images - images // 2] + found[len(found) - images // 2 :]
-    tiles = make_tiles(
-        found, root, model, inversion, named_keys(keys, {row["fingerprint"] for row in found if row["fingerprint"]})
-    )
-    return render(audit, digest, tiles, note)
+    fingerprints = {row["fingerprint"] for row in found if row["fingerprint"]}
+    tiles, note = make_tiles(found, replace(sources, keys=named_keys(keys, fingerprints)))
+    return render(audit, digest, tiles, note, live)

@@ -13,7 +13,7 @@ from treering_verify.files import opened_regular, opened_table, printable
 from treering_verify.results import DETECTED, INCONCLUSIVE, NO_EVIDENCE
 
 SUMMARY = "summary.json"
-SHARDS = "rows-*.parquet"
+SHARDS, _PART = "rows-*.parquet", ".part"
 SCHEMA_VERSION = 2
 """The newest version that is read. Version 1 called what was not judged "inconclusive": that is read as none."""
 _VERSIONS = tuple(range(1, SCHEMA_VERSION + 1))
@@ -53,8 +53,11 @@ OPTIONAL = {
     "path_bytes": "binary",
     "decided_by": "string",
     "log10_first": "float64",
+    "hypothesis": "string",
+    "search": "string",
     "key_retired": "string",
     "key_origin": "string",
+    "placement": "string",
     "q_value": "float64",
 }
 """`path_bytes`: the exact name if it is not UTF-8, and `path` has it escaped; the others: see `audit.output.rows.Row`."""
@@ -135,7 +138,10 @@ def open_audit(folder: Path) -> AuditRows:
     import pyarrow
     from pyarrow import parquet
 
-    shards = tuple(sorted(folder.glob(SHARDS)))
+    found = sorted(folder.glob(SHARDS))
+    # A part holds rows of an unfinished shard. Beside that shard it is left over from a kill at the wrong moment.
+    whole = {shard.name for shard in found if _PART not in shard.name}
+    shards = tuple(shard for shard in found if _PART not in shard.name or shard.name.replace(_PART, "") not in whole)
     name_text = printable(str(folder))
     if not shards and not (folder / SUMMARY).is_file():
         raise UsageError(f"{name_text} holds no audit: give the folder that treering audit --output named")

@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
 from treering_verify.files import printable
 from treering_verify.media.images import CODES
+from treering_verify.models.provenance import utc_now
 from treering_verify.report.audit.audit_reader import AuditRows
 from treering_verify.report.audit.digest import ERROR, LABELS, PVALUE_BINS, SAMPLED, SKIPPED, Digest
-from treering_verify.report.audit.gallery import Tile
+from treering_verify.report.audit.gallery import Tile, placement_of, placement_words
+from treering_verify.report.audit.guidance import FURTHER_TERMS, GROUPS, SCREENED, TERMS
 from treering_verify.report.chance import chance_sentence, finding_lines
-from treering_verify.report.figures import draw_figure
-from treering_verify.report.findings import Figure, Histogram
 from treering_verify.report.text import format_cell, format_pvalue, words_of_key
 from treering_verify.results import DETECTED, INCONCLUSIVE, NO_EVIDENCE
 
 MOST_FOLDERS = 500
+REFRESH = 30
 _FEW = 400  # judged files under which the histogram has half as many bars
 _NAMES = {ERROR: "errors"}
 
 
-def render(audit: AuditRows, digest: Digest, tiles: Sequence[Tile], note: str = "") -> str:
+def render(audit: AuditRows, digest: Digest, tiles: Sequence[Tile], note: str = "", live: bool = False) -> str:
     """Return the page as HTML; all text from files is escaped, and the page's only script is allowed by its hash.
 
     Parameters
@@ -35,6 +37,8 @@ def render(audit: AuditRows, digest: Digest, tiles: Sequence[Tile], note: str = 
         Images of detected files.
     note : str
         Text above the images, such as why there are no spectra.
+    live : bool
+        Whether browsers load the page again every `REFRESH` seconds.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -45,32 +49,46 @@ def render(audit: AuditRows, digest: Digest, tiles: Sequence[Tile], note: str = 
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    script = files("treering_verify.report").joinpath("audit/page.js").read_text("utf-8")
-    figure, verdict = _histogram(digest)
+    script, style = (
+        files("treering_verify.report").joinpath(f"audit/page.{kind}").read_text("utf-8") for kind in ("js", "css")
+    )
+    panels, verdict = _histogram(digest)
+    with_q, two_passes = "q_value" in audit.columns, "decided_by" in audit.summary
+    images = [_image(tile, number) for number, tile in enumerate(tiles) if tile.thumbnail]
+    numbers = {image["tile"].row["path"]: image["number"] for image in images}
     return environment.get_template("page.html.jinja").render(
         audit=audit,
         digest=digest,
         script=script,
+        style=style,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         title=printable(str(audit.folder.resolve().name)),
         cards=_cards(digest),
         chance=_chance(audit),
         findings=list(finding_lines(audit.summary)),
         tiles=tiles,
-        images=[_image(tile) for tile in tiles if tile.thumbnail],
+        images=images,
+        groups=GROUPS,
+        terms=[
+            *((name, says) for name, says in TERMS.items() if name != "q" or with_q),
+            *((name, says) for name, says in FURTHER_TERMS.items() if name != SCREENED or two_passes),
+        ],
+        says=TERMS,
         missing=_missing(tiles),
         note=note,
-        rows=[_file_cells(row, label) for label in LABELS for row in digest.rows.get(label, [])],
-        with_q="q_value" in audit.columns,
+        refresh=REFRESH if live else 0,
+        written=utc_now(),
+        rows=[_file_cells(row, label, numbers) for label in LABELS for row in digest.rows.get(label, [])],
+        with_q=with_q,
         sample=_sample_sentence(digest),
         folders=_folder_lines(digest),
         labels=LABELS,
         names=_NAMES,
         causes=_cause_lines(digest),
         keys=_key_lines(audit, digest),
-        figure=figure,
+        panels=panels,
         histogram_note=verdict,
-        two_passes="decided_by" in audit.summary,
+        two_passes=two_passes,
         facts=_facts(audit),
     )
 
@@ -101,23 +119,27 @@ def _key(row: dict[str, Any]) -> str:
     return printable(words.removeprefix(" key ").strip())
 
 
-def _image(tile: Tile) -> dict[str, Any]:
-    row = tile.row
+def _image(tile: Tile, number: int) -> dict[str, Any]:
+    row, rings = tile.row, tile.agreement.rings if tile.agreement else ()
+    placement = placement_of(row)
     return {
         "tile": tile,
+        "number": number,
         "path": printable(row["path"]),
         "key": _key(row),
         "p": _p(row["log10_adjusted"]),
+        "words": placement_words(placement) if placement else printable(row.get("hypothesis") or ""),
+        "points": " ".join(f"{x:.4f},{y:.4f}" for x, y in tile.outline),
         "bars": [
             {
                 "ring": ring,
-                "x": 318 * i / len(tile.agreement),
-                "width": 250 / len(tile.agreement),
+                "x": 318 * i / len(rings),
+                "width": 250 / len(rings),
                 "height": 34 * abs(cosine),
                 "up": cosine >= 0,
                 "cosine": f"{cosine:.2f}",
             }
-            for i, (ring, cosine) in enumerate(tile.agreement)
+            for i, (ring, cosine) in enumerate(rings)
         ],
     }
 
@@ -134,7 +156,7 @@ def _missing(tiles: Sequence[Tile]) -> list[dict[str, Any]]:
     return list(lines.values())
 
 
-def _file_cells(row: dict[str, Any], label: str) -> dict[str, Any]:
+def _file_cells(row: dict[str, Any], label: str, images: Mapping[str, int]) -> dict[str, Any]:
     """Return the cells of one file as text, with numbers to sort by if the text sorts otherwise."""
     size = f"{row['width']} x {row['height']}" if row["width"] and row["height"] else ""
     cause = f"{row['code']}: {row['reason']}" if row["code"] and row["reason"] else row["code"] or row["reason"] or ""
@@ -142,7 +164,9 @@ def _file_cells(row: dict[str, Any], label: str) -> dict[str, Any]:
         "label": label,
         "rank": LABELS.index(label),
         "path": printable(row["path"]),
-        "key": _key(row),
+        "evidence": _evidence(row) if row["status"] == "ok" else [],
+        "image": images.get(row["path"]) if label == DETECTED else None,
+        "key": _key(row) if label == DETECTED else "",
         "p": _p(row["log10_adjusted"]),
         "log10": row["log10_adjusted"],
         "q": format_cell(row.get("q_value")),
@@ -152,6 +176,24 @@ def _file_cells(row: dict[str, Any], label: str) -> dict[str, Any]:
         "pixels": (row["width"] or 0) * (row["height"] or 0),
         "cause": printable(cause),
     }
+
+
+def _evidence(row: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return what is known of a judged file beyond its cells, as pairs of a name and a text."""
+    found, placement = row["verdict"] == DETECTED, placement_of(row)
+    passes = {"first": "the screening pass", "full": "the full inversion"}
+    facts = {
+        "p of this key alone": _p(row["log10_pvalue"]) if found else "",
+        "numbers compared": format_cell(row["degrees_of_freedom"]) if found else "",
+        "found": placement_words(placement) if placement else row.get("hypothesis") or "",
+        "box": ", ".join(f"{n:g}" for n in placement["box"]) if placement else "",
+        "searched": row.get("search") or "",
+        "decided by": passes.get(row.get("decided_by") or "", ""),
+        "p of the screening pass": _p(row.get("log10_first")),
+        "inversion": "" if row["residual"] is None or row["converged"] else "did not converge",
+        "SHA-256": row["sha256"] or "",
+    }
+    return [(name, printable(text)) for name, text in facts.items() if text]
 
 
 def _p(log10_pvalue: float | None) -> str:
@@ -220,9 +262,11 @@ def _key_lines(audit: AuditRows, digest: Digest) -> list[dict[str, Any]]:
     return [{"name": printable(name), "fingerprint": printable(f), "count": n} for (name, f), n in ordered]
 
 
-def _histogram(digest: Digest) -> tuple[str, str]:
-    """Return a drawing of the p-values against the uniform distribution, and a sentence on how they fit."""
+def _histogram(digest: Digest) -> tuple[list[dict[str, Any]], str]:
+    """Return drawings of the p-values against the uniform distribution, and a sentence on how they fit."""
     panels, sentence = [], ""
+    if not digest.pvalue_counts["judged"].any():
+        return [], ""
     for name, title in (("judged", "all judged files"), (NO_EVIDENCE, "no evidence")):
         counts = digest.pvalue_counts[name]
         total = int(counts.sum())
@@ -230,16 +274,7 @@ def _histogram(digest: Digest) -> tuple[str, str]:
             counts = counts.reshape(PVALUE_BINS // 2, 2).sum(axis=1)
         many = len(counts)
         low, high = _band(total, many)
-        panels.append(
-            Histogram(
-                f"{title}: {total:,}",
-                "p, corrected for all keys (Sidak)",
-                "files",
-                tuple(int(n) for n in counts),
-                total / many,
-                (low, high),
-            )
-        )
+        panels.append(_panel(f"{title}: {total:,}", [int(n) for n in counts], total / many, low, high))
         if name == NO_EVIDENCE and total:
             outside = int(((counts < low) | (counts > high)).sum())
             sentence = (
@@ -247,9 +282,28 @@ def _histogram(digest: Digest) -> tuple[str, str]:
                 f"({0.05 * many:.1g} expected by chance). A heap at small p hints at marks that were nearly removed; "
                 "copies of one image share their p and make single bars high."
             )
-    if not digest.pvalue_counts["judged"].any():
-        return "", ""
-    return draw_figure(Figure("p-values against uniform", tuple(panels))), sentence
+    return panels, sentence
+
+
+def _panel(title: str, counts: Sequence[int], expected: float, low: float, high: float) -> dict[str, Any]:
+    """Return a histogram's parts in a frame of 340 x 180, y downwards."""
+    top = max(*counts, math.ceil(high), 1)
+
+    def y(count: float) -> float:
+        return round(180 - 172 * count / top, 2)
+
+    step = 340 / len(counts)
+    return {
+        "title": title,
+        "bars": [
+            {"x": round(step * i + 1, 2), "y": y(n), "width": round(step - 2, 2), "height": 180 - y(n), "count": n}
+            for i, n in enumerate(counts)
+        ],
+        "expected": y(expected),
+        "low": y(low),
+        "high": y(high),
+        "top": {"y": y(top) + 4, "count": top},
+    }
 
 
 def _band(total: int, bins: int) -> tuple[float, float]:

@@ -25,9 +25,8 @@ from treering_verify.report.audit import digest, write_report
 from treering_verify.report.audit.audit_reader import open_audit
 from treering_verify.report.audit.digest import gather, uniform_pvalue
 from treering_verify.report.audit.exports import harmless
-from treering_verify.report.audit.gallery import agreement_by_ring, make_tiles
+from treering_verify.report.audit.gallery import Sources, make_tiles
 from treering_verify.report.figures import spectrum_tile
-from treering_verify.watermark.embedding import embed
 from treering_verify.watermark.keys.key import Key
 
 NASTY = [
@@ -301,7 +300,7 @@ def test_images_come_from_the_very_bytes_that_were_judged(tmp_path: Path) -> Non
     known, other = hashlib.sha256(data).hexdigest(), hashlib.sha256(b"").hexdigest()
     rows = [row("a.png", "detected", -9.0, sha256=s) for s in (known, other)]
     rows += [row(path, "detected", -9.0, sha256=known) for path in ("gone.png", "https://example.org/a.png")]
-    tiles = make_tiles(rows, tmp_path)
+    tiles, _ = make_tiles(rows, Sources(tmp_path / "state", tmp_path))
     assert tiles[0].thumbnail.startswith("data:image/jpeg;base64,") and tiles[0].note == ""
     assert [bool(tile.thumbnail) for tile in tiles] == [True, False, False, False]
     assert "changed" in tiles[1].note and "no such file" in tiles[2].note and "network" in tiles[3].note
@@ -324,16 +323,6 @@ def test_a_name_that_is_no_text_is_found_by_its_bytes_and_q_values_are_shown(tmp
     assert [r["path_bytes"] for r in records] == [name.hex(), None] and records[0]["q_value"] == 0.125
     lines = list(csv.DictReader(io.StringIO(write_report(folder, tmp_path / "o.csv").read_text())))
     assert [line["path_bytes"] for line in lines] == [name.hex(), ""]
-
-
-@pytest.mark.parametrize("pattern", ["random", "rings"])
-def test_agreement_by_ring_is_one_in_the_key_s_own_noise_and_about_zero_in_others(pattern: str) -> None:
-    key = Key.generate((4, 32, 32), pattern=pattern, seed=5)
-    noise = torch.randn((1, 4, 32, 32), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    own, other = agreement_by_ring(embed(noise, key)[0], key), agreement_by_ring(noise[0], key)
-    assert [ring for ring, _ in own] == list(range(key.inner_radius, key.outer_radius + 1))
-    assert all(cosine == pytest.approx(1, abs=1e-9) for _, cosine in own)
-    assert abs(np.mean([cosine for _, cosine in other])) < 4 / np.sqrt(key.degrees_of_freedom)
 
 
 def test_the_spectrum_is_made_from_the_image_alone() -> None:

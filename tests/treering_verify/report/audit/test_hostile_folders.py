@@ -19,7 +19,7 @@ from treering_verify.cli.main import main
 from treering_verify.errors import UsageError
 from treering_verify.report.audit import AUDIT_FORMATS, export, write_report
 from treering_verify.report.audit.audit_reader import open_audit
-from treering_verify.report.audit.gallery import make_tiles
+from treering_verify.report.audit.gallery import Sources, make_tiles
 
 
 def run(*arguments: object) -> Result:
@@ -49,17 +49,18 @@ def test_images_come_from_inside_the_root_and_with_the_hash_of_the_row(tmp_path:
     known = image(tmp_path / "root" / "a.png")
     assert image(tmp_path / "secret" / "a.png") == known
     root = tmp_path / "root"
+    sources = Sources(tmp_path / "none", root)
     (root / "way").symlink_to(tmp_path / "secret")
     os.mkfifo(root / "fifo")
     secret = tmp_path / "secret" / "a.png"
     outside = [str(secret), "../secret/a.png", "way/a.png", f"{root}/../secret/a.png", "/etc/hostname", "/dev/zero"]
-    tiles = make_tiles([row(path, "detected", -9.0, sha256=known) for path in outside], root)
+    tiles = make_tiles([row(path, "detected", -9.0, sha256=known) for path in outside], sources)[0]
     assert [tile.thumbnail for tile in tiles] == [""] * len(outside)
     assert all("--root" in tile.note for tile in tiles)
-    assert make_tiles([row("a.png", "detected", -9.0, sha256=known)], root)[0].thumbnail
+    assert make_tiles([row("a.png", "detected", -9.0, sha256=known)], sources)[0][0].thumbnail
     without = [row("a.png", "detected", -9.0), row("a.png", "detected", -9.0, sha256=""), row("a\0b", "detected", -9.0)]
     odd = [row(name, "detected", -9.0, sha256=known) for name in ("fifo", "a\0b", "x" * 5000)]
-    assert not any(tile.thumbnail for tile in make_tiles(without + odd, root))
+    assert not any(tile.thumbnail for tile in make_tiles(without + odd, sources)[0])
     folder = write_audit(tmp_path / "audit", [[row(str(secret), "detected", -9.0, sha256=known)]])
     assert "data:image/jpeg" not in write_report(folder, root=root).read_text()
     assert "data:image/jpeg" in write_report(folder, root=None).read_text(), "an audit shows what it judged itself"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,24 @@ from treering_verify.watermark.keys.key import Key
 MARKUP = (
     '<img src="https://example.org/x.png" onerror="window.caught = true"></script><script>window.caught = true</script>'
 )
+
+
+CONTRAST = """(() => {
+  const parse = text => { const n = text.match(/[\\d.]+/g).map(Number); return n.length < 4 ? [...n, 1] : n; };
+  const light = ([r, g, b]) => [r, g, b].map(v => (v /= 255) <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
+  const behind = e => { for (; e; e = e.parentElement) {
+    const c = parse(getComputedStyle(e).backgroundColor); if (c[3] > 0) return c; } return [255, 255, 255]; };
+  const weak = new Set();
+  for (const e of document.querySelectorAll('body *')) {
+    const own = Array.from(e.childNodes).some(n => n.nodeType === 3 && n.data.trim());
+    if (!own || !e.checkVisibility() || e.closest('svg, script, [disabled], option')) continue;
+    const [a, b] = [light(parse(getComputedStyle(e).color)), light(behind(e))].sort((x, y) => y - x);
+    if ((a + .05) / (b + .05) < 4.5) weak.add(e.tagName + '.' + e.className + ' ' + ((a + .05) / (b + .05)).toFixed(1));
+  }
+  return Array.from(weak);
+})()"""
+"""Elements with text of less than 4.5:1 to what is behind it (WCAG 2, 1.4.3)."""
 
 
 @pytest.fixture(scope="module")
@@ -91,12 +110,61 @@ def test_the_images_show(browser: Page, report: Path) -> None:
     shown = browser.run(
         "Array.from(document.images, i => [i.complete, i.naturalWidth, i.naturalHeight, i.clientWidth])"
     )
-    assert len(shown) == 4  # two thumbnails, two spectra
+    assert len(shown) == 4  # two thumbnails, two maps of the agreement
     assert all(complete and width > 0 and drawn > 0 for complete, width, _, drawn in shown)
     assert [width for _, width, _, _ in shown] == [128, 168, 128, 168]
     assert browser.run("document.querySelectorAll('svg.rings rect').length") == 12  # rings 4 to 9 of each
     plot = browser.run("document.querySelector('figure.plot svg').getBoundingClientRect().width")
     assert plot > 300
+    assert browser.run("document.querySelectorAll('figure.plot .bar').length") == 20  # of two panels
+
+
+def test_a_click_on_a_file_shows_its_evidence_and_leads_to_its_image(browser: Page, report: Path) -> None:
+    browser.open(report.as_uri())
+    row = "document.getElementById('files-table').tBodies[0].rows[0]"
+    assert "p of this key alone" not in browser.run(f"{row}.innerText")
+    browser.run(f"{row}.querySelector('summary').click()")
+    said = browser.run(f"{row}.innerText")
+    assert "p of this key alone" in said and "1.0e-300" in said and "SHA-256" in said
+    target = browser.run(f"{row}.querySelector('a').getAttribute('href')")
+    assert (
+        browser.run(f"document.querySelector('{target} code').innerText")
+        == cells(browser, "files-table", 1)[0].split("\n")[0]
+    )
+
+
+def test_rows_without_a_detection_name_no_key(browser: Page, report: Path) -> None:
+    browser.open(report.as_uri())
+    pairs = list(zip(cells(browser, "files-table", 0), cells(browser, "files-table", 2), strict=True))
+    assert [key for verdict, key in pairs if verdict == "detected"] and not any(
+        key for verdict, key in pairs if verdict != "detected"
+    )
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1300])
+def test_text_can_be_read_in_either_scheme_at_any_width(browser: Page, report: Path, scheme: str, width: int) -> None:
+    with browser.emulated(width, scheme):
+        browser.open(report.as_uri())
+        browser.run("document.querySelectorAll('details').forEach(each => each.open = true)")
+        assert browser.run("document.documentElement.scrollWidth") <= width
+        weak = browser.run(CONTRAST)
+    assert weak == []
+
+
+def test_the_structure_of_the_page_can_be_heard(browser: Page, report: Path) -> None:
+    browser.open(report.as_uri())
+    levels = browser.run("Array.from(document.querySelectorAll('h1,h2,h3'), each => Number(each.tagName[1]))")
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
+    nameless = """Array.from(document.querySelectorAll('img, svg[role=img], input, select, nav, .wide'),
+      each => each.getAttribute('alt') || each.getAttribute('aria-label')).filter(name => !name).length"""
+    assert browser.run(nameless) == 0
+    assert browser.run("document.querySelectorAll('main, header, html[lang]').length") == 3
+    assert browser.run("document.querySelectorAll('th:not([scope])').length") == 0
+    assert browser.run("new Set(Array.from(document.querySelectorAll('[id]'), e => e.id)).size") == browser.run(
+        "document.querySelectorAll('[id]').length"
+    )
 
 
 def test_tables_sort_as_numbers_and_as_words_both_ways(browser: Page, report: Path) -> None:
