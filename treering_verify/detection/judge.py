@@ -245,7 +245,7 @@ class Judge:
         ):  # the score of a calibrated detector tells nothing of it
             return None
         agreement = PATTERNS[self._key(strongest.fingerprint)[1]].agreement
-        return agreement and agreement.bound(strongest.degrees_of_freedom)
+        return agreement.bound(strongest.degrees_of_freedom) if agreement else None
 
     def verdicts(self, sources: Iterable[Source | VideoSource]) -> Iterator[Verdict]:
         """Yield one verdict per source, in order, batch by batch; what cannot be read gets a verdict too."""

@@ -20,13 +20,12 @@ from typing import TYPE_CHECKING, Any
 from treering_verify.errors import ImageError, UsageError
 from treering_verify.files import printable
 from treering_verify.media.arrays import read_open_file
-from treering_verify.media.decoder_limits import quiet_decoders
+from treering_verify.media.decoder_limits import MAX_PIXELS, quiet_decoders
 from treering_verify.media.formats import is_image
 from treering_verify.media.frame_folders import list_files
 from treering_verify.media.images import (
     CODES,
     MAX_BYTES,
-    MAX_PIXELS,
     MIN_SIDE,
     encode_png,
     fit,
