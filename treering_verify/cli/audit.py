@@ -196,7 +196,7 @@ def audit(
     inputs = Inputs(paths, lists, nul, manifests, column, str(root.absolute()) if root else "")
     found = load_keys(keys)
     check_fit(found, model)
-    request = request_for(found, model, inversion, inputs, options, [alpha, str(screening), search])
+    request = request_for(found, model, inversion, inputs, options, [alpha, screening, search])
     with _logged(log_file), stopped_by_signals() as stop:
 
         def page(**more: Any) -> None:
