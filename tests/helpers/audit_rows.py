@@ -63,7 +63,12 @@ def write_audit(
     """Write rows, shard by shard, and a summary, and return the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, rows in enumerate(shards):
-        kinds = {"path_bytes": pa.binary(), "log10_first": pa.float64(), "q_value": pa.float64()}
+        kinds = {
+            "path_bytes": pa.binary(),
+            "log10_first": pa.float64(),
+            "q_value": pa.float64(),
+            "key_origin": pa.string(),
+        }
         extra = [(name, kind) for name, kind in kinds.items() if rows and name in rows[0]]
         table = pa.Table.from_pylist(list(rows), schema=pa.schema([*SCHEMA, *extra]))
         parquet.write_table(table, folder / f"rows-{number:06d}.parquet")

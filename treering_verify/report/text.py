@@ -70,9 +70,14 @@ def format_text(verdict: Verdict) -> str:
 
 def words_of_key(name: str, fingerprint: str, retired: str | None, origin: str | None) -> str:
     """Return the words for a key that was found: name, fingerprint, origin unless derived, and since when it is retired."""
-    notes = [origin] if origin and origin != DERIVED else []
-    notes += [f"retired since {retired}"] if retired else []
+    notes = notes_of_key(retired, origin)
     return f" key {name} {fingerprint}" + (f" ({', '.join(notes)})" if notes else "")
+
+
+def notes_of_key(retired: str | None, origin: str | None) -> list[str]:
+    """Return what a reader should know of a key that was found: its origin unless derived, and since when it is retired."""
+    notes = [origin] if origin and origin != DERIVED else []
+    return notes + ([f"retired since {retired}"] if retired else [])
 
 
 def _decoy_line(check: DecoyCheck) -> str:

@@ -12,13 +12,14 @@ from xml.sax.saxutils import escape, quoteattr
 
 from treering_verify.files import printable
 from treering_verify.report.audit.audit_reader import COLUMNS, OPTIONAL, AuditRows
-from treering_verify.report.text import format_pvalue, to_json
+from treering_verify.report.text import format_pvalue, notes_of_key, to_json
 from treering_verify.results import DETECTED, INCONCLUSIVE, NO_EVIDENCE
 from treering_verify.version import __version__
 
 SARIF_SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 
 _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+_ABOUT_KEY = ("key_retired", "key_origin")  # columns that older audits lack
 _CHARS_PER_WRITE = 1 << 20
 _RULES = {
     DETECTED: "A key was found in the image's noise",
@@ -110,7 +111,8 @@ def _result(row: dict[str, Any], fail_on: Sequence[str]) -> dict[str, Any] | Non
     if label != "error" and label not in fail_on and label != INCONCLUSIVE:
         return None
     failed = label == "error" or label in fail_on
-    numbers = ("key", "fingerprint", "pvalue", "pvalue_adjusted", "log10_adjusted", "statistic", "q_value", "code")
+    values = ("pvalue", "pvalue_adjusted", "log10_adjusted", "statistic", "q_value", "code")
+    numbers = ("key", "fingerprint", *_ABOUT_KEY, *values)
     result = {
         "ruleId": _rule(label),
         "kind": "fail" if failed else "open",
@@ -126,7 +128,19 @@ def _result(row: dict[str, Any], fail_on: Sequence[str]) -> dict[str, Any] | Non
 
 def write_junit(audit: AuditRows, file: BinaryIO, fail_on: Sequence[str] = (DETECTED,)) -> None:
     """Write JUnit XML: one suite, a test case per file. `fail_on` names the verdicts that are failures."""
-    names = ("path", "status", "code", "reason", "verdict", "key", "fingerprint", "log10_adjusted", "seconds")
+    wanted = (
+        "path",
+        "status",
+        "code",
+        "reason",
+        "verdict",
+        "key",
+        "fingerprint",
+        *_ABOUT_KEY,
+        "log10_adjusted",
+        "seconds",
+    )
+    names = [name for name in wanted if name in audit.columns]
     total = failures = errors = skipped = 0
     seconds = 0.0
     for row in audit.records(("status", "verdict", "seconds")):
@@ -166,11 +180,10 @@ def _message(row: dict[str, Any]) -> str:
     if row["status"] != "ok":
         return printable(f"{row['code'] or row['status']}: {row['reason'] or 'no reason was given'}")
     p = f", p {format_pvalue(row['log10_adjusted'])}" if row["log10_adjusted"] is not None else ""
-    key = (
-        f" (key {row['key']} {row['fingerprint'] or ''})".replace(" )", ")")
-        if row["verdict"] == DETECTED and row["key"]
-        else ""
-    )
+    key = ""
+    if row["verdict"] == DETECTED and row["key"]:
+        name = f"key {row['key']} {row['fingerprint'] or ''}".rstrip()
+        key = f" ({', '.join([name, *notes_of_key(row.get('key_retired'), row.get('key_origin'))])})"
     return printable(f"{row['verdict']}{key}{p}" + (f"; {row['reason']}" if row["reason"] else ""))
 
 

@@ -79,16 +79,16 @@ class Agreement:
     Attributes
     ----------
     mean : float
-        Mean of z, the artanh of the cosine.
+        Mean of z, the artanh of the cosine or agreement.
     deviation : float
-        Standard deviation of z between images, without what the cosine of d numbers adds, 1 / (d - 3) in square.
+        Standard deviation of z between images, without what a cosine of d numbers adds, 1 / (d - 3) in square.
     """
 
     mean: float
     deviation: float
 
     def bound(self, d: int) -> float:
-        """Return the cosine from which on a key of d free numbers counts as fitted to the image (docs/exact-test.md)."""
+        """Return the cosine or agreement from which on a key of d free numbers counts as fitted (docs/exact-test.md)."""
         if d <= _FEWEST:
             return float("inf")
         return float(np.tanh(self.mean + _DEVIATIONS * np.sqrt(self.deviation**2 + 1 / (d - 3))))
@@ -135,7 +135,8 @@ class Pattern:
     chosen : int
         How many of the last numbers the owner may choose, as a message; the others of a derived key are derived.
     agreement : Agreement, optional
-        Cosines of clean marked images, which tell a key that was fitted to an image; None where nothing tells it.
+        Cosines or agreements of clean marked images, above which lies a key that was fitted to an image; None if the
+        numbers are bytes of a cipher, which nobody can fit.
     """
 
     radii: tuple[int, int]

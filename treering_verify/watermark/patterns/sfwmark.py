@@ -147,5 +147,6 @@ CENTRE_SIGNS = Pattern(
     reach=sign_reach,
     cosine=False,
     coefficients=_sign_coefficients,
+    agreement=Agreement(2.44, 0.31),
     **_SHARED,
 )

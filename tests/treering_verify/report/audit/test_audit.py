@@ -269,6 +269,19 @@ def test_sarif_is_valid_and_has_a_result_for_each_file_that_matters(nasty: Path,
     check_sarif(json.loads(write_report(write_audit(tmp_path / "none", []), tmp_path / "none.sarif").read_bytes()))
 
 
+@pytest.mark.parametrize(("origin", "shown"), [("free numbers", True), ("derived", False)])
+def test_every_form_says_of_free_numbers_that_they_are(origin: str, shown: bool, tmp_path: Path) -> None:
+    rows = [row("a.png", "detected", -40, key_origin=origin), row("b.png", key_origin=None)]
+    audit = write_audit(tmp_path / "audit", [rows])
+    words = f"00aa11bb22cc33dd{', ' if shown else ''}"
+    for form in ("html", "sarif", "xml", "csv", "jsonl"):
+        text = write_report(audit, tmp_path / f"out.{form}").read_bytes().decode()
+        assert (origin in text) == (shown or form in ("sarif", "csv", "jsonl")), form
+    (result,) = json.loads((tmp_path / "out.sarif").read_bytes())["runs"][0]["results"]
+    assert result["properties"]["key_origin"] == origin
+    assert f"{words}{origin if shown else ''})" in result["message"]["text"]
+
+
 def test_junit_counts_its_cases(nasty: Path, tmp_path: Path) -> None:
     suites = ElementTree.fromstring(write_report(nasty, tmp_path / "out.xml").read_bytes())
     (suite,) = suites
