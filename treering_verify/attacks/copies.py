@@ -13,7 +13,8 @@ from treering_verify.attacks.compression import CODECS
 from treering_verify.attacks.notation import Attack, Chain
 from treering_verify.errors import ImageError, UsageError
 from treering_verify.files import printable, write_atomic
-from treering_verify.media.images import encode_png, open_image, read_bytes
+from treering_verify.media.images import encode_png, read_bytes
+from treering_verify.media.isolation.decoding import decode_image
 from treering_verify.results import SIDECAR_VERSION
 from treering_verify.version import __version__
 
@@ -139,7 +140,7 @@ def attack_files(
         number = seed + position
         try:
             data = read_bytes(source)
-            image = open_image(data)
+            image = decode_image(data)
         except ImageError as error:
             yield AttackedCopy(str(source), "error", error.code, printable(error.reason), seed=number)
             continue

@@ -167,8 +167,8 @@ def audit(
 
     PATH is a file, folder, glob pattern or URL. Every file gets one row: judged, skipped (not an image) or error (not
     readable), with a reason code. No file stops an audit. Rows are written to Parquet files in --output, counts to
-    summary.json, and a page to report.html. After Ctrl-C, SIGTERM (both exit with 130 when the batch is done) or a crash,
-    the same command resumes the audit. Links are not followed, except a PATH that is a link to a folder.
+    summary.json, and a page to report.html. After Ctrl-C, SIGTERM or SIGHUP (exit with 130 when the batch is done) or a
+    crash, the same command resumes the audit. Links are not followed, except a PATH that is a link to a folder.
     """
     if not (paths or lists or manifests):
         raise UsageError("nothing to audit: give PATH, --files-from or --manifest")

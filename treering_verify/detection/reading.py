@@ -1,4 +1,7 @@
-"""Read what is to be judged as a model takes it: images, frames of animated images, videos."""
+"""Read what is to be judged as a model takes it: images, frames of animated images, videos.
+
+Files may come from anyone: `media.isolation.decoding` decodes them.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from treering_verify.detection.search.page import Page
 from treering_verify.errors import UsageError
-from treering_verify.media.animations import distinct_frames
 from treering_verify.media.digests import sha256_of
-from treering_verify.media.images import fit, open_image, read_bytes, to_tensor
+from treering_verify.media.images import fit, read_bytes, to_tensor
+from treering_verify.media.isolation.decoding import decode_frames, decode_video
 from treering_verify.media.videos import read_video
 from treering_verify.models import LatentModel, makes_videos
 
@@ -53,20 +56,21 @@ def read(source: Source | VideoSource, model: LatentModel) -> Reading:
     import torch
 
     if makes_videos(model):
-        return Reading(*read_video(source, model.frames, model.image_size), sha256=sha256_of(source))
+        video, note = read_video(source, model.frames, model.image_size, decode_video)
+        return Reading(video, note, sha256=sha256_of(source))
     if isinstance(source, Sequence) and not isinstance(source, str | bytes):
         raise UsageError(f"{model.name} judges images: give one at a time, or a model that makes videos")
     if isinstance(source, str | Path):
         source = read_bytes(source)
-    animation = distinct_frames(source) if isinstance(source, bytes) else None
-    shown = [frame.image for frame in animation.frames] if animation else [open_image(source)]
+    animation = decode_frames(source)
+    shown = [frame.image for frame in animation.frames]
     fitted = [fit(image, model.image_size) for image in shown]
-    numbers = tuple(frame.number for frame in animation.frames) if animation and len(shown) > 1 else ()
+    numbers = tuple(frame.number for frame in animation.frames) if len(shown) > 1 else ()
     return Reading(
         torch.cat([to_tensor(image) for image, _ in fitted]),
         fitted[0][1],
         tuple(Page((image,)) for image in shown),
         numbers,
-        animation.total if animation else 0,
+        animation.total,
         sha256_of(source) if isinstance(source, bytes) else None,
     )

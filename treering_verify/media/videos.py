@@ -64,22 +64,38 @@ class Video:
         What was done to the video, for the record, or "".
     size : (width, height)
         Size of its first frame before it was scaled.
+    given : int
+        Frames of its own; the last is repeated where the model makes more.
     """
 
     frames: list[Image.Image]
     note: str
     size: tuple[int, int]
+    given: int
 
 
-def read_video(source: VideoSource, frames: int, size: tuple[int, int]) -> tuple[torch.Tensor, str]:
-    """Read a video as a tensor, (1, 3 F, H, W) float32 in [-1, 1], and return it with its note; see `open_video`."""
+def read_video(
+    source: VideoSource,
+    frames: int,
+    size: tuple[int, int],
+    decode: Callable[[VideoSource, int, tuple[int, int]], Video] | None = None,
+) -> tuple[torch.Tensor, str]:
+    """Read a video as a tensor, (1, 3 F, H, W) float32 in [-1, 1], and return it with its note.
+
+    `decode` takes the place of `open_video`, whose parameters and errors these are.
+    """
     import torch
 
-    video = open_video(source, frames, size)
+    video = (decode or open_video)(source, frames, size)
     return torch.cat([to_tensor(frame) for frame in video.frames], dim=1), video.note
 
 
-def open_video(source: VideoSource, frames: int, size: tuple[int, int]) -> Video:
+def open_video(
+    source: VideoSource,
+    frames: int,
+    size: tuple[int, int],
+    opened: Callable[[ImageSource], Image.Image] | None = None,
+) -> Video:
     """Decode a video to a model's length and size.
 
     Frames are read from the first on, in the order of display, whatever the time between them. Each is decoded as by
@@ -95,6 +111,8 @@ def open_video(source: VideoSource, frames: int, size: tuple[int, int]) -> Video
         Frames of the model.
     size : (H, W)
         Size of the model's frames.
+    opened : callable, optional
+        Takes the place of `images.open_image` for images of a folder or sequence.
 
     Raises
     ------
@@ -103,7 +121,7 @@ def open_video(source: VideoSource, frames: int, size: tuple[int, int]) -> Video
     UsageError
         If the source is a video file and PyAV is not installed.
     """
-    shown, found = _frames(source)
+    shown, found = _frames(source, opened or open_image)
     parts: list[Image.Image] = []
     own_size, notes, more = (0, 0), [], False
     for frame in islice(found, frames + 1):
@@ -121,8 +139,9 @@ def open_video(source: VideoSource, frames: int, size: tuple[int, int]) -> Video
         done.append(f"cut to its first {frames} frames")
     elif len(parts) < frames:
         done.append(f"{len(parts)} of {frames} frames, the last repeated")
-    parts += parts[-1:] * (frames - len(parts))
-    return Video(parts, ", ".join(done), own_size)
+    given = len(parts)
+    parts += parts[-1:] * (frames - given)
+    return Video(parts, ", ".join(done), own_size, given)
 
 
 def has_video_signature(head: bytes) -> bool:
@@ -130,28 +149,28 @@ def has_video_signature(head: bytes) -> bool:
     return is_image(head) or head[4:8] in _ATOMS or head.startswith(_MATROSKA)
 
 
-def _frames(source: VideoSource) -> tuple[str, Iterator[Image.Image]]:
+def _frames(source: VideoSource, opened: Callable[[ImageSource], Image.Image]) -> tuple[str, Iterator[Image.Image]]:
     """Return a printable name and an iterator that decodes the RGB frames one by one."""
     from PIL import Image
 
     if isinstance(source, bytes):
         return "", _file_frames(source, "")
     if isinstance(source, Image.Image):
-        return "", iter([open_image(source)])
+        return "", iter([opened(source)])
     if hasattr(source, "read"):
         return "", _file_frames(read_open_file(source, MAX_BYTES), "")
     if not isinstance(source, str | Path):
-        return "", (open_image(image) for image in source)
+        return "", (opened(image) for image in source)
     shown = printable(os.fspath(source))
     if os.path.isdir(source):
-        return shown, _folder_frames(Path(source))
+        return shown, _folder_frames(Path(source), opened)
     return shown, _file_frames(read_bytes(source), shown)
 
 
-def _folder_frames(folder: Path) -> Iterator[Image.Image]:
+def _folder_frames(folder: Path, opened: Callable[[ImageSource], Image.Image]) -> Iterator[Image.Image]:
     for file in list_files(folder, links=True):
         if is_image(read_head(file)[0]):  # skips sidecars and the hidden files of desktops
-            yield open_image(file)
+            yield opened(file)
 
 
 def _file_frames(data: bytes, shown: str) -> Iterator[Image.Image]:

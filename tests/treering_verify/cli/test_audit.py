@@ -91,7 +91,9 @@ def test_the_command_finds_what_it_is_told_to_fail_on(
     assert "2 no evidence" in results[2].stdout and "by chance: 2e-06 on average" in results[2].stdout
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "number", [signal.SIGHUP, *(pytest.param(each, marks=pytest.mark.slow) for each in (signal.SIGTERM, signal.SIGINT))]
+)
 def test_a_signal_ends_the_command_after_a_checkpoint(tmp_path: Path, key_file: Path, number: int) -> None:
     fill(tmp_path / "in", 300)
     output = tmp_path / "out"

@@ -125,7 +125,7 @@ def connected(processors: int | None = None) -> Iterator[None]:
             f"RAY_ADDRESS is {printable(address)}: run on a machine of the cluster, or by ray job submit, and leave it out"
         )
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         where: dict[str, Any] = {"address": "local", "num_cpus": processors} if processors else {}
         _begin(**where, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)

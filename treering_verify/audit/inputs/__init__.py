@@ -1,6 +1,6 @@
 """Inputs of an audit, from names to pixels.
 
 `sources` lists folders, files, globs and URLs, and with `manifests` the entries of lists and tables; `plan` stores them in
-chunks on disk. `reader_pool` starts processes (`child_process`) that run `reader_process`, which reads one input at a time
-by `reading`.
+chunks on disk. `reader_pool` starts processes (`media.isolation.child_process`) that run `reader_process`, which reads one
+input at a time by `reading`.
 """

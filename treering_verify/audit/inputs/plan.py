@@ -19,11 +19,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from treering_verify.audit.inputs.child_process import ChildProcess
 from treering_verify.audit.inputs.manifests import STDIN
 from treering_verify.audit.inputs.sources import Entry, Inputs, list_inputs
 from treering_verify.errors import TreeringError, UsageError
 from treering_verify.files import write_atomic
+from treering_verify.media.isolation.child_process import ChildProcess
 
 _PART, _WHOLE, _INDEX = "plan.part", "plan", "plan.json"
 SCRATCH = "scratch"

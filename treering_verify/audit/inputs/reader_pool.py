@@ -18,13 +18,14 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from treering_verify.audit.inputs.child_process import ChildProcess
 from treering_verify.audit.inputs.reading import PAGE_PIXELS, Reading, refused
 from treering_verify.audit.inputs.sources import Entry
 from treering_verify.audit.inputs.urls import Access
 from treering_verify.errors import TreeringError, UsageError
 from treering_verify.files import printable
 from treering_verify.media.animations import MOST_FRAMES
+from treering_verify.media.isolation.child_process import ChildProcess
+from treering_verify.media.isolation.decoding import MEMORY, SECONDS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,8 +54,8 @@ class Limits:
         What URLs may reach.
     """
 
-    seconds: float = 30.0
-    memory: int = 3072
+    seconds: float = SECONDS
+    memory: int = MEMORY
     readers: int = 0
     access: Access = field(default_factory=Access)
 

@@ -7,13 +7,12 @@ import json
 import math
 import os
 import signal
-import sys
 from multiprocessing.connection import Connection
 from typing import Any
 
-from treering_verify.audit.inputs.child_process import receive
 from treering_verify.audit.inputs.reading import Reading, read_path, read_url, refused
 from treering_verify.audit.inputs.urls import Access
+from treering_verify.media.isolation.child_process import limit_process, receive
 
 _ARRAYS = ("path", "pixels", "page")
 _SHARE = 0.9  # of the time limit, for downloading; the rest is for decoding
@@ -24,7 +23,7 @@ def serve(connection: Connection, facts: list[Any]) -> None:
     """Answer requests until the connection ends; see `reader_pool.ReaderPool`."""
     shape, seconds, memory, protocols, allow_private, pages = facts
     access = Access(tuple(protocols), allow_private)
-    _prepare(memory)
+    limit_process(memory)
     connection.send_bytes(b'"ready"')
     while True:
         path, is_url = receive(connection)
@@ -48,20 +47,3 @@ def _answer(connection: Connection, reading: Reading) -> None:
     for array in (reading.pixels, page):
         if array is not None:
             connection.send_bytes(array.tobytes())
-
-
-def _prepare(memory: int) -> None:
-    """Import what decoding needs, then set the limits of the process."""
-    import resource
-    import warnings
-
-    import numpy  # noqa: F401
-    from PIL import Image, ImageCms  # noqa: F401
-
-    Image.init()
-    warnings.simplefilter("ignore")
-    sys.setrecursionlimit(1000)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _, most = resource.getrlimit(resource.RLIMIT_AS)
-    limit = memory * 2**20 if most == resource.RLIM_INFINITY else min(memory * 2**20, most)
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

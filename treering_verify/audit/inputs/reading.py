@@ -59,9 +59,6 @@ SKIPPED = {
 
 FAILED = {
     "folder_not_readable": "the folder cannot be listed, so files in it may be missing here; check its permissions and disk",
-    "reader_crashed": "reading it ended the reader process twice; it is left alone now, and may be hostile",
-    "reader_timeout": "reading it took longer than the time limit twice; it is left alone now, and may be hostile",
-    "reader_memory": "reading it took more memory than the limit twice; raise the limit, or scale the image down",
     "reader_failed": "reading it failed in an unforeseen way",
     "worker_died": "judging it ended a worker of the cluster twice; it is left alone now, and may be hostile",
     "url_not_readable": "the URL cannot be read; check it, its permissions and the network",

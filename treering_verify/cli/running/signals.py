@@ -10,7 +10,7 @@ from types import FrameType
 
 import click
 
-_STOPS = (signal.SIGINT, signal.SIGTERM)
+_STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last comes when a terminal is closed
 _GRACE = 5.0  # seconds of processor time, of all threads, that the batch in work may take after a signal
 _PATIENCE = 30.0  # the same by the clock: a process that waits for a disk uses no processor
 
@@ -63,9 +63,10 @@ class Stop:
 
 @contextmanager
 def stopped_by_signals() -> Iterator[Stop]:
-    """Yield what says whether SIGINT or SIGTERM has come; see `Stop`."""
+    """Yield what says whether SIGINT, SIGTERM or SIGHUP has come; see `Stop`. SIGHUP that nohup ignores stays ignored."""
     stop = Stop()
-    handlers = {**dict.fromkeys(_STOPS, stop.handle), signal.SIGPROF: stop.hurry, signal.SIGALRM: stop.hurry}
+    stops = [number for number in _STOPS if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
+    handlers = {**dict.fromkeys(stops, stop.handle), signal.SIGPROF: stop.hurry, signal.SIGALRM: stop.hurry}
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield stop

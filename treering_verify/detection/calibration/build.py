@@ -26,7 +26,8 @@ from treering_verify.errors import ImageError, UsageError
 from treering_verify.files import printable
 from treering_verify.generation.generator import DEFAULT_GUIDANCE, DEFAULT_STEPS, initial_noise
 from treering_verify.inversion.recovery import InversionOptions, recover_noise
-from treering_verify.media.images import fit, open_image, to_pil, to_tensor
+from treering_verify.media.images import fit, to_pil, to_tensor
+from treering_verify.media.isolation.decoding import decode_image
 from treering_verify.models import LatentModel, images_only
 from treering_verify.models.sampling import denoise
 from treering_verify.watermark.embedding import embed, extract, features, groups
@@ -180,7 +181,7 @@ class _DistinctImages:
         for source in self._sources:
             path = str(source) if isinstance(source, (str, Path)) else ""
             try:
-                image, note = fit(open_image(source), self._size)
+                image, note = fit(decode_image(source), self._size)
             except ImageError as error:
                 self._skip(path, error.code, printable(error.reason))
                 continue

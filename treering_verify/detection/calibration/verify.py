@@ -22,7 +22,8 @@ from treering_verify.detection.verification import fitting_keys
 from treering_verify.errors import ImageError, UsageError
 from treering_verify.inversion.recovery import InversionOptions
 from treering_verify.media.digests import sha256_of
-from treering_verify.media.images import fit, open_image
+from treering_verify.media.images import fit
+from treering_verify.media.isolation.decoding import decode_image
 from treering_verify.models import LatentModel
 from treering_verify.results import INCONCLUSIVE, KeyEvidence, Verdict
 from treering_verify.watermark.keys.key import Key
@@ -120,7 +121,7 @@ def _check(
 def _opened(source: Source, model: LatentModel) -> tuple[Source | Image.Image, str]:
     """Return the opened image and its digest, so that both are of the same pixels; a source that cannot be read as it is."""
     try:
-        image = open_image(source)
+        image = decode_image(source)
     except ImageError:
         return source, ""
     return image, digest(fit(image, model.image_size)[0])

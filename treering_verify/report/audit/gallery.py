@@ -161,10 +161,10 @@ def _kept_tile(row: dict[str, Any], exhibit: Exhibit, sources: Sources) -> Tile 
 
 def _safe(data: bytes) -> Image.Image | None:
     """Return an image that was kept; it is decoded and encoded anew, because the folder may come from anybody."""
-    from treering_verify.media.images import open_image
+    from treering_verify.media.isolation.decoding import decode_image
 
     try:
-        return open_image(data) if data else None
+        return decode_image(data) if data else None
     except ImageError:
         return None
 
@@ -225,18 +225,18 @@ def _open(
 ) -> list[_Opened | str]:
     """Return each image, or first frame, the part that was judged, and its noise estimate (None without a model)."""
     from treering_verify.detection.search.page import Page
-    from treering_verify.media.images import fit, open_image, to_tensor
-    from treering_verify.media.videos import open_video
+    from treering_verify.media.images import fit, to_tensor
+    from treering_verify.media.isolation.decoding import decode_image, decode_video
     from treering_verify.models import makes_videos
 
     decoded: list[tuple[Image.Image, Image.Image | None, list[Image.Image]] | str] = []
     for row, data in files:
         try:
             if model and makes_videos(model):
-                frames = open_video(data, model.frames, model.image_size).frames
+                frames = decode_video(data, model.frames, model.image_size).frames
                 decoded.append((frames[0], None, frames))
                 continue
-            image = open_image(data if isinstance(data, bytes) else data[0])
+            image = decode_image(data if isinstance(data, bytes) else data[0])
             placement = placement_of(row) if model else None
             part = part_of(Page((image,)), placement, model.image_size) if model and placement else None
             decoded.append((image, part, [part or fit(image, model.image_size)[0]] if model else []))

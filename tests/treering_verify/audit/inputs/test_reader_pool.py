@@ -160,8 +160,10 @@ def iter_rows(folder: Path) -> object:
 
 
 def children() -> list[str]:
-    listed = subprocess.run(["ps", "-o", "args=", "--ppid", str(os.getpid())], capture_output=True, text=True).stdout
-    return [line for line in listed.splitlines() if "treering_verify.audit" in line]
+    listed = subprocess.run(
+        ["ps", "-ww", "-o", "args=", "--ppid", str(os.getpid())], capture_output=True, text=True
+    ).stdout
+    return [line for line in listed.splitlines() if "reader_process" in line]
 
 
 def test_an_image_of_the_wrong_size_is_judged_in_the_models_size(tmp_path: Path) -> None:

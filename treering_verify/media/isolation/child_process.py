@@ -24,7 +24,7 @@ class ChildProcess:
     Parameters
     ----------
     module : str
-        Dotted name of a module of this package.
+        Dotted name of a module.
     facts : JSON-ready
         Second argument of `serve`.
     stdin : bool
@@ -33,7 +33,7 @@ class ChildProcess:
 
     def __init__(self, module: str, facts: Any, stdin: bool = False) -> None:
         self.connection, far = Pipe()
-        code = f"from treering_verify.audit.inputs.child_process import run; run({module!r}, {far.fileno()})"
+        code = f"from treering_verify.media.isolation.child_process import run; run({module!r}, {far.fileno()})"
         where = os.pathsep.join(path for path in sys.path if path)
         with far:
             self.process = subprocess.Popen(
@@ -50,6 +50,14 @@ class ChildProcess:
     def send(self, message: Any) -> None:
         """Send a JSON-ready message; OSError if the process is gone."""
         self.connection.send_bytes(json.dumps(message).encode())
+
+    def send_bytes(self, data: bytes) -> None:
+        """Send bytes; OSError if the process is gone."""
+        self.connection.send_bytes(data)
+
+    def receive_bytes(self, most: int) -> bytes:
+        """Receive bytes, at most so many; EOFError or OSError if there are more, or the process is gone."""
+        return self.connection.recv_bytes(most)
 
     def receive(self) -> Any:
         """Receive a message; EOFError or OSError if the process is gone."""
@@ -77,3 +85,20 @@ def run(module: str, descriptor: int) -> None:
         import_module(module).serve(connection, receive(connection))
     except (EOFError, BrokenPipeError, ConnectionResetError):  # the parent is gone
         os._exit(0)
+
+
+def limit_process(memory: int) -> None:
+    """Import what decoding needs, then limit the address space of this process, in MiB."""
+    import resource
+    import warnings
+
+    import numpy  # noqa: F401
+    from PIL import Image, ImageCms  # noqa: F401
+
+    Image.init()
+    warnings.simplefilter("ignore")
+    sys.setrecursionlimit(1000)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    limit = memory * 2**20 if most == resource.RLIM_INFINITY else min(memory * 2**20, most)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
