@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from treering_verify.files import write_atomic
 from treering_verify.report.confusion_matrix import ConfusionMatrix
-from treering_verify.report.findings import Cloud, Curves, Figure, Matrix
+from treering_verify.report.findings import Cloud, Curves, Figure, Matrix, Thumbnails
 
 if TYPE_CHECKING:
     import torch
@@ -134,6 +134,8 @@ def _drawn(figure: Figure) -> Any:
     rows = -(-many // columns)
     square = any(isinstance(panel, Matrix) for panel in figure.panels)
     width, height = (4.6, 5.0) if square else (5.6, 4.4)
+    if any(isinstance(panel, Thumbnails) for panel in figure.panels):
+        width, height = 13.0, 12.0
     size = (width * columns if many > 1 else max(width, 6.5), height * rows)
     sheet, axes = _pyplot().subplots(
         rows, columns, figsize=size, layout="compressed" if square else "constrained", squeeze=False
@@ -147,6 +149,8 @@ def _drawn(figure: Figure) -> Any:
             _draw_curves(axis, panel)
         elif isinstance(panel, Cloud):
             _draw_cloud(sheet, axis, panel)
+        elif isinstance(panel, Thumbnails):
+            _draw_thumbnails(axis, panel)
         else:
             ConfusionMatrix(panel.labels, panel.counts, panel.title, panel.none).plot(axis)
     return sheet
@@ -183,6 +187,13 @@ def _draw_cloud(sheet: Any, axis: Any, panel: Cloud) -> None:
         axis.plot(ends, [panel.line[1] + panel.line[0] * x for x in ends], color="red", linewidth=1.4)
     axis.set_xlabel(panel.x_label)
     axis.set_ylabel(panel.y_label)
+
+
+def _draw_thumbnails(axis: Any, panel: Thumbnails) -> None:
+    from PIL import Image
+
+    axis.imshow(Image.open(BytesIO(panel.png)), interpolation="none")
+    axis.set_axis_off()
 
 
 def _pyplot() -> Any:

@@ -83,11 +83,20 @@ class Matrix:
 
 
 @dataclass(frozen=True)
+class Thumbnails:
+    """A panel of one PNG file, such as a contact sheet."""
+
+    title: str
+    png: bytes = field(repr=False)
+    kind: str = field(default="thumbnails", init=False)
+
+
+@dataclass(frozen=True)
 class Figure:
     """Panels under one title, at most three side by side; `note` explains them."""
 
     title: str
-    panels: tuple[Curves | Cloud | Matrix, ...]
+    panels: tuple[Curves | Cloud | Matrix | Thumbnails, ...]
     note: str = ""
 
 

@@ -254,7 +254,7 @@ def test_the_screening_pass_reads_filters_and_maps_pages_of_any_size(
     # The search's map of pages is the same, where the model has no screen of its own.
     with torch.inference_mode():
         torch.testing.assert_close(noise_map.estimate(carrier, page, torch.ones_like(page[:, :1])), noise_hat)
-        torch.testing.assert_close(noise_map.estimate(model, page), model.encode(page))
+        torch.testing.assert_close(noise_map.estimate(model, page, torch.ones_like(page[:, :1])), model.encode(page))
     with pytest.raises(UsageError, match="no fitted filters"):
         Screening("filter").of(model)
 

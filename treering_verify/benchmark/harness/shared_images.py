@@ -1,14 +1,12 @@
-"""What people do to images before they share them: chains in groups, each with the box in which the page shows the image.
+"""What people do to images before they share them; each gives the page and the box in which it shows the image.
 
-Chains work on images of any size; lengths scale with the image's side.
+They work on images of any size; lengths scale with the image's side.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,23 +17,6 @@ if TYPE_CHECKING:
 
 _TEXT = "the quick brown fox jumps over the lazy dog "
 _GREY = (246, 246, 248)
-
-
-@dataclass(frozen=True)
-class Chain:
-    """One chain.
-
-    Attributes
-    ----------
-    name, group : str
-    apply : callable
-        (images, i) -> the page on which image i is, other images beside it where the chain wants some, and its box on the
-        page (left, top, right, bottom); None where the image is turned.
-    """
-
-    name: str
-    group: str
-    apply: Callable[[Sequence[Image.Image], int], Shared]
 
 
 def _jpeg(image: Image.Image, quality: int) -> Image.Image:
@@ -186,10 +167,10 @@ def turned(images: Sequence[Image.Image], i: int, *, degrees: float, colour: str
     return images[i].rotate(degrees, Image.Resampling.BICUBIC, True, fillcolor=colour), None
 
 
-def stretched(images: Sequence[Image.Image], i: int, *, width: float, height: float) -> Shared:
+def stretched(images: Sequence[Image.Image], i: int, *, width: float, height: float, quality: int = 0) -> Shared:
     """Change the aspect ratio."""
     page = _resized(images[i], round(width * images[i].width), round(height * images[i].height))
-    return page, (0, 0, *page.size)
+    return (_jpeg(page, quality) if quality else page), (0, 0, *page.size)
 
 
 def banner(images: Sequence[Image.Image], i: int) -> Shared:
@@ -224,38 +205,105 @@ def meme(images: Sequence[Image.Image], i: int, *, lines: int, quality: int = 85
     return (_jpeg(image, quality) if quality else image), (0, 0, *image.size)
 
 
-CHAINS = (
-    Chain("as it is", "size", as_it_is),
-    Chain("at 1:1 on a page of 3.1 x 2.3", "screenshot", partial(screenshot, page=(3.125, 2.34), width=1)),
-    Chain(
-        "at 3.1 on a page of 10 x 5.6, JPEG 80",
-        "screenshot",
-        partial(screenshot, page=(10, 5.625), width=3.125, quality=80),
-    ),
-    Chain("full width on a phone, JPEG 80", "screenshot", partial(screenshot, page=(2.8, 6.1), width=2.8, quality=80)),
-    Chain("cropped loosely out of a screenshot", "screenshot", loose_crop),
-    Chain("collage of four, JPEG 90", "composite", partial(collage, columns=2, rows=2, quality=90)),
-    Chain("side by side", "composite", partial(collage, columns=2, rows=1)),
-    Chain("outpainted by half", "composite", outpainted),
-    Chain("caption above", "frame", caption),
-    Chain("border of 1/64, JPEG 85", "frame", partial(framed, border=1 / 64)),
-    Chain("white border of 1/16, JPEG 85", "frame", partial(framed, border=1 / 16, colour="white")),
-    Chain("enlarged, border of 1/8, JPEG 85", "frame", partial(framed, border=1 / 8, enlarged=2.25)),
-    Chain("shrunk to .8 in place", "frame", partial(in_place, scale=0.8, left=0.1, top=0.1)),
-    Chain("moved by 1/8", "geometry", partial(in_place, scale=1, left=1 / 8, top=0)),
-    Chain("mirrored, cropped to .85", "geometry", partial(cropped, keep=0.85, mirrored=True)),
-    Chain("middle half of each side", "geometry", partial(cropped, keep=0.5)),
-    Chain("turned by 90 degrees, cropped to .85", "geometry", partial(cropped, keep=0.85, degrees=90)),
-    Chain("turned by 10 degrees, cropped to .8", "geometry", partial(cropped, keep=0.8, degrees=10)),
-    Chain("turned by 10 degrees on white", "geometry", partial(turned, degrees=10, colour="white")),
-    Chain("turned by 45 degrees on black", "geometry", partial(turned, degrees=45, colour="black")),
-    Chain("stretched to 16:9", "aspect", partial(stretched, width=16 / 9, height=1)),
-    Chain("banner 2:1, four times as large", "aspect", banner),
-    Chain("colours inverted", "look", inverted),
-    Chain("black-and-white dither", "look", dithered),
-    Chain("one line of text, JPEG 85", "text", partial(meme, lines=1)),
-    Chain("two lines of text, JPEG 85", "text", partial(meme, lines=2)),
-)
+def resaved(images: Sequence[Image.Image], i: int, *, scales: Sequence[float], qualities: Sequence[int]) -> Shared:
+    """Resize and save as JPEG, once for each scale, in sides of the image; a quality of 0 saves nothing."""
+    image = images[i]
+    for scale, quality in zip(scales, qualities, strict=True):
+        size = round(scale * images[i].width), round(scale * images[i].height)
+        image = image if size == image.size else _resized(image, *size)
+        image = _jpeg(image, quality) if quality else image
+    return image, (0, 0, *image.size)
+
+
+def cut(images: Sequence[Image.Image], i: int, *, box: tuple[float, float, float, float], scale: float = 1) -> Shared:
+    """Cut a box out, in sides of the image, and resize what is left; it shows a part of the image and nothing else."""
+    width, height = images[i].size
+    left, top, right, bottom = box
+    part = images[i].crop((round(left * width), round(top * height), round(right * width), round(bottom * height)))
+    page = _resized(part, round(scale * part.width), round(scale * part.height)) if scale != 1 else part
+    return page, (0, 0, *page.size)
+
+
+def on_blur(images: Sequence[Image.Image], i: int, *, page: tuple[float, float], width: float) -> Shared:
+    """Put the image on a blurred, enlarged copy of itself, as stories do; sizes in sides of the image."""
+    from PIL import ImageFilter
+
+    side = images[i].width
+    size = round(page[0] * side), round(page[1] * side)
+    sheet = _resized(images[i], max(size), max(size)).filter(ImageFilter.GaussianBlur(max(size) / 16))
+    left, top = (max(size) - size[0]) // 2, (max(size) - size[1]) // 2
+    sheet = sheet.crop((left, top, left + size[0], top + size[1]))
+    shown = _resized(images[i], round(width * side), round(width * images[i].height))
+    return _pasted(sheet, shown, (size[0] - shown.width) // 2, (size[1] - shown.height) // 2)
+
+
+def cornered(images: Sequence[Image.Image], i: int, *, radius: float, edge: float = 0.06) -> Shared:
+    """Round the corners and put the image on white; at a radius of 1/2 it is a circle."""
+    from PIL import Image, ImageDraw
+
+    width, height = images[i].size
+    mask = Image.new("L", (4 * width, 4 * height), 0)
+    ImageDraw.Draw(mask).rounded_rectangle((0, 0, 4 * width - 1, 4 * height - 1), 4 * radius * width, fill=255)
+    left = round(edge * width)
+    page = Image.new("RGB", (width + 2 * left, height + 2 * left), "white")
+    page.paste(images[i], (left, left), mask.resize(images[i].size))
+    return page, (left, left, left + width, left + height)
+
+
+def looked(images: Sequence[Image.Image], i: int, *, change: Callable[[Image.Image], Image.Image]) -> Shared:
+    """Change the colours."""
+    return change(images[i]).convert("RGB"), (0, 0, *images[i].size)
+
+
+def warped(images: Sequence[Image.Image], i: int, *, shear: float = 0, tilt: float = 0) -> Shared:
+    """Shear the image, or tilt it in perspective."""
+    from PIL import Image
+
+    height = images[i].height
+    data = (1, shear, -shear * height / 2, 0, 1, 0, 0, tilt / height)
+    return images[i].transform(images[i].size, Image.Transform.PERSPECTIVE, data, Image.Resampling.BICUBIC), None
+
+
+def inset(images: Sequence[Image.Image], i: int, *, size: float) -> Shared:
+    """Put another image over a corner."""
+    page = images[i].copy()
+    small = _resized(images[(i + 1) % len(images)], round(size * page.width), round(size * page.height))
+    page.paste(small, (page.width - small.width - 4, 4))
+    return page, (0, 0, *page.size)
+
+
+def stamped(images: Sequence[Image.Image], i: int, *, opacity: float, quality: int = 90) -> Shared:
+    """Write half-transparent words all over the image, as stock agencies do."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    width, height = images[i].size
+    layer = Image.new("RGBA", images[i].size, (255, 255, 255, 0))
+    draw, font = ImageDraw.Draw(layer), ImageFont.load_default(round(0.14 * height))
+    for top in range(0, height, round(0.3 * height)):
+        draw.text((round(0.05 * width), top), "STOCK PHOTO", font=font, fill=(255, 255, 255, round(255 * opacity)))
+    page = Image.alpha_composite(images[i].convert("RGBA"), layer.rotate(20)).convert("RGB")
+    return _jpeg(page, quality), (0, 0, *page.size)
+
+
+def contact_sheet(pages: dict[str, Image.Image], side: int = 128, columns: int = 10) -> bytes:
+    """Return a PNG file of thumbnails with their names."""
+    from textwrap import wrap
+
+    from PIL import Image, ImageDraw, ImageFont
+
+    font, row = ImageFont.load_default(10), side + 40
+    sheet = Image.new("RGB", (columns * (side + 8), -(-len(pages) // columns) * row), "white")
+    draw = ImageDraw.Draw(sheet)
+    for k, (name, page) in enumerate(pages.items()):
+        left, top = k % columns * (side + 8) + 4, k // columns * row
+        small = page.copy()
+        small.thumbnail((side, side))
+        sheet.paste(small, (left, top + 36))
+        draw.rectangle((left - 1, top + 35, left + small.width, top + 36 + small.height), outline="#bbbbbb")
+        draw.text((left, top), "\n".join(wrap(name, 24)[:3]), font=font, fill="black", spacing=1)
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
 
 
 def overlap(found: Box, true: Box) -> float:

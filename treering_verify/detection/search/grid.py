@@ -142,9 +142,9 @@ def _guesses(page: tuple[int, int], image_size: tuple[int, int], layout: Layout,
         near = [size for size in sizes if level.turns > 1 or 0.93 <= size / shortest <= 1.2]
         found += [
             Guess(size * width, size * height, degrees, mirrored, "turned")
-            for size in near
-            for mirrored in (False, True)
             for degrees in turns
+            for size in (*near, *_turned_to_fit(page, image_size, degrees))
+            for mirrored in (False, True)
         ]
     for aspect in _aspects(page, image_size, level):
         # The page squeezed or cut to the model's shape, and a little less or more of it.
@@ -153,6 +153,17 @@ def _guesses(page: tuple[int, int], image_size: tuple[int, int], layout: Layout,
             across, down = size * width * math.sqrt(aspect), size * height / math.sqrt(aspect)
             found += [Guess(across, down, 0.0, mirrored, "stretched") for mirrored in (False, True)]
     return found
+
+
+def _turned_to_fit(page: tuple[int, int], image_size: tuple[int, int], degrees: float) -> list[float]:
+    """Return sizes of a turned image: as an editor enlarges the canvas around it, and as one cuts its corners off."""
+    height, width = image_size
+    c, s = abs(math.cos(math.radians(degrees))), abs(math.sin(math.radians(degrees)))
+    box = width * c + height * s, height * c + width * s
+    whole = min(page[0] / box[0], page[1] / box[1])
+    # The largest box of the page's shape inside of the turned image.
+    cut = max((page[0] * c + page[1] * s) / width, (page[1] * c + page[0] * s) / height)
+    return [whole, cut]
 
 
 def _aspects(page: tuple[int, int], image_size: tuple[int, int], level: Level) -> list[float]:

@@ -13,6 +13,7 @@ from treering_verify.detection.search.noise_map import NoiseMap
 from treering_verify.detection.search.settings import Level
 from treering_verify.detection.search.video_offsets import Offset, Timeline
 from treering_verify.media.blank_areas import drawn_area, fill_occluded
+from treering_verify.media.images import to_pil, to_tensor
 from treering_verify.models import LatentModel
 
 if TYPE_CHECKING:
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 
 LITTLE = 0.08
 """Share of an image that must be left to be read."""
-_LOOKS = 4  # tests of an image; each has as much of their share of alpha, whether an image needs it or not
+_LOOKS = 5  # tests of an image; each has as much of their share of alpha, whether an image needs it or not
+_FEW = 16  # colours of an image that was drawn in dots, at most; or nearly all of it is this near to black or white:
+_NEAR, _NEARLY_ALL = 0.25, 0.8
+_SMOOTH = 1.5  # pixels over which the dots are smoothed
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +53,9 @@ class WholeImage:
 
 
 def looks(estimates: Estimates, image: torch.Tensor, level: Level, own: NoiseMap | None = None) -> list[WholeImage]:
-    """Return an image as it is, with its colours inverted, with red and blue swapped, and without what covers it.
+    """Return an image as it is, with its colours inverted, with red and blue swapped, without what covers it.
+
+    An image that was drawn in dots of few colours, such as black and white, is tested with its dots smoothed, too.
 
     Parameters
     ----------
@@ -71,7 +77,10 @@ def looks(estimates: Estimates, image: torch.Tensor, level: Level, own: NoiseMap
         tests.append(WholeImage("", weight, cheap, visible, None, everywhere))
     if not level.looks:
         return tests
-    for words, changed in (("colours inverted", -image), ("red and blue swapped", image.flip(1))):
+    changes = [("colours inverted", -image), ("red and blue swapped", image.flip(1))]
+    if _dotted(image):
+        changes.insert(0, ("its dots smoothed", _smoothed(image)))
+    for words, changed in changes:
         if estimates.model.screen is not None:
             cheap, full = partial(estimates.by_screen, changed), partial(estimates.in_full, changed)
             tests.append(WholeImage(words, weight, cheap, everywhere, full, everywhere))
@@ -114,6 +123,18 @@ def _drawn(model: LatentModel, image: torch.Tensor) -> torch.Tensor:
             return model.decode(model.encode(some)).clamp(-1, 1)
 
     return drawn_area(image, redraw, model.image_size[0] // model.latent_shape[1])
+
+
+def _dotted(image: torch.Tensor) -> bool:
+    """Whether an image, (1, 3, H, W), has few colours, or is black and white nearly everywhere."""
+    extreme = float((image.abs() > 1 - _NEAR).all(1).float().mean())
+    return extreme > _NEARLY_ALL or len(image[0].flatten(1).T.unique(dim=0)) <= _FEW
+
+
+def _smoothed(image: torch.Tensor) -> torch.Tensor:
+    from PIL import ImageFilter
+
+    return to_tensor(to_pil(image[0]).filter(ImageFilter.GaussianBlur(_SMOOTH))).to(image)
 
 
 def _noise_of(own: NoiseMap) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -210,6 +211,19 @@ def test_the_weights_of_all_hypotheses_sum_to_one_with_the_identity(page: tuple[
     assert afforded and planned[: len(afforded)][0] == afforded[0]
 
 
+def test_turned_images_are_looked_for_on_the_canvas_that_holds_them_and_cut_to_what_they_fill(
+    marked: Image.Image,
+) -> None:
+    key = tv.Key.generate(SHAPE, seed=1)
+    for degrees in (12, 42, 132):
+        canvas = marked.rotate(degrees, expand=True).size
+        c, s = abs(math.cos(math.radians(degrees))), abs(math.sin(math.radians(degrees)))
+        for page, size in ((canvas, 128), ((128, 128), 128 * (c + s))):
+            planned = passes(page, SIZE, key, LEVELS["fast"])
+            some = [one for done in planned for one in done.guesses if abs(one.degrees - degrees) < 1e-6]
+            assert any(abs(one.width / size - 1) < 0.03 and one.mirrored is m for m in (False, True) for one in some)
+
+
 @pytest.mark.parametrize("level", ["quick", pytest.param("fast", marks=pytest.mark.slow)])
 def test_the_searched_p_is_never_more_often_small_than_it_says(tiny_model: LatentModel, level: str) -> None:
     """Keys that marked nothing, on pages with and without structure, all stages together."""
@@ -284,6 +298,21 @@ def test_an_image_that_is_detected_as_it_is_is_not_searched_and_pays_a_factor_of
     )
     assert searched.search is None and plain.best is not None and searched.best is not None
     assert searched.best.log10_pvalue == plain.best.log10_pvalue - math.log10(IDENTITY)
+
+
+@pytest.mark.parametrize(
+    ("words", "change"),
+    [
+        ("its dots smoothed", lambda image: image.convert("1").convert("RGB")),
+        ("colours inverted", ImageOps.invert),
+        ("turned by", lambda image: image.rotate(10, BICUBIC, True, fillcolor="white")),
+    ],
+)
+def test_a_changed_sample_is_detected_and_the_change_is_named(
+    sample_key: tv.Key, marked: Image.Image, words: str, change: Callable[[Image.Image], Image.Image]
+) -> None:
+    verdict = tv.detection.verify(change(marked), sample_key, model=tv.load_model("landscape"))
+    assert verdict.verdict == "detected" and verdict.best is not None and words in verdict.best.hypothesis
 
 
 def test_a_pattern_that_is_not_in_the_spectrum_is_not_searched_and_pays_nothing(tiny_model: LatentModel) -> None:

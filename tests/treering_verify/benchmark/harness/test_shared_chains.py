@@ -1,0 +1,51 @@
+"""The chains of `treering benchmark shared` give pages and say where the image lies on them."""
+
+from __future__ import annotations
+
+import io
+
+from PIL import Image, ImageStat
+
+from treering_verify.benchmark.harness.shared_chains import CHAINS
+from treering_verify.benchmark.harness.shared_images import contact_sheet, overlap
+
+IMAGES = [Image.effect_mandelbrot((96, 96), (-2, -1.5, 1, 1.5), 40 + 5 * i).convert("RGB") for i in range(3)]
+
+
+def test_every_chain_gives_a_page_and_a_box_on_it() -> None:
+    assert len(CHAINS) >= 60 and len({chain.name for chain in CHAINS}) == len(CHAINS)
+    groups = {"size", "aspect", "frame", "screenshot", "social", "look", "geometry", "composite", "text"}
+    assert {chain.group for chain in CHAINS} == groups
+    for chain in CHAINS:
+        page, box = chain.apply(IMAGES, 1)
+        assert page.mode == "RGB" and chain.apply(IMAGES, 1)[0] == page, "the same each time"
+        if box is not None:
+            assert 0 <= box[0] < box[2] <= page.width and 0 <= box[1] < box[3] <= page.height
+
+
+def test_boxes_hold_the_image() -> None:
+    for chain in CHAINS:
+        if chain.group not in ("screenshot", "composite") or "over a corner" in chain.name:
+            continue
+        page, box = chain.apply(IMAGES, 1)
+        assert box is not None
+        shown = page.crop(box).resize((96, 96))
+        difference = [
+            abs(a - b) for a, b in zip(ImageStat.Stat(shown).mean, ImageStat.Stat(IMAGES[1]).mean, strict=True)
+        ]
+        assert max(difference) < 3, chain.name
+
+
+def test_the_overlap_of_boxes_is_intersection_over_union() -> None:
+    assert overlap((0, 0, 10, 10), (0, 0, 10, 10)) == 1
+    assert overlap((0, 0, 10, 10), (5, 0, 15, 10)) == 1 / 3
+    assert overlap((0, 0, 10, 10), (20, 0, 30, 10)) == 0
+
+
+def test_a_contact_sheet_shows_every_page() -> None:
+    sheet = Image.open(io.BytesIO(contact_sheet({str(i): image for i, image in enumerate(IMAGES)}, columns=2)))
+    assert sheet.size == (2 * 136, 2 * 168)
+    assert (
+        sheet.getpixel((4 + 48, 168 + 36 + 48)) == IMAGES[2].resize((128, 128)).getpixel((48, 48))
+        or sheet.crop((4, 204, 100, 300)).getcolors(2) is None
+    )
