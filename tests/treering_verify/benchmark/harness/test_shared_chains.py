@@ -45,7 +45,4 @@ def test_the_overlap_of_boxes_is_intersection_over_union() -> None:
 def test_a_contact_sheet_shows_every_page() -> None:
     sheet = Image.open(io.BytesIO(contact_sheet({str(i): image for i, image in enumerate(IMAGES)}, columns=2)))
     assert sheet.size == (2 * 136, 2 * 168)
-    assert (
-        sheet.getpixel((4 + 48, 168 + 36 + 48)) == IMAGES[2].resize((128, 128)).getpixel((48, 48))
-        or sheet.crop((4, 204, 100, 300)).getcolors(2) is None
-    )
+    assert sheet.crop((4, 204, 100, 300)) == IMAGES[2]
