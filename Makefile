@@ -6,7 +6,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --no-compile -c constraints.txt 
 # On all cores, where pip takes one. Some packages bring templates that are no Python: they are left out.
 COMPILE := $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib >/dev/null 2>&1 || true
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow test-floors lint clean
 
 demo: $(VENV)/.demo
 	$(BIN)/treering demo
@@ -16,6 +16,17 @@ test: $(VENV)/.dev
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow
+
+# The oldest releases that pyproject.toml admits, in an environment of their own. TORCH chooses another torch than the oldest.
+FLOORS ?= .floors
+TORCH ?= torch
+TESTS ?= $(shell grep -v '^#' tests/floors.txt)
+test-floors:
+	$(PYTHON) -m venv $(FLOORS)
+	$(FLOORS)/bin/python -m pip install --quiet uv
+	$(FLOORS)/bin/uv pip install --quiet --python $(FLOORS) --resolution lowest-direct \
+		-e '.[dev,pipelines,formats,video,ray]' '$(TORCH)'
+	PATH="$(abspath $(FLOORS))/bin:$$PATH" $(FLOORS)/bin/python -m pytest $(TESTS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -36,4 +47,4 @@ $(VENV)/.dev: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(FLOORS) build dist *.egg-info

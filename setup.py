@@ -1,6 +1,7 @@
-"""The long description: README.md, whose relative links only work within the repository, with absolute ones.
+"""The long description; everything else about the package stands in pyproject.toml, which cannot change a text.
 
-Everything else about the package stands in pyproject.toml.
+README.md links to files of the repository. Where the project has an address (`Source` in [project.urls]), these links become
+absolute. Without one, each becomes its text and the path of the file, which the sdist holds.
 """
 
 import re
@@ -10,18 +11,20 @@ from pathlib import Path
 from setuptools import setup
 
 ROOT = Path(__file__).parent
-HOME = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["urls"]["Source"]
+HOME = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"].get("urls", {}).get("Source")
 
 
-def absolute(match: re.Match[str]) -> str:
-    """Link or image of Markdown, absolute: images as files, everything else as pages."""
+def link(match: re.Match[str]) -> str:
+    """Return a link or image of Markdown that works outside the repository: images as files, everything else as pages."""
     image, text, target = match.groups()
-    return f"{image}[{text}]({HOME}/{'raw' if image else 'blob'}/main/{target})"
+    if HOME:
+        return f"{image}[{text}]({HOME}/{'raw' if image else 'blob'}/main/{target})"
+    return f"{text} (`{target}`)"
 
 
 setup(
     long_description=re.sub(
-        r"(!?)\[([^\[\]]*)\]\((?!https?:|#|mailto:)([^()\s]+)\)", absolute, (ROOT / "README.md").read_text("utf-8")
+        r"(!?)\[([^\[\]]*)\]\((?!https?:|#|mailto:)([^()\s]+)\)", link, (ROOT / "README.md").read_text("utf-8")
     ),
     long_description_content_type="text/markdown",
 )

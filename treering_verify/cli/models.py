@@ -204,11 +204,13 @@ def _lines(path: Path) -> list[str | None]:
 @contextmanager
 def _progress() -> Iterator[Progress]:
     """Progress on stderr, a bar for each part of the work; none without a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda what, done, total: None
+        return
     from rich.console import Console
     from rich.progress import Progress as Bars
 
-    console = Console(stderr=True)
-    with Bars(console=console, disable=not console.is_terminal, transient=True) as bars:
+    with Bars(console=Console(stderr=True), transient=True) as bars:
         tasks: dict[str, Any] = {}
 
         def advance(what: str, done: int, total: int) -> None:

@@ -104,9 +104,9 @@ def test_a_file_holds_no_key(tiny_model: LatentModel, tmp_path: Path, monkeypatc
     numbers: list[float] = []
     original = Key.of.__func__  # type: ignore[attr-defined]
 
-    def watched(cls: type[Key], family: Family, name: str, drawn: Any) -> Key:
+    def watched(cls: type[Key], family: Family, name: str, drawn: Any, *more: Any) -> Key:
         numbers.extend(np.asarray(drawn).tolist())
-        return original(cls, family, name, drawn)
+        return original(cls, family, name, drawn, *more)
 
     monkeypatch.setattr(Key, "of", classmethod(watched))
     made, _ = calibrate(unmarked_images(0, 3), FAMILY, model=tiny_model, training=8, inversion=QUICK)
