@@ -219,7 +219,11 @@ def scans(side: int, count: int) -> bytes:
 
 def mutations(count: int, seed: int) -> Iterator[bytes]:
     """Yield mutated images, always the same for a seed."""
-    sound = list(samples().values())
+    yield from mutated(list(samples().values()), count, seed)
+
+
+def mutated(sound: list[bytes], count: int, seed: int) -> Iterator[bytes]:
+    """Yield mutations of sound files, always the same for a seed."""
     generator = np.random.default_rng(seed)
     for _ in range(count):
         data = bytearray(sound[generator.integers(len(sound))])

@@ -182,7 +182,7 @@ def audit(
     from treering_verify.audit.judge import AuditJudge
     from treering_verify.audit.options import Options
     from treering_verify.audit.output.repeat import note_finished
-    from treering_verify.audit.output.store import SUMMARY
+    from treering_verify.audit.output.store import SUMMARY, refuse_busy
     from treering_verify.detection.screening import screening_of
     from treering_verify.files import is_older
     from treering_verify.models import load_model
@@ -208,6 +208,7 @@ def audit(
             if is_older(output / PAGE, output / SUMMARY):  # it was stopped before the page was written
                 page()
         else:
+            refuse_busy(output)  # before the model is loaded, which takes a while
             with audit_progress(quiet) as watch:
                 loaded = load_model(model)
                 chosen = inversion.inversion(loaded, quiet=quiet)
@@ -293,6 +294,9 @@ def _logged(path: Path | None) -> Iterator[None]:
         yield
         return
     try:
+        os.close(
+            os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        )  # else the umask alone would set its mode
         handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise UsageError(f"cannot write the log {printable(str(path))}: {error.strerror}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,3 +54,18 @@ def read_secret(path: Path, private: bool = False) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise UsageError(f"cannot read {printable(str(path))}: {error.strerror}") from error
+
+
+def read_message(path: Path) -> bytes:
+    """Bytes of a message's file, or of standard input for -, without the end of the line."""
+    from treering_verify.files import printable
+
+    try:
+        if str(path) == "-":
+            data = sys.stdin.buffer.read(_MAX_SECRET_BYTES)
+        else:
+            with open(path, "rb") as file:
+                data = file.read(_MAX_SECRET_BYTES)
+    except OSError as error:
+        raise UsageError(f"cannot read {printable(str(path))}: {error.strerror}") from error
+    return data.removesuffix(b"\n").removesuffix(b"\r")

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from treering_verify.cli.command import command, option
-from treering_verify.cli.key_strength import reach_of, read_secret, refuse_weak
+from treering_verify.cli.key_strength import reach_of, read_message, read_secret, refuse_weak
 from treering_verify.cli.options.keys import pattern_options, secret_option
 from treering_verify.cli.options.model import model_option
-from treering_verify.cli.options.types import OutputFile
+from treering_verify.cli.options.types import InputPath, OutputFile
 from treering_verify.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,9 +25,11 @@ _TOPIC = "Key from a secret"
 @option("--name", help="Name of the key in verdicts; default: the file's name up to its first dot.")
 @pattern_options
 @option(
-    "--message",
+    "--message-from",
+    type=InputPath(stdin=True),
     topic="Pattern of the key",
-    help="Message that images carry, 1 to 32 bytes, with --pattern gaussian-shading; default: random bytes.",
+    help="File, or - for standard input, with the message that images carry, 1 to 32 bytes, with --pattern "
+    "gaussian-shading; default: random bytes.",
 )
 @option("--allow-weak", is_flag=True, topic="Pattern of the key", help="Allow a key that can hardly reach p = 1e-6.")
 @secret_option("File with a secret of at least 16 bytes, from which the key is derived.", _TOPIC)
@@ -41,7 +43,7 @@ def keygen(
     family: dict[str, Any],
     from_secret: Path | None,
     index_name: str | None,
-    message: str | None,
+    message_from: Path | None,
     allow_weak: bool,
     model: ModelSource,
 ) -> None:
@@ -65,10 +67,10 @@ def keygen(
         key = Key.from_secret(read_secret(from_secret), shape, name=name, **family)
     else:
         key = Key.generate(shape, name=name, **family)
-    if message is not None:
+    if message_from:
         from treering_verify.detection.messages import with_message
 
-        key = with_message(key, message)
+        key = with_message(key, read_message(message_from))
     sentence = reach_of(key.family)[1] if allow_weak else refuse_weak(key.family, ", or --allow-weak")
     key.save(output)
     click.echo(f"{printable(str(output))}: {key.pattern} key {key.name}, fingerprint {key.fingerprint}", err=True)

@@ -133,5 +133,5 @@ def check_pattern(key: Key) -> None:
     if key.pattern != _PATTERN:
         raise UsageError(
             f"key {key.name!r} of pattern {key.pattern} carries no message: make one with "
-            f"treering keygen --pattern {_PATTERN} --message TEXT"
+            f"treering keygen --pattern {_PATTERN} --message-from FILE"
         )

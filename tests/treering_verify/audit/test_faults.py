@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
+import os
 import random
 import shutil
 import subprocess
@@ -13,18 +15,26 @@ from typing import Any
 
 import pyarrow.parquet
 import pytest
+from click.testing import CliRunner
 from helpers.audits import KEY, audited, essence, fill, run_to_the_end, stored, summary
 
 from treering_verify.audit import engine
 from treering_verify.audit.batcher import Batcher
+from treering_verify.audit.inputs.reader_pool import Limits
 from treering_verify.audit.inputs.sources import Inputs
-from treering_verify.audit.judge import judge_batch
+from treering_verify.audit.judge import AuditJudge, judge_batch
+from treering_verify.audit.options import Options
 from treering_verify.audit.output import store as shards
 from treering_verify.audit.output.cache import NAME as CACHE
 from treering_verify.audit.output.rows import from_table
-from treering_verify.benchmark.speed.null_model import NullModel
+from treering_verify.benchmark.speed.null_model import NULL_INVERSION, NullModel
+from treering_verify.cli.main import main
 from treering_verify.errors import UsageError
 from treering_verify.files import write_atomic
+
+
+def judge_of() -> AuditJudge:
+    return AuditJudge.of([KEY], NullModel(), 1e-6, NULL_INVERSION, None, "off")
 
 
 def killed_and_resumed(tmp_path: Path, count: int, kills: int, seed: int) -> None:
@@ -128,6 +138,56 @@ def test_an_output_that_cannot_be_written_is_said_and_what_is_there_stays(
             audited(tmp_path / "in", tmp_path / "out", shard_rows=2)
     assert (tmp_path / "out" / "rows-000000.parquet").exists()
     assert len(audited(tmp_path / "in", tmp_path / "out", shard_rows=2)) == 6
+
+
+def test_an_output_that_is_deleted_meanwhile_is_named_and_nothing_untrue_is_said(tmp_path: Path) -> None:
+    fill(tmp_path / "in", 12)
+    output = tmp_path / "out"
+    run = engine.run_audit(
+        Inputs((str(tmp_path / "in"),)), judge_of(), output, Options(Limits(readers=1), batch_size=2, shard_rows=2)
+    )
+    next(run)
+    shutil.rmtree(output)
+    with pytest.raises(UsageError, match="out was deleted, or a part of it") as caught:
+        list(run)
+    assert "stays" not in str(caught.value) and str(output) in str(caught.value)
+
+
+def test_a_full_disk_is_told_by_the_path_and_a_missing_permission_otherwise(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "lock").touch()
+    full = shards.unwritable(tmp_path, OSError(errno.ENOSPC, "No space left on device"))
+    denied = shards.unwritable(tmp_path, PermissionError(errno.EACCES, "Permission denied"))
+    assert all(str(tmp_path) in text and "stays" in text for text in (full, denied))
+    assert "permissions" in denied and "permissions" not in full
+
+
+def test_nobody_else_may_write_to_an_audits_folder_under_a_umask_of_0(tmp_path: Path) -> None:
+    fill(tmp_path / "in", 4)
+    before = os.umask(0)
+    try:
+        audited(tmp_path / "in", tmp_path / "made" / "out", shard_rows=2)
+    finally:
+        os.umask(before)
+    found = [tmp_path / "made" / "out", *(tmp_path / "made" / "out").rglob("*")]
+    assert len(found) > 6
+    assert {path.name: oct(path.stat().st_mode) for path in found if path.stat().st_mode & 0o022} == {}
+
+
+def test_a_second_audit_of_an_output_is_refused_before_its_model_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    KEY.save(tmp_path / "my.key.json")
+    fill(tmp_path / "in", 1)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr("treering_verify.models.load_model", refuse)
+    options = [str(tmp_path / "in"), "--key", str(tmp_path / "my.key.json"), "--output", str(tmp_path / "out")]
+    with shards.Store(tmp_path / "out", {}, "x"):
+        done = CliRunner().invoke(main, ["audit", *options])
+    assert done.exit_code == 2 and "another audit is writing to" in done.stderr
 
 
 def test_a_damaged_cache_costs_time_only(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import json
 import os
+import sqlite3
 import zlib
 from collections.abc import Iterator
 from itertools import islice
@@ -22,7 +23,7 @@ from typing import Any, NamedTuple
 from treering_verify.audit.inputs.manifests import STDIN
 from treering_verify.audit.inputs.sources import Entry, Inputs, list_inputs
 from treering_verify.errors import TreeringError, UsageError
-from treering_verify.files import write_atomic
+from treering_verify.files import printable, write_atomic
 from treering_verify.media.isolation.child_process import ChildProcess
 
 _PART, _WHOLE, _INDEX = "plan.part", "plan", "plan.json"
@@ -78,7 +79,7 @@ class Plan:
             (folder / _PART).unlink(
                 missing_ok=True
             )  # never truncated: a walk whose parent was killed may still hold it
-            (folder / _PART).touch()
+            (folder / _PART).touch(0o644)
             facts = [inputs.facts(), str(folder), chunk_rows, str(excluded) if excluded else None, framed]
             self._child = ChildProcess(__name__, facts, stdin=STDIN in inputs.lists)
         self._file = open(folder / (_WHOLE if self.complete else _PART), "rb")  # noqa: SIM115  (closed by __exit__)
@@ -181,8 +182,10 @@ def serve(connection: Connection, facts: list[Any]) -> None:
             connection.recv_bytes()  # until the parent has heard everything
     except TreeringError as error:
         say({"error": str(error)})
-    except OSError as error:
-        say({"error": f"cannot write the audit's plan: {error.strerror}; free space, and run again"})
+    except (OSError, sqlite3.Error) as error:
+        where = printable(str(getattr(error, "filename", None) or folder))
+        reason = getattr(error, "strerror", None) or error
+        say({"error": f"cannot write the audit's plan {where}: {reason}; free space, and run the same command again"})
 
 
 def _write(remaining: Iterator[Entry], folder: Path, chunk_rows: int, say: Any) -> None:

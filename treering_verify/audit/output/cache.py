@@ -15,6 +15,7 @@ from pathlib import Path
 from treering_verify.audit.inputs.reading import Reading
 from treering_verify.audit.output.rows import Row
 from treering_verify.errors import UsageError
+from treering_verify.files import printable
 
 NAME = "answers.sqlite"
 _FILE_FACTS = ("path", "sha256", "bytes", "width", "height", "mode", "seconds", "settings_id", "q_value")
@@ -36,7 +37,9 @@ class Cache:
             self._database = self._open()
         except sqlite3.DatabaseError as error:
             if _is_full(error):
-                raise UsageError(f"cannot write {NAME}: {error}; free space, and run the same command again") from error
+                raise UsageError(
+                    f"cannot write {printable(str(self._path))}: {error}; free space, and run the same command again"
+                ) from error
             remove(folder)
             self._database = self._open()
 
@@ -93,7 +96,8 @@ class Cache:
                 self._database.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", items)
         except sqlite3.DatabaseError as error:
             raise UsageError(
-                f"cannot write {NAME}: {error}; free space (or delete a damaged file), and run the same command again"
+                f"cannot write {printable(str(self._path))}: {error}; free space (or delete a damaged file), and run the "
+                "same command again"
             ) from error
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from treering_verify.errors import UsageError
+from treering_verify.files import printable
 
 NAME = "features.sqlite"
 MOST = 4096  # images of the sample, and as many detected ones; about 2 KiB each
@@ -152,7 +153,8 @@ class FeatureSample:
             yield
         except sqlite3.DatabaseError as error:
             raise UsageError(
-                f"cannot write {NAME}: {error}; free space (or delete a damaged file), and run the same command again"
+                f"cannot write {printable(str(self._path))}: {error}; free space (or delete a damaged file), and run the "
+                "same command again"
             ) from error
 
 

@@ -8,6 +8,7 @@ here knows which engine made the rows.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
@@ -28,6 +29,7 @@ from treering_verify.results import DETECTED
 STATE, SUMMARY, REPORT = "state", "summary.json", "report.html"
 _SETTINGS, _LEDGER, _LOCK = "settings.json", "shards.jsonl", "lock"
 _SHARD, _PART = re.compile(r"rows-\d{6,}\.parquet"), re.compile(r"rows-\d{6,}\.part\.parquet")
+FOLDER_MODE = 0o755  # before the umask: under a umask of 0 others may still not write
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
 
 
@@ -76,6 +78,43 @@ def read_table(path: Path, columns: list[str] | None = None) -> Any:
         return file.read(columns, use_threads=False)
 
 
+def unwritable(folder: Path, error: OSError) -> str:
+    """Return what to say of an error while a folder of results, or something in it, is written."""
+    shown = printable(str(folder))
+    if error.errno in (errno.ENOENT, errno.ENOTDIR) and not (folder / STATE / _LOCK).exists():
+        return f"{shown} was deleted, or a part of it, while it was written: run the same command again to begin anew"
+    fuller = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return (
+        f"cannot write to {shown}: {error.strerror}; what is finished there stays: "
+        f"{'free space' if fuller else 'free space or change its permissions'}, and run the same command again"
+    )
+
+
+def refuse_busy(folder: Path) -> None:
+    """Raise UsageError if another audit is writing to a folder of results; `Store` checks it again, and takes the lock."""
+    try:
+        descriptor = os.open(folder / STATE / _LOCK, os.O_RDWR)
+    except OSError:  # no audit has been here, or the folder cannot be written to, which the store says
+        return
+    try:
+        _take_lock(descriptor, folder)
+    finally:
+        os.close(descriptor)
+
+
+def _take_lock(descriptor: int, folder: Path) -> None:
+    import fcntl
+
+    try:
+        fcntl.flock(
+            descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB
+        )  # the system releases it when the process ends, in whatever way
+    except OSError as error:
+        raise UsageError(
+            f"another audit is writing to {printable(str(folder))}: wait for it, or name another --output"
+        ) from error
+
+
 class Store:
     """A folder of results, which one audit at a time may write; a context that holds its lock.
 
@@ -106,13 +145,13 @@ class Store:
         self._name = printable(str(folder))
         self._ledger: dict[int, dict[str, Any]] = {}
         with self.writing():
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(FOLDER_MODE, parents=True, exist_ok=True)
             if not (self.state / _LOCK).exists() and any(folder.iterdir()):
                 raise UsageError(f"{self._name} holds something else: name a new folder, or one of an earlier audit")
-            self.state.mkdir(exist_ok=True)
+            self.state.mkdir(FOLDER_MODE, exist_ok=True)
             self._lock = os.open(self.state / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            self._take_lock()
+            _take_lock(self._lock, folder)
             with self.writing():
                 if overwrite:
                     self._clear()
@@ -136,10 +175,7 @@ class Store:
         try:
             yield
         except OSError as error:
-            raise UsageError(
-                f"cannot write to {self._name}: {error.strerror}; what is finished there stays: free space or change "
-                "its permissions, and run the same command again"
-            ) from error
+            raise UsageError(unwritable(self.folder, error)) from error
 
     def finished(self, number: int, chunk: Chunk) -> dict[str, int] | None:
         """Return the counts of a shard (`rows.count`) that is whole and of this chunk and these settings, or None."""
@@ -250,18 +286,6 @@ class Store:
         pyarrow.parquet.write_table(table.replace_schema_metadata(facts), buffer)
         return buffer.getvalue()
 
-    def _take_lock(self) -> None:
-        import fcntl
-
-        try:
-            fcntl.flock(
-                self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB
-            )  # the system releases it when the process ends, in whatever way
-        except OSError as error:
-            raise UsageError(
-                f"another audit is writing to {self._name}: wait for it, or name another --output"
-            ) from error
-
     def _clear(self) -> None:
         parts = part_files(self.folder)
         for path in [*shard_files(self.folder), *parts, self.folder / SUMMARY, self.folder / REPORT]:
@@ -297,7 +321,7 @@ class Store:
                 if _TEMPORARY.fullmatch(path.name):
                     path.unlink()
         shutil.rmtree(self.state / SCRATCH, ignore_errors=True)
-        (self.state / SCRATCH).mkdir(exist_ok=True)
+        (self.state / SCRATCH).mkdir(FOLDER_MODE, exist_ok=True)
 
     def forget_beyond(self, count: int) -> None:
         """Delete what is left of an interrupted walk that was longer than `count` chunks, and parts of its shards."""

@@ -64,7 +64,8 @@ def test_a_message_goes_through_the_command_line(tmp_path: Path) -> None:
     key, folder = tmp_path / "mine.key.json", tmp_path / "images"
     (tmp_path / "secret").write_bytes(SECRET)  # how much of the noise comes back differs a lot between keys
     shading = ("keygen", "--from-secret", tmp_path / "secret", "--pattern", "gaussian-shading")
-    made = run(*shading, "--message", "edition 7", "--output", key)
+    (tmp_path / "text").write_text("edition 7\n")
+    made = run(*shading, "--message-from", tmp_path / "text", "--output", key)
     assert made.exit_code == 0 and "4096 signs" in made.stderr and "edition" not in made.output
     assert run("generate", "--key", key, "--steps", 20, "--seed", 3, "--output", folder).exit_code == 0
     assert run("generate", "--unmarked", "--steps", 20, "--seed", 3, "--output", folder).exit_code == 0
@@ -79,7 +80,11 @@ def test_a_message_goes_through_the_command_line(tmp_path: Path) -> None:
     other = tmp_path / "other.key.json"
     assert run("keygen", "--output", other).exit_code == 0
     assert run("decode", files[0], "--key", other).exit_code == 2
-    too_long = run(*shading, "--message", "x" * 33, "--output", tmp_path / "long")
+    options = [str(each) for each in (*shading, "--message-from", "-", "--output", tmp_path / "piped")]
+    assert CliRunner().invoke(main, options, input="edition 7\n").exit_code == 0
+    assert (Key.load(tmp_path / "piped").numbers == Key.load(key).numbers).all()
+    (tmp_path / "text").write_text("x" * 33)
+    too_long = run(*shading, "--message-from", tmp_path / "text", "--output", tmp_path / "long")
     assert too_long.exit_code == 2 and not (tmp_path / "long").exists()
 
 
