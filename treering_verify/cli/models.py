@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,7 +63,6 @@ def check(
     except by one JPEG compression: to measure robustness, use treering attack.
     """
     import json
-    import sys
 
     from treering_verify.detection.self_test import check_model
     from treering_verify.files import write_atomic
