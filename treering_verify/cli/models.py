@@ -115,6 +115,11 @@ def check(
     type=InputPath(),
     help="Folder of photographs, for an autoencoder alone; a quarter of them is kept for the report.",
 )
+@option(
+    "--keep",
+    type=InputPath(),
+    help="Earlier fit, whose experts are kept that --attacks does not name.",
+)
 @option("--prompts", type=InputPath(), help="File of prompts, one a line; default: a short list.")
 @option("--generation-steps", type=click.IntRange(1), default=20, help="Steps of generation.")
 @option("--kernel", type=click.IntRange(1), default=5, help="Largest side of the filters, odd.")
@@ -128,6 +133,7 @@ def fit(
     held_out: int,
     attacks: Path | None,
     photographs: Path | None,
+    keep: Path | None,
     prompts: Path | None,
     seed: int | None,
     **sizes: Any,
@@ -142,6 +148,7 @@ def fit(
 
     from treering_verify.cli.options.images import images_of
     from treering_verify.models import load_model
+    from treering_verify.models.inverter import Inverter
     from treering_verify.report.fits import card_of, format_fit
     from treering_verify.training.attack_table import EXPERTS, read_table
     from treering_verify.training.closed_form import fit as fit_model
@@ -159,9 +166,11 @@ def fit(
     table = read_table(attacks) if attacks else EXPERTS
     said = _lines(prompts) if prompts else None
     files, others = kept_apart(images_of((photographs,), model), options.seed) if photographs else (None, None)
-    loaded = load_model(model)
+    kept, loaded = Inverter.load(keep) if keep else None, load_model(model)
     with _progress() as progress:
-        found = fit_model(loaded, options=options, attacks=table, prompts=said, photographs=files, progress=progress)
+        found = fit_model(
+            loaded, options=options, attacks=table, prompts=said, photographs=files, keep=kept, progress=progress
+        )
         saved, lines, summary = found.save(output, card_of(found.facts, "", ())), [], ""
         if held_out:
             report = held_out_report(

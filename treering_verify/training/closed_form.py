@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from treering_verify.errors import UsageError
+from treering_verify.files import printable
 from treering_verify.inversion.noise import trajectory
 from treering_verify.models import LatentModel, images_only, is_alone
 from treering_verify.models.attack_statistics import statistics
@@ -47,6 +48,7 @@ def fit(
     attacks: Mapping[str, Sequence[str]] = EXPERTS,
     prompts: Sequence[str | None] | None = None,
     photographs: Sequence[ImageSource] | None = None,
+    keep: Inverter | None = None,
     progress: Progress | None = None,
 ) -> Inverter:
     """Fit a model's inversion to images that it generates, or an autoencoder's to photographs that it has coded.
@@ -62,6 +64,9 @@ def fit(
         Images take turns. Classes, or `PROMPTS` where the model has none, when left out.
     photographs : sequence of images, optional
         As `open_image` takes them. An autoencoder alone needs them, and other models generate their images.
+    keep : Inverter, optional
+        An earlier fit to the same images, in the same sizes: its experts that `attacks` does not name are kept, and so is
+        its rule that chooses among them, since that depends on the images and their attacks alone.
     progress : callable, optional
         Called with (what is done, how much of it, out of how much).
 
@@ -73,16 +78,66 @@ def fit(
     Raises
     ------
     UsageError
-        If an option is out of range, an attack does not exist, the model makes videos, or photographs are missing.
+        If an option is out of range, an attack does not exist, the model makes videos, photographs are missing, or `keep`
+        was fitted to other images or attacks.
     """
     images_only(model, "fitting filters")
     options = options or FitOptions()
     table = {name: tuple(some) for name, some in attacks.items()}
     check_table(table)
+    if keep is not None:
+        _check_kept(keep, model, options, table)
     started = time.perf_counter()
     examples = examples_of(model, options, prompts, photographs, progress)
     found = fit_filters(model, examples, options, table, progress)
+    if keep is not None:
+        found = _merged(keep, found)
     return replace(found, facts={**found.facts, "seconds": round(time.perf_counter() - started, 1)})
+
+
+def _check_kept(keep: Inverter, model: LatentModel, options: FitOptions, table: Mapping[str, tuple[str, ...]]) -> None:
+    keep.check(model)
+    facts = {**keep.facts, "stages": len(keep.stages), "steps": keep.steps, "points": keep.points}
+    for name in ("images", "seed", "kernel", "stages", "steps", "points"):
+        if facts[name] != getattr(options, name):
+            raise UsageError(f"the fit to keep has {name} {facts[name]}, not {getattr(options, name)}: choose the same")
+    for name, some in table.items():
+        known = keep.facts["attacks"].get(name)
+        if known != list(some):
+            raise UsageError(
+                f"the fit to keep knows no expert {printable(name)} of these attacks: fit all of them again"
+            )
+
+
+def _merged(keep: Inverter, found: Inverter) -> Inverter:
+    """Put newly fitted experts into the places of those of the same name."""
+    places = [keep.experts.index(name) for name in found.experts]
+
+    def merge(old: FilterBank | None, new: FilterBank | None) -> FilterBank | None:
+        if old is None or new is None:
+            return old
+        weights, bias = old.weights.clone(), old.bias.clone()
+        weights[places] = new.weights * (old.scale / new.scale)[:, None, None]
+        bias[places] = new.bias
+        return FilterBank(old.scale, weights, bias)
+
+    bounds = keep.bounds.clone()
+    bounds[places] = found.bounds
+    stages = [merge(old, new) for old, new in zip(keep.stages, found.stages, strict=True)]
+    return replace(
+        keep,
+        stages=tuple(bank for bank in stages if bank is not None),
+        screen=merge(keep.screen, found.screen),
+        noise=merge(keep.noise, found.noise),
+        bounds=bounds,
+        facts={
+            **{name: value for name, value in keep.facts.items() if name != "report"},
+            **{name: found.facts[name] for name in ("version", "source")},
+            "experts": {**keep.facts["experts"], **found.facts["experts"]},
+            "fitted again": list(found.experts),
+        },
+        digest="",
+    )
 
 
 def examples_of(

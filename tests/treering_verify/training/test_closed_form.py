@@ -178,6 +178,27 @@ def test_stages_are_chosen_by_the_evidence_that_they_leave(model: LatentModel) -
     assert kind == NONE and torch.equal(reached, latents)
 
 
+def test_experts_that_are_not_named_are_kept(model: LatentModel, saved: tuple[Inverter, Path]) -> None:
+    keep = saved[0]
+    found = fit(model, options=SMALL, attacks={"JPEG": TABLE["JPEG"]}, keep=keep)
+    assert found.experts == keep.experts and found.facts["fitted again"] == ["JPEG"]
+    start = gaussian(2, *model.latent_shape, seed=9)
+    inputs = torch.cat([start, 0 * start], dim=1)  # this autoencoder leaves no residual
+    for expert in range(2):  # the images are the same, so the expert that was fitted again is as before, too
+        shares = torch.eye(2)[[expert, expert]]
+        for old, new in ((keep.stages[0], found.stages[0]), (keep.screen, found.screen)):
+            assert old is not None and new is not None
+            torch.testing.assert_close(new(inputs, shares), old(inputs, shares), rtol=0.01, atol=0.01)
+    torch.testing.assert_close(found.bounds, keep.bounds, rtol=1e-3, atol=0)
+    for attacks, options in (
+        ({"JPEG": ("jpeg:quality=5",)}, SMALL),
+        ({"blur": ("blur:radius=1",)}, SMALL),
+        ({"JPEG": TABLE["JPEG"]}, replace(SMALL, seed=1)),
+    ):
+        with pytest.raises(UsageError, match="to keep"):
+            fit(model, options=options, attacks=attacks, keep=keep)
+
+
 # --- the folder -------------------------------------------------------------------------------------------------------
 
 
