@@ -60,7 +60,8 @@ def measure(model: LatentModel, scope: Scope) -> Findings:
                 ),
                 tuple(lines),
                 "Negative is better. 'full': default settings, with early stopping by parametric bootstrap. 'residual "
-                "only': stopped by the budget alone, as published; the iterate with the smallest residual is returned.",
+                "only': stopped by the budget alone, as published; the iterate with the smallest residual is returned."
+                + (" 'filtered': by filters that were fitted to other images of this model." if stages else ""),
             ),
         ),
         seeds=f"{first} onwards",
