@@ -19,6 +19,7 @@ from treering_detectors.dependence import (
     count_variance,
     feature_groups,
     joint_pvalue,
+    shared_cosine,
 )
 from treering_detectors.estimates import Line, Mean, PairedTest, fit_line, mcnemar, mean
 from treering_detectors.evidence import Evidence
@@ -79,6 +80,7 @@ __all__ = [
     "nearest_rows",
     "noncentral_chi_square_test",
     "roc",
+    "shared_cosine",
     "sign_tests",
     "sign_weights",
     "signs_log10_pvalue",

@@ -26,8 +26,7 @@ from scipy import special
 from treering_detectors.arrays import real_array, unit_rows
 from treering_detectors.exact import cosine_needed
 
-SHARED = 0.5
-"""Cosine of two images' features from which on they count as shared."""
+_SHARED, _TOGETHER = 0.5, 0.05  # features are shared from that cosine on, and where keys accuse both images so often
 
 _DRAWS = (2000, 4000)  # of simulated keys: fewer where the images are many
 _PRODUCTS = 2**22  # images times keys, about
@@ -235,7 +234,23 @@ def chance_count(
     return _fitted(mean, variance)
 
 
-def feature_groups(features: ArrayLike, least: float = SHARED) -> NDArray[np.int64]:
+def shared_cosine(alpha: float, degrees_of_freedom: int) -> float:
+    """Return the cosine of two images' features from which on they share them.
+
+    It is .5, or, if that is larger, the cosine from which on a random key with p <= alpha on one image has so on the other
+    in 5 % of cases or more.
+
+    Raises
+    ------
+    ValueError
+        As `joint_pvalue`.
+    """
+    angles = np.linspace(0.0, math.acos(_SHARED), 2001)
+    often = _joint(alpha, degrees_of_freedom)(angles) >= _TOGETHER * alpha
+    return max(_SHARED, math.cos(angles[often].max(initial=0.0)))
+
+
+def feature_groups(features: ArrayLike, least: float = _SHARED) -> NDArray[np.int64]:
     """Return for each image the number of its group: images that share features, directly or through others.
 
     Parameters
@@ -243,8 +258,8 @@ def feature_groups(features: ArrayLike, least: float = SHARED) -> NDArray[np.int
     features : array_like, shape (n, d)
         Of detected images; without the part along their key, which marked images have in common.
     least : float
-        Cosine from which on two images share features. It is raised where d is so small, or the images so many, that
-        random directions would reach it.
+        Cosine from which on two images share features (`shared_cosine`). It is raised where d is so small, or the images so
+        many, that random directions would reach it.
 
     Returns
     -------

@@ -14,6 +14,7 @@ from treering_detectors import (
     count_variance,
     feature_groups,
     joint_pvalue,
+    shared_cosine,
 )
 
 D = 128
@@ -159,6 +160,13 @@ def test_groups_are_images_that_share_features_directly_or_through_others() -> N
     assert len(set(feature_groups(rng.standard_normal((700, D))).tolist())) == 700
     many = np.repeat(rng.standard_normal((2, D)), 600, axis=0)[rng.permutation(1200)]
     assert len(set(feature_groups(many).tolist())) == 2
+
+
+def test_features_are_shared_where_keys_often_accuse_both() -> None:
+    for alpha in (1e-6, 1e-30):
+        least = shared_cosine(alpha, 1024)
+        assert least > 0.7 and joint_pvalue(least, alpha, 1024) == pytest.approx(0.05 * alpha, rel=0.02)
+    assert shared_cosine(0.3, 1024) == shared_cosine(1e-2, 1024) == 0.5
 
 
 def test_a_few_numbers_do_not_group_by_chance() -> None:

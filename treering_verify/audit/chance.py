@@ -47,7 +47,10 @@ def chance_of(store: Store, judge: AuditJudge, made_by: str, tally: Tally, earli
     files = _files(store, {sketch.digest for sketch in sketches})
     sampled = [sketch for sketch in sketches if sketch.rank <= bounds.all and files.copies[sketch.digest]]
     detected = [sketch for sketch in sketches if sketch.fingerprint and files.paths[sketch.digest]]
-    return {"chance": _chance(sampled, files, judge), "findings": _findings(detected, files)}
+    return {
+        "chance": _chance(sampled, files, judge),
+        "findings": _findings(detected, files, judge.judge.alpha / judge.judge.test.keys_tried),
+    }
 
 
 @dataclass
@@ -104,16 +107,17 @@ def _chance(sampled: Sequence[Sketch], files: _Files, judge: AuditJudge) -> dict
     return {**asdict(found), "files": files.judged, "sample": covered}
 
 
-def _findings(detected: Sequence[Sketch], files: _Files) -> dict[str, Any]:
+def _findings(detected: Sequence[Sketch], files: _Files, alpha: float) -> dict[str, Any]:
     """Return how many findings the detected files are, if those of one key that share features count as one."""
-    from treering_detectors import feature_groups
+    from treering_detectors import feature_groups, shared_cosine
 
     by_key: defaultdict[str, list[Sketch]] = defaultdict(list)
     for sketch in detected:
         by_key[sketch.fingerprint].append(sketch)
     groups: list[dict[str, Any]] = []
     for fingerprint, sketches in by_key.items():
-        numbers = feature_groups(_vectors(sketches))
+        vectors = _vectors(sketches)
+        numbers = feature_groups(vectors, shared_cosine(alpha, vectors.shape[1]))
         for number in range(int(numbers.max()) + 1):
             inside = [sketch.digest for sketch, own in zip(sketches, numbers.tolist(), strict=True) if own == number]
             paths = sorted(path for digest in inside for path in files.paths[digest])

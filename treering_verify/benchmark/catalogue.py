@@ -135,6 +135,12 @@ _ALL = (
         "Does an image without the key reach p <= alpha with probability alpha?",
     ),
     Benchmark(
+        "chance",
+        "detection",
+        "chance",
+        "How many of many images does one key accuse by chance, and does what audits say of it agree with simulated keys?",
+    ),
+    Benchmark(
         "identification",
         "detection",
         "identification",

@@ -53,6 +53,7 @@ SEEDS = {
             "editing",
             "baseline",
             "agreement",
+            "chance",
         )
     )
 }
