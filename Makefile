@@ -28,6 +28,16 @@ test-floors:
 		-e '.[dev,pipelines,formats,video,ray]' '$(TORCH)'
 	PATH="$(abspath $(FLOORS))/bin:$$PATH" $(FLOORS)/bin/python -m pytest $(TESTS)
 
+# Everything that people who mean harm could send: images, names, lists, URLs, models, folders of results. Slow forms too.
+HOSTILE := tests/treering_verify/media/test_hostile.py tests/treering_verify/media/test_slow_formats.py \
+  tests/treering_verify/media/isolation tests/treering_verify/audit/test_hostile_names.py \
+  tests/treering_verify/audit/inputs tests/treering_verify/models/test_hostile_models.py \
+  tests/treering_verify/report/audit/test_hostile_folders.py tests/treering_verify/detection/test_fitted_keys.py \
+  tests/treering_verify/cli/test_secrets.py
+
+test-hostile: $(VENV)/.dev
+	timeout 1800 $(BIN)/python -m pytest -m "slow or not slow" --durations 10 $(HOSTILE)
+
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from treering_verify.errors import UsageError
-from treering_verify.files import opened_regular, opened_table, printable
+from treering_verify.files import opened_regular, printable
+from treering_verify.report.audit.shard_reader import facts_of_shard, shard_batches
 from treering_verify.results import DETECTED, INCONCLUSIVE, NO_EVIDENCE
 
 SUMMARY = "summary.json"
@@ -17,7 +18,6 @@ SHARDS, _PART = "rows-*.parquet", ".part"
 SCHEMA_VERSION = 2
 """The newest version that is read. Version 1 called what was not judged "inconclusive": that is read as none."""
 _VERSIONS = tuple(range(1, SCHEMA_VERSION + 1))
-BATCH_ROWS = 65_536
 _MOST_SUMMARY = 64 * 1024**2
 _MOST_LOG10 = 1e-6  # log10 of 1, and a rounding error
 
@@ -106,19 +106,22 @@ class AuditRows:
             If a shard cannot be read.
         """
         import pyarrow
-        from pyarrow import parquet
 
         wanted = list(columns or self.columns)
         read = [*wanted, *(name for name in _CHECKED if name not in wanted)]
         schema = _schema(read)
         for shard in self.shards:
             try:
-                with opened_table(shard) as opened, parquet.ParquetFile(opened) as file:
-                    for batch in file.iter_batches(BATCH_ROWS, columns=read, use_threads=False):
-                        table = pyarrow.Table.from_batches([batch]).select(read).cast(schema)
-                        _check_rows(table, shard)
-                        yield _without_verdicts_of_the_unjudged(table).select(wanted)
-            except (OSError, pyarrow.ArrowException, KeyError) as error:  # KeyError: two columns of one name
+                for batch in shard_batches(shard, read):
+                    table = pyarrow.Table.from_batches([batch]).select(read).cast(schema)
+                    _check_rows(table, shard)
+                    yield _without_verdicts_of_the_unjudged(table).select(wanted)
+            except (
+                OSError,
+                ValueError,
+                pyarrow.ArrowException,
+                KeyError,
+            ) as error:  # KeyError: two columns of one name
                 raise _unreadable(shard, error) from error
 
     def records(self, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
@@ -136,7 +139,6 @@ def open_audit(folder: Path) -> AuditRows:
         If the folder holds no audit, or one that is damaged or of a newer version.
     """
     import pyarrow
-    from pyarrow import parquet
 
     found = sorted(folder.glob(SHARDS))
     # A part holds rows of an unfinished shard. Beside that shard it is left over from a kill at the wrong moment.
@@ -149,15 +151,14 @@ def open_audit(folder: Path) -> AuditRows:
     count = 0
     for shard in shards:
         try:
-            with opened_table(shard) as opened, parquet.ParquetFile(opened) as file:
-                present = set(file.schema_arrow.names)
-                count += file.metadata.num_rows
-        except (OSError, pyarrow.ArrowException) as error:
+            present, rows = facts_of_shard(shard)
+        except (OSError, ValueError, pyarrow.ArrowException) as error:
             raise _unreadable(shard, error) from error
         if missing := [name for name in COLUMNS if name not in present]:
             raise UsageError(
                 f"{printable(str(shard))} lacks {', '.join(missing)}: it is no shard of an audit, or of a newer version"
             )
+        count += rows
         names = [name for name in names if name in present]
     return AuditRows(folder, shards, tuple(names), count, _summary(folder / SUMMARY))
 

@@ -176,3 +176,25 @@ def test_a_folder_with_a_colon_in_its_name_is_read(tmp_path: Path, monkeypatch: 
         write_audit(Path("plain"), [[row("a.png"), row("b.png", "detected", -9.0)]]).rename(name)
         result = run("report", name, "--output", "r.jsonl")
         assert result.exit_code == 0 and len(Path("r.jsonl").read_text().splitlines()) == 2, result.output
+
+
+@pytest.mark.parametrize("kind", ["rows", "a long text", "texts", "a long text in all"])
+def test_shards_that_unpack_to_gigabytes_end_in_one_line(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_audit(tmp_path / "audit", [[row("a.png")]])
+    shard = folder / "rows-000000.parquet"
+    table = parquet.read_table(shard)
+    count = {"rows": 100, "a long text": 1, "texts": 60_000, "a long text in all": 60_000}[kind]
+    text = "x" * {"rows": 1, "a long text": 3_000_000, "texts": 60_000, "a long text in all": 1_000_000}[kind]
+    place = table.column_names.index("path")
+    repeated = table.take(pa.array([0] * count))
+    values = pa.DictionaryArray.from_arrays(pa.array([0] * count, pa.int32()), pa.array([text]))
+    table = repeated.set_column(place, "path", values)
+    if kind == "rows":  # 30 million would take the test a minute
+        monkeypatch.setattr("treering_verify.report.audit.shard_reader.most_rows", lambda size: 99)
+    parquet.write_table(table, shard, compression="zstd")
+    assert shard.stat().st_size < 5_000_000
+    with pytest.raises(UsageError, match=r"rows-000000\.parquet: .*(rows|text)"):
+        write_report(folder, tmp_path / "r", "csv")
+    assert not (tmp_path / "r").exists()
