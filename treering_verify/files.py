@@ -27,7 +27,7 @@ def printable(text: str) -> str:
 
 
 def is_older(path: Path, other: Path) -> bool:
-    """Whether a file is missing, or was written before another that exists."""
+    """Return whether a file is missing, or was written before another that exists."""
     return not path.exists() or path.stat().st_mtime_ns < other.stat().st_mtime_ns
 
 

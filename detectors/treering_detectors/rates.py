@@ -67,7 +67,7 @@ class Rate:
         return self.successes / self.trials if self.trials else float("nan")
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
-        """Clopper-Pearson interval: see `clopper_pearson`."""
+        """Return the Clopper-Pearson interval: see `clopper_pearson`."""
         return clopper_pearson(self.successes, self.trials, confidence)
 
     def __str__(self) -> str:

@@ -48,7 +48,7 @@ def estimate_trace(marked: Iterable[Image.Image], unmarked: Iterable[Image.Image
 
 
 def add_trace(image: Image.Image, trace: npt.NDArray[np.float64], strength: float = 1.0) -> Image.Image:
-    """Forge a mark: add `strength` times a trace, (H, W, 3) in grey levels, then round and clamp.
+    """Add `strength` times a trace, (H, W, 3) in grey levels, to forge a mark; then round and clamp.
 
     Raises
     ------

@@ -59,7 +59,7 @@ class AttackedCopy:
     size: tuple[int, int] = field(default=(0, 0))
 
     def record(self) -> dict[str, Any]:
-        """Flat, JSON-ready form with a fixed set of fields; None where nothing is known. Also the sidecar's content."""
+        """Return a flat, JSON-ready form with a fixed set of fields, None where nothing is known; the sidecar holds it."""
         import PIL
 
         made, stages = self.status == "ok", self.attack.stages if self.attack else ()

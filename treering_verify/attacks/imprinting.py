@@ -88,7 +88,7 @@ def imprint(
     redraw: bool = False,
     noise: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Forge a mark: write a carrier's spectrum into the noise of other images.
+    """Write a carrier's spectrum into the noise of other images, to forge its mark.
 
     The images are inverted to noise. On the band, f <- sqrt(1 - w^2) f + w c, with c the carrier scaled to unit power there;
     the latent z' is generated from that noise, and z from the unchanged noise. The result is x + D(z') - D(z), so that the
@@ -186,7 +186,7 @@ def reprompt(
     steps: int = 50,
     guidance: float = 2.0,
 ) -> torch.Tensor:
-    """Forge a mark: generate new images from a carrier, with prompts of the attacker's choice.
+    """Generate new images from a carrier with prompts of the attacker's choice, to forge its mark.
 
     Parameters
     ----------

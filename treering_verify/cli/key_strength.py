@@ -16,7 +16,7 @@ _MAX_SECRET_BYTES = 1024**2
 
 
 def reach_of(family: Family) -> tuple[float, str]:
-    """Smallest log10 p that a key of the family could give at a realistic statistic, and the sentence that says so."""
+    """Return the smallest log10 p that a key of the family can reach at a realistic statistic, and a sentence for it."""
     from treering_verify.report import format_pvalue
     from treering_verify.watermark.patterns import PATTERNS
 
@@ -44,7 +44,7 @@ def refuse_weak(family: Family, otherwise: str = "") -> str:
 
 
 def read_secret(path: Path, private: bool = False) -> bytes:
-    """Bytes of a secret's file; with `private`, refused when others can read it: it stands for many keys."""
+    """Return the bytes of a secret's file; with `private`, refuse one that others can read: it stands for many keys."""
     from treering_verify.files import opened_secret, printable
 
     if private:
@@ -57,7 +57,7 @@ def read_secret(path: Path, private: bool = False) -> bytes:
 
 
 def read_message(path: Path) -> bytes:
-    """Bytes of a message's file, or of standard input for -, without the end of the line."""
+    """Return the bytes of a message's file, or of standard input for -, without the end of the line."""
     from treering_verify.files import printable
 
     try:

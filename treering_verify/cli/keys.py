@@ -57,7 +57,7 @@ def list_(key_paths: tuple[Path, ...], style: str) -> None:
 @command("treering keys retire old.key.json --note 'replaced by new.key.json'")
 @click.argument("key_path", metavar="FILE", type=InputPath())
 @option("--note", help="Note that is written into the key file, in place of the one in it.")
-@option("--date", "day", type=Date(), help="Day (UTC) from which on the key marks no more images; default: today.")
+@option("--date", "day", type=Date(), help="First day (UTC) on which the key marks no images; default: today.")
 def retire(key_path: Path, note: str | None, day: date | None) -> None:
     """Retire a key: it marks no more images.
 

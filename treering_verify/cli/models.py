@@ -109,7 +109,7 @@ def check(
     show_default=True,
     help="Marked images of the report; 0: no report.",
 )
-@option("--attacks", type=InputPath(), help="JSON table of experts; default: ten kinds of attack.")
+@option("--attacks", type=InputPath(), help="JSON table of the attacks to fit filters for; default: ten kinds.")
 @option(
     "--photographs",
     type=InputPath(),
@@ -125,7 +125,7 @@ def check(
 @option("--kernel", type=click.IntRange(1), default=5, help="Largest side of the filters, odd.")
 @option("--stages", type=click.IntRange(1), default=3, help="Steps of the decoder inversion.")
 @option("--batch-size", type=click.IntRange(1), default=8, help="Images at a time.")
-@option("--seed", type=click.IntRange(0), help="First seed of the images; default: one that nothing else uses.")
+@option("--seed", type=click.IntRange(0), help="First seed of the images; default: a fixed one, far from other commands' seeds.")
 def fit(
     model: ModelSource,
     output: Path,
@@ -140,8 +140,8 @@ def fit(
 ) -> None:
     """Fit a model's inversion in closed form.
 
-    The model generates the images itself and no key is read, so p-values stay exact. What the filters bring is reported on
-    other images. They belong to these weights at this image size. MODEL may be the folder of an autoencoder alone: its
+    The model generates the images itself and no key is read, so p-values stay exact. What the filters gain is reported for
+    other images. The filters fit these weights at this image size alone. MODEL may be the folder of an autoencoder alone: its
     decoder is fitted to photographs, for every model that has it.
     """
     from dataclasses import replace

@@ -20,7 +20,7 @@ _SLACK = 1e-3  # float16 pipelines leave [0, 1] by less
 
 
 def is_array(source: object) -> bool:
-    """Whether an object is a NumPy array or a PyTorch tensor; neither library is imported for that."""
+    """Return whether an object is a NumPy array or a PyTorch tensor; neither library is imported for that."""
     return any(
         module is not None and isinstance(source, getattr(module, name))
         for module, name in ((sys.modules.get("numpy"), "ndarray"), (sys.modules.get("torch"), "Tensor"))

@@ -32,7 +32,7 @@ _BATCH = 512  # rows of a table that are held at a time
 
 
 def is_archive(path: str) -> bool:
-    """Whether a path names an archive: a regular file with one of `ENDINGS` that is what its name says."""
+    """Return whether a path names an archive: a regular file with one of `ENDINGS` that is what its name says."""
     if not path.lower().endswith(ENDINGS) or os.path.islink(path) or not os.path.isfile(path):
         return False
     try:
@@ -176,7 +176,7 @@ def _bounded(data: bytes, member: str) -> bytes:
 
 
 def is_image_type(kind: pyarrow.DataType) -> bool:
-    """Whether values of a type are images: bytes, or a struct of bytes and path (Hugging Face's `Image` feature)."""
+    """Return whether values of a type are images: bytes, or a struct of bytes and path (Hugging Face's `Image`)."""
     import pyarrow.types as types
 
     if types.is_struct(kind):

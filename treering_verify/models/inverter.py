@@ -198,7 +198,7 @@ class Inverter:
         return [f"{name} {mine.get(name)}, not {theirs[name]}" for name in theirs if mine.get(name) != theirs[name]]
 
     def check(self, model: LatentModel) -> None:
-        """ModelError, with the reason, unless the filters were fitted to this model as it is loaded."""
+        """Raise ModelError, with the reason, unless the filters were fitted to this model as it is loaded."""
         if differences := self.differences(model):
             raise ModelError(
                 f"the inverter (of {printable(str(self.facts.get('model', 'another model')))}) was fitted to "

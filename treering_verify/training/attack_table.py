@@ -67,7 +67,7 @@ def read_table(path: str | Path) -> dict[str, tuple[str, ...]]:
 
 
 def check_table(table: Mapping[str, tuple[str, ...]]) -> None:
-    """UsageError unless there is an expert, each has an attack, and every attack exists and works on the image alone."""
+    """Raise UsageError unless there is an expert, each has an attack, and all attacks exist and work on the image alone."""
     if not table or not all(table.values()):
         raise UsageError("the table of attacks is empty: name an expert, and an attack for each")
     for text in {text for some in table.values() for text in some if text != CLEAN}:

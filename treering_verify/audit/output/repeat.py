@@ -47,7 +47,7 @@ def note_finished(folder: Path, request: str | None) -> None:
 
 
 def is_finished(folder: Path, request: str | None) -> bool:
-    """Whether an audit was finished under this request, and its plan and shards are whole: they are read, not believed."""
+    """Return whether an audit was finished under this request and its plan and shards are whole; they are read for that."""
     state = folder / STATE
     try:
         noted = json.loads((state / _REQUEST).read_bytes())["request"]

@@ -84,7 +84,7 @@ class Scope:
     share: Share | None = None
 
     def help_with(self, what: str, steps: Callable[[], Iterable[Callable[[], object]]]) -> None:
-        """Where a measurement is shared among processes, do the steps that no other process does; elsewhere do nothing."""
+        """Do the steps that no other process does, where a measurement is shared among processes; elsewhere do nothing."""
         if self.share is not None and self.folder is not None:
             chosen = list(steps())
             with self.progress(f"{what}, shared", len(chosen)) as advance:

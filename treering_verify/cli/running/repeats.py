@@ -58,7 +58,7 @@ def request_for(
 
 
 def is_repeated(output: Path, request: str | None, options: Options) -> bool:
-    """Whether the audit in a folder was finished under a request, and nothing in it is to be done again."""
+    """Return whether the audit in a folder was finished under a request and nothing in it is to be done again."""
     from treering_verify.audit.output.repeat import is_finished
 
     if options.overwrite or not is_finished(output, request):

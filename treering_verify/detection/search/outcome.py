@@ -107,7 +107,7 @@ class Searched:
     seconds: float = 0.0
 
     def record(self, search: Search) -> dict[str, Any]:
-        """JSON-ready form."""
+        """Return a JSON-ready form."""
         covered = {
             name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self.coverage).items()
         }

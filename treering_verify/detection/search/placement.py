@@ -43,7 +43,7 @@ class Placement:
         return cls(float(x), float(y), width, height, record["degrees"], record["mirrored"])
 
     def to_page(self, u: Points, v: Points) -> tuple[Points, Points]:
-        """Page positions (x, y) of points of the image; u and v run from -1/2 to 1/2, right and down."""
+        """Return page positions (x, y) of points of the image; u and v run from -1/2 to 1/2, right and down."""
         turn = math.radians(self.degrees)
         right, down = (-u if self.mirrored else u) * self.width, v * self.height
         x = self.x + right * math.cos(turn) + down * math.sin(turn)
@@ -68,7 +68,7 @@ class Placement:
         )
 
     def box(self, size: tuple[int, int]) -> tuple[int, int, int, int]:
-        """Left, top, right and bottom of what a page of (width, height) shows of the image, in whole pixels."""
+        """Return left, top, right and bottom of what a page of (width, height) shows of the image, in whole pixels."""
         low, high = self.corners.min(axis=0), self.corners.max(axis=0)
         left, top = (max(0, round(value)) for value in low)
         return left, top, min(size[0], round(high[0])), min(size[1], round(high[1]))
@@ -91,7 +91,7 @@ class Placement:
         return ", ".join(parts)
 
     def record(self, size: tuple[int, int], image_size: tuple[int, int]) -> dict[str, Any]:
-        """JSON-ready form: box, corners, scale, angle, reflection."""
+        """Return a JSON-ready form: box, corners, scale, angle, reflection."""
         return {
             "box": list(self.box(size)),
             "corners": [[round(float(x), 1), round(float(y), 1)] for x, y in self.corners],

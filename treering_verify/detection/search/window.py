@@ -34,7 +34,7 @@ class Candidate:
     noise_map: NoiseMap = field(repr=False)
 
     def like(self, other: Candidate) -> bool:
-        """Whether both are neighbours: about one size, angle and place."""
+        """Return whether both are neighbours: about one size, angle and place."""
         a, b = self.placement, other.placement
         turn = abs((a.degrees - b.degrees + 180) % 360 - 180)
         near = np.hypot(a.x - b.x, a.y - b.y) < 0.1 * a.width

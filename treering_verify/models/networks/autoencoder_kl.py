@@ -72,12 +72,12 @@ class AutoencoderKL(Network):
         self.post_quant_conv = nn.Conv2d(latent_channels, latent_channels, 1)
 
     def encode(self, image: torch.Tensor) -> Fields:
-        """Image (B, 3, H, W) -> `latent`: the posterior's mean, which is its mode, (B, C, h, w), not normalised."""
+        """Encode an image (B, 3, H, W) -> `latent`: the posterior's mean (its mode), (B, C, h, w), not normalised."""
         mean, _log_variance = self.quant_conv(self.encoder(image)).chunk(2, dim=1)
         return Fields(latent=mean)
 
     def decode(self, latent: torch.Tensor) -> Fields:
-        """Latent (B, C, h, w), not normalised -> `sample`: image (B, 3, H, W), not clamped."""
+        """Decode a latent (B, C, h, w), not normalised -> `sample`: image (B, 3, H, W), not clamped."""
         return Fields(sample=self.decoder(self.post_quant_conv(latent)))
 
 
@@ -96,7 +96,7 @@ class Encoder(nn.Module):
         self.conv_out = nn.Conv2d(widths[-1], outputs, 3, padding=1)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """(B, 3, H, W) -> (B, 2 C, h, w)."""
+        """Map (B, 3, H, W) -> (B, 2 C, h, w)."""
         x = self.conv_in(image)
         for stage in self.down_blocks:
             x = stage(x)
@@ -118,7 +118,7 @@ class Decoder(nn.Module):
         self.conv_out = nn.Conv2d(widths[-1], outputs, 3, padding=1)
 
     def forward(self, latent: torch.Tensor) -> torch.Tensor:
-        """(B, C, h, w) -> (B, 3, H, W)."""
+        """Map (B, C, h, w) -> (B, 3, H, W)."""
         x = self.mid_block(self.conv_in(latent))
         for stage in self.up_blocks:
             x = stage(x)

@@ -153,12 +153,12 @@ class TimeEmbedding(nn.Module):
         self.linear_1, self.linear_2 = nn.Linear(inputs, width), nn.Linear(width, width)
 
     def forward(self, at: torch.Tensor) -> torch.Tensor:
-        """(B, inputs) -> (B, width)."""
+        """Map (B, inputs) -> (B, width)."""
         return self.linear_2(nn.functional.silu(self.linear_1(at)))
 
 
 def sinusoids(index: torch.Tensor, width: int) -> torch.Tensor:
-    """Cosines and sines of a time at geometrically spaced frequencies, (B,) -> (B, width); arXiv 2006.11239, appendix B."""
+    """Return cosines and sines of a time at geometric frequencies, (B,) -> (B, width); arXiv 2006.11239, app. B."""
     half = width // 2
     exponents = -math.log(_LONGEST) * torch.arange(half, dtype=torch.float32, device=index.device) / half
     angles = index[:, None].float() * exponents.exp()[None]

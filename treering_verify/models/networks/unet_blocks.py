@@ -88,7 +88,7 @@ class Downsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=padding)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, C, H, W) -> (B, C, H / 2, W / 2)."""
+        """Map (B, C, H, W) -> (B, C, H / 2, W / 2)."""
         return self.conv(x if self.padding else nn.functional.pad(x, (0, 1, 0, 1)))
 
 
@@ -100,7 +100,7 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, C, H, W) -> (B, C, 2 H, 2 W)."""
+        """Map (B, C, H, W) -> (B, C, 2 H, 2 W)."""
         x = x.contiguous() if len(x) >= _FEW else x
         return self.conv(nn.functional.interpolate(x, scale_factor=2.0, mode="nearest"))
 
@@ -135,7 +135,7 @@ class Stage(nn.Module):
         return x
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """All of it, without time and without skip connections, as an autoencoder wants it."""
+        """Apply all blocks without time and skip connections, as an autoencoder does."""
         for index in range(len(self.resnets)):
             x = self.block(index, x)
         return self.resample(x)
