@@ -1,4 +1,4 @@
-"""Noise estimates of whole images and windows: by the model's screen, cheap, and by the full inversion."""
+"""Noise estimates of whole images and windows: by the model's screening pass, and by the full inversion."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from treering_verify.detection.screening import read_screen
+from treering_verify.detection.screening import SCREENS, default_screen
 from treering_verify.detection.search.refinement import read_noise
 from treering_verify.detection.search.target import Target
 from treering_verify.models import LatentModel
@@ -31,14 +31,17 @@ class Estimates:
     model: LatentModel
     invert: Invert
 
+    @property
+    def fitted(self) -> bool:
+        """Whether the model's screening pass was fitted to it, so that it is nearly as good as the full inversion."""
+        return default_screen(self.model) != "latent"
+
     def by_screen(self, image: torch.Tensor) -> torch.Tensor:
-        """Estimate the noise of images by the screen, or by the full inversion where the model has none."""
+        """Estimate the noise of images by the screening pass: the screen, fitted filters, or the latent, as there is."""
         import torch
 
-        if self.model.screen is None:
-            return self.in_full(image)
         with torch.inference_mode():
-            return read_screen(self.model, image)[0].cpu()
+            return SCREENS[default_screen(self.model)](self.model, image)[0].cpu()
 
     def in_full(self, image: torch.Tensor) -> torch.Tensor:
         """Estimate the noise of images by the full inversion."""

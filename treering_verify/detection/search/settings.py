@@ -39,7 +39,7 @@ class Level:
 
 
 LEVELS = {
-    "quick": Level(area=3, smallest=0.85, turns=0, refined=1, promising=0.0, looks=False, stretched=False),
+    "quick": Level(area=5, smallest=0.85, turns=0, refined=1, promising=0.0, looks=False, stretched=False),
     "fast": Level(area=400, smallest=0.79, turns=1, refined=2, promising=0.5, looks=True, stretched=False),
     "thorough": Level(area=20_000, smallest=0.4, turns=2, refined=4, promising=3.0, looks=True, stretched=True),
 }

@@ -81,9 +81,8 @@ def looks(estimates: Estimates, image: torch.Tensor, level: Level, own: NoiseMap
     if _dotted(image):
         changes.insert(0, ("its dots smoothed", _smoothed(image)))
     for words, changed in changes:
-        if estimates.model.screen is not None:
-            cheap, full = partial(estimates.by_screen, changed), partial(estimates.in_full, changed)
-            tests.append(WholeImage(words, weight, cheap, everywhere, full, everywhere))
+        cheap, full = partial(estimates.by_screen, changed), partial(estimates.in_full, changed)
+        tests.append(WholeImage(words, weight, cheap, everywhere, full, everywhere))
     shown = _drawn(estimates.model, image)
     if LITTLE < float(shown.mean()) < 1:
         kept, cells = fill_occluded(image, shown), estimates.cells(shown)

@@ -51,12 +51,15 @@ def refine(estimates: Estimates, page: Page, target: Target, candidate: Candidat
     lattice = Lattice(candidate.placement, (shape[0], shape[1]), group == "turned", group == "stretched")
     weight = np.log10(candidate.weight / lattice.count)
     placement = refined(candidate.noise_map, target, lattice, candidate.placement)
+    # A bare latent says too little of where a window lies; a full inversion costs too much where there is no evidence.
+    cheap = estimates.fitted or best.log10_pvalue >= PROMISING
+    estimate = estimates.by_screen if cheap else estimates.in_full
     tried: dict[Placement, float] = {}
     for _ in range(_ROUNDS):
         if placement in tried or (tried and target.log10_of(max(tried.values())) - weight > _HOPELESS):
             break
         image, visible = page.window(placement, size)
-        noise, cells = estimates.by_screen(image), estimates.cells(visible)
+        noise, cells = estimate(image), estimates.cells(visible)
         tried[placement] = evidence(noise, cells, target)[1]
         local = NoiseMap(noise[0] * cells[0], cells[0, 0], (shape[1] / size[1], shape[0] / size[0]))
         middle = whole((size[1], size[0]))
@@ -67,7 +70,7 @@ def refine(estimates: Estimates, page: Page, target: Target, candidate: Candidat
     if promising and (aligned := lattice.aligned(placement, page.size, size)):
         # A window that is off by a pixel loses much of what one on the page's own pixels shows.
         windows = [page.window(one, size) for one in aligned]
-        noise = estimates.by_screen(torch.cat([image for image, _ in windows]))
+        noise = estimate(torch.cat([image for image, _ in windows]))
         cells = estimates.cells(torch.cat([visible for _, visible in windows]))
         tried |= dict(zip(aligned, target.cosines(read_noise(noise, cells, target)) + _ALIGNED, strict=True))
         placement = max(tried, key=lambda one: tried[one])
@@ -75,8 +78,8 @@ def refine(estimates: Estimates, page: Page, target: Target, candidate: Candidat
         return best
     image, visible = page.window(placement, size)
     cells = estimates.cells(visible)
-    for estimate in (estimates.by_screen, estimates.in_full):
-        noise = estimate(image)
+    for one in (estimate, estimates.in_full) if cheap else (estimate,):
+        noise = one(image)
         log10, cosine = evidence(noise, cells, target)
         if log10 - weight < best.log10_pvalue:
             best = replace(_say(page, size, log10 - weight, cosine, placement), noise_hat=(noise * cells)[0])
