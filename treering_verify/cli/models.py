@@ -125,7 +125,9 @@ def check(
 @option("--kernel", type=click.IntRange(1), default=5, help="Largest side of the filters, odd.")
 @option("--stages", type=click.IntRange(1), default=3, help="Steps of the decoder inversion.")
 @option("--batch-size", type=click.IntRange(1), default=8, help="Images at a time.")
-@option("--seed", type=click.IntRange(0), help="First seed of the images; default: a fixed one, far from other commands' seeds.")
+@option(
+    "--seed", type=click.IntRange(0), help="First seed of the images; default: one far from those of other commands."
+)
 def fit(
     model: ModelSource,
     output: Path,
@@ -141,7 +143,7 @@ def fit(
     """Fit a model's inversion in closed form.
 
     The model generates the images itself and no key is read, so p-values stay exact. What the filters gain is reported for
-    other images. The filters fit these weights at this image size alone. MODEL may be the folder of an autoencoder alone: its
+    other images. They fit these weights at this image size only. MODEL may be the folder of an autoencoder alone: its
     decoder is fitted to photographs, for every model that has it.
     """
     from dataclasses import replace
