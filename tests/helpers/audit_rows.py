@@ -68,6 +68,7 @@ def write_audit(
             "log10_first": pa.float64(),
             "q_value": pa.float64(),
             "key_origin": pa.string(),
+            "placement": pa.string(),
         }
         extra = [(name, kind) for name, kind in kinds.items() if rows and name in rows[0]]
         table = pa.Table.from_pylist(list(rows), schema=pa.schema([*SCHEMA, *extra]))

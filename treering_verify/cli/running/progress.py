@@ -24,12 +24,12 @@ class Pace:
 
     Parameters
     ----------
-    clock : callable
-        Seconds.
+    clock : callable, optional
+        Returns seconds; `time.monotonic` when left out.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(self, clock: Callable[[], float] | None = None) -> None:
+        self._clock = clock or time.monotonic
         self._seen: deque[tuple[float, int]] = deque()
 
     def add(self, done: int) -> None:
@@ -71,7 +71,7 @@ def progress_words(tally: Tally, pace: Pace) -> str:
         for label, n in sorted(tally.counts.items())
         if label in ("status:error", "status:skipped") or label.startswith("verdict:")
     ]
-    of = f"of {tally.total}" if tally.walked else f"of {tally.total} or more"
+    of = f"of {tally.total} files" if tally.walked else f"of {tally.total} files or more"
     how = pace.words(tally.total - tally.done if tally.walked else None)
     return "; ".join(filter(None, (f"{tally.done} {of}", how, ", ".join(counts))))
 
