@@ -136,7 +136,7 @@ def placement_of(row: dict[str, Any]) -> dict[str, Any] | None:
     return None
 
 
-def placement_words(record: dict[str, Any]) -> str:
+def placement_words(record: dict[str, Any], row: dict[str, Any]) -> str:
     """Say what was done to an image, such as "mirrored, at 31 % of the model's scale, in this box"."""
     across, down = record["scale"]
     scale = f"{across:.0%}" if abs(across / down - 1) < 0.02 else f"{across:.0%} (across) and {down:.0%} (down)"
@@ -144,9 +144,14 @@ def placement_words(record: dict[str, Any]) -> str:
         "mirrored" if record["mirrored"] else "",
         f"turned by {record['degrees']:g} degrees" if record["degrees"] else "",
         f"at {scale.replace('%', ' %')} of the model's scale",
-        "in this box",
+        "over the whole image" if _is_whole(record, row) else "in this box",
     ]
     return ", ".join(filter(None, parts))
+
+
+def _is_whole(record: dict[str, Any], row: dict[str, Any]) -> bool:
+    """Whether a placement fills its page, whichever way EXIF turned it."""
+    return record["box"][:2] == [0, 0] and set(record["box"][2:]) == {row["width"], row["height"]}
 
 
 def _kept_tile(row: dict[str, Any], exhibit: Exhibit, sources: Sources) -> Tile | None:
@@ -264,7 +269,7 @@ def _tile(
     key = keys.get(row["fingerprint"] or "")
     placement = placement_of(row)
     outline: tuple[tuple[float, float], ...] = ()
-    if placement and row["width"] and row["height"]:
+    if placement and row["width"] and row["height"] and not _is_whole(placement, row):
         size = sorted((row["width"], row["height"]), reverse=image.width > image.height)  # EXIF may have turned it
         outline = tuple((float(x) / size[0], float(y) / size[1]) for x, y in placement["corners"])
     tile = Tile(row, _jpeg(image), _jpeg(part) if part else "", outline)

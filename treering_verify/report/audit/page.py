@@ -128,7 +128,7 @@ def _image(tile: Tile, number: int) -> dict[str, Any]:
         "path": printable(row["path"]),
         "key": _key(row),
         "p": _p(row["log10_adjusted"]),
-        "words": placement_words(placement) if placement else printable(row.get("hypothesis") or ""),
+        "words": placement_words(placement, row) if placement else printable(row.get("hypothesis") or ""),
         "points": " ".join(f"{x:.4f},{y:.4f}" for x, y in tile.outline),
         "bars": [
             {
@@ -185,7 +185,7 @@ def _evidence(row: dict[str, Any]) -> list[tuple[str, str]]:
     facts = {
         "p of this key alone": _p(row["log10_pvalue"]) if found else "",
         "numbers compared": format_cell(row["degrees_of_freedom"]) if found else "",
-        "found": placement_words(placement) if placement else row.get("hypothesis") or "",
+        "found": placement_words(placement, row) if placement else row.get("hypothesis") or "",
         "box": ", ".join(f"{n:g}" for n in placement["box"]) if placement else "",
         "searched": row.get("search") or "",
         "decided by": passes.get(row.get("decided_by") or "", ""),
