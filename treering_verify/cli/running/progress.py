@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -103,7 +103,8 @@ class _Lines:
         now = time.monotonic()
         if now >= self._next:
             self._next = now + _LINES
-            click.echo(f"Auditing: {progress_words(tally, self._pace)}", err=True)
+            with suppress(OSError):  # nobody reads it any more, which is no reason to stop
+                click.echo(f"Auditing: {progress_words(tally, self._pace)}", err=True)
 
 
 @contextmanager

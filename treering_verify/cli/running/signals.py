@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 import click
@@ -47,7 +47,8 @@ class Stop:
             raise KeyboardInterrupt
         signal.setitimer(signal.ITIMER_PROF, _GRACE)
         signal.setitimer(signal.ITIMER_REAL, _PATIENCE)
-        click.echo("Stopping after this batch; once more to stop at once.", err=True)
+        with suppress(OSError):  # of a terminal that was closed
+            click.echo("Stopping after this batch; once more to stop at once.", err=True)
 
     def hurry(self, number: int, frame: FrameType | None) -> None:
         """Receive the signal of a timer: the time of the batch in work is up."""
