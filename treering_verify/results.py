@@ -111,7 +111,7 @@ class Verdict:
     visible : float
         Share of the image that is visible. The rest is occluded: areas of one colour, cropped or covered. NaN on errors.
     search : dict, optional
-        What was searched for in the page, JSON-ready: level, hypotheses, windows, left_out. None where nothing was
+        What was searched for in the page, JSON-ready (docs/records.md). None where nothing was
         searched, since it was off or a key was found without.
     sha256 : str or None
         SHA-256 of the file, or of the bytes; None for an image in memory.

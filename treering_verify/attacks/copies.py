@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +15,8 @@ from treering_verify.errors import ImageError, UsageError
 from treering_verify.files import printable, write_atomic
 from treering_verify.media.images import encode_png, read_bytes
 from treering_verify.media.isolation.decoding import decode_image
+from treering_verify.models.provenance import provenance_of, utc_now
 from treering_verify.results import SIDECAR_VERSION
-from treering_verify.version import __version__
 
 if TYPE_CHECKING:
     from treering_verify.models.protocol import LatentModel
@@ -44,6 +44,10 @@ class AttackedCopy:
         Of the files' bytes; "" where there are none.
     size : (int, int)
         Width and height of the copy.
+    time : str
+        When it was made, UTC, as 2026-11-29T13:00:00Z.
+    provenance : mapping
+        Model, weights, settings and versions, JSON-ready (docs/records.md).
     """
 
     path: str
@@ -57,11 +61,11 @@ class AttackedCopy:
     source_sha256: str = ""
     output_sha256: str = ""
     size: tuple[int, int] = field(default=(0, 0))
+    time: str = ""
+    provenance: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def record(self) -> dict[str, Any]:
         """Return a flat, JSON-ready form with a fixed set of fields, None where nothing is known; the sidecar holds it."""
-        import PIL
-
         made, stages = self.status == "ok", self.attack.stages if self.attack else ()
         return {
             "schema_version": SIDECAR_VERSION,
@@ -75,10 +79,11 @@ class AttackedCopy:
             "seed": self.seed,
             "model": self.model or None,
             "source_sha256": self.source_sha256 or None,
-            "output_sha256": self.output_sha256 or None,
             "width": self.size[0] if made else None,
             "height": self.size[1] if made else None,
-            "software": {"treering-verify": __version__, "pillow": PIL.__version__},
+            "sha256": self.output_sha256 or None,
+            "time": self.time or None,
+            "provenance": dict(self.provenance) or None,
         }
 
 
@@ -165,6 +170,10 @@ def attack_files(
                 source_sha256=digest,
                 output_sha256=hashlib.sha256(content).hexdigest(),
                 size=image.size,
+                time=utc_now(),
+                provenance=provenance_of(
+                    model if attack.needs_model else None, [], {"attack": str(attack), "seed": number}
+                ),
             )
             text = json.dumps(made.record(), indent=2) + "\n"
             write_atomic(sidecar, text.encode(), exclusive=not overwrite)

@@ -155,7 +155,7 @@ def judge_batch(judge: AuditJudge, readings: Sequence[Reading]) -> list[Row]:
     for reading in readings:
         of_frames = [next(findings) for _ in reading.frames or (0,)]
         finding = best_frame(of_frames, reading.frames, reading.frames_total)
-        decision = judge.judge.decide(finding, reading.note)
+        decision = judge.judge.decide(finding, reading.note, _size(reading, judge.model))
         strongest = {name: getattr(finding.evidence[0], name) for name in _EVIDENCE}
         row = row_of(
             judge,
@@ -203,6 +203,13 @@ def _keep(judge: AuditJudge, kept: Kept, reading: Reading, findings: Sequence[Fi
         part = part_of(Page((image,), reading.reduced), evidence.placement, judge.model.image_size)
     if reading.sha256:
         kept.add(reading.sha256, evidence, image, part, findings[frame].shown_noise)
+
+
+def _size(reading: Reading, model: LatentModel) -> tuple[int, int] | None:
+    """Return width and height of an image; None of a video, and of the image with which an audit tries the model."""
+    if makes_videos(model) or reading.width is None or reading.height is None:
+        return None
+    return reading.width, reading.height
 
 
 def judge_files(judge: AuditJudge, files: Sequence[tuple[str, bytes]]) -> list[Row]:

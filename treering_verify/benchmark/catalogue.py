@@ -159,6 +159,12 @@ _ALL = (
         "Which search finds images as people share them: in screenshots, frames, collages, cropped, turned, with text?",
     ),
     Benchmark(
+        "coverage",
+        "detection",
+        "coverage",
+        "At which sizes, crops, aspects and qualities does each level of the search find at least 95 % of marks?",
+    ),
+    Benchmark(
         "classifier",
         "detection",
         "robustness.classifier",

@@ -1,16 +1,59 @@
-"""Decide on one image: detected, no evidence, or inconclusive with its reason."""
+"""Decide on one image: detected, no evidence, or inconclusive with its reason.
+
+'No evidence' is said where a mark would have been found: of files for which the search that was made was measured to find at
+least 95 % of marks, whole or cropped (`DOMAINS`; docs/search.md has the table). Everything else is inconclusive.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from treering_verify.detection.search.settings import LEVELS, OFF
 from treering_verify.media.images import CUT_SHORT
 from treering_verify.results import DETECTED, INCONCLUSIVE, NO_EVIDENCE, KeyEvidence
 
 LITTLE_VISIBLE = 0.08
 """Share of the image that must be visible for 'no evidence': below it, too many marks are missed (docs/search.md)."""
+
+
+@dataclass(frozen=True)
+class Domain:
+    """Files of which a search was measured to find at least 95 % of marks (`treering benchmark coverage`).
+
+    Attributes
+    ----------
+    smallest : float
+        Shorter side of the file's image, in sides of the model's.
+    shape : float
+        Shorter over longer side, relative to the model's: what is thinner is left out.
+    visible : float
+        Share that must be visible: the rest, of one colour, may be a frame in which the image was shrunk, moved or turned.
+    covered : float
+        Share that may be covered by what no autoencoder draws, such as text, where the search looked for that.
+    """
+
+    smallest: float
+    shape: float
+    visible: float
+    covered: float = 1.0
+
+
+DOMAINS = {
+    OFF: Domain(smallest=0.35, shape=0.97, visible=0.97),
+    "quick": Domain(smallest=0.35, shape=0.56, visible=0.81),
+    "fast": Domain(smallest=0.35, shape=0.56, visible=0.81, covered=0.35),
+    "thorough": Domain(smallest=0.35, shape=0.56, visible=0.81, covered=0.35),
+}
+"""By the level of the search: the extremes at which 48 of 48 marks of `landscape` were found.
+
+Repeat: `treering benchmark coverage --count 48 --output DIR` (docs/search.md#what-no-evidence-covers).
+
+The share that may be covered is that of two lines of text, of which four images in four were found by hand.
+"""
 
 
 @dataclass(frozen=True)
@@ -29,7 +72,8 @@ def decide(
     status: str,
     weakness: str = "",
     visible: float = 1.0,
-    searched: bool = False,
+    sides: tuple[float, float] | None = None,
+    search: Mapping[str, Any] | None = None,
     fitted: float | None = None,
 ) -> Decision:
     """Return the decision on one image. A p-value at or under alpha is a detection, unless the key was fitted.
@@ -47,8 +91,10 @@ def decide(
         Why marks of this model would be missed (`Profile.weakness`), or "".
     visible : float
         Share of the image that is visible (`Solution.visible`).
-    searched : bool
-        Whether the page was searched at all sizes, so that its own size hides nothing.
+    sides : (float, float), optional
+        Width and height of the file's image over those of the model's; None for videos.
+    search : mapping, optional
+        What was searched (`Searched.record`); None where nothing was.
     fitted : float, optional
         Statistic from which on the strongest key counts as fitted to the image; None if its numbers are derived, or its
         pattern has no such bound.
@@ -67,10 +113,47 @@ def decide(
         return Decision(INCONCLUSIVE, "little_visible", reason)
     if note.startswith(CUT_SHORT):
         return Decision(INCONCLUSIVE, "cut_short", f"{note}: a mark may be hidden by that; find the whole file")
-    if note and not searched:
-        what = "an image of another size, or a video of another length, was cut or scaled since"
-        return Decision(INCONCLUSIVE, "size", f"{note}: {what}, which hides a mark; find the original")
-    return Decision(NO_EVIDENCE)
+    if sides is None:
+        if note and not (search and search["fills_page"]):
+            what = "a video of another size or length was cut or scaled since"
+            return Decision(INCONCLUSIVE, "size", f"{note}: {what}, which hides a mark; find the original")
+        return Decision(NO_EVIDENCE)
+    return _outside(sides, visible, search) or Decision(NO_EVIDENCE)
+
+
+def _outside(sides: tuple[float, float], visible: float, search: Mapping[str, Any] | None) -> Decision | None:
+    """Return why a file lies outside of what was measured, and what would help; None if it does not."""
+    level = OFF if search is None else str(search["level"])
+    known = level in DOMAINS  # seconds name no level
+    domain, shape = DOMAINS[level if known else "quick"], min(sides) / max(sides)
+    advice = _advice(level, min(sides), shape, visible)
+    if min(sides) < domain.smallest:
+        reason = f"its shorter side is {min(sides):.2f} of the model's: too small to tell; find a larger copy"
+        return Decision(INCONCLUSIVE, "size", reason)
+    if shape < domain.shape:
+        reason = f"it has another shape than the model's images, so it was cut or stretched, or contains more; {advice}"
+        return Decision(INCONCLUSIVE, "size", reason)
+    if search is not None and not search["fills_page"]:
+        reason = f"not all sizes were searched at which an image fills this one; {advice}"
+        return Decision(INCONCLUSIVE, "size", reason)
+    if visible < domain.visible:
+        reason = f"{1 - visible:.0%} of it is of one colour, so an image may lie in it smaller or turned; {advice}"
+        return Decision(INCONCLUSIVE, "little_visible", reason)
+    covered = float((search or {}).get("occluded") or 0.0)
+    if covered > domain.covered:
+        reason = f"{covered:.0%} of it seems to be covered, by text or the like; find the original"
+        return Decision(INCONCLUSIVE, "covered", reason)
+    return None
+
+
+def _advice(level: str, side: float, shape: float, visible: float) -> str:
+    """Say which more thorough search would tell, if one would."""
+    names = [OFF, *LEVELS]
+    for name in names[names.index(level) + 1 :] if level in names else ["thorough"]:
+        domain = DOMAINS[name]
+        if side >= domain.smallest and shape >= domain.shape and visible >= domain.visible:
+            return f"try --search {name}"
+    return "find the original"
 
 
 def _fitted(strongest: KeyEvidence) -> Decision:

@@ -36,7 +36,7 @@ from treering_verify.errors import ImageError, UsageError
 from treering_verify.files import printable
 from treering_verify.inversion.recovery import InversionOptions, filters_used, images_at_a_time, recover_in_batches
 from treering_verify.media.digests import sha256_of
-from treering_verify.models import LatentModel
+from treering_verify.models import LatentModel, makes_videos
 from treering_verify.models.profile import check_profile
 from treering_verify.models.provenance import provenance_of, utc_now
 from treering_verify.results import FREE_NUMBERS, KeyEvidence, Verdict
@@ -224,9 +224,14 @@ class Judge:
             shown_noise=best.noise_hat if best is not None and of_search else finding.noise_hat,
         )
 
-    def decide(self, finding: Finding, note: str) -> Decision:
-        """Return the decision on one image; `note` says how it was fitted to the model's size (`Verdict.note`)."""
-        covered = finding.search is not None and not finding.search["left_out"]
+    def decide(self, finding: Finding, note: str, size: tuple[int, int] | None) -> Decision:
+        """Return the decision on one image.
+
+        `note` says how it was fitted to the model's size (`Verdict.note`), and `size` is its own, (width, height): None of a
+        video.
+        """
+        height, width = self.model.image_size
+        sides = None if size is None else (size[0] / width, size[1] / height)
         return decide(
             finding.evidence,
             self.alpha,
@@ -234,8 +239,9 @@ class Judge:
             finding.status,
             self.weakness,
             finding.visible,
-            searched=covered,
-            fitted=self._fitted(finding.evidence[0]),
+            sides,
+            finding.search,
+            self._fitted(finding.evidence[0]),
         )
 
     def _fitted(self, strongest: KeyEvidence) -> float | None:
@@ -287,7 +293,8 @@ class Judge:
 
     def _verdict(self, path: str, reading: Reading, of_frames: list[Finding], seconds: float) -> Verdict:
         finding = best_frame(of_frames, reading.frames, reading.frames_total)
-        decision = self.decide(finding, reading.note)
+        page = reading.pages[0]
+        decision = self.decide(finding, reading.note, page.size if page and not makes_videos(self.model) else None)
         judged = f"{len(of_frames)} of {reading.frames_total} frames judged" if reading.frames else ""
         return Verdict(
             path=path,

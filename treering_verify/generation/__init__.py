@@ -1,7 +1,8 @@
 """Generation: key + noise -> marked noise -> latent -> image.
 
 `generator` makes images and videos with a key in their noise, and marked noise for a diffusers script; `callback` writes a
-key from within a pipeline's loop, where a script cannot pass noise in; `editing` repaints an image inside a mask.
+key from within a pipeline's loop, where a script cannot pass noise in; `sidecar` describes an image beside it; `editing`
+repaints an image inside a mask.
 """
 
 import lazy_loader

@@ -8,11 +8,13 @@ there. `generator.watermarked_noise` marks the initial noise itself: prefer it w
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from treering_verify.errors import UsageError
-from treering_verify.models import canonical_noise, native_noise, pipeline_shape
-from treering_verify.results import SIDECAR_VERSION
+from treering_verify.generation.sidecar import sidecar
+from treering_verify.models import LatentModel, canonical_noise, from_pipeline, native_noise, pipeline_shape
 from treering_verify.watermark.embedding import embed
 from treering_verify.watermark.keys.key import Key
 
@@ -73,7 +75,7 @@ class WatermarkCallback:
             one.check_in_use()
             native_noise(pipe, embed(_zeros(one), one))  # refuses keys of other channels
         self._last: dict[str, Any] = {"steps": 0, "guidance": None, "written_after_step": None}
-        self._model, self._sampler = str(pipe.config.get("_name_or_path") or type(pipe).__name__), _sampler(pipe)
+        self._pipe, self._sampler = pipe, _sampler(pipe)
 
     def __call__(self, pipe: Any, step: int, timestep: Any, callback_kwargs: dict[str, Any]) -> dict[str, Any]:
         """Return a step's results with the key in the latents, if this is the step to mark, and as they are otherwise."""
@@ -100,17 +102,22 @@ class WatermarkCallback:
         }
         return {**callback_kwargs, "latents": marked.to(latents.device, latents.dtype)}
 
-    def record(self) -> dict[str, Any]:
-        """Return a JSON-ready description of the last call, as a sidecar has it; it holds no secret."""
-        return {
-            "schema_version": SIDECAR_VERSION,
-            "model": self._model,
-            "marked": self._last["written_after_step"] is not None,
-            "key": self.keys[0].name if self._one_for_all else [key.name for key in self.keys],
-            "fingerprint": self.keys[0].fingerprint if self._one_for_all else [key.fingerprint for key in self.keys],
-            "sampler": self._sampler,
-            **self._last,
-        }
+    def record(self, file: str | Path | None = None) -> dict[str, Any]:
+        """Return a JSON-ready description of the last call, as a sidecar has it; it holds no secret.
+
+        Parameters
+        ----------
+        file : str or Path, optional
+            An image of that call as it is stored, for its SHA-256.
+        """
+        keys = self.keys[0] if self._one_for_all else self.keys
+        described = sidecar(self._described_model, keys, {"sampler": self._sampler, **self._last}, file=file)
+        return {**described, "marked": self._last["written_after_step"] is not None}
+
+    @cached_property
+    def _described_model(self) -> LatentModel:
+        """The pipeline as verification sees it, for its name and the digest of its weights."""
+        return from_pipeline(self._pipe)
 
     def _keys_of(self, images: int) -> Sequence[Key]:
         if self._one_for_all:

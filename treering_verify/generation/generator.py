@@ -6,14 +6,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from treering_verify.errors import LimitedModelWarning, UsageError
+from treering_verify.generation.sidecar import sidecar
 from treering_verify.media.images import to_pil
 from treering_verify.models import Condition, LatentModel, images_only, makes_videos, native_noise, pipeline_shape
 from treering_verify.models.diffusers.related import check_takes_noise
-from treering_verify.models.provenance import provenance_of, utc_now
 from treering_verify.models.sampling import denoise
-from treering_verify.results import SIDECAR_VERSION, Generated, GeneratedVideo
+from treering_verify.results import Generated, GeneratedVideo
 from treering_verify.watermark.embedding import embed
-from treering_verify.watermark.keys.index import public_keys
 from treering_verify.watermark.keys.key import Key
 
 if TYPE_CHECKING:
@@ -181,8 +180,8 @@ def generate(
         range, or the model makes videos.
     """
     images_only(model, "generate")
-    for image, sidecar, noise, latent in _rendered(model, key, seeds, prompts, steps, guidance, batch_size):
-        yield Generated(to_pil(image), sidecar, noise, latent)
+    for image, described, noise, latent in _rendered(model, key, seeds, prompts, steps, guidance, batch_size):
+        yield Generated(to_pil(image), described, noise, latent)
 
 
 def generate_videos(
@@ -203,9 +202,9 @@ def generate_videos(
     """
     if not makes_videos(model):
         raise UsageError(f"{model.name} makes images, not videos: use generate")
-    for video, sidecar, noise, latent in _rendered(model, key, seeds, prompts, steps, guidance, 1):
+    for video, described, noise, latent in _rendered(model, key, seeds, prompts, steps, guidance, 1):
         frames = tuple(to_pil(frame) for frame in video.split(3))
-        yield GeneratedVideo(frames, {**sidecar, "frames": model.frames, "fps": model.fps}, noise, latent)
+        yield GeneratedVideo(frames, {**described, "frames": model.frames, "fps": model.fps}, noise, latent)
 
 
 def _rendered(
@@ -239,22 +238,9 @@ def _rendered(
             latents = denoise(model, noise, steps=steps, conditions=labels, guidance=guidance)
             images = model.decode(latents)
         for i, (seed, label, used) in enumerate(zip(batch, labels, own, strict=True)):
-            sidecar = {
-                "schema_version": SIDECAR_VERSION,
-                "model": model.name,
-                "marked": used is not None,
-                "key": used.name if used else None,
-                "fingerprint": used.fingerprint if used else None,
-                "seed": seed,
-                "class" if model.classes else "prompt": label,
-                "steps": steps,
-                "guidance": guidance,
-                "time": utc_now(),
-                "provenance": provenance_of(
-                    model, public_keys([used] if used else [], 1), {"steps": steps, "guidance": guidance}
-                ),
-            }
-            yield images[i], sidecar, noise[i], latents[i]
+            facts: dict[str, Any] = {"seed": seed, "class" if model.classes else "prompt": label}
+            described = sidecar(model, used, {"steps": steps, "guidance": guidance}, **facts)
+            yield images[i], described, noise[i], latents[i]
 
 
 def _keys_of(key: Key | Sequence[Key] | None, count: int, of: str = "seeds") -> Sequence[Key | None]:

@@ -18,13 +18,14 @@ _WEIGHTS: WeakKeyDictionary[LatentModel, dict[tuple[str, ...], str]] = WeakKeyDi
 
 
 def provenance_of(
-    model: LatentModel, keys: Any, settings: dict[str, Any], *, without: tuple[str, ...] = ("screen",)
+    model: LatentModel | None, keys: Any, settings: dict[str, Any], *, without: tuple[str, ...] = ("screen",)
 ) -> dict[str, Any]:
     """Return what records have in common that one model, set of keys and settings gave (docs/records.md).
 
     Parameters
     ----------
-    model : LatentModel
+    model : LatentModel, optional
+        None where no model took part.
     keys : list of dict, or dict
         Names and fingerprints, as `watermark.keys.index.public_keys` gives them.
     settings : dict
@@ -33,8 +34,8 @@ def provenance_of(
         Networks of the model that play no part.
     """
     return {
-        "model": model.name,
-        "weights": weights_of(model, without),
+        "model": model.name if model else None,
+        "weights": weights_of(model, without) if model else None,
         "keys": keys,
         "settings": settings,
         "versions": dict(versions()),

@@ -54,9 +54,13 @@ def test_every_copy_is_the_attacks_pixels_beside_a_sidecar_that_makes_it_again(p
         assert open_image(copy).tobytes() == again.tobytes()
         assert record["status"] == "ok" and record["schema_version"] == 1 and record["model"] is None
         assert record["source_sha256"] == hashlib.sha256(Path(record["path"]).read_bytes()).hexdigest()
-        assert record["output_sha256"] == hashlib.sha256(copy.read_bytes()).hexdigest()
+        assert record["sha256"] == hashlib.sha256(copy.read_bytes()).hexdigest()
         assert (record["width"], record["height"]) == (40, 30)
-        assert set(record["software"]) == {"treering-verify", "pillow"}
+        provenance = record["provenance"]
+        assert (
+            provenance["settings"] == {"attack": record["attack"], "seed": record["seed"]} and not provenance["model"]
+        )
+        assert provenance["versions"]["pillow"] and record["time"].endswith("Z")
         stages = [Attack(stage["name"], stage["parameters"]) for stage in record["stages"]]
         assert "+".join(map(str, stages)) == record["attack"]
     assert "photo-jpeg-quality=25.png" in names(out) and len(names(out)) == 8

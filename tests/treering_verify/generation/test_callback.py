@@ -95,6 +95,8 @@ def test_an_image_is_marked_whatever_the_sampler(name: str, plain: Any) -> None:
         assert record["marked"] and record["fingerprint"] == key.fingerprint and record["guidance"] == 2.0
         assert record["sampler"] == type(pipe.scheduler).__name__
         assert record["written_after_step"] == after
+        assert record["provenance"]["weights"] and record["provenance"]["keys"][0]["fingerprint"] == key.fingerprint
+        assert record["schema_version"] == 1 and record["time"].endswith("Z")
     finally:
         pipe.scheduler = before
 

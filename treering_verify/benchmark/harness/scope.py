@@ -54,6 +54,7 @@ SEEDS = {
             "baseline",
             "agreement",
             "chance",
+            "coverage",
         )
     )
 }

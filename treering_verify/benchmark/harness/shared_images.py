@@ -27,7 +27,8 @@ def _jpeg(image: Image.Image, quality: int) -> Image.Image:
     return Image.open(buffer).convert("RGB")
 
 
-def _resized(image: Image.Image, width: int, height: int) -> Image.Image:
+def resized(image: Image.Image, width: int, height: int) -> Image.Image:
+    """Resize an image, antialiased where it shrinks."""
     from PIL import Image
 
     kind = Image.Resampling.LANCZOS if width < image.width else Image.Resampling.BICUBIC
@@ -60,7 +61,7 @@ def screenshot(
 ) -> Shared:
     """Put the image on a page of text; sizes in sides of the image."""
     side = images[i].width
-    shown = _resized(images[i], round(width * side), round(width * images[i].height))
+    shown = resized(images[i], round(width * side), round(width * images[i].height))
     sheet = _text_page(round(page[0] * side), round(page[1] * side))
     free = sheet.width - shown.width, sheet.height - shown.height
     left, top = (
@@ -99,7 +100,7 @@ def collage(images: Sequence[Image.Image], i: int, *, columns: int, rows: int, q
 def outpainted(images: Sequence[Image.Image], i: int) -> Shared:
     """Continue the image by half of its sides, with another image."""
     width, height = images[i].size
-    around = _resized(images[(i + 1) % len(images)], width * 3 // 2, height * 3 // 2)
+    around = resized(images[(i + 1) % len(images)], width * 3 // 2, height * 3 // 2)
     return _pasted(around, images[i], width // 4, height // 4)
 
 
@@ -130,7 +131,7 @@ def framed(
 
     side = images[i].width
     shown = (
-        _resized(images[i], round(enlarged * side), round(enlarged * images[i].height)) if enlarged != 1 else images[i]
+        resized(images[i], round(enlarged * side), round(enlarged * images[i].height)) if enlarged != 1 else images[i]
     )
     edge = round(border * side)
     page = Image.new("RGB", (shown.width + 2 * edge, shown.height + 2 * edge), colour)
@@ -143,7 +144,7 @@ def in_place(images: Sequence[Image.Image], i: int, *, scale: float, left: float
     from PIL import Image
 
     width, height = images[i].size
-    shown = images[i] if scale == 1 else _resized(images[i], round(scale * width), round(scale * height))
+    shown = images[i] if scale == 1 else resized(images[i], round(scale * width), round(scale * height))
     return _pasted(Image.new("RGB", (width, height)), shown, round(left * width), round(top * height))
 
 
@@ -156,7 +157,7 @@ def cropped(
     image = ImageOps.mirror(images[i]) if mirrored else images[i]
     image = image.rotate(degrees, Image.Resampling.BICUBIC) if degrees % 90 else image.rotate(degrees)
     x, y = round(image.width * (1 - keep) / 2), round(image.height * (1 - keep) / 2)
-    cut = _resized(image.crop((x, y, image.width - x, image.height - y)), *images[i].size)
+    cut = resized(image.crop((x, y, image.width - x, image.height - y)), *images[i].size)
     return cut, None if degrees % 90 else (0, 0, *images[i].size)
 
 
@@ -169,14 +170,14 @@ def turned(images: Sequence[Image.Image], i: int, *, degrees: float, colour: str
 
 def stretched(images: Sequence[Image.Image], i: int, *, width: float, height: float, quality: int = 0) -> Shared:
     """Change the aspect ratio."""
-    page = _resized(images[i], round(width * images[i].width), round(height * images[i].height))
+    page = resized(images[i], round(width * images[i].width), round(height * images[i].height))
     return (_jpeg(page, quality) if quality else page), (0, 0, *page.size)
 
 
 def banner(images: Sequence[Image.Image], i: int) -> Shared:
     """Cut a banner out of the middle, half as high as wide, and enlarge it four times."""
     width, height = images[i].size
-    page = _resized(images[i].crop((0, height // 4, width, height // 4 + height // 2)), 4 * width, 2 * height)
+    page = resized(images[i].crop((0, height // 4, width, height // 4 + height // 2)), 4 * width, 2 * height)
     return page, (0, 0, *page.size)
 
 
@@ -210,7 +211,7 @@ def resaved(images: Sequence[Image.Image], i: int, *, scales: Sequence[float], q
     image = images[i]
     for scale, quality in zip(scales, qualities, strict=True):
         size = round(scale * images[i].width), round(scale * images[i].height)
-        image = image if size == image.size else _resized(image, *size)
+        image = image if size == image.size else resized(image, *size)
         image = _jpeg(image, quality) if quality else image
     return image, (0, 0, *image.size)
 
@@ -220,7 +221,7 @@ def cut(images: Sequence[Image.Image], i: int, *, box: tuple[float, float, float
     width, height = images[i].size
     left, top, right, bottom = box
     part = images[i].crop((round(left * width), round(top * height), round(right * width), round(bottom * height)))
-    page = _resized(part, round(scale * part.width), round(scale * part.height)) if scale != 1 else part
+    page = resized(part, round(scale * part.width), round(scale * part.height)) if scale != 1 else part
     return page, (0, 0, *page.size)
 
 
@@ -230,10 +231,10 @@ def on_blur(images: Sequence[Image.Image], i: int, *, page: tuple[float, float],
 
     side = images[i].width
     size = round(page[0] * side), round(page[1] * side)
-    sheet = _resized(images[i], max(size), max(size)).filter(ImageFilter.GaussianBlur(max(size) / 16))
+    sheet = resized(images[i], max(size), max(size)).filter(ImageFilter.GaussianBlur(max(size) / 16))
     left, top = (max(size) - size[0]) // 2, (max(size) - size[1]) // 2
     sheet = sheet.crop((left, top, left + size[0], top + size[1]))
-    shown = _resized(images[i], round(width * side), round(width * images[i].height))
+    shown = resized(images[i], round(width * side), round(width * images[i].height))
     return _pasted(sheet, shown, (size[0] - shown.width) // 2, (size[1] - shown.height) // 2)
 
 
@@ -267,7 +268,7 @@ def warped(images: Sequence[Image.Image], i: int, *, shear: float = 0, tilt: flo
 def inset(images: Sequence[Image.Image], i: int, *, size: float) -> Shared:
     """Put another image over a corner."""
     page = images[i].copy()
-    small = _resized(images[(i + 1) % len(images)], round(size * page.width), round(size * page.height))
+    small = resized(images[(i + 1) % len(images)], round(size * page.width), round(size * page.height))
     page.paste(small, (page.width - small.width - 4, 4))
     return page, (0, 0, *page.size)
 

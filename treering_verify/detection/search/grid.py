@@ -114,6 +114,17 @@ def affordable(planned: list[Pass], image_size: tuple[int, int], level: Level) -
     return kept
 
 
+def fills(guess: Guess, page: tuple[int, int], image_size: tuple[int, int]) -> bool:
+    """Whether a guess is an upright image that fills a page: whole, or cropped."""
+    longest = max(page[0] / image_size[1], page[1] / image_size[0])
+    return guess.group == "upright" and guess.width >= 0.95 * longest * image_size[1]
+
+
+def angle_step(layout: Layout) -> float:
+    """Return about the distance between neighbouring angles, in radians."""
+    return _ANGLE_STEP / layout.outer_radius
+
+
 def _step_of(guess: Guess, image_size: tuple[int, int]) -> int:
     """Which map serves a guess: the coarsest on which its window has .8 of the model's cells or more."""
     relative = math.sqrt(guess.width * guess.height / (image_size[0] * image_size[1]))
@@ -137,7 +148,7 @@ def _guesses(page: tuple[int, int], image_size: tuple[int, int], layout: Layout,
                 group = "quarter" if degrees else "upright"
                 found.append(Guess(size * width, size * height, float(degrees), mirrored, group))
     if level.turns:
-        count = 4 * math.ceil(2 * math.pi * layout.outer_radius / _ANGLE_STEP / 4)
+        count = 4 * math.ceil(2 * math.pi / angle_step(layout) / 4)
         turns = [360 * i / count for i in range(count) if 4 * i % count]
         near = [size for size in sizes if level.turns > 1 or 0.93 <= size / shortest <= 1.2]
         found += [

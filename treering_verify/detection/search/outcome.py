@@ -96,6 +96,10 @@ class Searched:
         Sizes, angles and reflections that were tried, and the places for all of them together.
     left_out : tuple of str
         What was not searched, in words; nothing where every key was found.
+    fills_page : bool
+        Whether all sizes were searched at which an image, whole or cropped, fills the page.
+    occluded : float or None
+        Share of the image that is covered by what the model's autoencoder cannot draw; None where that was not looked at.
     seconds : float
     """
 
@@ -105,6 +109,8 @@ class Searched:
     windows: int = 0
     left_out: tuple[str, ...] = ()
     seconds: float = 0.0
+    fills_page: bool = True
+    occluded: float | None = None
 
     def record(self, search: Search) -> dict[str, Any]:
         """Return a JSON-ready form."""
@@ -117,4 +123,6 @@ class Searched:
             "windows": self.windows,
             "covered": covered,
             "left_out": list(self.left_out),
+            "fills_page": self.fills_page,
+            "occluded": None if self.occluded is None else round(self.occluded, 4),
         }

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _PLACE, _SIZE, _ANGLE = 0.125, 0.01, 0.5  # steps: cells of the model, relative size, degrees
 _MOST_PLACE, _MOST_SIZE, _MOST_ANGLE = 12, 8, 8  # of them each way
+SIZES, ANGLES = 2 * _MOST_SIZE + 1, 2 * _MOST_ANGLE + 1
+"""How many sizes and angles a lattice has."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,8 @@ class Lattice:
     @property
     def count(self) -> int:
         """How many placements there are, those that are aligned with the page's pixels among them."""
-        sizes = (2 * _MOST_SIZE + 1) ** (2 if self.stretched else 1)
-        angles = 2 * _MOST_ANGLE + 1 if self.turned else 1
+        sizes = SIZES ** (2 if self.stretched else 1)
+        angles = ANGLES if self.turned else 1
         return int((2 * _MOST_PLACE + 1) ** 2 * sizes * angles + self._aligned)
 
     @property

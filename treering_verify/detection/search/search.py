@@ -19,17 +19,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from treering_verify.detection.search.estimates import Estimates, evidence
-from treering_verify.detection.search.grid import Guess, Pass, affordable, passes
+from treering_verify.detection.search.grid import Guess, Pass, affordable, fills, passes
 from treering_verify.detection.search.matching import Match, Matcher, Shape
+from treering_verify.detection.search.neighbours import AS_IT_IS, NEAR, Neighbourhood, beats
 from treering_verify.detection.search.noise_map import NoiseMap, page_map
 from treering_verify.detection.search.outcome import Coverage, Found, Searched
 from treering_verify.detection.search.page import Page
-from treering_verify.detection.search.refinement import read
+from treering_verify.detection.search.refinement import read, read_noise
 from treering_verify.detection.search.settings import LEVELS, Search
 from treering_verify.detection.search.target import Target
 from treering_verify.detection.search.video_offsets import Timeline
 from treering_verify.detection.search.whole_image import WholeImage, late_videos, looks
-from treering_verify.detection.search.window import PROMISING, Candidate, refine
+from treering_verify.detection.search.window import PROMISING, Candidate, described, refine
 from treering_verify.models import LatentModel, makes_videos
 
 if TYPE_CHECKING:
@@ -85,18 +86,21 @@ def search_page(
         cells = w / page.size[0], h / page.size[1]
         run.maps[1.0] = page_map(model, page, 1.0) if model.screen else NoiseMap(noise_hat, torch.ones(h, w), cells)
     if timeline:
-        run.test_whole(late_videos(run.estimates, image, noise_hat, timeline))
+        run.test_whole(late_videos(run.estimates, image, noise_hat, timeline), noise_hat)
     else:
-        run.test_whole(looks(run.estimates, image, run.level, run.maps.get(1.0)))
+        run.test_whole(looks(run.estimates, image, run.level, run.maps.get(1.0)), noise_hat)
     candidates = run.match(affordable(planned, model.image_size, run.level))
     run.refine_best(candidates)
+    missed = [one for one in planned if one not in run.done]
     return Searched(
         tuple(run.found),
         Coverage.of(planned, run.done, model.image_size),
         run.hypotheses,
         run.windows,
-        () if run.finished else _left_out(planned[len(run.done) :]),
+        () if run.finished else (*_left_out(missed), *run.level.left_out),
         time.perf_counter() - run.started,
+        not any(fills(guess, page.size, model.image_size) for one in missed for guess in one.guesses),
+        run.occluded,
     )
 
 
@@ -115,6 +119,7 @@ class _Run:
     windows: int = 0
     maps: dict[float, NoiseMap] = field(default_factory=dict)
     done: list[Pass] = field(default_factory=list)
+    occluded: float | None = None
 
     def __post_init__(self) -> None:
         self.level = LEVELS[self.search.level]
@@ -141,23 +146,46 @@ class _Run:
         if found.log10_pvalue < 0 and (before is None or found.log10_pvalue < before.log10_pvalue):
             self.found[index] = found
 
-    def test_whole(self, tests: Sequence[WholeImage]) -> None:
-        """Test what may have been done to the whole image."""
+    def test_whole(self, tests: Sequence[WholeImage], noise_hat: torch.Tensor) -> None:
+        """Test what may have been done to the whole image, whose noise as it is was estimated before."""
+        if self.level.looks:  # what covers the image is the one change that is tried on a part of it
+            self.occluded = max((1 - float(test.visible.mean()) for test in tests if test.full), default=0.0)
+        plain = noise_hat[None]
         for test in tests:
             if self.late or self.finished:
                 return
             self.hypotheses += 1
             self.windows += 1
             noise, weight = test.cheap(), np.log10(test.weight)
+            plain = plain if test.words else noise
             for index, target in enumerate(self.targets):
                 log10, cosine = evidence(noise, test.visible, target)
                 seen = (noise * test.visible)[0]
-                self.take(index, Found(log10 - weight, cosine, test.words, noise_hat=seen))
+                words = self.singled_out(test.words, log10 - weight, noise, plain, test.visible, target)
+                self.take(index, Found(log10 - weight, cosine, words, noise_hat=seen))
                 if test.full is not None and log10 - weight < PROMISING:
                     in_full = test.full()
                     log10, cosine = evidence(in_full, test.visible_in_full, target)
                     seen = (in_full * test.visible_in_full)[0]
-                    self.take(index, Found(log10 - weight, cosine, test.words, noise_hat=seen))
+                    self.take(index, Found(log10 - weight, cosine, words, noise_hat=seen))
+
+    def singled_out(
+        self,
+        words: str,
+        log10: float,
+        noise: torch.Tensor,
+        plain: torch.Tensor,
+        visible: torch.Tensor,
+        target: Target,
+    ) -> str:
+        """Return what was done to the whole image, or near what it was found, if that shows the key as well or better."""
+        if not words or log10 > 0:
+            return words
+        changed, as_it_is = (read_noise(one, visible, target)[0] for one in (noise, plain))
+        better = Neighbourhood(self.estimates, self.page, target).better_than_whole(changed)
+        if better is not None:
+            return described(self.page, self.model.image_size, better, near=True)
+        return words if beats(changed, as_it_is, target, 1) else NEAR + AS_IT_IS
 
     def match(self, planned: Sequence[Pass]) -> list[list[Candidate]]:
         """Match maps one after another: per target the best window of each guess."""
@@ -204,7 +232,9 @@ class _Run:
                 continue
             taken[index].append(one)
             left -= 1
-            self.take(index, refine(self.estimates, self.page, self.targets[index], one))
+            self.take(
+                index, refine(self.estimates, self.page, self.targets[index], one, self.alpha / len(self.targets))
+            )
 
 
 def _tested(noise_map: NoiseMap, target: Target, matches: Sequence[Match], guesses: Sequence[Guess]) -> list[Candidate]:

@@ -37,6 +37,21 @@ class Level:
     looks: bool
     stretched: bool
 
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """What this level does not search, whatever the page."""
+        parts = [f"images smaller than {self.smallest:g} of the model's"]
+        if self.turns < 2:
+            some = (
+                "other turns than by quarters" if self.turns == 0 else "images that are turned and do not fill the page"
+            )
+            parts.append(some)
+        if not self.stretched:
+            parts.append("other aspects than the page's and the model's")
+        if not self.looks:
+            parts.append("other colours, and what covers the image")
+        return tuple(parts)
+
 
 LEVELS = {
     "quick": Level(area=5, smallest=0.85, turns=0, refined=1, promising=0.0, looks=False, stretched=False),

@@ -8,6 +8,7 @@ import numpy as np
 
 from treering_verify.detection.search.estimates import Estimates, evidence
 from treering_verify.detection.search.grid import Guess
+from treering_verify.detection.search.neighbours import AS_IT_IS, NEAR, Neighbourhood
 from treering_verify.detection.search.noise_map import NoiseMap
 from treering_verify.detection.search.outcome import Found
 from treering_verify.detection.search.page import Page
@@ -41,12 +42,28 @@ class Candidate:
         return bool(a.mirrored == b.mirrored and turn < 15 and near and abs(np.log(a.width / b.width)) < 0.2)
 
 
-def refine(estimates: Estimates, page: Page, target: Target, candidate: Candidate) -> Found:
-    """Return the best evidence there is for a candidate: on its map, by the screen, and inverted in full."""
+def refine(estimates: Estimates, page: Page, target: Target, candidate: Candidate, alpha: float) -> Found:
+    """Return the best evidence there is for a candidate: on its map, by the screen, and inverted in full.
+
+    Evidence that reaches alpha names its hypothesis only if that beats its neighbours (`neighbours`).
+    """
+    best, placement = _refined(estimates, page, target, candidate)
+    if best.log10_pvalue > np.log10(alpha):
+        return best
+    confused = Neighbourhood(estimates, page, target).confused(placement)
+    if confused is None:
+        return best
+    said = _say(page, estimates.model.image_size, best.log10_pvalue, best.statistic, confused, near=True)
+    return replace(said, noise_hat=best.noise_hat)
+
+
+def _refined(estimates: Estimates, page: Page, target: Target, candidate: Candidate) -> tuple[Found, Placement]:
+    """Return the best evidence, and where it was read."""
     import torch
 
     size, shape = estimates.model.image_size, estimates.model.latent_shape[1:]
     best = _say(page, size, candidate.log10, candidate.cosine, candidate.placement, near=True)
+    where = candidate.placement
     group = candidate.guess.group
     lattice = Lattice(candidate.placement, (shape[0], shape[1]), group == "turned", group == "stretched")
     weight = np.log10(candidate.weight / lattice.count)
@@ -75,7 +92,7 @@ def refine(estimates: Estimates, page: Page, target: Target, candidate: Candidat
         tried |= dict(zip(aligned, target.cosines(read_noise(noise, cells, target)) + _ALIGNED, strict=True))
         placement = max(tried, key=lambda one: tried[one])
     if not promising:
-        return best
+        return best, where
     image, visible = page.window(placement, size)
     cells = estimates.cells(visible)
     for one in (estimate, estimates.in_full) if cheap else (estimate,):
@@ -83,16 +100,24 @@ def refine(estimates: Estimates, page: Page, target: Target, candidate: Candidat
         log10, cosine = evidence(noise, cells, target)
         if log10 - weight < best.log10_pvalue:
             best = replace(_say(page, size, log10 - weight, cosine, placement), noise_hat=(noise * cells)[0])
+            where = placement
         if best.log10_pvalue >= PROMISING:
             break
-    return best
+    return best, where
 
 
 def _say(
     page: Page, image_size: tuple[int, int], log10: float, cosine: float, placement: Placement, near: bool = False
 ) -> Found:
-    shown = placement.enlarged(page.reduced)
-    width, height = (round(length * page.reduced) for length in page.size)
-    words = shown.words((width, height), image_size)
-    words = f"found near: {words}" if near and words else words
-    return Found(log10, cosine, words, shown.record((width, height), image_size))
+    shown, size = placement.enlarged(page.reduced), _size(page)
+    return Found(log10, cosine, described(page, image_size, placement, near), shown.record(size, image_size))
+
+
+def described(page: Page, image_size: tuple[int, int], placement: Placement, near: bool) -> str:
+    """Say how a page shows an image, or near what it was found."""
+    words = placement.enlarged(page.reduced).words(_size(page), image_size)
+    return f"{NEAR}{words or AS_IT_IS}" if near else words
+
+
+def _size(page: Page) -> tuple[int, int]:
+    return round(page.size[0] * page.reduced), round(page.size[1] * page.reduced)

@@ -272,7 +272,7 @@ def test_a_sample_on_a_page_is_detected_in_its_box_and_another_key_is_not(
     foreign = tv.detection.verify(page, tv.Key.generate(SHAPE, seed=77), model=model)
     assert foreign.verdict == "no evidence" and foreign.record()["placement"] is None
     record = foreign.record()["search"]
-    assert record["level"] == "fast" and record["hypotheses"] > 100 and not record["left_out"]
+    assert record["level"] == "fast" and record["hypotheses"] > 100 and record["fills_page"]
     covered = record["covered"]
     assert covered["share"] == 1 and covered["sizes"][0] < 1 < covered["sizes"][1] and covered["angles"] > 4
 
@@ -335,21 +335,28 @@ def test_verify_identify_and_audit_find_the_same_in_one_folder(
         "turned": marked.rotate(90),
         "page": screenshot(marked),
         "cropped": marked.crop((13, 13, 115, 115)).resize((128, 128), BICUBIC),
+        "enlarged": marked.resize((192, 192), BICUBIC),
         "photograph": open_image(SAMPLES / "photograph.png"),
+        "tiny": open_image(SAMPLES / "photograph.png").resize((24, 24)),
     }
     folder = tmp_path / "images"
     folder.mkdir()
     for name, image in changes.items():
         image.save(folder / f"{name}.png")
+    (folder / "broken.png").write_bytes((folder / "mirrored.png").read_bytes()[:60])
+    (folder / "notes.txt").write_text("no image")
     model, files = tv.load_model("landscape"), sorted(folder.iterdir())
     asked = {"model": model, "search": "fast"}
     verified = list(tv.detection.verify_many(files, sample_key, **asked))  # type: ignore[arg-type]
     identified = list(tv.detection.identify_many(files, sample_key, top=1, **asked))  # type: ignore[arg-type]
     rows = list(tv.audit.audit_folder(str(folder), sample_key, screening=None, **asked))  # type: ignore[arg-type]
-    assert [v.verdict for v in verified].count("detected") == 5
+    assert [v.verdict for v in verified].count("detected") == 6
     for verdict, other, row in zip(verified, identified, rows, strict=True):
         assert str(verdict.path) == str(other.path) == row.path
-        assert verdict.verdict == other.verdict == row.verdict
+        assert verdict.verdict == other.verdict == row.verdict and verdict.code == other.code == row.code
+        if verdict.verdict is None:
+            assert row.status != "ok" and verdict.record()["verdict"] is row.record()["verdict"] is None
+            continue
         assert verdict.best and other.best
         # Batches of other sizes round differently.
         assert verdict.best.log10_adjusted == pytest.approx(other.best.log10_adjusted, rel=1e-3, abs=1e-3)
