@@ -268,7 +268,7 @@ class Batching:
         self._trying = list(_SIZES[1:]) if size is None else []
         self._chosen = size or _SIZES[0]
         self._affordable = 1  # until the first image has been timed
-        self._seconds = 0.0
+        self._seconds: float | None = None
         self._best: tuple[int, float] | None = None
         self._times: list[float] = []
         self._failures = 0
@@ -292,8 +292,9 @@ class Batching:
         seconds = (time.perf_counter() - started) / len(readings)
         if self._chosen == size == len(readings):
             self._learn(seconds)
-        self._seconds = max(seconds, _MEMORY * self._seconds)
-        self._affordable = max(1, int(_BATCH_SECONDS / max(self._seconds, 1e-9)))
+        slowest = max(seconds, _MEMORY * (self._seconds or 0.0), 1e-9)
+        self._seconds = 0.0 if self._seconds is None else slowest  # the first batch warms the device up, and is forgotten
+        self._affordable = max(1, int(_BATCH_SECONDS / slowest))
         for row in rows:
             self._failures = self._failures + 1 if row.code in ("model_failed", "model_out_of_memory") else 0
             if self._failures >= _MAX_FAILURES:
