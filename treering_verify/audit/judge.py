@@ -293,7 +293,9 @@ class Batching:
         if self._chosen == size == len(readings):
             self._learn(seconds)
         slowest = max(seconds, _MEMORY * (self._seconds or 0.0), 1e-9)
-        self._seconds = 0.0 if self._seconds is None else slowest  # the first batch warms the device up, and is forgotten
+        self._seconds = (
+            0.0 if self._seconds is None else slowest
+        )  # the first batch warms the device up, and is forgotten
         self._affordable = max(1, int(_BATCH_SECONDS / slowest))
         for row in rows:
             self._failures = self._failures + 1 if row.code in ("model_failed", "model_out_of_memory") else 0

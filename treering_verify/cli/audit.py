@@ -204,6 +204,11 @@ def audit(
             with contextlib.suppress(OSError):
                 write_report(output, keys=found, root=None, **more)
 
+        def page_so_far(live: bool) -> None:
+            """Write the page of an audit that goes on, or was stopped; it is no reason to end otherwise."""
+            with contextlib.suppress(UsageError):  # such as no row yet
+                page(live=live)
+
         if is_repeated(output, request, options):
             if is_older(output / PAGE, output / SUMMARY):  # it was stopped before the page was written
                 page()
@@ -216,11 +221,11 @@ def audit(
                 try:
                     with stop.after_the_batch():
                         for _ in run_audit(
-                            inputs, judge, output, options, watch, stop.event, publish=partial(page, live=True)
+                            inputs, judge, output, options, watch, stop.event, publish=partial(page_so_far, True)
                         ):
                             pass
                 except KeyboardInterrupt:
-                    page()
+                    page_so_far(False)
                     raise
                 page(model=judge.model, inversion=judge.judge.inversion)
             note_finished(output, request)
