@@ -6,9 +6,11 @@ import datetime
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import permutations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from treering_detectors import Rate
 
 from treering_verify.generation.generator import generate
 from treering_verify.inversion.recovery import InversionOptions, recover_latent, recover_noise
@@ -178,7 +180,20 @@ def conclusion(report: Mapping[str, Any]) -> str:
         worse = [row["attack"] for row in rows if row[f"interval over {other}"][0] > 0]
         against = f"against {other}, filters find more under {len(better)} of {len(rows)} attacks"
         said.append(f"{against}, less under {', '.join(worse)}" if worse else f"{against} and less under none")
-    return "; ".join(said)
+    worse = sum(row["latents worse"] for row in rows)
+    said.append(f"{worse} of {len(rows) * report['images']} latents end more than {TOLERANCE} dB further off than E(x)")
+    return "; ".join([*said, *_found_at_all(report)])
+
+
+def _found_at_all(report: Mapping[str, Any]) -> list[str]:
+    """Say how many images are found at 1e-6 over all attacks, by each way and by the filters alone; images recur."""
+    found = {
+        way: np.concatenate([np.array(ways[way]["log10_pvalue"]) <= _FOUND for ways in report["attacks"].values()])
+        for way in (CLASSICAL, DEFAULT, FILTERED)
+    }
+    said = [f"found at 1e-6 by {way}: {Rate(int(some.sum()), len(some))}" for way, some in found.items()]
+    gained, lost = (int((a & ~b).sum()) for a, b in permutations((found[FILTERED], found[DEFAULT])))
+    return [*said, f"filters find {gained} that the default misses, and miss {lost} that it finds"]
 
 
 def _decibels(found: torch.Tensor, truth: torch.Tensor) -> list[float]:

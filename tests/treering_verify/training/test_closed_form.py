@@ -32,7 +32,7 @@ from treering_verify.training.attack_table import EXPERTS, REPORTED, check_table
 from treering_verify.training.closed_form import fit, fit_chooser
 from treering_verify.training.decoder_stages import FORWARD, NONE, REGRESSION, chosen, regressed
 from treering_verify.training.examples import FitOptions, generated
-from treering_verify.training.fit_report import CLASSICAL, FILTERED, held_out_report, summary_rows
+from treering_verify.training.fit_report import CLASSICAL, FILTERED, conclusion, held_out_report, summary_rows
 from treering_verify.training.regression import bank_of, fit_filter
 
 SMALL = FitOptions(images=8, generation_steps=4, kernel=3, stages=2, points=(1, 10))
@@ -150,6 +150,8 @@ def test_the_report_is_paired_and_on_other_images(model: LatentModel, saved: tup
     assert rows[0][f"median {FILTERED}"] == pytest.approx(np.median(clean[FILTERED]["log10_pvalue"]))
     low, high = rows[0][f"interval over {CLASSICAL}"]
     assert low <= rows[0][f"gain over {CLASSICAL}"] <= high < 0
+    both = [found[FILTERED]["log10_pvalue"] for found in report["attacks"].values()]
+    assert f"found at 1e-6 by {FILTERED}: {sum(p <= -6 for some in both for p in some)}/8" in conclusion(report)
     assert fitted(model) is None
 
 
