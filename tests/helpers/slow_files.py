@@ -105,3 +105,9 @@ def slow() -> Iterator[Hostile]:
     yield Hostile("large.ico", icon(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">LL", 30_000, 30_000)), PIXELS)
     yield Hostile("large bitmap.ico", icon(struct.pack("<Lll", 40, 30_000, 60_000) + bytes(28)), PIXELS)
     yield Hostile("runs.bmp", bmp_rle(8000), SLOW)
+
+
+def repeating_exif() -> bytes:
+    """Return EXIF of 48 kB, each of whose 4,000 entries claims almost all of it."""
+    entries = b"".join(struct.pack("<HHLL", 1000 + i, 7, 47_000, 8) for i in range(4_000))
+    return b"II*\0" + struct.pack("<L", 8) + struct.pack("<H", 4_000) + entries + b"\0" * 4

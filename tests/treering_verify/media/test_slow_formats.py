@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import tracemalloc
 
 import numpy as np
 import pytest
 from helpers import slow_files
-from helpers.hostile import samples
+from helpers.hostile import chunk, samples, segment
 from helpers.images import encoded, smooth
 from PIL import BmpImagePlugin, DdsImagePlugin, Image, PpmImagePlugin
 
@@ -145,3 +146,20 @@ def test_slow_formats_have_an_estimate_by_their_size() -> None:
         assert estimated_seconds(image, 40_000_000) > MAX_SECONDS
     with Image.open(io.BytesIO(encoded(smooth(64, 64), "PNG"))) as image:
         assert estimated_seconds(image, 100_000_000) == 0
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "JPEG"])
+def test_exif_that_lists_the_same_bytes_again_and_again_costs_no_memory(kind: str) -> None:
+    plain, exif = encoded(smooth(32, 32), kind), slow_files.repeating_exif()
+    if kind == "PNG":
+        data = plain[:33] + chunk(b"eXIf", exif) + plain[33:]
+    elif kind == "WEBP":
+        data = encoded(smooth(32, 32), kind, exif=b"Exif\0\0" + exif)
+    else:
+        data = plain[:2] + segment(0xE1, b"Exif\0\0" + exif) + plain[2:]
+    tracemalloc.start()
+    try:
+        assert open_image(data).size == (32, 32)
+        assert tracemalloc.get_traced_memory()[1] < 20 << 20
+    finally:
+        tracemalloc.stop()
