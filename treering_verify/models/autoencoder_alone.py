@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Never, TypeGuard
 
@@ -21,7 +21,7 @@ from treering_verify.models.autoencoder import (
 from treering_verify.models.checks.folder import WHOLE, check_files
 from treering_verify.models.checks.json_files import read_object
 from treering_verify.models.diffusers.loading import INDEX
-from treering_verify.models.protocol import Condition, LatentModel, Timestep
+from treering_verify.models.protocol import Condition, LatentModel, NoiseEstimator, Timestep
 from treering_verify.models.source import ModelSource
 
 if TYPE_CHECKING:
@@ -53,7 +53,9 @@ class AutoencoderModel:
     """
 
     classes: tuple[str, ...] = ()
-    refine = estimate = screen = None
+    refine: Callable[..., torch.Tensor] | None = None
+    estimate: NoiseEstimator | None = None
+    screen: NoiseEstimator | None = None
 
     def __init__(self, name: str, vae: Any, image_size: tuple[int, int] | None = None, tile: int = 0) -> None:
         check_autoencoder(name, vae)

@@ -51,6 +51,7 @@ def filtered_steps(problem: Problem, settings: Settings) -> Solution:
                 shares = filters.chooser(statistics(problem.image, start, residuals[0], output))
             if k < len(stages):
                 points.append(points[-1] + stages[k](decoder_inputs(start, points, residuals), shares))
+        assert shares is not None  # the loop runs once at least
         trace = torch.stack([norm(residual) / scale for residual in residuals])
         bound = shares @ filters.bounds.to(shares.device)
         acceptable = trace <= (bound * trace[0]).clamp_min(_HARMLESS)  # False for NaN
