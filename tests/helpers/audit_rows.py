@@ -69,6 +69,7 @@ def write_audit(
             "q_value": pa.float64(),
             "key_origin": pa.string(),
             "placement": pa.string(),
+            "hypothesis": pa.string(),
         }
         extra = [(name, kind) for name, kind in kinds.items() if rows and name in rows[0]]
         table = pa.Table.from_pylist(list(rows), schema=pa.schema([*SCHEMA, *extra]))

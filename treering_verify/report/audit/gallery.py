@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from treering_verify.detection.exhibits import Exhibit, part_of, read_exhibit, thumbnail
+from treering_verify.detection.search.neighbours import NEAR
 from treering_verify.errors import ImageError
 from treering_verify.report.audit.agreement import Agreement, agreement, draw_agreement
 from treering_verify.watermark.keys.key import Key
@@ -136,8 +137,17 @@ def placement_of(row: dict[str, Any]) -> dict[str, Any] | None:
     return None
 
 
-def placement_words(record: dict[str, Any], row: dict[str, Any]) -> str:
-    """Say what was done to an image, such as "mirrored, at 31 % of the model's scale, in this box"."""
+def found_words(row: dict[str, Any]) -> str:
+    """Say how a mark was found, such as "mirrored, at 31 % of the model's scale, in this box"; "" for an image as it is.
+
+    Where other hypotheses show the key about as well, it begins with "near: ".
+    """
+    said = (row.get("hypothesis") or "").replace(NEAR, "near: ")
+    record = placement_of(row)
+    return said if record is None else ("near: " if "near: " in said else "") + _placement_words(record, row)
+
+
+def _placement_words(record: dict[str, Any], row: dict[str, Any]) -> str:
     across, down = record["scale"]
     scale = f"{across:.0%}" if abs(across / down - 1) < 0.02 else f"{across:.0%} (across) and {down:.0%} (down)"
     parts = [

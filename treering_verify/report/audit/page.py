@@ -14,7 +14,7 @@ from treering_verify.media.images import CODES
 from treering_verify.models.provenance import utc_now
 from treering_verify.report.audit.audit_reader import AuditRows
 from treering_verify.report.audit.digest import ERROR, LABELS, PVALUE_BINS, SAMPLED, SKIPPED, Digest
-from treering_verify.report.audit.gallery import Tile, placement_of, placement_words
+from treering_verify.report.audit.gallery import Tile, found_words, placement_of
 from treering_verify.report.audit.guidance import FURTHER_TERMS, GROUPS, SCREENED, TERMS
 from treering_verify.report.chance import chance_sentence, finding_lines
 from treering_verify.report.text import format_cell, format_pvalue, words_of_key
@@ -121,14 +121,13 @@ def _key(row: dict[str, Any]) -> str:
 
 def _image(tile: Tile, number: int) -> dict[str, Any]:
     row, rings = tile.row, tile.agreement.rings if tile.agreement else ()
-    placement = placement_of(row)
     return {
         "tile": tile,
         "number": number,
         "path": printable(row["path"]),
         "key": _key(row),
         "p": _p(row["log10_adjusted"]),
-        "words": placement_words(placement, row) if placement else printable(row.get("hypothesis") or ""),
+        "words": printable(found_words(row)),
         "points": " ".join(f"{x:.4f},{y:.4f}" for x, y in tile.outline),
         "bars": [
             {
@@ -185,7 +184,7 @@ def _evidence(row: dict[str, Any]) -> list[tuple[str, str]]:
     facts = {
         "p of this key alone": _p(row["log10_pvalue"]) if found else "",
         "numbers compared": format_cell(row["degrees_of_freedom"]) if found else "",
-        "found": placement_words(placement, row) if placement else row.get("hypothesis") or "",
+        "found": found_words(row),
         "box": ", ".join(f"{n:g}" for n in placement["box"]) if placement else "",
         "searched": row.get("search") or "",
         "decided by": passes.get(row.get("decided_by") or "", ""),

@@ -403,6 +403,10 @@ def test_a_found_part_is_outlined_and_shown_with_its_hypothesis_in_words(tmp_pat
     size = {"width": 400, "height": 300}
     page = write_report(exhibited(tmp_path, key, placement=json.dumps(placement), **size), keys=[key]).read_text()
     assert "Found mirrored, at 31 % of the model&#39;s scale, in this box" in page
+    near = exhibited(tmp_path / "near", key, placement=json.dumps(placement), hypothesis="found near: mirrored", **size)
+    assert "Found near: mirrored, at 31 %" in write_report(near, keys=[key]).read_text()
+    other = exhibited(tmp_path / "other", key, hypothesis="found near: the image as it is")
+    assert "Found near: the image as it is" in write_report(other).read_text()
     assert 'points="0.2500,0.1000 0.5000,0.1000 0.5000,0.4333 0.2500,0.4333"' in page
     assert "The part in the box, as the model made it" in page and "<dt>box<dd>100, 30, 200, 130" in page
 
