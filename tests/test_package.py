@@ -23,7 +23,7 @@ IMPORTED = {
     "treering_verify": ROOT / "treering_verify",
     "treering_detectors": ROOT / "detectors" / "treering_detectors",
 }
-DATA = {".pyi", ".typed", ".json", ".safetensors", ".jinja", ".js", ".md"}
+DATA = {".pyi", ".typed", ".json", ".safetensors", ".jinja", ".js", ".css", ".md"}
 
 
 def run(*command: str | Path, where: Path, **variables: str) -> str:
