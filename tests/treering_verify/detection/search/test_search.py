@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers import mixed_folder
+from helpers.mixed_folder import screenshot
 from helpers.places import SAMPLES
 from PIL import Image, ImageOps
 from treering_detectors import clopper_pearson
@@ -39,12 +42,6 @@ def noise(seed: int, shape: tuple[int, ...] = SHAPE) -> torch.Tensor:
 
 def target_of(key: tv.Key) -> Target:
     return Target(key.name, key.fingerprint, key.family, key.numbers)
-
-
-def screenshot(image: Image.Image, left: int = 31, top: int = 43) -> Image.Image:
-    page = Image.effect_noise((260, 220), 60).convert("RGB")
-    page.paste(image, (left, top))
-    return page
 
 
 @pytest.fixture(scope="module")
@@ -329,31 +326,12 @@ def test_a_pattern_that_is_not_in_the_spectrum_is_not_searched_and_pays_nothing(
 def test_verify_identify_and_audit_find_the_same_in_one_folder(
     sample_key: tv.Key, marked: Image.Image, tmp_path: Path
 ) -> None:
-    changes = {
-        "as-it-is": marked,
-        "mirrored": ImageOps.mirror(marked),
-        "turned": marked.rotate(90),
-        "page": screenshot(marked),
-        "cropped": marked.crop((13, 13, 115, 115)).resize((128, 128), BICUBIC),
-        "enlarged": marked.resize((192, 192), BICUBIC),
-        "photograph": open_image(SAMPLES / "photograph.png"),
-        "tiny": open_image(SAMPLES / "photograph.png").resize((24, 24)),
-    }
-    folder = tmp_path / "images"
-    folder.mkdir()
-    for name, image in changes.items():
-        image.save(folder / f"{name}.png")
-    (folder / "broken.png").write_bytes((folder / "mirrored.png").read_bytes()[:60])
-    (folder / "notes.txt").write_text("no image")
-    model, files = tv.load_model("landscape"), sorted(folder.iterdir())
-    asked = {"model": model, "search": "fast"}
-    verified = list(tv.detection.verify_many(files, sample_key, **asked))  # type: ignore[arg-type]
-    identified = list(tv.detection.identify_many(files, sample_key, top=1, **asked))  # type: ignore[arg-type]
-    rows = list(tv.audit.audit_folder(str(folder), sample_key, screening=None, **asked))  # type: ignore[arg-type]
-    assert [v.verdict for v in verified].count("detected") == 6
-    for verdict, other, row in zip(verified, identified, rows, strict=True):
-        assert str(verdict.path) == str(other.path) == row.path
-        assert verdict.verdict == other.verdict == row.verdict and verdict.code == other.code == row.code
+    files = mixed_folder.fill(tmp_path, 19, [marked])
+    judged = mixed_folder.judge(files, [sample_key], tv.load_model("landscape"), "fast", screening=None)
+    assert not judged.disagreements()
+    assert [v.verdict for v in judged.verified].count("detected") == 6
+    assert [v.verdict for v in judged.verified].count(None) == 11
+    for verdict, other, row in zip(judged.verified, judged.identified, judged.rows, strict=True):
         if verdict.verdict is None:
             assert row.status != "ok" and verdict.record()["verdict"] is row.record()["verdict"] is None
             continue
@@ -363,3 +341,19 @@ def test_verify_identify_and_audit_find_the_same_in_one_folder(
         assert verdict.best.log10_adjusted == pytest.approx(row.log10_adjusted, rel=1e-3, abs=1e-3)
         assert (verdict.record()["hypothesis"] or None) == row.hypothesis
         assert (verdict.search is None) == (row.search is None)
+
+
+def test_an_answer_that_differs_is_named(sample_key: tv.Key, marked: Image.Image, tmp_path: Path) -> None:
+    model = tv.load_model("landscape")
+    judged = mixed_folder.judge(mixed_folder.fill(tmp_path, 1, [marked]), [sample_key], model, "off", screening=None)
+    assert not judged.disagreements()
+    for change in ({"status": "error"}, {"verdict": "no evidence"}, {"code": "size"}, {"key": "other"}):
+        (line,) = replace(judged, rows=[replace(judged.rows[0], **change)]).disagreements()  # type: ignore[arg-type]
+        assert line.startswith("000000-as-it-is.png: ") and "audit" in line
+
+
+@pytest.mark.slow
+def test_the_three_agree_on_two_hundred_mixed_files(tmp_path: Path) -> None:
+    judged = mixed_folder.judge_mixed(tmp_path, 200)
+    print(judged.seconds)
+    assert len(judged.answers()) == 200 and not judged.disagreements()
