@@ -73,10 +73,10 @@ def verify(judging: Judging, detector: DetectorChoice) -> None:
 def recheck(records: Path, files: tuple[Path, ...], keys: tuple[Path, ...], style: str, model: ModelSource) -> None:
     """Judge the files of records again.
 
-    RECORDS is what verify or identify wrote with --format json or jsonl. Each file is judged with the settings and, unless
-    --model is given, the model of its record. Where its provenance differs now, such as a version, the weights or a key, the
-    difference is named. FILES take the place of the records' paths, and are found by their SHA-256. The exit code is 1 if a
-    verdict changed.
+    RECORDS is what verify, identify or decode wrote with --format json or jsonl. Each file is judged with the settings and,
+    unless --model is given, the model of its record. Where its provenance differs now, such as a version, the weights or a
+    key, the difference is named. FILES take the place of the records' paths, and are found by their SHA-256. The exit code
+    is 1 if a verdict or message changed.
     """
     from treering_verify.detection.recheck import read_records
     from treering_verify.detection.recheck import recheck as judge_again

@@ -93,9 +93,13 @@ def decode_many(
     check_pattern(key)
     model = model or load_model()
     check_fit([key], model.latent_shape, model.name)
-    for verdict in Judge.of(model, MessageTest(key), alpha=alpha, inversion=inversion).verdicts(sources):
-        found = verdict.best.message if verdict.best and verdict.verdict == DETECTED else b""
-        yield replace(verdict, message=_text(found))
+    yield from map(worded, Judge.of(model, MessageTest(key), alpha=alpha, inversion=inversion).verdicts(sources))
+
+
+def worded(verdict: Verdict) -> Verdict:
+    """Return a verdict of a `MessageTest` with its message as text, which is "" if none is significant."""
+    found = verdict.best.message if verdict.best and verdict.verdict == DETECTED else b""
+    return replace(verdict, message=_text(found))
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,6 +10,7 @@ from typing import Any
 
 from treering_verify.detection.identification import index_test
 from treering_verify.detection.judge import EvidenceTest, Judge
+from treering_verify.detection.messages import MessageTest, check_pattern, worded
 from treering_verify.detection.verification import key_test
 from treering_verify.errors import UsageError
 from treering_verify.files import printable
@@ -18,6 +19,7 @@ from treering_verify.inversion.recovery import InversionOptions
 from treering_verify.media.digests import sha256_of
 from treering_verify.models import LatentModel
 from treering_verify.results import Verdict
+from treering_verify.watermark.keys.checks import check_fit
 from treering_verify.watermark.keys.index import KeyIndex
 from treering_verify.watermark.keys.key import Key
 
@@ -44,13 +46,13 @@ class Recheck:
 
     @property
     def changed(self) -> bool:
-        """Whether status, verdict or detected key are others than in the record."""
+        """Whether status, verdict, detected key or message are others than in the record."""
         now = self.verdict.record()
-        return any(now[name] != self.record.get(name) for name in ("status", "verdict", "fingerprint"))
+        return any(now.get(name) != self.record.get(name) for name in ("status", "verdict", "fingerprint", "message"))
 
 
 def read_records(path: str | Path) -> list[dict[str, Any]]:
-    """Return the records of verify or identify in a file: an array of JSON, or a record a line.
+    """Return the records of verify, identify or decode in a file: an array of JSON, or a record a line.
 
     Raises
     ------
@@ -66,17 +68,24 @@ def read_records(path: str | Path) -> list[dict[str, Any]]:
     except (ValueError, RecursionError):
         raise UsageError(f"{shown} holds no records: write them with verify --format jsonl") from None
     for number, record in enumerate(records, 1):
-        if not isinstance(record, dict) or not all(record.get(name) is not None for name in _NEEDED):
-            raise UsageError(f"record {number} of {shown} is none of verify or identify: see docs/records.md")
+        if not _is_record(record):
+            raise UsageError(f"record {number} of {shown} is none of verify, identify or decode: see docs/records.md")
         if record["status"] != "ok":
             record["verdict"] = None  # schema version 1 had "inconclusive"
-        if record.get("detector") != _EXACT or "message" in record:
-            raise UsageError(
-                f"record {number} of {shown} is of decode or a calibrated detector: judge it by that command"
-            )
+        if record.get("detector") != _EXACT:
+            raise UsageError(f"record {number} of {shown} is of a calibrated detector: judge it by treering verify")
     if not records:
         raise UsageError(f"{shown} holds no records: write them with verify --format jsonl")
     return records
+
+
+def _is_record(record: Any) -> bool:
+    """Whether this is a dict with what judging again needs; files of records may come from anyone."""
+    if not isinstance(record, dict) or not all(record.get(name) is not None for name in _NEEDED):
+        return False
+    provenance = record["provenance"]
+    has_settings = isinstance(provenance, dict) and isinstance(provenance.get("settings"), dict)
+    return has_settings and isinstance(record["path"], str)
 
 
 def recheck(
@@ -94,12 +103,14 @@ def recheck(
     files : sequence of paths
         Files to take in place of the records' paths, found by their SHA-256; none: the records' paths.
     keys : sequence of Key or KeyIndex
+        For records of decode the key that the record names, or the only one.
     model : LatentModel
 
     Raises
     ------
     UsageError
-        If settings of a record cannot be used here, or no file has a record's digest.
+        If settings of a record cannot be used here, no file has a record's digest, or it is unclear which key is to read a
+        message, or that carries none.
     """
     by_digest = {sha256_of(Path(file)): file for file in files}
     judges: dict[str, Judge] = {}
@@ -107,17 +118,43 @@ def recheck(
         source = by_digest.get(record.get("sha256")) if files else record["path"]
         if source is None:
             raise UsageError(f"none of the files has the SHA-256 of {printable(record['path'])}: name that file too")
-        settings = record["provenance"]["settings"]
-        name = json.dumps([settings, "matches" in record], sort_keys=True)
+        settings, reads = record["provenance"]["settings"], "message" in record
+        key = _message_key(record, keys) if reads else None
+        name = json.dumps([settings, "matches" in record, key and key.fingerprint], sort_keys=True)
         if name not in judges:
-            judges[name] = _judge(settings, keys, model, "matches" in record)
+            judges[name] = _judge(settings, _test(record, [key] if key else keys, model), model)
         (verdict,) = judges[name].verdicts([Path(source)])
+        verdict = worded(verdict) if reads else verdict
         old, new = record["provenance"], json.loads(json.dumps(verdict.provenance))
         others = ["sha256"] if record.get("sha256") != verdict.sha256 else []
         yield Recheck(record, verdict, (*others, *_differences(old, new)))
 
 
-def _judge(settings: Mapping[str, Any], keys: Sequence[Key | KeyIndex], model: LatentModel, many: bool) -> Judge:
+def _message_key(record: Mapping[str, Any], keys: Sequence[Key | KeyIndex]) -> Key:
+    """Return the key by which a record of decode is judged: the one that it names, or the only one."""
+    single = [key for key in keys if isinstance(key, Key)]
+    listed = record["provenance"].get("keys")
+    named = (
+        [known.get("fingerprint") for known in listed if isinstance(known, dict)] if isinstance(listed, list) else []
+    )
+    chosen = [key for key in single if key.fingerprint in named] or single
+    if len(chosen) != 1:
+        raise UsageError(f"{printable(record['path'])} was judged by decode: give the one key file that reads it")
+    return chosen[0]
+
+
+def _test(record: Mapping[str, Any], keys: Sequence[Key | KeyIndex], model: LatentModel) -> EvidenceTest:
+    single = [key for key in keys if isinstance(key, Key)]
+    if "message" in record:
+        check_pattern(single[0])
+        check_fit(single, model.latent_shape, model.name)
+        return MessageTest(single[0])
+    if "matches" in record or len(single) < len(keys):
+        return index_test(list(keys), model)
+    return key_test(single, model)
+
+
+def _judge(settings: Mapping[str, Any], test: EvidenceTest, model: LatentModel) -> Judge:
     try:
         inversion = InversionOptions(
             method=settings["method"],
@@ -129,9 +166,6 @@ def _judge(settings: Mapping[str, Any], keys: Sequence[Key | KeyIndex], model: L
         alpha, search = float(settings["alpha"]), str(settings["search"]).removesuffix(" s")
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"the settings of a record are not of this version ({error}): judge the file anew") from error
-    single = [key for key in keys if isinstance(key, Key)]
-    test: EvidenceTest
-    test = index_test(list(keys), model) if many or len(single) < len(keys) else key_test(single, model)
     return Judge.of(model, test, alpha=alpha, inversion=inversion, search=search)
 
 

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 def recheck_record(found: Recheck) -> dict[str, Any]:
     """Return what came out before and now, as a dict for JSON."""
-    names = ("status", "code", "verdict", "key", "fingerprint", "log10_pvalue")
+    names = ["status", "code", "verdict", "key", "fingerprint", "log10_pvalue"]
+    names += ["message"] if "message" in found.record else []
     now = found.verdict.record()
     record = {
         "path": found.record["path"],
@@ -32,7 +33,9 @@ def format_recheck(found: Recheck) -> str:
     def words(record: Any) -> str:
         label = record["verdict"] if record["status"] == "ok" else record["status"]
         log10 = record.get("log10_pvalue")
-        return printable(f"{label}" + (f" p {format_pvalue(log10)}" if isinstance(log10, (int, float)) else ""))
+        pvalue = f" p {format_pvalue(log10)}" if isinstance(log10, (int, float)) else ""
+        message = f" message {str(record['message'])!r}" if record.get("message") else ""
+        return printable(f"{label}{pvalue}{message}")
 
     line = f"{'changed' if found.changed else 'same':13} {printable(str(before['path']))}  {words(before)}, now {words(now)}"
     if found.differences:
