@@ -49,6 +49,9 @@ def repository_files() -> list[str]:
     return [name for name in listed if name and (ROOT / name).is_file()]
 
 
+FILTER = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # Python 3.11.0 to 3.11.3 have none
+
+
 @pytest.fixture(scope="module")
 def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build an sdist from what the repository has (no build output, no caches)."""
@@ -63,7 +66,7 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def unpacked(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("unpacked")
     with tarfile.open(sdist) as archive:
-        archive.extractall(folder, filter="data")
+        archive.extractall(folder, **FILTER)
     (root,) = folder.iterdir()
     return root
 
