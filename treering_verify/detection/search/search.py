@@ -182,9 +182,10 @@ class _Run:
         if not words or log10 > 0:
             return words
         changed, as_it_is = (read_noise(one, visible, target)[0] for one in (noise, plain))
-        better = Neighbourhood(self.estimates, self.page, target).better_than_whole(changed)
-        if better is not None:
-            return described(self.page, self.model.image_size, better, near=True)
+        if not makes_videos(self.model):  # the time that a video began at is no neighbour of places and sizes
+            better = Neighbourhood(self.estimates, self.page, target).better_than_whole(changed)
+            if better is not None:
+                return described(self.page, self.model.image_size, better, near=True)
         return words if beats(changed, as_it_is, target, 1) else NEAR + AS_IT_IS
 
     def match(self, planned: Sequence[Pass]) -> list[list[Candidate]]:

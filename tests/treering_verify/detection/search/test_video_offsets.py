@@ -14,6 +14,7 @@ from treering_detectors import clopper_pearson
 
 import treering_verify as tv
 from treering_verify.detection.search.grid import IDENTITY
+from treering_verify.detection.search.neighbours import AS_IT_IS, NEAR
 from treering_verify.detection.search.page import Page
 from treering_verify.detection.search.search import Searched, search_page
 from treering_verify.detection.search.settings import Search
@@ -112,7 +113,9 @@ def test_a_late_noise_is_found_among_other_keys_and_named(offset: Offset, patter
         )
 
     absent, found = searched(late, blank(offset.timeline), [other, key], offset.timeline, again).found
-    assert found is not None and found.hypothesis == offset.changes and asked
+    # A pattern of few numbers may not tell the offset from the video as it is: then the record says "near".
+    named = [offset.changes] if pattern == "random" else [offset.changes, NEAR + AS_IT_IS]
+    assert found is not None and found.hypothesis in named and asked
     # An offset has an eighth of alpha for all of its kind. With half of it, -3 would stand between the two.
     between = -3 + np.log10(0.5 / 0.125)
     assert found.log10_pvalue < between and (absent is None or absent.log10_pvalue > between)
