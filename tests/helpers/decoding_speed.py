@@ -1,4 +1,5 @@
-"""`python tests/helpers/decoding_speed.py` prints what formats cost to decode, by 64 megapixels and by bytes.
+"""`PYTHONPATH=.:tests python tests/helpers/decoding_speed.py`
+prints what formats cost to decode, by 64 megapixels and by bytes.
 
 Each image is 1500 x 1500: a smooth one with noise of 12 grey levels, and noise alone. CPU time, one process.
 `treering_verify.media.decoder_limits` holds bounds that follow from it.

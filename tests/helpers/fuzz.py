@@ -1,4 +1,5 @@
-"""`python tests/helpers/fuzz.py COUNT SEED [FOLDER]` verifies COUNT mutated images, and prints as JSON what came of them.
+"""`PYTHONPATH=.:tests python tests/helpers/fuzz.py COUNT SEED [FOLDER]`
+verifies COUNT mutated images, and prints as JSON what came of them.
 
 Seeds are small sound files of every format that is read, animations too. Each is changed in one to sixteen places: bits,
 bytes, extremes in header fields, removed and repeated pieces, pieces of other files, and truncations; checksums of PNG are

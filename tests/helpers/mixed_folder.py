@@ -1,4 +1,6 @@
-"""A folder of mixed files, judged by verify, identify and audit: `python tests/helpers/mixed_folder.py 200 [FOLDER]`.
+"""A folder of mixed files, judged by verify, identify and audit.
+
+`PYTHONPATH=.:tests python tests/helpers/mixed_folder.py 200 [FOLDER]` makes them, and judges them by all three.
 
 It makes 200 files in FOLDER (or a temporary one) and judges them by all three at the level `quick`. It prints how many agree
 in status, verdict, code and key, each disagreement, and processor seconds. The exit code is 1 if there is any disagreement.

@@ -13,9 +13,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from treering_verify.audit.inputs.reading import Reading
+from treering_verify.audit.output import database
 from treering_verify.audit.output.rows import Row
-from treering_verify.errors import UsageError
-from treering_verify.files import printable
 
 NAME = "answers.sqlite"
 _FILE_FACTS = ("path", "sha256", "bytes", "width", "height", "mode", "seconds", "settings_id", "q_value")
@@ -33,30 +32,7 @@ class Cache:
 
     def __init__(self, folder: Path, settings_id: str) -> None:
         self._path, self._settings_id = folder / NAME, settings_id
-        try:
-            self._database = self._open()
-        except sqlite3.DatabaseError as error:
-            if _is_full(error):
-                raise UsageError(
-                    f"cannot write {printable(str(self._path))}: {error}; free space, and run the same command again"
-                ) from error
-            remove(folder)
-            self._database = self._open()
-
-    def _open(self) -> sqlite3.Connection:
-        database = sqlite3.connect(self._path)
-        try:
-            database.execute("PRAGMA journal_mode=WAL")  # a kill loses nothing that was committed
-            database.execute("PRAGMA synchronous=NORMAL")
-            database.execute(
-                "CREATE TABLE IF NOT EXISTS answers"
-                " (settings TEXT, digest BLOB, answer TEXT, PRIMARY KEY (settings, digest)) WITHOUT ROWID"
-            )
-            database.execute("SELECT count(*) FROM (SELECT 1 FROM answers LIMIT 1)").fetchone()
-        except sqlite3.DatabaseError:
-            database.close()
-            raise
-        return database
+        self._database = database.opened(self._path, _prepare)
 
     def __enter__(self) -> Cache:
         return self
@@ -91,20 +67,13 @@ class Cache:
             )
             for row in rows
         ]
-        try:
-            with self._database:
-                self._database.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", items)
-        except sqlite3.DatabaseError as error:
-            raise UsageError(
-                f"cannot write {printable(str(self._path))}: {error}; free space (or delete a damaged file), and run the "
-                "same command again"
-            ) from error
+        with database.writing(self._path), self._database:
+            self._database.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", items)
 
 
 def remove(folder: Path) -> None:
     """Delete the cache of a folder, if there is one."""
-    for suffix in ("", "-wal", "-shm", "-journal"):
-        (folder / f"{NAME}{suffix}").unlink(missing_ok=True)
+    database.remove(folder / NAME)
 
 
 def row_of_twin(reading: Reading, row: Row) -> Row:
@@ -129,5 +98,9 @@ def _blank(settings_id: str) -> dict[str, object]:
     return {"path": "", "settings_id": settings_id}
 
 
-def _is_full(error: sqlite3.DatabaseError) -> bool:
-    return "full" in str(error) or "disk I/O" in str(error)
+def _prepare(opened: sqlite3.Connection) -> None:
+    opened.execute(
+        "CREATE TABLE IF NOT EXISTS answers"
+        " (settings TEXT, digest BLOB, answer TEXT, PRIMARY KEY (settings, digest)) WITHOUT ROWID"
+    )
+    opened.execute("SELECT count(*) FROM (SELECT 1 FROM answers LIMIT 1)").fetchone()

@@ -7,15 +7,14 @@ Detected images have a sample of their own beside it. What is stored are the ske
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import hashlib
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from treering_verify.errors import UsageError
-from treering_verify.files import printable
+from treering_verify.audit.output import database
 
 NAME = "features.sqlite"
 MOST = 4096  # images of the sample, and as many detected ones; about 2 KiB each
@@ -72,35 +71,9 @@ class FeatureSample:
 
     def __init__(self, folder: Path, made_by: str, most: int = MOST) -> None:
         self._path, self._most, self._fresh = folder / NAME, most, 0
-        with self._writing():
-            try:
-                self._database = self._open(made_by)
-            except sqlite3.DatabaseError as error:
-                if "full" in str(error) or "disk I/O" in str(error):
-                    raise
-                remove(folder)
-                self._database = self._open(made_by)
+        self._database = database.opened(self._path, functools.partial(_prepare, made_by))
+        with database.writing(self._path):
             self._bounds = self._cut()
-
-    def _open(self, made_by: str) -> sqlite3.Connection:
-        database = sqlite3.connect(self._path)
-        try:
-            database.execute("PRAGMA journal_mode=WAL")  # a kill loses nothing that was committed
-            database.execute("PRAGMA synchronous=NORMAL")
-            with database:
-                database.execute("CREATE TABLE IF NOT EXISTS made (by TEXT)")
-                database.execute(
-                    "CREATE TABLE IF NOT EXISTS sketches"
-                    " (rank BLOB PRIMARY KEY, digest BLOB, fingerprint TEXT, vector BLOB)"
-                )
-                if database.execute("SELECT by FROM made").fetchone() != (made_by,):
-                    database.execute("DELETE FROM made")
-                    database.execute("DELETE FROM sketches")
-                    database.execute("INSERT INTO made VALUES (?)", (made_by,))
-        except sqlite3.DatabaseError:
-            database.close()
-            raise
-        return database
 
     def __enter__(self) -> FeatureSample:
         return self
@@ -117,17 +90,17 @@ class FeatureSample:
             If the disk is full or not writable.
         """
         if sketches:
-            with self._writing(), self._database:
+            with database.writing(self._path), self._database:
                 self._database.executemany("INSERT OR REPLACE INTO sketches VALUES (?, ?, ?, ?)", sketches)
             self._fresh += len(sketches)
             if self._fresh >= _SLACK:
-                with self._writing():
+                with database.writing(self._path):
                     self._bounds = self._cut()
         return self._bounds
 
     def read(self) -> tuple[list[Sketch], Bounds]:
         """Return the sketches in the order of their ranks, and up to which ranks they are complete."""
-        with self._writing():
+        with database.writing(self._path):
             self._bounds = self._cut()
             found = self._database.execute("SELECT * FROM sketches ORDER BY rank").fetchall()
         return [Sketch(*row) for row in found], self._bounds
@@ -147,18 +120,14 @@ class FeatureSample:
             )
         return bounds
 
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.DatabaseError as error:
-            raise UsageError(
-                f"cannot write {printable(str(self._path))}: {error}; free space (or delete a damaged file), and run the "
-                "same command again"
-            ) from error
 
-
-def remove(folder: Path) -> None:
-    """Delete the sample of a folder, if there is one."""
-    for suffix in ("", "-wal", "-shm", "-journal"):
-        (folder / f"{NAME}{suffix}").unlink(missing_ok=True)
+def _prepare(made_by: str, opened: sqlite3.Connection) -> None:
+    with opened:
+        opened.execute("CREATE TABLE IF NOT EXISTS made (by TEXT)")
+        opened.execute(
+            "CREATE TABLE IF NOT EXISTS sketches (rank BLOB PRIMARY KEY, digest BLOB, fingerprint TEXT, vector BLOB)"
+        )
+        if opened.execute("SELECT by FROM made").fetchone() != (made_by,):
+            opened.execute("DELETE FROM made")
+            opened.execute("DELETE FROM sketches")
+            opened.execute("INSERT INTO made VALUES (?)", (made_by,))

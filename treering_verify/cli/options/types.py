@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import math
 import os
 from collections.abc import Callable, Iterable
@@ -170,9 +171,9 @@ class _PathType(_Type):
             self.fail(f"{self.what} {printable(str(path))!r}: {problem}", param, ctx)
         return path
 
+    @abc.abstractmethod
     def problem(self, path: Path) -> str:
         """Say what is wrong with a path, or ""."""
-        raise NotImplementedError
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         from click.shell_completion import CompletionItem
