@@ -12,7 +12,7 @@ from typing import Any
 from treering_verify.files import write_atomic
 from treering_verify.report.confusion_matrix import ConfusionMatrix, matrices_csv
 from treering_verify.report.figures import draw_figure, draw_png
-from treering_verify.report.findings import Findings, Matrix
+from treering_verify.report.findings import Findings, Matrix, Part
 from treering_verify.report.text import format_cell, format_table, to_json
 
 REPORT = "report.html"
@@ -49,21 +49,16 @@ def store_findings(findings: Findings, provenance: Provenance, folder: Path) -> 
         "repeat": provenance.command,
     }
     lines = [f"{name}: {value}" for name, value in facts.items() if value]
-    summary = "\n\n".join([*(format_table(t) for t in findings.tables), "\n".join(lines)])
+    texts = [format_table(t) for t in findings.tables]
+    for part in findings.parts:
+        texts += [f"## {part.title}\n{part.answer}", *(format_table(t) for t in part.tables)]
+    summary = "\n\n".join([*texts, "\n".join(lines)])
     section = {
         "name": findings.name,
         "question": findings.question,
         "facts": facts,
-        "tables": [
-            {
-                "title": t.title,
-                "header": t.header,
-                "rows": [[format_cell(cell) for cell in row] for row in t.rows],
-                "note": t.note,
-            }
-            for t in findings.tables
-        ],
-        "figures": [{"title": f.title, "note": f.note, "svg": draw_figure(f)} for f in findings.figures],
+        **_content(findings),
+        "parts": [{"title": p.title, "answer": p.answer, **_content(p)} for p in findings.parts],
     }
     write_atomic(folder / f"{findings.name}.parquet", _parquet(list(findings.rows), facts))
     write_atomic(folder / f"{findings.name}.txt", (summary + "\n").encode())
@@ -71,6 +66,22 @@ def store_findings(findings: Findings, provenance: Provenance, folder: Path) -> 
     _write_matrices(findings, folder)
     write_report(folder)
     return summary
+
+
+def _content(source: Findings | Part) -> dict[str, Any]:
+    """Return the tables and the drawn figures of findings, or of a part of them."""
+    return {
+        "tables": [
+            {
+                "title": t.title,
+                "header": t.header,
+                "rows": [[format_cell(cell) for cell in row] for row in t.rows],
+                "note": t.note,
+            }
+            for t in source.tables
+        ],
+        "figures": [{"title": f.title, "note": f.note, "svg": draw_figure(f)} for f in source.figures],
+    }
 
 
 def write_report(folder: Path) -> Path:
@@ -88,8 +99,9 @@ def write_report(folder: Path) -> Path:
 
 def _write_matrices(findings: Findings, folder: Path) -> None:
     """Write the figures that hold confusion matrices as PNG, and all their counts as CSV."""
-    figures = {f.title: [p for p in f.panels if isinstance(p, Matrix)] for f in findings.figures}
-    for figure in findings.figures:
+    drawn = [*findings.figures, *(figure for part in findings.parts for figure in part.figures)]
+    figures = {f.title: [p for p in f.panels if isinstance(p, Matrix)] for f in drawn}
+    for figure in drawn:
         if figures[figure.title]:
             name = re.sub(r"[^a-z0-9]+", "-", figure.title.lower()).strip("-")
             write_atomic(folder / f"{findings.name}.{name}.png", draw_png(figure))

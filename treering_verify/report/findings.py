@@ -31,7 +31,10 @@ class Table:
 
 @dataclass(frozen=True)
 class Curve:
-    """One line of a panel: `x` and `y` of the same length; `half_width` is drawn as a band; a `group` shares a colour."""
+    """One line of a panel: `x` and `y` of the same length; `half_width` is drawn as a band; a `group` shares a colour.
+
+    What is `published` elsewhere is drawn as hollow marks without a line, in the colour of its group.
+    """
 
     label: str
     x: tuple[float, ...]
@@ -39,6 +42,7 @@ class Curve:
     half_width: tuple[float, ...] = ()
     dashed: bool = False
     group: str = ""  # its label alone, where it is empty
+    published: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,19 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Part:
+    """One part of a page of many: its heading, what it says in a sentence or two, then figures and tables.
+
+    The first table comes before the figures, the others after them.
+    """
+
+    title: str
+    answer: str
+    tables: tuple[Table, ...] = ()
+    figures: tuple[Figure, ...] = ()
+
+
+@dataclass(frozen=True)
 class Findings:
     """All findings of one benchmark.
 
@@ -112,6 +129,8 @@ class Findings:
     rows : tuple of dicts
         Rows of the Parquet file: one per measurement, flat, all with the same fields.
     tables, figures : tuples
+    parts : tuple of Part
+        Further tables and figures under headings of their own, each with its answer; they come after `tables` and `figures`.
     seeds, count : str
         The images' seeds, and their count.
     model : str
@@ -129,3 +148,4 @@ class Findings:
     count: str = ""
     model: str = ""
     device: str = ""
+    parts: tuple[Part, ...] = ()

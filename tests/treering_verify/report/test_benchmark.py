@@ -13,7 +13,7 @@ from treering_detectors import Mean, Rate
 
 from treering_verify.report import Provenance, draw_figure, format_cell, store_findings
 from treering_verify.report.figures import _draw_curves
-from treering_verify.report.findings import Cloud, Curve, Curves, Figure, Findings, Matrix, Table
+from treering_verify.report.findings import Cloud, Curve, Curves, Figure, Findings, Matrix, Part, Table
 
 PROVENANCE = Provenance("treering benchmark x --output DIR", "tiny", "a machine", "some versions", "2026-01-01")
 
@@ -54,6 +54,20 @@ def test_rows_keep_their_types_and_have_no_nan(tmp_path: Path) -> None:
     table = pyarrow.parquet.read_table(tmp_path / "example.parquet")
     assert table.to_pylist() == [{"a": 1, "b": None}, {"a": 2, "b": 0.5}]
     assert table.schema.metadata[b"treering.model"] == b"tiny"
+
+
+def test_parts_come_under_their_headings_with_their_answers_in_page_and_summary(tmp_path: Path) -> None:
+    table = Table("Of the part", ("a",), (("1",),))
+    matrices = Figure("Told apart", (Matrix("m", ("a", "b"), ((3, 1), (0, 4))),))
+    summary = store_findings(
+        example(parts=(Part("Table <1>", "It agrees.", (table,), (matrices,)),)), PROVENANCE, tmp_path
+    )
+    html = (tmp_path / "report.html").read_text()
+    assert html.index("A table") < html.index("Table &lt;1&gt;") < html.index("It agrees.") < html.index("Of the part")
+    assert summary.index("A table") < summary.index("Table <1>\nIt agrees.") < summary.index("Of the part")
+    assert html.count("<svg") == 2
+    assert (tmp_path / "example.told-apart.png").exists()
+    assert "Told apart,m,a,b,1" in (tmp_path / "example.confusion.csv").read_text()
 
 
 def test_no_two_of_many_curves_look_alike() -> None:
