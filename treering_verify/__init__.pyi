@@ -1,6 +1,7 @@
 from . import attacks as attacks
 from . import audit as audit
 from . import detection as detection
+from . import evaluation as evaluation
 from . import generation as generation
 from . import inversion as inversion
 from . import models as models

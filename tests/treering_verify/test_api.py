@@ -11,7 +11,7 @@ import pytest
 
 import treering_verify as tv
 
-SUBPACKAGES = ("attacks", "audit", "detection", "generation", "inversion", "models", "watermark")
+SUBPACKAGES = ("attacks", "audit", "detection", "evaluation", "generation", "inversion", "models", "watermark")
 LAZY = [*SUBPACKAGES, "inversion.decoder", "watermark.patterns"]
 
 

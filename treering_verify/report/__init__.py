@@ -1,15 +1,14 @@
 """The only formatter: verdicts, tables, findings and audits as text, JSON, figures or HTML.
 
 `text` writes verdicts and tables; `keys`, `copies`, `calibrations` and `models` write the output of their commands.
-`findings` defines the result of a benchmark, `figures` draws it, and `benchmark` stores it and renders the HTML report.
+`findings` defines the result of a benchmark, `panels` draws it, and `benchmark` stores it and renders the HTML report.
 `audit` renders the report of an audit and exports its rows.
 """
 
 from treering_verify.report.benchmark import Provenance, store_findings, write_report
 from treering_verify.report.calibrations import calibration_record, format_calibration
-from treering_verify.report.confusion_matrix import ConfusionMatrix
 from treering_verify.report.copies import format_attacks, format_copies
-from treering_verify.report.figures import draw_figure, save_spectrum_figure
+from treering_verify.report.figures import save_spectrum_figure
 from treering_verify.report.keys import format_keys, key_records
 from treering_verify.report.rechecks import format_recheck, recheck_record
 from treering_verify.report.text import (
@@ -28,11 +27,9 @@ from treering_verify.report.text import (
 
 __all__ = [
     "FORMATS",
-    "ConfusionMatrix",
     "Provenance",
     "calibration_record",
     "count_unread",
-    "draw_figure",
     "format_attacks",
     "format_calibration",
     "format_cell",

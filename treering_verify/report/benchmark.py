@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from treering_verify.evaluation.confusion_matrix import ConfusionMatrix, matrices_csv
 from treering_verify.files import write_atomic
-from treering_verify.report.confusion_matrix import ConfusionMatrix, matrices_csv
-from treering_verify.report.figures import draw_figure, draw_png
 from treering_verify.report.findings import Findings, Matrix, Part
+from treering_verify.report.panels import draw_panels, draw_png
 from treering_verify.report.text import format_cell, format_table, to_json
 
 REPORT = "report.html"
@@ -49,16 +49,20 @@ def store_findings(findings: Findings, provenance: Provenance, folder: Path) -> 
         "repeat": provenance.command,
     }
     lines = [f"{name}: {value}" for name, value in facts.items() if value]
-    texts = [format_table(t) for t in findings.tables]
+    texts = [*([findings.answer] if findings.answer else []), *(format_table(t) for t in findings.tables)]
     for part in findings.parts:
         texts += [f"## {part.title}\n{part.answer}", *(format_table(t) for t in part.tables)]
     summary = "\n\n".join([*texts, "\n".join(lines)])
     section = {
         "name": findings.name,
         "question": findings.question,
+        "answer": findings.answer,
         "facts": facts,
-        **_content(findings),
-        "parts": [{"title": p.title, "answer": p.answer, **_content(p)} for p in findings.parts],
+        **_content(findings, findings.name),
+        "parts": [
+            {"title": p.title, "answer": p.answer, **_content(p, f"{findings.name}-{i}")}
+            for i, p in enumerate(findings.parts, 1)
+        ],
     }
     write_atomic(folder / f"{findings.name}.parquet", _parquet(list(findings.rows), facts))
     write_atomic(folder / f"{findings.name}.txt", (summary + "\n").encode())
@@ -68,8 +72,8 @@ def store_findings(findings: Findings, provenance: Provenance, folder: Path) -> 
     return summary
 
 
-def _content(source: Findings | Part) -> dict[str, Any]:
-    """Return the tables and the drawn figures of findings, or of a part of them."""
+def _content(source: Findings | Part, prefix: str) -> dict[str, Any]:
+    """Return the tables and the drawn figures of findings, or of a part of them; ids of figures begin with `prefix`."""
     return {
         "tables": [
             {
@@ -80,7 +84,10 @@ def _content(source: Findings | Part) -> dict[str, Any]:
             }
             for t in source.tables
         ],
-        "figures": [{"title": f.title, "note": f.note, "svg": draw_figure(f)} for f in source.figures],
+        "figures": [
+            {"title": f.title, "note": f.note, "panels": draw_panels(f, f"{prefix}-figure{i}-")}
+            for i, f in enumerate(source.figures)
+        ],
     }
 
 

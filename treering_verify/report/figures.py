@@ -1,14 +1,13 @@
-"""Figures: the recovered spectrum as a PNG, and the figures of benchmarks as SVG."""
+"""Figures of a spectrum: as written and as recovered, and as a tile of a page."""
 
 from __future__ import annotations
 
-from io import BytesIO, StringIO
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from treering_verify.files import write_atomic
-from treering_verify.report.confusion_matrix import ConfusionMatrix
-from treering_verify.report.findings import Cloud, Curves, Figure, Matrix, Thumbnails
+from treering_verify.report.panels import pyplot_of_files
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +29,7 @@ def save_spectrum_figure(
     true_noise, recovered, control : (C, h, w)
         Noise with the key, noise_hat of that image, noise_hat of an unmarked image.
     """
-    pyplot = _pyplot()
+    pyplot = pyplot_of_files()
 
     from treering_verify.watermark.spectrum import transform
 
@@ -106,101 +105,3 @@ def spectrum_tile(noise_hat: torch.Tensor, channels: tuple[int, ...], radii: tup
         reach = radius * cell
         draw.ellipse((size / 2 - reach, size / 2 - reach, size / 2 + reach, size / 2 + reach), outline="white")
     return image
-
-
-def draw_figure(figure: Figure) -> str:
-    """Return the panels of a figure as one SVG document, without a date, so that equal figures are equal files."""
-    sheet, buffer = _drawn(figure), StringIO()
-    sheet.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
-    _pyplot().close(sheet)
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
-
-
-def draw_png(figure: Figure) -> bytes:
-    """Return the panels of a figure as a PNG file."""
-    sheet, buffer = _drawn(figure), BytesIO()
-    sheet.savefig(buffer, dpi=110, format="png", bbox_inches="tight", metadata={"Software": None})
-    _pyplot().close(sheet)
-    return buffer.getvalue()
-
-
-_SIDE_BY_SIDE = 3  # panels in a row; further ones wrap
-
-
-def _drawn(figure: Figure) -> Any:
-    many = len(figure.panels)
-    columns = 2 if many == 4 else min(many, _SIDE_BY_SIDE)
-    rows = -(-many // columns)
-    square = any(isinstance(panel, Matrix) for panel in figure.panels)
-    width, height = (4.6, 5.0) if square else (5.6, 4.4)
-    if any(isinstance(panel, Thumbnails) for panel in figure.panels):
-        width, height = 13.0, 12.0
-    size = (width * columns if many > 1 else max(width, 6.5), height * rows)
-    sheet, axes = _pyplot().subplots(
-        rows, columns, figsize=size, layout="compressed" if square else "constrained", squeeze=False
-    )
-    sheet.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
-    for axis in axes.flat[many:]:
-        axis.set_visible(False)
-    for axis, panel in zip(axes.flat, figure.panels, strict=False):
-        axis.set_title(panel.title, fontsize=10)
-        if isinstance(panel, Curves):
-            _draw_curves(axis, panel)
-        elif isinstance(panel, Cloud):
-            _draw_cloud(sheet, axis, panel)
-        elif isinstance(panel, Thumbnails):
-            _draw_thumbnails(axis, panel)
-        else:
-            ConfusionMatrix(panel.labels, panel.counts, panel.title, panel.none).plot(axis)
-    return sheet
-
-
-_COLOURS = 10  # of matplotlib's cycle; curves beyond them have another marker
-_MARKERS = ".^sD"
-
-
-def _draw_curves(axis: Any, panel: Curves) -> None:
-    groups = list(dict.fromkeys(curve.group or curve.label for curve in panel.curves))
-    for curve in panel.curves:
-        i = groups.index(curve.group or curve.label)
-        style, marker = "--" if curve.dashed else "-", _MARKERS[i // _COLOURS % len(_MARKERS)]
-        style_options = {"color": f"C{i % _COLOURS}", "marker": marker, "linewidth": 1.4, "markersize": 5}
-        (drawn,) = axis.plot(curve.x, curve.y, style, label=curve.label, **style_options)
-        if curve.half_width:
-            bounds = list(zip(curve.y, curve.half_width, strict=True))
-            low, high = [y - h for y, h in bounds], [y + h for y, h in bounds]
-            axis.fill_between(curve.x, low, high, color=drawn.get_color(), alpha=0.15, linewidth=0)
-    if panel.log_x:
-        axis.set_xscale("log")
-    axis.set_xlabel(panel.x_label)
-    axis.set_ylabel(panel.y_label)
-    axis.grid(alpha=0.3)
-    axis.legend(fontsize=8)
-
-
-def _draw_cloud(sheet: Any, axis: Any, panel: Cloud) -> None:
-    points = axis.scatter(panel.x, panel.y, c=panel.colour, s=16, cmap="viridis")
-    sheet.colorbar(points, ax=axis, label=panel.colour_label)
-    if panel.line and panel.x:
-        ends = [min(panel.x), max(panel.x)]
-        axis.plot(ends, [panel.line[1] + panel.line[0] * x for x in ends], color="red", linewidth=1.4)
-    axis.set_xlabel(panel.x_label)
-    axis.set_ylabel(panel.y_label)
-
-
-def _draw_thumbnails(axis: Any, panel: Thumbnails) -> None:
-    from PIL import Image
-
-    axis.imshow(Image.open(BytesIO(panel.png)), interpolation="none")
-    axis.set_axis_off()
-
-
-def _pyplot() -> Any:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    matplotlib.rcParams["svg.hashsalt"] = "treering"  # ids that do not change from run to run
-    from matplotlib import pyplot
-
-    return pyplot

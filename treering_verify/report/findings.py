@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from treering_detectors import Mean, Rate
+from treering_detectors import Mean, PairedTest, Rate
 
 Cell = str | int | float | Rate | Mean | None
 
@@ -87,6 +87,17 @@ class Matrix:
 
 
 @dataclass(frozen=True)
+class Differences:
+    """A panel of exact tests between methods on the same `count` images; `tests` as in `MethodDifferences`."""
+
+    title: str
+    methods: tuple[str, ...]
+    tests: tuple[tuple[PairedTest, ...], ...]
+    count: int
+    kind: str = field(default="differences", init=False)
+
+
+@dataclass(frozen=True)
 class Thumbnails:
     """A panel of one PNG file, such as a contact sheet."""
 
@@ -95,12 +106,15 @@ class Thumbnails:
     kind: str = field(default="thumbnails", init=False)
 
 
+Panel = Curves | Cloud | Matrix | Differences | Thumbnails
+
+
 @dataclass(frozen=True)
 class Figure:
-    """Panels under one title, at most three side by side; `note` explains them."""
+    """Panels under one title; `note` is the caption, which says what to see."""
 
     title: str
-    panels: tuple[Curves | Cloud | Matrix | Thumbnails, ...]
+    panels: tuple[Panel, ...]
     note: str = ""
 
 
@@ -137,6 +151,8 @@ class Findings:
         The measured model, if it is not the one that the command named.
     device : str
         The device that computed, if it is not the one that the command named.
+    answer : str
+        The answer to the question: one or two sentences with the figures that matter.
     """
 
     name: str
@@ -149,3 +165,4 @@ class Findings:
     model: str = ""
     device: str = ""
     parts: tuple[Part, ...] = ()
+    answer: str = ""

@@ -11,9 +11,9 @@ import pyarrow.parquet
 import pytest
 from treering_detectors import Mean, Rate
 
-from treering_verify.report import Provenance, draw_figure, format_cell, store_findings
-from treering_verify.report.figures import _draw_curves
+from treering_verify.report import Provenance, format_cell, store_findings
 from treering_verify.report.findings import Cloud, Curve, Curves, Figure, Findings, Matrix, Part, Table
+from treering_verify.report.panels import _draw_curves, draw_panels
 
 PROVENANCE = Provenance("treering benchmark x --output DIR", "tiny", "a machine", "some versions", "2026-01-01")
 
@@ -45,7 +45,7 @@ def test_the_report_holds_every_section_of_its_folder_and_escapes_text(tmp_path:
     assert re.findall(r'<section id="(\w+)">', html) == ["example", "second"]
     assert "Is &lt;this&gt; escaped &amp; safe?" in html and "x &lt;y&gt;" in html
     assert "3/4 = 75.0 % [19.4, 99.4]" in html and "1.00 +- 0.25" in html
-    assert html.count("<svg") == 1
+    assert html.count("<svg") == 3
     assert "<script" not in html and "http-equiv" not in html
 
 
@@ -100,10 +100,27 @@ def test_long_tables_are_folded_and_figures_come_after_the_first_table(tmp_path:
     assert places == sorted(places) and html.count("<tr>") == 2 + 81
 
 
-def test_equal_figures_are_equal_files() -> None:
+def test_published_values_are_marks_in_the_colour_of_their_group_and_have_no_line() -> None:
+    from matplotlib.figure import Figure as Sheet
+
+    axis = Sheet().add_subplot()
+    ours = Curve("a", (1.0, 2.0), (2.0, 3.0))
+    published = Curve("a, published", (1.0, 2.0), (2.5, 3.5), (0.1, 0.2), group="a", published=True)
+    _draw_curves(axis, Curves("c", "x", "y", (ours, published)))
+    line, marks, *_ = axis.get_lines()
+    assert line.get_linestyle() == "-" and marks.get_linestyle() == "None"
+    assert marks.get_markeredgecolor() == line.get_color() and marks.get_markerfacecolor() == "none"
+
+
+def test_equal_figures_are_equal_texts_with_ids_of_their_own_and_the_colour_of_the_page() -> None:
     figure = example().figures[0]
-    assert draw_figure(figure) == draw_figure(figure)
-    assert draw_figure(figure).count("<svg") == 1
+    assert draw_panels(figure, "a") == draw_panels(figure, "a") and len(draw_panels(figure)) == 3
+    ids = [re.findall(r'\bid="([^"]+)"', svg) for svg in (*draw_panels(figure, "a"), *draw_panels(figure, "b"))]
+    assert all(ids) and len({name for names in ids for name in names}) == sum(map(len, ids))
+    for svg, title in zip(draw_panels(figure), "cdm", strict=True):
+        assert svg.startswith(f'<svg role="img" aria-label="All kinds: {title}"') and "currentColor" in svg
+        used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', svg))
+        assert used <= set(re.findall(r'\bid="([^"]+)"', svg)) and "#010203" not in svg
 
 
 @pytest.mark.parametrize(

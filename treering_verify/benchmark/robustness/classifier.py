@@ -14,9 +14,10 @@ from treering_verify.benchmark.harness.scope import CLEAN, SEEDS, Scope, distort
 from treering_verify.detection.calibration.build import Training, batch_of, generate_under, learn
 from treering_verify.detection.calibration.scores import classifier_of
 from treering_verify.detection.judge import DEFAULT_ALPHA
+from treering_verify.evaluation import ConfusionMatrix
 from treering_verify.inversion.recovery import InversionOptions, recover_noise
 from treering_verify.models import LatentModel
-from treering_verify.report import ConfusionMatrix, format_pvalue
+from treering_verify.report import format_pvalue
 from treering_verify.report.findings import Cell, Figure, Findings, Matrix, Table
 from treering_verify.watermark.embedding import extract, features
 from treering_verify.watermark.keys.key import Family, Key
@@ -137,5 +138,5 @@ def _loss(trained: Any, X: NDArray[np.float64], actual: list[str]) -> tuple[floa
 
 
 def _matrix(method: str, actual: list[str], predicted: list[str], labels: list[str]) -> Matrix:
-    matrix = ConfusionMatrix.from_predictions(actual, predicted, labels=labels, none=labels[-1])
+    matrix = ConfusionMatrix.counted(actual, predicted, labels=labels, none=labels[-1])
     return Matrix(method, matrix.labels, matrix.counts, matrix.none)

@@ -19,13 +19,17 @@ if TYPE_CHECKING:
 MOST_WRITTEN = 12
 """Largest number of classes whose counts are written into the cells; with more, colour alone shows the row rates."""
 _GAP = 0.35  # between the keys and the label for "no key", as a share of a cell
-_DARK = 0.72  # row rate above which white text has more contrast with its cell than black
+_DARK = 0.83  # row rate above which white text has more contrast with its cell than black
+_BLUE = (0.11, 0.33, 0.55)  # of a row rate of 1; lower ones are more transparent, so that they suit dark pages too
+_FAINT = "#757d86"  # of zeros: 4.1:1 on white, 4.3:1 on a dark page
 _LARGE_GAP = 1 / 25  # the same as a share of the whole matrix, where that is more
 
 
 @dataclass(eq=False)
 class ConfusionMatrix:
-    """Counts of actual against predicted labels, that `plot` draws in the manner of scikit-learn's displays.
+    """Counts of actual against predicted labels, with the protocol of scikit-learn's displays.
+
+    `from_predictions` counts and draws; `counted` only counts; `plot` draws, or draws again elsewhere.
 
     Attributes
     ----------
@@ -39,6 +43,8 @@ class ConfusionMatrix:
         The label that means "no key". It must be the last one, and is drawn apart; "" if there is none.
     ax_, figure_ : matplotlib Axes and Figure
         Where the matrix was drawn, after `plot`.
+    text_ : list of lists of matplotlib Text, or None
+        What the cells say, after `plot`; None where colour alone shows the row rates.
 
     Raises
     ------
@@ -47,7 +53,7 @@ class ConfusionMatrix:
 
     Examples
     --------
-    >>> matrix = ConfusionMatrix.from_predictions(["a", "a", "b"], ["a", "b", "b"])
+    >>> matrix = ConfusionMatrix.counted(["a", "a", "b"], ["a", "b", "b"])
     >>> matrix.counts
     ((1, 1), (0, 1))
     >>> str(matrix.accuracy)
@@ -60,6 +66,7 @@ class ConfusionMatrix:
     none: str = ""
     ax_: Axes | None = field(default=None, init=False, repr=False)
     figure_: Sheet | None = field(default=None, init=False, repr=False)
+    text_: list[list[Any]] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Check the shape of the counts and the place of `none`."""
@@ -71,19 +78,33 @@ class ConfusionMatrix:
     @classmethod
     def from_predictions(
         cls,
-        actual: Sequence[str],
-        predicted: Sequence[str],
+        y_true: Sequence[object],
+        y_pred: Sequence[object],
         *,
-        labels: Sequence[str] | None = None,
+        labels: Sequence[object] | None = None,
+        title: str = "",
+        none: str = "",
+        ax: Axes | None = None,
+    ) -> Self:
+        """Count predictions and draw the matrix; parameters as `counted` and `plot`."""
+        return cls.counted(y_true, y_pred, labels=labels, title=title, none=none).plot(ax)
+
+    @classmethod
+    def counted(
+        cls,
+        y_true: Sequence[object],
+        y_pred: Sequence[object],
+        *,
+        labels: Sequence[object] | None = None,
         title: str = "",
         none: str = "",
     ) -> Self:
-        """Count predictions. Unlike scikit-learn's displays this does not draw; call `plot` for that.
+        """Count predictions, and draw nothing.
 
         Parameters
         ----------
-        actual, predicted : sequence of str, length N >= 1
-            A label of each image.
+        y_true, y_pred : sequence of str, length N >= 1
+            Actual and predicted label of each image; other values are taken as text.
         labels : sequence of str, optional
             All labels in the order wanted; by default those that occur, sorted, with `none` last.
         title, none : str
@@ -94,9 +115,11 @@ class ConfusionMatrix:
         ValueError
             If the lengths differ or are zero, labels repeat, or a label is not in `labels`.
         """
-        order = sorted({*actual, *predicted}, key=lambda label: (label == none, label)) if labels is None else labels
-        counted = confusion_matrix(actual, predicted, labels=order).counts
-        return cls(tuple(order), tuple(tuple(int(n) for n in row) for row in counted), title, none)
+        actual, predicted = [str(label) for label in y_true], [str(label) for label in y_pred]
+        found = sorted({*actual, *predicted}, key=lambda label: (label == none, label))
+        order = found if labels is None else [str(label) for label in labels]
+        counts = confusion_matrix(actual, predicted, labels=order).counts
+        return cls(tuple(order), tuple(tuple(int(n) for n in row) for row in counts), title, none)
 
     @property
     def accuracy(self) -> Rate:
@@ -122,6 +145,7 @@ class ConfusionMatrix:
             This object, with `ax_` and `figure_` set.
         """
         import numpy as np
+        from matplotlib.colors import LinearSegmentedColormap
 
         if ax is None:
             from matplotlib import pyplot
@@ -133,15 +157,19 @@ class ConfusionMatrix:
         shares = np.full((len(edges) - 1,) * 2, np.nan)
         positions = [i + (len(edges) - 1 - many if self.none and i == many - 1 else 0) for i in range(many)]
         shares[np.ix_(positions, positions)] = self.row_rates
-        mesh = ax.pcolormesh(edges, edges, np.ma.masked_invalid(shares), cmap="Blues", vmin=0, vmax=1)
+        blues = LinearSegmentedColormap.from_list("row rates", [(*_BLUE, 0.0), (*_BLUE, 1.0)])
+        mesh = ax.pcolormesh(edges, edges, np.ma.masked_invalid(shares), cmap=blues, vmin=0, vmax=1)
         mesh.set_rasterized(many > MOST_WRITTEN)
         ax.set(xlim=(edges[0], edges[-1]), ylim=(edges[-1], edges[0]), aspect="equal")
+        self.text_ = None
         if many <= MOST_WRITTEN:
-            self._write_cells(ax, centres)
+            self._draw_grid(ax, edges)
+            self.text_ = self._write_cells(ax, centres)
             shown = list(range(many))
         else:
             step = -(-many // 8)
             shown = [*range(0, many - (step // 2 if self.none else 0), step), *([many - 1] if self.none else [])]
+            self._draw_grid(ax, [edge for edge in edges if edge in (0, many - bool(self.none)) or edge > many - 1])
             ax.figure.colorbar(mesh, ax=ax, shrink=0.6, label="share of the row")
         names = [self.labels[i] for i in shown]
         ax.set_xticks([centres[i] for i in shown], names, rotation=90 if max(map(len, names)) > 4 else 0)
@@ -164,13 +192,29 @@ class ConfusionMatrix:
         edges = [*(float(i) for i in range(keys + 1)), keys + gap, keys + gap + wide]
         return edges, [*(i + 0.5 for i in range(keys)), keys + gap + wide / 2]
 
-    def _write_cells(self, ax: Any, centres: list[float]) -> None:
+    def _draw_grid(self, ax: Any, edges: list[float]) -> None:
+        """Draw thin lines between cells, or around the keys and around "no key", but not through the gap between them."""
+        blocks = (
+            [(edges[0], edges[-3]), (edges[-2], edges[-1])] if self.none and len(edges) > 3 else [(edges[0], edges[-1])]
+        )
+        for low, high in blocks:
+            ax.hlines(edges, low, high, color=_FAINT, linewidth=0.4)
+            ax.vlines(edges, low, high, color=_FAINT, linewidth=0.4)
+
+    def _write_cells(self, ax: Any, centres: list[float]) -> list[list[Any]]:
         """Write the count and the row rate into each cell; zeros without a rate."""
-        size = 10 if len(self.labels) <= 5 else 6.5
+        from matplotlib import rcParams
+
+        size = 11 if len(self.labels) <= 5 else 8 if len(self.labels) <= 9 else 6.5
+        written = []
         for y, row, rates in zip(centres, self.counts, self.row_rates, strict=True):
+            cells = []
             for x, n, share in zip(centres, row, rates, strict=True):
-                text, colour = (f"{n}\n{100 * share:.0f} %", "black") if n else ("0", "#8a939c")
-                ax.text(x, y, text, ha="center", va="center", color="white" if share > _DARK else colour, fontsize=size)
+                text, colour = (f"{n}\n{100 * share:.0f} %", rcParams["text.color"]) if n else ("0", _FAINT)
+                colour = "white" if share > _DARK else colour
+                cells.append(ax.text(x, y, text, ha="center", va="center", color=colour, fontsize=size, linespacing=1))
+            written.append(cells)
+        return written
 
     def _headline(self) -> str:
         rate = self.accuracy

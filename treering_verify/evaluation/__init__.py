@@ -1,0 +1,9 @@
+"""Figures of how well keys are named: confusion matrices, and exact tests between methods on the same images.
+
+`ConfusionMatrix` (module `confusion_matrix`) counts and draws one method's predictions, and `MethodDifferences`
+(`differences`) compares several.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,2 @@
+from .confusion_matrix import ConfusionMatrix as ConfusionMatrix
+from .differences import MethodDifferences as MethodDifferences

@@ -1,0 +1,145 @@
+"""The figures of benchmarks: each panel as an SVG that suits light and dark pages, all panels together as a PNG."""
+
+from __future__ import annotations
+
+import re
+from html import escape
+from io import BytesIO, StringIO
+from typing import Any
+
+from treering_verify.evaluation import ConfusionMatrix, MethodDifferences
+from treering_verify.report.findings import Cloud, Curves, Differences, Figure, Matrix, Panel, Thumbnails
+
+_SIDE_BY_SIDE = 3  # panels in a row of a PNG; further ones wrap
+_INK = "#010203"  # stands for the page's own colour of text while an SVG is drawn
+_COLOURS = 10  # of matplotlib's cycle; curves beyond them have another marker
+_MARKERS = ".^sD"
+_SQUARE = (4.6, 5.0)
+_WIDE = (5.6, 4.4)
+_SHEET = (13.0, 12.0)
+
+
+def draw_panels(figure: Figure, prefix: str = "") -> list[str]:
+    """Return each panel as an SVG without a date, so that equal panels are equal texts.
+
+    Lines and text have the colour of the text around them. Ids begin with `prefix` and the panel's number, so that one
+    page can hold many.
+    """
+    return [_svg(panel, figure.title, f"{prefix}{i}-") for i, panel in enumerate(figure.panels)]
+
+
+def draw_png(figure: Figure) -> bytes:
+    """Return the panels of a figure as one PNG file, on white."""
+    many = len(figure.panels)
+    columns = 2 if many == 4 else min(many, _SIDE_BY_SIDE)
+    rows = -(-many // columns)
+    sizes = [_size(panel) for panel in figure.panels]
+    width, height = max(w for w, _ in sizes), max(h for _, h in sizes)
+    pyplot = pyplot_of_files()
+    square = any(isinstance(panel, Matrix | Differences) for panel in figure.panels)
+    sheet, axes = pyplot.subplots(
+        rows,
+        columns,
+        figsize=(width * columns if many > 1 else max(width, 6.5), height * rows),
+        layout="compressed" if square else "constrained",
+        squeeze=False,
+    )
+    sheet.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
+    for axis in axes.flat[many:]:
+        axis.set_visible(False)
+    for axis, panel in zip(axes.flat, figure.panels, strict=False):
+        _draw(sheet, axis, panel)
+    buffer = BytesIO()
+    sheet.savefig(buffer, dpi=110, format="png", bbox_inches="tight", metadata={"Software": None})
+    pyplot.close(sheet)
+    return buffer.getvalue()
+
+
+def pyplot_of_files() -> Any:
+    """Return matplotlib's pyplot, which draws files only, and with ids that do not change from run to run."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    matplotlib.rcParams["svg.hashsalt"] = "treering"
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def _svg(panel: Panel, figure: str, prefix: str) -> str:
+    pyplot, buffer = pyplot_of_files(), StringIO()
+    inks = ("text.color", "axes.labelcolor", "axes.edgecolor", "axes.titlecolor", "xtick.color", "ytick.color")
+    with pyplot.rc_context({**dict.fromkeys(inks, _INK), "legend.framealpha": 0.0, "grid.color": "#808890"}):
+        sheet, axis = pyplot.subplots(figsize=_size(panel), layout="constrained")
+        _draw(sheet, axis, panel)
+        sheet.savefig(
+            buffer, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None, "Creator": None}
+        )
+        pyplot.close(sheet)
+    text = buffer.getvalue().replace(_INK, "currentColor")
+    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}", text[text.index("<svg") :])
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
+    said = escape(f"{figure}: {panel.title}" if panel.title not in ("", figure) else figure)
+    return text.replace("<svg ", f'<svg role="img" aria-label="{said}" ', 1)
+
+
+def _size(panel: Panel) -> tuple[float, float]:
+    """Return width and height of a panel in inches."""
+    if isinstance(panel, Thumbnails):
+        return _SHEET
+    return _SQUARE if isinstance(panel, Matrix | Differences) else _WIDE
+
+
+def _draw(sheet: Any, axis: Any, panel: Panel) -> None:
+    axis.set_title(panel.title, fontsize=10)
+    if isinstance(panel, Curves):
+        _draw_curves(axis, panel)
+    elif isinstance(panel, Cloud):
+        _draw_cloud(sheet, axis, panel)
+    elif isinstance(panel, Thumbnails):
+        _draw_thumbnails(axis, panel)
+    elif isinstance(panel, Differences):
+        MethodDifferences(panel.methods, panel.tests, panel.count, panel.title).plot(axis)
+    else:
+        ConfusionMatrix(panel.labels, panel.counts, panel.title, panel.none).plot(axis)
+
+
+def _draw_curves(axis: Any, panel: Curves) -> None:
+    groups = list(dict.fromkeys(curve.group or curve.label for curve in panel.curves))
+    for curve in panel.curves:
+        i = groups.index(curve.group or curve.label)
+        colour, marker = f"C{i % _COLOURS}", _MARKERS[i // _COLOURS % len(_MARKERS)]
+        if curve.published:
+            hollow = {"markerfacecolor": "none", "markeredgewidth": 1.5, "markersize": 8, "capsize": 3}
+            half = list(curve.half_width) or None
+            axis.errorbar(curve.x, curve.y, half, fmt="D", color=colour, label=curve.label, linewidth=1.0, **hollow)
+            continue
+        style_options = {"color": colour, "marker": marker, "linewidth": 1.4, "markersize": 5}
+        (drawn,) = axis.plot(curve.x, curve.y, "--" if curve.dashed else "-", label=curve.label, **style_options)
+        if curve.half_width:
+            bounds = list(zip(curve.y, curve.half_width, strict=True))
+            low, high = [y - h for y, h in bounds], [y + h for y, h in bounds]
+            axis.fill_between(curve.x, low, high, color=drawn.get_color(), alpha=0.15, linewidth=0)
+    if panel.log_x:
+        axis.set_xscale("log")
+    axis.set_xlabel(panel.x_label)
+    axis.set_ylabel(panel.y_label)
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+
+
+def _draw_cloud(sheet: Any, axis: Any, panel: Cloud) -> None:
+    points = axis.scatter(panel.x, panel.y, c=panel.colour, s=16, cmap="viridis")
+    sheet.colorbar(points, ax=axis, label=panel.colour_label)
+    if panel.line and panel.x:
+        ends = [min(panel.x), max(panel.x)]
+        axis.plot(ends, [panel.line[1] + panel.line[0] * x for x in ends], color="red", linewidth=1.4)
+    axis.set_xlabel(panel.x_label)
+    axis.set_ylabel(panel.y_label)
+
+
+def _draw_thumbnails(axis: Any, panel: Thumbnails) -> None:
+    from PIL import Image
+
+    axis.imshow(Image.open(BytesIO(panel.png)), interpolation="none")
+    axis.set_axis_off()
