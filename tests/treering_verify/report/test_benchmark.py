@@ -65,7 +65,7 @@ def test_parts_come_under_their_headings_with_their_answers_in_page_and_summary(
     html = (tmp_path / "report.html").read_text()
     assert html.index("A table") < html.index("Table &lt;1&gt;") < html.index("It agrees.") < html.index("Of the part")
     assert summary.index("A table") < summary.index("Table <1>\nIt agrees.") < summary.index("Of the part")
-    assert html.count("<svg") == 2
+    assert html.count("<svg") == 3 + 1
     assert (tmp_path / "example.told-apart.png").exists()
     assert "Told apart,m,a,b,1" in (tmp_path / "example.confusion.csv").read_text()
 
