@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Literal
 
@@ -39,6 +39,8 @@ class Benchmark:
         Table or figure of Hong et al. (NeurIPS 2024), or of another paper that is named, that it corresponds to.
     duration : str
         How long it takes on two cores with the embedded model, where that was measured.
+    measures : tuple of str
+        Modules and packages whose change makes a stored result old, beside the benchmark's own module.
     """
 
     name: str
@@ -47,12 +49,46 @@ class Benchmark:
     question: str
     published: str = ""
     duration: str = ""
+    measures: tuple[str, ...] = ()
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """Return all modules and packages whose change makes a stored result old."""
+        return f"benchmark.{self.module}", *self.measures
 
     def measure(self, model: LatentModel, scope: Scope) -> Findings:
         """Import the module and run its `measure`; no other benchmark is imported."""
         found: Findings = import_module(f"treering_verify.benchmark.{self.module}").measure(model, scope)
         return found
 
+
+_DECODER = ("inversion.decoder", "models.autoencoder")
+_NOISE = (*_DECODER, "inversion.noise", "inversion.recovery", "models.ddim")
+_TEST = (*_NOISE, "generation.generator", "watermark.patterns", "watermark.embedding", "treering_detectors.exact")
+_SEARCH = (*_TEST, "detection.search", "detection.judge", "detection.two_pass", "detection.screening", "media.images")
+_MEASURES: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("inversion", "pareto"), (*_TEST, "benchmark.harness.laboratory")),
+    **dict.fromkeys(("ablation", "cocoercivity", "heldout"), _DECODER),
+    "baseline": ("inversion.decoder.baselines", "models.autoencoder"),
+    "classification": (*_TEST, "treering_detectors.nearest"),
+    "editing": (*_DECODER, "generation.editing"),
+    "noise": _NOISE,
+    "uniformity": (*_TEST, "treering_detectors.baselines"),
+    "chance": (*_TEST, "audit.sketches", "audit.chance", "treering_detectors.dependence"),
+    "identification": (*_TEST, "detection.identification", "watermark.keys.index"),
+    **dict.fromkeys(("shared", "coverage"), _SEARCH),
+    "classifier": (*_TEST, "treering_detectors.classifier"),
+    "robustness": (*_TEST, "attacks", "benchmark.harness.trials", "detection.calibration.scores"),
+    "forgery": (*_TEST, "attacks.averaging", "attacks.imprinting"),
+    "quality": ("generation.generator", "watermark.patterns", "watermark.embedding", "models.ddim"),
+    "throughput": ("detection.verification", "inversion", "media.images"),
+    "audit": ("audit",),
+    "screening": (*_SEARCH, "attacks"),
+    "precision": (*_NOISE, "models.precision", "models.compiling"),
+    "sizes": (*_DECODER, "models.tiling"),
+    "videos": (*_DECODER, "models.diffusers.video", "models.diffusers.video_networks"),
+}
+"""What each benchmark measures; where nothing is said here, the test of a key and all before it."""
 
 _ALL = (
     Benchmark(
@@ -238,7 +274,9 @@ _ALL = (
     ),
 )
 
-BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in _ALL}
+BENCHMARKS: dict[str, Benchmark] = {
+    benchmark.name: replace(benchmark, measures=_MEASURES.get(benchmark.name, _TEST)) for benchmark in _ALL
+}
 """All benchmarks by name, in the order in which they are listed."""
 
 SHARED = ("robustness", "forgery", "annulus-pareto")

@@ -1,19 +1,20 @@
-"""Run a benchmark, in one process or several, and store its findings as Parquet, text and HTML."""
+"""Run a benchmark, in one process or several, and store its findings."""
 
 from __future__ import annotations
 
 import contextlib
-import datetime
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from treering_verify.benchmark.catalogue import BENCHMARKS
 from treering_verify.benchmark.harness.cache import FOLDER
-from treering_verify.benchmark.harness.scope import Scope, hardware, versions
+from treering_verify.benchmark.harness.provenance import provenance_of
+from treering_verify.benchmark.harness.scope import Scope
 from treering_verify.benchmark.harness.workers import Helped, Share, end_with_parent
 from treering_verify.models import LatentModel, ModelSource, device_of, load_model
-from treering_verify.report import Provenance, store_findings
+from treering_verify.report import store_findings
 
 
 def run(name: str, model: LatentModel, output: Path, scope: Scope) -> str:
@@ -22,21 +23,12 @@ def run(name: str, model: LatentModel, output: Path, scope: Scope) -> str:
     Cached measurements in that folder are used again. Each device has a cache of its own, so that results of two devices
     are never mixed.
     """
-    device = device_of(model)
+    device, started = device_of(model), time.process_time()
     findings = BENCHMARKS[name].measure(model, replace(scope, folder=_cache_folder(output, device)))
-    options = [" --quick" if scope.quick else "", f" --count {scope.count}" if scope.count else ""]
-    options += ["" if device == "cpu" else f" --device {device}"]
-    processes = scope.share.of if scope.share else 1
-    options += ["" if processes == 1 else f" --workers {processes}"]
-    where = "" if model.name == "landscape" else f" --model {model.name}"
-    provenance = Provenance(
-        command=f"treering benchmark {name}{''.join(options)}{where} --output DIR",
-        model=findings.model or model.name,
-        hardware=hardware(accelerated=(findings.device or device) != "cpu", processes=processes),
-        versions=versions(),
-        date=datetime.date.today().isoformat(),
+    spent = time.process_time() - started
+    return store_findings(
+        findings, provenance_of(BENCHMARKS[name].measured, findings, model, device, scope, spent), output
     )
-    return store_findings(findings, provenance, output)
 
 
 def run_shared(name: str, model: ModelSource, output: Path, scope: Scope, workers: int) -> str:

@@ -59,10 +59,10 @@ def benchmark(
 ) -> None:
     """Measure detection, inversion and speed.
 
-    NAME is a benchmark that --list shows, or all. The summary is printed. NAME.parquet (one row per measurement), NAME.txt
-    and report.html (tables and figures of everything in the folder) are written to --output. Long measurements are cached
-    in its subfolder "cache": an interrupted benchmark resumes, and nothing is measured twice. Delete that folder to start
-    again.
+    NAME is a benchmark that --list shows, or all. The summary is printed. Written to --output: NAME.parquet (one row per
+    measurement), NAME.md (tables and figures in Markdown), NAME.json (the tables, and where they come from), figures as SVG
+    and PNG, and report.html (all that is in the folder). Long measurements are cached in its subfolder "cache": an
+    interrupted benchmark resumes, and nothing is measured twice. Delete that folder to start again.
     """
     from treering_verify.benchmark import BENCHMARKS, SHARED, Scope, run, run_shared
     from treering_verify.models import load_model

@@ -1,17 +1,17 @@
-"""Findings of benchmarks on disk: Parquet rows, a text summary, and one HTML report of all findings in a folder."""
+"""Findings of benchmarks on disk: Parquet rows, text, Markdown, JSON and figures, and one HTML report of all in a folder."""
 
 from __future__ import annotations
 
 import io
 import json
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from treering_verify.evaluation.confusion_matrix import ConfusionMatrix, matrices_csv
 from treering_verify.files import write_atomic
-from treering_verify.report.findings import Findings, Matrix, Part
+from treering_verify.report.findings import Figure, Findings, Matrix, Part
+from treering_verify.report.markdown import markdown_fragment, slug
 from treering_verify.report.panels import draw_panels, draw_png
 from treering_verify.report.text import format_cell, format_table, to_json
 
@@ -22,57 +22,114 @@ _SECTION = ".section.json"
 
 @dataclass(frozen=True)
 class Provenance:
-    """Command, model, hardware, versions and date of a measurement."""
+    """Where a measurement comes from.
+
+    Attributes
+    ----------
+    command, model, hardware, versions, date : str
+    commit : str
+        Commit of the code; "" where it is not known.
+    changed : bool
+        Whether the code differs from that commit.
+    weights : str
+        Digest of the model's weights.
+    code : dict
+        Digest of each module or package that was measured, without comments and docstrings.
+    processor_seconds : float
+        Time of a processor that this run took; what was cached took none.
+    partial : str
+        What is missing, where the measurement was interrupted; else "".
+    """
 
     command: str
     model: str
     hardware: str
     versions: str
     date: str
+    commit: str = ""
+    changed: bool = False
+    weights: str = ""
+    code: dict[str, str] = field(default_factory=dict)
+    processor_seconds: float = 0.0
+    partial: str = ""
 
 
 def store_findings(findings: Findings, provenance: Provenance, folder: Path) -> str:
-    """Write NAME.parquet, NAME.txt and NAME.section.json, renew report.html from all sections there, return the summary.
+    """Write the files of a benchmark, renew report.html from all that is in the folder, and return the summary.
 
-    Confusion matrices are also written as PNG, one file per figure, and all together as NAME.confusion.csv.
+    NAME.parquet holds the rows, NAME.txt the summary, NAME.md tables and figures for a page of documentation, and NAME.json
+    the same tables with their origin. Each figure is written as NAME.TITLE.png, its panels as SVG, all confusion matrices
+    together as NAME.confusion.csv.
 
     Every file appears whole under its final name or not at all.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    facts = {
+    facts: dict[str, Any] = {
         "images": findings.count,
         "seeds": findings.seeds,
         "model": provenance.model,
+        "weights": provenance.weights,
         "hardware": provenance.hardware,
         "versions": provenance.versions,
         "date": provenance.date,
+        "commit": provenance.commit,
+        "changed": provenance.changed,
         "repeat": provenance.command,
+        "partial": provenance.partial,
+        "processor_seconds": provenance.processor_seconds,
+        "code": provenance.code,
     }
-    lines = [f"{name}: {value}" for name, value in facts.items() if value]
+    shown = {name: value for name, value in facts.items() if isinstance(value, str)}
+    if provenance.changed:
+        shown["commit"] += ", with changes"
+    lines = [f"{name}: {value}" for name, value in shown.items() if value]
     texts = [*([findings.answer] if findings.answer else []), *(format_table(t) for t in findings.tables)]
     for part in findings.parts:
         texts += [f"## {part.title}\n{part.answer}", *(format_table(t) for t in part.tables)]
     summary = "\n\n".join([*texts, "\n".join(lines)])
+    files = _figure_files(findings)
     section = {
         "name": findings.name,
         "question": findings.question,
         "answer": findings.answer,
-        "facts": facts,
-        **_content(findings, findings.name),
+        "facts": shown,
+        **_content(findings, findings.name, files),
         "parts": [
-            {"title": p.title, "answer": p.answer, **_content(p, f"{findings.name}-{i}")}
+            {"title": p.title, "answer": p.answer, **_content(p, f"{findings.name}-{i}", files)}
             for i, p in enumerate(findings.parts, 1)
         ],
     }
     write_atomic(folder / f"{findings.name}.parquet", _parquet(list(findings.rows), facts))
     write_atomic(folder / f"{findings.name}.txt", (summary + "\n").encode())
     write_atomic(folder / f"{findings.name}{_SECTION}", json.dumps(section).encode())
+    for figure, file in files:
+        write_atomic(folder / f"{file}.png", draw_png(figure))
+        for i, svg in enumerate(draw_panels(figure), 1):
+            write_atomic(folder / f"{file}{f'.{i}' if len(figure.panels) > 1 else ''}.svg", svg.encode())
     _write_matrices(findings, folder)
+    record = _without_drawings(section | {"facts": facts})
+    write_atomic(folder / f"{findings.name}.md", markdown_fragment(record).encode())
+    write_atomic(folder / f"{findings.name}.json", (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
     write_report(folder)
     return summary
 
 
-def _content(source: Findings | Part, prefix: str) -> dict[str, Any]:
+def _figure_files(findings: Findings) -> list[tuple[Figure, str]]:
+    """Return each figure with the name of its files, without the ending."""
+    figures = [*findings.figures, *(figure for part in findings.parts for figure in part.figures)]
+    names = [f"{findings.name}.{slug(figure.title)}" for figure in figures]
+    before = [names[:i].count(name) for i, name in enumerate(names)]
+    return [(f, f"{name}-{n + 1}" if n else name) for f, name, n in zip(figures, names, before, strict=True)]
+
+
+def _without_drawings(value: Any) -> Any:
+    """Return a section of the report without its drawn panels."""
+    if isinstance(value, dict):
+        return {k: _without_drawings(v) for k, v in value.items() if k != "panels"}
+    return [_without_drawings(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def _content(source: Findings | Part, prefix: str, files: list[tuple[Figure, str]]) -> dict[str, Any]:
     """Return the tables and the drawn figures of findings, or of a part of them; ids of figures begin with `prefix`."""
     return {
         "tables": [
@@ -85,7 +142,12 @@ def _content(source: Findings | Part, prefix: str) -> dict[str, Any]:
             for t in source.tables
         ],
         "figures": [
-            {"title": f.title, "note": f.note, "panels": draw_panels(f, f"{prefix}-figure{i}-")}
+            {
+                "title": f.title,
+                "note": f.note,
+                "file": next(name for figure, name in files if figure is f),
+                "panels": draw_panels(f, f"{prefix}-figure{i}-"),
+            }
             for i, f in enumerate(source.figures)
         ],
     }
@@ -105,28 +167,24 @@ def write_report(folder: Path) -> Path:
 
 
 def _write_matrices(findings: Findings, folder: Path) -> None:
-    """Write the figures that hold confusion matrices as PNG, and all their counts as CSV."""
-    drawn = [*findings.figures, *(figure for part in findings.parts for figure in part.figures)]
-    figures = {f.title: [p for p in f.panels if isinstance(p, Matrix)] for f in drawn}
-    for figure in drawn:
-        if figures[figure.title]:
-            name = re.sub(r"[^a-z0-9]+", "-", figure.title.lower()).strip("-")
-            write_atomic(folder / f"{findings.name}.{name}.png", draw_png(figure))
+    """Write the counts of all confusion matrices as CSV."""
     matrices = [
-        (title, ConfusionMatrix(panel.labels, panel.counts, panel.title, panel.none))
-        for title, panels in figures.items()
-        for panel in panels
+        (figure.title, ConfusionMatrix(panel.labels, panel.counts, panel.title, panel.none))
+        for figure, _ in _figure_files(findings)
+        for panel in figure.panels
+        if isinstance(panel, Matrix)
     ]
     if matrices:
         write_atomic(folder / f"{findings.name}.confusion.csv", matrices_csv(matrices).encode())
 
 
-def _parquet(rows: list[dict[str, Any]], facts: dict[str, str]) -> bytes:
+def _parquet(rows: list[dict[str, Any]], facts: dict[str, Any]) -> bytes:
     import pyarrow
     from pyarrow import parquet
 
     content = pyarrow.Table.from_pylist([to_json(row) for row in rows])
-    content = content.replace_schema_metadata({f"treering.{name}": value for name, value in facts.items()})
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in facts.items()}
+    content = content.replace_schema_metadata({f"treering.{name}": value for name, value in texts.items()})
     buffer = io.BytesIO()
     parquet.write_table(content, buffer)
     return buffer.getvalue()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from treering_detectors import Mean, Rate
 
 from treering_verify.report import Provenance, format_cell, store_findings
 from treering_verify.report.findings import Cloud, Curve, Curves, Figure, Findings, Matrix, Part, Table
+from treering_verify.report.markdown import markdown_table
 from treering_verify.report.panels import _draw_curves, draw_panels
 
 PROVENANCE = Provenance("treering benchmark x --output DIR", "tiny", "a machine", "some versions", "2026-01-01")
@@ -68,6 +71,29 @@ def test_parts_come_under_their_headings_with_their_answers_in_page_and_summary(
     assert html.count("<svg") == 3 + 1
     assert (tmp_path / "example.told-apart.png").exists()
     assert "Told apart,m,a,b,1" in (tmp_path / "example.confusion.csv").read_text()
+
+
+def test_tables_and_their_origin_are_stored_for_pages_and_for_programs(tmp_path: Path) -> None:
+    origin = replace(PROVENANCE, commit="abc", changed=True, weights="def", code={"inversion": "123"})
+    store_findings(example(count="4", seeds="1 onwards"), origin, tmp_path)
+    text = (tmp_path / "example.md").read_text()
+    assert "| method | value |\n|---|---|\n| x <y> | 3/4 = 75.0 % [19.4, 99.4] |\n| z | 1.00 +- 0.25 |\n" in text
+    assert text.endswith(
+        "\n*2026-01-01; commit abc with changes; `tiny` (weights def); a machine; `treering benchmark x --output DIR`; "
+        "images: 4; seeds: 1 onwards.*\n"
+    )
+    record = json.loads((tmp_path / "example.json").read_text())
+    assert record["facts"]["code"] == {"inversion": "123"} and record["facts"]["changed"] is True
+    assert record["tables"][0]["rows"][0] == ["x <y>", "3/4 = 75.0 % [19.4, 99.4]"]
+    (figure,) = record["figures"]
+    assert f"({figure['file']}.png)" in text and (tmp_path / f"{figure['file']}.png").read_bytes().startswith(
+        b"\x89PNG"
+    )
+    assert "<svg" in (tmp_path / f"{figure['file']}.1.svg").read_text()
+
+
+def test_a_cell_never_ends_a_column_of_a_markdown_table() -> None:
+    assert markdown_table(("a", ""), (("x|y", "two\nlines"),)) == "| a | |\n|---|---|\n| x\\|y | two lines |"
 
 
 def test_no_two_of_many_curves_look_alike() -> None:
