@@ -1,0 +1,354 @@
+"""Tables and figures of README.md and docs/ that are results of benchmarks: renew them, and check them.
+
+A page includes a table of NAME.json, which lies in docs/results, between two comments:
+
+    <!-- fragment NAME TABLE [columns: A; B] [rows: X; Y] [as: a; b] [no note] -->
+    <!-- end -->
+
+TABLE is the beginning of the table's title in lower case, with dashes, or `figure-` and the beginning of a figure's title.
+`rows` chooses by the first column, `as` names the columns anew. Above another table a comment says where its numbers are
+from:
+
+    <!-- from NAME NAME -->             each number is in a table of these results
+    <!-- published: SOURCE -->          the numbers are those of another paper
+
+Tables that define something, such as options and codes, are known by their headers. All others with numbers are listed in
+docs/results/older_tables.txt with the reason. That list should shrink. `python tests/helpers/fragments.py ...`
+
+    renew DIR...                copies results from the folders of runs, and renews the pages
+    accept NAME --reason TEXT   says that a change of code leaves the numbers of NAME as they are
+    list                        writes older_tables.txt anew; known reasons stay
+    check                       prints what is wrong, and the list
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import re
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from treering_verify.benchmark import BENCHMARKS
+from treering_verify.benchmark.harness.code_digests import code_digests
+from treering_verify.report.markdown import markdown_table, origin_line, slug
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS, LIST = "docs/results", "older_tables.txt"
+REASON = "no result is stored: measure it again by its benchmark, and include that"
+DEFINING = {
+    "is",
+    "means",
+    "does",
+    "rule",
+    "limit",
+    "when",
+    "said where",
+    "the answer is",
+    "why",
+    "section",
+    "score",
+    "says",
+}
+DEFINING |= {
+    "assumes",
+    "lives on",
+    "pipelines",
+    "differs",
+    "contents",
+    "where",
+    "one step",
+    "normalisation",
+    "what you write",
+}
+DEFINING |= {"what the file shows", "sizes of the image"}
+"""Headers of tables that define something and report nothing that was measured."""
+_FRAGMENT = re.compile(r"<!-- fragment (\S+) (\S+)(.*?) -->\n(.*?)<!-- end -->", re.DOTALL)
+_OPTION = re.compile(r"\[(columns|rows|as): ([^\]]*)\]|\[(no note)\]")
+_NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d[\d,]*\.?\d*|\.\d+)(?:e[-+]?\d+)?")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of a page: its lines, and the comment directly above it."""
+
+    page: str
+    line: int
+    lines: tuple[str, ...]
+    source: str
+
+    @property
+    def header(self) -> str:
+        return " | ".join(cells(self.lines[0]))
+
+    @property
+    def numbers(self) -> set[float]:
+        """The numbers that were measured."""
+        if DEFINING & set(cells(self.lines[0])):
+            return set()
+        return {number for line in self.lines[2:] for cell in cells(line) for number in numbers_of(cell)}
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256("\n".join(self.lines).encode()).hexdigest()[:8]
+
+
+def cells(line: str) -> list[str]:
+    """Return the cells of a line of a Markdown table."""
+    return [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line.strip().strip("|"))]
+
+
+def numbers_of(text: str) -> set[float]:
+    """Return the numbers in a text, but for those in code and in links."""
+    plain = re.sub(r"`[^`]*`|\]\([^)]*\)", " ", text).replace("**", "")
+    return {float(found.replace(",", "")) for found in _NUMBER.findall(plain) if found.strip("+-,.")}
+
+
+def pages(root: Path) -> list[Path]:
+    return [root / "README.md", *sorted((root / "docs").glob("*.md"))]
+
+
+def records(root: Path) -> dict[str, dict[str, Any]]:
+    """Return the stored results by name."""
+    return {path.stem: json.loads(path.read_text()) for path in sorted((root / RESULTS).glob("*.json"))}
+
+
+# --- what a page includes ---------------------------------------------------------------------------------------------
+
+
+def rendered(record: Mapping[str, Any], what: str, options: str, to_results: str) -> str:
+    """Return the Markdown of a table or figure of a result; `to_results` is the way from the page to the folder."""
+    chosen = {
+        one or flag: [part.strip() for part in values.split(";")] for one, values, flag in _OPTION.findall(options)
+    }
+    everything = [record, *record.get("parts", [])]
+    if what.startswith("figure-"):
+        figure = _chosen([f for part in everything for f in part["figures"]], what.removeprefix("figure-"))
+        body = [f"![{figure['title']}]({to_results}/{figure['file']}.png)"]
+        note = figure["note"]
+    else:
+        table = _chosen([t for part in everything for t in part["tables"]], what)
+        header, rows, note = table["header"], table["rows"], table["note"]
+        columns = [header.index(name) for name in chosen.get("columns", header)]
+        wanted = chosen.get("rows") or [row[0] for row in rows]
+        if missing := set(wanted) - {row[0] for row in rows}:
+            raise LookupError(f"{table['title']!r} has no rows {sorted(missing)}")
+        lines = [[row[i] for i in columns] for row in rows if row[0] in wanted]
+        body = [markdown_table(chosen.get("as") or [header[i] for i in columns], lines)]
+    if note and "no note" not in chosen:
+        body.append(note)
+    return "\n\n".join([*body, origin_line(record["facts"])]) + "\n"
+
+
+def _chosen(among: list[dict[str, Any]], beginning: str) -> dict[str, Any]:
+    found = [one for one in among if slug(one["title"]) == beginning]
+    found = found or [one for one in among if slug(one["title"]).startswith(beginning)]
+    if len(found) != 1:
+        raise LookupError(f"{beginning} is the beginning of {len(found)} titles: {[slug(o['title']) for o in among]}")
+    return found[0]
+
+
+def renewed(text: str, found: Mapping[str, dict[str, Any]], to_results: str) -> str:
+    """Return a page with every fragment as its result says it now."""
+
+    def replace(match: re.Match[str]) -> str:
+        name, what, options, _ = match.groups()
+        if name not in found:
+            raise LookupError(f"no result {name} in {RESULTS}")
+        return (
+            f"<!-- fragment {name} {what}{options} -->\n{rendered(found[name], what, options, to_results)}<!-- end -->"
+        )
+
+    return _FRAGMENT.sub(replace, text)
+
+
+def _way(page: Path, root: Path) -> str:
+    return RESULTS if page.parent == root else "results"
+
+
+def included(root: Path) -> dict[str, set[str]]:
+    """Return the names of results that pages include or take numbers from, each with the pages."""
+    names: dict[str, set[str]] = {}
+    for page in pages(root):
+        text = page.read_text()
+        mentioned = [match[1] for match in _FRAGMENT.finditer(text)]
+        mentioned += [name for match in re.findall(r"<!-- from ([^>]*?) -->", text) for name in match.split()]
+        for name in mentioned:
+            names.setdefault(name, set()).add(page.relative_to(root).as_posix())
+    return names
+
+
+# --- checks -----------------------------------------------------------------------------------------------------------
+
+
+def different(root: Path) -> Iterator[str]:
+    """Yield a sentence for each page whose fragments are not what the stored results say."""
+    found = records(root)
+    for page in pages(root):
+        text = page.read_text()
+        if text.count("<!-- fragment ") != len(_FRAGMENT.findall(text)):
+            yield f"{page.relative_to(root)}: a fragment has no end"
+        elif renewed(text, found, _way(page, root)) != text:
+            yield f"{page.relative_to(root)}: a table is not what its result says; run: {_COMMAND} renew"
+
+
+def outdated(root: Path) -> Iterator[str]:
+    """Yield a sentence for each included result that is older than the last change to what it measures."""
+    found = records(root)
+    for name, where in included(root).items():
+        if name not in found:
+            yield f"{', '.join(sorted(where))}: no result {name} in {RESULTS}"
+            continue
+        facts, now = found[name]["facts"], code_digests(BENCHMARKS[name].measured)
+        accepted = {(one["module"], one["digest"]) for one in found[name].get("accepted", [])}
+        changed = [m for m, d in now.items() if facts["code"].get(m) != d and (m, d) not in accepted]
+        if changed:
+            yield (
+                f"{', '.join(sorted(where))}: {name} of {facts['date']} is older than the last change to "
+                f"{', '.join(changed)}; run: {facts['repeat']}, then {_COMMAND} renew DIR"
+            )
+        if facts["partial"]:
+            yield f"{name}: {facts['partial']}"
+
+
+def tables(root: Path) -> Iterator[Table]:
+    """Yield every table of the pages outside of fragments."""
+    for page in pages(root):
+        text = _FRAGMENT.sub(lambda match: "\n" * match[0].count("\n"), page.read_text())
+        lines = text.split("\n")
+        for number, line in enumerate(lines):
+            if re.fullmatch(r"\|(\s*:?-+:?\s*\|)+", line.strip()) and number:
+                end = next((i for i in range(number, len(lines)) if not lines[i].startswith("|")), len(lines))
+                above = next((one.strip() for one in reversed(lines[: number - 1]) if one.strip()), "")
+                source = match[1] if (match := re.fullmatch(r"<!-- (.*) -->", above)) else ""
+                yield Table(page.relative_to(root).as_posix(), number, tuple(lines[number - 1 : end]), source)
+
+
+def without_source(root: Path) -> Iterator[str]:
+    """Yield a sentence for each table with numbers that no result has, and that is neither published nor listed."""
+    found, known = records(root), {(page, header, digest) for page, header, digest, _ in listed(root)}
+    for table in tables(root):
+        if not table.numbers or table.source.startswith("published: "):
+            continue
+        where = f"{table.page}:{table.line}"
+        if table.source.startswith("from "):
+            names = table.source.split()[1:]
+            sources = [t for name in names if name in found for t in all_tables(found[name])]
+            texts = [cell for t in sources for row in (*t["rows"], t["header"]) for cell in row]
+            rest = table.numbers - {number for text in texts for number in numbers_of(text)}
+            if rest:
+                yield f"{where}: no table of {', '.join(names)} has {', '.join(f'{n:g}' for n in sorted(rest))}"
+        elif (table.page, table.header, table.digest) not in known:
+            yield f"{where}: no result has the numbers under {table.header!r}: include a fragment (CONTRIBUTING.md)"
+
+
+def all_tables(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [table for part in (record, *record.get("parts", [])) for table in part["tables"]]
+
+
+def listed(root: Path) -> list[list[str]]:
+    """Return page, header, digest and reason of each table in the list."""
+    path = root / RESULTS / LIST
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [line.split("\t") for line in lines if line and not line.startswith("#")]
+
+
+def not_there(root: Path) -> Iterator[str]:
+    """Yield a sentence for each line of the list whose table is gone or has changed."""
+    there = {(table.page, table.header, table.digest) for table in tables(root) if not table.source}
+    for page, header, digest, _ in listed(root):
+        if (page, header, digest) not in there:
+            yield f"{RESULTS}/{LIST} has a table of {page} that is not there: {header}"
+
+
+# --- commands ---------------------------------------------------------------------------------------------------------
+
+_COMMAND = "python tests/helpers/fragments.py"
+
+
+def renew(root: Path, folders: list[Path]) -> None:
+    """Copy the results that pages include from folders of runs, with their figures, and renew all pages."""
+    wanted, stored = included(root), root / RESULTS
+    stored.mkdir(parents=True, exist_ok=True)
+    for folder in folders:
+        for path in sorted(folder.glob("*.json")):
+            if path.stem not in wanted or path.stem not in BENCHMARKS:
+                continue
+            record = json.loads(path.read_text())
+            if record["facts"]["partial"]:
+                raise SystemExit(f"{path} is partial: {record['facts']['partial']}")
+            shutil.copy(path, stored / path.name)
+            print(f"{path.stem}: {origin_line(record['facts'])}")
+    found = records(root)
+    for page in pages(root):
+        text = renewed(before := page.read_text(), found, _way(page, root))
+        if text != before:
+            page.write_text(text)
+            print(f"{page.relative_to(root)} renewed")
+        for name in re.findall(rf"\]\({_way(page, root)}/([^)]+\.png)\)", text):
+            for folder in folders:
+                if (folder / name).exists():
+                    shutil.copy(folder / name, stored / name)
+
+
+def accept(root: Path, name: str, reason: str) -> None:
+    """Write into a result that the code as it is now gives the same numbers, and why."""
+    path = root / RESULTS / f"{name}.json"
+    record = json.loads(path.read_text())
+    now, then = code_digests(BENCHMARKS[name].measured), record["facts"]["code"]
+    new = [{"module": m, "digest": d, "reason": reason} for m, d in now.items() if then.get(m) != d]
+    record["accepted"] = [one for one in record.get("accepted", []) if one["digest"] not in now.values()] + new
+    path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_list(root: Path) -> None:
+    """Write the list of tables without a source anew; the reasons of those that are in it stay."""
+    reasons = {(page, header): reason for page, header, _, reason in listed(root)}
+    lines = [
+        f"{t.page}\t{t.header}\t{t.digest}\t{reasons.get((t.page, t.header), REASON)}"
+        for t in tables(root)
+        if t.numbers and not t.source.startswith(("from ", "published: "))
+    ]
+    head = "# Tables with numbers that no stored result has: page, header, digest, reason. Only shorten this list.\n"
+    (root / RESULTS / LIST).write_text(head + "\n".join(lines) + "\n")
+
+
+def problems(root: Path) -> list[str]:
+    """Return all that is wrong with the tables of the pages."""
+    return [*different(root), *outdated(root), *without_source(root), *not_there(root)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("renew").add_argument("folders", nargs="*", type=Path)
+    accepting = commands.add_parser("accept")
+    accepting.add_argument("name", choices=list(BENCHMARKS))
+    accepting.add_argument("--reason", required=True)
+    commands.add_parser("list")
+    commands.add_parser("check")
+    chosen = parser.parse_args()
+    if chosen.command == "renew":
+        renew(ROOT, chosen.folders)
+    elif chosen.command == "accept":
+        accept(ROOT, chosen.name, chosen.reason)
+    elif chosen.command == "list":
+        write_list(ROOT)
+    else:
+        for page, header, _, reason in listed(ROOT):
+            print(f"{page}: {header}: {reason}")
+        for name, record in records(ROOT).items():
+            for one in record.get("accepted", []):
+                print(f"{name}: {one['module']} has changed since: {one['reason']}")
+        found = problems(ROOT)
+        print(*found, sep="\n")
+        sys.exit(bool(found))
+
+
+if __name__ == "__main__":
+    main()

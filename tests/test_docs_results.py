@@ -1,0 +1,165 @@
+"""Tables of README.md and docs/ say what stored results say, and no result is older than the code that it measures."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import fragments
+
+from treering_verify.benchmark import BENCHMARKS
+from treering_verify.benchmark.harness.code_digests import code_digests
+from treering_verify.models import load_model
+from treering_verify.models.loading import EMBEDDED
+from treering_verify.models.weights import fingerprint
+
+MEASURED = BENCHMARKS["noise"].measured
+
+
+def test_each_included_table_is_what_its_result_says() -> None:
+    assert not list(fragments.different(fragments.ROOT))
+
+
+def test_no_included_result_is_older_than_the_last_change_to_what_it_measures() -> None:
+    assert not list(fragments.outdated(fragments.ROOT))
+
+
+def test_every_number_in_a_table_is_of_a_result_or_published_or_in_the_list(capsys: pytest.CaptureFixture[str]) -> None:
+    with capsys.disabled():
+        print(f"\n{len(fragments.listed(fragments.ROOT))} older tables without a stored result: see {fragments.LIST}")
+    assert not [*fragments.without_source(fragments.ROOT), *fragments.not_there(fragments.ROOT)]
+
+
+def test_included_results_of_the_embedded_model_are_of_its_weights() -> None:
+    facts = [record["facts"] for record in fragments.records(fragments.ROOT).values()]
+    for name in {one["model"] for one in facts} & set(EMBEDDED):
+        weights = fingerprint(load_model(name), without=())
+        assert {one["weights"] for one in facts if one["model"] == name} == {weights}
+
+
+# --- the check itself -------------------------------------------------------------------------------------------------
+
+PAGE = """# Noise
+
+<!-- fragment noise error-of [columns: method; error] [as: method; dB] [no note] -->
+<!-- end -->
+
+Text with 17 numbers.
+
+| option | does |
+|---|---|
+| `--count` | 3 images |
+"""
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    """A README.md that includes a table of a result."""
+    (tmp_path / "docs" / "results").mkdir(parents=True)
+    facts: dict[str, Any] = {"date": "2026-01-01", "commit": "abc", "changed": False, "model": "tiny", "weights": "w"}
+    facts |= {"hardware": "h", "repeat": "treering benchmark noise", "images": "4", "seeds": "", "partial": ""}
+    table = {"title": "Error of z", "header": ["method", "steps", "error"], "note": "A note."}
+    table["rows"] = [["naive", "5", "-11.2 +- .4"], ["exact", "50", "-24.6 +- .5"]]
+    record = {"name": "noise", "question": "?", "facts": facts | {"code": code_digests(MEASURED)}, "tables": [table]}
+    (tmp_path / "docs" / "results" / "noise.json").write_text(json.dumps(record | {"figures": [], "parts": []}))
+    (tmp_path / "README.md").write_text(PAGE)
+    fragments.renew(tmp_path, [])
+    return tmp_path
+
+
+def change(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_a_page_is_renewed_from_the_stored_result(site: Path) -> None:
+    text = (site / "README.md").read_text()
+    assert (
+        "| method | dB |\n|---|---|\n| naive | -11.2 +- .4 |\n| exact | -24.6 +- .5 |\n\n*2026-01-01; commit abc;"
+        in text
+    )
+    assert "A note." not in text and fragments.problems(site) == []
+    change(site / "docs" / "results" / "noise.json", "-24.6", "-25.1")
+    assert "not what its result says" in "".join(fragments.problems(site))
+    fragments.renew(site, [])
+    assert "-25.1" in (site / "README.md").read_text() and fragments.problems(site) == []
+
+
+def test_rows_are_chosen_by_their_first_column(site: Path) -> None:
+    change(site / "README.md", "[no note]", "[rows: exact]")
+    fragments.renew(site, [])
+    text = (site / "README.md").read_text()
+    assert "| exact |" in text and "| naive |" not in text and "\nA note.\n" in text
+    change(site / "README.md", "[rows: exact]", "[rows: no such]")
+    with pytest.raises(LookupError, match="no such"):
+        fragments.renew(site, [])
+
+
+def test_a_result_is_old_once_its_code_changes_until_that_is_accepted_with_a_reason(
+    site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def later(names: Any) -> dict[str, str]:
+        return {**code_digests(names), "inversion.noise": "another"}
+
+    monkeypatch.setattr(fragments, "code_digests", later)
+    (said,) = fragments.problems(site)
+    assert "README.md: noise of 2026-01-01 is older than the last change to inversion.noise;" in said
+    fragments.accept(site, "noise", "a new function that no benchmark calls")
+    assert fragments.problems(site) == []
+    monkeypatch.setattr(fragments, "code_digests", lambda names: {**later(names), "inversion.noise": "a third"})
+    assert len(fragments.problems(site)) == 1
+
+
+NUMBERS = "\n{}\n| method | error |\n|---|---|\n| naive | {} |\n"
+
+
+@pytest.mark.parametrize(
+    ("above", "number", "wrong"),
+    [
+        ("", "-11.2", "include a fragment"),
+        ("", "low", ""),
+        ("<!-- published: Hong et al. 2024, table 1 -->", "-11.3", ""),
+        ("<!-- from noise -->", "**-11.2** after 5", ""),
+        ("<!-- from noise -->", "-11.20 +- 0.4", ""),
+        ("<!-- from noise -->", "-11.3", "no table of noise has -11.3"),
+        ("<!-- from detection -->", "-11.2", "no result detection"),
+    ],
+)
+def test_a_table_of_ones_own_needs_a_source_for_each_number(site: Path, above: str, number: str, wrong: str) -> None:
+    (site / "README.md").write_text((site / "README.md").read_text() + NUMBERS.format(above, number))
+    found = fragments.problems(site)
+    assert wrong in "".join(found) and bool(found) == bool(wrong)
+
+
+@pytest.mark.parametrize(
+    "edit", [lambda text: text.replace("-9.1", "-9.2"), lambda text: text[: text.index(" error |")]]
+)
+def test_a_listed_table_passes_until_it_changes(site: Path, edit: Callable[[str], str]) -> None:
+    page = site / "README.md"
+    page.write_text(page.read_text() + NUMBERS.format("", "-9.1"))
+    assert fragments.problems(site)
+    fragments.write_list(site)
+    assert fragments.problems(site) == []
+    page.write_text(edit(page.read_text()))
+    assert any(re.search("is not there: method", one) for one in fragments.problems(site))
+
+
+def test_renewing_copies_whole_results_of_what_pages_include(site: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    stored = site / "docs" / "results"
+    record = json.loads((stored / "noise.json").read_text())
+    record["tables"][0]["rows"][0][2] = "-12.0"
+    (run / "noise.json").write_text(json.dumps(record))
+    (run / "editing.json").write_text(json.dumps(record))
+    fragments.renew(site, [run])
+    assert "-12.0" in (site / "README.md").read_text() and not (stored / "editing.json").exists()
+    record["facts"]["partial"] = "interrupted"
+    (run / "noise.json").write_text(json.dumps(record))
+    with pytest.raises(SystemExit, match="partial"):
+        fragments.renew(site, [run])
