@@ -150,7 +150,8 @@ class ConfusionMatrix:
         if ax is None:
             from matplotlib import pyplot
 
-            _, ax = pyplot.subplots(figsize=(5, 5), layout="constrained")
+            side = 7.5 if 6 < len(self.labels) <= MOST_WRITTEN else 5
+            _, ax = pyplot.subplots(figsize=(side, side), layout="constrained")
         many = len(self.labels)
         edges, centres = self._edges()
         # The gap before the label for "no key" is a row and a column without values.
@@ -205,7 +206,8 @@ class ConfusionMatrix:
         """Write the count and the row rate into each cell; zeros without a rate."""
         from matplotlib import rcParams
 
-        size = 11 if len(self.labels) <= 5 else 8 if len(self.labels) <= 9 else 6.5
+        cell = ax.get_window_extent().width / ax.figure.dpi * 72 / centres[-1]  # points
+        size = min(11.0, max(5.0, cell / 4))
         written = []
         for y, row, rates in zip(centres, self.counts, self.row_rates, strict=True):
             cells = []

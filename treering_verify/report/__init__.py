@@ -1,11 +1,13 @@
 """The only formatter: verdicts, tables, findings and audits as text, JSON, figures or HTML.
 
 `text` writes verdicts and tables; `keys`, `copies`, `calibrations` and `models` write the output of their commands.
-`findings` defines the result of a benchmark, `panels` draws it, and `benchmark` stores it and renders the HTML report.
+`findings` defines the result of a benchmark, `panels` draws it, `benchmark` stores it, and `benchmark_page` renders the
+HTML report.
 `audit` renders the report of an audit and exports its rows.
 """
 
-from treering_verify.report.benchmark import Provenance, store_findings, write_report
+from treering_verify.report.benchmark import Provenance, store_findings
+from treering_verify.report.benchmark_page import write_report
 from treering_verify.report.calibrations import calibration_record, format_calibration
 from treering_verify.report.copies import format_attacks, format_copies
 from treering_verify.report.figures import save_spectrum_figure

@@ -1,4 +1,4 @@
-"""Findings of benchmarks on disk: Parquet rows, text, Markdown, JSON and figures, and one HTML report of all in a folder."""
+"""Findings of benchmarks on disk: Parquet rows, text, Markdown, JSON, figures, and a section of the folder's report."""
 
 from __future__ import annotations
 
@@ -10,14 +10,11 @@ from typing import Any
 
 from treering_verify.evaluation.confusion_matrix import ConfusionMatrix, matrices_csv
 from treering_verify.files import write_atomic
+from treering_verify.report.benchmark_page import SECTION, write_report
 from treering_verify.report.findings import Figure, Findings, Matrix, Part
 from treering_verify.report.markdown import markdown_fragment, slug
 from treering_verify.report.panels import draw_panels, draw_png
 from treering_verify.report.text import format_cell, format_table, to_json
-
-REPORT = "report.html"
-_LONG = 40  # rows; a longer table is folded, so that readers reach the next one
-_SECTION = ".section.json"
 
 
 @dataclass(frozen=True)
@@ -101,7 +98,7 @@ def store_findings(findings: Findings, provenance: Provenance, folder: Path) -> 
     }
     write_atomic(folder / f"{findings.name}.parquet", _parquet(list(findings.rows), facts))
     write_atomic(folder / f"{findings.name}.txt", (summary + "\n").encode())
-    write_atomic(folder / f"{findings.name}{_SECTION}", json.dumps(section).encode())
+    write_atomic(folder / f"{findings.name}{SECTION}", json.dumps(section).encode())
     for figure, file in files:
         write_atomic(folder / f"{file}.png", draw_png(figure))
         for i, svg in enumerate(draw_panels(figure), 1):
@@ -151,19 +148,6 @@ def _content(source: Findings | Part, prefix: str, files: list[tuple[Figure, str
             for i, f in enumerate(source.figures)
         ],
     }
-
-
-def write_report(folder: Path) -> Path:
-    """Render one HTML page from every section in a folder, in the order of their names."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    sections = [json.loads(path.read_text()) for path in sorted(folder.glob(f"*{_SECTION}"))]
-    environment = Environment(
-        loader=PackageLoader("treering_verify", "report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    html = environment.get_template("benchmark.html.jinja").render(sections=sections, long=_LONG)
-    write_atomic(folder / REPORT, html.encode())
-    return folder / REPORT
 
 
 def _write_matrices(findings: Findings, folder: Path) -> None:

@@ -7,14 +7,18 @@ from html import escape
 from io import BytesIO, StringIO
 from typing import Any
 
-from treering_verify.evaluation import ConfusionMatrix, MethodDifferences
+from treering_verify.evaluation.confusion_matrix import MOST_WRITTEN, ConfusionMatrix
+from treering_verify.evaluation.differences import MethodDifferences
 from treering_verify.report.findings import Cloud, Curves, Differences, Figure, Matrix, Panel, Thumbnails
 
 _SIDE_BY_SIDE = 3  # panels in a row of a PNG; further ones wrap
+_SCALE = 0.84  # of matrices in the page, so that three stand side by side
 _INK = "#010203"  # stands for the page's own colour of text while an SVG is drawn
 _COLOURS = 10  # of matplotlib's cycle; curves beyond them have another marker
 _MARKERS = ".^sD"
 _SQUARE = (4.6, 5.0)
+_LARGE = (6.8, 7.2)  # of a matrix whose cells are many and have text
+_FEW = 6  # labels that a square of the usual size has room for
 _WIDE = (5.6, 4.4)
 _SHEET = (13.0, 12.0)
 
@@ -79,6 +83,9 @@ def _svg(panel: Panel, figure: str, prefix: str) -> str:
     text = buffer.getvalue().replace(_INK, "currentColor")
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}", text[text.index("<svg") :])
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
+    scale = _SCALE if isinstance(panel, Matrix | Differences) else 1.0
+    text = re.sub(r' height="[\d.]+pt"', "", text, count=1)
+    text = re.sub(r' width="([\d.]+)pt"', lambda m: f' width="{float(m[1]) / 0.75 * scale:.0f}"', text, count=1)
     said = escape(f"{figure}: {panel.title}" if panel.title not in ("", figure) else figure)
     return text.replace("<svg ", f'<svg role="img" aria-label="{said}" ', 1)
 
@@ -87,7 +94,9 @@ def _size(panel: Panel) -> tuple[float, float]:
     """Return width and height of a panel in inches."""
     if isinstance(panel, Thumbnails):
         return _SHEET
-    return _SQUARE if isinstance(panel, Matrix | Differences) else _WIDE
+    if isinstance(panel, Matrix):
+        return _LARGE if _FEW < len(panel.labels) <= MOST_WRITTEN else _SQUARE
+    return _SQUARE if isinstance(panel, Differences) else _WIDE
 
 
 def _draw(sheet: Any, axis: Any, panel: Panel) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import math
 import re
@@ -49,7 +51,10 @@ def test_the_report_holds_every_section_of_its_folder_and_escapes_text(tmp_path:
     assert "Is &lt;this&gt; escaped &amp; safe?" in html and "x &lt;y&gt;" in html
     assert "3/4 = 75.0 % [19.4, 99.4]" in html and "1.00 +- 0.25" in html
     assert html.count("<svg") == 3
-    assert "<script" not in html and "http-equiv" not in html
+    script = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+    assert len(script) == html.count("<script") == 1
+    digest = base64.b64encode(hashlib.sha256(script[0].encode()).digest()).decode()
+    assert f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'" in html
 
 
 def test_rows_keep_their_types_and_have_no_nan(tmp_path: Path) -> None:
@@ -115,15 +120,17 @@ def test_curves_of_one_group_share_a_colour() -> None:
     assert one.get_color() == other.get_color() != third.get_color() and one.get_linestyle() != other.get_linestyle()
 
 
-def test_long_tables_are_folded_and_figures_come_after_the_first_table(tmp_path: Path) -> None:
+def test_the_answer_comes_first_then_figures_then_tables_and_long_ones_are_folded(tmp_path: Path) -> None:
     first, second = (
-        Table(name, ("n",), tuple((str(i),) for i in range(n))) for name, n in (("First", 40), ("Long", 41))
+        Table(name, ("n",), tuple((str(i),) for i in range(n))) for name, n in (("First", 20), ("Long", 21))
     )
-    store_findings(example(tables=(first, second)), PROVENANCE, tmp_path)
+    found = example(tables=(first, second), answer="Yes & <no>.")
+    assert store_findings(found, PROVENANCE, tmp_path).startswith("Yes & <no>.\n\nFirst\n")
     html = (tmp_path / "report.html").read_text()
-    assert html.count("<details>") == html.count("<details><summary><h3>Long</h3> 41 rows</summary>") == 1
-    places = [html.index(text) for text in ("<h3>First</h3>", "<svg", "<h3>Long</h3>", "<dl>")]
-    assert places == sorted(places) and html.count("<tr>") == 2 + 81
+    assert html.count("<details>") == html.count("<details><summary><h3>Long</h3> 21 rows</summary>") == 1
+    answer = '<p class="answer">Yes &amp; &lt;no&gt;.</p>'
+    places = [html.index(text) for text in (answer, "<svg", "<h3>First</h3>", "<h3>Long</h3>", "<dl>")]
+    assert places == sorted(places) and html.count("<tr>") == 2 + 41
 
 
 def test_published_values_are_marks_in_the_colour_of_their_group_and_have_no_line() -> None:

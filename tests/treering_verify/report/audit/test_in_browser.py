@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from helpers.audit_rows import KEYS, row, unjudged, write_audit, write_large_audit
-from helpers.browser import NAMES, Page, find_browser, opened_browser
+from helpers.browser import CONTRAST, NAMES, Page, find_browser, opened_browser
 from helpers.images import smooth
 
 from treering_verify.models import LatentModel
@@ -19,24 +19,6 @@ from treering_verify.watermark.keys.key import Key
 MARKUP = (
     '<img src="https://example.org/x.png" onerror="window.caught = true"></script><script>window.caught = true</script>'
 )
-
-
-CONTRAST = """(() => {
-  const parse = text => { const n = text.match(/[\\d.]+/g).map(Number); return n.length < 4 ? [...n, 1] : n; };
-  const light = ([r, g, b]) => [r, g, b].map(v => (v /= 255) <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
-    .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
-  const behind = e => { for (; e; e = e.parentElement) {
-    const c = parse(getComputedStyle(e).backgroundColor); if (c[3] > 0) return c; } return [255, 255, 255]; };
-  const weak = new Set();
-  for (const e of document.querySelectorAll('body *')) {
-    const own = Array.from(e.childNodes).some(n => n.nodeType === 3 && n.data.trim());
-    if (!own || !e.checkVisibility() || e.closest('svg, script, [disabled], option')) continue;
-    const [a, b] = [light(parse(getComputedStyle(e).color)), light(behind(e))].sort((x, y) => y - x);
-    if ((a + .05) / (b + .05) < 4.5) weak.add(e.tagName + '.' + e.className + ' ' + ((a + .05) / (b + .05)).toFixed(1));
-  }
-  return Array.from(weak);
-})()"""
-"""Elements with text of less than 4.5:1 to what is behind it (WCAG 2, 1.4.3)."""
 
 
 @pytest.fixture(scope="module")
