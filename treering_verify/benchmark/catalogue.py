@@ -215,6 +215,13 @@ _ALL = (
         "6 h",
     ),
     Benchmark(
+        "survival",
+        "robustness",
+        "robustness.survival",
+        "How many marks does the default of verify find after each of twelve attacks, and how many unmarked images?",
+        "SFWMark's conditions",
+    ),
+    Benchmark(
         "patterns",
         "robustness",
         "robustness.patterns",
@@ -279,7 +286,7 @@ BENCHMARKS: dict[str, Benchmark] = {
 }
 """All benchmarks by name, in the order in which they are listed."""
 
-SHARED = ("robustness", "forgery", "annulus-pareto")
+SHARED = ("robustness", "survival", "forgery", "annulus-pareto")
 """Benchmarks that several processes may share."""
 
 

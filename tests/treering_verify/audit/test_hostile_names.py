@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from helpers.audits import audited, noisy_image
-from helpers.hostile_names import NAMES
+from helpers.hostile.names import NAMES
 
 from treering_verify.cli.main import main
 from treering_verify.report import format_row

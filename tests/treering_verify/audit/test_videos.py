@@ -123,7 +123,7 @@ def test_an_audit_has_a_row_for_a_folder_of_frames_and_none_for_its_frames(tmp_p
 
 
 def test_frames_that_harm_their_reader_cost_their_folder_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("treering_verify.audit.inputs.reader_pool._MODULE", "helpers.hostile_reader")
+    monkeypatch.setattr("treering_verify.audit.inputs.reader_pool._MODULE", "helpers.hostile.reader")
     for name in ("crash", "hang", "hungry", "once", "sound"):
         fill(tmp_path / "in" / name, 2)
         noisy_image(len(name)).save(tmp_path / "in" / name / f"{name}.png")

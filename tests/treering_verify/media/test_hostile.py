@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import hostile
+from helpers.hostile import files as hostile
 from helpers.images import encoded, png, smooth
 from helpers.places import ROOT
 from PIL import Image
@@ -143,7 +143,7 @@ def test_parts_are_counted_before_the_pixels() -> None:
 
 def test_decoders_say_nothing_and_the_callers_log_still_hears_them() -> None:
     silent = run_alone(
-        "from helpers import hostile\n"
+        "from helpers.hostile import files as hostile\n"
         "from treering_verify.media.images import open_image\n"
         "from treering_verify.errors import ImageError\n"
         "for case in hostile.damaged():\n"
@@ -186,7 +186,7 @@ def test_what_does_not_fit_into_memory_is_not_called_damaged() -> None:
 
 def fuzz(count: int, seed: int) -> dict[str, Any]:
     """Decode mutated files in a process with 1.5 GB of address space; `hostile.fuzz` ends it when one takes too long."""
-    done = run_alone(str(ROOT / "tests" / "helpers" / "hostile.py"), count, seed, 1536)
+    done = run_alone(str(ROOT / "tests" / "helpers" / "hostile" / "files.py"), count, seed, 1536)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stderr == ""
     answer = json.loads(done.stdout)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.hostile import FORMATS
+from helpers.hostile.files import FORMATS
 from helpers.images import array, encoded, png, smooth
 from helpers.places import ROOT
 from PIL import Image, ImageFile

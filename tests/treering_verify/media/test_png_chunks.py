@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 
 import pytest
-from helpers.hostile import chunk
+from helpers.hostile.files import chunk
 from helpers.images import array, encoded, smooth
 
 from treering_verify.errors import ImageError

@@ -7,8 +7,8 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from helpers import slow_files
-from helpers.hostile import chunk, samples, segment
+from helpers.hostile import slow_files
+from helpers.hostile.files import chunk, samples, segment
 from helpers.images import encoded, smooth
 from PIL import BmpImagePlugin, DdsImagePlugin, Image, PpmImagePlugin
 

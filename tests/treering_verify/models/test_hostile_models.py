@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import hostile_models, pipelines
-from helpers.hostile_models import MODELS, edit
+from helpers import pipelines
+from helpers.hostile import models as hostile_models
+from helpers.hostile.models import MODELS, edit
 
 from treering_verify.errors import ModelError
 from treering_verify.models import ModelSource, check_source, latent_shape, load_model

@@ -14,8 +14,6 @@ from treering_verify.models import LatentModel
 if TYPE_CHECKING:
     from PIL import Image
 
-_GEOMETRY = ("rotate", "flip", "crop_scale", "random_crop_scale", "centre_crop", "random_crop")
-
 
 @dataclass(frozen=True)
 class Condition:
@@ -31,11 +29,6 @@ class Condition:
 
     name: str
     attack: str
-
-    @property
-    def geometric(self) -> bool:
-        """Whether the condition moves pixels, so that the default search can help."""
-        return self.attack.partition(":")[0] in _GEOMETRY
 
     def apply(self, images: Sequence[Image.Image], seeds: Sequence[int], model: LatentModel) -> list[Image.Image]:
         """Return the processed images, each with its own seed."""

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from treering_verify.detection.calibration.registry import DETECTORS
 from treering_verify.detection.calibration.scores import score
-from treering_verify.detection.judge import Judge
+from treering_verify.detection.judge import DEFAULT_ALPHA, Judge
+from treering_verify.detection.search.grid import IDENTITY
 from treering_verify.detection.search.settings import AUTO
 from treering_verify.detection.verification import key_test
 from treering_verify.inversion.recovery import InversionOptions, recover_noise, recover_with_naive
@@ -122,15 +123,27 @@ def evidence_of_each(model: LatentModel, found: Recovered, keys: Sequence[Key], 
         BLANK: np.array([_commonest(image) >= _NEARLY_ALL for image in found.pixels]),
     }
     if searched:
-        judges = [Judge.of(model, key_test(key, model), inversion=found.inversion, search=AUTO) for key in keys]
-        findings = [judge.find(one)[0] for judge, one in zip(judges, found.pixels.split(1), strict=True)]
-        arrays[SEARCHED] = np.array([finding.evidence[0].log10_adjusted for finding in findings])
+        as_they_are = np.minimum(
+            arrays[EXACT] - np.log10(IDENTITY), 0.0
+        )  # where these are detected, nothing is searched
+        arrays[SEARCHED] = np.array(
+            [
+                known if known <= np.log10(DEFAULT_ALPHA) else _searched(model, pixels, key, found.inversion)
+                for known, pixels, key in zip(as_they_are, found.pixels.split(1), keys, strict=True)
+            ]
+        )
     if found.raw is not None and PATTERNS[keys[0].pattern].coefficients is not None:
         for detector in DETECTORS:
             arrays[detector] = np.array(
                 [score(detector, raw[None], [key])[0, 0] for raw, key in zip(found.raw, keys, strict=True)]
             )
     return arrays
+
+
+def _searched(model: LatentModel, pixels: torch.Tensor, key: Key, inversion: InversionOptions) -> float:
+    """Return log10 p of an image (1, 3, H, W) by the default of verification, corrected for its search."""
+    judge = Judge.of(model, key_test(key, model), inversion=inversion, search=AUTO)
+    return judge.find(pixels)[0].evidence[0].log10_adjusted
 
 
 def nearest_rivals(found: Recovered, rivals: Rivals | None) -> Arrays:

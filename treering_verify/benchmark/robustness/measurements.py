@@ -62,7 +62,7 @@ class Task:
     published : bool
         Whether published statistics are computed too.
     searched : bool
-        Whether the default search is also applied to marked images, where the condition moves pixels.
+        Whether marked images are also judged with the default search, where the pattern can be searched.
     searched_unmarked : tuple of str
         Patterns under whose keys unmarked images are searched too.
     method : str
@@ -87,7 +87,7 @@ class Task:
     def searches(self, pattern: str, *, marked: bool) -> bool:
         """Return whether a pattern's images are searched."""
         wanted = self.searched if marked else pattern in self.searched_unmarked
-        return wanted and self.condition.geometric and PATTERNS[pattern].searched
+        return wanted and PATTERNS[pattern].searched
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +116,7 @@ class Measurements:
 
 
 def measure_tasks(
-    model: LatentModel, scope: Scope, tasks: Sequence[Task], calibration: int, compared: int
+    model: LatentModel, scope: Scope, tasks: Sequence[Task], calibration: int = 0, compared: int = 0
 ) -> Measurements:
     """Measure all tasks, batch by batch, and return the measurements.
 
@@ -128,7 +128,7 @@ def measure_tasks(
     calibration : int
         Number of clean unmarked images for the thresholds of published statistics.
     compared : int
-        Number of images of each pattern that are compared with unmarked ones.
+        Number of images of each pattern that are compared with unmarked ones; 0: their cost is not measured.
     """
     scope.help_with("Batches", lambda: _Bench(model, scope, tuple(tasks)).steps(calibration, compared))
     bench = _Bench(model, scope, tuple(tasks))
@@ -280,7 +280,7 @@ class _Bench:
     def on_images(self, count: int) -> Iterator[Callable[[], None]]:
         seeds, others = (range(_FIRST + place, _FIRST + place + count) for place in (_COST, _OTHERS))
         unmarked = cache(lambda: (rendered(self.model, (), seeds), rendered(self.model, (), others)))
-        for pattern in (UNMARKED, *self.patterns):
+        for pattern in (UNMARKED, *self.patterns) if count else ():
             yield partial(self._compare, pattern, seeds, unmarked)
 
     def _compare(self, pattern: str, seeds: range, unmarked: Callable[[], tuple[Rendered, Rendered]]) -> None:

@@ -78,7 +78,7 @@ def measure(model: LatentModel, scope: Scope) -> Findings:
     return Findings(
         "robustness",
         BENCHMARKS["robustness"].question,
-        tuple(_rows(found)),
+        tuple(rows_of(found)),
         (
             summary_table(found, conditions, patterns, (*left_out, *missing)),
             conditions_table(found, conditions, patterns),
@@ -154,7 +154,7 @@ def _plan(
     return list(tasks.values())
 
 
-def _rows(found: Measurements) -> list[dict[str, Any]]:
+def rows_of(found: Measurements) -> list[dict[str, Any]]:
     """Return one row for each image under each pattern and attack."""
     columns = {
         "log10_pvalue": EXACT,

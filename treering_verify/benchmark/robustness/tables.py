@@ -24,7 +24,6 @@ from treering_verify.benchmark.harness.trials import BLANK, EXACT, KEYS, SEARCHE
 from treering_verify.benchmark.paper import published_figures as published
 from treering_verify.benchmark.robustness.measurements import DEFAULT, UNMARKED, Measurements
 from treering_verify.detection.calibration.registry import DETECTORS, DISTANCE
-from treering_verify.detection.search.grid import IDENTITY
 from treering_verify.report import format_pvalue
 from treering_verify.report.findings import Cell, Table
 from treering_verify.watermark.patterns import PATTERNS
@@ -50,30 +49,18 @@ def series_of(
     )
 
 
-def of_what_is_left(found: Measurements, pattern: str, attack: str) -> Series | None:
-    """Return the scores of the exact test without the marked images that the attack made blank."""
-    one = series_of(found, pattern, attack)
+def of_what_is_left(found: Measurements, pattern: str, attack: str, detector: str = EXACT) -> Series | None:
+    """Return the scores of a detector without the marked images that the attack made blank."""
+    one = series_of(found, pattern, attack, detector)
     if one is None:
         return None
     left = found.marked[pattern, DEFAULT, attack].get(BLANK, np.zeros(len(one.marked))) == 0
     return replace(one, marked=one.marked[left], rivals=None if one.rivals is None else one.rivals[left])
 
 
-def as_verified(found: Measurements, pattern: str, condition: Condition) -> Series | None:
-    """Return the scores of verification by default, or a lower bound of them.
-
-    Where pixels move, these are the scores of the search. Elsewhere they are those of the image as it is, at the share of
-    alpha that the search leaves to it; verification would search further where that does not suffice.
-    """
-    if not PATTERNS[pattern].searched:
-        return None
-    if condition.geometric:
-        return series_of(found, pattern, condition.attack, SEARCHED)
-    one = series_of(found, pattern, condition.attack)
-    if one is None:
-        return None
-    marked, unmarked = (np.maximum(scores + np.log10(IDENTITY), 0.0) for scores in (one.marked, one.unmarked))
-    return Series(marked, unmarked, one.limits)
+def as_verified(pattern: str) -> str:
+    """Return the detector that `verify` is by default: with search, where the pattern can be searched."""
+    return SEARCHED if PATTERNS[pattern].searched else EXACT
 
 
 def summary_table(
@@ -83,7 +70,7 @@ def summary_table(
     lines: list[tuple[Cell, ...]] = []
     for pattern in patterns:
         for detector in (EXACT, LEFT, SEARCHED, *DETECTORS):
-            some = [_summarised(found, pattern, condition, detector) for condition in conditions]
+            some = [_summarised(found, pattern, condition.attack, detector) for condition in conditions]
             known = [one for one in some if one is not None]
             blank = any(blank_share(found, [pattern], condition.attack).successes for condition in conditions)
             if not known or len(known) < len(some) or (detector == LEFT and not blank):
@@ -109,8 +96,7 @@ def summary_table(
         "these are too few for the rate. FPR: on unmarked images, processed alike. Rates count all conditions together, "
         "with 95 % Clopper-Pearson intervals, which are slightly too narrow since the images are the same under each. "
         f"Named: the own key is the nearest of {KEYS}; not measured for patterns of keystreams and codes. With search: the "
-        "default of verification, which searches where pixels move and elsewhere tests the image as it is at half of alpha; "
-        f"unmarked images are searched under one pattern only. {COST_NOTE}"
+        f"default of verification; unmarked images are searched under one pattern only. {COST_NOTE}"
     )
     shares = {condition.name: blank_share(found, patterns, condition.attack) for condition in conditions}
     if lost := [f"{name} {rate}" for name, rate in shares.items() if rate.successes]:
@@ -135,12 +121,10 @@ def summary_table(
     )
 
 
-def _summarised(found: Measurements, pattern: str, condition: Condition, detector: str) -> Series | None:
-    if detector == SEARCHED:
-        return as_verified(found, pattern, condition)
+def _summarised(found: Measurements, pattern: str, attack: str, detector: str) -> Series | None:
     if detector == LEFT:
-        return of_what_is_left(found, pattern, condition.attack)
-    return series_of(found, pattern, condition.attack, detector)
+        return of_what_is_left(found, pattern, attack)
+    return series_of(found, pattern, attack, detector)
 
 
 def blank_share(found: Measurements, patterns: Sequence[str], attack: str) -> Rate:
@@ -163,9 +147,8 @@ def conditions_table(found: Measurements, conditions: Sequence[Condition], patte
         "By pattern and condition",
         ("pattern", "condition", "detector", *CELLS),
         tuple(lines),
-        "'with search': the default of verification, with p corrected for the search, where the condition moves pixels and "
-        "the pattern can be searched. Median p: of marked images. 'Refitted': TPR at a threshold fitted to the same "
-        "unmarked images, as the literature reports it.",
+        "'with search': the default of verification, with p corrected for the search, where the pattern can be searched. "
+        "Median p: of marked images. 'Refitted': TPR at a threshold fitted to the same unmarked images, as published.",
     )
 
 
@@ -233,12 +216,7 @@ def tree_ring_table(found: Measurements, compared: Sequence[Condition], patterns
         for detector in (EXACT, SEARCHED):
             if detector == SEARCHED and not PATTERNS[pattern].searched:
                 continue
-            series = [
-                as_verified(found, pattern, condition)
-                if detector == SEARCHED
-                else series_of(found, pattern, condition.attack)
-                for condition in compared
-            ]
+            series = [series_of(found, pattern, condition.attack, detector) for condition in compared]
             some = [one.auc if one is not None else None for one in series]
             lines.append((f"{pattern}, {detector}", *some, mean_of(some)))
     return Table(
@@ -247,7 +225,7 @@ def tree_ring_table(found: Measurements, compared: Sequence[Condition], patterns
         tuple(lines),
         f"Published: {published.TREE_RING}, on another model, against unmarked generated images. Ours: against unmarked "
         "photographs and other images, processed alike. Our crop keeps .75 of each side, theirs .75 of the area; our noise "
-        "is clipped, theirs wraps around. With search: where pixels move; elsewhere the image as it is, at half of alpha.",
+        "is clipped, theirs wraps around.",
     )
 
 

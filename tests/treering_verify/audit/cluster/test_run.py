@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import cluster_models
 from helpers.audits import KEY, command, fill, noisy_image, stored, summary
+from helpers.hostile import cluster_models
 from helpers.places import ROOT
 from PIL import Image
 
@@ -98,7 +98,7 @@ def harm(session: Path, tmp_path_factory: pytest.TempPathFactory) -> Harm:
     inputs = Inputs(lists=(str(folder / "list"),))
     list(audit(inputs, folder / "cluster", cluster_models.Hostile(), shard_rows=10))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("treering_verify.audit.inputs.reader_pool._MODULE", "helpers.hostile_reader")
+        patch.setattr("treering_verify.audit.inputs.reader_pool._MODULE", "helpers.hostile.reader")
         list(audit(inputs, folder / "local", cluster_models.Hostile(), shard_rows=10, engine="local"))
     return Harm({str(deadly), str(folder / "in" / "black-again.png")}, folder / "cluster", folder / "local")
 

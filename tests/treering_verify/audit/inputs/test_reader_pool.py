@@ -108,7 +108,7 @@ def test_no_code_means_two_things() -> None:
 
 
 def test_a_file_that_harms_its_reader_costs_itself_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("treering_verify.audit.inputs.reader_pool._MODULE", "helpers.hostile_reader")
+    monkeypatch.setattr("treering_verify.audit.inputs.reader_pool._MODULE", "helpers.hostile.reader")
     good = [Path(path).name for path in fill(tmp_path / "in", 6)]
     for name in ("crash.png", "hang.png", "hungry.png", "once.png", "strange.png", "eio.png", "eacces.png"):
         noisy_image(hash(name) % 1000).save(tmp_path / "in" / name)

@@ -33,13 +33,14 @@ from treering_verify.benchmark.harness.trials import (
     nearest_rivals,
 )
 from treering_verify.benchmark.harness.unmarked_images import draw_unmarked
-from treering_verify.benchmark.robustness import annulus_pareto, measurements, robustness
+from treering_verify.benchmark.robustness import annulus_pareto, measurements, robustness, survival
 from treering_verify.benchmark.robustness.annulus_pareto import non_dominated, variants
 from treering_verify.benchmark.robustness.curves import figures, held_table
 from treering_verify.benchmark.robustness.measurements import DEFAULT, UNMARKED, Measurements, Task, measure_tasks
 from treering_verify.benchmark.robustness.tables import as_verified, blank_share, series_of, summary_table
 from treering_verify.detection.calibration.registry import CHI_SQUARE, DISTANCE
 from treering_verify.detection.calibration.scores import score
+from treering_verify.detection.verification import verify
 from treering_verify.generation.generator import generate, initial_noise
 from treering_verify.inversion.recovery import InversionOptions
 from treering_verify.media.images import to_tensor
@@ -134,8 +135,6 @@ def test_the_lists_have_twelve_and_seven_and_all_can_run_here(tiny_model: Latent
     assert len({c.name for c in TWELVE}) == len({c.attack for c in TWELVE}) == 12
     assert len({c.name for c in SEVEN}) == 7
     assert available(TWELVE, tiny_model) == (TWELVE, ())
-    moving = {c.name for c in (*TWELVE, *SEVEN) if c.geometric}
-    assert moving == {"centre crop, half the area", "random crop, .7 of the area", "rotation 75", "crop & scale .75"}
 
 
 def test_what_cannot_run_is_left_out_by_name(monkeypatch: pytest.MonkeyPatch, tiny_model: LatentModel) -> None:
@@ -247,8 +246,9 @@ def test_measurements_are_what_judging_each_image_under_its_own_key_gives() -> N
     np.testing.assert_allclose(clean[EXACT], expected[:, 0], rtol=1e-6)
     np.testing.assert_allclose(clean["statistic"], expected[:, 1], rtol=1e-6)
     assert len(found.kinds) == 5 and len(found.unmarked["random", CLEAN][EXACT]) == 5
-    assert {*clean} == {EXACT, "statistic", BLANK, CHI_SQUARE, DISTANCE, f"rival {EXACT}", f"rival {DISTANCE}"}
-    # Pixels moved, so the pattern that can be searched is searched; the other has no rivals and no published statistic.
+    published = {CHI_SQUARE, DISTANCE, f"rival {DISTANCE}"}
+    assert {*clean} == {EXACT, "statistic", BLANK, SEARCHED, f"rival {EXACT}", *published}
+    # What verification searches by default is searched; the other pattern has no rivals and no published statistic.
     assert {*found.marked["random", DEFAULT, CROP.attack]} == {EXACT, "statistic", BLANK, SEARCHED, f"rival {EXACT}"}
     assert {*found.marked["gaussian-shading", DEFAULT, CLEAN]} == {EXACT, "statistic", BLANK}
     assert [len(found.marked[p, DEFAULT, CLEAN][EXACT]) for p in ("random", "gaussian-shading")] == [18, 4]
@@ -311,7 +311,7 @@ def test_the_mean_over_conditions_and_the_worst_of_them_are_those_of_the_counts(
     assert line["TPR at p <= 1e-6"] == Rate(2, 4) and line["FPR at 1 %"] == Rate(3, 6)
     assert str(line["worst FPR at 1 %"]).startswith("B: 2/3")
     assert line["AUC"] == pytest.approx((1.0 + (3 + 1) / 6) / 2)
-    assert "Left out: C: missing" in table.note and len(table.rows) == 3  # exact, searched, unmarked
+    assert "Left out: C: missing" in table.note and len(table.rows) == 2  # exact, unmarked
     found.marked["random", DEFAULT, "b"][BLANK] = np.array([False, True])
     table = summary_table(found, [Condition("A", "a"), Condition("B", "b")], ["random"], [])
     left = dict(zip(table.header, table.rows[1], strict=True))
@@ -329,14 +329,26 @@ def test_published_thresholds_come_from_the_calibration_images_alone() -> None:
     assert one is not None and one.tpr(0.01) == Rate(1, 2) and one.fpr(0.01) == Rate(2, 2)
 
 
-def test_verification_spends_half_of_alpha_on_the_image_as_it_is() -> None:
-    found = made_up(clean=[6.0, 6.4, 0.1])
-    one = as_verified(found, "random", Condition("clean", "clean"))
-    assert one is not None and one.tpr(1e-6) == Rate(1, 3) and one.marked.min() == 0.0
-    found.marked["random", DEFAULT, CROP.attack] = {EXACT: np.array([-1.0]), SEARCHED: np.array([-7.0])}
-    searched = as_verified(found, "random", CROP)
-    assert searched is not None and searched.tpr(1e-6) == Rate(1, 1)
-    assert as_verified(found, "gaussian-shading", CROP) is None
+def test_what_is_searched_is_what_verification_answers(tiny_model: LatentModel) -> None:
+    key = Key.generate(tiny_model.latent_shape, seed=1)
+    images = [made.image for made in generate(tiny_model, key, seeds=[1], steps=2)]
+    images += [images[0].transpose(Image.Transpose.FLIP_LEFT_RIGHT), grey_image().resize(images[0].size)]
+    found = trials.recover(tiny_model, images, InversionOptions(), published=False)
+    answers = evidence_of_each(tiny_model, found, [key] * 3, searched=True)
+    verdicts = [verify(image, key, model=tiny_model) for image in images]
+    expected = [verdict.best.log10_adjusted for verdict in verdicts if verdict.best]
+    np.testing.assert_allclose(answers[SEARCHED], expected, rtol=1e-4)
+    assert as_verified("random") == SEARCHED and as_verified("gaussian-shading") == EXACT
+
+
+def test_survival_counts_what_verification_finds_under_every_condition() -> None:
+    findings = survival.measure(WhiteModel(), Scope(silent, quick=True))
+    mean, by_condition = findings.tables
+    line = dict(zip(mean.header, mean.rows[0], strict=True))
+    assert line["pattern"] == "random" and line["found at p <= 1e-06"] == Rate(12, 12)
+    assert line["unmarked, p <= 0.001"] == Rate(0, 12)
+    assert [row[:2] for row in by_condition.rows[:2]] == [("clean", "random"), ("clean", "rings")]
+    assert len({tuple(row) for row in findings.rows}) == 1
 
 
 # --- images ---------------------------------------------------------------------------------------------------------

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.hostile import samples
+from helpers.hostile.files import samples
+from helpers.hostile.slow_files import slow, tiled_tiff
 from helpers.images import encoded, smooth
 from helpers.places import ROOT
-from helpers.slow_files import slow, tiled_tiff
 from PIL import Image
 
 from treering_verify.errors import ImageError
@@ -40,7 +40,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     def start(module: str, facts: object) -> child_process.ChildProcess:
         assert module == "treering_verify.media.isolation.decoder_process"
-        return started("helpers.hostile_decoder", facts)
+        return started("helpers.hostile.decoder", facts)
 
     decoding._decoder.close()
     monkeypatch.setattr(child_process, "ChildProcess", start)

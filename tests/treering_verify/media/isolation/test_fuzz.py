@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from helpers.fuzz import seeds
+from helpers.hostile.fuzz import seeds
 from helpers.places import ROOT
 
 from treering_verify.media.images import CODES, open_image
@@ -26,7 +26,7 @@ def test_every_seed_is_read_or_named_as_what_it_is() -> None:
 def test_mutated_images_end_in_a_verdict_or_a_code_within_20_seconds_and_2_gib(count: int) -> None:
     paths = os.pathsep.join(map(str, (ROOT, ROOT / "detectors", ROOT / "tests")))
     done = subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "helpers" / "fuzz.py"), str(count), "7"],
+        [sys.executable, str(ROOT / "tests" / "helpers" / "hostile" / "fuzz.py"), str(count), "7"],
         env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
-from helpers.hostile import Hostile
+from helpers.hostile.files import Hostile
 from helpers.images import encoded
 
 PARTS, PIXELS, SLOW = frozenset({"too_many_parts"}), frozenset({"too_many_pixels"}), frozenset({"too_slow"})

@@ -1,4 +1,4 @@
-"""`PYTHONPATH=.:tests python tests/helpers/fuzz.py COUNT SEED [FOLDER]`
+"""`PYTHONPATH=.:tests python tests/helpers/hostile/fuzz.py COUNT SEED [FOLDER]`
 verifies COUNT mutated images, and prints as JSON what came of them.
 
 Seeds are small sound files of every format that is read, animations too. Each is changed in one to sixteen places: bits,
@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from helpers import slow_files
-from helpers.hostile import mutated, samples
+from helpers.hostile import slow_files
+from helpers.hostile.files import mutated, samples
 from helpers.images import encoded
 from treering_verify.benchmark.speed.null_model import NULL_INVERSION, NullModel
 from treering_verify.detection.verification import verify_many

@@ -19,7 +19,7 @@ class Hostile(NullModel):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.is_at_home = False
-        readers._MODULE = "helpers.hostile_reader"
+        readers._MODULE = "helpers.hostile.reader"
 
     def encode(self, image: Any) -> Any:
         if not self.is_at_home and bool((image == -1).flatten(1).all(1).any()):

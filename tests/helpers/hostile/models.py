@@ -1,6 +1,6 @@
 """Model folders that were made to do harm: each is a Stable Diffusion folder with one thing changed.
 
-`python -m helpers.hostile_models OUT CANARIES` (with tests/ on PYTHONPATH) writes them all, to try another release of
+`python -m helpers.hostile.models OUT CANARIES` (with tests/ on PYTHONPATH) writes them all, to try another release of
 diffusers or transformers. Code that runs leaves a file in CANARIES.
 """
 

@@ -1,0 +1,263 @@
+"""Find the oldest release of a dependency that passes the tests that use it: `python tests/helpers/floors.py PACKAGE...`.
+
+Bisects over the releases of a package, from today's floor in pyproject.toml downwards. Each release is tried with all
+dependencies that the package's users have: as `constraints.txt` pins them, or as uv resolves them anew where they do not.
+What differs between tries goes into a folder of its own, before one environment that all share. The last lines say
+which is the oldest release that passes, and why the next older one does not. Wants uv on the PATH. Wheels are taken from
+UV_FIND_LINKS too; nothing is built.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
+
+ROOT = Path(__file__).parents[2]
+INDEX = os.environ.get("UV_INDEX_URL", "https://pypi.org/simple")
+T = "tests/treering_verify/"
+TESTS: dict[str, tuple[str, ...]] = {
+    "accelerate": (T + "models/diffusers/test_video.py",),
+    "av": (T + "media/test_videos.py",),
+    "click": (T + "cli/test_surface.py", T + "cli/test_configuration.py", T + "cli/test_output.py"),
+    "cryptography": (T + "watermark/keys/test_key.py", T + "watermark/keys/test_key_origin.py"),
+    "fsspec": (T + "audit/inputs/test_urls.py",),
+    "jinja2": (T + "report/audit/test_audit.py", T + "report/test_benchmark.py"),
+    "lazy-loader": (T + "test_api.py", T + "test_startup.py"),
+    "matplotlib": (T + "report/test_benchmark.py", T + "report/test_confusion_matrix.py"),
+    "numpy": ("tests/detectors", T + "watermark/keys/test_key.py", T + "media/test_arrays.py"),
+    "pillow-heif": (T + "media/test_images.py", T + "media/test_containers.py"),
+    "pillow-jxl-plugin": (T + "media/test_images.py", T + "media/test_containers.py"),
+    "pyarrow": (T + "audit/output", T + "audit/inputs/test_sources.py", T + "test_files.py"),
+    "pytest": ("tests/detectors",),
+    "ray": (T + "audit/cluster/test_run.py",),
+    "rich": (T + "cli/test_output.py",),
+    "scikit-image": (T + "watermark/test_embedding.py", T + "media/test_blank_areas.py"),
+    "scikit-learn": ("tests/detectors", T + "detection/calibration"),
+    "scipy": ("tests/detectors",),
+    "threadpoolctl": (T + "detection/test_identification.py",),
+    "transformers": (T + "models/diffusers/test_loading.py",),
+}
+"""Tests that use each dependency, of a minute or so."""
+BESIDE = ("pytest", "scikit-image")
+"""What the tests want beside the dependencies of users."""
+
+
+@dataclass
+class Search:
+    """The tries of one package."""
+
+    package: str
+    folder: Path
+    seconds: int
+    why: dict[Version, str] = field(default_factory=dict)
+    """Why each release that was tried fails; "" where it passes."""
+
+    @property
+    def extra(self) -> str:
+        """The extra that the package belongs to; "" where everybody needs it."""
+        project = _project()
+        if self.package in _names(project["dependencies"]):
+            return ""
+        for name, wanted in sorted(project["optional-dependencies"].items(), key=lambda item: item[0] == "dev"):
+            if self.package in _names(wanted):
+                return str(name)
+        raise SystemExit(f"{self.package} is no dependency of pyproject.toml")
+
+    def requirements(self, version: Version) -> list[str]:
+        """Return what is installed: dependencies and the package's extra, with this release."""
+        project = _project()
+        wanted = [
+            *project["dependencies"],
+            *(project["optional-dependencies"][self.extra] if self.extra else ()),
+            *BESIDE,
+        ]
+        if self.extra == "dev":
+            wanted = [*project["dependencies"], *BESIDE]
+        others = [text for text in wanted if canonicalize_name(Requirement(text).name) != self.package]
+        name = f"{self.package}[data]" if self.package == "ray" else self.package
+        return [*others, f"{name}=={version}"]
+
+    def resolved(self, version: Version) -> tuple[Path | None, str]:
+        """Return a list of pinned packages that holds this release, or None and the reason why there is none."""
+        file = self.folder / f"{self.package}-{version}.txt"
+        pins = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
+        kept = [
+            line for line in pins if line and line[0] != "#" and canonicalize_name(line.split("==")[0]) != self.package
+        ]
+        constraints = self.folder / f"{self.package}-constraints.txt"
+        constraints.write_text("\n".join(kept), encoding="utf-8")
+        command = [
+            "uv",
+            "pip",
+            "compile",
+            "-q",
+            "--python-version",
+            "3.11",
+            "--only-binary",
+            ":all:",
+            "-o",
+            str(file),
+            "-",
+        ]
+        text = "\n".join(self.requirements(version))
+        for more in (["-c", str(constraints)], []):
+            done = subprocess.run([*command, *more], input=text, capture_output=True, text=True)
+            if done.returncode == 0:
+                return file, "" if more else "with other pins"
+        return None, " ".join(done.stderr.split())
+
+    def failure(self, version: Version) -> str:
+        """Return why a release fails, or ""; installs it and runs the tests."""
+        if version in self.why:
+            return self.why[version]
+        pinned, reason = self.resolved(version)
+        answer = f"does not resolve: {reason}" if pinned is None else self._tested(version, pinned)
+        print(
+            f"  {self.package} {version}: {answer[:600] or 'passes'}{f' ({reason})' if pinned and reason else ''}",
+            flush=True,
+        )
+        self.why[version] = answer
+        return answer
+
+    def _tested(self, version: Version, pinned: Path) -> str:
+        base, place = self.folder / "base", self.folder / f"{self.package}-{version}"
+        if not base.exists():
+            subprocess.run(["uv", "venv", "-q", "--python", sys.executable, str(base)], check=True)
+            subprocess.run(["uv", "pip", "sync", "-q", "--python", str(base), str(pinned)], check=True)
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir()
+        try:
+            other = place / "other.txt"
+            other.write_text("\n".join(sorted(_pins(pinned) - self._installed(base))), encoding="utf-8")
+            command = [
+                "uv",
+                "pip",
+                "install",
+                "-q",
+                "--python",
+                str(base),
+                "--no-deps",
+                "--target",
+                str(place),
+                "-r",
+                str(other),
+            ]
+            done = subprocess.run(command, capture_output=True, text=True)  # `--no-deps`: the list is resolved
+            if done.returncode:
+                return f"does not install: {' '.join(done.stderr.split())}"
+            paths = os.pathsep.join(map(str, (place, *(ROOT / name for name in ("", "detectors", "tests")))))
+            found = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+            command = [str(base / "bin/python"), "-m", "pytest", "-x", "-p", "no:cacheprovider", *TESTS[self.package]]
+            try:
+                done = subprocess.run(
+                    command, capture_output=True, text=True, cwd=ROOT, env=found, timeout=self.seconds
+                )
+            except subprocess.TimeoutExpired:
+                return f"tests took over {self.seconds} s"
+            if done.returncode == 0:
+                return ""
+            lines = (done.stdout + done.stderr).splitlines()
+            told = [line for line in lines if re.match(r"(FAILED|ERROR|E  )", line)] or lines[-3:]
+            return "tests fail: " + " | ".join(told[-6:])
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+
+    @staticmethod
+    def _installed(base: Path) -> set[str]:
+        done = subprocess.run(
+            ["uv", "pip", "freeze", "--python", str(base)], capture_output=True, text=True, check=True
+        )
+        return {line.strip().lower() for line in done.stdout.splitlines()}
+
+    def run(self) -> str:
+        """Bisect, and return the findings in a line."""
+        floor = self.floor
+        older = [version for version in releases(self.package) if version <= floor]
+        if self.failure(older[-1]):
+            return f"{self.package}: today's floor {older[-1]} fails: {self.why[older[-1]]}"
+        passes, fails = len(older) - 1, -1  # the release before the first has no name
+        first = True
+        while passes - fails > 1:
+            middle = passes - 1 if first else (passes + fails) // 2  # a floor that is right is confirmed at once
+            first = False
+            if self.failure(older[middle]):
+                fails = middle
+            else:
+                passes = middle
+        before = f"next older {older[fails]}: {self.why[older[fails]]}" if fails >= 0 else "there is no older one"
+        return f"{self.package}: oldest that passes {older[passes]}; {before}"
+
+    @property
+    def floor(self) -> Version:
+        """The floor in pyproject.toml."""
+        project = _project()
+        for text in [
+            *project["dependencies"],
+            *(t for some in project["optional-dependencies"].values() for t in some),
+        ]:
+            wanted = Requirement(text)
+            if canonicalize_name(wanted.name) == self.package:
+                return Version(next(iter(wanted.specifier)).version)
+        raise SystemExit(f"{self.package} is no dependency of pyproject.toml")
+
+
+def releases(package: str) -> list[Version]:
+    """Return the releases of a package that have a file which is not yanked, oldest first; no pre-releases."""
+    request = urllib.request.Request(f"{INDEX}/{package}/", headers={"Accept": "application/vnd.pypi.simple.v1+json"})
+    with urllib.request.urlopen(request) as answer:
+        found = json.load(answer)
+    kept = set()
+    for file in found["files"]:
+        parts = file["filename"].split("-") if file["filename"].endswith(".whl") else []
+        if len(parts) < 5 or file.get("yanked"):
+            continue
+        try:
+            version = Version(parts[1])
+        except InvalidVersion:
+            continue
+        if not version.is_prerelease:
+            kept.add(version)
+    return sorted(kept)
+
+
+def _project() -> dict[str, dict[str, list[str]]]:
+    project: dict[str, dict[str, list[str]]] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    return project
+
+
+def _pins(file: Path) -> set[str]:
+    lines = file.read_text("utf-8").splitlines()
+    return {line.strip().lower() for line in lines if "==" in line and not line.lstrip().startswith("#")}
+
+
+def _names(requirements: list[str]) -> list[str]:
+    return [canonicalize_name(Requirement(text).name) for text in requirements]
+
+
+def main() -> None:
+    """Find the floor of each package that is named."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("packages", nargs="+", choices=sorted(TESTS), metavar="PACKAGE")
+    parser.add_argument("--folder", type=Path, default=ROOT / ".floors-tried", help="folder for environments")
+    parser.add_argument("--seconds", type=int, default=1200, help="limit of one run of the tests")
+    chosen = parser.parse_args()
+    chosen.folder.mkdir(parents=True, exist_ok=True)
+    found = [Search(package, chosen.folder.resolve(), chosen.seconds).run() for package in chosen.packages]
+    print("\n".join(found))
+
+
+if __name__ == "__main__":
+    main()
