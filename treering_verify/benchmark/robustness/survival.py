@@ -71,8 +71,8 @@ def _mean(
         f"{len(conditions)} conditions: {', '.join(condition.name for condition in conditions)}. {STAND_INS} As `verify` "
         "judges by default: with its search, where the pattern can be searched; p is corrected for it. Unmarked images "
         f"are judged under {MAIN} alone. Named: the own key is the nearest of {KEYS} on the image as it is, since so many "
-        "keys are not searched. Rates count all conditions together, with 95 % Clopper-Pearson intervals, a little too narrow "
-        "since the images are the same under each. "
+        "keys are not searched. Rates count all conditions together, with 95 % Clopper-Pearson intervals, a little too "
+        "narrow since the images are the same under each. "
         f"Blank: of one colour on 95 % or more of its area after the attack ({'; '.join(lost) or 'none'})."
         + "".join(f" Left out: {reason}." for reason in left_out),
     )
