@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import functools
 import os
-import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from treering_verify.errors import ImageError
 from treering_verify.files import opened_table
+from treering_verify.media.archive_checks import check_places, is_tar, tar_members
 from treering_verify.media.images import CODES, MAX_BYTES
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def is_archive(path: str) -> bool:
     if not path.lower().endswith(ENDINGS) or os.path.islink(path) or not os.path.isfile(path):
         return False
     try:
-        return zipfile.is_zipfile(path) or tarfile.is_tarfile(path)
+        return zipfile.is_zipfile(path) or is_tar(path)
     except OSError:
         return False
 
@@ -47,8 +47,8 @@ def list_members(path: str) -> Iterator[str]:
     Raises
     ------
     ImageError
-        If the archive cannot be read (code ``archive_damaged``), or has more than `MOST_MEMBERS` members
-        (``archive_too_large``).
+        If the archive cannot be read, or would not be as an archive is written (code ``archive_damaged``), or has more
+        than `MOST_MEMBERS` members (``archive_too_large``).
     """
     count = 0
     try:
@@ -57,23 +57,24 @@ def list_members(path: str) -> Iterator[str]:
             if count > MOST_MEMBERS:
                 raise ImageError("archive_too_large", CODES["archive_too_large"], path)
             yield name
-    except (OSError, EOFError, zipfile.BadZipFile, tarfile.TarError, ValueError) as error:
+    except ImageError:
+        raise
+    except MemoryError as error:
+        raise ImageError("archive_too_large", CODES["archive_too_large"], path) from error
+    except Exception as error:  # zipfile and tarfile throw almost anything at damaged input
         raise ImageError("archive_damaged", CODES["archive_damaged"], path) from error
 
 
 def _names_in_zip(path: str) -> Iterator[str]:
     with zipfile.ZipFile(path) as archive:
+        check_places(archive.infolist())
         for info in archive.infolist():
             if not info.is_dir():
                 yield info.filename
 
 
 def _names_in_tar(path: str) -> Iterator[str]:
-    with tarfile.open(path, "r:") as archive:
-        for member in archive:
-            if member.isreg():
-                yield member.name
-            archive.members = []  # type: ignore[attr-defined]  # tarfile remembers every member otherwise
+    return (member.name for member in tar_members(path))
 
 
 def split_member(path: str) -> tuple[str, str] | None:
@@ -141,8 +142,15 @@ def read_member(container: str, member: str) -> bytes:
 
 
 def _read_from_zip(container: str, member: str) -> bytes:
-    with zipfile.ZipFile(container) as archive, archive.open(member) as file:
+    status = os.stat(container)
+    with _opened_zip(container, status.st_mtime_ns, status.st_size).open(member) as file:
         return _bounded(file.read(MAX_BYTES + 1), member)
+
+
+@functools.lru_cache(maxsize=2)
+def _opened_zip(container: str, modified: int, size: int) -> zipfile.ZipFile:
+    """Return an open archive: reading its directory anew for each member would take as long as all members together."""
+    return zipfile.ZipFile(container)
 
 
 def _read_from_tar(container: str, member: str) -> bytes:
@@ -159,13 +167,10 @@ def _read_from_tar(container: str, member: str) -> bytes:
 def _tar_index(container: str, modified: int, size: int) -> dict[str, tuple[int, int]]:
     """Return offset and size of each regular member; the last of a name counts, as tar has it."""
     found: dict[str, tuple[int, int]] = {}
-    with tarfile.open(container, "r:") as archive:
-        for member in archive:
-            if member.isreg():
-                found[member.name] = (member.offset_data, member.size)
-            if len(found) > MOST_MEMBERS:
-                raise ImageError("archive_too_large", CODES["archive_too_large"], container)
-            archive.members = []  # type: ignore[attr-defined]
+    for member in tar_members(container):
+        found[member.name] = (member.offset_data, member.size)
+        if len(found) > MOST_MEMBERS:
+            raise ImageError("archive_too_large", CODES["archive_too_large"], container)
     return found
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import tarfile
+import time
 import zipfile
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from helpers import hostile_archives
 from helpers.audits import KEY
 from helpers.images import array, encoded, smooth
 
@@ -135,3 +137,62 @@ def test_a_column_of_images_is_read_row_by_row(form: str, tmp_path: Path) -> Non
     for name in reversed(found):  # backwards too
         assert read_path(name, SHAPE).status == "ok"
         assert (array(open_image(read_member(*split_member(name)))) == array(smooth())).all()  # type: ignore[misc]
+
+
+# --- archives made to do harm -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", hostile_archives.TARS)
+def test_a_tar_whose_headers_no_program_writes_is_refused_and_costs_nothing(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    hostile_archives.TARS[name](path)
+    started = time.process_time()
+    assert is_archive(str(path))
+    with pytest.raises(ImageError) as caught:
+        list(list_members(str(path)))
+    assert caught.value.code == "archive_damaged"
+    assert read_path(f"{path}!/a.png", SHAPE).code == "archive_damaged"
+    assert time.process_time() - started < 5
+    assert list(list_inputs(Inputs((str(tmp_path),)), tmp_path))[-1] == Entry(str(path), code="archive_damaged")
+
+
+def test_headers_that_programs_do_write_are_read(tmp_path: Path) -> None:
+    name = "folder/" * 40 + "\u00e9" * 50 + "1" * 200 + ".png"
+    for style in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        with tarfile.open(tmp_path / "a.tar", "w", format=style) as archive:
+            info = tarfile.TarInfo(name)
+            info.size, info.mtime, info.uname = len(PNG), 1.5, "\u00e9" * 40
+            archive.addfile(info, io.BytesIO(PNG))
+        assert list(list_members(str(tmp_path / "a.tar"))) == [name]
+        assert read_member(str(tmp_path / "a.tar"), name) == PNG
+
+
+def test_members_that_share_bytes_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    hostile_archives.shared_zip(path, 1000)
+    with pytest.raises(ImageError) as caught:
+        list(list_members(str(path)))
+    assert caught.value.code == "archive_damaged"
+
+
+def test_an_archives_directory_is_read_once_for_all_members(tmp_path: Path) -> None:
+    path = str(zip_file(tmp_path / "a.zip", {f"{i}.png": PNG for i in range(5)}))
+    containers._opened_zip.cache_clear()
+    for member in list_members(path):
+        assert read_member(path, member) == PNG
+    assert containers._opened_zip.cache_info().misses == 1
+    zip_file(tmp_path / "a.zip", {"0.png": PNG + b"0"})
+    assert read_member(path, "0.png") == PNG + b"0"  # another file by that name
+
+
+def test_memory_that_a_directory_takes_is_an_error_of_the_archive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(members: object) -> None:
+        raise MemoryError
+
+    path = str(zip_file(tmp_path / "a.zip", MEMBERS))
+    monkeypatch.setattr(containers, "check_places", full)
+    with pytest.raises(ImageError) as caught:
+        list(list_members(path))
+    assert caught.value.code == "archive_too_large"

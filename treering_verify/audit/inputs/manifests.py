@@ -10,6 +10,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from typing import IO, TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ _BLOCK = 1 << 16
 _COLUMNS = ("path", "url", "file", "filename", "image")  # a manifest's column where none is named
 _DELIMITERS = ",;\t|"
 _LONGEST_LINE = 1 << 20  # of a JSON Lines file, in characters
+_LONGEST_NAME = 100  # of a column, in messages
 _LONGEST_ENTRY = 1 << 16  # bytes of a path or URL
 _LEAST_CHARACTERS = 1 << 26  # of all entries of a table, whose size on disk may be next to nothing
 _MARKS = (  # byte order marks, the longer before those that they begin with
@@ -220,7 +222,7 @@ def _csv(name: str, column: str, head: bytes) -> Iterator[str]:
     with open(name, encoding=encoding, errors=errors, newline="") as file:
         first = file.readline(_LONGEST_LINE)
         file.seek(0)
-        rows = csv.reader(file, delimiter=_delimiter_of(first))
+        rows = csv.reader(_lines_of(file), delimiter=_delimiter_of(first))
         try:
             header = next(rows, [])
             place = header.index(_choose(header, column))
@@ -231,14 +233,21 @@ def _csv(name: str, column: str, head: bytes) -> Iterator[str]:
             raise ValueError(f"line {rows.line_num}: {error}") from error
 
 
-def _delimiter_of(header: str) -> str:
-    """Return what separates the names in the first line of a CSV file; a comma where nothing does."""
-    import csv
+def _lines_of(file: IO[str]) -> Iterator[str]:
+    """Yield the lines of a file; ValueError for one that no table has, before all of it is in memory."""
+    while line := file.readline(_LONGEST_LINE):
+        if len(line) == _LONGEST_LINE and not line.endswith(("\n", "\r")):
+            raise ValueError(f"a line has more than {_LONGEST_LINE:,} characters")
+        yield line
 
-    try:
-        return csv.Sniffer().sniff(header, _DELIMITERS).delimiter
-    except csv.Error:  # one column
-        return ","
+
+def _delimiter_of(header: str) -> str:
+    """Return what separates the names in the first line of a CSV file; a comma where nothing does.
+
+    csv.Sniffer would try regular expressions, which take hours on some lines.
+    """
+    outside = re.sub('"[^"]*"', "", header)
+    return max(_DELIMITERS, key=outside.count)
 
 
 def _choose(names: list[str], column: str) -> str:
@@ -246,5 +255,5 @@ def _choose(names: list[str], column: str) -> str:
     for candidate in candidates:
         if candidate in names:
             return candidate
-    listed = ", ".join(names[:20])
+    listed = ", ".join(name[:_LONGEST_NAME] for name in names[:20])
     raise LookupError(f"no column {column!r} in it: choose one of {listed}" if column else f"--column one of {listed}")
