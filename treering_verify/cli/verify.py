@@ -73,10 +73,10 @@ def verify(judging: Judging, detector: DetectorChoice) -> None:
 def recheck(records: Path, files: tuple[Path, ...], keys: tuple[Path, ...], style: str, model: ModelSource) -> None:
     """Judge the files of records again.
 
-    RECORDS is what verify, identify or decode wrote with --format json or jsonl. Each file is judged with the settings and,
-    unless --model is given, the model of its record. Where its provenance differs now, such as a version, the weights or a
-    key, the difference is named. FILES take the place of the records' paths, and are found by their SHA-256. The exit code
-    is 1 if a verdict or message changed.
+    RECORDS is what verify, identify or decode wrote with --format json or jsonl. Each file is judged with the settings of
+    its record. Without --model, the model is that of the records, if it is an embedded one. Where its provenance differs
+    now, such as a version, the weights or a key, the difference is named. FILES take the place of the records' paths, and
+    are found by their SHA-256. The exit code is 1 if a verdict or message changed.
     """
     from treering_verify.detection.recheck import read_records
     from treering_verify.detection.recheck import recheck as judge_again
@@ -86,7 +86,7 @@ def recheck(records: Path, files: tuple[Path, ...], keys: tuple[Path, ...], styl
 
     listed, found = read_records(records), read_keys(keys)
     if not given("model"):
-        model = replace(model, name=str(listed[0]["provenance"]["model"]))
+        model = replace(model, name=_embedded(listed[0]["provenance"].get("model")))
     changed = False
     with progress("Judging again", len(listed)) as advance:
         for one in judge_again(listed, files, found, load_model(model)):
@@ -95,3 +95,13 @@ def recheck(records: Path, files: tuple[Path, ...], keys: tuple[Path, ...], styl
             advance()
     if changed:
         sys.exit(FOUND)
+
+
+def _embedded(name: object) -> str:
+    """Return the name of an embedded model; UsageError for any other, because records may come from anybody."""
+    from treering_verify.files import printable
+    from treering_verify.models.loading import EMBEDDED
+
+    if name in list(EMBEDDED):
+        return str(name)
+    raise UsageError(f"the records' model {printable(str(name))[:100]!r} is not embedded: give it by --model")

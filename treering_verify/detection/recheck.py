@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from operator import index as integer
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from treering_verify.detection.judge import EvidenceTest, Judge
 from treering_verify.detection.messages import MessageTest, check_pattern, worded
 from treering_verify.detection.verification import key_test
 from treering_verify.errors import UsageError
-from treering_verify.files import printable
+from treering_verify.files import opened_regular, parsed_json, printable
 from treering_verify.inversion.decoder import Settings
 from treering_verify.inversion.recovery import InversionOptions
 from treering_verify.media.digests import sha256_of
@@ -25,6 +27,8 @@ from treering_verify.watermark.keys.key import Key
 
 _NEEDED = ("path", "status", "alpha", "provenance")
 _EXACT = "exact-cosine"
+_MOST_BYTES = 256 * 1024**2  # of a file of records
+_MOST = 10_000  # iterations and the like that a record may ask for
 
 
 @dataclass(frozen=True)
@@ -61,10 +65,17 @@ def read_records(path: str | Path) -> list[dict[str, Any]]:
     """
     shown = printable(str(path))
     try:
-        text = Path(path).read_text("utf-8")
-        records = json.loads(text) if text.startswith("[") else [json.loads(line) for line in text.splitlines() if line]
+        with opened_regular(path) as file:
+            data = file.read(_MOST_BYTES + 1)
+        if len(data) > _MOST_BYTES:
+            raise UsageError(f"{shown} is larger than {_MOST_BYTES >> 20} MiB: split it")
+        lines = [data] if data.startswith(b"[") else [line for line in data.splitlines() if line]
+        records = parsed_json(b"[" + b",".join(lines) + b"]")
+        records = records[0] if data.startswith(b"[") else records
     except OSError as error:
         raise UsageError(f"cannot read {shown}: {error.strerror}") from error
+    except UsageError:
+        raise
     except (ValueError, RecursionError):
         raise UsageError(f"{shown} holds no records: write them with verify --format jsonl") from None
     for number, record in enumerate(records, 1):
@@ -85,7 +96,7 @@ def _is_record(record: Any) -> bool:
         return False
     provenance = record["provenance"]
     has_settings = isinstance(provenance, dict) and isinstance(provenance.get("settings"), dict)
-    return has_settings and isinstance(record["path"], str)
+    return has_settings and isinstance(record["path"], str) and isinstance(record.get("sha256", ""), str | None)
 
 
 def recheck(
@@ -158,15 +169,26 @@ def _judge(settings: Mapping[str, Any], test: EvidenceTest, model: LatentModel) 
     try:
         inversion = InversionOptions(
             method=settings["method"],
-            settings=Settings(**settings["settings"]) if settings["settings"] else None,
+            settings=_checked(Settings(**settings["settings"])) if settings["settings"] else None,
             noise_method=settings["noise_method"],
-            steps=settings["steps"],
+            steps=integer(settings["steps"]),
             precision=settings["precision"],
         )
         alpha, search = float(settings["alpha"]), str(settings["search"]).removesuffix(" s")
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"the settings of a record are not of this version ({error}): judge the file anew") from error
     return Judge.of(model, test, alpha=alpha, inversion=inversion, search=search)
+
+
+def _checked(settings: Settings) -> Settings:
+    """Return settings whose values are of the right kind; ValueError for others, and for work without end."""
+    for each in fields(settings):
+        value = getattr(settings, each.name)
+        if each.type == "int" and not 0 <= integer(value) <= _MOST:
+            raise ValueError(f"{each.name} is {value}")
+        if each.type == "float" and not math.isfinite(value):
+            raise ValueError(f"{each.name} is {value}")
+    return settings
 
 
 def _differences(old: Any, new: Any, name: str = "") -> list[str]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
+import treering_verify as tv
 from treering_verify.cli.main import main
 from treering_verify.detection.recheck import read_records
 from treering_verify.errors import UsageError
@@ -91,3 +95,91 @@ def test_what_is_no_record_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "r").write_text(text)
     with pytest.raises(UsageError, match="record"):
         read_records(tmp_path / "r")
+
+
+# --- records from people who mean harm --------------------------------------------------------------------------------
+
+FULL = {"iterations": 5, "step": 0.1}
+
+
+def record_of(image: Path, **settings: object) -> dict[str, Any]:
+    usual = {"method": "encoder", "settings": None, "noise_method": "auto", "steps": 2, "precision": "float32"}
+    provenance = {"model": "m", "keys": [], "settings": {**usual, "alpha": 1e-6, "search": "off", **settings}}
+    facts = {"status": "ok", "verdict": "no evidence", "alpha": 1e-6, "detector": "exact-cosine", "sha256": None}
+    return {"path": str(image), **facts, "provenance": provenance}
+
+
+HOSTILE = {
+    "steps without end": {"steps": 10**9},
+    "steps in words": {"steps": "9"},
+    "half a step": {"steps": 2.5},
+    "iterations without end": {"method": "gradient", "settings": {**FULL, "iterations": 10**9}},
+    "a memory without end": {"method": "anderson", "settings": {**FULL, "memory": 10**9}},
+    "problems without end": {"method": "gauss-newton", "settings": {**FULL, "inner": 10**9}},
+    "a step that is no number": {"method": "gradient", "settings": {**FULL, "step": float("nan")}},
+    "a step in words": {"method": "gradient", "settings": {**FULL, "step": "x\x1b[2J"}},
+    "settings of another kind": {"settings": {"__class__": 1}},
+    "settings that are a list": {"settings": [1]},
+    "a method that is a list": {"method": ["x"]},
+    "a method with escapes": {"method": "\x1b[2J"},
+    "a noise inversion that is a table": {"noise_method": {}},
+    "a precision that is a table": {"precision": {}},
+    "alpha that is no number": {"alpha": float("nan")},
+    "alpha above 1": {"alpha": 2},
+    "a search with escapes": {"search": "x\x1b[2J"},
+    "a search that is a list": {"search": [1]},
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_settings_that_no_command_writes_are_refused_at_once(name: str, tiny_folder: Path, tmp_path: Path) -> None:
+    Image.linear_gradient("L").resize((128, 128)).save(tmp_path / "a.png")
+    Key.generate(tv.load_model(str(tiny_folder)).latent_shape, seed=1).save(tmp_path / "k.json")
+    (tmp_path / "r.jsonl").write_text(json.dumps(record_of(tmp_path / "a.png", **HOSTILE[name])))
+    started = time.process_time()
+    done = run("recheck", tmp_path / "r.jsonl", "--key", tmp_path / "k.json", "--model", tiny_folder)
+    assert done.exit_code == 2 and isinstance(done.exception, SystemExit), (done.output, done.exception)
+    assert "\x1b" not in done.output and len(done.output.splitlines()) == 1
+    assert time.process_time() - started < 20
+
+
+def test_what_records_lead_to_is_opened_as_any_suspect_file(tiny_folder: Path, tmp_path: Path) -> None:
+    Key.generate(tv.load_model(str(tiny_folder)).latent_shape, seed=1).save(tmp_path / "k.json")
+    os.mkfifo(tmp_path / "fifo")
+    places = [
+        tmp_path / "fifo",
+        "/dev/zero",
+        "http://127.0.0.1:9/x",
+        "\x1b[2J",
+        "a\0b",
+        "/etc/passwd",
+        tmp_path,
+        "\ud800",
+    ]
+    (tmp_path / "r.jsonl").write_text("\n".join(json.dumps(record_of(place)) for place in places))
+    done = run("recheck", tmp_path / "r.jsonl", "--key", tmp_path / "k.json", "--model", tiny_folder)
+    assert done.exit_code == 1 and "\x1b" not in done.output
+    assert done.stdout.count("now error") == done.stdout.count("changed ") == len(places)
+    done = run("recheck", tmp_path / "fifo", "--key", tmp_path / "k.json", "--model", tiny_folder)
+    assert done.exit_code == 2 and "fifo" in done.output
+    (tmp_path / "r.jsonl").write_text(json.dumps({**record_of(tmp_path), "sha256": [1]}))
+    assert run("recheck", tmp_path / "r.jsonl", tmp_path / "k.json", "--key", tmp_path / "k.json").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "model", ["somebody/model", "/tmp/somewhere", "http://127.0.0.1:9/x", "\x1b[2J", None, ["x"], 7]
+)
+def test_no_model_is_loaded_because_records_name_it(
+    model: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("it was loaded")
+
+    monkeypatch.setattr("treering_verify.models.load_model", never)
+    Key.generate((4, 32, 32), seed=1).save(tmp_path / "k.json")
+    record = record_of(tmp_path / "a.png")
+    record["provenance"]["model"] = model
+    (tmp_path / "r.jsonl").write_text(json.dumps(record))
+    done = run("recheck", tmp_path / "r.jsonl", "--key", tmp_path / "k.json")
+    assert done.exit_code == 2 and "is not embedded: give it by --model" in " ".join(done.output.split())
+    assert "\x1b" not in done.output

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from treering_verify.errors import UsageError
-from treering_verify.files import printable, write_atomic
+from treering_verify.files import opened_regular, parsed_json, printable, write_atomic
 from treering_verify.watermark.keys.key import Family
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 CLEAN = "clean"
 _TYPE = "treering calibration"
-_MAX_FILE_BYTES = 1024**3
+_LONGEST_NAME = 1000
+_MAX_FILE_BYTES = 256 * 1024**2
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,8 @@ class Calibration:
     training: int = 0
 
     def __post_init__(self) -> None:
-        sizes = {len(scores) for strata in self.scores.values() for scores in strata.values()}
-        if len(sizes) != 1 or min(sizes) < 1:
+        sizes = {scores.shape for strata in self.scores.values() for scores in strata.values()}
+        if len(sizes) != 1 or len(shape := sizes.pop()) != 1 or min(shape) < 1:
             raise UsageError(
                 "a calibration needs one score per image in each stratum: give the same images to all, and at least one"
             )
@@ -156,8 +157,8 @@ class Calibration:
         """
         name = printable(str(path))
         try:
-            with open(path, "rb") as file:
-                content = json.loads(file.read(_MAX_FILE_BYTES))
+            with opened_regular(path) as file:
+                content = parsed_json(file.read(_MAX_FILE_BYTES))
             if content.pop("checksum") != _checksum(content):
                 raise UsageError(f"{name} is damaged, or was changed by hand: make it again with treering calibrate")
             if content["type"] != _TYPE or content["schema_version"] != SCHEMA_VERSION:
@@ -175,8 +176,8 @@ class Calibration:
         family = content["family"]
         height, width = map(index, content["image_size"])
         setting = Setting(
-            str(content["model"]),
-            str(content["weights"]),
+            _name(content["model"]),
+            _name(content["weights"]),
             (height, width),
             Family(
                 str(family["pattern"]),
@@ -185,11 +186,11 @@ class Calibration:
                 index(family["outer_radius"]),
                 tuple(map(index, family["latent_shape"])),  # type: ignore[arg-type]
             ),
-            dict(content["inversion"]),
-            str(content["version"]),
+            {_name(name): _choice(value) for name, value in content["inversion"].items()},
+            _name(content["version"]),
         )
         scores = {
-            str(detector): {str(name): np.array(values, dtype=np.float64) for name, values in strata.items()}
+            _name(detector): {_name(name): np.array(values, dtype=np.float64) for name, values in strata.items()}
             for detector, strata in content["scores"].items()
         }
         residual = content["residual"]
@@ -234,6 +235,20 @@ class Calibration:
             "training": self.training,
             "digests": sorted(self.digests),
         }
+
+
+def _name(value: object) -> str:
+    """Return a text as it may be printed: files of calibrations may come from anybody."""
+    return printable(str(value))[:_LONGEST_NAME]
+
+
+def _choice(value: object) -> str | int:
+    """Return a setting of an inversion, a text or a number."""
+    if isinstance(value, int):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("a setting that is neither text nor number")
+    return _name(value)
 
 
 def digest(image: Image.Image) -> str:

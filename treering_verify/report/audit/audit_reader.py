@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from treering_verify.errors import UsageError
-from treering_verify.files import opened_regular, printable
+from treering_verify.files import opened_regular, parsed_json, printable
 from treering_verify.report.audit.shard_reader import facts_of_shard, shard_batches
 from treering_verify.results import DETECTED, INCONCLUSIVE, NO_EVIDENCE
 
@@ -170,7 +169,7 @@ def _summary(path: Path) -> dict[str, Any]:
             data = file.read(_MOST_SUMMARY + 1)
         if len(data) > _MOST_SUMMARY:
             raise ValueError(f"it is larger than {_MOST_SUMMARY} bytes")
-        content = json.loads(data)
+        content = parsed_json(data)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as error:

@@ -39,7 +39,7 @@ import numpy as np
 import numpy.typing as npt
 
 from treering_verify.errors import KeyFileError, UsageError
-from treering_verify.files import opened_secret, printable, write_atomic
+from treering_verify.files import opened_secret, parsed_json, printable, write_atomic
 from treering_verify.watermark.key_derivation import index_key_secret
 from treering_verify.watermark.keys.key_dates import check_dates, read_date, state_of, today
 from treering_verify.watermark.keys.key_family import DEFAULT_PATTERN, Family, count_numbers
@@ -332,7 +332,7 @@ class Key:
         with opened_secret(path, "key file", "treering keygen", (b"{",)) as file:
             data = file.read(_MAX_FILE_BYTES)
         try:
-            content = json.loads(data)
+            content = parsed_json(data)
             if content["type"] != "treering key" or content["schema_version"] != SCHEMA_VERSION:
                 raise ValueError
             _check_installed(content["pattern"], shown)

@@ -166,8 +166,8 @@ def _pattern(
 
 
 # The annuli that measured best for detection and for the diversity of images (docs/patterns.md, docs/robustness.md).
-# Mean cosines of 200 images: random .33 after JPEG 25; rings .65 on clean images, so .7 is a good image, and a default key
-# of rings reaches p = 1e-6 on fewer than half of them.
+# Mean cosines after JPEG 25, sixteen images: random .38, rings .66, so that half of them reach p = 1e-6 under a default key
+# of rings (docs/patterns.md). On clean images rings have .97 (docs/exact-test.md).
 RINGS = _pattern((3, 12), 0.7, count_rings, ring_coefficients, ring_features, Agreement(2.05, 0.264))
 RANDOM = _pattern((4, 9), 0.3, count_random, random_coefficients, random_features, Agreement(1.34, 0.114))
 # mixed-rings: mean cosine .28 after JPEG 25, sixteen images (docs/patterns.md).

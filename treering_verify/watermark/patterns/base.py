@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Numbers = npt.NDArray[np.float64]
 _DEVIATIONS = 4.54  # above the mean: with confidence .95, .999 of a normal population, of which 16 were measured
 _FEWEST = 8  # numbers up to which a cosine near 1 tells nothing
+_SMALLEST, _LARGEST = 1e-100, 1e100  # of the numbers of a key, whose unit is 1
 
 
 class Layout(Protocol):
@@ -195,7 +196,14 @@ def _bytes(prk: bytes, info: str, count: int) -> Numbers:
     return np.frombuffer(derive_bytes(prk, info, count), dtype=np.uint8).astype(np.float64)
 
 
-NORMAL = Distribution(derive_numbers, lambda numbers: True, "finite numbers")
+def _has_direction(numbers: Numbers) -> bool:
+    """Return whether the direction of numbers can be computed: not all zero, and no square over- or underflows."""
+    return bool(_SMALLEST < np.abs(numbers).max(initial=0) < _LARGEST)
+
+
+NORMAL = Distribution(
+    derive_numbers, _has_direction, "finite numbers that are not all zero, and whose squares are finite"
+)
 SIGNS = Distribution(_signs, lambda numbers: bool(np.isin(numbers, (-1, 1)).all()), "numbers +1 or -1")
 BYTES = Distribution(
     _bytes, lambda numbers: bool(np.isin(numbers, np.arange(256)).all()), "whole numbers from 0 to 255"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,18 @@ def test_damaged_summaries_end_in_one_line(tmp_path: Path, text: str) -> None:
     (folder / "summary.json").write_text(text, "latin-1")
     with pytest.raises(UsageError, match=r"summary\.json"):
         open_audit(folder)
+
+
+def test_a_summary_of_a_million_fields_or_lists_costs_little(tmp_path: Path) -> None:
+    fields = {f"f{i}\x1b[2J": 1 for i in range(10**6)}
+    folder = write_audit(tmp_path / "audit", [[row("a.png")]], **fields)
+    started = time.process_time()
+    result = run("report", folder, "--output", tmp_path / "r.html", "--images", 0)
+    assert result.exit_code in (0, 2) and "\x1b" not in result.output
+    assert not (tmp_path / "r.html").exists() or (tmp_path / "r.html").stat().st_size < 10**6
+    (folder / "summary.json").write_text('{"keys": [' + "[]," * 5_000_000 + "0]}")
+    assert run("report", folder, "--output", tmp_path / "s.html").exit_code == 2
+    assert time.process_time() - started < 60
 
 
 @pytest.mark.parametrize(

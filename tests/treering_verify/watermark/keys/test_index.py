@@ -6,6 +6,7 @@ import json
 import os
 import re
 import stat
+import time
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from treering_verify.errors import KeyFileError, UsageError
+from treering_verify.watermark.keys import index_file
 from treering_verify.watermark.keys.index import KeyIndex, key_files, load_keys
 from treering_verify.watermark.keys.index_file import FACTS, MAGIC, PAGE, Block, blocks_of, numbers_start, write_index
 from treering_verify.watermark.keys.key import Family, Key
@@ -128,10 +130,27 @@ def test_an_index_holds_one_family(change: dict[str, object], tmp_path: Path) ->
 
 @pytest.mark.parametrize("numbers", [np.zeros(D), np.full(D, 1e-9), np.full(D, 1e6)])
 def test_a_key_whose_numbers_do_not_fit_is_refused_by_name(numbers: np.ndarray, tmp_path: Path) -> None:
-    key = Key.of(FAMILY, "odd", numbers)
     with pytest.raises(UsageError, match="'odd'") as caught:
+        key = Key.of(FAMILY, "odd", numbers)
         write_index(tmp_path / "i", FAMILY, 1, blocks_of([key], FAMILY), "float16")
     assert "1e" not in str(caught.value)
+
+
+def test_an_index_of_holes_is_refused_by_its_first_keys(tmp_path: Path) -> None:
+    path, count = tmp_path / "i", 10**8
+    write_index(path, FAMILY, 3, blocks_of(some_keys(3), FAMILY))
+    head = bytearray(path.read_bytes()[:PAGE])
+    fields = json.loads(head[len(MAGIC) :])
+    fields.pop("sha256")
+    fields["count"] = count
+    text = MAGIC + json.dumps({**fields, "sha256": index_file._digest(fields)}).encode()
+    with open(path, "r+b") as file:
+        file.write(text.ljust(PAGE))
+        file.truncate(numbers_start(count) + count * D * 2)
+    started = time.process_time()
+    with pytest.raises(KeyFileError, match="damaged"):
+        KeyIndex.load(path)
+    assert time.process_time() - started < 2
 
 
 def test_bad_requests_say_what_to_do(tmp_path: Path) -> None:
