@@ -1,4 +1,4 @@
-"""Sizes that files declare where Pillow looks only while it opens or decodes them: WebP, JPEG XL, JPEG 2000 and ICO.
+"""Sizes that files declare where Pillow looks only while it opens or decodes them: WebP, JPEG XL, JPEG 2000, ICO, PSD.
 
 Everything is read from a few bytes of headers. What cannot be read counts as nothing: a decoder will refuse it.
 """
@@ -17,7 +17,7 @@ _MOST_BOXES = 1000
 
 
 def declared_pixels(data: bytes) -> int:
-    """Return the pixels of the largest image that a WebP, JPEG XL or ICO declares; 0 for other files."""
+    """Return the pixels of the largest image that a WebP, JPEG XL, ICO or PSD declares; 0 for other files."""
     try:
         if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
             return _webp_pixels(data)
@@ -25,6 +25,9 @@ def declared_pixels(data: bytes) -> int:
             return _jxl_pixels(data)
         if data.startswith(b"\0\0\1\0"):
             return _ico_pixels(data)
+        if data.startswith(b"8BPS"):
+            height, width = struct.unpack_from(">LL", data, 14)
+            return int(height * width)
     except (struct.error, IndexError):
         pass
     return 0

@@ -14,6 +14,7 @@ _START_OF_SCAN = 0xDA
 _NEXT_MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")  # not a stuffed zero, not a restart
 _ALONE = frozenset([0x01, *range(0xD0, 0xD9)])  # markers without a segment
 _PNM_HEADER = re.compile(rb"P[1-7Ff](?:(?:\s|#[^\r\n]*+[\r\n]?)++[-0-9.]*+){0,4}+")
+_ROWS = 20  # of a PSD, as a part
 _SMALL = 10  # sub-blocks of a GIF's pixels that cost as much as another part
 
 
@@ -21,8 +22,8 @@ def count_parts(data: bytes, enough: int) -> int:
     """Count the parts of a file that Pillow reads one by one before the pixels.
 
     These are the chunks of a PNG, the segments and fill bytes of a JPEG, the frames and sub-blocks of a GIF, the strips or
-    tiles of a TIFF, the packets and code blocks of a JPEG 2000, and the bytes of a PNM's header. Other formats are read in
-    C, or cannot have so many parts; for them 0 is returned.
+    tiles of a TIFF, the packets and code blocks of a JPEG 2000, the resources of a PSD, and the bytes of a PNM's header.
+    Other formats are read in C, or cannot have so many parts; for them 0 is returned.
 
     Parameters
     ----------
@@ -79,8 +80,24 @@ def _count_header(data: bytes, enough: int) -> int:
     return found.end() if found else 0
 
 
+def _count_resources(data: bytes, enough: int) -> int:
+    """Count the image resources of a PSD, and its rows, which Pillow adds up (Adobe's "Photoshop File Formats")."""
+    channels, height = int.from_bytes(data[12:14], "big"), int.from_bytes(data[14:18], "big")
+    parts = channels * height // _ROWS
+    place = 34 + int.from_bytes(data[26:30], "big")  # after the header and the colours of a palette
+    end = min(len(data), place + int.from_bytes(data[place - 4 : place], "big"))
+    while parts < enough and place < end:
+        parts += 1
+        name = 1 + (data[place + 6] if place + 6 < end else 0)  # after signature and number; a length and a text
+        place += 6 + name + name % 2
+        size = int.from_bytes(data[place : place + 4], "big")
+        place += 4 + size + size % 2
+    return parts
+
+
 _COUNTERS = {
     b"\x89PNG\r\n\x1a\n": _count_chunks,
+    b"8BPS": _count_resources,
     b"\xff\xd8": _count_segments,
     b"GIF8": _count_blocks,
     b"P": _count_header,

@@ -82,6 +82,13 @@ def jpeg2000(side: int, tile: int, layers: int, block: int, precinct: bytes = b"
     )
 
 
+def psd(side: int, channels: int = 3, resources: bytes = b"", compressed: bool = False) -> bytes:
+    """Return the head of a PSD with resources; its rows are listed, empty, if they are compressed."""
+    head = b"8BPS\0\1" + bytes(6) + struct.pack(">HLLHH", channels, side, side, 8, 3)
+    rows = b"\0\1" + bytes(2 * side * channels) if compressed else b"\0\0"
+    return head + bytes(4) + struct.pack(">L", len(resources)) + resources + bytes(4) + rows
+
+
 def icon(inside: bytes) -> bytes:
     """Return an ICO that says 16 x 16, around any image."""
     return b"\0\0\1\0\1\0" + struct.pack("<BBBBHHLL", 16, 16, 0, 0, 1, 32, len(inside), 22) + inside
@@ -104,6 +111,9 @@ def slow() -> Iterator[Hostile]:
     yield Hostile("large.jxl", b"\xff\x0a" + ((0b11 << 1 | 9999 << 3 | 1 << 33) << 0).to_bytes(8, "little"), PIXELS)
     yield Hostile("large.ico", icon(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">LL", 30_000, 30_000)), PIXELS)
     yield Hostile("large bitmap.ico", icon(struct.pack("<Lll", 40, 30_000, 60_000) + bytes(28)), PIXELS)
+    yield Hostile("resources.psd", psd(16, resources=b"8BIM\3\xe8\0\0\0\0\0\0" * 1_000_000), PARTS)
+    yield Hostile("large.psd", psd(30_000), PIXELS)
+    yield Hostile("rows.psd", psd(7000, channels=300, compressed=True), PARTS)
     yield Hostile("runs.bmp", bmp_rle(8000), SLOW)
 
 

@@ -24,7 +24,7 @@ from treering_verify.audit.inputs.urls import Access
 from treering_verify.errors import TreeringError, UsageError
 from treering_verify.files import printable
 from treering_verify.media.animations import MOST_FRAMES
-from treering_verify.media.isolation.child_process import ChildProcess
+from treering_verify.media.isolation.child_process import HUB_TOKENS, ChildProcess
 from treering_verify.media.isolation.decoding import MEMORY, SECONDS
 
 if TYPE_CHECKING:
@@ -187,7 +187,8 @@ class ReaderPool:
 
     def _assign(self, task: Task) -> None:
         while True:
-            reader = self._idle.pop() if self._idle else _Reader(ChildProcess(_MODULE, self._facts))
+            # Buckets are opened with the credentials of the environment.
+            reader = self._idle.pop() if self._idle else _Reader(ChildProcess(_MODULE, self._facts, hidden=HUB_TOKENS))
             try:
                 reader.assign(task, self._limits.seconds)
                 self._busy[reader.child.connection] = reader

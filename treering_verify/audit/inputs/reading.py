@@ -267,7 +267,8 @@ def _header(data: bytes, path: str = "") -> dict[str, Any]:
             register()
             with Image.open(io.BytesIO(without_ballast(data)), formats=decoded_formats()) as image:
                 facts = {"width": image.width, "height": image.height, "mode": image.mode}
-                return facts | {"animated": getattr(image, "is_animated", False)}
+                # The layers of a PSD are no frames, and Pillow would read them all.
+                return facts | {"animated": image.format != "PSD" and getattr(image, "is_animated", False)}
     except MemoryError:
         raise
     except Exception:  # decoders raise almost anything; `open_image` meets it again and reports it

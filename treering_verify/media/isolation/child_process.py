@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 from multiprocessing.connection import Connection, Pipe
@@ -16,6 +17,11 @@ from typing import Any
 
 _QUIET = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
 MAX_MESSAGE = 1 << 20
+SECRETS = re.compile("TOKEN|SECRET|PASSW|CREDENTIAL|ACCOUNT_KEY|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY|CONNECTION_STRING")
+"""Names, in capitals, of environment variables that hold secrets: a process that a file took over must not have them."""
+
+HUB_TOKENS = re.compile("^HF_.*TOKEN|^HUGGING_?FACE.*TOKEN")
+"""Those that hold tokens of the Hugging Face hub."""
 
 
 class ChildProcess:
@@ -29,12 +35,15 @@ class ChildProcess:
         Second argument of `serve`.
     stdin : bool
         Whether it inherits standard input.
+    hidden : pattern
+        Environment variables that it does not inherit.
     """
 
-    def __init__(self, module: str, facts: Any, stdin: bool = False) -> None:
+    def __init__(self, module: str, facts: Any, stdin: bool = False, hidden: re.Pattern[str] = SECRETS) -> None:
         self.connection, far = Pipe()
         code = f"from treering_verify.media.isolation.child_process import run; run({module!r}, {far.fileno()})"
         where = os.pathsep.join(path for path in sys.path if path)
+        inherited = {name: value for name, value in os.environ.items() if not hidden.search(name.upper())}
         with far:
             self.process = subprocess.Popen(
                 [sys.executable, "-P", "-c", code],
@@ -42,7 +51,7 @@ class ChildProcess:
                 stdin=None if stdin else subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,  # decoders print warnings with text from the file
-                env={**os.environ, **_QUIET, "PYTHONPATH": where},
+                env={**inherited, **_QUIET, "PYTHONPATH": where},
                 start_new_session=True,  # Ctrl-C is for the parent, which then ends the children
             )
         self.send(facts)
