@@ -6,7 +6,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --no-compile -c constraints.txt 
 # On all cores, where pip takes one. Some packages bring templates that are no Python: they are left out.
 COMPILE := $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib >/dev/null 2>&1 || true
 
-.PHONY: demo test test-slow test-floors lint clean
+.PHONY: demo test test-slow test-floors test-hostile test-canaries lint clean
 
 demo: $(VENV)/.demo
 	$(BIN)/treering demo
@@ -33,10 +33,27 @@ HOSTILE := tests/treering_verify/media/test_hostile.py tests/treering_verify/med
   tests/treering_verify/media/isolation tests/treering_verify/audit/test_hostile_names.py \
   tests/treering_verify/audit/inputs tests/treering_verify/models/test_hostile_models.py \
   tests/treering_verify/report/audit/test_hostile_folders.py tests/treering_verify/detection/test_fitted_keys.py \
+  tests/treering_verify/detection/test_recheck.py tests/treering_verify/media/test_containers.py \
   tests/treering_verify/cli/test_secrets.py
 
 test-hostile: $(VENV)/.dev
 	timeout 1800 $(BIN)/python -m pytest -m "slow or not slow" --durations 10 $(HOSTILE)
+
+# Model folders with canaries under the oldest and the newest diffusers and transformers that pyproject.toml admits, each pair in
+# an environment of its own; all other packages are those of constraints.txt. It takes some minutes.
+CANARIES ?= .canaries
+MODELS := tests/treering_verify/models/test_hostile_models.py tests/treering_verify/report/audit/test_hostile_folders.py
+test-canaries:
+	$(PYTHON) -m venv $(CANARIES)
+	$(CANARIES)/bin/python -m pip install --quiet uv
+	grep -viE '^(diffusers|transformers|tokenizers|huggingface)' constraints.txt > $(CANARIES)/others.txt
+	set -e; for each in lowest-direct highest; do \
+		$(CANARIES)/bin/uv venv --quiet --allow-existing --python $(CANARIES)/bin/python $(CANARIES)/$$each; \
+		$(CANARIES)/bin/uv pip install --quiet --python $(CANARIES)/$$each --resolution $$each --upgrade \
+			-c $(CANARIES)/others.txt -e '.[dev,pipelines]' torch; \
+		$(CANARIES)/$$each/bin/python -c 'import diffusers, transformers; print(diffusers.__version__, transformers.__version__)'; \
+		$(CANARIES)/$$each/bin/python -m pytest -m "slow or not slow" $(MODELS); \
+	done
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -57,4 +74,4 @@ $(VENV)/.dev: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(FLOORS) build dist *.egg-info
+	rm -rf $(VENV) $(FLOORS) $(CANARIES) build dist *.egg-info

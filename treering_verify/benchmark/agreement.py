@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from treering_detectors import Rate
 
 from treering_verify.benchmark.catalogue import BENCHMARKS
 from treering_verify.benchmark.harness.cache import cached
@@ -40,14 +41,22 @@ def measure(model: LatentModel, scope: Scope) -> Findings:
                     advance()
             found = np.concatenate([part["statistic"] for part in parts])
             compared = pattern.compared(Family.choose(model.latent_shape, pattern=name))
+            bound = pattern.agreement.bound(compared) if pattern.agreement else None
+            reached = Rate(int((found >= bound).sum()), len(found)) if bound is not None else None
             rows += [{"pattern": name, "compared": compared, "statistic": c} for c in found.tolist()]
-            lines.append((name, f"{compared} {pattern.counts}", len(found), *summary(found)))
+            lines.append(
+                (name, f"{compared} {pattern.counts}", len(found), *summary(found), bound and f"{bound:.5f}", reached)
+            )
     table = Table(
         "Agreement of clean marked images with their keys",
-        ("pattern", "compares", "images", "median", "largest", "at 1", "mean z", "deviation of z", "bound"),
+        (
+            *("pattern", "compares", "images", "median", "largest", "at 1", "mean z", "deviation of z"),
+            *("bound of these", "bound in use", "reach the bound in use"),
+        ),
         tuple(lines),
-        f"Statistic: cosine or agreement of signs; z is its artanh. Bound: {_SHARE:.1%} of such images lie below it, with "
-        f"confidence {_CONFIDENCE:.0%}, if z is normal. No bound where an image reaches 1. Weights {weights}.",
+        f"Statistic: cosine or agreement of signs; z is its artanh. Bound of these: {_SHARE:.1%} of such images lie below "
+        f"it, with confidence {_CONFIDENCE:.0%}, if z is normal. No bound where an image reaches 1. Bound in use: from "
+        f"which on a key of free numbers counts as fitted. Interval: Clopper-Pearson, 95 %. Weights {weights}.",
     )
     return Findings(
         "agreement",

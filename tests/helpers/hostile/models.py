@@ -223,6 +223,20 @@ MODELS: dict[str, HostileModel] = {
             text("text_encoder/adapter_config.json", '{"base_model_name_or_path": "somebody/else"}'),
             "adapter_config.json leads to another model",
         ),
+        # --- names that look like others
+        "a component in other letters": (
+            lambda folder, code: edit(folder / INDEX, **{"\uff55net": ["diffusers", "UNet2DConditionModel"]}),
+            "no such part",
+        ),
+        "a class in other letters": (index(unet=["diffusers", "\uff35Net2DConditionModel"]), ONLY),
+        "a library with an invisible letter": (index(unet=["diffusers\u200b", "UNet2DConditionModel"]), ONLY),
+        "a pipeline with an invisible letter": (index(_class_name="StableDiffusionPipeline\u200b"), "is not supported"),
+        "a component that occurs twice": (
+            lambda folder, code: text(INDEX, (folder / INDEX).read_text()[:-2] + ', "unet": ["my", "My"]}')(
+                folder, code
+            ),
+            "occurs twice",
+        ),
         # --- files outside
         "a vocabulary elsewhere": (config(WORDS, vocab_file="/etc/passwd"), "vocab_file"),
         "a linked component": (moved_out("unet"), "unet is a link out"),
@@ -275,6 +289,18 @@ MODELS: dict[str, HostileModel] = {
         "many tensors": (
             tensors({f"t{i}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for i in range(150_000)}),
             "150000 tensors",
+        ),
+        "many tensors by another spelling": (
+            tensors(
+                b"{"
+                + b",".join(b'"t%d":{"dtype":"U8","shape":[0],"data\\u005foffsets":[0,0]}' % i for i in range(150_000))
+                + b"}"
+            ),
+            "150000 tensors",
+        ),
+        "tensors that share bytes": (
+            tensors({name: entry([1], 0, 4)["conv_in.weight"] for name in "ab"}, b"1234"),
+            "share bytes",
         ),
         "weights of another size": (
             tensors(entry([10**7], 0, 4 * 10**7), bytes(4 * 10**7)),

@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from helpers import hostile_archives
+from helpers.hostile import archives as hostile_archives
 from helpers.audits import KEY
 from helpers.images import array, encoded, smooth
 

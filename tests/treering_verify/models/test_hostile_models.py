@@ -116,6 +116,47 @@ def test_a_command_tells_of_the_folder_before_torch_is_imported(
     assert list(canaries.iterdir()) == []
 
 
+EVERYWHERE = """
+import json, os, sys
+from click.testing import CliRunner
+from treering_verify.cli.main import main
+for folder in sys.argv[3:]:
+    os.chdir(folder)
+    sys.path[:] = [folder, *(place for place in sys.path if not place.startswith(sys.argv[2]))]
+    done = CliRunner().invoke(main, [*json.loads(sys.argv[1]), "--model", folder])
+    ended = done.exception is None or isinstance(done.exception, SystemExit)
+    print(json.dumps([done.exit_code if ended else repr(done.exception), done.output[-300:]]), flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["verify", "generate", "audit", "models check"])
+def test_no_command_runs_code_of_any_folder(
+    command: str, sound: Path, canaries: Path, tmp_path: Path, sample_key: object
+) -> None:
+    names = sorted(MODELS)
+    folders = [hostile_models.make(name, sound, tmp_path / f"model{i}", canaries) for i, name in enumerate(names)]
+    (tmp_path / "images").mkdir()
+    images, key = str(tmp_path / "images"), str(tmp_path / "sample.key.json")
+    words = {
+        "verify": ["verify", images, "--key", key],
+        "generate": ["generate", "--output", str(tmp_path / "made"), "--key", key],
+        "audit": ["audit", images, "--key", key, "--output", str(tmp_path / "out")],
+        "models check": ["models", "check"],
+    }[command]
+    done = subprocess.run(
+        [sys.executable, "-c", EVERYWHERE, json.dumps(words), str(tmp_path), *map(str, folders)],
+        capture_output=True,
+        text=True,
+        timeout=2 * PATIENCE,
+        check=False,
+    )
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(lines) == len(names), done.stderr[-2000:]
+    assert [(name, *line) for name, line in zip(names, lines, strict=True) if line[0] != 2] == []
+    assert list(canaries.iterdir()) == []
+
+
 # --- a class-conditional folder ---------------------------------------------------------------------------------------
 
 

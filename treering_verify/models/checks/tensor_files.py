@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import struct
-from itertools import chain
+from itertools import chain, pairwise
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -128,6 +128,8 @@ def header_of(path: Path, where: str) -> dict[str, Any]:
 
 def _check_tensors(header: dict[str, Any], size: int) -> None:
     total = 0
+    if len(header) > MAX_TENSORS:  # fields may be spelled by escapes
+        raise ValueError(f"{len(header)} tensors, more than {MAX_TENSORS}")
     for name, entry in header.items():
         shown = repr(name[:80])
         if not isinstance(entry, dict) or entry.get("dtype") not in _BYTES:
@@ -141,5 +143,8 @@ def _check_tensors(header: dict[str, Any], size: int) -> None:
         if not ends[0] <= ends[1] <= size or numbers * _BYTES[entry["dtype"]] != ends[1] - ends[0]:
             raise ValueError(f"tensor {shown} does not fit the file")
         total += numbers
+    places = sorted(entry["data_offsets"] for entry in header.values())
+    if any(first[1] > second[0] for first, second in pairwise(places)):
+        raise ValueError("tensors that share bytes")
     if total > MAX_NUMBERS or total > size:
         raise ValueError(f"{total} numbers, more than {min(MAX_NUMBERS, size)}")
