@@ -11,8 +11,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from helpers.hostile import archives as hostile_archives
 from helpers.audits import KEY
+from helpers.hostile import archives as hostile_archives
 from helpers.images import array, encoded, smooth
 
 from treering_verify.audit.folder import audit_folder
