@@ -2,7 +2,7 @@
 
 `Detector` verifies, identifies, decodes and audits. `Key` makes keys, `generate`, `watermarked_noise` and
 `WatermarkCallback` mark images. The rest is in the subpackages: `watermark`, `models`, `generation`, `inversion`,
-`detection`, `attacks`, `audit` and `evaluation`. Names are imported when they are first used: `__init__.pyi` lists them
+`detection`, `attacks`, `audit` and `evaluation`, and in `errors`. Names are imported when they are first used: `__init__.pyi` lists them
 (SPEC 1).
 """
 

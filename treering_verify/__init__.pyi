@@ -1,6 +1,7 @@
 from . import attacks as attacks
 from . import audit as audit
 from . import detection as detection
+from . import errors as errors
 from . import evaluation as evaluation
 from . import generation as generation
 from . import inversion as inversion
@@ -8,10 +9,6 @@ from . import models as models
 from . import watermark as watermark
 from .detection.search.settings import Search as Search
 from .detector import Detector as Detector
-from .errors import ImageError as ImageError
-from .errors import KeyFileError as KeyFileError
-from .errors import LimitedModelWarning as LimitedModelWarning
-from .errors import ModelError as ModelError
 from .errors import TreeringError as TreeringError
 from .errors import UsageError as UsageError
 from .generation.callback import WatermarkCallback as WatermarkCallback
@@ -23,5 +20,4 @@ from .models.loading import load_model as load_model
 from .results import Verdict as Verdict
 from .version import __version__ as __version__
 from .watermark.keys.index import KeyIndex as KeyIndex
-from .watermark.keys.index import load_keys as load_keys
 from .watermark.keys.key import Key as Key

@@ -139,9 +139,9 @@ def test_keys_that_cannot_be_right_are_told_before_the_model_is_loaded(unloaded:
         tv.Detector([other(1), other(1)])
     with pytest.raises(tv.UsageError, match=r"noise \(4, 16, 16\), model 'landscape' has \(4, 32, 32\)"):
         tv.Detector(tv.Key.generate((4, 16, 16), seed=1, inner_radius=2, outer_radius=5))
-    with pytest.raises(tv.KeyFileError, match="missing"):
+    with pytest.raises(tv.errors.KeyFileError, match="missing"):
         tv.Detector(tmp_path / "missing.json")
-    with pytest.raises(tv.ModelError, match="did you mean landscape"):
+    with pytest.raises(tv.errors.ModelError, match="did you mean landscape"):
         tv.Detector(other(1), model="lanscape")
 
 
