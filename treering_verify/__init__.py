@@ -2,8 +2,8 @@
 
 `Detector` verifies, identifies, decodes and audits. `Key` makes keys, `generate`, `watermarked_noise` and
 `WatermarkCallback` mark images. The rest is in the subpackages: `watermark`, `models`, `generation`, `inversion`,
-`detection`, `attacks`, `audit` and `evaluation`, and in `errors`. Names are imported when they are first used: `__init__.pyi` lists them
-(SPEC 1).
+`detection`, `attacks`, `audit`, `evaluation` and `errors`. Names are imported when they are first used: `__init__.pyi` lists
+them (SPEC 1).
 """
 
 import lazy_loader
