@@ -20,6 +20,8 @@ def lines(command: click.Command, path: str) -> Iterator[str]:
         yield f"{path}: {command.get_short_help_str()}"
     for parameter in command.params:
         yield f"{path} {_named(parameter)} {' '.join(_facts(parameter))}".rstrip()
+    for name, action in getattr(command, "actions", {}).items():
+        yield from lines(action, f"{path} {name}")
     if isinstance(command, click.Group):
         for name in command.commands:
             yield from lines(command.commands[name], f"{path} {name}")

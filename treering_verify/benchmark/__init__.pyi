@@ -3,6 +3,13 @@ from .catalogue import GROUPS as GROUPS
 from .catalogue import SHARED as SHARED
 from .catalogue import Benchmark as Benchmark
 from .catalogue import format_group as format_group
+from .catalogue import plan_of_docs as plan_of_docs
+from .diff import compare as compare
+from .diff import format_comparison as format_comparison
+from .durations import DOCS as DOCS
+from .durations import MINUTES as MINUTES
+from .harness.interruption import BenchmarkInterrupted as BenchmarkInterrupted
 from .harness.scope import Scope as Scope
+from .runner import finished as finished
 from .runner import run as run
 from .runner import run_shared as run_shared

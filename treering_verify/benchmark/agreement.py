@@ -27,7 +27,7 @@ _SHARE, _CONFIDENCE = 0.999, 0.95
 def measure(model: LatentModel, scope: Scope) -> Findings:
     """Mark images under keys of their own, verify them unchanged, and bound the statistic of 99.9 % of such images."""
     count, first = scope.images(4, 128), SEEDS["agreement"]
-    rows: list[dict[str, Any]] = []
+    rows = scope.rows
     lines: list[tuple[Cell, ...]] = []
     weights = fingerprint(model)
     with scope.progress("Images", count * len(PATTERNS)) as advance:

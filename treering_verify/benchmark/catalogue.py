@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Literal
+
+from treering_verify.benchmark.durations import DOCS, MINUTES
 
 if TYPE_CHECKING:
     from treering_verify.benchmark.harness.scope import Scope
@@ -37,8 +40,6 @@ class Benchmark:
         What it answers, in a sentence.
     published : str
         Table or figure of Hong et al. (NeurIPS 2024), or of another paper that is named, that it corresponds to.
-    duration : str
-        How long it takes on two cores with the embedded model, where that was measured.
     measures : tuple of str
         Modules and packages whose change makes a stored result old, beside the benchmark's own module.
     """
@@ -48,13 +49,17 @@ class Benchmark:
     module: str
     question: str
     published: str = ""
-    duration: str = ""
     measures: tuple[str, ...] = ()
 
     @property
     def measured(self) -> tuple[str, ...]:
         """Return all modules and packages whose change makes a stored result old."""
         return f"benchmark.{self.module}", *self.measures
+
+    @property
+    def cached_code(self) -> tuple[str, ...]:
+        """Return what cached measurements depend on: those of the group `paper` share images and paths."""
+        return (*_TEST, "benchmark.harness.laboratory") if self.group == "paper" else self.measured
 
     def measure(self, model: LatentModel, scope: Scope) -> Findings:
         """Import the module and run its `measure`; no other benchmark is imported."""
@@ -144,7 +149,6 @@ _ALL = (
         "paper",
         "paper.heldout",
         "Does any decoder inversion end with a larger error than its start, on an autoencoder that nothing was tuned on?",
-        duration="7 min with --count 8",
     ),
     Benchmark(
         "noise",
@@ -212,7 +216,6 @@ _ALL = (
         "robustness.robustness",
         "How much of each pattern's evidence survives each attack, and how do attacks change false positives?",
         "Tree-Ring's table 1 and SFWMark's means",
-        "6 h",
     ),
     Benchmark(
         "survival",
@@ -291,11 +294,34 @@ SHARED = ("robustness", "survival", "forgery", "annulus-pareto")
 
 
 def format_group(group: Group) -> str:
-    """Return the heading of a group and a line for each of its benchmarks: name, question, published source, duration."""
-    chosen = [benchmark for benchmark in BENCHMARKS.values() if benchmark.group == group]
+    """Return the heading of a group and two lines for each benchmark: name and question, published source and minutes."""
     width = max(map(len, BENCHMARKS))
     lines = [f"{group}: {GROUPS[group]}"]
-    for benchmark in chosen:
-        facts = "; ".join(fact for fact in (benchmark.published, benchmark.duration) if fact)
-        lines.append(f"  {benchmark.name:{width}}  {benchmark.question}{f' [{facts}]' if facts else ''}")
+    for benchmark in (one for one in BENCHMARKS.values() if one.group == group):
+        lines.append(f"  {benchmark.name:{width}}  {benchmark.question}")
+        lines.append(f"  {'':{width}}  {'; '.join(_facts(benchmark))}")
     return "\n".join(lines)
+
+
+def _facts(benchmark: Benchmark) -> Iterator[str]:
+    quick, full = (_said(minutes) for minutes in MINUTES.get(benchmark.name, (None, None)))
+    yield f"{quick} with --quick, {full} in full"
+    if benchmark.published:
+        yield f"published: {benchmark.published}"
+    if benchmark.name in SHARED:
+        yield "may be shared (--workers)"
+
+
+def _said(minutes: float | None) -> str:
+    if minutes is None:
+        return "not timed"
+    return "under 1 min" if minutes < 1 else f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+
+
+def plan_of_docs(finished: Collection[str]) -> tuple[list[str], str]:
+    """Return the benchmarks of `--preset docs` that are left to run, and a sentence that says how long they take."""
+    left = [name for name in DOCS if name not in finished]
+    parts = [f"{name} {_said(DOCS[name][1])}" for name in left]
+    done = f"finished already: {', '.join(name for name in DOCS if name in finished)}. " if finished else ""
+    whole = _said(sum(DOCS[name][1] for name in left)) if left else "nothing"
+    return left, f"{done}To run: {', '.join(parts) or 'none'}; together {whole} of one processor."

@@ -32,7 +32,7 @@ def measure(model: LatentModel, scope: Scope) -> Findings:
     count, first = scope.images(4, 96), SEEDS["coverage"]
     pages = PAGES[:4] if scope.quick else PAGES
     levels = list(LEVELS)[:2] if scope.quick else list(LEVELS)
-    rows: list[dict[str, Any]] = []
+    rows = scope.rows
     with scope.progress("Images", count + count * len(pages)) as advance:
         keys = [Key.generate(model.latent_shape, seed=first + i) for i in range(count)]
         images = generate_each(model, keys, range(first, first + count), advance)

@@ -28,7 +28,7 @@ _PLAN: tuple[tuple[str, dict[str, Any], tuple[str, ...], float], ...] = (
 def measure(model: LatentModel, scope: Scope) -> Findings:
     """Judge marked and unmarked images, each under its own key, so that no result depends on one key."""
     count, first = scope.images(8, 200), SEEDS["detection"]
-    rows: list[dict[str, Any]] = []
+    rows = scope.rows
     lines = []
     with scope.progress("Images", (1 + len(_PLAN)) * count) as advance:
         unmarked = []

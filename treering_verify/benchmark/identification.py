@@ -63,7 +63,7 @@ def measure(model: LatentModel, scope: Scope) -> Findings:
                 images += [r.image for r in generate(model, chosen, seeds=[first + i])]
                 advance()
     suspects = [_suspects(model, marked, unmarked, keys, attack) for attack in _ATTACKS]
-    rows: list[dict[str, Any]] = []
+    rows = scope.rows
     speed: list[tuple[Cell, ...]] = []
     answers: list[tuple[Cell, ...]] = []
     seconds: dict[tuple[str, int], float] = {}

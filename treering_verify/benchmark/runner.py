@@ -3,32 +3,84 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from treering_verify.benchmark.catalogue import BENCHMARKS
 from treering_verify.benchmark.harness.cache import FOLDER
-from treering_verify.benchmark.harness.provenance import provenance_of
+from treering_verify.benchmark.harness.code_digests import code_digests
+from treering_verify.benchmark.harness.interruption import BenchmarkInterrupted, Interruption, findings_of_rows
+from treering_verify.benchmark.harness.provenance import provenance_of, reference_times
 from treering_verify.benchmark.harness.scope import Scope
 from treering_verify.benchmark.harness.workers import Helped, Share, end_with_parent
 from treering_verify.models import LatentModel, ModelSource, device_of, load_model
+from treering_verify.models.weights import fingerprint
 from treering_verify.report import store_findings
+from treering_verify.report.findings import Findings
 
 
 def run(name: str, model: LatentModel, output: Path, scope: Scope) -> str:
     """Run one benchmark, store its findings in a folder, and return the summary.
 
-    Cached measurements in that folder are used again. Each device has a cache of its own, so that results of two devices
-    are never mixed.
+    Cached measurements in that folder are used again, if they are of the same code. Each device has a cache of its own, so
+    that results of two devices are never mixed.
+
+    Raises
+    ------
+    BenchmarkInterrupted
+        After Ctrl-C, when what was measured until then has been stored.
+    KeyboardInterrupt
+        After Ctrl-C, if nothing can be reported yet.
     """
-    device, started = device_of(model), time.process_time()
-    findings = BENCHMARKS[name].measure(model, replace(scope, folder=_cache_folder(output, device)))
+    benchmark, device, started, ended = BENCHMARKS[name], device_of(model), time.process_time(), Interruption()
+    here = replace(scope, folder=_cache_folder(name, output, device), progress=ended.around(scope.progress), rows=[])
+    reference = reference_times()
+    try:
+        findings = benchmark.measure(model, here)
+    except (Exception, KeyboardInterrupt) as error:
+        if isinstance(error, KeyboardInterrupt):
+            ended.where = ended.where or "interrupted"
+        elif not ended.where:
+            raise
+        findings = _of_rows(name, here.rows)
     spent = time.process_time() - started
-    return store_findings(
-        findings, provenance_of(BENCHMARKS[name].measured, findings, model, device, scope, spent), output
+    provenance = provenance_of(benchmark.measured, findings, model, device, scope, spent)
+    provenance = replace(provenance, reference_ms=(*reference, *reference_times()))
+    if not ended.where:
+        return store_findings(findings, provenance, output)
+    if not findings.rows:
+        raise KeyboardInterrupt
+    raise BenchmarkInterrupted(store_findings(findings, replace(provenance, partial=ended.where), output))
+
+
+def finished(name: str, model: LatentModel, output: Path, count: int | None) -> bool:
+    """Return whether a folder holds a whole result of a benchmark, of this model, this code and this number of images."""
+    try:
+        facts = json.loads((output / f"{name}.json").read_text())["facts"]
+    except (OSError, ValueError, KeyError):
+        return False
+    options = shlex.split(facts["repeat"])
+    counted = options[options.index("--count") + 1] if "--count" in options else None
+    return bool(
+        not facts["partial"]
+        and "--quick" not in options
+        and counted == (None if count is None else str(count))
+        and facts["weights"] in ("", fingerprint(model, without=()))
+        and facts["code"] == code_digests(BENCHMARKS[name].measured)
     )
+
+
+def _of_rows(name: str, rows: list[dict[str, Any]]) -> Findings:
+    """Return findings of an interrupted measurement of which the benchmark cannot make tables."""
+    if not rows:
+        raise KeyboardInterrupt
+    return findings_of_rows(name, BENCHMARKS[name].question, rows)
 
 
 def run_shared(name: str, model: ModelSource, output: Path, scope: Scope, workers: int) -> str:
@@ -61,13 +113,15 @@ def _help(name: str, model: ModelSource, output: Path, quick: bool, count: int |
     end_with_parent()
     with _threads(share.of), contextlib.suppress(Helped):
         loaded = load_model(model)
-        scope = Scope(_silent, quick, count, _cache_folder(output, device_of(loaded)), share)
+        scope = Scope(_silent, quick, count, _cache_folder(name, output, device_of(loaded)), share)
         BENCHMARKS[name].measure(loaded, scope)
 
 
-def _cache_folder(output: Path, device: str) -> Path:
-    """Return the folder of cached measurements of a device."""
-    return output / (FOLDER if device == "cpu" else f"{FOLDER}-{device}")
+def _cache_folder(name: str, output: Path, device: str) -> Path:
+    """Return the folder of cached measurements of a benchmark's code on a device: other code has another folder."""
+    digests = repr(sorted(code_digests(BENCHMARKS[name].cached_code).items()))
+    digest = hashlib.sha256(digests.encode()).hexdigest()[:12]
+    return output / (FOLDER if device == "cpu" else f"{FOLDER}-{device}") / digest
 
 
 @contextlib.contextmanager

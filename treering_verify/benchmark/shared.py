@@ -41,7 +41,7 @@ def measure(model: LatentModel, scope: Scope) -> Findings:
     count, first = scope.images(2, 24), SEEDS["shared"]
     chains = [one for one in CHAINS if one.name in _QUICK] if scope.quick else CHAINS
     levels, several = (_LEVELS[:2], 4) if scope.quick else (_LEVELS, MOST_KEYS)
-    rows: list[dict[str, Any]] = []
+    rows = scope.rows
     pages: dict[str, Image.Image] = {}
     with scope.progress("Images", count + count * len(chains)) as advance:
         keys = [Key.generate(model.latent_shape, seed=first + i) for i in range(count)]

@@ -38,7 +38,7 @@ def measure(model: LatentModel, scope: Scope) -> Findings:
     with scope.progress("Images", count) as advance:
         raw, noise, kinds, attacks = _noise(model, scope, count, seed, advance)
     families = {name: Family.choose(model.latent_shape, pattern=name) for name in ("random", "rings")}
-    rows: list[dict[str, Any]] = []
+    rows = scope.rows
     for place, (name, family) in enumerate(families.items()):
         for i in range(count):
             for j, (exact, published, white) in enumerate(

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from treering_verify.cli.command import command, option
+from treering_verify.cli.command import CommandWithActions, command, option
 from treering_verify.cli.options.model import model_option
-from treering_verify.cli.options.types import Named, OutputFolder
+from treering_verify.cli.options.types import InputPath, Named, OutputFolder
 from treering_verify.cli.output import progress
 from treering_verify.errors import UsageError
 
@@ -34,7 +38,7 @@ def _list_benchmarks(context: click.Context, _: click.Parameter, wanted: bool) -
     context.exit()
 
 
-@command("treering benchmark detection --quick --output bench")
+@command("treering benchmark detection --quick --output bench", cls=CommandWithActions)
 @click.argument("names", nargs=-1, required=True, metavar="NAME...", type=Named("benchmark", _names))
 @option("--output", type=OutputFolder(), required=True, help="Folder for results and cached measurements.")
 @option(
@@ -46,6 +50,11 @@ def _list_benchmarks(context: click.Context, _: click.Parameter, wanted: bool) -
     help="List all benchmarks with their questions, and exit.",
 )
 @option("--quick", is_flag=True, help="Measure few images, in under two minutes; the intervals are then wide.")
+@option(
+    "--preset",
+    type=Named("preset", ("docs",)),
+    help="Images of each benchmark as the documentation has them; all: those that it shows, without finished ones.",
+)
 @option("--count", type=click.IntRange(2), help="Number of images; default: the benchmark's own.")
 @option(
     "--workers",
@@ -55,27 +64,98 @@ def _list_benchmarks(context: click.Context, _: click.Parameter, wanted: bool) -
 )
 @model_option
 def benchmark(
-    names: tuple[str, ...], output: Path, quick: bool, count: int | None, workers: int, model: ModelSource
+    names: tuple[str, ...],
+    output: Path,
+    quick: bool,
+    preset: str | None,
+    count: int | None,
+    workers: int,
+    model: ModelSource,
 ) -> None:
     """Measure detection, inversion and speed.
 
     NAME is a benchmark that --list shows, or all. The summary is printed. Written to --output: NAME.parquet (one row per
     measurement), NAME.md (tables and figures in Markdown), NAME.json (the tables, and where they come from), figures as SVG
-    and PNG, and report.html (all that is in the folder). Long measurements are cached in its subfolder "cache": an
-    interrupted benchmark resumes, and nothing is measured twice. Delete that folder to start again.
+    and PNG, and report.html (all that is in the folder). Long measurements are cached in its subfolder "cache", and nothing
+    is measured twice. Ctrl-C reports what was measured until then; the same command resumes.
+
+    treering benchmark diff OLD NEW compares two such folders, and says what got better or worse beyond noise.
     """
-    from treering_verify.benchmark import BENCHMARKS, SHARED, Scope, run, run_shared
+    from treering_verify.benchmark import BENCHMARKS, DOCS, SHARED, Scope, finished, plan_of_docs, run, run_shared
     from treering_verify.models import load_model
 
+    if preset and (quick or count):
+        raise UsageError("--preset sets the number of images: leave --quick and --count")
     wanted = list(BENCHMARKS) if names == ("all",) else list(names)
     for name in wanted:
         if workers > 1 and name not in SHARED:
             raise UsageError(f"{name} cannot be shared among processes ({', '.join(SHARED)} can): leave --workers")
-    scope = Scope(progress, quick, count)
-    if workers > 1:
+        if preset and name not in DOCS and names != ("all",):
+            raise UsageError(f"the documentation shows nothing of {name}: leave --preset")
+    loaded = None if workers > 1 else load_model(model)
+    if preset and names == ("all",):
+        done = [name for name in DOCS if loaded and finished(name, loaded, output, DOCS[name][0])]
+        wanted, plan = plan_of_docs(done)
+        click.echo(plan, err=True)
+    with _ended_by_terminate():
         for name in wanted:
-            click.echo(run_shared(name, model, output, scope, workers))
-        return
-    loaded = load_model(model)
-    for name in wanted:
-        click.echo(run(name, loaded, output, scope))
+            scope = Scope(_progress, quick, DOCS[name][0] if preset else count)
+            click.echo(run(name, loaded, output, scope) if loaded else run_shared(name, model, output, scope, workers))
+
+
+@command("treering benchmark diff bench bench", name="diff")
+@click.argument("old", type=InputPath(), metavar="OLD")
+@click.argument("new", type=InputPath(), metavar="NEW")
+def diff(old: Path, new: Path) -> None:
+    """Say what got better or worse between two folders of results, beyond noise.
+
+    OLD and NEW are --output folders of benchmarks. What both have is compared: values of the same images in pairs
+    (McNemar's exact test, Wilcoxon's signed ranks), others by Fisher's exact test and by ranks, times by their ratio, all
+    under Holm's correction at 5 %.
+    """
+    from treering_verify.benchmark import compare, format_comparison
+
+    click.echo(format_comparison(compare(old, new)))
+
+
+benchmark.actions = {"diff": diff}  # type: ignore[attr-defined]
+
+
+@contextmanager
+def _progress(description: str, total: int) -> Iterator[Callable[[], None]]:
+    """Show a bar with the time that is left; without a terminal a line on stderr every half minute."""
+    with progress(description, total) as advance:
+        if sys.stderr.isatty():
+            yield advance
+            return
+        started = said = time.monotonic()
+        done = 0
+
+        def counted() -> None:
+            nonlocal done, said
+            done += 1
+            advance()
+            if time.monotonic() - said >= _EVERY:
+                said = time.monotonic()
+                left = (said - started) / done * (total - done) / 60
+                click.echo(f"{description}: {done} of {total}, about {max(1, round(left))} min left", err=True)
+
+        yield counted
+
+
+_EVERY = 30.0  # seconds
+
+
+@contextmanager
+def _ended_by_terminate() -> Iterator[None]:
+    """Let SIGTERM do what Ctrl-C does: report what was measured. Print the summary of that report."""
+    from treering_verify.benchmark import BenchmarkInterrupted
+
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except BenchmarkInterrupted as ended:
+        click.echo(ended.summary)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)

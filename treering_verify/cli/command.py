@@ -66,6 +66,21 @@ class Command(click.Command):
                 formatter.write_dl(records)
 
 
+class CommandWithActions(Command):
+    """A command whose first argument may name an action, which is a command of its own with other arguments."""
+
+    actions: dict[str, click.Command]
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Return the context of the action that is named first, or of this command."""
+        action = getattr(self, "actions", {}).get(args[0]) if args else None
+        if action is None:
+            return super().make_context(info_name, args, parent, **extra)
+        return action.make_context(f"{info_name} {args[0]}", args[1:], parent, **extra)
+
+
 class Group(click.Group):
     """A group whose help lists its commands in sections."""
 
@@ -89,7 +104,7 @@ class Group(click.Group):
 
 
 def command(
-    example: str, group: click.Group | None = None, name: str | None = None
+    example: str, group: click.Group | None = None, name: str | None = None, cls: type[Command] = Command
 ) -> Callable[[Callable[..., Any]], click.Command]:
     """Return a decorator that makes a command of a function; its errors become exit codes.
 
@@ -101,6 +116,8 @@ def command(
         What the command is added to.
     name : str, optional
         The function's name when left out.
+    cls : type
+        Kind of the command.
     """
 
     def register(function: Callable[..., Any]) -> click.Command:
@@ -110,7 +127,7 @@ def command(
                 return function(*args, **kwargs)
 
         make = group.command if group else click.command
-        return make(name or function.__name__, cls=Command, epilog=f"Example: {example}")(guarded)
+        return make(name or function.__name__, cls=cls, epilog=f"Example: {example}")(guarded)
 
     return register
 

@@ -32,6 +32,8 @@ class Provenance:
         Digest of the model's weights.
     code : dict
         Digest of each module or package that was measured, without comments and docstrings.
+    reference_ms : tuple of float
+        Milliseconds of one fixed computation on this machine, before and after the measurement.
     processor_seconds : float
         Time of a processor that this run took; what was cached took none.
     partial : str
@@ -47,6 +49,7 @@ class Provenance:
     changed: bool = False
     weights: str = ""
     code: dict[str, str] = field(default_factory=dict)
+    reference_ms: tuple[float, ...] = ()
     processor_seconds: float = 0.0
     partial: str = ""
 
@@ -73,6 +76,7 @@ def store_findings(findings: Findings, provenance: Provenance, folder: Path) -> 
         "changed": provenance.changed,
         "repeat": provenance.command,
         "partial": provenance.partial,
+        "reference_ms": provenance.reference_ms,
         "processor_seconds": provenance.processor_seconds,
         "code": provenance.code,
     }

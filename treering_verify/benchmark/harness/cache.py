@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +53,15 @@ def cached(folder: Path | None, name: str, facts: object, measure: Callable[[], 
                 write_atomic(path, buffer.getvalue())
     with np.load(path, allow_pickle=False) as arrays:
         return dict(arrays)
+
+
+def cached_rows(
+    folder: Path | None, name: str, facts: object, measure: Callable[[], Iterable[dict[str, Any]]]
+) -> list[dict[str, Any]]:
+    """Return cached rows of texts, numbers and truth values, or measure and cache them; see `cached`."""
+    arrays = cached(folder, name, facts, lambda: {"rows": np.array(json.dumps(list(measure())))})
+    rows: list[dict[str, Any]] = json.loads(str(arrays["rows"]))
+    return rows
 
 
 def _digest(text: str) -> str:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from treering_verify import attacks
+from treering_verify.benchmark.harness.cache import cached_rows
 from treering_verify.benchmark.harness.workers import Share
 from treering_verify.generation.generator import generate
 from treering_verify.models import LatentModel
+from treering_verify.version import __version__
 from treering_verify.watermark.keys.key import Key
 
 if TYPE_CHECKING:
@@ -67,7 +69,8 @@ class Scope:
     Attributes
     ----------
     progress : callable
-        (what, how many) -> context manager that gives a callable to advance by one.
+        (what, how many) -> context manager that gives a callable to advance by one. Ctrl-C ends the block alone, when
+        `runner.run` calls: what follows it reports what is there.
     quick : bool
         Few images, under two minutes on two cores.
     count : int, optional
@@ -76,6 +79,8 @@ class Scope:
         Folder of cached measurements, so that an interrupted run resumes; None caches nothing.
     share : Share, optional
         Number of this process among those that share the measurements.
+    rows : list of dicts
+        Rows that were measured so far. Where no tables can be made of an interrupted measurement, they are reported.
     """
 
     progress: Callable[[str, int], Any]
@@ -83,6 +88,16 @@ class Scope:
     count: int | None = None
     folder: Path | None = None
     share: Share | None = None
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def keep(self, rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Add rows to those that are reported after an interruption, and return all of them."""
+        self.rows.extend(rows)
+        return self.rows
+
+    def cached(self, name: str, facts: object, measure: Callable[[], Iterable[dict[str, Any]]]) -> list[dict[str, Any]]:
+        """Return cached rows, or measure and cache them; `facts` are all that they depend on, the weights among them."""
+        return cached_rows(self.folder, name, (__version__, facts), measure)
 
     def help_with(self, what: str, steps: Callable[[], Iterable[Callable[[], object]]]) -> None:
         """Do the steps that no other process does, where a measurement is shared among processes; elsewhere do nothing."""
@@ -147,8 +162,6 @@ def versions() -> str:
     import diffusers
     import numpy
     import torch
-
-    from treering_verify.version import __version__
 
     parts = {
         "treering-verify": __version__,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +38,7 @@ def measure(model: LatentModel, scope: Scope) -> Findings:
     count, first = scope.images(4, 100), SEEDS["readout"]
     attacks = _ATTACKS[:3] if scope.quick else _ATTACKS
     keys = [Key.generate(model.latent_shape, seed=first + i) for i in range(count)]
-    rows: list[dict[str, Any]] = []
+    rows = scope.rows
     lines: list[tuple[Cell, ...]] = []
     with scope.progress("Images", 2 * count + 2 * len(attacks) * count) as advance:
         images: dict[str, list[Image.Image]] = {

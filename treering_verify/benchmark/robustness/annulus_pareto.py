@@ -42,7 +42,7 @@ def measure(model: LatentModel, scope: Scope) -> Findings:
     seeds, others = (range(_FIRST + place, _FIRST + place + count) for place in (0, 1 << 20))
     unmarked = cache(lambda: (rendered(model, (), seeds), rendered(model, (), others)[0]))
     weights = fingerprint(model)
-    rows: list[dict[str, Any]] = []
+    rows = scope.rows
 
     def measured(family: Family | None) -> dict[str, NDArray[Any]]:
         facts = (weights, __version__, seeds, keys_among(count, len(model.classes)), attacks, family)

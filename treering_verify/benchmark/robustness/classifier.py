@@ -47,7 +47,7 @@ def measure(model: LatentModel, scope: Scope) -> Findings:
             advance()
     trained = classifier_of(family, keys, state)
     actual = [keys[i % _KEYS].name if i < count else trained.classes_[-1] for i in range(2 * count)]
-    rows: list[dict[str, Any]] = []
+    rows = scope.rows
     rates: list[tuple[Cell, ...]] = []
     proper: list[tuple[Cell, ...]] = []
     figures = []

@@ -33,7 +33,7 @@ def measure(model: LatentModel, scope: Scope) -> Findings:
     count, first = scope.images(2, 16), SEEDS["patterns"]
     attacks = _ATTACKS[:2] if scope.quick else _ATTACKS
     weights = fingerprint(model)
-    rows: list[dict[str, Any]] = []
+    rows = scope.rows
     lines: list[tuple[Cell, ...]] = []
     with scope.progress("Patterns", 1 + len(PATTERNS)) as advance:
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 import time
-from typing import Any
 
 from treering_detectors import mean
 
@@ -32,7 +31,7 @@ def measure(model: LatentModel, scope: Scope) -> Findings:
     tried = (_METHODS[0], _METHODS[-1]) if scope.quick else _METHODS
     precisions = ("float32", *sixteen_bits(device_of(model)))
     methods = [m for m in tried if m != "learned" or model.refine is not None]
-    rows: list[dict[str, Any]] = []
+    rows = scope.rows
     lines: list[tuple[Cell, ...]] = []
     with scope.progress("Methods", len(methods) * len(precisions)) as advance:
         for method in methods:

@@ -74,7 +74,7 @@ def measure(model: LatentModel, scope: Scope) -> Findings:
     few = min(count, _IN_DETAIL)
     attacks = (_ATTACKS[0], _ATTACKS[2]) if scope.quick else _ATTACKS
     passes = [name for name in SCREENS if _can(model, name)]
-    rows: list[dict[str, Any]] = []
+    rows = scope.rows
     seconds: dict[str, list[float]] = {way: [] for way in (*passes, _FULL)}
     batches = list(_batches(count, few))
     with scope.progress("Batches", len(batches)) as advance:

@@ -158,7 +158,7 @@ def measure(model: LatentModel, scope: Scope) -> Findings:
     repeats = scope.images(1, 3)
     sixteen = ("float16", "bfloat16") if device == "cuda" else ("bfloat16",)
     chosen = cases(size, ("float32",) if scope.quick else ("float32", *sixteen))
-    rows: list[dict[str, Any]] = []
+    rows = scope.rows
     with scope.progress("Methods", len(chosen)) as advance:
         for case in chosen:
             facts = (hardware(accelerated=device == "cuda"), versions(), size, case, repeats)

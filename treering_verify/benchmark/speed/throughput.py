@@ -32,7 +32,7 @@ def measure(model: LatentModel, scope: Scope) -> Findings:
     rounds, first = scope.images(2, 7), SEEDS["throughput"]
     key = Key.generate(model.latent_shape, seed=first)
     images = [r.image for r in generate(model, key, seeds=range(first, first + _SIZE), steps=20)]
-    rows: list[dict[str, Any]] = []
+    rows = scope.rows
     with scope.progress("Rounds", rounds) as advance:
         list(verify_many(images, key, model=model))  # warm-up
         for number in range(rounds):

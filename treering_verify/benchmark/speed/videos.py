@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from treering_verify.benchmark.catalogue import BENCHMARKS
 from treering_verify.benchmark.harness.memory import Peak, peak_of
@@ -44,7 +44,7 @@ def measure(model: LatentModel, scope: Scope) -> Findings:
             plans.append((_CAUSAL, method, causal_frames, causal_side, peak))
             advance()
     baseline = {kind: peak for kind, method, _, _, peak in plans if method == "gradient"}
-    rows: list[dict[str, Any]] = []
+    rows = scope.rows
     lines: list[tuple[Cell, ...]] = []
     for kind, method, count, (height, width), peak in plans:
         share = peak.tensors / baseline[kind].tensors

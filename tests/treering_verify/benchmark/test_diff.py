@@ -1,0 +1,152 @@
+"""Two folders of results are compared: noise is not reported, a method that was made worse is."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+import torch
+from click.testing import CliRunner
+from helpers.progress import silent
+
+from treering_verify.benchmark import Scope, compare, format_comparison, run
+from treering_verify.cli.main import main
+from treering_verify.errors import UsageError
+from treering_verify.inversion.decoder.registry import METHODS
+from treering_verify.models import LatentModel
+
+Rows = list[dict[str, Any]]
+
+
+def store(folder: Path, rows: Rows, name: str = "noise", **facts: Any) -> Path:
+    folder.mkdir(exist_ok=True)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folder / f"{name}.parquet")
+    whole = {"seeds": "1", "weights": "w", "hardware": "h", "partial": "", **facts}
+    (folder / f"{name}.json").write_text(json.dumps({"facts": whole}))
+    return folder
+
+
+def rows_of(errors: dict[str, Any], **columns: Any) -> Rows:
+    return [
+        {"method": method, "image": i, "error_db": float(error), **columns}
+        for method, values in errors.items()
+        for i, error in enumerate(values)
+    ]
+
+
+def reported(old: Path, new: Path) -> list[tuple[str, str, int]]:
+    return [(d.group, d.value, d.better) for d in compare(old, new).differences if d.counts]
+
+
+def test_two_runs_report_nothing_and_a_method_that_was_made_worse_is_named(
+    tiny_model: LatentModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scope = Scope(silent, quick=True, count=10)
+    for folder in ("one", "two"):
+        run("ablation", tiny_model, tmp_path / folder, scope)
+    same = compare(tmp_path / "one", tmp_path / "two")
+    assert len(same.differences) >= 16 and not any(one.counts for one in same.differences)
+    good = METHODS["anderson"]
+
+    def worse(problem: Any, settings: Any) -> Any:
+        return good(replace(problem, decode=lambda z: problem.decode(z + 0.2 * torch.ones_like(z))), settings)
+
+    monkeypatch.setitem(METHODS._values, "anderson", worse)
+    run("ablation", tiny_model, tmp_path / "worse", scope)
+    found = reported(tmp_path / "one", tmp_path / "worse")
+    assert {(group.split(",")[0], better) for group, _, better in found} == {("anderson", -1)}
+    text = format_comparison(compare(tmp_path / "worse", tmp_path / "one"))
+    assert text.startswith("Better") and "anderson" in text and "10 pairs" in text
+
+
+@pytest.mark.parametrize(("shift", "sign"), [(3.0, -1), (-3.0, 1), (0.0, 0)])
+def test_numbers_of_the_same_images_are_compared_in_pairs(tmp_path: Path, shift: float, sign: int) -> None:
+    rng = np.random.default_rng(1)
+    base, noise = 20 * rng.standard_normal(20), rng.standard_normal(20)
+    old = store(tmp_path / "old", rows_of({"a": base, "b": base}))
+    new = store(tmp_path / "new", rows_of({"a": base + shift + noise, "b": base + noise[::-1]}))
+    assert reported(old, new) == ([("a", "error_db", sign)] if sign else [])
+    (first, _) = compare(old, new).differences
+    assert first.paired and first.count == 20
+
+
+def test_other_images_are_not_paired(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    old = store(tmp_path / "old", rows_of({"a": rng.standard_normal(20)}))
+    new = store(tmp_path / "new", rows_of({"a": rng.standard_normal(20) + 3}), seeds="2")
+    (one,) = compare(old, new).differences
+    assert not one.paired and one.counts and one.better == -1
+
+
+@pytest.mark.parametrize(("truth", "better"), [("marked", 1), ("unmarked", -1)])
+def test_what_is_found_more_often_is_better_only_where_there_is_a_mark(tmp_path: Path, truth: str, better: int) -> None:
+    folders = []
+    for name, found in (("old", 0), ("new", 12)):
+        rows = [{"truth": truth, "image": i, "verdict": "detected" if i < found else "no evidence"} for i in range(20)]
+        folders.append(store(tmp_path / name, rows))
+    (one,) = compare(*folders).differences
+    assert one.counts and one.better == better and one.change in ("12 gained, 0 lost", "12 gained, 0 lost")
+
+
+def test_small_p_values_of_unmarked_images_count_and_their_size_does_not(tmp_path: Path) -> None:
+    folders = []
+    for p in (-0.1, -1.5, -2.5):
+        folders.append(
+            store(tmp_path / str(p), [{"truth": "unmarked", "image": i, "log10_pvalue": p} for i in range(20)])
+        )
+    assert reported(*folders[:2]) == []
+    assert reported(folders[0], folders[2]) == [("unmarked", "false positive: p <= 0.01", -1)]
+
+
+@pytest.mark.parametrize(
+    ("ratio", "reference", "better"), [(1.1, 1.0, 0), (2.0, 1.0, -1), (0.5, 1.0, 1), (2.0, 2.0, 0), (1.0, 2.0, 1)]
+)
+def test_times_count_by_their_ratio_to_the_reference_of_each_run(
+    tmp_path: Path, ratio: float, reference: float, better: int
+) -> None:
+    times = 1 + 0.01 * np.arange(10)
+    folders = []
+    for name, scale, speed in (("old", 1.0, 1.0), ("new", ratio, reference)):
+        rows = [{"method": "a", "image": i, "seconds": float(s * scale)} for i, s in enumerate(times)]
+        folders.append(store(tmp_path / name, rows, reference_ms=[speed, 1.01 * speed, 1.02 * speed]))
+    assert reported(*folders) == ([("a", "seconds", better)] if better else [])
+
+
+def test_one_time_of_a_whole_batch_is_no_sample(tmp_path: Path) -> None:
+    folders = [store(tmp_path / str(s), rows_of({"a": range(5)}, seconds=s)) for s in (1.0, 9.0)]
+    assert [one.value for one in compare(*folders).differences] == ["error_db"]
+
+
+def test_many_comparisons_are_corrected_together(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    noise = {f"m{i}": rng.standard_normal(10) for i in range(200)}
+    other = {name: values + rng.standard_normal(10) for name, values in noise.items()}
+    folders = store(tmp_path / "old", rows_of(noise)), store(tmp_path / "new", rows_of(other))
+    assert reported(*folders) == []
+
+
+def test_the_command_names_partial_results_other_weights_and_what_only_one_folder_has(tmp_path: Path) -> None:
+    old = store(tmp_path / "old", rows_of({"a": range(5)}))
+    new = store(tmp_path / "new", rows_of({"a": range(5)}), partial="interrupted at images 2 of 4", weights="x")
+    store(new, [], "editing")
+    result = CliRunner().invoke(main, ["benchmark", "diff", str(old), str(new)])
+    assert result.exit_code == 0, result.output
+    assert "0 of 1 differences are beyond noise" in result.output
+    for said in (
+        "is partial: interrupted at images 2 of 4",
+        "noise: weights differ: w and x",
+        f"only in {new}: editing",
+    ):
+        assert said in result.output
+
+
+def test_folders_without_a_common_result_are_an_error(tmp_path: Path) -> None:
+    old, new = store(tmp_path / "old", [], "noise"), store(tmp_path / "new", [], "editing")
+    with pytest.raises(UsageError, match="no result in common"):
+        compare(old, new)
