@@ -1,4 +1,4 @@
-"""What files are, as people have them: resized, cropped, of other aspects, compressed, framed, on pages."""
+"""What files are, as people have them: resized, cropped, of other aspects, compressed, framed, on pages, under text."""
 
 from __future__ import annotations
 
@@ -49,6 +49,26 @@ def compressed(images: Sequence[Image.Image], i: int, *, codec: str, quality: in
     return Image.open(buffer).convert("RGB"), (0, 0, *images[i].size)
 
 
+def written(images: Sequence[Image.Image], i: int, *, lines: int, quality: int = 85) -> Shared:
+    """Write lines of outlined white text over the image, from the bottom up; each covers about a tenth of it."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    image = images[i].copy()
+    size = round(0.1 * image.height)
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default(size)
+    for line in range(lines):
+        top = image.height - round(1.25 * size * (line + 1)) - 2
+        text = _TEXT[7 * line % 20 :][:13]
+        draw.text((3, top), text, font=font, fill="white", stroke_width=max(1, size // 7), stroke_fill="black")
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    return Image.open(buffer).convert("RGB"), (0, 0, *image.size)
+
+
+TEXT = "text"
+"""Group of the pages with text on top."""
+_TEXT = "THE QUICK BROWN FOX JUMPS OVER THE LAZY DOG AND RUNS ON"
+
 PAGES = (
     Chain("as it is", "size", as_it_is),
     *(Chain(f"sides of {scale:g}", "size", partial(scaled, scale=scale)) for scale in (0.35, 0.5, 0.7, 1.5, 4, 12)),
@@ -63,6 +83,7 @@ PAGES = (
     *(Chain(f"shrunk to {s:g} on black", "frame", partial(in_place, scale=s, left=(1 - s) / 2, top=(1 - s) / 2))
       for s in (0.9, 0.8, 0.6)),
     Chain("turned by 10 degrees on white", "frame", partial(turned, degrees=10, colour="white")),
+    *(Chain(f"{n} line{'s' * (n > 1)} of text, JPEG 85", TEXT, partial(written, lines=n)) for n in (1, 2, 3, 4, 5)),
     Chain("on a page 1.5 times as wide", "page", partial(screenshot, page=(1.5, 1.5), width=1)),
     Chain("on a page 3 times as wide", "page", partial(screenshot, page=(3, 2.3), width=1)),
 )  # fmt: skip

@@ -83,7 +83,7 @@ def looks(estimates: Estimates, image: torch.Tensor, level: Level, own: NoiseMap
     for words, changed in changes:
         cheap, full = partial(estimates.by_screen, changed), partial(estimates.in_full, changed)
         tests.append(WholeImage(words, weight, cheap, everywhere, full, everywhere))
-    shown = _drawn(estimates.model, image)
+    shown = drawn(estimates.model, image)
     if LITTLE < float(shown.mean()) < 1:
         kept, cells = fill_occluded(image, shown), estimates.cells(shown)
         words = f"{1 - float(shown.mean()):.0%} of it covered"
@@ -113,8 +113,8 @@ def late_videos(
     ]
 
 
-def _drawn(model: LatentModel, image: torch.Tensor) -> torch.Tensor:
-    """Return what of an image, (1, 3, H, W), the model's autoencoder can draw: (1, 1, H, W)."""
+def drawn(model: LatentModel, image: torch.Tensor) -> torch.Tensor:
+    """Return what of an image, (1, 3, H, W), the model's autoencoder can draw, (1, 1, H, W): the rest lies on top of it."""
     import torch
 
     def redraw(some: torch.Tensor) -> torch.Tensor:
