@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from treering_verify.cli.command import FOUND, command
-from treering_verify.cli.options.detector import DetectorChoice, detector_options
+from treering_verify.cli.command import FOUND, command, option
+from treering_verify.cli.options.detector import DETECTOR, DetectorChoice, detector_options
 from treering_verify.cli.options.judging import Judging, judging_options
 from treering_verify.cli.options.keys import check_fit, given, key_option
 from treering_verify.cli.options.model import model_option
@@ -68,9 +68,24 @@ def verify(judging: Judging, detector: DetectorChoice) -> None:
 @click.argument("records", type=InputPath())
 @click.argument("files", nargs=-1, type=InputPath())
 @key_option()
+@option(
+    "--calibration",
+    "calibrations",
+    type=InputPath(),
+    multiple=True,
+    topic=DETECTOR,
+    help="Calibration file of records of calibrated detectors.",
+)
 @format_option("text", "jsonl")
 @model_option
-def recheck(records: Path, files: tuple[Path, ...], keys: tuple[Path, ...], style: str, model: ModelSource) -> None:
+def recheck(
+    records: Path,
+    files: tuple[Path, ...],
+    keys: tuple[Path, ...],
+    calibrations: tuple[Path, ...],
+    style: str,
+    model: ModelSource,
+) -> None:
     """Judge the files of records again.
 
     RECORDS is what verify, identify or decode wrote with --format json or jsonl. Each file is judged with the settings of
@@ -78,18 +93,24 @@ def recheck(records: Path, files: tuple[Path, ...], keys: tuple[Path, ...], styl
     now, such as a version, the weights or a key, the difference is named. FILES take the place of the records' paths, and
     are found by their SHA-256. The exit code is 1 if a verdict or message changed.
     """
-    from treering_verify.detection.recheck import read_records
+    from treering_verify.detection.calibration.calibration_file import Calibration
+    from treering_verify.detection.recheck import check_calibrations, read_records
     from treering_verify.detection.recheck import recheck as judge_again
     from treering_verify.models import load_model
     from treering_verify.report import format_recheck, recheck_record
     from treering_verify.watermark.keys.index import read_keys
 
-    listed, found = read_records(records), read_keys(keys)
+    listed, found, calibrated = (
+        read_records(records),
+        read_keys(keys),
+        [Calibration.load(path) for path in calibrations],
+    )
+    check_calibrations(listed, calibrated)
     if not given("model"):
         model = replace(model, name=_embedded(listed[0]["provenance"].get("model")))
     changed = False
     with progress("Judging again", len(listed)) as advance:
-        for one in judge_again(listed, files, found, load_model(model)):
+        for one in judge_again(listed, files, found, load_model(model), calibrated):
             changed |= one.changed
             click.echo(json.dumps(recheck_record(one)) if style == "jsonl" else format_recheck(one))
             advance()

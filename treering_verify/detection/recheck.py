@@ -10,6 +10,8 @@ from operator import index as integer
 from pathlib import Path
 from typing import Any
 
+from treering_verify.detection.calibration.calibration_file import Calibration
+from treering_verify.detection.calibration.verify import CalibratedJudge
 from treering_verify.detection.identification import index_test
 from treering_verify.detection.judge import EvidenceTest, Judge
 from treering_verify.detection.messages import MessageTest, check_pattern, worded
@@ -25,8 +27,9 @@ from treering_verify.watermark.keys.checks import check_fit
 from treering_verify.watermark.keys.index import KeyIndex
 from treering_verify.watermark.keys.key import Key
 
-_NEEDED = ("path", "status", "alpha", "provenance")
-_EXACT = "exact-cosine"
+EXACT = "exact-cosine"
+"""Detector of a record that needs no calibration."""
+_NEEDED = ("path", "status", "alpha", "detector", "provenance")
 _MOST_BYTES = 256 * 1024**2  # of a file of records
 _MOST = 10_000  # iterations and the like that a record may ask for
 
@@ -83,8 +86,6 @@ def read_records(path: str | Path) -> list[dict[str, Any]]:
             raise UsageError(f"record {number} of {shown} is none of verify, identify or decode: see docs/records.md")
         if record["status"] != "ok":
             record["verdict"] = None  # schema version 1 had "inconclusive"
-        if record.get("detector") != _EXACT:
-            raise UsageError(f"record {number} of {shown} is of a calibrated detector: judge it by treering verify")
     if not records:
         raise UsageError(f"{shown} holds no records: write them with verify --format jsonl")
     return records
@@ -96,7 +97,8 @@ def _is_record(record: Any) -> bool:
         return False
     provenance = record["provenance"]
     has_settings = isinstance(provenance, dict) and isinstance(provenance.get("settings"), dict)
-    return has_settings and isinstance(record["path"], str) and isinstance(record.get("sha256", ""), str | None)
+    texts = all(isinstance(record[name], str) for name in ("path", "detector"))
+    return has_settings and texts and isinstance(record.get("sha256", ""), str | None)
 
 
 def recheck(
@@ -104,6 +106,7 @@ def recheck(
     files: Sequence[str | Path],
     keys: Sequence[Key | KeyIndex],
     model: LatentModel,
+    calibrations: Sequence[Calibration] = (),
 ) -> Iterator[Recheck]:
     """Judge the file of each record again, in order.
 
@@ -116,24 +119,31 @@ def recheck(
     keys : sequence of Key or KeyIndex
         For records of decode the key that the record names, or the only one.
     model : LatentModel
+    calibrations : sequence of Calibration
+        For records of calibrated detectors: the one that the record names, or the only one.
 
     Raises
     ------
     UsageError
-        If settings of a record cannot be used here, no file has a record's digest, or it is unclear which key is to read a
-        message, or that carries none.
+        If settings of a record cannot be used here, no file has a record's digest, it is unclear which key is to read a
+        message, or that carries none, or a calibration is missing or does not fit.
     """
     by_digest = {sha256_of(Path(file)): file for file in files}
-    judges: dict[str, Judge] = {}
+    judges: dict[str, Judge | CalibratedJudge] = {}
     for record in records:
         source = by_digest.get(record.get("sha256")) if files else record["path"]
         if source is None:
             raise UsageError(f"none of the files has the SHA-256 of {printable(record['path'])}: name that file too")
         settings, reads = record["provenance"]["settings"], "message" in record
         key = _message_key(record, keys) if reads else None
-        name = json.dumps([settings, "matches" in record, key and key.fingerprint], sort_keys=True)
+        calibration = None if _is_exact(record) else _calibration(record, calibrations)
+        facts = ["matches" in record, key and key.fingerprint, record["detector"], calibration and calibration.checksum]
+        name = json.dumps([settings, *facts], sort_keys=True)
         if name not in judges:
-            judges[name] = _judge(settings, _test(record, [key] if key else keys, model), model)
+            if calibration is None:
+                judges[name] = _judge(settings, _test(record, [key] if key else keys, model), model)
+            else:
+                judges[name] = _calibrated_judge(record, keys, calibration, model)
         (verdict,) = judges[name].verdicts([Path(source)])
         verdict = worded(verdict) if reads else verdict
         old, new = record["provenance"], json.loads(json.dumps(verdict.provenance))
@@ -154,6 +164,35 @@ def _message_key(record: Mapping[str, Any], keys: Sequence[Key | KeyIndex]) -> K
     return chosen[0]
 
 
+def _is_exact(record: Mapping[str, Any]) -> bool:
+    return bool(record["detector"] == EXACT)
+
+
+def check_calibrations(records: Sequence[Mapping[str, Any]], calibrations: Sequence[Calibration]) -> None:
+    """Check that there is a calibration for each record that needs one, before anything is judged.
+
+    Raises
+    ------
+    UsageError
+        If there is none, or it is unclear which is to be used.
+    """
+    for record in records:
+        if not _is_exact(record):
+            _calibration(record, calibrations)
+
+
+def _calibration(record: Mapping[str, Any], calibrations: Sequence[Calibration]) -> Calibration:
+    """Return the calibration by which a record is judged: the one that it names, or the only one."""
+    named = record["provenance"].get("calibration")
+    chosen = [one for one in calibrations if one.checksum == named] or list(calibrations)
+    if len({one.checksum for one in chosen}) != 1:
+        judged = (
+            f"{printable(record['path'])} was judged by the calibrated detector {printable(str(record['detector']))}"
+        )
+        raise UsageError(f"{judged}: give its calibration, --calibration FILE")
+    return chosen[0]
+
+
 def _test(record: Mapping[str, Any], keys: Sequence[Key | KeyIndex], model: LatentModel) -> EvidenceTest:
     single = [key for key in keys if isinstance(key, Key)]
     if "message" in record:
@@ -166,6 +205,23 @@ def _test(record: Mapping[str, Any], keys: Sequence[Key | KeyIndex], model: Late
 
 
 def _judge(settings: Mapping[str, Any], test: EvidenceTest, model: LatentModel) -> Judge:
+    inversion, alpha, search = _used(settings)
+    return Judge.of(model, test, alpha=alpha, inversion=inversion, search=search)
+
+
+def _calibrated_judge(
+    record: Mapping[str, Any], keys: Sequence[Key | KeyIndex], calibration: Calibration, model: LatentModel
+) -> CalibratedJudge:
+    single = [key for key in keys if isinstance(key, Key)]
+    if len(single) < len(keys):
+        raise UsageError("calibrated detectors test keys, no index: name key files")
+    inversion, alpha, _ = _used(record["provenance"]["settings"])
+    detector = str(record["detector"])
+    return CalibratedJudge.of(single, calibration, detector, model=model, alpha=alpha, inversion=inversion)
+
+
+def _used(settings: Mapping[str, Any]) -> tuple[InversionOptions, float, str]:
+    """Return inversion, alpha and search as the settings of a record name them."""
     try:
         inversion = InversionOptions(
             method=settings["method"],
@@ -174,10 +230,9 @@ def _judge(settings: Mapping[str, Any], test: EvidenceTest, model: LatentModel) 
             steps=integer(settings["steps"]),
             precision=settings["precision"],
         )
-        alpha, search = float(settings["alpha"]), str(settings["search"]).removesuffix(" s")
+        return inversion, float(settings["alpha"]), str(settings["search"]).removesuffix(" s")
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"the settings of a record are not of this version ({error}): judge the file anew") from error
-    return Judge.of(model, test, alpha=alpha, inversion=inversion, search=search)
 
 
 def _checked(settings: Settings) -> Settings:

@@ -83,11 +83,35 @@ def test_messages_are_read_again_by_the_key_that_the_record_names(
     assert "the one key file" in run("recheck", records, *keys["other"], *keys["rings"], *model).output
 
 
-def test_records_of_calibrated_detectors_are_refused(tmp_path: Path) -> None:
-    record = {"path": "x", "status": "ok", "alpha": 0.01, "provenance": {"settings": {}}, "detector": "distance"}
-    (tmp_path / "r").write_text(json.dumps(record))
-    with pytest.raises(UsageError, match="calibrated detector"):
-        read_records(tmp_path / "r")
+def test_records_of_calibrated_detectors_are_judged_again_by_their_calibration(
+    tiny_model: LatentModel, tiny_folder: Path, tmp_path: Path
+) -> None:
+    Key.generate(tiny_model.latent_shape, name="mine", seed=1).save(tmp_path / "k.json")
+    image, records = tmp_path / "grey.png", tmp_path / "r.jsonl"
+    (tmp_path / "unmarked").mkdir()
+    for i in range(3):
+        Image.linear_gradient("L").rotate(10 * i).resize((128, 128)).save(tmp_path / "unmarked" / f"{i}.png")
+    Image.linear_gradient("L").rotate(45).resize((128, 128)).save(image)
+    model, quick = ["--model", tiny_folder], ["--inversion", "encoder", "--steps", 2]
+    for name, seed in (("c", 1), ("other", 2)):
+        asked = [*model, *quick, "--clean-only", "--seed", seed, "--output", tmp_path / f"{name}.json"]
+        made = run("calibrate", tmp_path / "unmarked", *asked)
+        assert made.exit_code == 0, made.output
+    keys = ["--key", tmp_path / "k.json"]
+    mine, other = (["--calibration", tmp_path / f"{name}.json"] for name in ("c", "other"))
+    asked = [*quick, "--detector", "distance", "--alpha", 0.3, "--format", "jsonl"]
+    made = run("verify", image, *keys, *model, *mine, *asked)
+    record = json.loads(made.stdout)
+    assert made.exit_code == 0 and record["detector"] == "distance"
+    assert record["provenance"]["calibration"] == json.loads((tmp_path / "c.json").read_text())["checksum"]
+
+    records.write_text(made.stdout)
+    again = run("recheck", records, *keys, *model, *other, *mine)
+    assert again.exit_code == 0 and again.stdout.startswith("same  ") and "differs" not in again.stdout, again.output
+    changed = run("recheck", records, *keys, *model, *other, "--format", "jsonl")
+    assert json.loads(changed.stdout)["differences"] == ["calibration"]
+    missing = run("recheck", records, *keys, *model)
+    assert missing.exit_code == 2 and "--calibration FILE" in missing.output and "'distance'" not in missing.stdout
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "[1]", '{"path": "x"}', NO_SETTINGS])

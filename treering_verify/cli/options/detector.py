@@ -18,7 +18,7 @@ from treering_verify.errors import UsageError
 if TYPE_CHECKING:
     from treering_verify.detection.calibration.calibration_file import Calibration
 
-_DETECTOR, _SEARCH = "Detector", "Search"
+DETECTOR, _SEARCH = "Detector", "Search"
 
 
 @dataclass(frozen=True)
@@ -63,17 +63,15 @@ def detector_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--detector",
             type=Named("detector", detector_names),
             default=EXACT,
-            topic=_DETECTOR,
+            topic=DETECTOR,
             help="Test of the keys. All but exact need --calibration.",
         ),
-        option(
-            "--calibration", type=InputPath(), topic=_DETECTOR, help="Calibration file, made by treering calibrate."
-        ),
+        option("--calibration", type=InputPath(), topic=DETECTOR, help="Calibration file, made by treering calibrate."),
         option(
             "--decoys",
             type=click.IntRange(0),
             default=0,
-            topic=_DETECTOR,
+            topic=DETECTOR,
             help="Decoy keys that cross-check the p-value, such as 100000. Nothing is searched then.",
         ),
     )

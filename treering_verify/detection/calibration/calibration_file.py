@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -121,6 +122,11 @@ class Calibration:
         """Count n of images in each stratum; no p-value is below 1 / (n + 1)."""
         return len(next(iter(next(iter(self.scores.values())).values())))
 
+    @cached_property
+    def checksum(self) -> str:
+        """SHA-256 of the content, 64 hexadecimal digits, by which records name a calibration."""
+        return _checksum(self._content())
+
     @property
     def strata(self) -> tuple[str, ...]:
         """Names of the strata: ``clean`` and attacks, as text."""
@@ -139,8 +145,7 @@ class Calibration:
         UsageError
             If the file cannot be written.
         """
-        content = self._content()
-        text = json.dumps({**content, "checksum": _checksum(content)}, allow_nan=False) + "\n"
+        text = json.dumps({**self._content(), "checksum": self.checksum}, allow_nan=False) + "\n"
         try:
             write_atomic(path, text.encode())
         except OSError as error:

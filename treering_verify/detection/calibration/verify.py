@@ -73,23 +73,55 @@ def verify_calibrated(
         If the calibration was made for another model, size, family, inversion or version, lacks the detector, or is too
         small for alpha.
     """
-    inversion = unshrunk(inversion or InversionOptions())
-    chosen = fitting_keys(keys, model)
-    _check(calibration, detector, chosen, model, alpha, inversion)
-    judge = Judge.of(model, CalibratedTest(chosen, calibration, detector), alpha=alpha, inversion=inversion)
-    remaining = iter(sources)
-    while batch := list(islice(remaining, inversion.batch_size)):
-        opened, names = zip(*(_opened(source, model) for source in batch), strict=True)
-        for source, name, verdict in zip(batch, names, judge.verdicts(opened), strict=True):
-            path = str(source) if isinstance(source, (str, Path)) else ""
-            named = replace(
-                verdict,
-                path=path,
-                detector=detector,
-                calibration_images=calibration.count,
-                sha256=verdict.sha256 or sha256_of(source),
-            )
-            yield _limited(named, name, calibration)
+    return CalibratedJudge.of(keys, calibration, detector, model=model, alpha=alpha, inversion=inversion).verdicts(
+        sources
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class CalibratedJudge:
+    """A judge by a calibrated detector; `CalibratedJudge.of` checks that calibration, keys and model fit each other."""
+
+    judge: Judge
+    calibration: Calibration
+    detector: str
+
+    @classmethod
+    def of(
+        cls,
+        keys: Key | Sequence[Key],
+        calibration: Calibration,
+        detector: str,
+        *,
+        model: LatentModel,
+        alpha: float,
+        inversion: InversionOptions | None = None,
+    ) -> CalibratedJudge:
+        """Return the judge; parameters and errors as of `verify_calibrated`."""
+        inversion = unshrunk(inversion or InversionOptions())
+        chosen = fitting_keys(keys, model)
+        _check(calibration, detector, chosen, model, alpha, inversion)
+        test = CalibratedTest(chosen, calibration, detector)
+        return cls(Judge.of(model, test, alpha=alpha, inversion=inversion), calibration, detector)
+
+    def verdicts(self, sources: Iterable[Source]) -> Iterator[Verdict]:
+        """Yield one verdict per source, in order, batch by batch."""
+        remaining, model = iter(sources), self.judge.model
+        while batch := list(islice(remaining, self.judge.inversion.batch_size)):
+            opened, names = zip(*(_opened(source, model) for source in batch), strict=True)
+            for source, name, verdict in zip(batch, names, self.judge.verdicts(opened), strict=True):
+                yield _limited(self._named(verdict, source), name, self.calibration)
+
+    def _named(self, verdict: Verdict, source: Source) -> Verdict:
+        """Return the verdict on an opened image with what is known of its source, and of the calibration."""
+        return replace(
+            verdict,
+            path=str(source) if isinstance(source, (str, Path)) else "",
+            detector=self.detector,
+            calibration_images=self.calibration.count,
+            sha256=verdict.sha256 or sha256_of(source),
+            provenance={**verdict.provenance, "calibration": self.calibration.checksum},
+        )
 
 
 def _check(
