@@ -30,7 +30,7 @@ from treering_verify.audit.output.rows import Row
 from treering_verify.audit.output.store import Store
 from treering_verify.audit.settings import facts_of, settings_id_of, settings_of, summary_of
 from treering_verify.audit.sketches import Sketcher, Sketches
-from treering_verify.detection.exhibits import FOLDER, Kept
+from treering_verify.detection.exhibits import FOLDER, Kept, KeptFolder
 from treering_verify.errors import UsageError
 from treering_verify.models import makes_videos
 
@@ -109,10 +109,10 @@ def run_audit(
 
                     yield from ClusterRun(judge, options, shards, store.state).shards()
                 else:
-                    digest, kept = sketcher.digest, Kept(store.state / FOLDER, judge.settings_id)
+                    digest, folder = sketcher.digest, KeptFolder(store.state / FOLDER, judge.settings_id)
                     with Cache(store.state, judge.settings_id) as cache, FeatureSample(store.state, digest) as sample:
                         sketches = Sketches(sketcher, judge.settings_id, sample.add) if with_chance else None
-                        keeping = replace(judge, sketches=sketches, kept=kept)
+                        keeping = replace(judge, sketches=sketches, kept=Kept(judge.settings_id, folder.put))
                         yield from _Run(keeping, options, shards, cache).shards()
                 store.forget_beyond(len(plan.chunks))
             if options.q_values:

@@ -12,6 +12,7 @@ import io
 import json
 import re
 from bisect import insort
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -62,14 +63,20 @@ class Exhibit:
     settings_id: str
 
 
-class _Entry(NamedTuple):
+class Rank(NamedTuple):
+    """What the choice of exhibits depends on: corrected and plain log10 p, and the SHA-256 of the file."""
+
     log10_adjusted: float
     log10_pvalue: float
     sha256: str
 
 
-class Kept:
-    """The exhibits of an audit.
+Gap = tuple[Rank, Rank] | None
+"""Weakest of the strongest and strongest of the weakest images: what lies between is not wanted. None: all are."""
+
+
+class KeptFolder:
+    """The folder of an audit's exhibits.
 
     Parameters
     ----------
@@ -80,14 +87,60 @@ class Kept:
     """
 
     def __init__(self, folder: Path, settings_id: str) -> None:
-        self._folder, self._settings_id = folder, settings_id
-        self._entries: list[_Entry] = []
+        self._folder = folder
+        self._ranks: list[Rank] = []
         for path in sorted(folder.iterdir()) if folder.is_dir() else []:
             facts = _facts(path)
             if facts.get("settings_id") == settings_id:
-                insort(self._entries, _Entry(facts["log10_adjusted"], facts["log10_pvalue"], path.stem))
+                insort(self._ranks, Rank(facts["log10_adjusted"], facts["log10_pvalue"], path.stem))
             else:
                 path.unlink()
+
+    def put(self, rank: Rank, content: bytes) -> Gap:
+        """Store the exhibit of an image that is among the strongest or the weakest so far, and return what is not wanted.
+
+        Raises
+        ------
+        UsageError
+            If the folder is not writable.
+        """
+        if all(rank.sha256 != other.sha256 for other in self._ranks):
+            insort(self._ranks, rank)
+            dropped = self._ranks.pop(MOST // 2) if len(self._ranks) > MOST else None
+            if dropped is not rank:
+                self._write(rank, content)
+            if dropped is not None and dropped is not rank:
+                self._path(dropped).unlink(missing_ok=True)
+        full = len(self._ranks) == MOST
+        return (self._ranks[MOST // 2 - 1], self._ranks[MOST // 2]) if full else None
+
+    def _path(self, rank: Rank) -> Path:
+        return self._folder / f"{rank.sha256}.safetensors"
+
+    def _write(self, rank: Rank, content: bytes) -> None:
+        try:
+            self._folder.mkdir(exist_ok=True)
+            write_atomic(self._path(rank), content)
+        except OSError as error:
+            raise UsageError(
+                f"cannot write what reports need of an image: {error.strerror}; what is finished stays: free space, and "
+                "run the same command again"
+            ) from error
+
+
+class Kept:
+    """Makes the exhibits of detected images, and gives them to the folder of an audit.
+
+    Parameters
+    ----------
+    settings_id : str
+    put : callable
+        `KeptFolder.put`, or a proxy of it: a cluster's workers send their exhibits to the machine that writes the results.
+    """
+
+    def __init__(self, settings_id: str, put: Callable[[Rank, bytes], Gap]) -> None:
+        self._settings_id, self._put = settings_id, put
+        self._gap: Gap = None
 
     def add(
         self,
@@ -97,26 +150,20 @@ class Kept:
         part: Image.Image | None,
         noise_hat: torch.Tensor | None,
     ) -> None:
-        """Keep what a report needs of a detected image, if it is among the strongest or the weakest so far.
+        """Keep what a report needs of a detected image, unless stronger and weaker ones are enough.
 
         Raises
         ------
         UsageError
             If the folder is not writable.
         """
-        entry = _Entry(evidence.log10_adjusted, evidence.log10_pvalue, sha256)
-        if any(entry.sha256 == other.sha256 for other in self._entries):
-            return
-        insort(self._entries, entry)
-        dropped = self._entries.pop(MOST // 2) if len(self._entries) > MOST else None
-        if dropped is not entry:
-            self._write(entry, image, part, noise_hat)
-        if dropped is not None and dropped is not entry:
-            (self._folder / f"{dropped.sha256}.safetensors").unlink(missing_ok=True)
+        rank = Rank(evidence.log10_adjusted, evidence.log10_pvalue, sha256)
+        if self._gap is None or not self._gap[0] < rank < self._gap[1]:
+            self._gap = self._put(rank, self._content(rank, image, part, noise_hat))
 
-    def _write(
-        self, entry: _Entry, image: Image.Image, part: Image.Image | None, noise_hat: torch.Tensor | None
-    ) -> None:
+    def _content(
+        self, rank: Rank, image: Image.Image, part: Image.Image | None, noise_hat: torch.Tensor | None
+    ) -> bytes:
         from safetensors.numpy import save
 
         arrays = {"page": np.frombuffer(thumbnail(image), np.uint8)}
@@ -124,16 +171,9 @@ class Kept:
             arrays["part"] = np.frombuffer(thumbnail(part), np.uint8)
         if noise_hat is not None:
             # In channels-last order the bytes in memory are not those of the array.
-            arrays["noise_hat"] = np.ascontiguousarray(noise_hat.numpy().astype(np.float16))
-        facts = {**entry._asdict(), "settings_id": self._settings_id}
-        try:
-            self._folder.mkdir(exist_ok=True)
-            write_atomic(self._folder / f"{entry.sha256}.safetensors", save(arrays, {"facts": json.dumps(facts)}))
-        except OSError as error:
-            raise UsageError(
-                f"cannot write what reports need of an image: {error.strerror}; what is finished stays: free space, and "
-                "run the same command again"
-            ) from error
+            arrays["noise_hat"] = np.ascontiguousarray(noise_hat.cpu().numpy().astype(np.float16))
+        facts = {**rank._asdict(), "settings_id": self._settings_id}
+        return bytes(save(arrays, {"facts": json.dumps(facts)}))
 
 
 def read_exhibit(state: Path, sha256: str, settings_id: str) -> Exhibit | None:

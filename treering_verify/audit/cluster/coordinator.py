@@ -1,4 +1,4 @@
-"""The coordinator of a cluster's workers: cached answers, which worker judges which image, and which inputs end workers.
+"""The coordinator of a cluster's workers: cached answers, what reports need, who judges what, and which inputs end workers.
 
 There is one for all workers, on the machine that started the audit. It knows nothing of Ray.
 """
@@ -13,6 +13,7 @@ from treering_verify.audit.inputs.reading import Reading
 from treering_verify.audit.output.cache import Cache, row_of_twin
 from treering_verify.audit.output.feature_sample import Bounds, FeatureSample, Sketch
 from treering_verify.audit.output.rows import Row
+from treering_verify.detection.exhibits import FOLDER, Gap, KeptFolder, Rank
 from treering_verify.errors import UsageError
 
 Place = tuple[int, int]  # of an input: its chunk, and its place there
@@ -36,7 +37,7 @@ class Coordinator:
     Parameters
     ----------
     state : path
-        Folder of the answers (`cache`).
+        Folder of the answers (`cache`), and of what reports need of detected images (`exhibits`).
     settings_id : str
     made_by : str
         Digest of how sketches are made (`sketches.Sketcher`).
@@ -45,6 +46,7 @@ class Coordinator:
     def __init__(self, state: str | Path, settings_id: str, made_by: str = "") -> None:
         self._cache = Cache(Path(state), settings_id)
         self._sample = FeatureSample(Path(state), made_by)
+        self._kept = KeptFolder(Path(state) / FOLDER, settings_id)
         self._begun: dict[Place, int] = {}
         self._claims: dict[str, Place] = {}  # by SHA-256: the input for which it is being judged
         self._failed: dict[str, Row] = {}  # by SHA-256: the cache has good answers only
@@ -107,6 +109,10 @@ class Coordinator:
     def sample(self, sketches: Sequence[Sketch]) -> Bounds:
         """Store sketches of judged images, and return which are wanted from now on; UsageError if the disk is full."""
         return self._sample.add(sketches)
+
+    def keep(self, rank: Rank, content: bytes) -> Gap:
+        """Store what reports need of a detected image, and return what is not wanted; see `exhibits.KeptFolder.put`."""
+        return self._kept.put(rank, content)
 
     def answers(self, readings: Sequence[Reading]) -> list[Row | None]:
         """Return the rows of contents that were judged before, None for others."""

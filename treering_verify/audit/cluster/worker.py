@@ -21,6 +21,7 @@ from treering_verify.audit.inputs.sources import Entry
 from treering_verify.audit.judge import AuditJudge, row_of, shape_of
 from treering_verify.audit.output.rows import Row
 from treering_verify.audit.sketches import Sketcher, Sketches
+from treering_verify.detection.exhibits import Kept
 from treering_verify.errors import ModelError, TreeringError, UsageError
 from treering_verify.files import printable
 from treering_verify.models import movable
@@ -67,7 +68,8 @@ class Worker:
     ) -> None:
         self._coordinator, self._options = coordinator, worker_options
         own = on_its_device(judge())
-        self._judge = replace(own, sketches=Sketches(Sketcher.of(own.indexes), own.settings_id, coordinator.sample))
+        sketches = Sketches(Sketcher.of(own.indexes), own.settings_id, coordinator.sample)
+        self._judge = replace(own, sketches=sketches, kept=Kept(own.settings_id, coordinator.keep))
         self._readers: ReaderPool | None = None  # started once; they end with the worker
         self._restart()
 

@@ -23,6 +23,7 @@ from treering_verify.audit.inputs.sources import Entry
 from treering_verify.audit.judge import AuditJudge, row_of
 from treering_verify.audit.output.rows import Row
 from treering_verify.benchmark.speed.null_model import NULL_INVERSION, NullModel
+from treering_verify.detection.exhibits import FOLDER, MOST, Rank
 from treering_verify.errors import ModelError, UsageError
 
 JUDGE = AuditJudge.of(KEY, NullModel(), 1e-6, NULL_INVERSION, search="auto")  # as `audited` has it
@@ -109,6 +110,19 @@ def test_after_a_halt_no_worker_gets_anything(coordinator: Coordinator) -> None:
         with pytest.raises(UsageError, match="stopped"):
             call()
     coordinator.add([row("a")])  # rows of current batches are stored
+
+
+def test_of_detected_images_the_strongest_and_the_weakest_are_kept(coordinator: Coordinator, tmp_path: Path) -> None:
+    """More than reports show are offered, in any order; a worker hears what need not be sent."""
+    ranks = [Rank(-float(n), -float(n), f"{n:064x}") for n in range(1, MOST + 7)]
+    for rank in (ranks[i] for i in range(len(ranks) // 2)):
+        assert coordinator.keep(rank, b"content") is None
+    for rank in reversed(ranks[len(ranks) // 2 :]):
+        gap = coordinator.keep(rank, b"content")
+    left = {path.stem for path in (tmp_path / "state" / FOLDER).iterdir()}
+    half = MOST // 2
+    assert left == {rank.sha256 for rank in (*ranks[:half], *ranks[-half:])}
+    assert gap == (ranks[-half], ranks[half - 1])
 
 
 # --- a worker ---------------------------------------------------------------------------------------------------------

@@ -31,9 +31,11 @@ from treering_verify.audit.output import store as shards
 from treering_verify.audit.output.rows import Row
 from treering_verify.benchmark.speed.engines import engine_lines, measure_engines
 from treering_verify.benchmark.speed.null_model import NULL_INVERSION, NullModel
+from treering_verify.detection.exhibits import FOLDER, MOST
 from treering_verify.detection.screening import Screening
 from treering_verify.errors import UsageError
 from treering_verify.models import LatentModel
+from treering_verify.report.audit import write_report
 
 # Ray and what it brings warn of their own affairs, and leave sockets to the garbage collector.
 pytestmark = [
@@ -161,6 +163,27 @@ def test_two_passes_decide_alike_on_a_cluster_and_on_one_machine(session: Path, 
         "first",
         "full",
     }
+
+
+def test_reports_of_a_cluster_need_neither_images_nor_model(session: Path, tmp_path: Path) -> None:
+    fill(tmp_path / "in", 32)
+    judge = AuditJudge.of(KEY, NullModel(), 0.999, NULL_INVERSION)  # nearly all of them count as detected
+    for engine in ("ray", "local"):
+        options = Options(engine=engine, limits=Limits(readers=1), batch_size=4)
+        list(run_audit(Inputs((str(tmp_path / "in"),)), judge, tmp_path / engine, options))
+    assert sum(row.verdict == "detected" for row in stored(tmp_path / "local")) > MOST
+    kept = {
+        engine: {path.name: path.read_bytes() for path in (tmp_path / engine / "state" / FOLDER).iterdir()}
+        for engine in ("ray", "local")
+    }
+    assert len(kept["local"]) == MOST and kept["ray"] == kept["local"]
+    shutil.rmtree(tmp_path / "in")
+
+    def no_model() -> Any:
+        raise AssertionError("the model is not needed")
+
+    page = write_report(tmp_path / "ray", keys=[KEY], load=no_model, root=tmp_path).read_text()
+    assert page.count("data:image/jpeg") == MOST and page.count("Agreement with the key") >= MOST
 
 
 def test_the_benchmark_compares_the_engines_row_by_row(

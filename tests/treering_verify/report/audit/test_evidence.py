@@ -14,7 +14,7 @@ import torch
 from helpers.audit_rows import row, write_audit
 from helpers.images import smooth
 
-from treering_verify.detection.exhibits import FOLDER, Kept
+from treering_verify.detection.exhibits import FOLDER, Kept, KeptFolder
 from treering_verify.report.audit import write_report
 from treering_verify.report.figures import spectrum_tile
 from treering_verify.results import KeyEvidence
@@ -50,7 +50,8 @@ def exhibited(tmp_path: Path, key: Key, **fields: Any) -> Path:
     folder = tmp_path / "audit"
     evidence = KeyEvidence("mine", key.fingerprint, 0.9, -99.0, -99.0, key.degrees_of_freedom)
     (folder / "state").mkdir(parents=True)
-    Kept(folder / "state" / FOLDER, "abc").add(digest, evidence, smooth(400, 300), smooth(128, 128), noise)
+    store = KeptFolder(folder / "state" / FOLDER, "abc")
+    Kept("abc", store.put).add(digest, evidence, smooth(400, 300), smooth(128, 128), noise)
     found = row("gone.png", "detected", -99.0, key="mine", fingerprint=key.fingerprint, sha256=digest) | fields
     return write_audit(folder, [[found]], [{"name": "mine", "fingerprint": key.fingerprint}])
 
