@@ -12,12 +12,16 @@ from helpers.images import smooth
 from PIL import Image
 from safetensors.numpy import save
 
-from treering_verify.detection.exhibits import FOLDER, MOST, Kept, part_of, read_exhibit
+from treering_verify.detection.exhibits import FOLDER, MOST, Kept, KeptFolder, part_of, read_exhibit
 from treering_verify.detection.search.page import Page
 from treering_verify.detection.search.placement import Placement
 from treering_verify.results import KeyEvidence
 
 NOISE = torch.randn((4, 8, 8), generator=torch.Generator().manual_seed(1))
+
+
+def kept_in(state: Path, settings_id: str) -> Kept:
+    return Kept(settings_id, KeptFolder(state / FOLDER, settings_id).put)
 
 
 def add(kept: Kept, number: int) -> str:
@@ -29,10 +33,10 @@ def add(kept: Kept, number: int) -> str:
 
 def test_the_strongest_and_the_weakest_are_kept_in_any_order_and_over_a_restart(tmp_path: Path) -> None:
     order = np.random.default_rng(3).permutation(60).tolist()
-    kept = Kept(tmp_path / FOLDER, "s")
+    kept = kept_in(tmp_path, "s")
     for number in order[:30]:
         add(kept, number)
-    kept = Kept(tmp_path / FOLDER, "s")
+    kept = kept_in(tmp_path, "s")
     for number in [*order[30:], *order[:5]]:
         add(kept, number)
     names = sorted(int(path.stem, 16) for path in (tmp_path / FOLDER).iterdir())
@@ -40,7 +44,7 @@ def test_the_strongest_and_the_weakest_are_kept_in_any_order_and_over_a_restart(
 
 
 def test_what_is_kept_is_read_as_it_was_whatever_the_order_in_memory(tmp_path: Path) -> None:
-    kept = Kept(tmp_path / FOLDER, "s")
+    kept = kept_in(tmp_path, "s")
     last = NOISE[None].to(memory_format=torch.channels_last)[0]
     kept.add("a" * 64, KeyEvidence("k", "f", 0.5, -10.0, -9.0, 100), smooth(300, 200), None, last)
     found = read_exhibit(tmp_path, "a" * 64, "s")
@@ -50,9 +54,9 @@ def test_what_is_kept_is_read_as_it_was_whatever_the_order_in_memory(tmp_path: P
 
 
 def test_of_other_settings_or_damaged_nothing_is_kept(tmp_path: Path) -> None:
-    add(Kept(tmp_path / FOLDER, "old"), 1)
+    add(kept_in(tmp_path, "old"), 1)
     (tmp_path / FOLDER / f"{2:064x}.safetensors").write_bytes(b"\xff" * 100)
-    kept = Kept(tmp_path / FOLDER, "new")
+    kept = kept_in(tmp_path, "new")
     assert list((tmp_path / FOLDER).iterdir()) == []
     assert read_exhibit(tmp_path, add(kept, 3), "new")
 
