@@ -45,7 +45,8 @@ def finding_lines(summary: dict[str, Any]) -> Iterator[str]:
         return
     compared, files = (f"{counts[name]:.0f}" for name in ("compared", "files"))
     which = f"{compared} detected files" if compared == files else f"{compared} of {files} detected files, compared,"
-    yield f"{which} are {counts['count']:.0f} findings: files that share features count as one"
+    so_many = f"{counts['count']:.0f} finding{'' if counts['count'] == 1 else 's'}"
+    yield f"{which} are {so_many}: files that share features count as one"
     for count, paths in groups[:_SHOWN]:
         yield f"one finding: {count:.0f} files, {', '.join(paths)}{', ...' if count > len(paths) else ''}"
     if len(groups) > _SHOWN:
@@ -58,7 +59,7 @@ def _spread(chance: dict[str, float]) -> str:
     one_in = 1 / chance["any"]
     rounded = round(one_in, 1 - math.floor(math.log10(one_in)))
     text = f"1 key in {rounded:,.0f} gives any" if rounded < 1e9 else f"1 key in {rounded:.1e} gives any"
-    return text + (f", and then {chance['together']:.2g}" if chance["together"] >= 1.05 else "")
+    return text + (f", and then {chance['together']:.2g} on average" if chance["together"] >= 1.05 else "")
 
 
 def _number(value: object) -> float | None:

@@ -116,7 +116,7 @@ def test_the_summary_says_what_chance_detects_and_copies_make_clumps(tmp_path: P
     (line,) = [line for line in format_summary(found) if "chance" in line]
     assert line == (
         "false positives by chance: 1.6e-05 on average (16 images, alpha 1e-06 each); "
-        f"1 key in {round(1 / chance['any'], -4):,.0f} gives any, and then {chance['together']:.2g}"
+        f"1 key in {round(1 / chance['any'], -4):,.0f} gives any, and then {chance['together']:.2g} on average"
     )
 
 
