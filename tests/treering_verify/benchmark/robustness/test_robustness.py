@@ -335,8 +335,7 @@ def test_what_is_searched_is_what_verification_answers(tiny_model: LatentModel) 
     images += [images[0].transpose(Image.Transpose.FLIP_LEFT_RIGHT), grey_image().resize(images[0].size)]
     found = trials.recover(tiny_model, images, InversionOptions(), published=False)
     answers = evidence_of_each(tiny_model, found, [key] * 3, searched=True)
-    verdicts = [verify(image, key, model=tiny_model) for image in images]
-    expected = [verdict.best.log10_adjusted for verdict in verdicts if verdict.best]
+    expected = [verify(image, key, model=tiny_model).best.log10_adjusted for image in images]  # type: ignore[union-attr]
     np.testing.assert_allclose(answers[SEARCHED], expected, rtol=1e-4)
     assert as_verified("random") == SEARCHED and as_verified("gaussian-shading") == EXACT
 
@@ -345,10 +344,8 @@ def test_survival_counts_what_verification_finds_under_every_condition() -> None
     findings = survival.measure(WhiteModel(), Scope(silent, quick=True))
     mean, by_condition = findings.tables
     line = dict(zip(mean.header, mean.rows[0], strict=True))
-    assert line["pattern"] == "random" and line["found at p <= 1e-06"] == Rate(12, 12)
-    assert line["unmarked, p <= 0.001"] == Rate(0, 12)
-    assert [row[:2] for row in by_condition.rows[:2]] == [("clean", "random"), ("clean", "rings")]
-    assert len({tuple(row) for row in findings.rows}) == 1
+    assert line["found at p <= 1e-06"] == Rate(12, 12) and line["unmarked, p <= 0.001"] == Rate(0, 12)
+    assert [row[1] for row in by_condition.rows] == ["random", "rings"] * 3
 
 
 # --- images ---------------------------------------------------------------------------------------------------------
