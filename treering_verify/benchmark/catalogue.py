@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Literal
 from treering_verify.benchmark.durations import DOCS, MINUTES
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from treering_verify.benchmark.harness.scope import Scope
     from treering_verify.models import LatentModel
     from treering_verify.report.findings import Findings
@@ -61,6 +63,19 @@ class Benchmark:
         """Return what cached measurements depend on: those of the group `paper` share images and paths."""
         return (*_TEST, "benchmark.harness.laboratory") if self.group == "paper" else self.measured
 
+    @property
+    def cache_name(self) -> str:
+        """Return the name of the folder of its cached measurements: other code has another one."""
+        import hashlib
+
+        from treering_verify.benchmark.harness.code_digests import code_digests
+
+        return hashlib.sha256(repr(sorted(code_digests(self.cached_code).items())).encode()).hexdigest()[:12]
+
+    def cache_beside(self, folder: Path | None) -> Path | None:
+        """Return the folder of its cached measurements beside that of another benchmark; None if there is no cache."""
+        return None if folder is None else folder.parent / self.cache_name
+
     def measure(self, model: LatentModel, scope: Scope) -> Findings:
         """Import the module and run its `measure`; no other benchmark is imported."""
         found: Findings = import_module(f"treering_verify.benchmark.{self.module}").measure(model, scope)
@@ -72,6 +87,7 @@ _NOISE = (*_DECODER, "inversion.noise", "inversion.recovery", "models.ddim")
 _TEST = (*_NOISE, "generation.generator", "watermark.patterns", "watermark.embedding", "treering_detectors.exact")
 _SEARCH = (*_TEST, "detection.search", "detection.judge", "detection.two_pass", "detection.screening", "media.images")
 _MEASURES: dict[str, tuple[str, ...]] = {
+    "paper": (*_TEST, "benchmark.paper", "benchmark.harness.laboratory", "benchmark.robustness.measurements"),
     **dict.fromkeys(("inversion", "pareto"), (*_TEST, "benchmark.harness.laboratory")),
     **dict.fromkeys(("ablation", "cocoercivity", "heldout"), _DECODER),
     "baseline": ("inversion.decoder.baselines", "models.autoencoder"),
@@ -96,6 +112,13 @@ _MEASURES: dict[str, tuple[str, ...]] = {
 """What each benchmark measures; where nothing is said here, the test of a key and all before it."""
 
 _ALL = (
+    Benchmark(
+        "paper",
+        "paper",
+        "paper.page",
+        "What of the papers' tables and figures holds on this model, what does not, and why?",
+        "tables 1, S1 and S2, figure 3, classification and editing; Tree-Ring's table 1 and SFWMark's means",
+    ),
     Benchmark(
         "inversion",
         "paper",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import shlex
 import time
@@ -119,9 +118,7 @@ def _help(name: str, model: ModelSource, output: Path, quick: bool, count: int |
 
 def _cache_folder(name: str, output: Path, device: str) -> Path:
     """Return the folder of cached measurements of a benchmark's code on a device: other code has another folder."""
-    digests = repr(sorted(code_digests(BENCHMARKS[name].cached_code).items()))
-    digest = hashlib.sha256(digests.encode()).hexdigest()[:12]
-    return output / (FOLDER if device == "cpu" else f"{FOLDER}-{device}") / digest
+    return output / (FOLDER if device == "cpu" else f"{FOLDER}-{device}") / BENCHMARKS[name].cache_name
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from helpers.progress import silent
 from treering_detectors import Rate
 
 from treering_verify.benchmark import BENCHMARKS, GROUPS, SHARED, Scope, run
+from treering_verify.benchmark.harness import laboratory
 from treering_verify.benchmark.harness.memory import peak_memory
 from treering_verify.benchmark.harness.scope import SEEDS, truth
 from treering_verify.benchmark.paper import heldout
@@ -40,6 +41,7 @@ def test_every_benchmark_stores_rows_summary_and_report(
 ) -> None:
     # A cluster takes its time to begin: engines are compared on the one that test_audit_cluster.py has.
     monkeypatch.setattr(audit, "has_ray", lambda: False)
+    monkeypatch.setattr(laboratory, "QUICK_STEPS", 3)
     model = load_model(tiny_folder)
     # Enough images for fitting a line and telling keys apart; one where each image is judged many times.
     least = {"cocoercivity": 4, "classification": 4, "shared": 1}

@@ -22,6 +22,7 @@ class Variant:
     settings: Settings
     budgets: tuple[int, ...]
     is_default: bool = False
+    precision: str = "float32"
 
     @property
     def one_point(self) -> bool:
@@ -42,21 +43,70 @@ def _scheduled(method: str, label: str, family: str, budgets: tuple[int, ...]) -
     ]
 
 
-def published(longest: int) -> list[Variant]:
-    """Return both published families as published: stopped by the budget alone, up to `longest` iterations."""
+PUBLISHED_STEPS = {"forward-step": 1.0, "inertial-km": 1.0, "adam": 0.01, "gradient": 0.1}
+"""Step of each published method as its paper or, for the first two, as this toolkit sets it."""
+SWEEP = {
+    "forward-step": (0.3, 0.1, 0.03),
+    "inertial-km": (0.3, 0.1, 0.03),
+    "adam": (0.003, 0.001),
+    "gradient": (0.03, 0.3),
+}
+"""Other steps of each published method, of which a sweep takes the best."""
 
-    def upto(*budgets: int) -> tuple[int, ...]:
-        return tuple(n for n in budgets if n <= longest) or (longest,)
 
-    few = (1, 2, 3, 5, 10, 20)
+def sixteen_bits(device: str) -> tuple[str, ...]:
+    """Return the 16-bit precisions to measure on a device; processors have no units for float16."""
+    return ("bfloat16",) if device == "cpu" else ("bfloat16", "float16")
+
+
+def published(longest: int, sixteen: str = "") -> list[Variant]:
+    """Return both published families as published: stopped by the budget alone, up to `longest` iterations.
+
+    With `sixteen`, a 16-bit precision, the gradient-free rows of table 1 come in that precision too.
+    """
+    adam = _scheduled("adam", "adam .01 scheduled", GRADIENT_FREE, _upto(longest, 20, 50, 100, 200))
+    lower = [replace(v, label=f"{v.label}, 16-bit", precision=sixteen) for v in adam if v.budgets[0] <= 50]
     return [
         Variant("encoder", BASELINE, "encoder", DEFAULTS["encoder"], (0,)),
-        *_scheduled("gradient", "gradient .1 scheduled", GRADIENT, upto(20, 50, 100)),
-        _long("gradient", upto(20, 50), "gradient .01 fixed", GRADIENT, step=0.01),
-        _long("forward-step", upto(*few, 50), "forward-step", GRADIENT_FREE),
-        _long("inertial-km", upto(*few), "inertial-km", GRADIENT_FREE),
-        *_scheduled("adam", "adam .01 scheduled", GRADIENT_FREE, upto(20, 50)),
+        *_scheduled("gradient", "gradient .1 scheduled", GRADIENT, _upto(longest, 20, 30, 50, 100)),
+        _long("gradient", _upto(longest, 20, 30, 50, 100), "gradient .01 fixed", GRADIENT, step=0.01),
+        _long("forward-step", _upto(longest, *_FEW, 30, 50, 100), "forward-step", GRADIENT_FREE),
+        _long("inertial-km", _upto(longest, *_FEW, 30, 50, 100), "inertial-km", GRADIENT_FREE),
+        *adam,
+        *(lower if sixteen else []),
     ]
+
+
+def fixed_adam(longest: int) -> list[Variant]:
+    """Return Adam with fixed steps, as in the paper's ablation."""
+    budgets = _upto(longest, 20, 50, 100, 200)
+    return [_long("adam", budgets, f"adam {step:g} fixed", GRADIENT_FREE, step=step) for step in (0.01, 0.002)]
+
+
+def swept(longest: int) -> dict[str, list[Variant]]:
+    """Return, by the label of each published method of `published`, the same method with other steps.
+
+    Scheduled methods have the budgets of the paper up to `longest`; fixed steps are read along one path.
+    """
+    found: dict[str, list[Variant]] = {}
+    for method in ("forward-step", "inertial-km"):
+        budgets = _upto(longest, *_FEW, 30, 50, 100)
+        found[method] = [_long(method, budgets, f"{method} {s:g}", GRADIENT_FREE, step=s) for s in SWEEP[method]]
+    for method, family in (("adam", GRADIENT_FREE), ("gradient", GRADIENT)):
+        label = f"{method} {f'{PUBLISHED_STEPS[method]:g}'.lstrip('0')} scheduled"
+        found[label] = [
+            replace(v, label=f"{method} {s:g} scheduled", settings=replace(v.settings, step=s))
+            for s in SWEEP[method]
+            for v in _scheduled(method, label, family, _upto(longest, 20, 50))
+        ]
+    return found
+
+
+_FEW = (1, 2, 3, 5, 10, 20)
+
+
+def _upto(longest: int, *budgets: int) -> tuple[int, ...]:
+    return tuple(n for n in budgets if n <= longest) or (longest,)
 
 
 def stages_of(model: LatentModel) -> int:

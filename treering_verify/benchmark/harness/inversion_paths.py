@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from treering_verify.inversion.decoder import Problem, Settings, invert
+from treering_verify.inversion.decoder import Problem, Settings, in_precision, invert
 from treering_verify.inversion.recovery import problem_of
 from treering_verify.models import LatentModel
 
@@ -54,21 +54,28 @@ def follow(
     *,
     budgets: Sequence[int] = (),
     batch: int = 16,
+    precision: str = "float32",
 ) -> Path:
     """Invert images in batches and record the path; errors are those of the iterate with the smallest residual so far."""
-    import torch
-
     parts = []
     for first in range(0, len(pixels), batch):
         part = slice(first, first + batch)
-        parts.append(_follow(problem_of(model, pixels[part]), truth[part], method, settings, budgets))
+        problem = in_precision(problem_of(model, pixels[part]), precision)
+        parts.append(_follow(problem, truth[part], method, settings, budgets))
+    return joined(parts)
+
+
+def joined(parts: Sequence[Path]) -> Path:
+    """Return the paths of one method on several batches as one; they have latents at the same budgets."""
+    import torch
+
     longest = max(len(p.error) for p in parts)
     weights = torch.tensor([p.error.shape[1] for p in parts], dtype=torch.float64)
     seconds = torch.stack([_extend(p.seconds, longest) for p in parts], dim=1)
     return Path(
         torch.cat([_extend(p.error, longest) for p in parts], dim=1),
         (seconds * weights).sum(1) / weights.sum(),
-        {n: torch.cat([p.latents[n] for p in parts]) for n in budgets},
+        {n: torch.cat([p.latents[n] for p in parts]) for n in parts[0].latents},
         torch.cat([p.steps for p in parts]),
     )
 

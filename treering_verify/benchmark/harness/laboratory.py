@@ -8,21 +8,30 @@ machine. Memory comes from a fresh process for each method.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from treering_verify.benchmark.harness.cache import cached
-from treering_verify.benchmark.harness.inversion_methods import PUBLISHED, Variant, own, published, stages_of
-from treering_verify.benchmark.harness.inversion_paths import Path, follow
+from treering_verify.benchmark.harness.inversion_methods import (
+    PUBLISHED,
+    Variant,
+    own,
+    published,
+    sixteen_bits,
+    stages_of,
+)
+from treering_verify.benchmark.harness.inversion_paths import Path, follow, joined
+from treering_verify.benchmark.harness.memory import Peak, peak_memory
 from treering_verify.benchmark.harness.scope import CLEAN, SEEDS, Scope, Truth, truth
 from treering_verify.detection.evidence import evidence_of
 from treering_verify.inversion import noise as noise_inversion
-from treering_verify.inversion.decoder import REFINED
+from treering_verify.inversion.decoder import REFINED, Settings
 from treering_verify.inversion.recovery import problem_of
-from treering_verify.models import LatentModel
+from treering_verify.models import LatentModel, device_of
 from treering_verify.models.weights import fingerprint
 from treering_verify.results import KeyEvidence
 from treering_verify.version import __version__
@@ -33,6 +42,9 @@ if TYPE_CHECKING:
 
 _SEED = SEEDS["inversion"]
 _BATCH = 16
+_CHUNK = 4  # images that a processor inverts before the result is cached; an accelerator inverts a batch
+QUICK_STEPS = 20
+"""Steps of the published methods in a quick run: the least that the paper has figures of."""
 _JUDGING = ("estimate", "screen")  # networks that decoder inversion has no use for
 TIMED_STEPS = 4  # of a method whose steps all cost the same; further ones are counted, not run
 
@@ -46,6 +58,7 @@ class Laboratory:
     known: Truth
     scope: Scope
     weights: str  # fingerprint without the small networks, which most cached measurements do not depend on
+    paths: dict[object, Path] = field(default_factory=dict, repr=False)  # those measured or read so far
 
     @classmethod
     def open(cls, model: LatentModel, scope: Scope, count: int) -> Laboratory:
@@ -53,36 +66,44 @@ class Laboratory:
         key = Key.generate(model.latent_shape, seed=_SEED)
         weights = fingerprint(model, without=("refine", *_JUDGING))
 
-        def generate() -> dict[str, NDArray[Any]]:
-            made = truth(model, key, seeds(count))
+        def generate(chosen: range) -> dict[str, NDArray[Any]]:
+            made = truth(model, key, range(_SEED + chosen.start, _SEED + chosen.stop))
             return {
                 "images": np.stack([np.asarray(image) for image in made.images]),
                 "latent": made.latent.numpy(),
                 "noise": made.noise.numpy(),
             }
 
-        arrays = cached(scope.folder, "images", (weights, __version__, count), generate)
+        parts = [
+            cached(scope.folder, "images", (weights, __version__, chosen), partial(generate, chosen))
+            for chosen in chunks(count, model)
+        ]
+        arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         return cls(model, key, _truth_of(arrays), scope, weights)
 
     def variants(self) -> list[Variant]:
         """Return every method that is compared on clean images."""
-        longest, ours = (3, 3) if self.scope.quick else (100, 20)
-        return [*published(longest), *own(ours, refined=self.model.refine is not None, stages=stages_of(self.model))]
+        longest, ours = (QUICK_STEPS, 3) if self.scope.quick else (100, 20)
+        return [
+            *published(longest, sixteen_bits(device_of(self.model))[-1]),
+            *own(ours, refined=self.model.refine is not None, stages=stages_of(self.model)),
+        ]
 
     def path(self, variant: Variant, attack: str = CLEAN, count: int | None = None) -> Path:
         """Return the path of a method on the first `count` images after an attack, by default on all."""
         chosen = len(self.known.images) if count is None else count
 
-        def measure() -> dict[str, NDArray[Any]]:
-            known = Truth(self.known.images[:chosen], self.known.latent[:chosen], self.known.noise[:chosen])
+        def measure(part: range) -> dict[str, NDArray[Any]]:
+            known = self.known.part(part)
             path = follow(
                 self.model,
-                known.pixels(attack),
+                known.pixels(attack, part.start),
                 known.latent,
                 variant.method,
                 variant.settings,
                 budgets=variant.budgets,
                 batch=_BATCH,
+                precision=variant.precision,
             )
             latents = {f"latent {n}": latent.numpy() for n, latent in path.latents.items()}
             return {
@@ -95,26 +116,34 @@ class Laboratory:
         import torch
 
         weights = fingerprint(self.model, without=_JUDGING) if variant.method in REFINED else self.weights
-        facts = (weights, __version__, len(self.known.images), chosen, attack, variant)
-        arrays = cached(self.scope.folder, f"{variant.method}-{attack.partition(':')[0]}", facts, measure)
-        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        return Path(
-            tensors["error"],
-            tensors["seconds"],
-            {n: tensors[f"latent {n}"] for n in variant.budgets},
-            tensors["steps"],
-        )
+        what = (weights, __version__, attack, variant.method, variant.settings, variant.budgets, variant.precision)
+        if (what, chosen) in self.paths:
+            return self.paths[what, chosen]
+        parts = []
+        for part in chunks(chosen, self.model):
+            name = f"{variant.method}-{attack.partition(':')[0]}"
+            arrays = cached(self.scope.folder, name, (*what, part), partial(measure, part))
+            tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+            latents = {n: tensors[f"latent {n}"] for n in variant.budgets}
+            parts.append(Path(tensors["error"], tensors["seconds"], latents, tensors["steps"]))
+        self.paths[what, chosen] = joined(parts)
+        return self.paths[what, chosen]
 
     def evidence(self, latent: torch.Tensor) -> Judgement:
         """Return the cached judgement of latents (n, C, h, w) of the laboratory's images; see `judge`."""
+        weights = fingerprint(self.model, without=("refine", "screen"))
+        found: dict[str, list[float]] = {}
+        for chosen in chunks(len(latent), self.model):
+            some = latent[chosen.start : chosen.stop].contiguous()
 
-        def measure() -> dict[str, NDArray[Any]]:
-            return {name: np.array(values) for name, values in vars(judge(self.model, self.key, latent)).items()}
+            def measure(some: torch.Tensor = some) -> dict[str, NDArray[Any]]:
+                return {name: np.array(values) for name, values in vars(judge(self.model, self.key, some)).items()}
 
-        digest = hashlib.sha256(latent.contiguous().numpy().tobytes()).hexdigest()
-        facts = (fingerprint(self.model, without=("refine", "screen")), __version__, self.key.fingerprint, digest)
-        arrays = cached(self.scope.folder, "evidence", facts, measure)
-        return Judgement(**{name: array.tolist() for name, array in arrays.items()})
+            digest = hashlib.sha256(some.numpy().tobytes()).hexdigest()
+            facts = (weights, __version__, self.key.fingerprint, digest)
+            for name, array in cached(self.scope.folder, "evidence", facts, measure).items():
+                found.setdefault(name, []).extend(array.tolist())
+        return Judgement(**found)
 
     def residual(self, latent: torch.Tensor, attack: str) -> list[float]:
         """Return |E(D(z)) - E(x)| of latents z, relative to that of z = E(x); x are the first n images after an attack."""
@@ -137,27 +166,65 @@ class Laboratory:
 
         Without `warm_up`, every method must have run before.
         """
+        wanted = {variant: _timed(variant) for variant in variants}
+        distinct = {(timed.method, timed.precision, timed.settings): timed for timed in wanted.values()}
+        clocks: dict[Variant, list[Clock]] = {variant: [] for variant in variants}
+        facts = (self.weights, fingerprint(self.model), __version__, tuple(distinct), batch, warm_up)
+        cold = [warm_up]
+        for number in range(1, rounds + 1):  # a round at a time, so that an interrupted run resumes
+            work = partial(self._round, distinct, number, batch, cold)
+            arrays = cached(self.scope.folder, "seconds", (*facts, number), work)
+            seconds = dict(zip(distinct, arrays.values(), strict=True))
+            for variant, timed in wanted.items():
+                same = (timed.method, timed.precision, timed.settings)
+                clocks[variant].append(Clock(tuple(seconds[same].tolist())))
+        return clocks
+
+    def _round(
+        self, distinct: dict[tuple[str, str, Settings], Variant], number: int, batch: int, cold: list[bool]
+    ) -> dict[str, NDArray[Any]]:
+        """Time every method once; if `cold` says so, which it does once, after a round that does not count."""
         import torch
 
         pixels = self.known.pixels()
-        whole = torch.cat([pixels] * (1 + batch * (rounds + 1) // len(pixels)))
+        whole = torch.cat([pixels] * (1 + batch * (number + 1) // len(pixels)))
+        part = whole[number * batch : (number + 1) * batch]
         latent = self.known.latent[:1].expand(batch, *self.known.latent.shape[1:])  # errors are not used
-        clocks: dict[Variant, list[Clock]] = {variant: [] for variant in variants}
-        for number in range(0 if warm_up else 1, rounds + 1):
-            part = whole[number * batch : (number + 1) * batch]
-            measured: dict[tuple[str, str], Clock] = {}
-            for variant in variants:
-                steady = variant.family in PUBLISHED or variant.settings.stagnation == float("-inf")
-                settings = variant.settings
-                if steady and variant.method != "learned":
-                    settings = replace(settings, iterations=min(settings.iterations, TIMED_STEPS))
-                same = (variant.method, repr(settings) if not steady else "")
-                if same not in measured:
-                    path = follow(self.model, part, latent, variant.method, settings, batch=batch)
-                    measured[same] = Clock(tuple(path.seconds.tolist()))
-                if number:  # the first round is the warm-up
-                    clocks[variant].append(measured[same])
-        return clocks
+        measured = {}
+        for _ in range(2 if cold and cold.pop() else 1):
+            for i, (method, precision, settings) in enumerate(distinct):
+                path = follow(self.model, part, latent, method, settings, batch=batch, precision=precision)
+                measured[f"method {i}"] = path.seconds.numpy()
+        return measured
+
+    def peak(self, variant: Variant) -> Peak:
+        """Return the peak memory of a method on one image, which is measured once for each precision."""
+
+        def measure() -> dict[str, NDArray[Any]]:
+            image, where = self.known.pixels()[:1], device_of(self.model)
+            peak = peak_memory(
+                self.model.name, image, variant.method, variant.settings, variant.precision, device=where
+            )
+            return {"peak": np.array([peak.tensors, peak.resident])}
+
+        few = replace(variant.settings, iterations=min(variant.settings.iterations, 6), step=0.0, scheduled=False)
+        facts = (fingerprint(self.model), __version__, self.model.name, variant.method, few, variant.precision)
+        return Peak(*cached(self.scope.folder, "memory", facts, measure)["peak"].tolist())
+
+
+def _timed(variant: Variant) -> Variant:
+    """Return the variant to time for another: of equal steps only the first few, since further ones are counted."""
+    steady = variant.family in PUBLISHED or variant.settings.stagnation == float("-inf")
+    if not steady or variant.method == "learned":
+        return variant
+    few = replace(variant.settings, iterations=min(variant.settings.iterations, TIMED_STEPS), scheduled=False)
+    return replace(variant, settings=replace(few, step=1e-3 if few.step else 0.0))
+
+
+def chunks(count: int, model: LatentModel) -> list[range]:
+    """Return the numbers of `count` images in parts, each of which is measured and cached by itself."""
+    size = _CHUNK if device_of(model) == "cpu" else _BATCH
+    return [range(first, min(first + size, count)) for first in range(0, count, size)]
 
 
 @dataclass(frozen=True)

@@ -119,13 +119,21 @@ class Truth:
     latent: torch.Tensor
     noise: torch.Tensor
 
-    def pixels(self, attack: str = CLEAN) -> torch.Tensor:
-        """Return the images after an attack, given as text, as verification reads them: (n, 3, H, W)."""
+    def pixels(self, attack: str = CLEAN, first: int = 0) -> torch.Tensor:
+        """Return the images after an attack, given as text, as verification reads them: (n, 3, H, W).
+
+        The first image is number `first` of those that the attack's seeds count.
+        """
         import torch
 
         from treering_verify.media.images import to_tensor
 
-        return torch.cat([to_tensor(image) for image in distorted(self.images, attack)])
+        return torch.cat([to_tensor(image) for image in distorted(self.images, attack, first)])
+
+    def part(self, chosen: range) -> Truth:
+        """Return some of the images, with their latents and noise."""
+        rows = slice(chosen.start, chosen.stop)
+        return Truth(self.images[rows], self.latent[rows], self.noise[rows])
 
 
 def truth(model: LatentModel, key: Key | None, seeds: Sequence[int], **options: Any) -> Truth:
@@ -138,12 +146,12 @@ def truth(model: LatentModel, key: Key | None, seeds: Sequence[int], **options: 
     )
 
 
-def distorted(images: Sequence[Image.Image], attack: str) -> list[Image.Image]:
-    """Return images after an attack, given as text; "clean" leaves them as they are."""
+def distorted(images: Sequence[Image.Image], attack: str, first: int = 0) -> list[Image.Image]:
+    """Return images after an attack, given as text, whose seeds count from `first`; "clean" leaves them as they are."""
     if attack == CLEAN:
         return list(images)
     chosen = attacks.parse(attack)
-    return [chosen.apply(image, seed) for seed, image in enumerate(images)]
+    return [chosen.apply(image, seed) for seed, image in enumerate(images, first)]
 
 
 def hardware(*, accelerated: bool, processes: int = 1) -> str:

@@ -9,17 +9,22 @@ from __future__ import annotations
 import copy
 import time
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 from treering_detectors import mean
 
 from treering_verify.benchmark.catalogue import BENCHMARKS
-from treering_verify.benchmark.harness.memory import peak_memory, peak_of
+from treering_verify.benchmark.harness.cache import cached
+from treering_verify.benchmark.harness.memory import Peak, peak_memory, peak_of
 from treering_verify.benchmark.harness.scope import SEEDS, Scope, truth
 from treering_verify.inversion.decoder import DEFAULTS, invert, scheduled_step, unstopped
 from treering_verify.inversion.recovery import problem_of
 from treering_verify.models import LatentModel, device_of
+from treering_verify.models.weights import fingerprint
 from treering_verify.report.findings import Cell, Findings, Table
+from treering_verify.version import __version__
 
 if TYPE_CHECKING:
     import torch
@@ -43,22 +48,39 @@ def measure(model: LatentModel, scope: Scope) -> Findings:
         method = "adam" if name == "adam" else "gradient"
         return invert(problem_of(model, pixels), method, plans[name]).latent
 
-    rows: list[dict[str, Any]] = []
-    with scope.progress("Rounds", rounds) as advance:
-        for name in plans:
-            run(name)  # warm-up
-        for number in range(rounds):
+    weights = fingerprint(model)
+
+    def time_round(number: int) -> dict[str, Any]:
+        spent = {}
+        for again in (False, True) if not number else (True,):  # the first round is preceded by a warm-up
             for name in plans:
                 started = time.perf_counter()
                 run(name)
-                rows.append({"round": number, "method": name, "seconds": time.perf_counter() - started})
-            advance()
+                if again:
+                    spent[name] = np.array(time.perf_counter() - started)
+        return spent
+
     where, step = device_of(model), plans["gradient, as released"].step
-    peaks = {
-        "gradient, fair": peak_memory(model.name, pixels, "gradient", plans["gradient, fair"], device=where),
-        "gradient, as released": peak_of(_released, (model.name, pixels.numpy(), step, where), where),
-        "adam": peak_memory(model.name, pixels, "adam", plans["adam"], device=where),
-    }
+
+    def measure_peak(name: str) -> dict[str, Any]:
+        if name == "gradient, as released":
+            peak = peak_of(_released, (model.name, pixels.numpy(), step, where), where)
+        else:
+            peak = peak_memory(model.name, pixels, "adam" if name == "adam" else "gradient", plans[name], device=where)
+        return {"peak": np.array([peak.tensors, peak.resident])}
+
+    facts = (weights, __version__, iterations)
+    rows: list[dict[str, Any]] = []
+    with scope.progress("Rounds", rounds + len(plans)) as advance:
+        for number in range(rounds):
+            spent = cached(scope.folder, "baseline", (*facts, number), partial(time_round, number))
+            rows += [{"round": number, "method": name, "seconds": float(spent[name])} for name in plans]
+            advance()
+        peaks = {}
+        for name in plans:
+            kept = cached(scope.folder, "baseline-memory", (*facts, name, model.name), partial(measure_peak, name))
+            peaks[name] = Peak(*kept["peak"].tolist())
+            advance()
     seconds = {name: [r["seconds"] for r in rows if r["method"] == name] for name in plans}
     lines: list[tuple[Cell, ...]] = []
     for name in plans:

@@ -16,10 +16,11 @@ from treering_detectors import mcnemar, nearest_keys
 
 from treering_verify.benchmark.catalogue import BENCHMARKS
 from treering_verify.benchmark.harness.cache import cached
+from treering_verify.benchmark.harness.laboratory import chunks
 from treering_verify.benchmark.harness.memory import peak_memory
 from treering_verify.benchmark.harness.scope import CLEAN, SEEDS, Scope, distorted
 from treering_verify.benchmark.paper import published_geometry
-from treering_verify.benchmark.paper.published_figures import CLASSIFICATION, PAPER
+from treering_verify.benchmark.published_figures import CLASSIFICATION, PAPER
 from treering_verify.detection.evidence import evidence_of
 from treering_verify.detection.judge import DEFAULT_ALPHA
 from treering_verify.evaluation import ConfusionMatrix, MethodDifferences
@@ -54,7 +55,7 @@ _FIGURE_NOTE = (
 
 
 @dataclass(frozen=True, eq=False)
-class _Rule:
+class Rule:
     """A classification of the first images of a group: their actual labels, all labels, and the rule that predicts them."""
 
     name: str
@@ -64,7 +65,7 @@ class _Rule:
 
 
 @dataclass(frozen=True, eq=False)
-class _Group:
+class Group:
     """Images that are inverted once by each method, and the rules that classify their noise estimates.
 
     `images` generates the `count` images when it is called. `truth` is their initial noise, where a perfect inversion is to
@@ -74,20 +75,68 @@ class _Group:
     attack: str
     images: Callable[[], list[Image.Image]]
     count: int
-    rules: list[_Rule]
+    rules: list[Rule]
     truth: torch.Tensor | None = None
 
 
 def measure(model: LatentModel, scope: Scope) -> Findings:
     """Classify the same images after every decoder inversion, and compare the methods by paired tests."""
     methods = {
-        "encoder": _pipeline("encoder"),
+        "encoder": pipeline("encoder"),
         "gradient": _published("gradient", scope.quick),
         "gradient-free": _published("adam", scope.quick),
-        "ours": _pipeline(default_method(refined=model.refine is not None, filtered=fitted(model) is not None)),
+        "ours": pipeline(default_method(refined=model.refine is not None, filtered=fitted(model) is not None)),
     }
     each, first = scope.images(1, 30), SEEDS["classification"]
-    groups = [*_paper_groups(model, each, first), *_random_groups(model, scope, first)]
+    groups = [*paper_groups(model, each, first), *_random_groups(model, scope, first)]
+    found = classify(model, scope, groups, methods)
+    figures = [*found.figures]
+    figures.insert(1, published_matrices())
+    peaks = _peaks(model, groups[0].images()[0], methods)
+    return Findings(
+        "classification",
+        BENCHMARKS["classification"].question,
+        tuple(found.rows),
+        (
+            Table(
+                "Accuracy",
+                ("set", "attack", "method", "correct", "s / image"),
+                tuple(found.lines),
+                f"Intervals: Clopper-Pearson, 95 %. gradient and gradient-free: {_iterations(methods)}, without early "
+                f"stopping. Open sets include unmarked images; the prediction is '{NONE}' unless the Holm-adjusted p is at "
+                f"most {DEFAULT_ALPHA:g}. '{PERFECT}' uses the true initial noise: with the off-centre disc even that has "
+                "two thirds correct, since key 1 reads as key 2. The paper's keys are classified by distance, as published, "
+                "and by angle, which does not depend on how much inversion shrinks the disc.",
+            ),
+            Table(
+                "Paired tests between methods (exact McNemar)",
+                ("set", "attack", "method", *(f"against {name}" for name in list(methods)[:-1])),
+                tuple(found.tests),
+                "a : b means that only the row's method is correct on a images, and only the column's method on b. "
+                f"* marks p <= {_LEVEL:g}; not corrected for the number of tests.",
+            ),
+            Table(
+                "Peak memory of the decoder inversion, one image", ("method", "tensors (MiB)", "resident (MiB)"), peaks
+            ),
+        ),
+        tuple(figures),
+        seeds=f"{first} onwards",
+        count=", ".join(f"{r.name} {g.attack}: {len(r.actual)}" for g in groups for r in g.rules),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Classified:
+    """What every method says of groups of images: rows, lines of the tables of accuracy and tests, and a figure a rule."""
+
+    rows: list[dict[str, Any]]
+    lines: list[tuple[Cell, ...]]
+    tests: list[tuple[Cell, ...]]
+    figures: list[Figure]
+
+
+def classify(model: LatentModel, scope: Scope, groups: list[Group], methods: dict[str, InversionOptions]) -> Classified:
+    """Invert the images of every group by every method, and classify them by the group's rules."""
     weights = fingerprint(model)
     rows: list[dict[str, Any]] = []
     lines: list[tuple[Cell, ...]] = []
@@ -131,38 +180,7 @@ def measure(model: LatentModel, scope: Scope) -> Findings:
                 panels.append(Differences("Pairs of methods", compared.methods, compared.tests, compared.count))
                 figures.append(Figure(f"{rule.name}, {group.attack}", tuple(panels), _FIGURE_NOTE))
                 tests += [(rule.name, group.attack, *line) for line in _triangle(correct, tuple(methods))]
-    figures.insert(1, _published_matrices())
-    peaks = _peaks(model, groups[0].images()[0], methods)
-    return Findings(
-        "classification",
-        BENCHMARKS["classification"].question,
-        tuple(rows),
-        (
-            Table(
-                "Accuracy",
-                ("set", "attack", "method", "correct", "s / image"),
-                tuple(lines),
-                f"Intervals: Clopper-Pearson, 95 %. gradient and gradient-free: {_iterations(methods)}, without early "
-                f"stopping. Open sets include unmarked images; the prediction is '{NONE}' unless the Holm-adjusted p is at "
-                f"most {DEFAULT_ALPHA:g}. '{PERFECT}' uses the true initial noise: with the off-centre disc even that has "
-                "two thirds correct, since key 1 reads as key 2. The paper's keys are classified by distance, as published, "
-                "and by angle, which does not depend on how much inversion shrinks the disc.",
-            ),
-            Table(
-                "Paired tests between methods (exact McNemar)",
-                ("set", "attack", "method", *(f"against {name}" for name in list(methods)[:-1])),
-                tuple(tests),
-                "a : b means that only the row's method is correct on a images, and only the column's method on b. "
-                f"* marks p <= {_LEVEL:g}; not corrected for the number of tests.",
-            ),
-            Table(
-                "Peak memory of the decoder inversion, one image", ("method", "tensors (MiB)", "resident (MiB)"), peaks
-            ),
-        ),
-        tuple(figures),
-        seeds=f"{first} onwards",
-        count=", ".join(f"{r.name} {g.attack}: {len(r.actual)}" for g in groups for r in g.rules),
-    )
+    return Classified(rows, lines, tests, figures)
 
 
 def _iterations(methods: dict[str, InversionOptions]) -> str:
@@ -185,7 +203,7 @@ def _triangle(correct: dict[str, list[bool]], methods: tuple[str, ...]) -> list[
     return lines
 
 
-def _published_matrices() -> Figure:
+def published_matrices() -> Figure:
     """Return the confusion matrices of the paper."""
     panels = [
         Matrix(f"{method}, {model}", ("1", "2", "3"), counts) for (model, method), counts in CLASSIFICATION.items()
@@ -197,17 +215,17 @@ def _published_matrices() -> Figure:
     )
 
 
-def _pipeline(method: str, settings: Settings | None = None) -> InversionOptions:
+def pipeline(method: str, settings: Settings | None = None) -> InversionOptions:
     """Return a decoder inversion followed by `naive` noise inversion, since the published rules assume white noise."""
     return InversionOptions(method=method, settings=settings, noise_method="naive")
 
 
 def _published(method: str, quick: bool) -> InversionOptions:
     settings = unstopped(DEFAULTS[method])
-    return _pipeline(method, replace(settings, iterations=2) if quick else settings)
+    return pipeline(method, replace(settings, iterations=2) if quick else settings)
 
 
-def _paper_groups(model: LatentModel, each: int, first: int) -> list[_Group]:
+def paper_groups(model: LatentModel, each: int, first: int) -> list[Group]:
     """Return images of the paper's three keys with its off-centre disc, and with a centred one."""
     import torch
 
@@ -235,12 +253,12 @@ def _paper_groups(model: LatentModel, each: int, first: int) -> list[_Group]:
             return [names[i] for i in cosines.argmax(axis=1)]
 
         actual = [names[c] for c in labels]
-        rules = [_Rule(title, actual, names, decide), _Rule(f"{title}, by angle", actual, names, by_angle)]
-        groups.append(_Group(CLEAN, cache(partial(_render, model, marked)), len(marked), rules, marked))
+        rules = [Rule(title, actual, names, decide), Rule(f"{title}, by angle", actual, names, by_angle)]
+        groups.append(Group(CLEAN, cache(partial(_render, model, marked)), len(marked), rules, marked))
     return groups
 
 
-def _random_groups(model: LatentModel, scope: Scope, first: int) -> list[_Group]:
+def _random_groups(model: LatentModel, scope: Scope, first: int) -> list[Group]:
     """Return images of 8 and of 64 random keys, as a closed set and as an open set with unmarked images."""
     import torch
 
@@ -267,11 +285,11 @@ def _random_groups(model: LatentModel, scope: Scope, first: int) -> list[_Group]
 
         names, true = [key.name for key in keys], [key.name for key in actual]
         rules = [
-            _Rule(f"{many} random keys, closed set", true, names, closed),
-            _Rule(f"{many} random keys, open set", [*true, *[NONE] * len(unmarked)], [*names, NONE], opened),
+            Rule(f"{many} random keys, closed set", true, names, closed),
+            Rule(f"{many} random keys, open set", [*true, *[NONE] * len(unmarked)], [*names, NONE], opened),
         ]
         total = len(marked) + len(unmarked)
-        groups += [_Group(attack, images, total, rules) for attack in (CLEAN, "jpeg:quality=10")]
+        groups += [Group(attack, images, total, rules) for attack in (CLEAN, "jpeg:quality=10")]
     return groups
 
 
@@ -290,25 +308,25 @@ def _render(model: LatentModel, noise: torch.Tensor) -> list[Image.Image]:
 
 
 def _recover(
-    model: LatentModel, group: _Group, inversion: InversionOptions, scope: Scope, question: tuple[str, object]
+    model: LatentModel, group: Group, inversion: InversionOptions, scope: Scope, question: tuple[str, object]
 ) -> tuple[torch.Tensor, float]:
     """Return the noise estimates of a group's images, and seconds per image of both inversions."""
     import torch
 
-    def measure() -> dict[str, Any]:
-        images = distorted(group.images(), group.attack)
-        found = []
-        seconds = 0.0
-        for start in range(0, len(images), _BATCH):
-            pixels = torch.cat([to_tensor(image) for image in images[start : start + _BATCH]])
-            begun = time.perf_counter()
-            found.append(recover_noise(model, pixels, inversion)[0])
-            seconds += time.perf_counter() - begun
-        return {"noise": torch.cat(found).numpy(), "seconds": np.array(seconds / len(images))}
+    def measure(part: range) -> dict[str, Any]:
+        images = distorted(group.images()[part.start : part.stop], group.attack, part.start)
+        pixels = torch.cat([to_tensor(image) for image in images])
+        begun = time.perf_counter()
+        noise = recover_noise(model, pixels, inversion)[0]
+        return {"noise": noise.numpy(), "seconds": np.array(time.perf_counter() - begun)}
 
     name, facts = question
-    arrays = cached(scope.folder, f"classification-{name}", facts, measure)
-    return torch.from_numpy(arrays["noise"]), float(arrays["seconds"])
+    parts = [
+        cached(scope.folder, f"classification-{name}", (facts, part), partial(measure, part))
+        for part in chunks(group.count, model)
+    ]
+    noise = torch.from_numpy(np.concatenate([part["noise"] for part in parts]))
+    return noise, sum(float(part["seconds"]) for part in parts) / group.count
 
 
 def _peaks(

@@ -20,10 +20,10 @@ from treering_verify.benchmark.harness.inversion_methods import (
     stages_of,
 )
 from treering_verify.benchmark.harness.laboratory import TIMED_STEPS, Judgement, Laboratory, seeds
-from treering_verify.benchmark.harness.memory import Peak, peak_memory
+from treering_verify.benchmark.harness.memory import Peak
 from treering_verify.benchmark.harness.scope import CLEAN, Scope
-from treering_verify.benchmark.paper.published_figures import INVERSION, SOURCE
-from treering_verify.models import LatentModel, device_of
+from treering_verify.benchmark.published_figures import SD, SOURCE, TABLE_1
+from treering_verify.models import LatentModel
 from treering_verify.report.findings import Cell, Findings, Table
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class _Line:
 
 def measure(model: LatentModel, scope: Scope) -> Findings:
     """Reproduce tables 1 and S1 of Hong et al. (2024) on this model, add our methods, and repeat it on attacked images."""
-    count = scope.images(2, 100)
+    count = scope.images(4, 100)
     rounds = 1 if scope.quick else 5
     lab = Laboratory.open(model, scope, count)
     variants = lab.variants()
@@ -74,13 +74,11 @@ def measure(model: LatentModel, scope: Scope) -> Findings:
         together = 2 if scope.quick else _TOGETHER
         batched = lab.clock(variants, 1, together, warm_up=not scope.quick)
         advance()
-        peaks: dict[str, Peak] = {}
+        peaks: dict[Variant, Peak] = {}
         for variant, path in followed.items():
             wanted = not scope.quick or variant.is_default or variant.family == _GOAL[0]
-            if wanted and variant.method not in peaks:
-                peaks[variant.method] = peak_memory(
-                    model.name, lab.known.pixels()[:1], variant.method, variant.settings, device=device_of(model)
-                )
+            if wanted:
+                peaks[variant] = lab.peak(variant)
             for budget in variant.budgets:
                 line = _Line(
                     variant,
@@ -88,7 +86,7 @@ def measure(model: LatentModel, scope: Scope) -> Findings:
                     path.error[min(budget, len(path.error) - 1)].tolist(),
                     [clock.at(budget) for clock in single[variant]],
                     [clock.at(budget) for clock in batched[variant]],
-                    peaks.get(variant.method),
+                    peaks.get(variant),
                 )
                 lines.append(line)
                 shown.append(_clean(lab, line, path, rows))
@@ -306,11 +304,12 @@ def _beside(lines: list[_Line]) -> list[Table]:
     """Return a table of published numbers beside ours, for the methods and budgets that both have."""
     ours = {(line.variant.label, line.budget): line for line in lines}
     shown: list[tuple[Cell, ...]] = []
-    for method, budgets in INVERSION.items():
-        for budget, (error, half, seconds) in budgets.items():
+    for method, budgets in TABLE_1[SD].items():
+        for budget, cell in budgets.items():
             if mine := ours.get((method, budget)):
                 time = f"{statistics.median(mine.single):.2f}"
-                shown.append((method, budget, f"{error:.2f} +- {half:.2f}", f"{seconds:.2f}", mean(mine.error), time))
+                published = f"{cell.nmse:.2f} +- {cell.half:.2f}"
+                shown.append((method, budget, published, f"{cell.seconds:.2f}", mean(mine.error), time))
     if not shown:
         return []
     table = Table(

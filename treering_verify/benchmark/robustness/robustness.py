@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from treering_verify.benchmark.catalogue import BENCHMARKS
@@ -57,30 +57,26 @@ _FEWER, _FEWEST = 5, 31
 def measure(model: LatentModel, scope: Scope) -> Findings:
     """Judge marked images, each under its own key, and unmarked ones, each under a new key, both processed alike."""
     count = scope.images(4, 500)
-    fewer, fewest = (count if scope.quick else max(2, count // share) for share in (_FEWER, _FEWEST))
-    wanted = QUICK if scope.quick else TWELVE
-    conditions, left_out = available(wanted, model)
-    curves, missing = _curves(quick_scales() if scope.quick else scales(), model)
-    patterns = ("random", "rings") if scope.quick else tuple(PATTERNS)
-    compared = SEVEN[:1] + SEVEN[2:3] if scope.quick else SEVEN
+    planned = plan(model, count, quick=scope.quick)
+    conditions, patterns, drawn = planned.conditions, planned.patterns, planned.drawn
+    compared, curves, fewer, fewest = planned.compared, planned.curves, planned.fewer, planned.fewest
     methods = _methods(model, quick=scope.quick)
-    many = {pattern: count if pattern == _MAIN else fewer for pattern in patterns}
-    few = {pattern: fewest for pattern in patterns if pattern in _CURVES}
-    tasks = _plan(conditions, compared, curves, many, few, 2 * count)
-    tasks += [
-        Task(condition, {_MAIN: fewest}, 0, searched=False, method=name, inversion=inversion)
-        for name, inversion in methods.items()
-        for condition in conditions
+    tasks = [
+        *planned.tasks,
+        *(
+            Task(condition, {_MAIN: fewest}, 0, searched=False, method=name, inversion=inversion)
+            for name, inversion in methods.items()
+            for condition in conditions
+        ),
     ]
     found = measure_tasks(model, scope, tasks, 2 * count, fewer)
     photographs = sum(kind == "photograph" for kind in found.kinds)
-    drawn = [pattern for pattern in _CURVES if pattern in few]
     return Findings(
         "robustness",
         BENCHMARKS["robustness"].question,
         tuple(rows_of(found)),
         (
-            summary_table(found, conditions, patterns, (*left_out, *missing)),
+            summary_table(found, conditions, patterns, planned.left_out),
             conditions_table(found, conditions, patterns),
             held_table(found, curves, drawn),
             methods_table(found, conditions, (DEFAULT, *methods), _MAIN),
@@ -94,6 +90,55 @@ def measure(model: LatentModel, scope: Scope) -> Findings:
         f"photographs) under the conditions; {fewest} for each inversion method; {fewest} marked and "
         f"{2 * fewest} unmarked elsewhere; {2 * count} other unmarked ones for thresholds",
     )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured with the default inversion.
+
+    Attributes
+    ----------
+    conditions, compared : tuples of Condition
+        SFWMark's and Tree-Ring's, or some of them.
+    curves : tuple of Scale
+    left_out : tuple of str
+        What cannot run here, with the reason.
+    patterns, drawn : tuples of str
+        All patterns, and those that are also measured outside `conditions`.
+    tasks : tuple of Task
+        A task's place among them is part of its measurement.
+    fewer, fewest : int
+        Images of each pattern but the main one, and of each strength of a curve.
+    """
+
+    conditions: tuple[Condition, ...]
+    compared: tuple[Condition, ...]
+    curves: tuple[Scale, ...]
+    left_out: tuple[str, ...]
+    patterns: tuple[str, ...]
+    drawn: tuple[str, ...]
+    tasks: tuple[Task, ...]
+    fewer: int
+    fewest: int
+
+    def without_curves(self) -> tuple[Task, ...]:
+        """Return the tasks of the conditions that papers are compared under; their measurements are the same ones."""
+        kept = {condition.attack for condition in (*self.conditions, *self.compared)}
+        return tuple(task for task in self.tasks if task.condition.attack in kept)
+
+
+def plan(model: LatentModel, count: int, *, quick: bool, everything: bool = False) -> Plan:
+    """Plan the measurement of `count` images; `everything` keeps all conditions of both papers in a quick run too."""
+    fewer, fewest = (count if quick else max(2, count // share) for share in (_FEWER, _FEWEST))
+    conditions, left_out = available(QUICK if quick and not everything else TWELVE, model)
+    curves, missing = _curves(quick_scales() if quick else scales(), model)
+    patterns = ("random", "rings") if quick else tuple(PATTERNS)
+    compared = SEVEN[:1] + SEVEN[2:3] if quick and not everything else SEVEN
+    many = {pattern: count if pattern == _MAIN else fewer for pattern in patterns}
+    few = {pattern: fewest for pattern in patterns if pattern in _CURVES}
+    tasks = _plan(conditions, compared, curves, many, few, 2 * count)
+    drawn = tuple(pattern for pattern in _CURVES if pattern in few)
+    return Plan(conditions, compared, curves, (*left_out, *missing), patterns, drawn, tuple(tasks), fewer, fewest)
 
 
 def _curves(wanted: tuple[Scale, ...], model: LatentModel) -> tuple[tuple[Scale, ...], tuple[str, ...]]:

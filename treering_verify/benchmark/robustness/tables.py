@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 from treering_detectors import Rate
 
+from treering_verify.benchmark import published_figures as published
 from treering_verify.benchmark.harness.conditions import STAND_INS, Condition
 from treering_verify.benchmark.harness.image_quality import COST_HEADER, COST_NOTE
 from treering_verify.benchmark.harness.rates import (
@@ -21,7 +22,6 @@ from treering_verify.benchmark.harness.rates import (
     pooled,
 )
 from treering_verify.benchmark.harness.trials import BLANK, EXACT, KEYS, SEARCHED
-from treering_verify.benchmark.paper import published_figures as published
 from treering_verify.benchmark.robustness.measurements import DEFAULT, UNMARKED, Measurements
 from treering_verify.detection.calibration.registry import DETECTORS, DISTANCE
 from treering_verify.report import format_pvalue

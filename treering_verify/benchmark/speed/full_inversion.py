@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from treering_detectors import mean
 
+from treering_verify.benchmark.harness.inversion_methods import sixteen_bits
 from treering_verify.benchmark.harness.inversion_paths import decibels
 from treering_verify.benchmark.harness.scope import SEEDS, Scope, Truth, truth
 from treering_verify.detection.evidence import evidence_of
@@ -39,11 +40,6 @@ class Precisions:
     autoencoder: str = "float32"
     network: str = "float32"
     compiled: bool = False
-
-
-def sixteen_bits(device: str) -> tuple[str, ...]:
-    """Return the 16-bit precisions to measure on a device; processors have no units for float16."""
-    return ("bfloat16",) if device == "cpu" else ("bfloat16", "float16")
 
 
 def precisions_to_compare(sixteen: Sequence[str], *, compiled: bool) -> list[Precisions]:

@@ -8,11 +8,12 @@ import time
 from treering_detectors import mean
 
 from treering_verify.benchmark.catalogue import BENCHMARKS
+from treering_verify.benchmark.harness.inversion_methods import sixteen_bits
 from treering_verify.benchmark.harness.inversion_paths import decibels
 from treering_verify.benchmark.harness.laboratory import judge
 from treering_verify.benchmark.harness.memory import peak_memory
 from treering_verify.benchmark.harness.scope import SEEDS, Scope, truth
-from treering_verify.benchmark.speed.full_inversion import measure_full_inversion, sixteen_bits
+from treering_verify.benchmark.speed.full_inversion import measure_full_inversion
 from treering_verify.inversion.decoder import DEFAULTS, in_precision, invert
 from treering_verify.inversion.recovery import problem_of
 from treering_verify.models import LatentModel, device_of

@@ -22,7 +22,7 @@ from treering_verify.benchmark.catalogue import BENCHMARKS
 from treering_verify.benchmark.harness.cache import cached
 from treering_verify.benchmark.harness.memory import peak_of
 from treering_verify.benchmark.harness.scope import Scope, hardware, versions
-from treering_verify.benchmark.paper.published_figures import PUBLISHED_COSTS, SOURCE, VIDEO_SOURCE
+from treering_verify.benchmark.published_figures import PUBLISHED_COSTS, SOURCE, VIDEO_SOURCE
 from treering_verify.inversion.decoder import (
     DEFAULTS,
     METHODS,

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from treering_verify.benchmark.paper.classification import _paper_groups, _published_matrices, _triangle
-from treering_verify.benchmark.paper.published_figures import CLASSIFICATION
+from treering_verify.benchmark.paper.classification import _triangle, paper_groups, published_matrices
+from treering_verify.benchmark.published_figures import CLASSIFICATION
 from treering_verify.models import LatentModel
 
 
 def test_the_published_ceiling_shows_in_the_classification_of_perfectly_inverted_noise(tiny_model: LatentModel) -> None:
-    off, centred = _paper_groups(tiny_model, 8, 0)
+    off, centred = paper_groups(tiny_model, 8, 0)
     shares = []
     for group in (off, centred):
         rule, by_angle = group.rules
@@ -27,11 +27,11 @@ def test_the_published_ceiling_shows_in_the_classification_of_perfectly_inverted
     assert shares == pytest.approx([2 / 3, 1.0])
 
 
-def test_the_published_matrices_have_the_published_accuracies_on_a_hundred_images_of_each_key() -> None:
+def test_thepublished_matrices_have_the_published_accuracies_on_a_hundred_images_of_each_key() -> None:
     correct = {name: sum(row[i] for i, row in enumerate(counts)) for name, counts in CLASSIFICATION.items()}
     assert list(correct.values()) == [186, 207, 202, 149, 227, 227]
     assert all(sum(row) == 100 for counts in CLASSIFICATION.values() for row in counts)
-    assert [panel.title for panel in _published_matrices().panels][:2] == ["encoder, SD 2.1", "gradient, SD 2.1"]
+    assert [panel.title for panel in published_matrices().panels][:2] == ["encoder, SD 2.1", "gradient, SD 2.1"]
 
 
 def test_each_pair_of_methods_is_tested_once_in_a_triangle() -> None:

@@ -1,0 +1,390 @@
+"""The page of `treering benchmark paper`: readings and answers from known numbers, edits, and what is cached."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+import torch
+from helpers import pipelines
+from helpers.progress import silent
+from PIL import Image
+from treering_detectors import Rate
+
+from treering_verify.benchmark import BENCHMARKS, Scope, run
+from treering_verify.benchmark.harness import laboratory
+from treering_verify.benchmark.harness.interruption import BenchmarkInterrupted
+from treering_verify.benchmark.harness.inversion_methods import published, swept
+from treering_verify.benchmark.harness.inversion_paths import Path as Followed
+from treering_verify.benchmark.harness.laboratory import Judgement, Laboratory
+from treering_verify.benchmark.harness.memory import Peak
+from treering_verify.benchmark.paper import cocoercivity, page, readings
+from treering_verify.benchmark.paper.editing import Edited, masks, sheet
+from treering_verify.benchmark.paper.parts import attacks, classes, convergence, errors, missing, optimisers
+from treering_verify.benchmark.paper.parts.measured import Measured, listed, reference
+from treering_verify.benchmark.paper.readings import BEST, DEFAULT, PUBLISHED, Reading
+from treering_verify.benchmark.published_figures import INSTAFLOW, SD, TABLE_1
+from treering_verify.benchmark.robustness.robustness import plan
+from treering_verify.errors import UsageError
+from treering_verify.inversion.decoder import DEFAULTS, unstopped
+from treering_verify.models import LatentModel, load_model
+from treering_verify.report.findings import Part
+
+_LOG10 = -40.0
+
+
+def reading(label: str, error: float, iterations: int = 20, setting: str = PUBLISHED, residual: float = 0.5) -> Reading:
+    """Return a reading of four images around an error in dB, without a model."""
+    variant = next(v for v in published(200, "bfloat16") if v.label == label and iterations in v.budgets)
+    errors = torch.tensor([error - 1, error, error, error + 1], dtype=torch.float64)
+    path = Followed(
+        errors.repeat(iterations + 1, 1), torch.zeros(1), {iterations: torch.zeros(4, 1, 1, 1)}, torch.ones(4)
+    )
+    lab: Any = SimpleNamespace(
+        evidence=lambda latent: Judgement([_LOG10] * 4, [0.5] * 4, [_LOG10 + 5] * 4, [0.4] * 4),
+        residual=lambda latent, attack: [residual] * 4,
+    )
+    return Reading(lab, variant, iterations, setting, path)
+
+
+def test_a_reading_knows_its_error_evidence_and_difference_to_another() -> None:
+    one, other = reading("forward-step", -20.0), reading("encoder", -23.0, 0)
+    assert (one.nmse, one.log10, one.naive, one.residual) == (-20.0, _LOG10, _LOG10 + 5, 0.5)
+    above = one.above(other)
+    assert (above.value, above.half_width) == pytest.approx((3.0, 0.0))  # paired by image
+    rows = one.rows("a part")
+    assert len(rows) == 3 * 4 and {row["measure"] for row in rows} == {"nmse_db", "log10_pvalue", "log10_pvalue_naive"}
+    assert {row["iterations"] for row in rows} == {20} and {row["setting"] for row in rows} == {PUBLISHED}
+
+
+def test_the_best_step_is_the_lowest_mean_error_of_all_steps_and_iterations() -> None:
+    others = swept(20)["forward-step"]
+    lowest = others[1]
+
+    def path(variant: Any) -> Followed:
+        error = torch.full((21, 2), -10.0)
+        if variant == lowest:
+            error[3] = -15.0
+        return Followed(error, torch.zeros(1), {n: torch.zeros(2, 1, 1, 1) for n in variant.budgets}, torch.ones(2))
+
+    found = readings.best(SimpleNamespace(path=path), others)  # type: ignore[arg-type]
+    assert (found.variant, found.iterations, found.setting) == (lowest, 3, BEST)
+
+
+def test_a_sweep_has_every_published_method_at_other_steps_of_the_same_budgets() -> None:
+    by = {v.label: v for v in published(50)}
+    for label, others in swept(50).items():
+        assert label in by
+        steps = {v.settings.step for v in others}
+        assert by[label].settings.step not in steps and len(steps) >= 2
+        for other in others:
+            assert replace(other.settings, step=0.0, iterations=0) == replace(
+                by[label].settings, step=0.0, iterations=0
+            )
+
+
+def _answer(free: float, steep: float = -25.0, residual: float = 0.3) -> str:
+    start, ours = reading("encoder", -22.0, 0), reading("encoder", -31.0, 0, DEFAULT)
+    some = [
+        reading("gradient .1 scheduled", steep + 3, 20),
+        reading("gradient .1 scheduled", steep, 100),
+        reading("adam .01 scheduled", free, 20, residual=residual),
+    ]
+    best = reading("gradient .01 fixed", -28.0, 50, BEST)
+    seconds = {r: 2.0 if r.variant.method == "gradient" else 1.0 for r in (*some, best, start, ours)}
+    peaks = {r: Peak(60.0 if r.variant.method == "gradient" else 12.0, 0.0) for r in seconds}
+    return errors._answer([start, *some, best, ours], {"gradient": best}, start, ours, SD, seconds, peaks)
+
+
+def test_the_answer_of_table_1_says_what_agrees_what_does_not_and_why() -> None:
+    worse, better = _answer(-18.0), _answer(-24.0)
+    assert "5.0 times the memory and 2.0 times the seconds" in worse and "published, SD 2.1: 2.3 and 1.8" in worse
+    agrees, differs = worse.split("; does not: ")
+    assert "gains from 20 to 100 iterations" in agrees
+    assert (
+        "+4.0 dB from the encoder" in differs and "0.30 of the encoder's" in differs and "is not the latent" in differs
+    )
+    assert "-2.0 dB from the encoder" in better.split("; does not: ")[0] and "does not: nothing" in better
+    assert "the step is too long" in _answer(-18.0, residual=1.4)
+    assert "-28.0 dB" in worse and "-31.0 dB" in worse  # the best step, and the default
+
+
+def test_published_cells_stand_beside_the_published_setting_only() -> None:
+    one = reading("adam .01 scheduled", -20.0, 50)
+    cell = errors.published_cell(one, SD)
+    assert cell is not None and (cell.nmse, cell.half, cell.seconds) == (-20.84, 0.66, 8.53)
+    assert errors.format_published(cell) == "-20.84 +- 0.66"
+    assert errors.published_cell(replace(one, setting=BEST), SD) is None
+    assert errors.published_cell(one, INSTAFLOW) is None  # the paper has 16-bit rows there
+    assert errors.format_published(TABLE_1[INSTAFLOW]["gradient .1 scheduled"][20]) == "-15.67"
+
+
+def test_the_answer_of_table_s2_names_what_ends_above_the_encoder() -> None:
+    start, ours = reading("encoder", -22.0, 0), reading("encoder", -31.0, 0, DEFAULT)
+
+    def optimiser(label: str, last: float) -> Any:
+        one = reading(label, last, 50)
+        return SimpleNamespace(label=label, last=one, best=reading(label, -27.0, 50, BEST))
+
+    found = [optimiser("forward-step", -17.0), optimiser("inertial-km", -16.0), optimiser("adam .01 scheduled", -25.0)]
+    text = optimisers._answer(found, start, ours)
+    assert "2 of 3 end above the encoder's -22.0 dB" in text and "does not agree" in text
+    assert "forward steps reach -27.0 dB" in text
+    below = optimisers._answer([optimiser("forward-step", -24.0)], start, ours)
+    assert "1 of 1 end below the encoder's -22.0 dB" in below
+
+
+# --- figure 3 ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_quick_run_goes_as_far_along_the_path_as_the_published_setting() -> None:
+    whole, quick = cocoercivity._plan(False, "bfloat16"), cocoercivity._plan(True, "bfloat16")
+    assert [one.published for one in whole] == [True, True, True, False, False]
+    for one, other in zip(whole[:2], quick[:2], strict=True):
+        assert one.settings.step * one.last == pytest.approx(other.settings.step * other.last)
+        assert one.settings.step * one.middle == pytest.approx(other.settings.step * other.middle)
+    assert (whole[0].settings.step, whole[1].settings.momentum, whole[2].precision) == (0.001, 0.9, "bfloat16")
+
+
+def test_a_panel_of_paths_has_a_line_with_an_interval_and_a_theorem_where_there_is_one() -> None:
+    panel = cocoercivity._plan(False, "bfloat16")[0]
+    beta = [1.0, 1.1, 1.2, 1.3]
+    paths = cocoercivity.Paths(panel, beta, [4.0 - 2 * b for b in beta], [-25.0] * 4, [True] * 4)
+    assert paths.line is not None and paths.line.slope == pytest.approx(-2.0)
+    assert str(paths.holds).startswith("4/4")
+    assert replace(paths, beta=[0.0001] * 4).line is None  # all at one place
+    assert str(replace(paths, beta=[0.0001] * 4).holds).startswith("0/4")
+    assert replace(paths, panel=cocoercivity._plan(False, "bfloat16")[2]).holds is None
+    start, ours = reading("encoder", -22.0, 0), reading("encoder", -31.0, 0, DEFAULT)
+    assert convergence._answer([paths], start, ours).startswith("Agrees: the slope is below 0 in 1 of 1 panels")
+    rising = replace(paths, left=[2 * b for b in beta])
+    text = convergence._answer([paths, rising], start, ours)
+    assert text.startswith("Agrees in part") and "above 0 for forward-step, rho 0.001" in text
+
+
+def test_beta_of_a_linear_map_is_that_of_its_eigenvalues(
+    tiny_model: LatentModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = Laboratory.open(tiny_model, Scope(silent, quick=True), 2)
+    # E(D(z)) = z / 2: with T z = z / 2 - E(x), <T a - T b, a - b> / |T a - T b|^2 = 2 for all a and b.
+    monkeypatch.setattr(tiny_model, "decode", lambda z: z, raising=False)
+    monkeypatch.setattr(
+        tiny_model, "encode", lambda x: x[:, :1].repeat(1, 4, 1, 1)[..., ::4, ::4] if x.shape[1] == 3 else x / 2
+    )
+    settings = replace(unstopped(DEFAULTS["forward-step"]), step=0.1, iterations=6)
+    found = cocoercivity._measure(lab, range(2), cocoercivity.Panel("x", "forward-step", settings, 3, 6))
+    np.testing.assert_allclose(found["beta"], 2.0, rtol=1e-4)
+    assert found["falls"].all() and (found["left"] > 0).all()
+
+
+def test_an_interrupted_figure_3_keeps_what_was_measured(
+    tiny_model: LatentModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = replace(unstopped(DEFAULTS["forward-step"]), step=0.1, iterations=3)
+    monkeypatch.setattr(cocoercivity, "_plan", lambda *_: (cocoercivity.Panel("x", "forward-step", settings, 2, 3),))
+    scope = Scope(silent, quick=True, folder=tmp_path)
+    lab = Laboratory.open(tiny_model, scope, 6)
+    whole, asked = cocoercivity._measure, []
+
+    def once(lab: Laboratory, part: range, panel: cocoercivity.Panel) -> Any:
+        asked.append(part)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return whole(lab, part, panel)
+
+    monkeypatch.setattr(cocoercivity, "_measure", once)
+    with pytest.raises(KeyboardInterrupt):
+        cocoercivity.panels(lab, scope)
+    (paths,) = cocoercivity.panels(lab, scope)
+    assert asked == [range(0, 4), range(4, 6), range(4, 6)] and len(paths.beta) == 6
+
+
+# --- the laboratory's cache -------------------------------------------------------------------------------------------
+
+
+def test_more_images_measure_only_what_fewer_have_not(tiny_model: LatentModel, tmp_path: Path) -> None:
+    scope = Scope(silent, quick=True, folder=tmp_path)
+    variant = next(v for v in published(2) if v.method == "forward-step")
+    few = Laboratory.open(tiny_model, scope, 4)
+    path = few.path(variant)
+    many = Laboratory.open(tiny_model, scope, 6)
+    longer = many.path(variant)
+    assert torch.equal(longer.error[:, :4], path.error) and longer.error.shape[1] == 6
+    assert {name: len(list(tmp_path.glob(f"{name}-*.npz"))) for name in ("images", "forward-step")} == {
+        "images": 2,
+        "forward-step": 2,
+    }
+    noisy = many.path(variant, "noise:sigma=0.05")  # whose seeds go on counting in the second part
+    pixels = many.known.pixels("noise:sigma=0.05")
+    torch.testing.assert_close(many.known.part(range(4, 6)).pixels("noise:sigma=0.05", 4), pixels[4:])
+    assert noisy.error.shape[1] == 6
+
+
+def test_times_are_measured_once_and_shared_by_methods_of_equal_steps(tiny_model: LatentModel, tmp_path: Path) -> None:
+    lab = Laboratory.open(tiny_model, Scope(silent, quick=True, folder=tmp_path), 2)
+    variants = [v for v in published(20) if v.method in ("adam", "gradient")]
+    first = lab.clock(variants, 2, 1, warm_up=False)
+    assert lab.clock(variants, 2, 1, warm_up=False) == first
+    scheduled, fixed = (
+        next(v for v in variants if v.label.startswith(label)) for label in ("gradient .1", "gradient .01")
+    )
+    assert first[scheduled] == first[fixed]
+    assert len(list(tmp_path.glob("seconds-*.npz"))) == 2  # a round each
+
+
+# --- edits, classes, attacks, what is missing ----------------------------------------------------------------------
+
+
+def test_the_sheet_of_an_edit_is_black_where_the_background_was_kept(tiny_model: LatentModel) -> None:
+    original = np.random.default_rng(0).integers(0, 255, (128, 128, 3), dtype=np.uint8)
+    lab: Any = SimpleNamespace(model=tiny_model, known=SimpleNamespace(images=(Image.fromarray(original),)))
+    inside, background = masks(tiny_model, 128)
+    assert inside.shape == (1, 1, 32, 32) and bool(inside[0, 0, 16, 16]) and not bool(inside[0, 0, 0, 0])
+    assert bool(background[0, 0, 0, 0]) and not bool(background[0, 0, 64, 64])
+    kept = Edited([-40.0], original[None])
+    changed = Edited([-3.0], 255 - original[None])
+    drawn = np.asarray(sheet(lab, {"kept": kept, "changed": changed}, 0))
+    tile, text = 160, 18
+    assert drawn.shape == (2 * (tile + text) + text, 4 * tile, 3)
+    drawn = drawn[text:]  # below the names of the columns
+    corner = drawn[text : text + 20, 3 * tile : 3 * tile + 20]
+    other = drawn[tile + 2 * text : tile + 2 * text + 20, 3 * tile : 3 * tile + 20]
+    assert corner.max() == 0 and other.mean() > 100
+    assert abs(int(drawn[text + tile // 2, 3 * tile + tile // 2, 0]) - 128) <= 2  # grey where the mask was
+
+
+def test_the_answer_of_the_classification_compares_orders_and_names_the_disc() -> None:
+    def line(name: str, published: int | None, off: int, centred: int) -> tuple[Any, ...]:
+        theirs = Rate(published, 300) if published else None
+        return (name, theirs, None, Rate(off, 30), Rate(centred, 30), Rate(30, 30), Rate(30, 30), None)
+
+    lines = [
+        line("encoder", 186, 20, 26),
+        line("gradient", 207, 18, 24),
+        line("gradient-free", 202, 18, 24),
+        line("ours", None, 20, 25),
+        line("perfect inversion", None, 20, 30),
+    ]
+    text = classes._answer(lines, SD)
+    assert "encoder, gradient and gradient-free have 67, 60 and 60 % here and 62, 69 and 67 %" in text
+    assert text.startswith("Agrees: with the published off-centre disc the best method has 67 % (published: 69)")
+    assert "a perfect inversion 67 %, 100 with a centred disc, because key 1 reads as key 2" in text
+    assert "not settled by so few images: encoder" in text
+    lines[0] = line("encoder", 186, 5, 26)
+    lines[1], lines[2] = line("gradient", 207, 24, 24), line("gradient-free", 202, 23, 24)
+    assert "; agrees: encoder" in classes._answer(lines, SD)
+
+
+def test_all_conditions_of_both_papers_are_planned_with_the_numbers_that_robustness_gives_them(
+    tiny_model: LatentModel,
+) -> None:
+    planned = plan(tiny_model, 100, quick=False)
+    kept = planned.without_curves()
+    assert kept == planned.tasks[: len(kept)]  # a task's place is part of its cache
+    names = {task.condition.attack for task in kept}
+    assert {c.attack for c in (*planned.conditions, *planned.compared)} == names
+    assert (
+        len(plan(tiny_model, 4, quick=True, everything=True).compared)
+        == 7
+        > len(plan(tiny_model, 4, quick=True).compared)
+    )
+
+
+def test_the_means_beside_sfwmarks_are_named_by_scheme() -> None:
+    rate = Rate(90, 100)
+    lines = (("HSQR (published)", 0.997, None, 0.985, None), ("rings, exact", rate, rate, rate, ""))
+    table: Any = SimpleNamespace(rows=lines)
+    text = attacks._sfwmark_answer(table)
+    assert "`rings` is found in 90 % at 1 % (published for Tree-Ring: 66 %) and named among 2048 in 90 % (11 %)" in text
+
+
+def test_what_is_not_measured_has_a_reason_and_depends_on_the_model(tiny_model: LatentModel) -> None:
+    here = missing.measure(tiny_model).part.tables[0]
+    assert all(line[0] and line[1] for line in here.rows)
+    items = " ".join(str(line[0]) for line in here.rows)
+    assert "LaVie" in items and "SD 2.1 itself" in items and "InstaFlow itself" in items
+    large: Any = SimpleNamespace(latent_shape=(4, 64, 64), name="x", timesteps=tiny_model.timesteps)
+    items = " ".join(str(line[0]) for line in missing.measure(large).part.tables[0].rows)
+    assert "SD 2.1 itself" not in items and "InstaFlow itself" in items
+    assert reference(tiny_model) == SD and listed(["a", "b", "c"]) == "a, b and c" and listed([]) == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["stable-diffusion", "rectified-flow"])
+def test_the_page_is_made_of_pipelines_with_random_weights(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(laboratory, "QUICK_STEPS", 2)
+    pipe = pipelines.stable_diffusion() if kind == "stable-diffusion" else pipelines.rectified_flow()
+    pipe.save_pretrained(tmp_path / "model")
+    model = load_model(tmp_path / "model")
+    summary = run("paper", model, tmp_path / "bench", Scope(silent, quick=True, count=3))
+    for title in (
+        "Tables 1 and S1",
+        "16-bit",
+        "Table S2",
+        "Figure 3",
+        "Watermark classification",
+        "Tree-Ring's table 1",
+    ):
+        assert f"## {title}" in summary
+    assert "Not measured on" in summary and "do not fit a 24 x 24 latent" in summary  # rings need more cells
+    other = INSTAFLOW if kind == "rectified-flow" else SD
+    assert f"published, {other}: NMSE" in summary
+    rows = pyarrow.parquet.read_table(tmp_path / "bench" / "paper.parquet").to_pylist()
+    assert {row["part"] for row in rows} >= {
+        "table 1",
+        "16-bit",
+        "table S2",
+        "figure 3",
+        "classification",
+        "editing",
+    }
+
+
+def test_an_interrupted_page_shows_the_parts_that_are_there_and_says_that_it_is_partial(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = Measured(
+        Part("The first part", "It agrees."), [readings.row("first", "m", PUBLISHED, "nmse_db", -1.0)], "one"
+    )
+
+    def measured(*_: Any) -> Iterator[Measured]:
+        yield part
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(page, "_measured", measured)
+    monkeypatch.setattr(page, "_answer", lambda lab: "")
+    with pytest.raises(BenchmarkInterrupted) as stopped:
+        run("paper", load_model(tiny_folder), tmp_path, Scope(silent, quick=True, count=2))
+    assert "## The first part\nIt agrees." in stopped.value.summary and "partial" in stopped.value.summary
+    assert pyarrow.parquet.read_table(tmp_path / "paper.parquet").num_rows == 1
+
+
+def test_the_attacks_share_the_cache_of_robustness(tmp_path: Path) -> None:
+    assert BENCHMARKS["paper"].cache_name == BENCHMARKS["inversion"].cache_name != BENCHMARKS["robustness"].cache_name
+    folder = tmp_path / BENCHMARKS["paper"].cache_name
+    assert BENCHMARKS["robustness"].cache_beside(folder) == tmp_path / BENCHMARKS["robustness"].cache_name
+    assert BENCHMARKS["robustness"].cache_beside(None) is None
+
+
+def test_a_part_that_a_model_cannot_have_is_named_with_the_reason(
+    tiny_model: LatentModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise UsageError("the latent is too small")
+
+    done = Measured(Part("Done", "It agrees."), [], "")
+    parts = ("errors", "sixteen_bits", "implementation", "optimisers", "convergence", "classes", "edits")
+    for name in parts:
+        monkeypatch.setattr(getattr(page, name), "measure", lambda *_: done)
+    monkeypatch.setattr(page.attacks, "measure", fail)
+    found = list(page._measured(tiny_model, Scope(silent, quick=True), None))  # type: ignore[arg-type]
+    assert [one.part.title for one in found[:7]] == ["Done"] * 7 and found[-1].part.title == "Not measurable here"
+    assert found[7].part.answer == f"Not measured on {tiny_model.name}: the latent is too small."
