@@ -101,7 +101,11 @@ def check(
     type=click.Path(path_type=Path),
     help="Folder for the filters, their configuration and their card; MODEL/inverter is found without --inverter.",
 )
-@option("--images", type=click.IntRange(8), default=96, help="Images to generate and fit to.")
+@option(
+    "--images",
+    type=click.IntRange(8),
+    help="Images to generate and fit to, or crops of photographs; default: 96, or 48 for an autoencoder alone.",
+)
 @option(
     "--held-out",
     type=click.IntRange(0),
@@ -123,7 +127,11 @@ def check(
 @option("--prompts", type=InputPath(), help="File of prompts, one a line; default: a short list.")
 @option("--generation-steps", type=click.IntRange(1), default=20, help="Steps of generation.")
 @option("--kernel", type=click.IntRange(1), default=5, help="Largest side of the filters, odd.")
-@option("--stages", type=click.IntRange(1), default=3, help="Steps of the decoder inversion.")
+@option(
+    "--stages",
+    type=click.IntRange(1),
+    help="Steps of the decoder inversion; default: 3, or 1 for an autoencoder alone.",
+)
 @option("--batch-size", type=click.IntRange(1), default=8, help="Images at a time.")
 @option(
     "--seed", type=click.IntRange(0), help="First seed of the images; default: one far from those of other commands."
@@ -131,13 +139,14 @@ def check(
 def fit(
     model: ModelSource,
     output: Path,
-    images: int,
+    images: int | None,
     held_out: int,
     attacks: Path | None,
     photographs: Path | None,
     keep: Path | None,
     prompts: Path | None,
     seed: int | None,
+    stages: int | None,
     **sizes: Any,
 ) -> None:
     """Fit a model's inversion in closed form.
@@ -149,7 +158,7 @@ def fit(
     from dataclasses import replace
 
     from treering_verify.cli.options.images import images_of
-    from treering_verify.models import load_model
+    from treering_verify.models import is_alone, load_model
     from treering_verify.models.inverter import Inverter
     from treering_verify.report.fits import card_of, format_fit
     from treering_verify.training.attack_table import EXPERTS, read_table
@@ -164,11 +173,14 @@ def fit(
         summary_rows,
     )
 
-    options = FitOptions(images=images, **sizes, seed=SEEDS if seed is None else seed)
     table = read_table(attacks) if attacks else EXPERTS
     said = _lines(prompts) if prompts else None
+    loaded = load_model(model)
+    few, one = (_CROPS, 1) if is_alone(loaded) else (FitOptions.images, FitOptions.stages)
+    count = images or few
+    options = FitOptions(images=count, stages=stages or one, **sizes, seed=SEEDS if seed is None else seed)
     files, others = kept_apart(images_of((photographs,), model), options.seed) if photographs else (None, None)
-    kept, loaded = Inverter.load(keep) if keep else None, load_model(model)
+    kept = Inverter.load(keep) if keep else None
     with _progress() as progress:
         found = fit_model(
             loaded, options=options, attacks=table, prompts=said, photographs=files, keep=kept, progress=progress
@@ -195,10 +207,13 @@ def fit(
     if summary:
         click.echo(f"{summary}.")
     click.echo(
-        f"{len(saved.experts)} experts fitted to {images} images in {found.facts['seconds']:.0f} s: "
+        f"{len(saved.experts)} experts fitted to {count} images in {found.facts['seconds']:.0f} s: "
         f"{printable(str(output))}, inverter {saved.digest}",
         err=True,
     )
+
+
+_CROPS = 48  # of photographs: autoencoders alone are mostly larger than the embedded models
 
 
 def _lines(path: Path) -> list[str | None]:

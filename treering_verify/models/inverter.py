@@ -22,6 +22,7 @@ from weakref import WeakKeyDictionary
 from treering_verify.errors import ModelError, UsageError
 from treering_verify.files import printable, write_atomic
 from treering_verify.models.checks.json_files import parsed_object, read_regular
+from treering_verify.models.filter_bank import Chooser, FilterBank
 from treering_verify.models.protocol import LatentModel
 from treering_verify.models.weights import fingerprint
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     import torch
 
 KIND = "treering inverter"
-VERSION = 1
+VERSION, GATED = 1, 2  # the second has a gate
 CONFIG, WEIGHTS, CARD = "config.json", "filters.safetensors", "README.md"
 _LEARNED = ("screen", "refine", "estimate")  # networks beside the model, which the filters do not use
 _AUTOENCODER = "autoencoder"  # field of the tie of filters that were fitted to an autoencoder alone
@@ -38,67 +39,7 @@ _FINGERPRINTS: WeakKeyDictionary[LatentModel, dict[bool, str]] = WeakKeyDictiona
 _MOST_BYTES = 1 << 28
 LEAST_BOUND = 4.0  # of `Inverter.bounds`, as for learned steps
 _BOUNDS = "guard.bounds"
-
-
-@dataclass(frozen=True, eq=False)
-class FilterBank:
-    """One linear filter for each of J experts, with bias.
-
-    Attributes
-    ----------
-    scale : (C_in,) float32
-        Size of each input channel; inputs are divided by it.
-    weights : (J, C_out, C_in, k, k) float32
-    bias : (J, C_out) float32
-    """
-
-    scale: torch.Tensor
-    weights: torch.Tensor
-    bias: torch.Tensor
-
-    def __call__(self, inputs: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
-        """Return sum_j shares_j (W_j * inputs + b_j): (B, C_in, h, w), (B, J) -> (B, C_out, h, w), for any h and w.
-
-        Beyond its edges the input is continued by the nearest value.
-        """
-        from torch.nn import functional
-
-        scale, weights, bias, shares = (
-            part.to(inputs.device) for part in (self.scale, self.weights, self.bias, shares)
-        )
-        experts, channels, _, kernel, _ = weights.shape
-        padded = functional.pad(inputs / scale[:, None, None], (kernel // 2,) * 4, mode="replicate")
-        parts = functional.conv2d(padded, weights.flatten(0, 1), bias.flatten())
-        return (parts.unflatten(1, (experts, channels)) * shares[:, :, None, None, None]).sum(dim=1)
-
-
-@dataclass(frozen=True, eq=False)
-class Chooser:
-    """Multinomial logistic regression from `statistics` of an image to the experts' shares.
-
-    Attributes
-    ----------
-    mean, deviation : (S,) float32
-        Of each statistic over the images of the fit.
-    weights : (J, S) float32
-    bias : (J,) float32
-    """
-
-    mean: torch.Tensor
-    deviation: torch.Tensor
-    weights: torch.Tensor
-    bias: torch.Tensor
-
-    def __call__(self, statistics: torch.Tensor) -> torch.Tensor:
-        """Return the experts' shares, which sum to 1: (B, S) -> (B, J)."""
-        mean, deviation, weights, bias = (
-            part.to(statistics.device) for part in (self.mean, self.deviation, self.weights, self.bias)
-        )
-        standard = ((statistics - mean) / deviation).clamp(-_FARTHEST, _FARTHEST)
-        return (standard @ weights.T + bias).softmax(dim=1)
-
-
-_FARTHEST = 6.0  # deviations: what no image of the fit came near to pulls no harder than this
+_RULE = ("mean", "deviation", "weights", "bias")  # of a chooser
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,6 +69,9 @@ class Inverter:
         How they were fitted, and what the held-out report says.
     digest : str
         Of weights and configuration, 16 hexadecimal digits: what records call the filters.
+    gate : Chooser or None
+        Shares of the experts' steps in the decoder inversion, and last of no step at all. Without one the chooser's shares
+        are taken.
     """
 
     experts: tuple[str, ...]
@@ -141,6 +85,15 @@ class Inverter:
     tie: dict[str, Any]
     facts: dict[str, Any] = field(default_factory=dict)
     digest: str = ""
+    gate: Chooser | None = None
+
+    def shares(self, statistics: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return how much of each expert is taken, (B, J) each: of its noise filters, and of its decoder inversion.
+
+        The first sum to 1. So do the second, which are the same, unless there is a gate.
+        """
+        kinds = self.chooser(statistics)
+        return kinds, kinds if self.gate is None else self.gate(statistics)[:, :-1]
 
     def save(self, folder: str | Path, card: str = "") -> Inverter:
         """Write weights (float16), configuration and card into a folder; return the filters as they will be read.
@@ -181,7 +134,7 @@ class Inverter:
             record = parsed_object(config)
             if record.get("type") != KIND:
                 raise ModelError(f"{shown} holds no inverter: make one with treering models fit MODEL --output DIR")
-            if record["version"] != VERSION:
+            if record["version"] not in (VERSION, GATED):
                 raise ModelError(f"the inverter {shown} is of version {record['version']}: fit the model again")
             found = _from_parts(record, {name: part.float() for name, part in load(data).items()})
         except OSError as error:
@@ -310,7 +263,8 @@ def _tensors(inverter: Inverter) -> dict[str, torch.Tensor]:
         for name, bank in banks.items()
         for field in ("scale", "weights", "bias")
     }
-    rule = {f"chooser.{name}": getattr(inverter.chooser, name) for name in ("mean", "deviation", "weights", "bias")}
+    rules = {"chooser": inverter.chooser, **({"gate": inverter.gate} if inverter.gate else {})}
+    rule = {f"{name}.{field}": getattr(one, field) for name, one in rules.items() for field in _RULE}
     return {name: part.contiguous() for name, part in {**parts, **rule, _BOUNDS: inverter.bounds}.items()}
 
 
@@ -318,7 +272,7 @@ def _config(inverter: Inverter) -> dict[str, Any]:
     """Return what gives the numbers their meaning, JSON-ready."""
     return {
         "type": KIND,
-        "version": VERSION,
+        "version": GATED if inverter.gate else VERSION,
         "experts": list(inverter.experts),
         "stages": len(inverter.stages),
         "steps": inverter.steps,
@@ -338,10 +292,13 @@ def _from_parts(record: dict[str, Any], parts: dict[str, torch.Tensor]) -> Inver
     def bank(name: str) -> FilterBank:
         return FilterBank(*(parts[f"{name}.{field}"] for field in ("scale", "weights", "bias")))
 
+    def rule(name: str) -> Chooser:
+        return Chooser(*(parts[f"{name}.{field}"] for field in _RULE))
+
     experts, points = tuple(map(str, record["experts"])), tuple(map(int, record["points"]))
     found = Inverter(
         experts=experts,
-        chooser=Chooser(*(parts[f"chooser.{name}"] for name in ("mean", "deviation", "weights", "bias"))),
+        chooser=rule("chooser"),
         stages=tuple(bank(f"stage{k}") for k in range(int(record["stages"]))),
         screen=bank("screen") if "screen.weights" in parts else None,
         noise=bank("noise") if "noise.weights" in parts else None,
@@ -350,6 +307,7 @@ def _from_parts(record: dict[str, Any], parts: dict[str, torch.Tensor]) -> Inver
         points=points,
         tie=dict(record["tie"]),
         facts=dict(record["facts"]),
+        gate=rule("gate") if record["version"] == GATED else None,
     )
     _check_shapes(found)
     return found
@@ -372,9 +330,10 @@ def _check_shapes(inverter: Inverter) -> None:
             for part, shape in expected.items():
                 if tuple(parts[f"{name}.{part}"].shape) != shape:
                     raise ValueError(f"{name}.{part} has shape {tuple(parts[f'{name}.{part}'].shape)}, not {shape}")
-    rule = inverter.chooser
-    if rule.weights.shape != (count, len(rule.mean)) or {rule.bias.shape, inverter.bounds.shape} != {(count,)}:
-        raise ValueError("the chooser or the bounds do not fit the experts")
+    rules = [(inverter.chooser, count), *([(inverter.gate, count + 1)] if inverter.gate else [])]
+    fit = all(rule.weights.shape == (rows, len(rule.mean)) and rule.bias.shape == (rows,) for rule, rows in rules)
+    if not fit or inverter.bounds.shape != (count,):
+        raise ValueError("the chooser, the gate or the bounds do not fit the experts")
     if not all(bool(part.isfinite().all()) for part in parts.values()) or not inverter.stages:
         raise ValueError("numbers are missing or not finite")
 

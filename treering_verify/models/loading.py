@@ -384,6 +384,12 @@ def _diffusers_networks(folder: Path, subfolder: str, kind: str, sampler: str) -
 
 
 def _diffusers_network(kind: Any, folder: Path, part: str | None, variant: str | None = None) -> Any:
+    if kind.__name__ == "AutoencoderTiny":
+        from treering_verify.models.diffusers.tiny_autoencoder import load_released, released_weights
+
+        own = folder / part if part else folder
+        if weights := released_weights(own, variant):
+            return load_released(kind, own, weights)
     network, report = kind.from_pretrained(
         folder, subfolder=part, variant=variant, use_safetensors=True, local_files_only=True, output_loading_info=True
     )

@@ -25,6 +25,22 @@ EXPERTS: dict[str, tuple[str, ...]] = {
 }
 """Experts by name, each with the attacks that its images go through in turn."""
 
+OTHERS: tuple[str, ...] = (
+    "contrast:factor=1.3",
+    "mask:share=0.1",
+    "quantise:levels=32",
+    "screenshot",
+    "overlay:opacity=0.3",
+    "crop_scale:share=0.9",
+    "contrast:factor=2",
+    "mask:share=0.25",
+    "quantise:levels=8",
+    "brightness:factor=0.3",
+    "overlay:opacity=0.7",
+    "rotate:degrees=3",
+)
+"""Attacks that no filter is fitted for: a gate learns from them when to take none."""
+
 REPORTED: tuple[str, ...] = (
     CLEAN,
     "jpeg:quality=85",
@@ -41,7 +57,8 @@ REPORTED: tuple[str, ...] = (
     "colour_jitter",
     "overlay",
 )
-"""Attacks of the held-out report; apart from clean images, none is fitted to, and the last two are of no expert's kind."""
+"""Attacks of the held-out report: apart from JPEG 25 of strengths that nothing is fitted to, and the last two of no
+expert's kind; colour jitter is of no kind at all that a fit sees."""
 
 
 def read_table(path: str | Path) -> dict[str, tuple[str, ...]]:

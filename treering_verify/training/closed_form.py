@@ -12,26 +12,20 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from treering_verify.errors import UsageError
 from treering_verify.files import printable
 from treering_verify.inversion.noise import trajectory
 from treering_verify.models import LatentModel, images_only, is_alone
 from treering_verify.models.attack_statistics import statistics
-from treering_verify.models.inverter import (
-    LEAST_BOUND,
-    Chooser,
-    FilterBank,
-    Inverter,
-    decoder_inputs,
-    noise_inputs,
-    tie_of,
-)
+from treering_verify.models.filter_bank import Chooser, FilterBank
+from treering_verify.models.inverter import LEAST_BOUND, Inverter, decoder_inputs, noise_inputs, tie_of
 from treering_verify.models.precision import ieee
-from treering_verify.training.attack_table import EXPERTS, check_table
+from treering_verify.training.attack_table import EXPERTS, OTHERS, check_table
 from treering_verify.training.decoder_stages import Stages, chosen, facts_of, regressed
 from treering_verify.training.examples import Examples, FitOptions, Progress, attacked, generated, photographed
+from treering_verify.training.gate import fit_gate, middle, try_steps
 from treering_verify.training.regression import Fit, bank_of, fit_filter
 from treering_verify.version import __version__
 
@@ -97,6 +91,8 @@ def fit(
 
 def _check_kept(keep: Inverter, model: LatentModel, options: FitOptions, table: Mapping[str, tuple[str, ...]]) -> None:
     keep.check(model)
+    if keep.gate is not None:
+        raise UsageError("the fit to keep has a gate, which depends on all its experts: fit all of them again")
     facts = {**keep.facts, "stages": len(keep.stages), "steps": keep.steps, "points": keep.points}
     for name in ("images", "seed", "kernel", "stages", "steps", "points"):
         if facts[name] != getattr(options, name):
@@ -173,11 +169,12 @@ def fit_filters(
             experts.append(_fit_expert(model, examples, options, some))
             if progress:
                 progress(f"experts fitted (last: {name})", number + 1, len(table))
-    noisy = examples.noise is not None
+        noisy = examples.noise is not None
+        gate = None if noisy else _gate_of(model, examples, options, experts)
     banks: list[FilterBank] = [bank_of([one.stages.filters[k] for one in experts]) for k in range(options.stages)]
     return Inverter(
         experts=tuple(table),
-        chooser=fit_chooser([one.statistics for one in experts]),
+        chooser=fit_chooser([one.known.statistics for one in experts]),
         stages=tuple(banks),
         screen=bank_of([one.screen for one in experts if one.screen]) if noisy else None,
         noise=bank_of([one.noise for one in experts if one.noise]) if noisy else None,
@@ -195,21 +192,30 @@ def fit_filters(
             "attacks": {name: list(some) for name, some in table.items()},
             "experts": {name: one.facts() for name, one in zip(table, experts, strict=True)},
         },
+        gate=gate,
     )
 
 
 _MOST_BOUND = 32.0  # where E inverts D nearly, the start's residual is next to nothing, and ratios say nothing
 
 
+class _Known(NamedTuple):
+    """The statistics of the images after one kind of attack, and what a gate is fitted to, from the middle of the images."""
+
+    statistics: torch.Tensor
+    inputs: torch.Tensor  # of the first stage
+    missing: torch.Tensor
+
+
 @dataclass(frozen=True, eq=False)
 class _Expert:
-    """Filters of one kind of attack, and the statistics of its images."""
+    """Filters of one kind of attack, and what is known of its images."""
 
     stages: Stages
     log10: dict[str, float]  # evidence by kind of stages
     screen: Fit | None
     noise: Fit | None
-    statistics: torch.Tensor
+    known: _Known
 
     @property
     def bound(self) -> float:
@@ -232,19 +238,14 @@ def _fit_expert(model: LatentModel, examples: Examples, options: FitOptions, att
     def residual(points: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
         return torch.cat([model.encode(model.decode(part)) for part in points.split(size)]) - start
 
-    encoded, remainders, described = [], [], []
-    for first in range(0, len(examples.images), size):
-        image = attacked(examples.images[first : first + size], attacks, options.seed, first)
-        part = model.encode(image)
-        output = model.decode(part)
-        encoded.append(part)
-        remainders.append(model.encode(output) - part)
-        described.append(statistics(image, part, remainders[-1], output))
-    start, remainder, noise = torch.cat(encoded), torch.cat(remainders), examples.noise
-    stages = regressed(start, remainder, examples.latents, options.stages, options.kernel, residual)
+    noise = examples.noise
+    start, remainder, described = _encoded(model, examples, options, attacks)
+    known = _Known(described, *_of_the_gate(start, remainder, examples.latents))
+    latents, count, kernel = examples.latents, options.stages, options.kernel
+    stages = regressed(start, remainder, latents, count, kernel, residual, gated=noise is None)
     if noise is None:
-        return _Expert(stages, {}, None, None, torch.cat(described))
-    stages, log10 = chosen(model, stages, noise, options.steps, residual)
+        return _Expert(stages, {}, None, None, known)
+    stages, log10 = chosen(model, stages, examples.latents, noise, options.steps, residual)
     # Drawn to the latent itself, whose spectrum already carries part of the noise.
     inputs = decoder_inputs(start, [start], [remainder])
     screen = fit_filter(inputs, noise, options.kernel, base=_repeated(model, 1, 1))
@@ -254,7 +255,40 @@ def _fit_expert(model: LatentModel, examples: Examples, options: FitOptions, att
         read.append(noise_inputs([way[0], *(way[point] for point in options.points)]))
     # Drawn to the last point, where the naive inversion ends: its inputs are differences that add up to it.
     last = fit_filter(torch.cat(read), noise, options.kernel, base=_repeated(model, 1 + len(options.points), 0))
-    return _Expert(stages, log10, screen, last, torch.cat(described))
+    return _Expert(stages, log10, screen, last, known)
+
+
+def _encoded(
+    model: LatentModel, examples: Examples, options: FitOptions, attacks: Sequence[str]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Attack the images; return E(x), the residual there, and the statistics."""
+    import torch
+
+    found = []
+    for first in range(0, len(examples.images), options.batch_size):
+        image = attacked(examples.images[first : first + options.batch_size], attacks, options.seed, first)
+        start = model.encode(image)
+        output = model.decode(start)
+        remainder = model.encode(output) - start
+        found.append((start, remainder, statistics(image, start, remainder, output)))
+    start, remainder, described = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return start, remainder, described
+
+
+def _of_the_gate(
+    start: torch.Tensor, remainder: torch.Tensor, latents: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the inputs of the first stage and what is missing there, from the middle of the images."""
+    return middle(decoder_inputs(start, [start], [remainder])), middle(latents - start)
+
+
+def _gate_of(model: LatentModel, examples: Examples, options: FitOptions, experts: Sequence[_Expert]) -> Chooser:
+    """Fit the gate to the experts' attacks, and to others that no expert is for."""
+    start, remainder, described = _encoded(model, examples, options, OTHERS)
+    others = _Known(described, *_of_the_gate(start, remainder, examples.latents))
+    first = [one.stages.filters[0] for one in experts]
+    known = [*(one.known for one in experts), others]
+    return fit_gate([try_steps(first, one.inputs, one.missing, one.statistics) for one in known])
 
 
 def _repeated(model: LatentModel, ones: int, zeros: int) -> torch.Tensor:

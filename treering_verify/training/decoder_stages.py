@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from treering_verify.inversion.noise import naive
 from treering_verify.models import LatentModel
 from treering_verify.models.inverter import decoder_inputs
-from treering_verify.training.regression import VALIDATION, Fit, bank_of, fit_filter
+from treering_verify.training.regression import SHARES, VALIDATION, WORSE, Fit, bank_of, fit_filter, reach
 from treering_verify.watermark.embedding import extract, features
 from treering_verify.watermark.keys.key import Key
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 REGRESSION, FORWARD, NONE = "regression", "forward steps", "none"
 _JUDGED = 12  # validation images that the kinds are compared on
+_WORTH = 0.005  # what a stage explains of what is missing, at least: else it is the last, and takes no step
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +56,14 @@ Residual = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
 
 
 def regressed(
-    start: torch.Tensor, first: torch.Tensor, latents: torch.Tensor, count: int, kernel: int, residual: Residual
+    start: torch.Tensor,
+    first: torch.Tensor,
+    latents: torch.Tensor,
+    count: int,
+    kernel: int,
+    residual: Residual,
+    *,
+    gated: bool = False,
 ) -> Stages:
     """Fit stages to what is missing in the latent, in turn, each at the points that the stages before it reach.
 
@@ -69,10 +77,14 @@ def regressed(
         Stages, and the largest side of their filters.
     residual : callable
         (points, E(x)) -> E(D(points)) - E(x).
+    gated : bool
+        Whether a gate says how much of the steps an image takes. It is fitted to the first of them, which may then be as
+        long as it likes; other steps never make an image worse.
     """
 
     def fitted(k: int, inputs: torch.Tensor, point: torch.Tensor) -> Fit:
-        return fit_filter(inputs, latents - point, kernel, harmless=True)
+        led = gated and not k
+        return fit_filter(inputs, latents - point, kernel, harmless=not led, apart=led)
 
     return _followed(REGRESSION, fitted, start, first, count, residual)
 
@@ -86,23 +98,32 @@ def _followed(
     residual: Residual,
 ) -> Stages:
     """Take steps: `stage` returns the filter of step k from its inputs and the point there."""
-    filters, points, residuals = list[Fit](), [start], [first]
+    filters, points, residuals, ended = list[Fit](), [start], [first], False
     for k in range(count):
         inputs = decoder_inputs(start, points, residuals)
-        filters.append(stage(k, inputs, points[-1]))
-        points.append(points[-1] + applied(filters[-1], inputs))
+        filters.append(_nothing(filters[-1], inputs) if ended else stage(k, inputs, points[-1]))
+        spent = k and filters[-1].explained < _WORTH
+        if kind == REGRESSION and not ended and (spent or not filters[-1].share):
+            filters[-1], ended = _nothing(filters[-1], inputs), True
+        points.append(points[-1] if ended else points[-1] + applied(filters[-1], inputs))
         if k + 1 < count or count == 1:
-            residuals.append(residual(points[-1], start))
+            residuals.append(residuals[-1] if ended else residual(points[-1], start))
     return Stages(kind, filters, points, residuals)
 
 
 def chosen(
-    model: LatentModel, own: Stages, noise: torch.Tensor, steps: int, residual: Residual
+    model: LatentModel,
+    own: Stages,
+    latents: torch.Tensor,
+    noise: torch.Tensor,
+    steps: int,
+    residual: Residual,
 ) -> tuple[Stages, dict[str, float]]:
     """Choose the kind of stages after which naive noise inversion leaves most evidence on validation images.
 
     Evidence is the p-value of the cosine with the noise that the model started from, on the bins that a key of default shape
-    would own. No key takes part.
+    would own. No key takes part. Forward steps are as long as the worst validation image allows, as are those of a
+    regression.
 
     Returns
     -------
@@ -112,15 +133,23 @@ def chosen(
         Mean log10 p by kind.
     """
     rows = [i for i in range(len(noise)) if i % VALIDATION == VALIDATION - 1][:_JUDGED] or list(range(len(noise)))
-    forward = [_forward(fit, k) for k, fit in enumerate(own.filters)]
     nothing = [fit._replace(weights=0 * fit.weights, bias=0 * fit.bias, share=0.0) for fit in own.filters]
     start, first, count = own.points[0], own.residuals[0], len(own.filters)
-    ahead = _followed(FORWARD, lambda k, *_: forward[k], start[rows], first[rows], count, residual)
-    latents = {REGRESSION: own.points[-1][rows], FORWARD: ahead.points[-1], NONE: start[rows]}
-    log10 = {kind: evidence(model, naive(model, latent, steps=steps), noise[rows]) for kind, latent in latents.items()}
+
+    def ahead(share: float, start: torch.Tensor, first: torch.Tensor) -> Stages:
+        filters = [_forward(fit, k, share) for k, fit in enumerate(own.filters)]
+        return _followed(FORWARD, lambda k, *_: filters[k], start, first, count, residual)
+
+    ends = {REGRESSION: own.points[-1][rows], NONE: start[rows]}
+    for share in SHARES:
+        ends[FORWARD] = ahead(share, start[rows], first[rows]).points[-1] if share else start[rows]
+        error, before = ((some - latents[rows]).flatten(1).norm(dim=1) for some in (ends[FORWARD], start[rows]))
+        if bool((error <= before * 10 ** (WORSE / 20)).all()):
+            break
+    log10 = {kind: evidence(model, naive(model, latent, steps=steps), noise[rows]) for kind, latent in ends.items()}
     best = min(log10, key=lambda kind: log10[kind])
     if best == FORWARD:
-        return _followed(FORWARD, lambda k, *_: forward[k], start, first, count, residual), log10
+        return ahead(share, start, first), log10
     if best == NONE:
         return Stages(NONE, nothing, [start] * (count + 1), [first] * max(count, 2)), log10
     return own, log10
@@ -136,15 +165,25 @@ def evidence(model: LatentModel, noise_hat: torch.Tensor, noise: torch.Tensor) -
     return float(np.mean([one.log10_pvalue for one in cosine_tests(found, true)]))
 
 
-def _forward(fit: Fit, k: int) -> Fit:
-    """Return the filter of a forward step, z - r(z), in the units of the filter of stage k: minus the newest residual."""
+def _forward(fit: Fit, k: int, share: float) -> Fit:
+    """Return the filter of a step z - share r(z), in the units of the filter of stage k: minus the newest residual."""
     import torch
 
     channels, side = fit.weights.shape[0], fit.weights.shape[-1] // 2
     weights, newest = torch.zeros_like(fit.weights), (k + 1) * channels
     for c in range(channels):
-        weights[c, newest + c, side, side] = -fit.scale[newest + c]
-    return fit._replace(weights=weights, bias=torch.zeros_like(fit.bias), side=1, explained=0.0, share=1.0)
+        weights[c, newest + c, side, side] = -share * fit.scale[newest + c]
+    return fit._replace(weights=weights, bias=torch.zeros_like(fit.bias), side=1, explained=0.0, share=share)
+
+
+def _nothing(like: Fit, inputs: torch.Tensor) -> Fit:
+    """Return a filter of these inputs that takes no step."""
+    import torch
+
+    channels, kernel = len(like.bias), reach(inputs.shape[1], like.weights.shape[-1])
+    scale = inputs.float().square().mean(dim=(0, 2, 3)).sqrt().clamp_min(1e-6)
+    weights = torch.zeros(channels, inputs.shape[1], kernel, kernel)
+    return Fit(scale, weights, torch.zeros(channels), 1, 0.0, 0.0, share=0.0)
 
 
 def applied(fit: Fit, inputs: torch.Tensor) -> torch.Tensor:

@@ -43,6 +43,9 @@ PROMPTS = (
 )
 """Prompts of models that take prompts, where no others are given; None is no prompt."""
 
+_QUARTERS = 4  # of photographs, as `regression.VALIDATION`
+_MOVED = (0.0, 0.15)
+
 Progress = Callable[[str, int, int], None]
 
 
@@ -151,17 +154,25 @@ def photographed(
 ) -> Examples:
     """Decode the latents of crops of photographs: images of an autoencoder, whose latents are known.
 
-    Photographs take turns. A crop is square to the image's aspect, of .5 to 1 of the largest that fits, at a random place.
+    Photographs take turns within quarters: where there are four or more, images i, i + 4, i + 8, .. are of other photographs
+    than the rest, so what is chosen on every fourth image is chosen on photographs of its own. A crop has the aspect of
+    the model's images, .5 to 1 of the largest size that fits, and a random place. Every other latent is moved by noise of
+    0.15 of its deviation: a diffusion model's latents are not quite those that the encoder gives to a photograph.
     """
     import numpy as np
     import torch
 
+    quarters = [photographs[k::_QUARTERS] or photographs for k in range(_QUARTERS)]
     images, latents = [], []
     for number in range(count):
         draw = np.random.default_rng((seed, number))
-        crop = _crop(open_image(photographs[number % len(photographs)]), model.image_size, draw)
+        turn, quarter = divmod(number, _QUARTERS)
+        some = quarters[quarter]
+        crop = _crop(open_image(some[turn % len(some)]), model.image_size, draw)
         with torch.inference_mode():
-            latents.append(model.encode(to_tensor(crop)))
+            latent = model.encode(to_tensor(crop))
+            moved = torch.from_numpy(draw.standard_normal(latent.shape, dtype=np.float32))
+            latents.append(latent + _MOVED[turn % 2] * latent.std() * moved)
             images.append(to_pil(model.decode(latents[-1])))
         if progress:
             progress("photographs decoded", number + 1, count)

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     import torch
 
-    from treering_verify.models.inverter import FilterBank
+    from treering_verify.models.filter_bank import FilterBank
 
 # Penalties tried, in units of the inputs' power: below the first, sums in float32 are no longer exact enough; the last
 # leaves the base alone, for targets that the inputs say nothing about.
 RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e6)
 _MOST_CELLS = 2048  # of an image that take part; drawn at random where a latent has more
+_MOST_ROWS = 1700  # inputs of a regression: its time grows with their third power, and so many take seconds
 VALIDATION = 4  # every fourth image chooses the penalty
 # Shares of a step that are tried, and by how many dB the error of an image may grow: a third of what three steps may add.
-_SHARES, _WORSE = (1.0, 0.5, 0.25, 0.0), 0.03
+SHARES, WORSE = (1.0, 0.5, 0.25, 0.0), 0.03
 
 
 class Fit(NamedTuple):
@@ -36,6 +37,9 @@ class Fit(NamedTuple):
         Share of the target's power that the filter explains on the validation images.
     share : float
         Share of the regression's weights that is taken; 0 where the filter does nothing.
+    apart : tuple of (weights, bias)
+        The same filter as each of four quarters of the images would be given by the other three, image i lying in quarter
+        i % 4; empty unless asked for.
     """
 
     scale: torch.Tensor
@@ -45,6 +49,7 @@ class Fit(NamedTuple):
     ridge: float
     explained: float
     share: float = 1.0
+    apart: tuple[tuple[torch.Tensor, torch.Tensor], ...] = ()
 
     def facts(self) -> dict[str, Any]:
         """Return what validation chose, and what the filter explains there, JSON-ready."""
@@ -59,6 +64,7 @@ def fit_filter(
     *,
     base: torch.Tensor | None = None,
     harmless: bool = False,
+    apart: bool = False,
     seed: int = 0,
 ) -> Fit:
     """Fit target = W * inputs + b, with the penalty and the neighbourhood that are best on every fourth image.
@@ -71,24 +77,32 @@ def fit_filter(
     inputs : (n, C_in, h, w)
     target : (n, C_out, h, w)
     kernel : int
-        Largest k, odd.
+        Largest k, odd; smaller where the inputs have many channels (`reach`).
     base : (C_out, C_in), optional
         A pointwise filter that W is drawn to, such as the naive estimate; zero when left out.
     harmless : bool
         Whether the filter is a step that may not make an image worse: of its weights the largest share is taken, down to
         none, at which no validation image ends more than 0.03 dB above its start.
+    apart : bool
+        Whether to return `Fit.apart` too.
     seed : int
         Of the cells that take part, where a latent has more than 2048.
     """
     import torch
 
     count, channels = inputs.shape[:2]
+    kernel = reach(channels, kernel)
     scale = inputs.float().square().mean(dim=(0, 2, 3)).sqrt().clamp_min(1e-6)
     held = [i for i in range(count) if i % VALIDATION == VALIDATION - 1] if count >= VALIDATION else []
     fitting = [i for i in range(count) if i not in held]
     generator = torch.Generator().manual_seed(seed)
-    train = _moments(inputs, target, fitting, scale, kernel, generator)
-    check = _moments(inputs, target, held, scale, kernel, generator) if held else train
+
+    def moments_of(images: list[int]) -> _Moments:
+        return _moments(inputs, target, images, scale, kernel, generator)
+
+    quarters = [moments_of(list(range(k, count, VALIDATION))) for k in range(VALIDATION)] if apart else []
+    train = _sum(quarters[:-1]) if apart else moments_of(fitting)
+    check = quarters[-1] if apart else moments_of(held) if held else train
     start = torch.zeros(len(train.gram), target.shape[1], dtype=torch.float64)
     if base is not None:
         centres = torch.arange(channels) * kernel**2 + kernel**2 // 2
@@ -109,24 +123,36 @@ def fit_filter(
     trial, share = solved(train, rows_of[side], ridge), 1.0
     if harmless:
         share = _harmless_share(trial, inputs, target, held or fitting, scale, kernel)
-    both = _Moments(*(a + b for a, b in zip(train, check, strict=True))) if held else train
-    weights = share * solved(both, rows_of[side], ridge)
+    both = _sum([train, check]) if held else train
+
+    def shaped(weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        taken = (share * weights).float()
+        return taken[:-1].T.reshape(-1, channels, kernel, kernel), taken[-1]
+
+    weights, bias = shaped(solved(both, rows_of[side], ridge))
+    others = [_sum(quarters[:k] + quarters[k + 1 :]) for k in range(len(quarters))]
     return Fit(
         scale,
-        weights[:-1].T.reshape(-1, channels, kernel, kernel).float(),
-        weights[-1].float(),
+        weights,
+        bias,
         side,
         ridge,
         1 - _error(check, share * trial) / max(float(check.power), 1e-30),
         share,
+        tuple(shaped(solved(one, rows_of[side], ridge)) for one in others),
     )
+
+
+def reach(channels: int, kernel: int) -> int:
+    """Return the largest side of filters of so many input channels, up to `kernel`: 5 up to 67 of them, 3 up to 188."""
+    return next(side for side in range(kernel, 0, -2) if side == 1 or channels * side**2 < _MOST_ROWS)
 
 
 def bank_of(fits: list[Fit]) -> FilterBank:
     """Return one bank of the experts' filters, all in the same units."""
     import torch
 
-    from treering_verify.models.inverter import FilterBank
+    from treering_verify.models.filter_bank import FilterBank
 
     scale = torch.stack([fit.scale for fit in fits]).square().mean(dim=0).sqrt()
     weights = torch.stack([fit.weights * (scale / fit.scale)[None, :, None, None] for fit in fits])
@@ -144,14 +170,14 @@ def _harmless_share(
     """Return the largest share of a step at which the error of no image grows; `target` is what the images lack."""
     import torch
 
-    worst = torch.zeros(len(_SHARES), dtype=torch.float64)
+    worst = torch.zeros(len(SHARES), dtype=torch.float64)
     for i in images:
         step = weights.T.float() @ _columns(inputs[i : i + 1].float() / scale[:, None, None], kernel)
         missing = target[i].float().flatten(1)
-        left = torch.stack([(missing - share * step).double().square().sum() for share in _SHARES])
+        left = torch.stack([(missing - share * step).double().square().sum() for share in SHARES])
         worst = torch.maximum(worst, left / left[-1].clamp_min(1e-30))
-    limit = 10 ** (_WORSE / 10)
-    return next(share for share, ratio in zip(_SHARES, worst.tolist(), strict=True) if ratio <= limit or not share)
+    limit = 10 ** (WORSE / 10)
+    return next(share for share, ratio in zip(SHARES, worst.tolist(), strict=True) if ratio <= limit or not share)
 
 
 class _Moments(NamedTuple):
@@ -161,6 +187,10 @@ class _Moments(NamedTuple):
     cross: torch.Tensor
     power: torch.Tensor
     cells: torch.Tensor
+
+
+def _sum(parts: list[_Moments]) -> _Moments:
+    return _Moments(*(sum(some[1:], start=some[0]) for some in zip(*parts, strict=True)))
 
 
 def _moments(

@@ -163,7 +163,7 @@ def test_stages_are_chosen_by_the_evidence_that_they_leave(model: LatentModel) -
 
     def choose(start: torch.Tensor, first: torch.Tensor, target: torch.Tensor) -> tuple[str, torch.Tensor]:
         own = regressed(start, first, target, 2, 1, lambda points, _: torch.zeros_like(points))
-        stages, log10 = chosen(model, own, noise, SMALL.steps, lambda points, _: torch.zeros_like(points))
+        stages, log10 = chosen(model, own, latents, noise, SMALL.steps, lambda points, _: torch.zeros_like(points))
         assert stages.kind == min(log10, key=lambda kind: log10[kind]) and len(stages.filters) == 2
         return stages.kind, stages.points[-1]
 

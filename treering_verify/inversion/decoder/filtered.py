@@ -41,17 +41,18 @@ def filtered_steps(problem: Problem, settings: Settings) -> Solution:
         start = encode(problem)
         scale = norm(start).clamp_min(1e-12)
         rows = torch.arange(len(start), device=start.device)
-        points, residuals, shares = [start], list[torch.Tensor](), None
+        points, residuals = [start], list[torch.Tensor]()
+        shares = taken = None
         for k in range(len(stages) + 1):
             if problem.watch:
                 problem.watch(k, rows, points[-1])
             output = problem.decode(points[-1])
             residuals.append(problem.encode(output) - start)  # r(z_k) = E(D(z_k)) - E(x)
             if shares is None:
-                shares = filters.chooser(statistics(problem.image, start, residuals[0], output))
-            if k < len(stages):
-                points.append(points[-1] + stages[k](decoder_inputs(start, points, residuals), shares))
-        assert shares is not None  # the loop runs once at least
+                shares, taken = filters.shares(statistics(problem.image, start, residuals[0], output))
+            if k < len(stages) and taken is not None:
+                points.append(points[-1] + stages[k](decoder_inputs(start, points, residuals), taken))
+        assert shares is not None and taken is not None  # the loop runs once at least
         trace = torch.stack([norm(residual) / scale for residual in residuals])
         bound = shares @ filters.bounds.to(shares.device)
         acceptable = trace <= (bound * trace[0]).clamp_min(_HARMLESS)  # False for NaN

@@ -1,0 +1,171 @@
+"""The gate takes a step where it brings images nearer, and none where it does not, by what the image says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import pipelines
+
+import treering_verify as tv
+from treering_verify.errors import ModelError, UsageError
+from treering_verify.models.inverter import GATED, Inverter
+from treering_verify.training.closed_form import fit
+from treering_verify.training.examples import FitOptions, photographed
+from treering_verify.training.gate import SIDE, Tried, change, fit_gate, middle, try_steps
+from treering_verify.training.regression import fit_filter
+
+
+def gaussian(*shape: int, seed: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def group(wanted: float, sign: float, count: int = 60, seed: int = 0) -> Tried:
+    """Return images that want so much of a step, and whose first statistic says which group they are of."""
+    statistics = gaussian(count, 3, seed=seed) + torch.tensor([6.0 * sign, 0.0, 0.0])
+    return Tried(statistics, torch.full((count, 1), 0.5 * wanted), torch.full((count, 1, 1), 0.5))
+
+
+def test_the_gate_takes_a_step_where_it_helps_and_none_where_it_harms() -> None:
+    helped, harmed = group(1, 1), group(-1, -1, seed=1)
+    gate = fit_gate([helped, harmed])
+    shares = [gate(some.statistics) for some in (helped, harmed)]
+    for one in shares:
+        assert one.shape == (60, 2)
+        torch.testing.assert_close(one.sum(dim=1), torch.ones(60))
+    assert float(shares[0][:, 0].mean()) > 0.8 and float(shares[1][:, 0].max()) < 0.05
+    assert float(change(helped, shares[0][:, :-1]).max()) < -2.5  # 3 dB is what the whole step brings
+    assert float(change(harmed, shares[1][:, :-1]).max()) < 0.1
+
+
+def test_the_gate_does_without_a_gain_that_it_cannot_tell_from_harm() -> None:
+    """Three of four images gain 3 dB, one loses 4.8 dB, and no statistic says which: the mean is not what counts."""
+    alike = [group(1, 0, 90), group(-1, 0, 30, seed=1)]
+    gate = fit_gate(alike)
+    worst = max(float(change(some, gate(some.statistics)[:, :-1]).max()) for some in alike)
+    assert worst < 0.1
+
+
+def test_errors_in_db_are_those_of_the_mixture() -> None:
+    error, steps = gaussian(5, 40, seed=2), gaussian(5, 2, 40, seed=3)
+    power = error.square().sum(dim=1)
+    cross = torch.einsum("njd,nd->nj", steps, error) / power[:, None]
+    gram = torch.einsum("njd,nkd->njk", steps, steps) / power[:, None, None]
+    shares = torch.rand(5, 2, generator=torch.Generator().manual_seed(4))
+    left = error - torch.einsum("nj,njd->nd", shares, steps)
+    expected = 10 * torch.log10(left.square().sum(dim=1) / power)
+    torch.testing.assert_close(change(Tried(gaussian(5, 1, seed=5), cross, gram), shares), expected)
+
+
+def test_steps_are_tried_on_images_that_their_filters_were_not_fitted_to() -> None:
+    """One image wants the opposite of all others: a filter fitted to it as well would do it less harm."""
+    inputs = gaussian(8, 1, 6, 6, seed=6)
+    missing = inputs.clone()
+    missing[5] *= -2
+    found = fit_filter(inputs, missing, 1, apart=True)
+    assert len(found.apart) == 4
+    tried = try_steps([found], inputs, missing, torch.zeros(8, 2))
+    assert float(tried.cross[5, 0]) < 0
+    weight = found.apart[1][0].flatten() / found.scale  # without images 1 and 5
+    torch.testing.assert_close(weight, torch.ones(1), rtol=0.1, atol=0)
+    torch.testing.assert_close(tried.cross[5], -weight / 2, rtol=0.05, atol=0.01)
+    assert fit_filter(inputs, missing, 1).apart == ()
+
+
+def test_the_middle_is_cut_out_of_large_latents_only() -> None:
+    latents = gaussian(1, 2, SIDE + 8, SIDE - 4, seed=7)
+    assert torch.equal(middle(latents), latents[:, :, 4 : 4 + SIDE, :])
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    from PIL import Image
+    from skimage import data
+
+    folder = tmp_path_factory.mktemp("photographs")
+    for name in ("astronaut", "coffee", "chelsea", "rocket", "retina"):
+        Image.fromarray(getattr(data, name)()).save(folder / f"{name}.png")
+    return sorted(folder.iterdir())
+
+
+def test_an_autoencoders_filters_have_a_gate_which_a_folder_keeps(photographs: list[Path], tmp_path: Path) -> None:
+    from scipy.stats import kstest
+    from treering_detectors import cosine_tests
+
+    from treering_verify.inversion.recovery import recover_noise
+    from treering_verify.models.inverter import carrying
+    from treering_verify.watermark.embedding import extract, features
+
+    pipelines.stable_diffusion("v_prediction").save_pretrained(tmp_path / "model")
+    model = tv.load_model(tmp_path / "model")
+    alone = tv.load_model(tmp_path / "model" / "vae", image_size=model.image_size)
+    options = FitOptions(images=8, kernel=1, stages=2)
+    table = {"clean": ("clean",), "JPEG": ("jpeg:quality=60", "jpeg:quality=40")}
+    found = fit(alone, options=options, attacks=table, photographs=photographs)
+    saved = found.save(tmp_path / "filters")
+    assert saved.gate is not None and saved.gate.bias.shape == (3,)
+    assert f'"version": {GATED}' in (tmp_path / "filters" / "config.json").read_text()
+    described = found.chooser.mean[None]
+    kinds, taken = saved.shares(described)
+    torch.testing.assert_close(taken, saved.gate(described)[:, :-1])
+    assert float(kinds.sum()) == pytest.approx(1) and float(taken.sum()) < 1
+    with pytest.raises(UsageError, match="fit all of them again"):
+        fit(alone, options=options, attacks={"clean": ("clean",)}, photographs=photographs, keep=saved)
+    with pytest.raises(ModelError, match="damaged"):  # a gate of too few outcomes
+        replace(found, gate=replace(saved.gate, bias=torch.zeros(2))).save(tmp_path / "other")
+
+    # What the gate takes depends on the image alone, so p-values over keys stay uniform.
+    images = torch.cat(
+        [
+            tv.media.images.to_tensor(tv.media.images.fit(tv.media.images.open_image(p), model.image_size)[0])
+            for p in photographs
+        ]
+    )
+    noise_hat, solution = recover_noise(carrying(model, Inverter.load(tmp_path / "filters")), images)
+    assert solution.shares is not None
+    family = tv.Key.generate(model.latent_shape, seed=1).family
+    draws = torch.randn(2000, family.degrees_of_freedom, generator=torch.Generator().manual_seed(8)).numpy()
+    for row in features(extract(noise_hat, family), family):
+        assert kstest([10**one.log10_pvalue for one in cosine_tests(row, draws)], "uniform").pvalue > 1e-4
+
+
+def test_every_fourth_image_is_of_photographs_of_its_own(photographs: list[Path]) -> None:
+    """Crops of the same photograph say little about other photographs."""
+    used: dict[int, set[str]] = {}
+
+    coded: list[torch.Tensor] = []
+
+    class Alone:
+        image_size = (16, 16)
+
+        def encode(self, image: torch.Tensor) -> torch.Tensor:
+            coded.append(image)
+            return image
+
+        def decode(self, latent: torch.Tensor) -> torch.Tensor:
+            return latent
+
+    from unittest.mock import patch
+
+    from treering_verify.training import examples as module
+
+    opened: list[str] = []
+    real = module.open_image
+    with patch.object(module, "open_image", lambda path: opened.append(str(path)) or real(path)):
+        made = photographed(Alone(), photographs, 16, 3)  # type: ignore[arg-type]
+    for number, path in enumerate(opened):
+        used.setdefault(number % 4, set()).add(path)
+    assert not used[3] & (used[0] | used[1] | used[2]) and set().union(*used.values()) == set(map(str, photographs))
+    # Latents of the second turn are moved by .15 of their deviation, those of the first are the photographs' own.
+    photographed_as = torch.cat(coded)
+    moved = (made.latents - photographed_as).flatten(1).std(dim=1) / photographed_as.flatten(1).std(dim=1)
+    torch.testing.assert_close(moved[:8], torch.tensor([0.0] * 4 + [0.15] * 4), rtol=0.1, atol=0)
+
+
+def test_filters_of_many_channels_are_small() -> None:
+    from treering_verify.training.regression import reach
+
+    assert [reach(channels, 5) for channels in (67, 68, 188, 189, 5000)] == [5, 3, 3, 1, 1]
+    assert reach(8, 3) == 3 and reach(5000, 1) == 1

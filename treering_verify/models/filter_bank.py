@@ -1,0 +1,69 @@
+"""Linear filters of latent pixels, one for each kind of attack, and the rule that says how much of each is taken."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+_FARTHEST = 6.0  # deviations: what no image of the fit came near to pulls no harder than this
+
+
+@dataclass(frozen=True, eq=False)
+class FilterBank:
+    """One linear filter for each of J experts, with bias.
+
+    Attributes
+    ----------
+    scale : (C_in,) float32
+        Size of each input channel; inputs are divided by it.
+    weights : (J, C_out, C_in, k, k) float32
+    bias : (J, C_out) float32
+    """
+
+    scale: torch.Tensor
+    weights: torch.Tensor
+    bias: torch.Tensor
+
+    def __call__(self, inputs: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+        """Return sum_j shares_j (W_j * inputs + b_j): (B, C_in, h, w), (B, J) -> (B, C_out, h, w), for any h and w.
+
+        Beyond its edges the input is continued by the nearest value.
+        """
+        from torch.nn import functional
+
+        scale, weights, bias, shares = (
+            part.to(inputs.device) for part in (self.scale, self.weights, self.bias, shares)
+        )
+        experts, channels, _, kernel, _ = weights.shape
+        padded = functional.pad(inputs / scale[:, None, None], (kernel // 2,) * 4, mode="replicate")
+        parts = functional.conv2d(padded, weights.flatten(0, 1), bias.flatten())
+        return (parts.unflatten(1, (experts, channels)) * shares[:, :, None, None, None]).sum(dim=1)
+
+
+@dataclass(frozen=True, eq=False)
+class Chooser:
+    """Multinomial logistic regression from `statistics` of an image to the experts' shares.
+
+    Attributes
+    ----------
+    mean, deviation : (S,) float32
+        Of each statistic over the images of the fit.
+    weights : (J, S) float32
+    bias : (J,) float32
+    """
+
+    mean: torch.Tensor
+    deviation: torch.Tensor
+    weights: torch.Tensor
+    bias: torch.Tensor
+
+    def __call__(self, statistics: torch.Tensor) -> torch.Tensor:
+        """Return the experts' shares, which sum to 1: (B, S) -> (B, J)."""
+        mean, deviation, weights, bias = (
+            part.to(statistics.device) for part in (self.mean, self.deviation, self.weights, self.bias)
+        )
+        standard = ((statistics - mean) / deviation).clamp(-_FARTHEST, _FARTHEST)
+        return (standard @ weights.T + bias).softmax(dim=1)
