@@ -1,9 +1,8 @@
 """Fitting the inversion to a model.
 
 `closed_form` fits linear filters to a model's own generations (`fit`), by the ridge regression of `regression`, under the
-attacks of `attack_table`, the steps of the decoder inversion in `decoder_stages`, and for an autoencoder alone a `gate` that
-says how much of them an image takes; `fit_report` says on held-out images what that brings. `landscape` has the recipes of the embedded
-models.
+attacks of `attack_table`; `decoder_stages` are the steps of its decoder inversion, and `gate` says how much of them an image
+takes. `fit_report` says on held-out images what a fit brings. `landscape` has the recipes of the embedded models.
 """
 
 import lazy_loader

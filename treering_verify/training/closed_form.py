@@ -282,12 +282,16 @@ def _of_the_gate(
     return middle(decoder_inputs(start, [start], [remainder])), middle(latents - start)
 
 
+_TURNS = 4  # of the other attacks that each image goes through: a gate that saw few of them does harm more often
+
+
 def _gate_of(model: LatentModel, examples: Examples, options: FitOptions, experts: Sequence[_Expert]) -> Chooser:
     """Fit the gate to the experts' attacks, and to others that no expert is for."""
-    start, remainder, described = _encoded(model, examples, options, OTHERS)
-    others = _Known(described, *_of_the_gate(start, remainder, examples.latents))
+    known = [one.known for one in experts]
+    for turn in range(0, len(OTHERS), len(OTHERS) // _TURNS):
+        start, remainder, described = _encoded(model, examples, options, OTHERS[turn:] + OTHERS[:turn])
+        known.append(_Known(described, *_of_the_gate(start, remainder, examples.latents)))
     first = [one.stages.filters[0] for one in experts]
-    known = [*(one.known for one in experts), others]
     return fit_gate([try_steps(first, one.inputs, one.missing, one.statistics) for one in known])
 
 
