@@ -62,6 +62,11 @@ class Registry(MutableMapping[str, T], Generic[T]):
         """Names that are not built in: those added in Python, then those of installed packages."""
         return tuple(name for name in self if name not in self.built_in)
 
+    @property
+    def added_here(self) -> tuple[str, ...]:
+        """Names that were added in Python, which other processes do not know."""
+        return tuple(name for name in self._values if name not in self.built_in and name not in self._packaged)
+
     def check(self, name: str, *others: str) -> None:
         """Raise UnknownNameError, with the names that exist, unless `name` is one of them or of `others`."""
         if name not in others and name not in self:

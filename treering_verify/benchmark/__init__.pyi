@@ -1,4 +1,5 @@
 from .catalogue import BENCHMARKS as BENCHMARKS
+from .catalogue import BY_METHOD as BY_METHOD
 from .catalogue import GROUPS as GROUPS
 from .catalogue import SHARED as SHARED
 from .catalogue import Benchmark as Benchmark
@@ -9,6 +10,7 @@ from .diff import format_comparison as format_comparison
 from .durations import DOCS as DOCS
 from .durations import MINUTES as MINUTES
 from .harness.interruption import BenchmarkInterrupted as BenchmarkInterrupted
+from .harness.scope import OwnImages as OwnImages
 from .harness.scope import Scope as Scope
 from .runner import finished as finished
 from .runner import run as run

@@ -98,6 +98,7 @@ _MEASURES: dict[str, tuple[str, ...]] = {
     "chance": (*_TEST, "audit.sketches", "audit.chance", "treering_detectors.dependence"),
     "identification": (*_TEST, "detection.identification", "watermark.keys.index"),
     **dict.fromkeys(("shared", "coverage"), _SEARCH),
+    "peers": (*_TEST, "treering_detectors.baselines", "detection.calibration.scores"),
     "classifier": (*_TEST, "treering_detectors.classifier"),
     "robustness": (*_TEST, "attacks", "benchmark.harness.trials", "detection.calibration.scores"),
     "forgery": (*_TEST, "attacks.averaging", "attacks.imprinting"),
@@ -228,6 +229,12 @@ _ALL = (
         "At which sizes, crops, aspects and qualities does each level of the search find at least 95 % of marks?",
     ),
     Benchmark(
+        "peers",
+        "detection",
+        "peers",
+        "What do other schemes' decisions find on the same images, and how many unmarked images do they flag?",
+    ),
+    Benchmark(
         "classifier",
         "detection",
         "robustness.classifier",
@@ -311,6 +318,19 @@ BENCHMARKS: dict[str, Benchmark] = {
     benchmark.name: replace(benchmark, measures=_MEASURES.get(benchmark.name, _TEST)) for benchmark in _ALL
 }
 """All benchmarks by name, in the order in which they are listed."""
+
+BY_METHOD = (
+    "inversion",
+    "classification",
+    "editing",
+    "pareto",
+    "heldout",
+    "detection",
+    "robustness",
+    "precision",
+    "sizes",
+)
+"""Benchmarks that compare decoder inversions, so that others can stand beside."""
 
 SHARED = ("robustness", "survival", "forgery", "annulus-pareto")
 """Benchmarks that several processes may share."""

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 import click
 
 from treering_verify.cli.command import CommandWithActions, command, option
+from treering_verify.cli.options.keys import key_option
 from treering_verify.cli.options.model import model_option
 from treering_verify.cli.options.types import InputPath, Named, OutputFolder
 from treering_verify.cli.output import progress
 from treering_verify.errors import UsageError
 
 if TYPE_CHECKING:
+    from treering_verify.benchmark import OwnImages
     from treering_verify.models import ModelSource
 
 
@@ -26,6 +28,26 @@ def _names() -> Iterable[str]:
     from treering_verify.benchmark import BENCHMARKS
 
     return (*BENCHMARKS, "all")
+
+
+def _methods() -> Iterable[str]:
+    from treering_verify.inversion.decoder import METHODS
+
+    return METHODS
+
+
+def _own_images(images: Path | None, keys: tuple[Path, ...], table: Path | None) -> OwnImages | None:
+    """Return what --images, --key and --labels name; None without them."""
+    from treering_verify.benchmark import OwnImages
+    from treering_verify.watermark.keys.index import read_keys
+
+    if images is None:
+        if keys or table:
+            raise UsageError("--key and --labels say which keys marked your images: name their folder with --images")
+        return None
+    if not keys:
+        raise UsageError("--images needs the keys of the images: give --key")
+    return OwnImages(images, read_keys(keys), table)
 
 
 def _list_benchmarks(context: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -62,6 +84,20 @@ def _list_benchmarks(context: click.Context, _: click.Parameter, wanted: bool) -
     default=1,
     help="Processes that share robustness, forgery or annulus-pareto, each with a copy of the model.",
 )
+@option(
+    "--method",
+    "methods",
+    multiple=True,
+    type=Named("inversion", _methods),
+    help="Decoder inversion to measure beside the benchmark's own, such as one that you added; repeatable.",
+)
+@option("--images", type=InputPath(), help="Folder of your own images with known keys, for classification.")
+@key_option(required=False, help="Keys of --images: key file, folder of key files, or index; repeatable.")
+@option(
+    "--labels",
+    type=InputPath(),
+    help="CSV with the columns path and key of --images; default: their sidecars, else the names of subfolders.",
+)
 @model_option
 def benchmark(
     names: tuple[str, ...],
@@ -70,6 +106,10 @@ def benchmark(
     preset: str | None,
     count: int | None,
     workers: int,
+    methods: tuple[str, ...],
+    images: Path | None,
+    keys: tuple[Path, ...],
+    labels: Path | None,
     model: ModelSource,
 ) -> None:
     """Measure detection, inversion and speed.
@@ -81,7 +121,17 @@ def benchmark(
 
     treering benchmark diff OLD NEW compares two such folders, and says what got better or worse beyond noise.
     """
-    from treering_verify.benchmark import BENCHMARKS, DOCS, SHARED, Scope, finished, plan_of_docs, run, run_shared
+    from treering_verify.benchmark import (
+        BENCHMARKS,
+        BY_METHOD,
+        DOCS,
+        SHARED,
+        Scope,
+        finished,
+        plan_of_docs,
+        run,
+        run_shared,
+    )
     from treering_verify.models import load_model
 
     if preset and (quick or count):
@@ -92,6 +142,11 @@ def benchmark(
             raise UsageError(f"{name} cannot be shared among processes ({', '.join(SHARED)} can): leave --workers")
         if preset and name not in DOCS and names != ("all",):
             raise UsageError(f"the documentation shows nothing of {name}: leave --preset")
+        if methods and name not in BY_METHOD:
+            raise UsageError(f"{name} compares no decoder inversions ({', '.join(BY_METHOD)} do): leave --method")
+        if (images or keys or labels) and name != "classification":
+            raise UsageError(f"{name} measures its own images: --images, --key and --labels are of classification")
+    own = _own_images(images, keys, labels)
     loaded = None if workers > 1 else load_model(model)
     if preset and names == ("all",):
         done = [name for name in DOCS if loaded and finished(name, loaded, output, DOCS[name][0])]
@@ -99,7 +154,8 @@ def benchmark(
         click.echo(plan, err=True)
     with _ended_by_terminate():
         for name in wanted:
-            scope = Scope(_progress, quick, DOCS[name][0] if preset else count)
+            many = DOCS[name][0] if preset else count
+            scope = Scope(_progress, quick, many, methods=tuple(dict.fromkeys(methods)), own=own)
             click.echo(run(name, loaded, output, scope) if loaded else run_shared(name, model, output, scope, workers))
 
 

@@ -1,7 +1,7 @@
 """Figures of how well keys are named: confusion matrices, and exact tests between methods on the same images.
 
-`ConfusionMatrix` (module `confusion_matrix`) counts and draws one method's predictions, and `MethodDifferences`
-(`differences`) compares several.
+`ConfusionMatrix` (module `confusion_matrix`) counts and draws one method's predictions, `MethodDifferences` (`differences`)
+compares several, and `labelled_images` (`labelled`) reads a folder of images whose keys are known.
 """
 
 import lazy_loader

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from treering_verify.benchmark.harness.scope import Scope
 from treering_verify.inversion.decoder import DEFAULTS, METHODS, Settings, default_method, unstopped
+from treering_verify.inversion.recovery import InversionOptions
 from treering_verify.models import LatentModel
 from treering_verify.models.inverter import fitted
 
@@ -160,7 +163,32 @@ def attacked(longest: int, *, refined: bool, stages: int = 0) -> list[Variant]:
 
 def added() -> list[Variant]:
     """Return the methods that users added, each with its own default settings."""
-    return [Variant(name, ADDED, name, DEFAULTS[name], (DEFAULTS[name].iterations,)) for name in METHODS.added]
+    return named(METHODS.added)
+
+
+def named(methods: Iterable[str]) -> list[Variant]:
+    """Return methods by their names, each with its own default settings."""
+    return [Variant(name, ADDED, name, DEFAULTS[name], (DEFAULTS[name].iterations,)) for name in methods]
+
+
+def pipelines(model: LatentModel, scope: Scope) -> dict[str, InversionOptions]:
+    """Return the inversions by which keys are classified: three published ones, the default, and those of `--method`.
+
+    The published methods run their published number of iterations, without early stopping, 2 in a quick run. All but the
+    default are followed by the `naive` noise inversion, since the published rules assume white noise.
+    """
+
+    def upto(method: str) -> Settings:
+        settings = unstopped(DEFAULTS[method])
+        return replace(settings, iterations=2) if scope.quick else settings
+
+    return {
+        "encoder": InversionOptions(method="encoder", noise_method="naive"),
+        "gradient": InversionOptions(method="gradient", settings=upto("gradient"), noise_method="naive"),
+        "gradient-free": InversionOptions(method="adam", settings=upto("adam"), noise_method="naive"),
+        "ours": InversionOptions(),
+        **{name: InversionOptions(method=name) for name in scope.methods},
+    }
 
 
 def _posterior(iterations: int) -> Variant:

@@ -19,6 +19,7 @@ from treering_verify.benchmark.harness.cache import cached
 from treering_verify.benchmark.harness.inversion_methods import (
     PUBLISHED,
     Variant,
+    named,
     own,
     published,
     sixteen_bits,
@@ -29,7 +30,7 @@ from treering_verify.benchmark.harness.memory import Peak, peak_memory
 from treering_verify.benchmark.harness.scope import CLEAN, SEEDS, Scope, Truth, truth
 from treering_verify.detection.evidence import evidence_of
 from treering_verify.inversion import noise as noise_inversion
-from treering_verify.inversion.decoder import REFINED, Settings
+from treering_verify.inversion.decoder import METHODS, REFINED, Settings
 from treering_verify.inversion.recovery import problem_of
 from treering_verify.models import LatentModel, device_of
 from treering_verify.models.weights import fingerprint
@@ -87,6 +88,7 @@ class Laboratory:
         return [
             *published(longest, sixteen_bits(device_of(self.model))[-1]),
             *own(ours, refined=self.model.refine is not None, stages=stages_of(self.model)),
+            *(variant for variant in named(self.scope.methods) if variant.method not in METHODS.added),
         ]
 
     def path(self, variant: Variant, attack: str = CLEAN, count: int | None = None) -> Path:

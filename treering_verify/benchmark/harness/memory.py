@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import sys
 import weakref
@@ -10,7 +11,7 @@ from dataclasses import dataclass, replace
 from multiprocessing.pool import Pool
 from typing import TYPE_CHECKING, Any, cast
 
-from treering_verify.inversion.decoder import Settings
+from treering_verify.inversion.decoder import METHODS, Settings
 
 if TYPE_CHECKING:
     import torch
@@ -44,7 +45,12 @@ def peak_memory(
     precision: str = "float32",
     device: str = "cpu",
 ) -> Peak:
-    """Return the peak memory of inverting one batch, above what the loaded model takes."""
+    """Return the peak memory of inverting one batch, above what the loaded model takes.
+
+    It is NaN for a method that was added in Python, which the fresh process does not know; a package's method it knows.
+    """
+    if method in METHODS.added_here and not device.startswith("cuda"):
+        return Peak(math.nan, math.nan)
     few = replace(settings, iterations=min(settings.iterations, _STEPS))
     return peak_of(_inversion, (model_name, pixels.numpy(), method, few, precision, device), device)
 

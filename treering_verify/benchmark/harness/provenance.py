@@ -41,6 +41,8 @@ def provenance_of(
     options += ["" if device == "cpu" else f" --device {device}"]
     processes = scope.share.of if scope.share else 1
     options += ["" if processes == 1 else f" --workers {processes}"]
+    options += [f" --method {name}" for name in scope.methods]
+    options += [" --images DIR --key KEYS" + (" --labels TABLE" if scope.own.table else "")] if scope.own else []
     where = "" if model.name == "landscape" else f" --model {model.name}"
     commit, changed = commit_of_code()
     return Provenance(

@@ -14,6 +14,7 @@ from treering_verify.benchmark.harness.workers import Share
 from treering_verify.generation.generator import generate
 from treering_verify.models import LatentModel
 from treering_verify.version import __version__
+from treering_verify.watermark.keys.index import KeyIndex
 from treering_verify.watermark.keys.key import Key
 
 if TYPE_CHECKING:
@@ -57,9 +58,19 @@ SEEDS = {
             "agreement",
             "chance",
             "coverage",
+            "peers",
         )
     )
 }
+
+
+@dataclass(frozen=True, eq=False)
+class OwnImages:
+    """Images with known keys: a folder, the keys, and a table of labels if there is one (`evaluation.labelled_images`)."""
+
+    folder: Path
+    keys: Sequence[Key | KeyIndex]
+    table: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +90,10 @@ class Scope:
         Folder of cached measurements, so that an interrupted run resumes; None caches nothing.
     share : Share, optional
         Number of this process among those that share the measurements.
+    methods : tuple of str
+        Decoder inversions that are measured beside the benchmark's own.
+    own : OwnImages, optional
+        A user's images, that `classification` names the keys of instead of its own.
     rows : list of dicts
         Rows that were measured so far. Where no tables can be made of an interrupted measurement, they are reported.
     """
@@ -88,6 +103,8 @@ class Scope:
     count: int | None = None
     folder: Path | None = None
     share: Share | None = None
+    methods: tuple[str, ...] = ()
+    own: OwnImages | None = None
     rows: list[dict[str, Any]] = field(default_factory=list)
 
     def keep(self, rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

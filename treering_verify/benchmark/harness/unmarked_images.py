@@ -74,6 +74,12 @@ def draw_unmarked(model: LatentModel, count: int, seed: int, *, attacked: bool =
             yield one
 
 
+def photographs(model: LatentModel, count: int, seed: int) -> list[Image.Image]:
+    """Return crops of the photographs that scikit-learn and scikit-image ship, at the model's size, none attacked."""
+    shipped, _ = _shipped()
+    return [fit(_crop(shipped, np.random.default_rng([seed, i])), model.image_size)[0] for i in range(count)]
+
+
 class UnmarkedImages:
     """Unmarked images, none attacked, by number; the last range asked for is remembered.
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from treering_detectors import mcnemar, nearest_keys
 
+from treering_verify.benchmark import labelled
 from treering_verify.benchmark.catalogue import BENCHMARKS
 from treering_verify.benchmark.harness.cache import cached
 from treering_verify.benchmark.harness.laboratory import chunks
@@ -81,12 +82,15 @@ class Group:
 
 def measure(model: LatentModel, scope: Scope) -> Findings:
     """Classify the same images after every decoder inversion, and compare the methods by paired tests."""
+    if scope.own is not None:
+        return labelled.measure(model, scope, scope.own)
     methods = {
         "encoder": pipeline("encoder"),
         "gradient": _published("gradient", scope.quick),
         "gradient-free": _published("adam", scope.quick),
         "ours": pipeline(default_method(refined=model.refine is not None, filtered=fitted(model) is not None)),
     }
+    methods |= {name: pipeline(name) for name in scope.methods}
     each, first = scope.images(1, 30), SEEDS["classification"]
     groups = [*paper_groups(model, each, first), *_random_groups(model, scope, first)]
     found = classify(model, scope, groups, methods)

@@ -56,7 +56,7 @@ def measure(model: LatentModel, scope: Scope) -> Findings:
     count, rounds = scope.images(4, 48), 1 if scope.quick else 5
     lab = Laboratory.open(model, scope, count)
     variants = lab.variants()
-    chosen = [v for v in variants if v.label in _TRIED or v.is_default]
+    chosen = [v for v in variants if v.label in (*_TRIED, *scope.methods) or v.is_default]
     rows: list[dict[str, Any]] = []
     lines: list[tuple[Cell, ...]] = []
     points: dict[str, list[tuple[float, float]]] = {}

@@ -61,6 +61,7 @@ def measure(model: LatentModel, scope: Scope) -> Findings:
     conditions, patterns, drawn = planned.conditions, planned.patterns, planned.drawn
     compared, curves, fewer, fewest = planned.compared, planned.curves, planned.fewer, planned.fewest
     methods = _methods(model, quick=scope.quick)
+    methods |= {name: InversionOptions(method=name) for name in scope.methods}
     tasks = [
         *planned.tasks,
         *(

@@ -32,6 +32,7 @@ def measure(model: LatentModel, scope: Scope) -> Findings:
     tried = (_METHODS[0], _METHODS[-1]) if scope.quick else _METHODS
     precisions = ("float32", *sixteen_bits(device_of(model)))
     methods = [m for m in tried if m != "learned" or model.refine is not None]
+    methods += [name for name in scope.methods if name not in methods]
     rows = scope.rows
     lines: list[tuple[Cell, ...]] = []
     with scope.progress("Methods", len(methods) * len(precisions)) as advance:

@@ -1,0 +1,139 @@
+"""Methods and images that users bring: they stand beside the built-in ones, and a table row is an image and a method."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.parquet
+import pytest
+from click.testing import CliRunner
+from helpers.progress import silent
+
+from treering_verify.benchmark import BENCHMARKS, BY_METHOD, OwnImages, Scope, run
+from treering_verify.benchmark.harness.inversion_methods import pipelines
+from treering_verify.cli.main import main
+from treering_verify.errors import UsageError
+from treering_verify.files import write_atomic
+from treering_verify.generation import generate
+from treering_verify.inversion.decoder import METHODS
+from treering_verify.inversion.decoder.loop import solve
+from treering_verify.inversion.decoder.problem import Problem, Settings
+from treering_verify.inversion.decoder.solution import Solution
+from treering_verify.media.images import encode_png
+from treering_verify.models import LatentModel, load_model
+from treering_verify.watermark.keys.key import Key
+
+
+def halved(problem: Problem, settings: Settings = Settings(iterations=2, step=0.5)) -> Solution:  # noqa: B008
+    """Take two forward steps of half length."""
+    return solve(problem, settings, lambda k, z, residual, state: (z - settings.step * residual, state))
+
+
+@pytest.fixture
+def method() -> Iterator[str]:
+    METHODS["halved"] = halved
+    yield "halved"
+    del METHODS["halved"]
+
+
+@pytest.mark.parametrize("name", ["classification", "detection", "editing"])
+def test_a_method_of_ones_own_is_measured_on_the_same_images_as_the_others(
+    name: str, method: str, tiny_folder: Path, tmp_path: Path
+) -> None:
+    model = load_model(tiny_folder)
+    count = 4 if name == "classification" else 2
+    summary = run(name, model, tmp_path, Scope(silent, quick=True, count=count, methods=(method,)))
+    assert method in summary and f" --method {method} " in summary
+    rows = pyarrow.parquet.read_table(tmp_path / f"{name}.parquet").to_pylist()
+    images: dict[str, list[object]] = {}
+    for row in rows:
+        images.setdefault(row["method"], []).append(row.get("image"))
+    assert method in images and len(images) > 1
+    others = [found for other, found in images.items() if other != method]
+    assert images[method] in others  # the very same images, in the same order: statistics are paired
+
+
+def test_benchmarks_that_compare_no_inversions_refuse_a_method(tmp_path: Path) -> None:
+    assert set(BY_METHOD) < set(BENCHMARKS)
+    result = CliRunner().invoke(main, ["benchmark", "quality", "--method", "adam", "--output", str(tmp_path)])
+    assert result.exit_code == 2 and "quality compares no decoder inversions" in result.output
+    result = CliRunner().invoke(main, ["benchmark", "detection", "--method", "adamm", "--output", str(tmp_path)])
+    assert result.exit_code == 2 and "did you mean adam?" in result.output
+
+
+# --- images of one's own ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tiny_model: LatentModel, tmp_path: Path) -> tuple[Path, list[Key]]:
+    """Write four images of two keys, with sidecars, and two unmarked ones in a folder called none."""
+    keys = [Key.generate(tiny_model.latent_shape, name=name, seed=i) for i, name in enumerate(("ann", "bob"))]
+    images = tmp_path / "images"
+    for i in range(4):
+        (made,) = generate(tiny_model, keys[i % 2], seeds=[i])
+        (images / "any").mkdir(parents=True, exist_ok=True)
+        write_atomic(images / "any" / f"{i}.png", encode_png(made.image))
+        write_atomic(images / "any" / f"{i}.json", json.dumps(made.sidecar).encode())
+    (images / "none").mkdir()
+    for i, made in enumerate(generate(tiny_model, None, seeds=[8, 9])):
+        write_atomic(images / "none" / f"{i}.png", encode_png(made.image))
+    return images, keys
+
+
+def test_own_images_are_classified_by_each_inversion(
+    folder: tuple[Path, list[Key]], tiny_model: LatentModel, tmp_path: Path
+) -> None:
+    images, keys = folder
+    scope = Scope(silent, quick=True, own=OwnImages(images, keys))
+    summary = run("classification", tiny_model, tmp_path / "out", scope)
+    assert " --images DIR --key KEYS --output DIR" in summary
+    rows = pyarrow.parquet.read_table(tmp_path / "out" / "classification.parquet").to_pylist()
+    methods = list(pipelines(tiny_model, scope))
+    assert [(row["path"], row["actual"]) for row in rows if row["method"] == methods[0]] == [
+        ("any/0.png", "ann"), ("any/1.png", "bob"), ("any/2.png", "ann"), ("any/3.png", "bob"),
+        ("none/0.png", "none"), ("none/1.png", "none"),
+    ]  # fmt: skip
+    assert len(rows) == 6 * len(methods)
+    for row in rows:
+        assert row["nearest"] in ("ann", "bob")
+        assert row["predicted"] == (row["nearest"] if row["log10_pvalue"] <= -6 else "none")
+    counts = (tmp_path / "out" / "classification.confusion.csv").read_text().splitlines()
+    assert "Your images, open set,ours,none,none,2" in counts
+    closed = [int(line.rpartition(",")[2]) for line in counts if "closed set" in line]
+    assert sum(closed) == 4 * len(methods)
+
+
+def test_the_command_takes_own_images_and_says_what_it_misses(
+    folder: tuple[Path, list[Key]], tiny_folder: Path, tmp_path: Path
+) -> None:
+    images, keys = folder
+    for key in keys:
+        key.save(tmp_path / f"{key.name}.key.json")
+    table = tmp_path / "truth.csv"
+    table.write_text("path,key\nany/0.png,ann\nany/1.png,bob\nany/2.png,ann\nnone/0.png,\n")
+    key_options = [f"--key={tmp_path / 'ann.key.json'}", f"--key={tmp_path / 'bob.key.json'}"]
+    base = ["benchmark", "classification", "--quick", "--model", str(tiny_folder), "--output", str(tmp_path / "out")]
+    done = CliRunner().invoke(main, [*base, f"--images={images}", *key_options, f"--labels={table}"])
+    assert done.exit_code == 0, done.output
+    assert "closed set" in done.output and "/3 =" in done.output and "/4 =" in done.output
+    for options, message in (
+        ([f"--images={images}"], "--images needs the keys"),
+        (key_options, "name their folder with --images"),
+        ([f"--images={images}", f"--key={tmp_path / 'ann.key.json'}"], "bob|fingerprint|no key"),
+    ):
+        refused = CliRunner().invoke(main, [*base, *options])
+        assert refused.exit_code == 2 and any(part in refused.output for part in message.split("|")), refused.output
+    base[1] = "detection"
+    refused = CliRunner().invoke(main, [*base, f"--images={images}", *key_options])
+    assert refused.exit_code == 2 and "are of classification" in refused.output
+
+
+def test_an_image_that_cannot_be_read_is_named(tiny_model: LatentModel, tmp_path: Path) -> None:
+    key = Key.generate(tiny_model.latent_shape, name="ann", seed=0)
+    (tmp_path / "ann").mkdir()
+    data = encode_png(next(iter(generate(tiny_model, key, seeds=[0]))).image)
+    (tmp_path / "ann" / "cut.png").write_bytes(data[: len(data) // 3])
+    with pytest.raises(UsageError, match="take the file out of the folder"):
+        BENCHMARKS["classification"].measure(tiny_model, Scope(silent, quick=True, own=OwnImages(tmp_path, [key])))
