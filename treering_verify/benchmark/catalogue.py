@@ -77,9 +77,14 @@ class Benchmark:
         return None if folder is None else folder.parent / self.cache_name
 
     def measure(self, model: LatentModel, scope: Scope) -> Findings:
-        """Import the module and run its `measure`; no other benchmark is imported."""
+        """Import the module and run its `measure`; no other benchmark is imported.
+
+        Findings without an answer of their own get the one that their rows have.
+        """
+        from treering_verify.benchmark.harness.answers import answer_of
+
         found: Findings = import_module(f"treering_verify.benchmark.{self.module}").measure(model, scope)
-        return found
+        return found if found.answer else replace(found, answer=answer_of(self.name, found.rows))
 
 
 _DECODER = ("inversion.decoder", "models.autoencoder")
