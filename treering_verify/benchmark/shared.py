@@ -62,7 +62,13 @@ def measure(model: LatentModel, scope: Scope) -> Findings:
         BENCHMARKS["shared"].question,
         tuple(rows),
         (_by_chain(rows), _by_group(rows), _false_positives(rows), _cost(rows)),
-        (Figure("Pages", (Thumbnails("One page of each chain", contact_sheet(pages)),)),),
+        (
+            Figure(
+                "Pages",
+                (Thumbnails("One page of each chain", contact_sheet(pages)),),
+                "What the search is given: the first image of each chain, as it would be shared.",
+            ),
+        ),
         seeds=f"{first} onwards, keys likewise; one key per image",
         count=f"{count} per chain, under their own key, and under {several} fresh ones",
     )

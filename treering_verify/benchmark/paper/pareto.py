@@ -13,6 +13,7 @@ from treering_verify.benchmark.catalogue import BENCHMARKS
 from treering_verify.benchmark.harness.inversion_methods import GRADIENT, GRADIENT_FREE, OURS
 from treering_verify.benchmark.harness.laboratory import Laboratory, seeds
 from treering_verify.benchmark.harness.scope import Scope
+from treering_verify.benchmark.paper.published_figures import INVERSION, SOURCE
 from treering_verify.models import LatentModel
 from treering_verify.report.findings import Cell, Curve, Curves, Figure, Findings, Table
 
@@ -61,9 +62,32 @@ def measure(model: LatentModel, scope: Scope) -> Findings:
                 "result.",
             ),
         ),
-        (Figure("Error against time", (Curves("clean images", "s / image", "NMSE (dB)", curves, log_x=True),)),),
+        (
+            Figure(
+                "Error against time",
+                (Curves("clean images", "s / image", "NMSE (dB)", (*curves, *_published(curves)), log_x=True),),
+                "Lower and further left is better. A line is one method along its iterations, a point one that is read at "
+                f"its end only. Hollow marks: published, {SOURCE}, another model on a GPU; compare their order, not the places.",
+            ),
+        ),
         seeds=f"{seeds(count).start} onwards, one key",
         count=str(count),
+    )
+
+
+def _published(curves: tuple[Curve, ...]) -> tuple[Curve, ...]:
+    """Return the published errors and seconds of the methods that are drawn, as marks in their colours."""
+    return tuple(
+        Curve(
+            f"{label}, published",
+            tuple(seconds for _, _, seconds in found.values()),
+            tuple(error for error, _, _ in found.values()),
+            tuple(half for _, half, _ in found.values()),
+            group=label,
+            published=True,
+        )
+        for label, found in INVERSION.items()
+        if label in {curve.label for curve in curves}
     )
 
 

@@ -30,6 +30,11 @@ _KEYS = 8
 _BATCH = 16
 EXACT, WEIGHTED, CLASSIFIER = "exact test", "exact test, learned weights", "classifier"
 
+_CAPTION = (
+    "Rows: the key that marked the image, or none; columns: what was named. A perfect method fills the diagonal alone. A "
+    "count in a key's column of the last row is a false attribution."
+)
+
 
 def measure(model: LatentModel, scope: Scope) -> Findings:
     """Train on images of other keys, then name the keys of new images, marked and unmarked."""
@@ -82,7 +87,7 @@ def measure(model: LatentModel, scope: Scope) -> Findings:
             median = format_pvalue(float(np.median(evidence))) if evidence else None
             rates.append((attack, method, right, false, median))
             panels.append(_matrix(method, actual, names, [*(k.name for k in keys), actual[-1]]))
-        figures.append(Figure(f"Classification among {_KEYS} keys or none, {attack}", tuple(panels)))
+        figures.append(Figure(f"Classification among {_KEYS} keys or none, {attack}", tuple(panels), _CAPTION))
     return Findings(
         "classifier",
         BENCHMARKS["classifier"].question,
