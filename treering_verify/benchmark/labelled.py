@@ -104,7 +104,7 @@ def _findings(rows: list[dict[str, Any]], methods: list[str], seconds: dict[str,
             )
             lines.append((title.lower(), name, matrix.accuracy, median, f"{seconds[name]:.2f}"))
             if name == "ours":
-                said.append(f"as {title.lower()} {matrix.accuracy}")
+                said.append(f"{matrix.accuracy} ({title.lower()})")
         tests = MethodDifferences.counted(actual, named)
         panels.append(Differences("Pairs of methods", tests.methods, tests.tests, tests.count))
         figures.append(Figure(f"Your images, {title.lower()}", tuple(panels), _CAPTIONS[column]))
@@ -123,7 +123,7 @@ def _findings(rows: list[dict[str, Any]], methods: list[str], seconds: dict[str,
         ),
         tuple(figures),
         count=str(len(rows) // len(methods)),
-        answer=f"The default inversion names the right key of your images {', '.join(said)}.",
+        answer=f"The default inversion names the right one for your images in {' and '.join(said)}.",
     )
 
 

@@ -88,7 +88,7 @@ def test_own_images_are_classified_by_each_inversion(
     images, keys = folder
     scope = Scope(silent, quick=True, own=OwnImages(images, keys))
     summary = run("classification", tiny_model, tmp_path / "out", scope)
-    assert " --images DIR --key KEYS --output DIR" in summary
+    assert " --images DIR --key KEYS --model " in summary and summary.startswith("The default inversion names ")
     rows = pyarrow.parquet.read_table(tmp_path / "out" / "classification.parquet").to_pylist()
     methods = list(pipelines(tiny_model, scope))
     assert [(row["path"], row["actual"]) for row in rows if row["method"] == methods[0]] == [

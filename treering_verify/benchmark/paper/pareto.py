@@ -67,7 +67,7 @@ def measure(model: LatentModel, scope: Scope) -> Findings:
                 "Error against time",
                 (Curves("clean images", "s / image", "NMSE (dB)", (*curves, *_published(curves)), log_x=True),),
                 "Lower and further left is better. A line is one method along its iterations, a point one that is read at "
-                f"its end only. Hollow marks: published, {SOURCE}, another model on a GPU; compare their order, not the places.",
+                f"its end only. Hollow marks: published, {SOURCE}, another model on a GPU: compare their order alone.",
             ),
         ),
         seeds=f"{seeds(count).start} onwards, one key",
