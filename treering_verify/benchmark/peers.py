@@ -193,7 +193,7 @@ def _peers(model: LatentModel, count: int, first: int) -> tuple[list[Peer], list
         return peers, [("MarkDiffusion", f"pip install {mark_diffusion.PACKAGE}, in an environment of its own")]
     try:
         tree_ring = mark_diffusion.TreeRing(model)
-    except (ImportError, AttributeError, TypeError, KeyError) as error:
+    except (ImportError, RuntimeError, AttributeError, TypeError, KeyError) as error:  # RuntimeError: of diffusers
         return peers, [
             ("MarkDiffusion", f"{release} is installed, and cannot be used ({type(error).__name__}: {error})")
         ]
