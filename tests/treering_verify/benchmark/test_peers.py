@@ -25,7 +25,9 @@ def test_each_scheme_decides_on_its_own_marks_the_twins_and_photographs(
     for line in table.rows[:-1]:
         rates = [cell for cell in line if isinstance(cell, Rate)]
         flagged = [row["flagged"] for row in found.rows if row["method"] == line[0]]
-        assert [rate.trials for rate in rates] == [2, 2, 2] and sum(flagged) == sum(rate.successes for rate in rates)
+        assert [rate.trials for rate in rates] == [2, 2, 2, 200] and sum(flagged) == sum(
+            rate.successes for rate in rates
+        )
     assert found.answer.startswith("Ours detects ") and found.answer.endswith(".")
 
 
@@ -60,5 +62,5 @@ def test_an_installed_package_marks_and_decides_itself(
     monkeypatch.setattr(mark_diffusion, "TreeRing", TreeRing)
     schemes, absent = peers._peers(tiny_model, 2, 0)
     assert absent == [] and {peer.code for peer in schemes[-2:]} == {"markdiffusion 1.0.2"}
-    decided = {peer.name.rpartition(" ")[2]: list(peer.score([1, 2], 0) > peer.threshold) for peer in schemes[-2:]}
+    decided = {peer.name.rpartition(" ")[2]: list(peer.score([1, 2]) > peer.threshold) for peer in schemes[-2:]}
     assert decided == {"distance": [False, False], "p-value": [True, True]}
