@@ -81,7 +81,7 @@ class Benchmark:
 
         Findings without an answer of their own get the one that their rows have.
         """
-        from treering_verify.benchmark.harness.answers import answer_of
+        from treering_verify.benchmark.answers import answer_of
 
         found: Findings = import_module(f"treering_verify.benchmark.{self.module}").measure(model, scope)
         return found if found.answer else replace(found, answer=answer_of(self.name, found.rows))
@@ -236,7 +236,7 @@ _ALL = (
     Benchmark(
         "peers",
         "detection",
-        "peers",
+        "outside.peers",
         "What do other schemes' decisions find on the same images, and how many unmarked images do they flag?",
     ),
     Benchmark(

@@ -7,8 +7,8 @@ import pytest
 from helpers.progress import silent
 from treering_detectors import Rate
 
-from treering_verify.benchmark import Scope, peers
-from treering_verify.benchmark.harness import mark_diffusion
+from treering_verify.benchmark import Scope
+from treering_verify.benchmark.outside import mark_diffusion, peers
 from treering_verify.models import LatentModel
 
 

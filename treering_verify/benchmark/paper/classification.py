@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from treering_detectors import mcnemar, nearest_keys
 
-from treering_verify.benchmark import labelled
 from treering_verify.benchmark.catalogue import BENCHMARKS
 from treering_verify.benchmark.harness.cache import cached
 from treering_verify.benchmark.harness.laboratory import chunks
 from treering_verify.benchmark.harness.memory import peak_memory
 from treering_verify.benchmark.harness.scope import CLEAN, SEEDS, Scope, distorted
+from treering_verify.benchmark.outside import labelled
 from treering_verify.benchmark.paper import published_geometry
 from treering_verify.benchmark.published_figures import CLASSIFICATION, PAPER
 from treering_verify.detection.evidence import evidence_of

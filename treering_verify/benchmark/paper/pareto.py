@@ -13,7 +13,7 @@ from treering_verify.benchmark.catalogue import BENCHMARKS
 from treering_verify.benchmark.harness.inversion_methods import GRADIENT, GRADIENT_FREE, OURS
 from treering_verify.benchmark.harness.laboratory import Laboratory, seeds
 from treering_verify.benchmark.harness.scope import Scope
-from treering_verify.benchmark.paper.published_figures import INVERSION, SOURCE
+from treering_verify.benchmark.published_figures import INVERSION, SOURCE
 from treering_verify.models import LatentModel
 from treering_verify.report.findings import Cell, Curve, Curves, Figure, Findings, Table
 

@@ -12,9 +12,9 @@ import numpy as np
 from treering_detectors import Rate
 
 from treering_verify.benchmark.catalogue import BENCHMARKS
-from treering_verify.benchmark.harness import mark_diffusion
 from treering_verify.benchmark.harness.scope import SEEDS, Scope
 from treering_verify.benchmark.harness.unmarked_images import photographs
+from treering_verify.benchmark.outside import mark_diffusion
 from treering_verify.detection.calibration.registry import CHI_SQUARE, DETECTORS, DISTANCE
 from treering_verify.detection.evidence import evidence_of
 from treering_verify.detection.judge import DEFAULT_ALPHA

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from treering_verify.benchmark import BENCHMARKS
-from treering_verify.benchmark.harness.answers import _ANSWERS, answer_of
+from treering_verify.benchmark.answers import _ANSWERS, answer_of
 
 
 def row(**values: Any) -> dict[str, Any]:
