@@ -1,1 +1,1 @@
-"""What comes from outside: `peers` lets other schemes decide, MarkDiffusion among them; `labelled` takes users' own images."""
+"""What comes from outside: `peers` lets other schemes decide, MarkDiffusion among them, `labelled` takes users' images."""

@@ -13,7 +13,7 @@ from treering_verify.benchmark.catalogue import BENCHMARKS
 from treering_verify.benchmark.harness.inversion_methods import GRADIENT, GRADIENT_FREE, OURS
 from treering_verify.benchmark.harness.laboratory import Laboratory, seeds
 from treering_verify.benchmark.harness.scope import Scope
-from treering_verify.benchmark.published_figures import INVERSION, SOURCE
+from treering_verify.benchmark.published_figures import SD, SOURCE, TABLE_1
 from treering_verify.models import LatentModel
 from treering_verify.report.findings import Cell, Curve, Curves, Figure, Findings, Table
 
@@ -80,13 +80,13 @@ def _published(curves: tuple[Curve, ...]) -> tuple[Curve, ...]:
     return tuple(
         Curve(
             f"{label}, published",
-            tuple(seconds for _, _, seconds in found.values()),
-            tuple(error for error, _, _ in found.values()),
-            tuple(half for _, half, _ in found.values()),
+            tuple(cell.seconds for cell in found.values()),
+            tuple(cell.nmse for cell in found.values()),
+            tuple(cell.half or 0.0 for cell in found.values()),
             group=label,
             published=True,
         )
-        for label, found in INVERSION.items()
+        for label, found in TABLE_1[SD].items()
         if label in {curve.label for curve in curves}
     )
 
