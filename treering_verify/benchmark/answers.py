@@ -120,17 +120,36 @@ def _agreement(rows: Rows) -> str:
     return f"The median agreement of clean marked images is between {least:.3f} ({low}) and {most:.3f} ({high})."
 
 
+def _readout(rows: Rows) -> str:
+    low, least, high, most = _least(_where(rows, truth="marked"), "point", "log10_pvalue")
+    return (
+        f"Most evidence is read at {low} (median log10 p {least:.1f} over the attacks), least at {high} ({most:.1f})."
+    )
+
+
+def _baseline(rows: Rows) -> str:
+    low, least, high, most = _least(rows, "method", "seconds")
+    return f"The fastest is {low} ({least:.3g} s), the slowest {high} ({most:.3g} s, {most / least:.1f} times as long)."
+
+
+def _cocoercivity(rows: Rows) -> str:
+    said = []
+    for name in dict.fromkeys(row["method"] for row in rows):
+        fell = [row["distance_fell"] for row in _where(rows, method=name) if row["distance_fell"] is not None]
+        if fell:
+            said.append(f"{name} {_rate(fell)}")
+    return f"Images whose distance to the limit never grew along the path: {'; '.join(said)}." if said else ""
+
+
 def _shared(rows: Rows) -> str:
     marked = _where(rows, truth="marked")
     pages = {(row["chain"], row["image"]) for row in marked}
     found = {(row["chain"], row["image"]) for row in marked if row["verdict"] == "detected"}
     plain = {(row["chain"], row["image"]) for row in marked if row["as_it_is"]}
-    others = [row for row in rows if row["truth"] == "another key"]
-    return (
-        f"Without a search {Rate(len(plain), len(pages))} of the pages are detected, with it "
-        f"{Rate(len(found), len(pages))}. Of keys "
-        f"that marked nothing, {_rate(row['log10_pvalue'] <= -2 for row in others)} reach p <= 0.01 by the search."
-    )
+    others = [row["log10_pvalue"] <= -2 for row in rows if row["truth"] == "another key"]
+    said = f" Of keys that marked nothing, {_rate(others)} reach p <= 0.01 by the search." if others else ""
+    found_rate = Rate(len(found), len(pages))
+    return f"Without a search {Rate(len(plain), len(pages))} of the pages are detected, with it {found_rate}.{said}"
 
 
 def _coverage(rows: Rows) -> str:
@@ -282,9 +301,11 @@ _ANSWERS: dict[str, Callable[[Rows], str]] = {
     "agreement": _agreement,
     "annulus-pareto": _annulus,
     "audit": _audit,
+    "baseline": _baseline,
     "chance": _chance,
     "classification": _classified,
     "classifier": _classifier,
+    "cocoercivity": _cocoercivity,
     "coverage": _coverage,
     "detection": _detection,
     "editing": _errors("background_nmse_db", "method"),
@@ -297,6 +318,7 @@ _ANSWERS: dict[str, Callable[[Rows], str]] = {
     "patterns": _patterns,
     "precision": _precision,
     "quality": _quality,
+    "readout": _readout,
     "robustness": _robustness,
     "screening": _screening,
     "shared": _shared,
