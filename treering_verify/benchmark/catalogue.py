@@ -352,8 +352,8 @@ def format_group(group: Group) -> str:
 
 
 def _facts(benchmark: Benchmark) -> Iterator[str]:
-    quick, full = (_said(minutes) for minutes in MINUTES.get(benchmark.name, (None, None)))
-    yield f"{quick} with --quick, {full} in full"
+    quick, full = MINUTES.get(benchmark.name, (None, None))
+    yield f"--quick: {_said(quick)}, full: {_said(full)}"
     if benchmark.published:
         yield f"published: {benchmark.published}"
     if benchmark.name in SHARED:

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import statistics
-from typing import Any
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from treering_detectors import Rate, mean
 
 from treering_verify.benchmark.catalogue import BENCHMARKS
-from treering_verify.benchmark.harness.keyed_images import evidence_of_images, generate_each
+from treering_verify.benchmark.harness.keyed_images import evidence_of_images, generate_cached
 from treering_verify.benchmark.harness.scope import CLEAN, SEEDS, Scope, distorted
 from treering_verify.generation.generator import generate
 from treering_verify.inversion.recovery import InversionOptions
 from treering_verify.models import LatentModel
+from treering_verify.models.weights import fingerprint
 from treering_verify.report import format_pvalue
 from treering_verify.report.findings import Findings, Table
 from treering_verify.watermark.keys.key import Key
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 DEFAULT = "default"
 _RANDOM = (CLEAN, "jpeg:quality=75", "jpeg:quality=25")
@@ -32,7 +38,7 @@ def measure(model: LatentModel, scope: Scope) -> Findings:
     count, first = scope.images(8, 200), SEEDS["detection"]
     methods = {DEFAULT: InversionOptions(), **{name: InversionOptions(method=name) for name in scope.methods}}
     rows = scope.rows
-    lines = []
+    lines, weights = [], fingerprint(model)
     with scope.progress("Images", (1 + len(_PLAN)) * count) as advance:
         unmarked = []
         for result in generate(model, None, seeds=range(first, first + count)):
@@ -41,30 +47,22 @@ def measure(model: LatentModel, scope: Scope) -> Findings:
         for label, options, names, alpha in _PLAN:
             keys = [Key.generate(model.latent_shape, seed=first + i, **options) for i in range(count)]
             seeds = range(first + (1 << 20), first + (1 << 20) + count)
-            marked = generate_each(model, keys, seeds, advance)
+            marked = generate_cached(model, keys, seeds, scope, advance)
             for name in names:
                 shown = {"marked": distorted(marked, name), "unmarked": distorted(unmarked, name)}
                 default: list[float] = []
                 for method, inversion in methods.items():
                     scores = {}
                     for truth, images in shown.items():
-                        found = list(evidence_of_images(model, images, keys, inversion))
-                        scores[truth] = np.array([log10 for log10, _ in found])
-                        for i, (log10, cosine) in enumerate(found):
-                            rows.append(
-                                {
-                                    "pattern": label,
-                                    "attack": name,
-                                    "method": method,
-                                    "truth": truth,
-                                    "image": i,
-                                    "log10_pvalue": log10,
-                                    "statistic": cosine,
-                                    "alpha": alpha,
-                                }
-                            )
+                        take = partial(_judged, model, images, keys, inversion)
+                        # The code of a method that users added is not part of the cache's digest: it is measured each time.
+                        facts = (weights, label, name, truth, first, count)
+                        found = scope.cached("detection", facts, take) if method == DEFAULT else list(take())
+                        scores[truth] = np.array([row["log10_pvalue"] for row in found])
+                        base = {"pattern": label, "attack": name, "method": method, "truth": truth, "alpha": alpha}
+                        rows += [base | row for row in found]
                         if truth == "marked":
-                            mean_cosine = statistics.fmean(cosine for _, cosine in found)
+                            mean_cosine = statistics.fmean(row["statistic"] for row in found)
                     hits, false = (Rate(int((scores[t] <= np.log10(alpha)).sum()), count) for t in shown)
                     reach = float(np.quantile(scores["marked"], 0.95, method="higher"))
                     default = default or scores["marked"].tolist()
@@ -108,3 +106,11 @@ def measure(model: LatentModel, scope: Scope) -> Findings:
         seeds=f"{first} onwards, keys likewise; one key per image",
         count=f"{count} marked and {count} unmarked per line",
     )
+
+
+def _judged(
+    model: LatentModel, images: list[Image.Image], keys: Sequence[Key], inversion: InversionOptions
+) -> Iterator[dict[str, Any]]:
+    """Judge image i under key i."""
+    for i, (log10, cosine) in enumerate(evidence_of_images(model, images, keys, inversion)):
+        yield {"image": i, "log10_pvalue": log10, "statistic": cosine}

@@ -12,7 +12,7 @@ import numpy as np
 from treering_detectors import Rate
 
 from treering_verify.benchmark.catalogue import BENCHMARKS
-from treering_verify.benchmark.harness.keyed_images import generate_each
+from treering_verify.benchmark.harness.keyed_images import generate_cached
 from treering_verify.benchmark.harness.scope import SEEDS, Scope
 from treering_verify.benchmark.harness.shared_chains import CHAINS
 from treering_verify.benchmark.harness.shared_images import contact_sheet, overlap
@@ -24,6 +24,7 @@ from treering_verify.detection.verification import key_test, verify
 from treering_verify.inversion.recovery import InversionOptions, recover_in_batches
 from treering_verify.media.images import fit, to_tensor
 from treering_verify.models import LatentModel
+from treering_verify.models.weights import fingerprint
 from treering_verify.report import format_pvalue
 from treering_verify.report.findings import Figure, Findings, Table, Thumbnails
 from treering_verify.results import DETECTED
@@ -45,17 +46,18 @@ def measure(model: LatentModel, scope: Scope) -> Findings:
     pages: dict[str, Image.Image] = {}
     with scope.progress("Images", count + count * len(chains)) as advance:
         keys = [Key.generate(model.latent_shape, seed=first + i) for i in range(count)]
-        images = generate_each(model, keys, range(first, first + count), advance)
-        fresh = 0
+        images = generate_cached(model, keys, range(first, first + count), scope, advance)
+        weights, fresh = fingerprint(model, without=()), 0
         for chain in chains:
             for i in range(count):
                 page, box = chain.apply(images, i)
                 pages.setdefault(chain.name, page)
-                base = {"group": chain.group, "chain": chain.name, "image": i}
-                rows += [base | row for row in _own(model, page, keys[i], box, levels)]
-                others = [Key.generate(model.latent_shape, seed=first + count + fresh + k) for k in range(several)]
+                others = range(first + count + fresh, first + count + fresh + several)
                 fresh += several
-                rows += [base | row for row in _others(model, page, others)]
+                facts = (weights, chain.name, first, i, levels, others)
+                take = partial(_judged, model, page, keys[i], box, levels, others)
+                base = {"group": chain.group, "chain": chain.name, "image": i}
+                rows += [base | row for row in scope.cached("shared", facts, take)]
                 advance()
     return Findings(
         "shared",
@@ -76,6 +78,19 @@ def measure(model: LatentModel, scope: Scope) -> Findings:
 
 _QUICK = ("as it is", "caption above", "mirrored")
 """Chains of a `--quick` run."""
+
+
+def _judged(
+    model: LatentModel,
+    page: Image.Image,
+    key: Key,
+    box: tuple[int, int, int, int] | None,
+    levels: Sequence[str],
+    others: range,
+) -> Iterator[dict[str, Any]]:
+    """Judge a page under its image's own key, and under keys of the seeds `others`."""
+    yield from _own(model, page, key, box, levels)
+    yield from _others(model, page, [Key.generate(model.latent_shape, seed=seed) for seed in others])
 
 
 def _own(

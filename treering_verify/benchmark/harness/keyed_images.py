@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from treering_verify.benchmark.harness.cache import cached
 from treering_verify.detection.evidence import evidence_of
 from treering_verify.generation.generator import generate
 from treering_verify.inversion.recovery import InversionOptions, recover_noise
 from treering_verify.media.images import to_tensor
 from treering_verify.models import LatentModel
+from treering_verify.models.weights import fingerprint
+from treering_verify.version import __version__
 from treering_verify.watermark.keys.key import Key
 
 if TYPE_CHECKING:
     import torch
+    from numpy.typing import NDArray
     from PIL import Image
+
+    from treering_verify.benchmark.harness.scope import Scope
 
 _BATCH = 16
 
@@ -27,6 +33,28 @@ def generate_each(
     for made in generate(model, keys, seeds=seeds):
         images.append(made.image)
         advance()
+    return images
+
+
+def generate_cached(
+    model: LatentModel, keys: Sequence[Key], seeds: Sequence[int], scope: Scope, advance: Callable[[], None]
+) -> list[Image.Image]:
+    """Return one image per (key, seed), each batch of them from the cache where it was generated before."""
+    import numpy as np
+    from PIL import Image
+
+    weights, images = fingerprint(model), list[Image.Image]()
+    for start in range(0, len(keys), _BATCH):
+        some, numbers = keys[start : start + _BATCH], tuple(seeds[start : start + _BATCH])
+
+        def measure(some: Sequence[Key] = some, numbers: Sequence[int] = numbers) -> dict[str, NDArray[Any]]:
+            made = generate_each(model, some, numbers, lambda: None)
+            return {"images": np.stack([np.asarray(image) for image in made])}
+
+        facts = (weights, __version__, [key.fingerprint for key in some], numbers)
+        images += [Image.fromarray(image) for image in cached(scope.folder, "images", facts, measure)["images"]]
+        for _ in some:
+            advance()
     return images
 
 
