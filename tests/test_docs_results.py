@@ -90,6 +90,14 @@ def test_a_page_is_renewed_from_the_stored_result(site: Path) -> None:
     assert "-25.1" in (site / "README.md").read_text() and fragments.problems(site) == []
 
 
+def test_a_fragment_without_an_end_is_named_and_one_in_a_sentence_is_none(site: Path) -> None:
+    page = site / "README.md"
+    page.write_text(page.read_text() + "Write `<!-- fragment NAME TABLE -->`.\n")
+    assert fragments.problems(site) == []
+    page.write_text(page.read_text() + "\n<!-- fragment noise error-of -->\n")
+    assert fragments.problems(site) == ["README.md: a fragment has no end"]
+
+
 def test_rows_are_chosen_by_their_first_column(site: Path) -> None:
     change(site / "README.md", "[no note]", "[rows: exact]")
     fragments.renew(site, [])

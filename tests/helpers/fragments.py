@@ -68,7 +68,7 @@ DEFINING |= {
 }
 DEFINING |= {"what the file shows", "sizes of the image"}
 """Headers of tables that define something and report nothing that was measured."""
-_FRAGMENT = re.compile(r"<!-- fragment (\S+) (\S+)(.*?) -->\n(.*?)<!-- end -->", re.DOTALL)
+_FRAGMENT = re.compile(r"^<!-- fragment (\S+) (\S+)(.*?) -->\n(.*?)<!-- end -->", re.DOTALL | re.MULTILINE)
 _OPTION = re.compile(r"\[(columns|rows|as): ([^\]]*)\]|\[(no note)\]")
 _NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d[\d,]*\.?\d*|\.\d+)(?:e[-+]?\d+)?")
 
@@ -191,7 +191,7 @@ def different(root: Path) -> Iterator[str]:
     found = records(root)
     for page in pages(root):
         text = page.read_text()
-        if text.count("<!-- fragment ") != len(_FRAGMENT.findall(text)):
+        if len(re.findall("^<!-- fragment ", text, re.MULTILINE)) != len(_FRAGMENT.findall(text)):
             yield f"{page.relative_to(root)}: a fragment has no end"
         elif renewed(text, found, _way(page, root)) != text:
             yield f"{page.relative_to(root)}: a table is not what its result says; run: {_COMMAND} renew"
