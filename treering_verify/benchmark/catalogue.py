@@ -102,8 +102,14 @@ _MEASURES: dict[str, tuple[str, ...]] = {
     "uniformity": (*_TEST, "treering_detectors.baselines"),
     "chance": (*_TEST, "audit.sketches", "audit.chance", "treering_detectors.dependence"),
     "identification": (*_TEST, "detection.identification", "watermark.keys.index"),
-    **dict.fromkeys(("shared", "coverage"), _SEARCH),
     "peers": (*_TEST, "treering_detectors.baselines", "detection.calibration.scores"),
+    **dict.fromkeys(("coverage", "search-uniformity"), _SEARCH),
+    "shared": (
+        *_SEARCH,
+        "benchmark.shared_trials",
+        "benchmark.harness.shared_chains",
+        "benchmark.harness.shared_images",
+    ),
     "classifier": (*_TEST, "treering_detectors.classifier"),
     "robustness": (*_TEST, "attacks", "benchmark.harness.trials", "detection.calibration.scores"),
     "forgery": (*_TEST, "attacks.averaging", "attacks.imprinting"),
@@ -202,6 +208,12 @@ _ALL = (
         "detection",
         "uniformity",
         "Does an image without the key reach p <= alpha with probability alpha?",
+    ),
+    Benchmark(
+        "search-uniformity",
+        "detection",
+        "search_uniformity",
+        "Does a page without the key reach p <= alpha by a search with a probability of at most alpha?",
     ),
     Benchmark(
         "chance",

@@ -3,67 +3,61 @@
 from __future__ import annotations
 
 import statistics
-import time
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from treering_detectors import Rate
 
 from treering_verify.benchmark.catalogue import BENCHMARKS
-from treering_verify.benchmark.harness.keyed_images import generate_cached
-from treering_verify.benchmark.harness.scope import SEEDS, Scope
+from treering_verify.benchmark.harness.scope import Scope
 from treering_verify.benchmark.harness.shared_chains import CHAINS
-from treering_verify.benchmark.harness.shared_images import contact_sheet, overlap
+from treering_verify.benchmark.harness.shared_images import contact_sheet
+from treering_verify.benchmark.shared_trials import FIRST, INDEX, KEYS, MARKED, TWIN, Trials
 from treering_verify.detection.judge import DEFAULT_ALPHA
-from treering_verify.detection.search.page import Page
-from treering_verify.detection.search.search import search_page
-from treering_verify.detection.search.settings import LEVELS, MOST_KEYS, Search
-from treering_verify.detection.verification import key_test, verify
-from treering_verify.inversion.recovery import InversionOptions, recover_in_batches
-from treering_verify.media.images import fit, to_tensor
+from treering_verify.detection.search.settings import LEVELS
+from treering_verify.errors import UsageError
 from treering_verify.models import LatentModel
-from treering_verify.models.weights import fingerprint
 from treering_verify.report import format_pvalue
 from treering_verify.report.findings import Figure, Findings, Table, Thumbnails
 from treering_verify.results import DETECTED
-from treering_verify.watermark.keys.key import Key
 
 if TYPE_CHECKING:
     from PIL import Image
 
 _LEVELS = tuple(LEVELS)
 _ALPHAS = (0.1, 0.01, 0.001)
+_QUICK = ("as it is", "caption above", "mirrored")
+"""Chains of a `--quick` run."""
 
 
 def measure(model: LatentModel, scope: Scope) -> Findings:
-    """Search each chain's pages for the image's own key, by one level after another, and for keys that marked nothing."""
-    count, first = scope.images(2, 24), SEEDS["shared"]
-    chains = [one for one in CHAINS if one.name in _QUICK] if scope.quick else CHAINS
-    levels, several = (_LEVELS[:2], 4) if scope.quick else (_LEVELS, MOST_KEYS)
+    """Judge each chain's pages by one level after another until the image's own key is found, and their unmarked twins."""
+    known = {*_LEVELS, INDEX, *(one.name for one in CHAINS), *(one.group for one in CHAINS)}
+    if unknown := [part for part in scope.only if part not in known]:
+        raise UsageError(f"no part {unknown[0]!r} of the benchmark shared: name a chain, a group, a level or {INDEX}")
+    asked = {part for part in scope.only if part not in (*_LEVELS, INDEX)}
+    chains = [one for one in CHAINS if one.name in asked or one.group in asked or not asked]
+    if scope.quick and not asked:
+        chains = [one for one in CHAINS if one.name in _QUICK]
+    levels = scope.chosen((*_LEVELS, INDEX), _LEVELS[:2] if scope.quick else _LEVELS)
+    trials = Trials(model, scope, scope.images(2, 24), levels)
     rows = scope.rows
     pages: dict[str, Image.Image] = {}
-    with scope.progress("Images", count + count * len(chains)) as advance:
-        keys = [Key.generate(model.latent_shape, seed=first + i) for i in range(count)]
-        images = generate_cached(model, keys, range(first, first + count), scope, advance)
-        weights, fresh = fingerprint(model, without=()), 0
-        for chain in chains:
-            for i in range(count):
-                page, box = chain.apply(images, i)
-                pages.setdefault(chain.name, page)
-                others = range(first + count + fresh, first + count + fresh + several)
-                fresh += several
-                facts = (weights, chain.name, first, i, levels, others)
-                take = partial(_judged, model, page, keys[i], box, levels, others)
-                base = {"group": chain.group, "chain": chain.name, "image": i}
-                rows += [base | row for row in scope.cached("shared", facts, take)]
+    with scope.progress("Pages", trials.count * len(chains)) as advance:
+        for i in range(
+            trials.count
+        ):  # every chain of an image before the next, so that a run that is stopped is of use
+            for chain in chains:
+                rows += [row for truth in (MARKED, TWIN) for row in trials.rows(chain, i, truth)]
+                if i == 0:
+                    pages[chain.name] = trials.page(chain, 0, MARKED)[0]
                 advance()
     return Findings(
         "shared",
         BENCHMARKS["shared"].question,
         tuple(rows),
-        (_by_chain(rows), _by_group(rows), _false_positives(rows), _cost(rows)),
+        (_by_chain(rows, levels), _by_group(rows, levels), _twins(rows), _cost(rows, levels)),
         (
             Figure(
                 "Pages",
@@ -71,97 +65,38 @@ def measure(model: LatentModel, scope: Scope) -> Findings:
                 "What the search is given: the first image of each chain, as it would be shared.",
             ),
         ),
-        seeds=f"{first} onwards, keys likewise; one key per image",
-        count=f"{count} per chain, under their own key, and under {several} fresh ones",
+        seeds=f"{FIRST} onwards, keys likewise; one key per image, and {KEYS} keys for {INDEX}",
+        count=f"{trials.count} per chain, and their unmarked twins, judged by {trials.twins}",
+        answer=_answer(rows, levels),
     )
 
 
-_QUICK = ("as it is", "caption above", "mirrored")
-"""Chains of a `--quick` run."""
+def _answer(rows: list[dict[str, Any]], levels: Sequence[str]) -> str:
+    rates = dict(zip(("as they are", *levels), _rates(rows, levels), strict=True))
+    found = ", ".join(f"{name} {rate.successes}" for name, rate in rates.items())
+    twins = [row for row in rows if row["truth"] == TWIN]
+    named = sum(row["verdict"] == DETECTED for row in twins)
+    total = rates["as they are"].trials
+    return f"Of {total} pages of marked images, found: {found}. Of {len(twins)} unmarked twins, detected: {named}."
 
 
-def _judged(
-    model: LatentModel,
-    page: Image.Image,
-    key: Key,
-    box: tuple[int, int, int, int] | None,
-    levels: Sequence[str],
-    others: range,
-) -> Iterator[dict[str, Any]]:
-    """Judge a page under its image's own key, and under keys of the seeds `others`."""
-    yield from _own(model, page, key, box, levels)
-    yield from _others(model, page, [Key.generate(model.latent_shape, seed=seed) for seed in others])
-
-
-def _own(
-    model: LatentModel,
-    page: Image.Image,
-    key: Key,
-    box: tuple[int, int, int, int] | None,
-    levels: Sequence[str],
-) -> Iterator[dict[str, Any]]:
-    """Verify a page under its image's key by each level, until one finds it."""
-    for level in levels:
-        started = time.process_time()
-        verdict = verify(page, key, model=model, search=level)
-        best = verdict.best
-        assert best is not None
-        found = best.placement["box"] if best.placement else None
-        yield {
-            "truth": "marked",
-            "search": level,
-            "verdict": verdict.verdict,
-            "as_it_is": verdict.verdict == DETECTED and verdict.search is None,
-            "log10_pvalue": best.log10_adjusted,
-            "hypothesis": best.hypothesis,
-            "overlap": overlap(tuple(found), box) if found and box else None,
-            "seconds": time.process_time() - started,
-        }
-        if verdict.verdict == DETECTED:
-            return
-
-
-def _others(model: LatentModel, page: Image.Image, keys: Sequence[Key]) -> Iterator[dict[str, Any]]:
-    """Search a page for keys that marked nothing, all at once, by the cheapest level."""
-    import torch
-
-    image, _ = fit(page, model.image_size)
-    pixels, invert = to_tensor(image), partial(recover_in_batches, model, InversionOptions())
-    noise = torch.zeros(model.latent_shape) if model.screen is not None else invert(pixels)[0]
-    targets = key_test(keys, model).targets()
-    started = time.process_time()
-    done = search_page(model, Page((page,)), pixels, noise, targets, Search(_LEVELS[0]), invert, alpha=1e-300)
-    seconds = (time.process_time() - started) / len(keys)
-    for found in done.found:
-        yield {
-            "truth": "another key",
-            "search": _LEVELS[0],
-            "verdict": "",
-            "as_it_is": False,
-            "log10_pvalue": found.log10_pvalue if found else 0.0,
-            "hypothesis": found.hypothesis if found else "",
-            "overlap": None,
-            "seconds": seconds,
-        }
-
-
-def _rates(rows: list[dict[str, Any]]) -> tuple[Rate, ...]:
+def _rates(rows: list[dict[str, Any]], levels: Sequence[str]) -> tuple[Rate, ...]:
     """Return how many images were detected as they are, and by each level or a cheaper one."""
-    marked = [row for row in rows if row["truth"] == "marked"]
+    marked = [row for row in rows if row["truth"] == MARKED]
     total = len({(row["chain"], row["image"]) for row in marked})
     found = [row for row in marked if row["verdict"] == DETECTED]
     counts = [sum(row["as_it_is"] for row in found)]
-    counts += [sum(row["search"] in _LEVELS[: n + 1] for row in found) for n in range(len(_LEVELS))]
+    counts += [sum(row["search"] in levels[: n + 1] for row in found) for n in range(len(levels))]
     return tuple(Rate(n, total) for n in counts)
 
 
-def _by_chain(rows: list[dict[str, Any]]) -> Table:
+def _by_chain(rows: list[dict[str, Any]], levels: Sequence[str]) -> Table:
     lines = []
     for chain in dict.fromkeys(row["chain"] for row in rows):
         some = [row for row in rows if row["chain"] == chain]
-        last = {row["image"]: row for row in some if row["truth"] == "marked"}.values()  # of the level that ended it
+        last = {row["image"]: row for row in some if row["truth"] == MARKED}.values()  # of the level that ended it
         overlaps = [row["overlap"] for row in last if row["overlap"] is not None and row["verdict"] == DETECTED]
-        *counts, rate = _rates(some)
+        *counts, rate = _rates(some, levels)
         lines.append(
             (
                 some[0]["group"],
@@ -174,54 +109,55 @@ def _by_chain(rows: list[dict[str, Any]]) -> Table:
         )
     return Table(
         f"Found at {DEFAULT_ALPHA:g}, p corrected for the search",
-        ("group", "chain", "as it is", *_LEVELS, "median p", "overlap"),
+        ("group", "chain", "as it is", *levels, "median p", "overlap"),
         tuple(lines),
-        "Each column counts what that level or a cheaper one found. Interval: Clopper-Pearson, 95 %. Median p: of the level "
+        f"Each column counts what that level or a cheaper one found; {INDEX} is `fast` for {KEYS} keys. "
+        "Interval: Clopper-Pearson, 95 %. Median p: of the level "
         "that found the image, or the last. Overlap: intersection over union of the box found and the true one, median of "
         "the images that a search found in a box.",
     )
 
 
-def _by_group(rows: list[dict[str, Any]]) -> Table:
+def _by_group(rows: list[dict[str, Any]], levels: Sequence[str]) -> Table:
     groups = dict.fromkeys(row["group"] for row in rows)
-    lines = [(group, *_rates([row for row in rows if row["group"] == group])) for group in groups]
+    lines = [(group, *_rates([row for row in rows if row["group"] == group], levels)) for group in groups]
     return Table(
         f"Found at {DEFAULT_ALPHA:g}, by group",
-        ("group", "as it is", *_LEVELS),
-        (*lines, ("all", *_rates(rows))),
+        ("group", "as it is", *levels),
+        (*lines, ("all", *_rates(rows, levels))),
         "All chains count alike. Intervals: Clopper-Pearson, 95 %; images of several chains are the same ones.",
     )
 
 
-def _false_positives(rows: list[dict[str, Any]]) -> Table:
-    others = [row for row in rows if row["truth"] == "another key"]
+def _twins(rows: list[dict[str, Any]]) -> Table:
+    twins = [row for row in rows if row["truth"] == TWIN]
     lines = []
-    for group in (*dict.fromkeys(row["group"] for row in others), "all"):
-        some = [row["log10_pvalue"] for row in others if group in ("all", row["group"])]
+    for group in (*dict.fromkeys(row["group"] for row in twins), "all"):
+        some = [row["log10_pvalue"] for row in twins if group in ("all", row["group"])]
         lines.append((group, *(Rate(sum(p <= np.log10(alpha) for p in some), len(some)) for alpha in _ALPHAS)))
     return Table(
-        f"Keys that marked nothing: p of the search alone, by {_LEVELS[0]}",
+        "Unmarked twins: p of the verdict, corrected for the search",
         ("group", *(f"p <= {alpha:g}" for alpha in _ALPHAS)),
         tuple(lines),
-        "One trial is a page and a fresh key. The search has half of alpha, so at most half as many are expected.",
+        "A twin has the same seed and no mark; it is judged under its image's key. Intervals: Clopper-Pearson, 95 %.",
     )
 
 
-def _cost(rows: list[dict[str, Any]]) -> Table:
+def _cost(rows: list[dict[str, Any]], levels: Sequence[str]) -> Table:
     lines = []
     for group in dict.fromkeys(row["group"] for row in rows):
         cells = []
-        for level in _LEVELS:
+        for level in levels:
             some = [
                 row["seconds"]
                 for row in rows
-                if (row["group"], row["search"], row["truth"]) == (group, level, "marked") and not row["as_it_is"]
+                if (row["group"], row["search"], row["truth"]) == (group, level, MARKED) and not row["as_it_is"]
             ]
             cells.append(f"{statistics.median(some):.1f} s" if some else None)
         lines.append((group, *cells))
     return Table(
         "Seconds of a processor for an image that is not detected as it is: inversion, search, inversion of what was found",
-        ("group", *_LEVELS),
+        ("group", *levels),
         tuple(lines),
         "Medians over the images that the cheaper levels did not find.",
     )

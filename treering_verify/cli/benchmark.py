@@ -79,6 +79,12 @@ def _list_benchmarks(context: click.Context, _: click.Parameter, wanted: bool) -
 )
 @option("--count", type=click.IntRange(2), help="Number of images; default: the benchmark's own.")
 @option(
+    "--only",
+    multiple=True,
+    metavar="PART",
+    help="Part to measure: of shared a chain, a group, a level or index; of search-uniformity a level; repeatable.",
+)
+@option(
     "--workers",
     type=click.IntRange(1),
     default=1,
@@ -105,6 +111,7 @@ def benchmark(
     quick: bool,
     preset: str | None,
     count: int | None,
+    only: tuple[str, ...],
     workers: int,
     methods: tuple[str, ...],
     images: Path | None,
@@ -155,7 +162,7 @@ def benchmark(
     with _ended_by_terminate():
         for name in wanted:
             many = DOCS[name][0] if preset else count
-            scope = Scope(_progress, quick, many, methods=tuple(dict.fromkeys(methods)), own=own)
+            scope = Scope(_progress, quick, many, methods=tuple(dict.fromkeys(methods)), own=own, only=only)
             click.echo(run(name, loaded, output, scope) if loaded else run_shared(name, model, output, scope, workers))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from treering_verify.detection.search.settings import LEVELS, OFF
+from treering_verify.detection.search.settings import LEVELS, MOST_KEYS, OFF
 from treering_verify.media.images import CUT_SHORT
 from treering_verify.results import DETECTED, INCONCLUSIVE, NO_EVIDENCE, KeyEvidence
 
@@ -53,6 +53,9 @@ DOMAINS = {
 Repeat: `treering benchmark coverage --output DIR` (docs/search.md#what-no-evidence-covers). A level that does not look for
 what covers an image has no bound there.
 """
+
+
+_FEWER = f"look for {MOST_KEYS} keys or fewer, for which all of it is searched"
 
 
 @dataclass(frozen=True)
@@ -122,17 +125,18 @@ def decide(
 
 def _outside(sides: tuple[float, float], visible: float, search: Mapping[str, Any] | None) -> Decision | None:
     """Return why a file lies outside of what was measured, and what would help; None if it does not."""
-    level = OFF if search is None else str(search["level"])
+    some_places = search is not None and search.get("candidates") is not None  # a search for the keys of an index
+    level = OFF if search is None or some_places else str(search["level"])
     known = level in DOMAINS  # seconds name no level
     domain, shape = DOMAINS[level if known else "quick"], min(sides) / max(sides)
-    advice = _advice(level, min(sides), shape, visible)
+    advice = _FEWER if some_places else _advice(level, min(sides), shape, visible)
     if min(sides) < domain.smallest:
         reason = f"its shorter side is {min(sides):.2f} of the model's: too small to tell; find a larger copy"
         return Decision(INCONCLUSIVE, "size", reason)
     if shape < domain.shape:
         reason = f"it has another shape than the model's images, so it was cut or stretched, or contains more; {advice}"
         return Decision(INCONCLUSIVE, "size", reason)
-    if search is not None and not search["fills_page"]:
+    if search is not None and not some_places and not search["fills_page"]:
         reason = f"not all sizes were searched at which an image fills this one; {advice}"
         return Decision(INCONCLUSIVE, "size", reason)
     if visible < domain.visible:

@@ -19,6 +19,7 @@ from treering_verify.detection.search.settings import AUTO, MOST_KEYS, Search
 from treering_verify.detection.search.target import Target
 from treering_verify.errors import KeyFileError, UsageError
 from treering_verify.inversion.recovery import InversionOptions
+from treering_verify.media.blank_areas import mask_occluded
 from treering_verify.models import LatentModel, load_model
 from treering_verify.results import KeyEvidence, Verdict
 from treering_verify.watermark.embedding import extract, features
@@ -131,16 +132,46 @@ class IndexTest:
         return match_keys(noise_hat, self.indexes, self.top)
 
     def targets(self) -> list[Target]:
-        """Return the keys that pages are searched for; see `judge.PageTest`."""
-        if self.keys_tried > MOST_KEYS or not all(PATTERNS[index.family.pattern].searched for index in self.indexes):
+        """Return the keys that all of a page is searched for; see `judge.PageTest`."""
+        if self.keys_tried > MOST_KEYS or not self.searched:
             return []
-        found = []
+        return [self.target(number) for number in range(self.keys_tried)]
+
+    @property
+    def searched(self) -> bool:
+        """Whether pages can be searched for the keys' patterns."""
+        return all(PATTERNS[index.family.pattern].searched for index in self.indexes)
+
+    def target(self, number: int) -> Target:
+        """Return a key by its number, counted over all indexes."""
         for index in self.indexes:
-            names, fingerprints, numbers = index.entries(np.arange(len(index)))
-            for i, (name, fingerprint) in enumerate(zip(names, fingerprints, strict=True)):
-                row = np.asarray(numbers[i], dtype=np.float64)
-                found.append(Target(name, fingerprint, index.family, row, float(index.facts["drift"][i])))
-        return found
+            if number < len(index):
+                break
+            number -= len(index)
+        names, fingerprints, numbers = index.entries(np.array([number]))
+        row = np.asarray(numbers[0], dtype=np.float64)
+        return Target(names[0], fingerprints[0], index.family, row, float(index.facts["drift"][number]))
+
+    def nearest(self, noise: torch.Tensor, visible: torch.Tensor, keep: int) -> list[list[tuple[int, float, float]]]:
+        """Return the best keys of windows of a page; see `index_search.Index`."""
+        import torch
+        from treering_detectors import cosine_log10_pvalue, nearest_rows
+
+        found: list[list[tuple[int, float, float]]] = [[] for _ in noise]
+        first = 0
+        for index in self.indexes:
+            read_off = features(extract(mask_occluded(noise, visible), index.family), index.family)
+            rows = nearest_rows(read_off, index.numbers, index.lengths, keep, torch.get_num_threads())
+            lengths = np.linalg.norm(read_off, axis=1)
+            some = read_off / np.where(lengths > 0, lengths, 1)[:, None]
+            for i, of_window in enumerate(rows):
+                cosines = index.numbers[of_window].astype(np.float64) @ some[i] / index.lengths[of_window]
+                cosines -= index.facts["drift"][of_window]
+                log10 = cosine_log10_pvalue(np.clip(cosines, -1.0, np.nextafter(1.0, 0.0)), some.shape[1])
+                if lengths[i] > 0:
+                    found[i] += zip((first + of_window).tolist(), log10.tolist(), cosines.tolist(), strict=True)
+            first += len(index)
+        return [sorted(some, key=lambda item: item[1])[:keep] for some in found]
 
 
 def index_test(keys: Keys, model: LatentModel, top: int = 1) -> IndexTest:

@@ -26,6 +26,7 @@ from treering_verify.detection.evidence import combined
 from treering_verify.detection.reading import Reading, read
 from treering_verify.detection.screening import Screening
 from treering_verify.detection.search.grid import IDENTITY
+from treering_verify.detection.search.index_search import search_index
 from treering_verify.detection.search.page import Page
 from treering_verify.detection.search.search import search_page
 from treering_verify.detection.search.settings import OFF, Search, search_of
@@ -82,6 +83,25 @@ class PageTest(Protocol):
         """Return the keys that pages are searched for: none where their pattern, or their number, forbids it."""
 
 
+@runtime_checkable
+class IndexPageTest(Protocol):
+    """An `EvidenceTest` of so many keys that pages are searched at some places only (`index_search.Index`)."""
+
+    @property
+    def keys_tried(self) -> int:
+        """Count of keys."""
+
+    @property
+    def searched(self) -> bool:
+        """Whether pages can be searched for the keys' patterns."""
+
+    def nearest(self, noise: torch.Tensor, visible: torch.Tensor, keep: int) -> list[list[tuple[int, float, float]]]:
+        """Return the best keys of windows of a page."""
+
+    def target(self, key: int) -> Target:
+        """Return a key by its number."""
+
+
 @dataclass(frozen=True, eq=False)
 class Judge:
     """A model, a test and their settings, by which images are judged; `Judge.of` checks that they fit each other.
@@ -100,7 +120,9 @@ class Judge:
     search : Search, optional
         Search of images that show no key as they are; None searches nothing.
     targets : list of Target
-        The keys that are searched for.
+        The keys that all of a page is searched for.
+    index : IndexPageTest, optional
+        The keys that pages are searched for at some places, where they are too many for more.
     retired : mapping of str to str
         Days from which on keys are retired, by fingerprint.
     """
@@ -113,6 +135,7 @@ class Judge:
     weakness: str = ""
     search: Search | None = None
     targets: list[Target] = field(default_factory=list, repr=False)
+    index: IndexPageTest | None = None
     retired: Mapping[str, str] = field(default_factory=dict)
     _known: dict[str, tuple[str, str]] = field(default_factory=dict, init=False, repr=False)
 
@@ -133,8 +156,15 @@ class Judge:
         weakness = check_profile(inversion.profile, model, alpha, test.keys_tried)
         wanted = search_of(search)
         targets = test.targets() if wanted and isinstance(test, PageTest) else []
+        many = wanted and not targets and isinstance(test, IndexPageTest) and test.searched and not makes_videos(model)
+        index = test if many and isinstance(test, IndexPageTest) else None
         screening, retired = screening and screening.of(model), retired_keys(test.tried)
-        return cls(model, test, alpha, inversion, screening, weakness, wanted, targets, retired)
+        return cls(model, test, alpha, inversion, screening, weakness, wanted, targets, index, retired)
+
+    @property
+    def searches(self) -> bool:
+        """Whether pages are searched."""
+        return bool(self.targets) or self.index is not None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -148,7 +178,7 @@ class Judge:
             "profile": profile.record() if profile else None,
             **({"inverter": filters} if filters else {}),
             "tile": self.model.tile,
-            "search": self.search.words if self.search and self.targets else OFF,
+            "search": self.search.words if self.search and self.searches else OFF,
             **({"screening": asdict(self.screening)} if self.screening else {}),
         }
 
@@ -189,9 +219,9 @@ class Judge:
         return self._known[fingerprint]
 
     def _find(self, images: torch.Tensor, pages: Sequence[Page | None] | None) -> list[Finding]:
-        identity = IDENTITY if self.targets else 1.0
+        identity = IDENTITY if self.searches else 1.0
         found = find(self.model, images, self.test.evidence, self.inversion, self.screening, self.alpha * identity)
-        if not self.targets:
+        if not self.searches:
             return found
         pages = pages or [None] * len(found)
         parts = zip(found, images.split(1), pages, strict=True)
@@ -199,19 +229,22 @@ class Judge:
 
     def _searched(self, finding: Finding, image: torch.Tensor, page: Page) -> Finding:
         """Correct a finding for the search that goes with it, and search the page if no key is found without."""
-        weights = {target.fingerprint: IDENTITY for target in self.targets}
+        keys = self.targets or finding.evidence
+        weights = {key.fingerprint: IDENTITY for key in keys}
         evidence = combined(finding.evidence, {}, weights, finding.share, self.test.keys_tried)
         if evidence[0].log10_adjusted <= np.log10(self.alpha):
             return replace(finding, evidence=evidence)
         assert self.search is not None
         invert = partial(recover_in_batches, self.model, self.inversion)
-        timeline = Timeline.of(self.model)
-        done = search_page(
-            self.model, page, image, finding.noise_hat, self.targets, self.search, invert, self.alpha, timeline
-        )
-        found = {target.fingerprint: one for target, one in zip(self.targets, done.found, strict=True) if one}
+        given = self.model, page, image, finding.noise_hat
+        if self.index is not None:
+            targets, done = search_index(*given, self.index, self.search, invert, self.alpha)
+        else:
+            targets, timeline = self.targets, Timeline.of(self.model)
+            done = search_page(*given, targets, self.search, invert, self.alpha, timeline)
+        found = {target.fingerprint: one for target, one in zip(targets, done.found, strict=True) if one}
         # A key that only the search finds may be none of the strongest of the image as it is.
-        names = {target.fingerprint: target for target in self.targets}
+        names = {target.fingerprint: target for target in targets}
         evidence = combined(finding.evidence, found, weights, finding.share, self.test.keys_tried, names)
         seconds = finding.seconds + done.seconds
         best = found.get(evidence[0].fingerprint)

@@ -38,6 +38,7 @@ def provenance_of(
         Time of a processor that this run took.
     """
     options = [" --quick" if scope.quick else "", f" --count {scope.count}" if scope.count else ""]
+    options += [f" --only '{part}'" for part in scope.only]
     options += ["" if device == "cpu" else f" --device {device}"]
     processes = scope.share.of if scope.share else 1
     options += ["" if processes == 1 else f" --workers {processes}"]

@@ -59,6 +59,7 @@ SEEDS = {
             "chance",
             "coverage",
             "peers",
+            "search-uniformity",
         )
     )
 }
@@ -96,6 +97,8 @@ class Scope:
         A user's images, that `classification` names the keys of instead of its own.
     rows : list of dicts
         Rows that were measured so far. Where no tables can be made of an interrupted measurement, they are reported.
+    only : tuple of str
+        Names of the parts to measure; all where it is empty.
     """
 
     progress: Callable[[str, int], Any]
@@ -106,6 +109,7 @@ class Scope:
     methods: tuple[str, ...] = ()
     own: OwnImages | None = None
     rows: list[dict[str, Any]] = field(default_factory=list)
+    only: tuple[str, ...] = ()
 
     def keep(self, rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         """Add rows to those that are reported after an interruption, and return all of them."""
@@ -115,6 +119,10 @@ class Scope:
     def cached(self, name: str, facts: object, measure: Callable[[], Iterable[dict[str, Any]]]) -> list[dict[str, Any]]:
         """Return cached rows, or measure and cache them; `facts` are all that they depend on, the weights among them."""
         return cached_rows(self.folder, name, (__version__, facts), measure)
+
+    def chosen(self, names: Sequence[str], usual: Sequence[str]) -> tuple[str, ...]:
+        """Return those of some names that were asked for, or the usual ones where none was."""
+        return tuple(name for name in names if name in self.only) or tuple(usual)
 
     def help_with(self, what: str, steps: Callable[[], Iterable[Callable[[], object]]]) -> None:
         """Do the steps that no other process does, where a measurement is shared among processes; elsewhere do nothing."""

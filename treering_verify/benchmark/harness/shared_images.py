@@ -35,7 +35,8 @@ def resized(image: Image.Image, width: int, height: int) -> Image.Image:
     return image.resize((width, height), kind)
 
 
-def _text_page(width: int, height: int, colour: tuple[int, int, int] = _GREY) -> Image.Image:
+def text_page(width: int, height: int, colour: tuple[int, int, int] = _GREY) -> Image.Image:
+    """Return a page of text."""
     from PIL import Image, ImageDraw, ImageFont
 
     page = Image.new("RGB", (width, height), colour)
@@ -62,7 +63,7 @@ def screenshot(
     """Put the image on a page of text; sizes in sides of the image."""
     side = images[i].width
     shown = resized(images[i], round(width * side), round(width * images[i].height))
-    sheet = _text_page(round(page[0] * side), round(page[1] * side))
+    sheet = text_page(round(page[0] * side), round(page[1] * side))
     free = sheet.width - shown.width, sheet.height - shown.height
     left, top = (
         (31 + step * i) % max(1, length) if length > 0 else 0 for step, length in zip((13, 5), free, strict=True)

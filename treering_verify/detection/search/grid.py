@@ -7,7 +7,7 @@ numbers, and never on what was found.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from treering_verify.detection.search.settings import Level
 from treering_verify.watermark.patterns.base import Layout
@@ -24,6 +24,7 @@ _SIZE_STEP, _ANGLE_STEP = 0.7, 0.95  # for a key of radius 9: 8 %, 6 degrees
 _LARGEST = 2.1  # side of the largest image that is looked for, in longer sides of the page
 _RATIO = 1.5  # between the scales of neighbouring maps
 _FINEST = 1.19  # size of a window on its map, in windows of the model, at most
+_COARSEST = 0.7  # of turned guesses, where a finer map would serve nothing else
 _THINNEST = 8  # pixels of the shorter side of a scaled page: a cell of the usual latent
 _MAP_PIXELS = 16_000_000  # of a scaled page, at most
 _ASPECTS = (4 / 5, 3 / 4, 2 / 3, 9 / 16)
@@ -88,10 +89,12 @@ def passes(page: tuple[int, int], image_size: tuple[int, int], layout: Layout, l
     counts = {group: sum(one.group == group for one in found) for group in SHARES}
     by_scale: dict[int, list[Guess]] = {}
     for one in found:
-        weighted = Guess(
-            one.width, one.height, one.degrees, one.mirrored, one.group, SHARES[one.group] / counts[one.group]
+        by_scale.setdefault(_step_of(one, image_size), []).append(
+            replace(one, weight=SHARES[one.group] / counts[one.group])
         )
-        by_scale.setdefault(_step_of(one, image_size), []).append(weighted)
+    finest = max(by_scale)
+    if finest - 1 in by_scale and all(_coarser_will_do(one, finest, image_size) for one in by_scale[finest]):
+        by_scale[finest - 1] += by_scale.pop(finest)
     planned = []
     for step, guesses in by_scale.items():
         scale = _RATIO**step
@@ -127,8 +130,16 @@ def angle_step(layout: Layout) -> float:
 
 def _step_of(guess: Guess, image_size: tuple[int, int]) -> int:
     """Which map serves a guess: the coarsest on which its window has .8 of the model's cells or more."""
-    relative = math.sqrt(guess.width * guess.height / (image_size[0] * image_size[1]))
-    return math.floor(math.log(_FINEST / relative) / math.log(_RATIO))
+    return math.floor(math.log(_FINEST / _relative(guess, image_size)) / math.log(_RATIO))
+
+
+def _coarser_will_do(guess: Guess, step: int, image_size: tuple[int, int]) -> bool:
+    """Whether a turned guess has .7 of the model's cells or more on the map that is one step coarser and costs half."""
+    return guess.group == "turned" and _relative(guess, image_size) * _RATIO ** (step - 1) >= _COARSEST
+
+
+def _relative(guess: Guess, image_size: tuple[int, int]) -> float:
+    return math.sqrt(guess.width * guess.height / (image_size[0] * image_size[1]))
 
 
 def _guesses(page: tuple[int, int], image_size: tuple[int, int], layout: Layout, level: Level) -> list[Guess]:

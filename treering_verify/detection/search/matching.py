@@ -120,16 +120,26 @@ class Matcher:
                 rows = [row for row, group in enumerate(block) if len(group) > turned and places[row]]
                 if not rows:
                     continue
-                # A template turned by 180 degrees has the conjugate spectrum, moved by its own size.
-                other = spectra[rows] * self._moved if turned else spectra[rows].conj()
-                scores = self._back((self._spectrum * other).sum(2)) * scale[rows]
-                best, where = torch.where(enough[rows][:, None], scores, -1.0).flatten(2).max(2)
+                scores = self._back(self._agreement(spectra if len(rows) == len(block) else spectra[rows], turned))
+                scores *= scale[rows]
+                best, where = scores.masked_fill_(~enough[rows][:, None], -1.0).flatten(2).max(2)
                 for row, *of_keys in zip(rows, best.tolist(), where.tolist(), strict=True):
                     index = block[row][turned]
                     for some, score, place in zip(found, *of_keys, strict=True):
                         placement = self._placement(self._shapes[index], *divmod(place, self._places[1]))
                         some.append(Match(index, score, placement, places[row]))
         return found
+
+    def _agreement(self, templates: torch.Tensor, turned: bool) -> torch.Tensor:
+        """Return the spectra of what the map has in common with templates (n, K, C, ...), which may be upside down."""
+        import torch
+
+        # A template turned by 180 degrees has the conjugate spectrum, moved by its own size.
+        of_map = self._spectrum * self._moved if turned else self._spectrum.conj_physical()
+        total = templates[:, :, 0] * of_map[0]
+        for channel in range(1, len(of_map)):
+            torch.addcmul(total, templates[:, :, channel], of_map[channel], out=total)
+        return total if turned else total.conj()
 
     def _energy(self, windows: Sequence[_Window], inside: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return which places of windows hold enough noise, and one over the root of how much: (n, rows, columns)."""

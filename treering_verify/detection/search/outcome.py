@@ -101,6 +101,8 @@ class Searched:
     occluded : float or None
         Share of the image that is covered by what the model's autoencoder cannot draw; None where that was not looked at.
     seconds : float
+    candidates : int or None
+        Boxes that the page alone suggested, where only those and a grid of crops were searched (`search_index`).
     """
 
     found: tuple[Found | None, ...]
@@ -111,6 +113,7 @@ class Searched:
     seconds: float = 0.0
     fills_page: bool = True
     occluded: float | None = None
+    candidates: int | None = None
 
     def record(self, search: Search) -> dict[str, Any]:
         """Return a JSON-ready form."""
@@ -125,4 +128,5 @@ class Searched:
             "left_out": list(self.left_out),
             "fills_page": self.fills_page,
             "occluded": None if self.occluded is None else round(self.occluded, 4),
+            "candidates": self.candidates,
         }

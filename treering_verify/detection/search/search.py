@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from treering_verify.detection.search.estimates import Invert
 
 _TESTED = 24  # windows of a map, at most: what a window promises by its score is close to its p-value
-_STAGES = 3  # a placement may be tested on a map, on its window by the screen, and on its window inverted in full
+STAGES = 3
+"""A placement may be tested on a map, on its window by the screen, and on its window inverted in full."""
 
 
 def search_page(
@@ -52,6 +53,7 @@ def search_page(
     invert: Invert,
     alpha: float,
     timeline: Timeline | None = None,
+    known: Known | None = None,
 ) -> Searched:
     """Search a page for keys.
 
@@ -73,22 +75,31 @@ def search_page(
         A key that reaches it, divided by the count of targets, is not searched any further.
     timeline : Timeline, optional
         Of videos that can begin late.
+    known : Known, optional
+        What is known of this page from its search for other keys at the same level; it is added to.
     """
     import torch
 
-    run = _Run(model, page, targets, search, Estimates(model, invert), alpha)
+    run = Run(model, page, targets, search, Estimates(model, invert), alpha, known)
     planned = passes(page.size, model.image_size, targets[0].family, run.level)
     if makes_videos(model):
         everything = tuple(guess for one in planned for guess in one.guesses)
         planned = [Pass(1.0, 0.0, everything)]
     if page.size == model.image_size[::-1]:
         h, w = model.latent_shape[1:]
-        cells = w / page.size[0], h / page.size[1]
-        run.maps[1.0] = page_map(model, page, 1.0) if model.screen else NoiseMap(noise_hat, torch.ones(h, w), cells)
-    if timeline:
-        run.test_whole(late_videos(run.estimates, image, noise_hat, timeline), noise_hat)
+        own = NoiseMap(noise_hat, torch.ones(h, w), (w / page.size[0], h / page.size[1]))
+        run.maps[1.0] = run.map_at(1.0) if model.screen else own
+    if known is None or not known.tests:
+        tests = (
+            late_videos(run.estimates, image, noise_hat, timeline)
+            if timeline
+            else looks(run.estimates, image, run.level, run.maps.get(1.0))
+        )
     else:
-        run.test_whole(looks(run.estimates, image, run.level, run.maps.get(1.0)), noise_hat)
+        tests = known.tests
+    if known is not None:
+        known.tests = tests
+    run.test_whole(tests, noise_hat)
     candidates = run.match(affordable(planned, model.image_size, run.level))
     run.refine_best(candidates)
     missed = [one for one in planned if one not in run.done]
@@ -105,8 +116,23 @@ def search_page(
 
 
 @dataclass(eq=False)
-class _Run:
-    """One search of one page."""
+class Known:
+    """What a search estimates of a page whatever the keys, kept for other keys.
+
+    Attributes
+    ----------
+    maps : dict of float to NoiseMap
+        By scale.
+    tests : list of WholeImage
+    """
+
+    maps: dict[float, NoiseMap] = field(default_factory=dict)
+    tests: list[WholeImage] = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class Run:
+    """One search of one page, for targets that are all keys, or the best of `keys`."""
 
     model: LatentModel
     page: Page
@@ -114,6 +140,8 @@ class _Run:
     search: Search
     estimates: Estimates
     alpha: float
+    known: Known | None = None
+    keys: int = 0
     started: float = field(default_factory=time.perf_counter)
     hypotheses: int = 0
     windows: int = 0
@@ -124,6 +152,16 @@ class _Run:
     def __post_init__(self) -> None:
         self.level = LEVELS[self.search.level]
         self.found: list[Found | None] = [None] * len(self.targets)
+        self.chosen_from = max(1, self.keys // max(1, len(self.targets)))
+        self.keys = self.keys or len(self.targets)
+
+    def map_at(self, scale: float) -> NoiseMap:
+        """Return the map of the page at a scale."""
+        kept = self.maps if self.known is None else self.known.maps
+        found = self.maps.get(scale) or kept.get(scale) or page_map(self.model, self.page, scale)
+        if self.known is not None:
+            kept[scale] = found
+        return found
 
     @property
     def late(self) -> bool:
@@ -138,7 +176,7 @@ class _Run:
     def settled(self, index: int) -> bool:
         """Whether a key was found."""
         one = self.found[index]
-        return one is not None and one.log10_pvalue <= np.log10(self.alpha / len(self.targets))
+        return one is not None and one.log10_pvalue <= np.log10(self.alpha / self.keys)
 
     def take(self, index: int, found: Found) -> None:
         """Keep what was found for a key, if it is stronger than what is known."""
@@ -194,8 +232,7 @@ class _Run:
         for one in planned:
             if self.late or self.finished:
                 break
-            noise_map = self.maps.get(one.scale) or page_map(self.model, self.page, one.scale)
-            for index, some in enumerate(self._match_map(noise_map, one.guesses)):
+            for index, some in enumerate(self._match_map(self.map_at(one.scale), one.guesses)):
                 candidates[index] += some
             self.done.append(one)
         return candidates
@@ -222,10 +259,11 @@ class _Run:
         taken: list[list[Candidate]] = [[] for _ in candidates]
         left = self.level.refined
         for one, index in ordered:
+            log10 = one.log10 + np.log10(self.chosen_from)
             if (
                 self.late
-                or one.log10 > self.level.promising
-                or (left <= 0 and one.log10 > -2)
+                or log10 > self.level.promising
+                or (left <= 0 and log10 > -2)
                 or len(taken[index]) >= max(1, self.level.refined)
             ):
                 break
@@ -233,16 +271,15 @@ class _Run:
                 continue
             taken[index].append(one)
             left -= 1
-            self.take(
-                index, refine(self.estimates, self.page, self.targets[index], one, self.alpha / len(self.targets))
-            )
+            found = refine(self.estimates, self.page, self.targets[index], one, self.alpha / self.keys)
+            self.take(index, found)
 
 
 def _tested(noise_map: NoiseMap, target: Target, matches: Sequence[Match], guesses: Sequence[Guess]) -> list[Candidate]:
     """Test the windows of a map that promise most."""
     if not matches:
         return []
-    weights = np.array([guesses[match.shape].weight / _STAGES / match.places for match in matches])
+    weights = np.array([guesses[match.shape].weight / STAGES / match.places for match in matches])
     promise = target.log10_of([match.score for match in matches]) - np.log10(weights)
     chosen = promise.argsort()[:_TESTED]
     read_off = read(noise_map, target, [matches[i].placement for i in chosen])

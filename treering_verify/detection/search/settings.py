@@ -27,6 +27,12 @@ class Level:
         Whether other colours are tried, and the image without what covers it.
     stretched : bool
         Whether other aspect ratios than the page's are tried.
+    boxes : int
+        Boxes on a page that are tested, at most, for the keys of an index: a network pass each.
+    crops : int
+        Places each way at which a page may lie in a larger image, for the keys of an index.
+    products : float
+        Windows times keys of the index, about, of the boxes and of the grid each: many keys have fewer windows.
     """
 
     area: float
@@ -36,6 +42,9 @@ class Level:
     promising: float
     looks: bool
     stretched: bool
+    boxes: int
+    crops: int
+    products: float
 
     @property
     def left_out(self) -> tuple[str, ...]:
@@ -54,15 +63,48 @@ class Level:
 
 
 LEVELS = {
-    "quick": Level(area=5, smallest=0.85, turns=0, refined=1, promising=0.0, looks=False, stretched=False),
-    "fast": Level(area=400, smallest=0.79, turns=1, refined=2, promising=0.5, looks=True, stretched=False),
-    "thorough": Level(area=20_000, smallest=0.4, turns=2, refined=4, promising=3.0, looks=True, stretched=True),
+    "quick": Level(
+        area=5,
+        smallest=0.85,
+        turns=0,
+        refined=1,
+        promising=0.0,
+        looks=False,
+        stretched=False,
+        boxes=6,
+        crops=5,
+        products=1e7,
+    ),
+    "fast": Level(
+        area=400,
+        smallest=0.79,
+        turns=1,
+        refined=2,
+        promising=0.5,
+        looks=True,
+        stretched=False,
+        boxes=24,
+        crops=9,
+        products=1e8,
+    ),
+    "thorough": Level(
+        area=20_000,
+        smallest=0.4,
+        turns=2,
+        refined=4,
+        promising=3.0,
+        looks=True,
+        stretched=True,
+        boxes=96,
+        crops=17,
+        products=1e9,
+    ),
 }
 OFF, AUTO = "off", "auto"
 SINGLE, AUDIT = "fast", "quick"
 """Levels that "auto" stands for in `verify` and `identify`, and in audits."""
 MOST_KEYS = 32
-"""Keys up to which pages are searched: each costs some Fourier transforms for each hypothesis."""
+"""Keys up to which all of a page is searched: each costs some Fourier transforms for each hypothesis."""
 
 
 @dataclass(frozen=True)

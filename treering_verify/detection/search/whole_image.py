@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from treering_verify.detection.search.estimates import Estimates
@@ -51,6 +51,14 @@ class WholeImage:
     full: Callable[[], torch.Tensor] | None
     visible_in_full: torch.Tensor
 
+    @classmethod
+    def of(
+        cls, estimates: Estimates, words: str, weight: float, image: torch.Tensor, cells: torch.Tensor
+    ) -> WholeImage:
+        """Return the test of a changed image, whose noise is estimated by the screen and in full, once each."""
+        cheap, full = cache(partial(estimates.by_screen, image)), cache(partial(estimates.in_full, image))
+        return cls(words, weight, cheap, cells, full, cells)
+
 
 def looks(estimates: Estimates, image: torch.Tensor, level: Level, own: NoiseMap | None = None) -> list[WholeImage]:
     """Return an image as it is, with its colours inverted, with red and blue swapped, without what covers it.
@@ -72,7 +80,7 @@ def looks(estimates: Estimates, image: torch.Tensor, level: Level, own: NoiseMap
     weight = DIRECT / _LOOKS / 2
     tests = []
     if estimates.model.screen is not None:
-        cheap = partial(estimates.by_screen, image) if own is None else partial(_noise_of, own)
+        cheap = cache(partial(estimates.by_screen, image)) if own is None else partial(_noise_of, own)
         visible = everywhere if own is None else own.visible[None, None]
         tests.append(WholeImage("", weight, cheap, visible, None, everywhere))
     if not level.looks:
@@ -80,15 +88,11 @@ def looks(estimates: Estimates, image: torch.Tensor, level: Level, own: NoiseMap
     changes = [("colours inverted", -image), ("red and blue swapped", image.flip(1))]
     if _dotted(image):
         changes.insert(0, ("its dots smoothed", _smoothed(image)))
-    for words, changed in changes:
-        cheap, full = partial(estimates.by_screen, changed), partial(estimates.in_full, changed)
-        tests.append(WholeImage(words, weight, cheap, everywhere, full, everywhere))
+    tests += [WholeImage.of(estimates, words, weight, changed, everywhere) for words, changed in changes]
     shown = drawn(estimates.model, image)
     if LITTLE < float(shown.mean()) < 1:
-        kept, cells = fill_occluded(image, shown), estimates.cells(shown)
         words = f"{1 - float(shown.mean()):.0%} of it covered"
-        cheap, full = partial(estimates.by_screen, kept), partial(estimates.in_full, kept)
-        tests.append(WholeImage(words, weight, cheap, cells, full, cells))
+        tests.append(WholeImage.of(estimates, words, weight, fill_occluded(image, shown), estimates.cells(shown)))
     return tests
 
 
@@ -127,7 +131,8 @@ def drawn(model: LatentModel, image: torch.Tensor) -> torch.Tensor:
 def _dotted(image: torch.Tensor) -> bool:
     """Whether an image, (1, 3, H, W), has few colours, or is black and white nearly everywhere."""
     extreme = float((image.abs() > 1 - _NEAR).all(1).float().mean())
-    return extreme > _NEARLY_ALL or len(image[0].flatten(1).T.unique(dim=0)) <= _FEW
+    packed = ((image[0] + 1) * 127.5).round().int()
+    return extreme > _NEARLY_ALL or len((packed[0] << 16 | packed[1] << 8 | packed[2]).unique()) <= _FEW
 
 
 def _smoothed(image: torch.Tensor) -> torch.Tensor:

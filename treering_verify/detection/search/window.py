@@ -25,14 +25,14 @@ _ALIGNED = 0.02  # of the cosine, that placements on whole pixels or on the page
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A window of a map, with its log10 p after correction, and the weight that it was corrected by."""
+    """A window, with its log10 p after correction, the weight it was corrected by, and the page's map if it is of one."""
 
     log10: float
     cosine: float
     placement: Placement
     guess: Guess
     weight: float
-    noise_map: NoiseMap = field(repr=False)
+    noise_map: NoiseMap | None = field(repr=False)
 
     def like(self, other: Candidate) -> bool:
         """Return whether both are neighbours: about one size, angle and place."""
@@ -67,7 +67,9 @@ def _refined(estimates: Estimates, page: Page, target: Target, candidate: Candid
     group = candidate.guess.group
     lattice = Lattice(candidate.placement, (shape[0], shape[1]), group == "turned", group == "stretched")
     weight = np.log10(candidate.weight / lattice.count)
-    placement = refined(candidate.noise_map, target, lattice, candidate.placement)
+    placement = candidate.placement
+    if candidate.noise_map is not None:
+        placement = refined(candidate.noise_map, target, lattice, placement)
     # A bare latent says too little of where a window lies; a full inversion costs too much where there is no evidence.
     cheap = estimates.fitted or best.log10_pvalue >= PROMISING
     estimate = estimates.by_screen if cheap else estimates.in_full

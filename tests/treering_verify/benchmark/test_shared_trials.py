@@ -1,0 +1,54 @@
+"""What the benchmark `shared` judged is kept, merged with what other machines judged, and not judged again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from helpers.progress import silent
+
+from treering_verify.benchmark import Scope, shared_trials
+from treering_verify.benchmark.harness.shared_chains import CHAINS
+from treering_verify.benchmark.shared_trials import INDEX, MARKED, TWIN, Trials
+from treering_verify.models import LatentModel
+from treering_verify.results import DETECTED
+
+
+@pytest.fixture
+def trials(tiny_model: LatentModel, tmp_path: Path) -> Trials:
+    return Trials(tiny_model, Scope(silent, folder=tmp_path / "cache" / "code"), 2, ("quick",))
+
+
+def test_pages_are_judged_once_and_rows_of_other_machines_are_taken(
+    trials: Trials, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {truth: trials.rows(CHAINS[0], 0, truth) for truth in (MARKED, TWIN)}
+    assert [row["search"] for row in found[MARKED]] == ["quick"] == [row["search"] for row in found[TWIN]]
+
+    def judged(*_: object) -> Any:
+        raise AssertionError("judged again")
+
+    monkeypatch.setattr(shared_trials.Trials, "_judged", judged)
+    assert trials.rows(CHAINS[0], 0, MARKED) == found[MARKED], "from the cache"
+    row = found[MARKED][0]
+    others = [row | {"image": 1}, row | {"image": 0, "version": "0.0.1"}, row | {"chain": "x", "model": "another"}]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(others), tmp_path / "shared-2.parquet")
+    again = Trials(trials.model, trials.scope, 2, ("quick",))
+    assert again.rows(CHAINS[0], 1, MARKED) == [row | {"image": 1}]
+    with pytest.raises(AssertionError, match="judged again"):
+        again.rows(CHAINS[0], 1, TWIN)
+    found_by_quick = [row | {"image": 1, "verdict": DETECTED}]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(found_by_quick), tmp_path / "shared-2.parquet")
+    both = Trials(trials.model, trials.scope, 2, ("quick", "fast"))
+    assert both.rows(CHAINS[0], 1, MARKED) == found_by_quick, "no level judges what a cheaper one found"
+
+
+def test_an_index_names_the_images_key_among_others(trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_trials, "KEYS", 40)
+    of_index = Trials(trials.model, trials.scope, 2, (INDEX,))
+    (row,) = of_index.rows(CHAINS[0], 1, MARKED)
+    assert row["search"] == INDEX and row["verdict"] in ("detected", "no evidence", "inconclusive", "another key")
+    assert of_index._judge(INDEX, 1).test.keys_tried == 40

@@ -1,0 +1,122 @@
+"""Boxes on a page that may each be an image: rectangles of straight, sharp edges, found from the page alone.
+
+An image in a screenshot, a cell of a collage, what a border or a caption leaves: each has four sides that are lines on the
+page, or edges of the page itself. No key has a part in this.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from treering_verify.detection.search.placement import Placement
+
+if TYPE_CHECKING:
+    from treering_verify.detection.search.page import Page
+
+    Floats = npt.NDArray[np.float64]
+
+_PIXELS = 2_000_000  # of a page that is looked at; a larger one is reduced
+_COARSER = 3  # steps of the page at which it is looked at, too, where it is large
+_CONTRAST = 8  # least difference across an edge, in grey levels
+_STANDS_OUT = 1.5  # times the differences two and three pixels away, that an edge has
+_RUN, _FULL = 17, 0.7  # pixels along a line of which such a share is edge
+_LINES = 64  # lines each way, at most, besides the page's edges
+_PAGES_EDGE = 0.7  # what an edge of the page counts for, where a drawn side counts for at most 1
+_SMALLEST = 0.4  # shorter side of a box, in sides of the model's image
+_SHAPE = 0.04  # difference of its aspect ratio from the model's, as a logarithm
+_SAME = 2.5  # pixels within which the sides of two boxes are the same
+
+
+def boxes(page: Page, image_size: tuple[int, int], most: int) -> list[Placement]:
+    """Return boxes of about a model's shape, the most clearly drawn first.
+
+    Parameters
+    ----------
+    page : Page
+    image_size : (height, width)
+        Of the model.
+    most : int
+        How many, at most.
+    """
+    finest = int(np.ceil(np.sqrt(page.pixels / _PIXELS)))
+    coarser = _COARSER * finest  # text fades there, and a side that a codec has blurred stands out
+    steps = (finest, coarser) if min(page.size) >= coarser * max(image_size) else (finest,)
+    found = np.concatenate([_found(page, step, image_size) for step in steps])
+    across, down = found[:, 2] - found[:, 0], found[:, 3] - found[:, 1]
+    fits = np.minimum(across / image_size[1], down / image_size[0]) >= _SMALLEST
+    fits &= (across < 0.98 * page.size[0]) | (down < 0.98 * page.size[1])  # the whole page is no box on it
+    chosen: list[Floats] = []
+    for box in found[fits][np.argsort(-found[fits][:, 4], kind="stable")]:
+        if len(chosen) == most:
+            break
+        if all(np.abs(box[:4] - other[:4]).max() > _SAME * finest for other in chosen):
+            chosen.append(box)
+    return [
+        Placement(float(left + right) / 2, float(top + bottom) / 2, float(right - left), float(bottom - top))
+        for left, top, right, bottom, _ in chosen
+    ]
+
+
+def _found(page: Page, step: int, image_size: tuple[int, int]) -> Floats:
+    """Return the rectangles of a model's shape on a page whose sides are divided by a step, in pixels of the page."""
+    frame = page.frames[0] if step == 1 else page.frames[0].reduce(step)
+    pixels = np.asarray(frame, dtype=np.int16)
+    columns, beside = _lines(pixels)
+    rows, above = _lines(pixels.swapaxes(0, 1))
+    shape = image_size[1] / image_size[0]
+    found = _rectangles(columns, rows, _sums(beside, columns), _sums(above, rows), shape)
+    return np.minimum(found * (*[step] * 4, 1), (*page.size, *page.size, np.inf))
+
+
+def _lines(pixels: npt.NDArray[np.int16]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Return places of vertical lines in pixels (rows, columns, 3), the outer edges among them, and which pixels are edges.
+
+    The second is (rows, columns + 1): at [y, x] between the pixels x - 1 and x of row y.
+    """
+    from scipy.ndimage import maximum_filter1d, uniform_filter1d
+
+    rows, columns = pixels.shape[:2]
+    steps = np.zeros((rows, columns + 1), np.float32)
+    steps[:, 1:-1] = np.abs(np.diff(pixels, axis=1)).max(axis=2)
+    around = np.maximum(*(0.5 * (np.roll(steps, 2 * side, 1) + np.roll(steps, 3 * side, 1)) for side in (-1, 1)))
+    edge = (steps >= _CONTRAST) & (steps == maximum_filter1d(steps, 3, axis=1)) & (steps > _STANDS_OUT * around)
+    near = maximum_filter1d(edge, 3, axis=1)  # a line may waver by a pixel
+    drawn = (uniform_filter1d(near.astype(np.float32), _RUN, axis=0) >= _FULL) & edge
+    lengths = drawn.sum(axis=0)
+    peaks = np.flatnonzero((lengths == maximum_filter1d(lengths, 3)) & (lengths >= _RUN))
+    longest = peaks[np.argsort(-lengths[peaks], kind="stable")[:_LINES]]
+    return np.unique(np.concatenate([[0, columns], longest])), near
+
+
+def _sums(edge: npt.NDArray[np.bool_], lines: npt.NDArray[np.int64]) -> Floats:
+    """Return sums of edges along lines from their beginning: (lines, length + 1)."""
+    return np.pad(edge[:, lines].astype(np.float64).cumsum(axis=0), ((1, 0), (0, 0))).T
+
+
+def _rectangles(
+    columns: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], beside: Floats, above: Floats, shape: float
+) -> Floats:
+    """Return the rectangles of about a shape that lines bound: left, top, right, bottom, and how clearly they are drawn."""
+    across, down = (np.array(list(combinations(range(len(lines)), 2))) for lines in (columns, rows))
+    widths, heights = columns[across[:, 1]] - columns[across[:, 0]], rows[down[:, 1]] - rows[down[:, 0]]
+    down = down[order := np.argsort(heights, kind="stable")]
+    wanted = widths / shape
+    first, last = (np.searchsorted(heights[order], wanted * np.exp(by)) for by in (-_SHAPE, _SHAPE))
+    a = np.repeat(np.arange(len(across)), last - first)
+    d = np.arange(len(a)) - np.repeat(np.cumsum(last - first) - last, last - first)
+    left, right, top, bottom = across[a, 0], across[a, 1], down[d, 0], down[d, 1]
+
+    def side(
+        sums: Floats, line: npt.NDArray[np.int64], begin: npt.NDArray[np.int64], end: npt.NDArray[np.int64]
+    ) -> Floats:
+        share = (sums[line, end] - sums[line, begin]) / np.maximum(end - begin, 1)
+        return np.where((line == 0) | (line == len(sums) - 1), _PAGES_EDGE, share)
+
+    sides = [side(beside, line, rows[top], rows[bottom]) for line in (left, right)]
+    sides += [side(above, line, columns[left], columns[right]) for line in (top, bottom)]
+    clear = np.mean(sides, axis=0) + np.min(sides, axis=0)
+    return np.stack([columns[left], rows[top], columns[right], rows[bottom], clear], axis=1).astype(np.float64)
