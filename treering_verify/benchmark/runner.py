@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shlex
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -37,7 +37,7 @@ def run(name: str, model: LatentModel, output: Path, scope: Scope) -> str:
     KeyboardInterrupt
         After Ctrl-C, if nothing can be reported yet.
     """
-    benchmark, device, started, ended = BENCHMARKS[name], device_of(model), time.process_time(), Interruption()
+    benchmark, device, started, ended = BENCHMARKS[name], device_of(model), _processor_seconds(), Interruption()
     here = replace(scope, folder=_cache_folder(name, output, device), progress=ended.around(scope.progress), rows=[])
     reference = reference_times()
     try:
@@ -48,7 +48,7 @@ def run(name: str, model: LatentModel, output: Path, scope: Scope) -> str:
         elif not ended.where:
             raise
         findings = _of_rows(name, here.rows)
-    spent = time.process_time() - started
+    spent = _processor_seconds() - started
     provenance = provenance_of(benchmark.measured, findings, model, device, scope, spent)
     provenance = replace(provenance, reference_ms=(*reference, *reference_times()))
     if not ended.where:
@@ -56,6 +56,11 @@ def run(name: str, model: LatentModel, output: Path, scope: Scope) -> str:
     if not findings.rows:
         raise KeyboardInterrupt
     raise BenchmarkInterrupted(store_findings(findings, replace(provenance, partial=ended.where), output))
+
+
+def _processor_seconds() -> float:
+    """Return the time of a processor that this process has taken, with the processes that it started and that have ended."""
+    return sum(os.times()[:4])
 
 
 def finished(name: str, model: LatentModel, output: Path, count: int | None) -> bool:
