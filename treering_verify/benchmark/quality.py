@@ -24,7 +24,7 @@ def measure(model: LatentModel, scope: Scope) -> Findings:
     """Compare images of one key with the unmarked images of the same seeds, for several patterns and annuli; see `cost`."""
     import torch
 
-    count, start = scope.images(20, 200), SEEDS["quality"]
+    count, start = scope.images(12, 200), SEEDS["quality"]
     classes = max(1, len(model.classes))
 
     def render(key: Key | None, first: int) -> torch.Tensor:
