@@ -10,7 +10,8 @@ MINUTES: dict[str, tuple[float | None, float | None]] = {
 }
 """Minutes of one processor (AVX-512, `landscape`) that `--quick` and a full run take; None where that was not measured.
 
-`inversion` (with two images; it now takes four) and `baseline` on 2026-11-30 beside other work; `quality` scaled from four of its seven variants of 20 images.
+`inversion` (two images; it now takes four) and `baseline` on 2026-11-30 beside other work; `quality` scaled from four of
+its seven variants of 20 images.
 """
 
 DOCS: dict[str, tuple[int | None, float]] = {}
