@@ -81,7 +81,7 @@ def test_the_provenance_names_the_model_that_was_measured(
     tiny_model: LatentModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     line = Table("t", ("a",), (("1",),))
-    found = Findings("heldout", "?", ({"a": 1},), (line,), model="another")
+    found = Findings("heldout", "?", ({"a": 1},), (line,), model="another", answer="It does.")
     monkeypatch.setattr(heldout, "measure", lambda model, scope: found)
     assert "\nmodel: another\n" in run("heldout", tiny_model, tmp_path, Scope(silent))
     monkeypatch.setattr(heldout, "measure", lambda model, scope: replace(found, model=""))

@@ -102,12 +102,12 @@ def test_what_was_measured_before_an_interruption_is_not_measured_again(
 def test_cached_measurements_of_other_code_are_not_used(
     tiny_model: LatentModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from treering_verify.benchmark import runner
+    from treering_verify.benchmark.harness import code_digests
 
     with pytest.raises(BenchmarkInterrupted):
         run("agreement", tiny_model, tmp_path, Scope(Interrupting(9), quick=True, count=2))
     (first,) = (tmp_path / "cache").iterdir()
-    monkeypatch.setattr(runner, "code_digests", lambda names: {"inversion.noise": "another"})
+    monkeypatch.setattr(code_digests, "code_digests", lambda names: {"inversion.noise": "another"})
     with pytest.raises(BenchmarkInterrupted):
         run("agreement", tiny_model, tmp_path, Scope(Interrupting(9), quick=True, count=2))
     folders = set((tmp_path / "cache").iterdir())
