@@ -202,6 +202,9 @@ class Calibration:
         if residual is not None:
             low, high = map(float, residual)
             residual = (low, high)
+        learned = content["learned"]
+        if not isinstance(learned, dict | None):
+            raise TypeError
         return cls(
             setting,
             scores,
@@ -209,7 +212,7 @@ class Calibration:
             index(content["resized"]),
             residual,
             index(content["seed"]),
-            content["learned"],
+            learned,
             index(content["training"]),
         )
 
