@@ -121,7 +121,7 @@ def read_member(container: str, member: str) -> bytes:
     Raises
     ------
     ImageError
-        not_found, too_large_file, or archive_damaged.
+        not_found, too_large_file, archive_damaged, or archive_too_large.
     """
     try:
         with open(container, "rb") as file:
@@ -143,14 +143,29 @@ def read_member(container: str, member: str) -> bytes:
 
 def _read_from_zip(container: str, member: str) -> bytes:
     status = os.stat(container)
-    with _opened_zip(container, status.st_mtime_ns, status.st_size).open(member) as file:
+    archive = _opened_zip(container, status.st_mtime_ns, status.st_size)
+    if isinstance(archive, str):
+        raise ImageError(archive, CODES[archive], container)
+    with archive.open(member) as file:
         return _bounded(file.read(MAX_BYTES + 1), member)
 
 
 @functools.lru_cache(maxsize=2)
-def _opened_zip(container: str, modified: int, size: int) -> zipfile.ZipFile:
-    """Return an open archive: reading its directory anew for each member would take as long as all members together."""
-    return zipfile.ZipFile(container)
+def _opened_zip(container: str, modified: int, size: int) -> zipfile.ZipFile | str:
+    """Return an open archive, or the code with which it is refused, as `list_members` would: a list names members unlisted.
+
+    Reading its directory anew for each member would take as long as all members together.
+    """
+    try:
+        archive = zipfile.ZipFile(container)
+        if len(archive.infolist()) > MOST_MEMBERS:
+            return "archive_too_large"
+        check_places(archive.infolist())
+    except MemoryError:
+        raise
+    except Exception:  # zipfile throws almost anything at damaged input
+        return "archive_damaged"
+    return archive
 
 
 def _read_from_tar(container: str, member: str) -> bytes:

@@ -175,6 +175,22 @@ def test_members_that_share_bytes_are_refused(tmp_path: Path) -> None:
     assert caught.value.code == "archive_damaged"
 
 
+def test_a_list_that_names_members_of_a_refused_archive_is_refused_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.zip"
+    hostile_archives.shared_zip(path, 1000)
+    names = [f"{path}!/{member}" for member in ("0.png", "none.png")]
+    (tmp_path / "list").write_text("\n".join(names))
+    assert [entry.path for entry in list_inputs(Inputs(lists=(str(tmp_path / "list"),)), tmp_path)] == names
+    containers._opened_zip.cache_clear()
+    assert [read_path(name, SHAPE).code for name in names] == ["archive_damaged"] * 2
+    assert containers._opened_zip.cache_info().misses == 1  # its directory is read once, also to be refused
+    monkeypatch.setattr(containers, "MOST_MEMBERS", 3)
+    many = zip_file(tmp_path / "many.zip", {f"{i}.png": PNG for i in range(5)})
+    assert read_path(f"{many}!/0.png", SHAPE).code == "archive_too_large"
+
+
 def test_an_archives_directory_is_read_once_for_all_members(tmp_path: Path) -> None:
     path = str(zip_file(tmp_path / "a.zip", {f"{i}.png": PNG for i in range(5)}))
     containers._opened_zip.cache_clear()
