@@ -92,7 +92,19 @@ _NOISE = (*_DECODER, "inversion.noise", "inversion.recovery", "models.ddim")
 _TEST = (*_NOISE, "generation.generator", "watermark.patterns", "watermark.embedding", "treering_detectors.exact")
 _SEARCH = (*_TEST, "detection.search", "detection.judge", "detection.two_pass", "detection.screening", "media.images")
 _MEASURES: dict[str, tuple[str, ...]] = {
-    "paper": (*_TEST, "benchmark.paper", "benchmark.harness.laboratory", "benchmark.robustness.measurements"),
+    "paper": (
+        *_TEST,
+        "benchmark.paper",
+        "benchmark.published_figures",
+        *(f"benchmark.harness.{name}" for name in ("laboratory", "inversion_methods", "inversion_paths", "memory")),
+        *(f"benchmark.harness.{name}" for name in ("keyed_images", "conditions", "trials")),
+        *(f"benchmark.robustness.{name}" for name in ("measurements", "robustness", "tables")),
+        "attacks",
+        "detection.calibration.scores",
+        "generation.editing",
+        "models.precision",
+        "treering_detectors.nearest",
+    ),
     **dict.fromkeys(("inversion", "pareto"), (*_TEST, "benchmark.harness.laboratory")),
     **dict.fromkeys(("ablation", "cocoercivity", "heldout"), _DECODER),
     "baseline": ("inversion.decoder.baselines", "models.autoencoder"),
