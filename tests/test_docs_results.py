@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from helpers import fragments
 
-from treering_verify.benchmark import BENCHMARKS
+from treering_verify.benchmark import BENCHMARKS, DOCS
 from treering_verify.benchmark.harness.code_digests import code_digests
 from treering_verify.models import load_model
 from treering_verify.models.loading import EMBEDDED
@@ -39,6 +40,17 @@ def test_included_results_of_the_embedded_model_are_of_its_weights() -> None:
     for name in {one["model"] for one in facts} & set(EMBEDDED):
         weights = fingerprint(load_model(name), without=())
         assert {one["weights"] for one in facts if one["model"] == name} == {weights}
+
+
+def test_the_preset_for_the_documentation_runs_what_its_pages_include_and_as_they_include_it() -> None:
+    """`DOCS` in `treering_verify/benchmark/durations.py` names them."""
+    stored = fragments.records(fragments.ROOT)
+    assert set(DOCS) == set(fragments.included(fragments.ROOT)) == set(stored)
+    for name, how in DOCS.items():
+        options = shlex.split(stored[name]["facts"]["repeat"])
+        count = int(options[options.index("--count") + 1]) if "--count" in options else None
+        assert (count, "--quick" in options) == (how.count, how.quick), name
+        assert how.minutes > 0
 
 
 # --- the check itself -------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from .diff import compare as compare
 from .diff import format_comparison as format_comparison
 from .durations import DOCS as DOCS
 from .durations import MINUTES as MINUTES
+from .durations import Shown as Shown
 from .harness.interruption import BenchmarkInterrupted as BenchmarkInterrupted
 from .harness.scope import OwnImages as OwnImages
 from .harness.scope import Scope as Scope

@@ -114,7 +114,12 @@ _MEASURES: dict[str, tuple[str, ...]] = {
     "uniformity": (*_TEST, "treering_detectors.baselines"),
     "chance": (*_TEST, "audit.sketches", "audit.chance", "treering_detectors.dependence"),
     "identification": (*_TEST, "detection.identification", "watermark.keys.index"),
-    "peers": (*_TEST, "treering_detectors.baselines", "detection.calibration.scores"),
+    "peers": (
+        *_TEST,
+        "benchmark.outside.mark_diffusion",
+        "treering_detectors.baselines",
+        "detection.calibration.scores",
+    ),
     **dict.fromkeys(("coverage", "search-uniformity"), _SEARCH),
     "shared": (
         *_SEARCH,
@@ -393,7 +398,7 @@ def _said(minutes: float | None) -> str:
 def plan_of_docs(finished: Collection[str]) -> tuple[list[str], str]:
     """Return the benchmarks of `--preset docs` that are left to run, and a sentence that says how long they take."""
     left = [name for name in DOCS if name not in finished]
-    parts = [f"{name} {_said(DOCS[name][1])}" for name in left]
+    parts = [f"{name} {_said(DOCS[name].minutes)}" for name in left]
     done = f"finished already: {', '.join(name for name in DOCS if name in finished)}. " if finished else ""
-    whole = _said(sum(DOCS[name][1] for name in left)) if left else "nothing"
+    whole = _said(sum(DOCS[name].minutes for name in left)) if left else "nothing"
     return left, f"{done}To run: {', '.join(parts) or 'none'}; together {whole} of one processor."

@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 MINUTES: dict[str, tuple[float | None, float | None]] = {
-    "inversion": (2.9, None),
-    "baseline": (0.5, None),
+    "inversion": (None, None),
+    "agreement": (1.2, None),
     "quality": (1.2, 21),
     "robustness": (None, 360),
 }
-"""Minutes of one processor (AVX-512, `landscape`) that `--quick` and a full run take; None where that was not measured.
+"""Minutes of one processor that `--quick` and a full run take on `landscape`; None where that was not measured.
 
-`inversion` (two images; it now takes four) and `baseline` on 2026-11-30 beside other work; `quality` scaled from four of
-its seven variants of 20 images.
+Of `--quick` they are the `processor_seconds` of a run with an empty cache, with all processes that it starts, on 2026-11-30
+(one thread, AVX-512). `quality` was scaled from four of its seven variants of 20 images.
 """
 
-DOCS: dict[str, tuple[int | None, float]] = {}
-"""Images, and minutes of one processor, of each benchmark whose tables README.md and docs/ include (`--preset docs`)."""
+
+class Shown(NamedTuple):
+    """How a benchmark is run whose tables README.md and docs/ include.
+
+    Attributes
+    ----------
+    count : int or None
+        Images; None for the benchmark's own number.
+    minutes : float
+        Minutes of one processor.
+    quick : bool
+        Whether it is the quick form.
+    """
+
+    count: int | None
+    minutes: float
+    quick: bool = False
+
+
+DOCS: dict[str, Shown] = {}
+"""The benchmarks whose tables README.md and docs/ include (`--preset docs`)."""

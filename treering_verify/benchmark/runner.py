@@ -63,8 +63,8 @@ def _processor_seconds() -> float:
     return sum(os.times()[:4])
 
 
-def finished(name: str, model: LatentModel, output: Path, count: int | None) -> bool:
-    """Return whether a folder holds a whole result of a benchmark, of this model, this code and this number of images."""
+def finished(name: str, model: LatentModel, output: Path, count: int | None, *, quick: bool = False) -> bool:
+    """Return whether a folder holds a whole result of a benchmark, of this model, this code and these numbers of images."""
     try:
         facts = json.loads((output / f"{name}.json").read_text())["facts"]
     except (OSError, ValueError, KeyError):
@@ -73,7 +73,7 @@ def finished(name: str, model: LatentModel, output: Path, count: int | None) -> 
     counted = options[options.index("--count") + 1] if "--count" in options else None
     return bool(
         not facts["partial"]
-        and "--quick" not in options
+        and ("--quick" in options) == quick
         and counted == (None if count is None else str(count))
         and facts["weights"] in ("", fingerprint(model, without=()))
         and facts["code"] == code_digests(BENCHMARKS[name].measured)

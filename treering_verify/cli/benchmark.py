@@ -156,13 +156,15 @@ def benchmark(
     own = _own_images(images, keys, labels)
     loaded = None if workers > 1 else load_model(model)
     if preset and names == ("all",):
-        done = [name for name in DOCS if loaded and finished(name, loaded, output, DOCS[name][0])]
+        done = [
+            name for name in DOCS if loaded and finished(name, loaded, output, DOCS[name].count, quick=DOCS[name].quick)
+        ]
         wanted, plan = plan_of_docs(done)
         click.echo(plan, err=True)
     with _ended_by_terminate():
         for name in wanted:
-            many = DOCS[name][0] if preset else count
-            scope = Scope(_progress, quick, many, methods=tuple(dict.fromkeys(methods)), own=own, only=only)
+            few, many = (DOCS[name].quick, DOCS[name].count) if preset else (quick, count)
+            scope = Scope(_progress, few, many, methods=tuple(dict.fromkeys(methods)), own=own, only=only)
             click.echo(run(name, loaded, output, scope) if loaded else run_shared(name, model, output, scope, workers))
 
 

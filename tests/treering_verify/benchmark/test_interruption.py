@@ -17,7 +17,7 @@ from helpers.progress import silent
 
 import treering_verify.benchmark
 import treering_verify.models
-from treering_verify.benchmark import BENCHMARKS, DOCS, BenchmarkInterrupted, Scope, run
+from treering_verify.benchmark import BENCHMARKS, DOCS, BenchmarkInterrupted, Scope, Shown, run
 from treering_verify.benchmark.harness.interruption import findings_of_rows
 from treering_verify.cli.main import main
 from treering_verify.models import LatentModel, load_model
@@ -166,21 +166,23 @@ def test_the_command_prints_the_partial_report_and_ends_with_130(
 def test_the_preset_says_how_long_it_takes_and_leaves_finished_benchmarks_alone(
     tiny_model: LatentModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ran: list[tuple[str, int | None]] = []
+    ran: list[tuple[str, int | None, bool]] = []
     monkeypatch.setattr(treering_verify.models, "load_model", lambda source: tiny_model)
-    monkeypatch.setitem(DOCS, "agreement", (2, 1.0))
-    monkeypatch.setitem(DOCS, "quality", (3, 61.0))
+    monkeypatch.setitem(DOCS, "agreement", Shown(2, 1.0))
+    monkeypatch.setitem(DOCS, "quality", Shown(3, 61.0, quick=True))
     for name in set(DOCS) - {"agreement", "quality"}:
         monkeypatch.delitem(DOCS, name)
     run("agreement", tiny_model, tmp_path, Scope(silent, count=2))
     monkeypatch.setattr(
-        treering_verify.benchmark, "run", lambda name, m, o, scope: ran.append((name, scope.count)) or ""
+        treering_verify.benchmark, "run", lambda name, m, o, scope: ran.append((name, scope.count, scope.quick)) or ""
     )
     asked = ["benchmark", "all", "--preset", "docs", "--output", str(tmp_path)]
     result = CliRunner().invoke(main, asked)
-    assert ran == [("quality", 3)]
+    assert ran == [("quality", 3, True)]
     assert "finished already: agreement. To run: quality 61 min; together 61 min of one processor." in result.output
-    monkeypatch.setitem(DOCS, "agreement", (4, 1.0))
-    assert CliRunner().invoke(main, asked).exit_code == 0 and ran[1:] == [("agreement", 4), ("quality", 3)]
+    monkeypatch.setitem(DOCS, "agreement", Shown(4, 1.0))
+    assert CliRunner().invoke(main, asked).exit_code == 0 and ran[1:] == [("agreement", 4, False), ("quality", 3, True)]
+    monkeypatch.setitem(DOCS, "agreement", Shown(2, 1.0, quick=True))
+    assert "To run: agreement" in CliRunner().invoke(main, asked).output, "the result there is not of the quick form"
     refused = CliRunner().invoke(main, [*asked, "--quick"])
     assert refused.exit_code == 2 and "--preset sets the number of images" in refused.output
