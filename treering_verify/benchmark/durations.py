@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 MINUTES: dict[str, tuple[float | None, float | None]] = {
     "inversion": (None, None),
@@ -17,7 +17,8 @@ Of `--quick` they are the `processor_seconds` of a run with an empty cache, with
 """
 
 
-class Shown(NamedTuple):
+@dataclass(frozen=True)
+class Shown:
     """How a benchmark is run whose tables README.md and docs/ include.
 
     Attributes
