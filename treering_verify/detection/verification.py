@@ -122,7 +122,8 @@ def verify_many(
         `InversionOptions.of(profile)` where the model was tested (`Profile.load`).
     search : {"auto", "off", "quick", "fast", "thorough"}, seconds, Search or None
         Search for place, size, angle, reflection and aspect in images that are not detected as they are; "auto" is "fast".
-        Nothing is searched for more than 32 keys. "off" and None save the correction, a factor of 2 for images as they are.
+        No page is searched for more than 32 keys; `identify_many` searches for more. "off" and None save the correction, a
+        factor of 2 for images as they are.
     decoys : int
         Count of decoy keys that cross-check the p-value of each image's strongest key (`treering_detectors.decoy_checks`);
         0: none. They check the image as it is, so there is no search then.
