@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import sys
 import tempfile
@@ -19,17 +20,18 @@ SAMPLES = Path(__file__).parents[2] / "samples"
 
 
 def platform() -> str:
-    """Return what results depend on in their last digits: the processor's instruction set and the libraries."""
+    """Return what results depend on in their last digits: the processor, its instruction set and the libraries."""
     import diffusers
     import numpy
     import torch
 
     with open("/proc/cpuinfo") as file:
-        flags = next((line for line in file if line.startswith("flags")), "")
-    amx = "amx" if "amx_tile" in flags else "no amx"
+        first = dict(re.findall(r"^(.+?)\s*:\s*(.*)$", file.read().split("\n\n")[0], re.MULTILINE))
+    processor = " ".join(first.get(name, "?") for name in ("vendor_id", "cpu family", "model"))
+    amx = "amx" if "amx_tile" in first.get("flags", "") else "no amx"
     capability = torch.backends.cpu.get_cpu_capability()
     return (
-        f"{capability}, {amx}, torch {torch.__version__}, diffusers {diffusers.__version__}, numpy {numpy.__version__}"
+        f"{processor}, {capability}, {amx}, torch {torch.__version__}, diffusers {diffusers.__version__}, numpy {numpy.__version__}"
     )
 
 
