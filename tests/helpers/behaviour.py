@@ -30,9 +30,8 @@ def platform() -> str:
     processor = " ".join(first.get(name, "?") for name in ("vendor_id", "cpu family", "model"))
     amx = "amx" if "amx_tile" in first.get("flags", "") else "no amx"
     capability = torch.backends.cpu.get_cpu_capability()
-    return (
-        f"{processor}, {capability}, {amx}, torch {torch.__version__}, diffusers {diffusers.__version__}, numpy {numpy.__version__}"
-    )
+    versions = f"torch {torch.__version__}, diffusers {diffusers.__version__}, numpy {numpy.__version__}"
+    return f"{processor}, {capability}, {amx}, {versions}"
 
 
 def judged(verdict: Any) -> dict[str, Any]:
