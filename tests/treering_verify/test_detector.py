@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from helpers.places import SAMPLES
 from PIL import Image
 
@@ -54,6 +57,32 @@ def test_it_answers_as_the_functions_do(sample_key: tv.Key, model: LatentModel) 
     assert found.identify(MARKED, top=1).best == found.identify(MARKED).evidence[0]
     assert found.verify(Image.open(MARKED).convert("RGB")).key == "sample"
     assert found.verify(b"no image").status == "error"
+
+
+def test_several_images_are_judged_by_verify_many_and_verify_says_so(sample_key: tv.Key, model: LatentModel) -> None:
+    found = tv.Detector(sample_key, model=model, **QUICK)
+    image = Image.open(MARKED).convert("RGB")
+    pixels = np.asarray(image)
+    tensor = torch.from_numpy(pixels / np.float32(255)).movedim(-1, 0)
+    several = ([MARKED, image], (MARKED, image), np.stack([pixels, pixels]), torch.stack([tensor, tensor]))
+    for images in several:
+        assert [one.key for one in found.verify_many(images)] == ["sample", "sample"]
+        with pytest.raises(tv.UsageError, match=r"one image at a time|verify_many"):
+            found.verify(images)  # type: ignore[arg-type]
+    with pytest.raises(tv.UsageError, match="give a list to verify_many"):
+        found.verify([])  # type: ignore[arg-type]
+    for alone in (
+        str(MARKED),
+        MARKED,
+        MARKED.read_bytes(),
+        io.BytesIO(MARKED.read_bytes()),
+        image,
+        {"a": image},
+        5,
+        None,
+    ):
+        with pytest.raises(tv.UsageError, match="give a list of them"):
+            next(found.verify_many(alone))  # type: ignore[arg-type]
 
 
 def test_it_audits_with_and_without_a_folder_for_the_rows(

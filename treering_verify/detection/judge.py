@@ -23,7 +23,7 @@ import numpy as np
 
 from treering_verify.detection.decision import Decision, decide
 from treering_verify.detection.evidence import combined
-from treering_verify.detection.reading import Reading, read
+from treering_verify.detection.reading import Reading, read, several
 from treering_verify.detection.screening import Screening
 from treering_verify.detection.search.grid import IDENTITY
 from treering_verify.detection.search.index_search import search_index
@@ -289,7 +289,7 @@ class Judge:
     def verdicts(self, sources: Iterable[Source | VideoSource]) -> Iterator[Verdict]:
         """Yield one verdict per source, in order, batch by batch; what cannot be read gets a verdict too."""
         batch: list[tuple[Source | VideoSource, Reading | ImageError]] = []
-        for source in sources:
+        for source in several(sources):
             batch.append((source, self._read(source)))
             pages = [page for _, one in batch if isinstance(one, Reading) for page in one.pages if page]
             pixels = sum(page.pixels for page in pages)

@@ -5,7 +5,7 @@ Files may come from anyone: `media.isolation.decoding` decodes them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,6 +43,16 @@ class Reading:
     sha256: str | None = None
 
 
+def several(sources: Iterable[Source | VideoSource]) -> Iterator[Source | VideoSource]:
+    """Return an iterator over sources; UsageError if they are a single one, whose parts would be taken for images."""
+    alone = isinstance(sources, str | bytes | Mapping) or hasattr(sources, "read") or not hasattr(sources, "__iter__")
+    if alone:
+        raise UsageError(
+            f"many images are judged one after another: give a list of them, and not a {type(sources).__name__}"
+        )
+    return iter(sources)
+
+
 def read(source: Source | VideoSource, model: LatentModel) -> Reading:
     """Read an image, or a video where the model makes videos.
 
@@ -59,7 +69,10 @@ def read(source: Source | VideoSource, model: LatentModel) -> Reading:
         video, note = read_video(source, model.frames, model.image_size, decode_video)
         return Reading(video, note, sha256=sha256_of(source))
     if isinstance(source, Sequence) and not isinstance(source, str | bytes):
-        raise UsageError(f"{model.name} judges images: give one at a time, or a model that makes videos")
+        raise UsageError(
+            f"{model.name} judges one image at a time: give a {type(source).__name__} to verify_many, or to a model that "
+            "makes videos"
+        )
     if isinstance(source, str | Path):
         source = read_bytes(source)
     animation = decode_frames(source)
