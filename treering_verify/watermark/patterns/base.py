@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from treering_verify.watermark.spectrum import Bins
 
 Numbers = npt.NDArray[np.float64]
-_DEVIATIONS = 4.54  # above the mean: with confidence .95, .9999 of a normal population, of which 64 were measured
+_DEVIATIONS = 4.54  # above the mean: .9999 of a normal population, with confidence .95, from a sample of 48 or more
 _FEWEST = 8  # numbers up to which a cosine near 1 tells nothing
 _SMALLEST, _LARGEST = 1e-100, 1e100  # of the numbers of a key, whose unit is 1
 
