@@ -34,8 +34,11 @@ from treering_verify.inversion.recovery import problem_of
 from treering_verify.models import LatentModel, load_model
 from treering_verify.report.findings import Findings, Table
 
+SLOW = ("paper",)  # paper/test_page.py tries its parts
+NAMES = [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in BENCHMARKS if n != "throughput"]
 
-@pytest.mark.parametrize("name", [n for n in BENCHMARKS if n != "throughput"])
+
+@pytest.mark.parametrize("name", NAMES)
 def test_every_benchmark_stores_rows_summary_and_report(
     name: str, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,7 +39,7 @@ def method() -> Iterator[str]:
     del METHODS["halved"]
 
 
-@pytest.mark.parametrize("name", ["classification", "detection", "editing"])
+@pytest.mark.parametrize("name", [pytest.param("classification", marks=pytest.mark.slow), "detection", "editing"])
 def test_a_method_of_ones_own_is_measured_on_the_same_images_as_the_others(
     name: str, method: str, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
