@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 _PATIENCE = 120.0  # seconds for one answer, on a busy machine
 CONTRAST = """(() => {
@@ -38,6 +40,15 @@ CONTRAST = """(() => {
 def find_browser() -> str | None:
     """Return the path of a Chromium: $TREERING_BROWSER, or the first of `NAMES` that is installed."""
     return os.environ.get("TREERING_BROWSER") or next(filter(None, map(shutil.which, NAMES)), None)
+
+
+def started_browser() -> Iterator[Page]:
+    """Yield a page of the installed Chromium, for a fixture; skip the test where there is none."""
+    program = find_browser()
+    if program is None:
+        pytest.skip(f"no browser is installed: apt-get install chromium, or name one of {', '.join(NAMES)} in the PATH")
+    with opened_browser(program) as page:
+        yield page
 
 
 class Page:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from helpers.browser import CONTRAST, NAMES, Page, find_browser, opened_browser
+from helpers.browser import CONTRAST, Page, started_browser
 from treering_detectors import PairedTest, Rate
 
 from treering_verify.report import Provenance, store_findings
@@ -16,11 +16,7 @@ P_VALUES = ("1.0e-400", "0.03", "2.5e-12", "", "1.0e-5")
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Page]:
-    program = find_browser()
-    if program is None:
-        pytest.skip(f"no browser is installed: apt-get install chromium, or name one of {', '.join(NAMES)} in the PATH")
-    with opened_browser(program) as page:
-        yield page
+    yield from started_browser()
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from treering_verify.benchmark.harness.cache import cached
 from treering_verify.detection.evidence import evidence_of
-from treering_verify.generation.generator import generate
+from treering_verify.generation.generator import DEFAULT_GUIDANCE, DEFAULT_STEPS, generate
 from treering_verify.inversion.recovery import InversionOptions, recover_noise
-from treering_verify.media.images import to_tensor
+from treering_verify.media.images import to_pil, to_tensor
 from treering_verify.models import LatentModel
+from treering_verify.models.sampling import denoise
 from treering_verify.models.weights import fingerprint
 from treering_verify.version import __version__
 from treering_verify.watermark.keys.key import Key
@@ -55,6 +56,20 @@ def generate_cached(
         images += [Image.fromarray(image) for image in cached(scope.folder, "images", facts, measure)["images"]]
         for _ in some:
             advance()
+    return images
+
+
+def render_noise(model: LatentModel, noise: torch.Tensor) -> list[Image.Image]:
+    """Return the images of initial noise, classes taking turns."""
+    import torch
+
+    images = []
+    for start in range(0, len(noise), _BATCH):
+        part = noise[start : start + _BATCH]
+        labels = [model.classes[(start + i) % len(model.classes)] if model.classes else None for i in range(len(part))]
+        with torch.inference_mode():
+            latents = denoise(model, part, steps=DEFAULT_STEPS, conditions=labels, guidance=DEFAULT_GUIDANCE)
+            images += [to_pil(image) for image in model.decode(latents)]
     return images
 
 

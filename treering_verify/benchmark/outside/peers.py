@@ -12,17 +12,17 @@ import numpy as np
 from treering_detectors import Rate
 
 from treering_verify.benchmark.catalogue import BENCHMARKS
+from treering_verify.benchmark.harness.keyed_images import render_noise
 from treering_verify.benchmark.harness.scope import SEEDS, Scope
 from treering_verify.benchmark.harness.unmarked_images import photographs
 from treering_verify.benchmark.outside import mark_diffusion
 from treering_verify.detection.calibration.registry import CHI_SQUARE, DETECTORS, DISTANCE
 from treering_verify.detection.evidence import evidence_of
 from treering_verify.detection.judge import DEFAULT_ALPHA
-from treering_verify.generation.generator import DEFAULT_GUIDANCE, DEFAULT_STEPS, initial_noise
+from treering_verify.generation.generator import initial_noise
 from treering_verify.inversion.recovery import InversionOptions, recover_noise
-from treering_verify.media.images import to_pil, to_tensor
+from treering_verify.media.images import to_tensor
 from treering_verify.models import LatentModel
-from treering_verify.models.sampling import denoise
 from treering_verify.report.findings import Cell, Findings, Table
 from treering_verify.watermark.embedding import embed
 from treering_verify.watermark.keys.key import Key
@@ -70,9 +70,9 @@ def measure(model: LatentModel, scope: Scope) -> Findings:
     lines: list[tuple[Cell, ...]] = []
     with scope.progress("Schemes", len(peers) + 1) as advance:
         unmarked = {
-            TWIN: _render(model, noise),
+            TWIN: render_noise(model, noise),
             PHOTOGRAPH: photographs(model, count, first),
-            CALIBRATION: _render(model, others),
+            CALIBRATION: render_noise(model, others),
         }
         advance()
         for peer in peers:
@@ -80,7 +80,7 @@ def measure(model: LatentModel, scope: Scope) -> Findings:
                 shared[peer.inversion] = {
                     k: _invert(model, images, peer.inversion)[0] for k, images in unmarked.items()
                 }
-            found, seconds = _invert(model, _render(model, peer.mark(noise)), peer.inversion)
+            found, seconds = _invert(model, render_noise(model, peer.mark(noise)), peer.inversion)
             estimates = {MARKED: found, **shared[peer.inversion], WHITE: white}
             scores = {kind: peer.score(noise_hat) for kind, noise_hat in estimates.items()}
             threshold = float(scores[CALIBRATION].max()) if peer.threshold is None else peer.threshold
@@ -210,20 +210,6 @@ def _peers(model: LatentModel, count: int, first: int) -> tuple[list[Peer], list
         name = f"MarkDiffusion's Tree-Ring, {'distance' if kind == 'l1_distance' else 'p-value'}"
         peers.append(Peer(name, f"markdiffusion {release}", rule, tree_ring.mark, decided, 0.0))
     return peers, []
-
-
-def _render(model: LatentModel, noise: torch.Tensor) -> list[Image.Image]:
-    """Return the images of initial noise, classes taking turns."""
-    import torch
-
-    images = []
-    for start in range(0, len(noise), _BATCH):
-        part = noise[start : start + _BATCH]
-        labels = [model.classes[(start + i) % len(model.classes)] if model.classes else None for i in range(len(part))]
-        with torch.inference_mode():
-            latents = denoise(model, part, steps=DEFAULT_STEPS, conditions=labels, guidance=DEFAULT_GUIDANCE)
-            images += [to_pil(image) for image in model.decode(latents)]
-    return images
 
 
 def _invert(model: LatentModel, images: list[Image.Image], inversion: InversionOptions) -> tuple[torch.Tensor, float]:

@@ -16,6 +16,7 @@ from treering_detectors import mcnemar, nearest_keys
 
 from treering_verify.benchmark.catalogue import BENCHMARKS
 from treering_verify.benchmark.harness.cache import cached
+from treering_verify.benchmark.harness.keyed_images import render_noise
 from treering_verify.benchmark.harness.laboratory import chunks
 from treering_verify.benchmark.harness.memory import peak_memory
 from treering_verify.benchmark.harness.scope import CLEAN, SEEDS, Scope, distorted
@@ -25,13 +26,12 @@ from treering_verify.benchmark.published_figures import CLASSIFICATION, PAPER
 from treering_verify.detection.evidence import evidence_of
 from treering_verify.detection.judge import DEFAULT_ALPHA
 from treering_verify.evaluation import ConfusionMatrix, MethodDifferences
-from treering_verify.generation.generator import DEFAULT_GUIDANCE, DEFAULT_STEPS, initial_noise
+from treering_verify.generation.generator import initial_noise
 from treering_verify.inversion.decoder import DEFAULTS, Settings, default_method, unstopped
 from treering_verify.inversion.recovery import InversionOptions, recover_noise
-from treering_verify.media.images import to_pil, to_tensor
+from treering_verify.media.images import to_tensor
 from treering_verify.models import LatentModel, device_of
 from treering_verify.models.inverter import fitted
-from treering_verify.models.sampling import denoise
 from treering_verify.models.weights import fingerprint
 from treering_verify.report import format_pvalue
 from treering_verify.report.findings import Cell, Differences, Figure, Findings, Matrix, Table
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
 NONE = "none"
 PERFECT = "perfect inversion"
-_BATCH = 16
 _LEVEL = 0.05  # of the paired tests
 _FIGURE_NOTE = (
     "Rows: the key that marked the image; columns: the key that was named. A perfect method fills the diagonal alone. In "
@@ -258,7 +257,7 @@ def paper_groups(model: LatentModel, each: int, first: int) -> list[Group]:
 
         actual = [names[c] for c in labels]
         rules = [Rule(title, actual, names, decide), Rule(f"{title}, by angle", actual, names, by_angle)]
-        groups.append(Group(CLEAN, cache(partial(_render, model, marked)), len(marked), rules, marked))
+        groups.append(Group(CLEAN, cache(partial(render_noise, model, marked)), len(marked), rules, marked))
     return groups
 
 
@@ -278,7 +277,7 @@ def _random_groups(model: LatentModel, scope: Scope, first: int) -> list[Group]:
 
         @cache
         def images(marked: torch.Tensor = marked, unmarked: torch.Tensor = unmarked) -> list[Image.Image]:
-            return [*_render(model, marked), *_render(model, unmarked)]
+            return [*render_noise(model, marked), *render_noise(model, unmarked)]
 
         def closed(noise_hat: torch.Tensor, keys: list[Key] = keys) -> list[str]:
             return [evidence[0].key for evidence in evidence_of(noise_hat, keys)]
@@ -295,20 +294,6 @@ def _random_groups(model: LatentModel, scope: Scope, first: int) -> list[Group]:
         total = len(marked) + len(unmarked)
         groups += [Group(attack, images, total, rules) for attack in (CLEAN, "jpeg:quality=10")]
     return groups
-
-
-def _render(model: LatentModel, noise: torch.Tensor) -> list[Image.Image]:
-    """Return the images of initial noise, classes taking turns."""
-    import torch
-
-    images = []
-    for start in range(0, len(noise), _BATCH):
-        part = noise[start : start + _BATCH]
-        labels = [model.classes[(start + i) % len(model.classes)] if model.classes else None for i in range(len(part))]
-        with torch.inference_mode():
-            latents = denoise(model, part, steps=DEFAULT_STEPS, conditions=labels, guidance=DEFAULT_GUIDANCE)
-            images += [to_pil(image) for image in model.decode(latents)]
-    return images
 
 
 def _recover(

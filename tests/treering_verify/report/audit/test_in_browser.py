@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from helpers.audit_rows import KEYS, row, unjudged, write_audit, write_large_audit
-from helpers.browser import CONTRAST, NAMES, Page, find_browser, opened_browser
+from helpers.browser import CONTRAST, Page, started_browser
 from helpers.images import smooth
 
 from treering_verify.models import LatentModel
@@ -23,11 +23,7 @@ MARKUP = (
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Page]:
-    program = find_browser()
-    if program is None:
-        pytest.skip(f"no browser is installed: apt-get install chromium, or name one of {', '.join(NAMES)} in the PATH")
-    with opened_browser(program) as page:
-        yield page
+    yield from started_browser()
 
 
 @pytest.fixture(scope="module")
