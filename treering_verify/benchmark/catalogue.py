@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Literal
 
 from treering_verify.benchmark.durations import DOCS, MINUTES
+from treering_verify.benchmark.measured_code import MEASURES, TEST
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,7 +62,7 @@ class Benchmark:
     @property
     def cached_code(self) -> tuple[str, ...]:
         """Return what cached measurements depend on: those of the group `paper` share images and paths."""
-        return (*_TEST, "benchmark.harness.laboratory") if self.group == "paper" else self.measured
+        return (*TEST, "benchmark.harness.laboratory") if self.group == "paper" else self.measured
 
     @property
     def cache_name(self) -> str:
@@ -86,59 +87,6 @@ class Benchmark:
         found: Findings = import_module(f"treering_verify.benchmark.{self.module}").measure(model, scope)
         return found if found.answer else replace(found, answer=answer_of(self.name, found.rows))
 
-
-_DECODER = ("inversion.decoder", "models.autoencoder")
-_NOISE = (*_DECODER, "inversion.noise", "inversion.recovery", "models.ddim")
-_TEST = (*_NOISE, "generation.generator", "watermark.patterns", "watermark.embedding", "treering_detectors.exact")
-_SEARCH = (*_TEST, "detection.search", "detection.judge", "detection.two_pass", "detection.screening", "media.images")
-_MEASURES: dict[str, tuple[str, ...]] = {
-    "paper": (
-        *_TEST,
-        "benchmark.paper",
-        "benchmark.published_figures",
-        *(f"benchmark.harness.{name}" for name in ("laboratory", "inversion_methods", "inversion_paths", "memory")),
-        *(f"benchmark.harness.{name}" for name in ("keyed_images", "conditions", "trials")),
-        *(f"benchmark.robustness.{name}" for name in ("measurements", "robustness", "tables")),
-        "attacks",
-        "detection.calibration.scores",
-        "generation.editing",
-        "models.precision",
-        "treering_detectors.nearest",
-    ),
-    **dict.fromkeys(("inversion", "pareto"), (*_TEST, "benchmark.harness.laboratory")),
-    **dict.fromkeys(("ablation", "cocoercivity", "heldout"), _DECODER),
-    "baseline": ("inversion.decoder.baselines", "models.autoencoder"),
-    "classification": (*_TEST, "treering_detectors.nearest"),
-    "editing": (*_DECODER, "generation.editing"),
-    "noise": _NOISE,
-    "uniformity": (*_TEST, "treering_detectors.baselines"),
-    "chance": (*_TEST, "audit.sketches", "audit.chance", "treering_detectors.dependence"),
-    "identification": (*_TEST, "detection.identification", "watermark.keys.index"),
-    "peers": (
-        *_TEST,
-        "benchmark.outside.mark_diffusion",
-        "treering_detectors.baselines",
-        "detection.calibration.scores",
-    ),
-    **dict.fromkeys(("coverage", "search-uniformity"), _SEARCH),
-    "shared": (
-        *_SEARCH,
-        "benchmark.shared_trials",
-        "benchmark.harness.shared_chains",
-        "benchmark.harness.shared_images",
-    ),
-    "classifier": (*_TEST, "treering_detectors.classifier"),
-    "robustness": (*_TEST, "attacks", "benchmark.harness.trials", "detection.calibration.scores"),
-    "forgery": (*_TEST, "attacks.averaging", "attacks.imprinting"),
-    "quality": ("generation.generator", "watermark.patterns", "watermark.embedding", "models.ddim"),
-    "throughput": ("detection.verification", "inversion", "media.images"),
-    "audit": ("audit",),
-    "screening": (*_SEARCH, "attacks"),
-    "precision": (*_NOISE, "models.precision", "models.compiling"),
-    "sizes": (*_DECODER, "models.tiling"),
-    "videos": (*_DECODER, "models.diffusers.video", "models.diffusers.video_networks"),
-}
-"""What each benchmark measures; where nothing is said here, the test of a key and all before it."""
 
 _ALL = (
     Benchmark(
@@ -349,7 +297,7 @@ _ALL = (
 )
 
 BENCHMARKS: dict[str, Benchmark] = {
-    benchmark.name: replace(benchmark, measures=_MEASURES.get(benchmark.name, _TEST)) for benchmark in _ALL
+    benchmark.name: replace(benchmark, measures=MEASURES.get(benchmark.name, TEST)) for benchmark in _ALL
 }
 """All benchmarks by name, in the order in which they are listed."""
 

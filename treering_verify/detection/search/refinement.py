@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _PLACE, _SIZE, _ANGLE = 0.125, 0.01, 0.5  # steps: cells of the model, relative size, degrees
 _MOST_PLACE, _MOST_SIZE, _MOST_ANGLE = 12, 8, 8  # of them each way
+_NEAR_OWN_SIZE = 0.05  # of 1:1: maps mistake a frame for a smaller image by up to 3 %
 SIZES, ANGLES = 2 * _MOST_SIZE + 1, 2 * _MOST_ANGLE + 1
 """How many sizes and angles a lattice has."""
 
@@ -102,7 +103,7 @@ class Lattice:
         )
         found = []
         left, top = placement.x - across / 2, placement.y - down / 2
-        if abs(across / width - 1) < 0.02 and abs(down / height - 1) < 0.02:
+        if abs(across / width - 1) < _NEAR_OWN_SIZE and abs(down / height - 1) < _NEAR_OWN_SIZE:
             near = round(left + (across - width) / 2), round(top + (down - height) / 2)
             moves = [(x, y) for x in (-1, 0, 1) for y in (-1, 0, 1)]
             found += [_boxed(placement, near[0] + x, near[1] + y, width, height) for x, y in moves]

@@ -40,7 +40,7 @@ def test_a_lead_that_chance_explains_singles_nothing_out() -> None:
 @pytest.mark.parametrize(
     ("change", "said", "unsaid"),
     [
-        (lambda image: ImageOps.expand(image, 2, "black"), "scaled to 0.97", "turned"),
+        (lambda image: ImageOps.expand(image, 2, "black"), "in the box 2, 2 to 130, 130", "scaled"),
         (lambda image: jpeg(ImageOps.expand(image, 8, "white"), 85), "in the box 8, 8 to 136, 136", "turned"),
         (lambda image: image.rotate(10, BICUBIC).crop((13, 13, 115, 115)).resize((128, 128)), "turned by 10", "near"),
         (ImageOps.mirror, "mirrored", "near"),
