@@ -34,6 +34,8 @@ MEASURES: dict[str, tuple[str, ...]] = {
     "peers": (
         *TEST,
         "benchmark.outside.mark_diffusion",
+        "benchmark.harness.keyed_images",
+        "benchmark.harness.unmarked_images",
         "treering_detectors.baselines",
         "detection.calibration.scores",
     ),

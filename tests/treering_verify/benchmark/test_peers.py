@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 from helpers.progress import silent
@@ -13,10 +16,16 @@ from treering_verify.models import LatentModel
 
 
 def test_each_scheme_decides_on_its_own_marks_the_twins_and_photographs(
-    tiny_model: LatentModel, monkeypatch: pytest.MonkeyPatch
+    tiny_model: LatentModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(mark_diffusion, "installed_version", lambda: "")
-    found = peers.measure(tiny_model, Scope(silent, count=2))
+    scope = Scope(silent, count=2, folder=tmp_path)
+    found = peers.measure(tiny_model, scope)
+    with monkeypatch.context() as patched:
+        for name in ("recover_noise", "render_noise"):
+            patched.setattr(peers, name, None)  # what is cached is neither generated nor inverted again
+        again = peers.measure(tiny_model, replace(scope, rows=[]))
+    assert again == found
     (table,) = found.tables
     assert table.rows[-1][:2] == ("MarkDiffusion", "not installed") and "pip install markdiffusion" in str(
         table.rows[-1][2]

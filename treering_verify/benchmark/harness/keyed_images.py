@@ -59,14 +59,15 @@ def generate_cached(
     return images
 
 
-def render_noise(model: LatentModel, noise: torch.Tensor) -> list[Image.Image]:
-    """Return the images of initial noise, classes taking turns."""
+def render_noise(model: LatentModel, noise: torch.Tensor, first: int = 0) -> list[Image.Image]:
+    """Return the images of initial noise, classes taking turns; the first one is number `first` of them."""
     import torch
 
     images = []
     for start in range(0, len(noise), _BATCH):
         part = noise[start : start + _BATCH]
-        labels = [model.classes[(start + i) % len(model.classes)] if model.classes else None for i in range(len(part))]
+        numbers = range(first + start, first + start + len(part))
+        labels = [model.classes[i % len(model.classes)] if model.classes else None for i in numbers]
         with torch.inference_mode():
             latents = denoise(model, part, steps=DEFAULT_STEPS, conditions=labels, guidance=DEFAULT_GUIDANCE)
             images += [to_pil(image) for image in model.decode(latents)]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, partial
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +14,9 @@ import numpy as np
 from treering_detectors import Rate
 
 from treering_verify.benchmark.catalogue import BENCHMARKS
+from treering_verify.benchmark.harness.cache import cached
 from treering_verify.benchmark.harness.keyed_images import render_noise
+from treering_verify.benchmark.harness.laboratory import chunks
 from treering_verify.benchmark.harness.scope import SEEDS, Scope
 from treering_verify.benchmark.harness.unmarked_images import photographs
 from treering_verify.benchmark.outside import mark_diffusion
@@ -23,7 +27,9 @@ from treering_verify.generation.generator import initial_noise
 from treering_verify.inversion.recovery import InversionOptions, recover_noise
 from treering_verify.media.images import to_tensor
 from treering_verify.models import LatentModel
+from treering_verify.models.weights import fingerprint
 from treering_verify.report.findings import Cell, Findings, Table
+from treering_verify.version import __version__
 from treering_verify.watermark.embedding import embed
 from treering_verify.watermark.keys.key import Key
 
@@ -34,7 +40,6 @@ if TYPE_CHECKING:
 
     Score = Callable[[torch.Tensor], npt.NDArray[np.float64]]
 
-_BATCH = 16
 _PUBLISHED = InversionOptions(method="encoder", noise_method="naive", steps=50)
 _OWN_CODE = "own implementation"
 MARKED, TWIN, PHOTOGRAPH, CALIBRATION = "marked", "unmarked twin", "photograph", "calibration"
@@ -65,24 +70,30 @@ def measure(model: LatentModel, scope: Scope) -> Findings:
     noise = initial_noise(model.latent_shape, range(first, first + count))
     others = initial_noise(model.latent_shape, range(first + (1 << 20), first + (1 << 20) + count))
     white = initial_noise(model.latent_shape, range(first + (2 << 20), first + (2 << 20) + _WHITE_SAMPLES))
+    shipped = photographs(model, count, first)
+    installed = _digest(*(np.asarray(photograph) for photograph in shipped))  # scikit-image's are there or not
+    unmarked: dict[str, Callable[[range], list[Image.Image]]] = {
+        TWIN: cache(partial(_rendered, model, noise)),
+        PHOTOGRAPH: lambda some: shipped[some.start : some.stop],
+        CALIBRATION: cache(partial(_rendered, model, others)),
+    }
+    parts = chunks(count, model)
     shared: dict[InversionOptions, dict[str, torch.Tensor]] = {}
     rows = scope.rows
     lines: list[tuple[Cell, ...]] = []
-    with scope.progress("Schemes", len(peers) + 1) as advance:
-        unmarked = {
-            TWIN: render_noise(model, noise),
-            PHOTOGRAPH: photographs(model, count, first),
-            CALIBRATION: render_noise(model, others),
-        }
-        advance()
+    inversions = list(dict.fromkeys(peer.inversion for peer in peers))
+    with scope.progress("Images, by scheme", len(parts) * (len(peers) + 3 * len(inversions))) as advance:
         for peer in peers:
+            estimates = _Estimates(model, scope, peer.inversion, parts, advance)
             if peer.inversion not in shared:
                 shared[peer.inversion] = {
-                    k: _invert(model, images, peer.inversion)[0] for k, images in unmarked.items()
+                    kind: estimates.of(kind, installed, drawn)[0] for kind, drawn in unmarked.items()
                 }
-            found, seconds = _invert(model, render_noise(model, peer.mark(noise)), peer.inversion)
-            estimates = {MARKED: found, **shared[peer.inversion], WHITE: white}
-            scores = {kind: peer.score(noise_hat) for kind, noise_hat in estimates.items()}
+            marked = peer.mark(noise)
+            drawn = partial(_rendered, model, marked)
+            found, seconds = estimates.of(MARKED, _digest(marked.numpy()), drawn)
+            known = {MARKED: found, **shared[peer.inversion], WHITE: white}
+            scores = {kind: peer.score(noise_hat) for kind, noise_hat in known.items()}
             threshold = float(scores[CALIBRATION].max()) if peer.threshold is None else peer.threshold
             flagged = {kind: values > threshold for kind, values in scores.items() if kind != CALIBRATION}
             rows += [
@@ -100,7 +111,6 @@ def measure(model: LatentModel, scope: Scope) -> Findings:
             ]
             rates = [Rate(int(decided.sum()), len(decided)) for decided in flagged.values()]
             lines.append((peer.name, peer.code, peer.rule, *rates, f"{seconds:.3f}"))
-            advance()
     lines += [(name, "not installed", how, None, None, None, None, None) for name, how in absent]
     return Findings(
         "peers",
@@ -212,14 +222,42 @@ def _peers(model: LatentModel, count: int, first: int) -> tuple[list[Peer], list
     return peers, []
 
 
-def _invert(model: LatentModel, images: list[Image.Image], inversion: InversionOptions) -> tuple[torch.Tensor, float]:
-    """Return the noise estimates of images, and seconds per image."""
-    import torch
+@dataclass(frozen=True, eq=False)
+class _Estimates:
+    """Noise estimates by one inversion, cached for a few images at a time."""
 
-    found, seconds = [], 0.0
-    for start in range(0, len(images), _BATCH):
-        pixels = torch.cat([to_tensor(image) for image in images[start : start + _BATCH]])
-        begun = time.perf_counter()
-        found.append(recover_noise(model, pixels, inversion)[0])
-        seconds += time.perf_counter() - begun
-    return torch.cat(found), seconds / len(images)
+    model: LatentModel
+    scope: Scope
+    inversion: InversionOptions
+    parts: list[range]
+    advance: Callable[[], None]
+
+    def of(self, kind: str, source: str, drawn: Callable[[range], list[Image.Image]]) -> tuple[torch.Tensor, float]:
+        """Return the noise estimates of images and seconds per image; images whose estimates are cached are not drawn.
+
+        `source` is what the images depend on, beside the seeds of the benchmark.
+        """
+        import torch
+
+        found, weights = [], fingerprint(self.model)
+        for some in self.parts:
+
+            def measure(some: range = some) -> dict[str, npt.NDArray[np.float64]]:
+                pixels = torch.cat([to_tensor(image) for image in drawn(some)])
+                begun = time.perf_counter()
+                noise_hat = recover_noise(self.model, pixels, self.inversion)[0]
+                return {"noise_hat": noise_hat.numpy(), "seconds": np.array(time.perf_counter() - begun)}
+
+            facts = (weights, __version__, SEEDS["peers"], kind, source, self.inversion, some)
+            found.append(cached(self.scope.folder, "estimates", facts, measure))
+            self.advance()
+        noise_hat = torch.from_numpy(np.concatenate([part["noise_hat"] for part in found]))
+        return noise_hat, sum(float(part["seconds"]) for part in found) / len(noise_hat)
+
+
+def _rendered(model: LatentModel, noise: torch.Tensor, some: range) -> list[Image.Image]:
+    return render_noise(model, noise[some.start : some.stop], some.start)
+
+
+def _digest(*arrays: npt.NDArray[Any]) -> str:
+    return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
