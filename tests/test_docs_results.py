@@ -75,7 +75,7 @@ def site(tmp_path: Path) -> Path:
     facts: dict[str, Any] = {"date": "2026-01-01", "commit": "abc", "changed": False, "model": "tiny", "weights": "w"}
     facts |= {"hardware": "h", "repeat": "treering benchmark noise", "images": "4", "seeds": "", "partial": ""}
     table = {"title": "Error of z", "header": ["method", "steps", "error"], "note": "A note."}
-    table["rows"] = [["naive", "5", "-11.2 +- .4"], ["exact", "50", "-24.6 +- .5"]]
+    table["rows"] = [["naive", "5", "-11.2 +- 0.4"], ["exact", "50", "-24.6 +- 0.5"]]
     record = {"name": "noise", "question": "?", "facts": facts | {"code": code_digests(MEASURED)}, "tables": [table]}
     (tmp_path / "docs" / "results" / "noise.json").write_text(json.dumps(record | {"figures": [], "parts": []}))
     (tmp_path / "README.md").write_text(PAGE)
@@ -92,7 +92,7 @@ def change(path: Path, old: str, new: str) -> None:
 def test_a_page_is_renewed_from_the_stored_result(site: Path) -> None:
     text = (site / "README.md").read_text()
     assert (
-        "| method | dB |\n|---|---|\n| naive | -11.2 +- .4 |\n| exact | -24.6 +- .5 |\n\n*2026-01-01; commit abc;"
+        "| method | dB |\n|---|---|\n| naive | -11.2 +- 0.4 |\n| exact | -24.6 +- 0.5 |\n\n*2026-01-01; commit abc;"
         in text
     )
     assert "A note." not in text and fragments.problems(site) == []

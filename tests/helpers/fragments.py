@@ -36,6 +36,7 @@ from typing import Any
 
 from treering_verify.benchmark import BENCHMARKS
 from treering_verify.benchmark.harness.code_digests import code_digests
+from treering_verify.report import leading_zeros
 from treering_verify.report.markdown import markdown_table, origin_line, slug
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -114,8 +115,8 @@ def pages(root: Path) -> list[Path]:
 
 
 def records(root: Path) -> dict[str, dict[str, Any]]:
-    """Return the stored results by name."""
-    return {path.stem: json.loads(path.read_text()) for path in sorted((root / RESULTS).glob("*.json"))}
+    """Return the stored results by name; numbers are written as results of today have them."""
+    return {path.stem: json.loads(leading_zeros(path.read_text())) for path in sorted((root / RESULTS).glob("*.json"))}
 
 
 # --- what a page includes ---------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from treering_verify.report.text import (
     format_table,
     format_text,
     format_verdicts,
+    leading_zeros,
     table,
     to_json,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "format_text",
     "format_verdicts",
     "key_records",
+    "leading_zeros",
     "recheck_record",
     "save_spectrum_figure",
     "store_findings",

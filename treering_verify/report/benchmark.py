@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from treering_verify.evaluation.confusion_matrix import ConfusionMatrix, matrices_csv
 from treering_verify.files import write_atomic
 from treering_verify.report.benchmark_page import SECTION, write_report
-from treering_verify.report.findings import Figure, Findings, Matrix, Part
+from treering_verify.report.findings import Cloud, Curve, Curves, Figure, Findings, Matrix, Part, Table
 from treering_verify.report.markdown import markdown_fragment, slug
 from treering_verify.report.panels import draw_panels, draw_png
-from treering_verify.report.text import format_cell, format_table, to_json
+from treering_verify.report.text import format_cell, format_table, leading_zeros, to_json
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ def store_findings(findings: Findings, provenance: Provenance, folder: Path) -> 
     Every file appears whole under its final name or not at all.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    findings = _spelled(findings)
     facts: dict[str, Any] = {
         "images": findings.count,
         "seeds": findings.seeds,
@@ -113,6 +114,20 @@ def store_findings(findings: Findings, provenance: Provenance, folder: Path) -> 
     write_atomic(folder / f"{findings.name}.json", (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
     write_report(folder)
     return summary
+
+
+def _spelled(value: Any) -> Any:
+    """Return findings with every number of their texts in one style; rows and the labels of confusion matrices stay."""
+    if isinstance(value, str):
+        return leading_zeros(value)
+    if isinstance(value, tuple):
+        return tuple(map(_spelled, value))
+    if not isinstance(value, Findings | Part | Table | Figure | Curves | Curve | Cloud):
+        return value
+    texts = {one.name: getattr(value, one.name) for one in fields(value) if one.init}
+    if isinstance(value, Findings):
+        del texts["name"], texts["rows"]
+    return replace(value, **{name: _spelled(content) for name, content in texts.items()})
 
 
 def _figure_files(findings: Findings) -> list[tuple[Figure, str]]:

@@ -24,7 +24,13 @@ def format_fit(facts: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], ways
         header += (
             [f"log10 p, {way}" for way in ways] + [f"gain over {way} (95 %)" for way in others] + ["found at 1e-6"]
         )
-    header += ["latent error, encoder", "change by the default", "by filters (95 %)", "worst image", "worse by > .1 dB"]
+    header += [
+        "latent error, encoder",
+        "change by the default",
+        "by filters (95 %)",
+        "worst image",
+        "worse by > 0.1 dB",
+    ]
     yield "| " + " | ".join(header) + " |"
     yield "|" + "---|" * len(header)
     for row in rows:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -168,6 +169,11 @@ def format_table(content: Table) -> str:
     """Return a table of values as text: its title, aligned columns and note."""
     text = table(list(content.header), [[format_cell(cell) for cell in row] for row in content.rows])
     return "\n".join(part for part in (content.title, text, content.note) if part)
+
+
+def leading_zeros(text: str) -> str:
+    """Return a text in which numbers below one begin with a zero: 0.05, also where it was written as .05."""
+    return re.sub(r"(?<![\w.)\]])\.(?=\d)", "0.", text)
 
 
 def format_cell(value: Cell) -> str:

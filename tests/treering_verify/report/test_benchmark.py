@@ -97,6 +97,22 @@ def test_tables_and_their_origin_are_stored_for_pages_and_for_programs(tmp_path:
     assert "<svg" in (tmp_path / f"{figure['file']}.1.svg").read_text()
 
 
+def test_numbers_below_one_begin_with_a_zero_in_every_text_but_not_in_rows(tmp_path: Path) -> None:
+    table = Table("t", ("noise .05", "b"), (("adam .01, -.5", "v1.5.2 a.1"),), "[.2, .4]")
+    panel = Curves("c", "x", "y", (Curve("step .3", (1.0,), (0.0,)),))
+    part = Part("p", "above .1", (), (Figure("f", (panel,), "caption .7"),))
+    store_findings(
+        example(rows=({"method": "adam .01"},), tables=(table,), figures=(), parts=(part,)), PROVENANCE, tmp_path
+    )
+    record = json.loads((tmp_path / "example.json").read_text())
+    (stored,) = record["tables"]
+    assert stored["header"][0] == "noise 0.05" and stored["rows"] == [["adam 0.01, -0.5", "v1.5.2 a.1"]]
+    assert stored["note"] == "[0.2, 0.4]" and record["parts"][0]["answer"] == "above 0.1"
+    html = (tmp_path / "report.html").read_text()
+    assert "caption 0.7" in html and "<!-- step 0.3 -->" in html
+    assert pyarrow.parquet.read_table(tmp_path / "example.parquet")["method"].to_pylist() == ["adam .01"]
+
+
 def test_a_cell_never_ends_a_column_of_a_markdown_table() -> None:
     assert markdown_table(("a", ""), (("x|y", "two\nlines"),)) == "| a | |\n|---|---|\n| x\\|y | two lines |"
 

@@ -210,7 +210,7 @@ def detection(model: LatentModel, count: int, steps: int) -> Iterator[str]:
             log10 = sorted(e[0].log10_pvalue for e in evidence_of(noise_hat, [key]))
             yield (
                 f"{steps} steps, {method}, {name}: p <= 1e-6 {Rate(sum(p <= -6 for p in log10), count)}, "
-                f"p <= .01 {Rate(sum(p <= -2 for p in log10), count)}, median log10 p {log10[count // 2]:.1f}"
+                f"p <= 0.01 {Rate(sum(p <= -2 for p in log10), count)}, median log10 p {log10[count // 2]:.1f}"
             )
         inverted = invert(model, latent, method, steps=steps, conditions=classes)
         error = _relative(inverted, noise)
