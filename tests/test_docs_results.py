@@ -14,8 +14,7 @@ from helpers import fragments
 
 from treering_verify.benchmark import BENCHMARKS, DOCS
 from treering_verify.benchmark.harness.code_digests import code_digests
-from treering_verify.models import load_model
-from treering_verify.models.loading import EMBEDDED
+from treering_verify.models import EMBEDDED, load_model
 from treering_verify.models.weights import fingerprint
 
 MEASURED = BENCHMARKS["noise"].measured

@@ -44,7 +44,7 @@ HEAVY_AT_THE_TOP = {  # run to train and measure the embedded model; no command 
     "treering_verify.models.networks.autoencoder_kl",
     "treering_verify.models.networks.unet",
     "treering_verify.models.diffusers.rectified_flow_pipeline",
-    "treering_verify.models.diffusers.tiny_autoencoder",
+    "treering_verify.models.networks.tiny_autoencoder",
 }
 NOT_IN_DETECTORS = {"torch", "PIL", "click", "treering_verify", "diffusers"}
 FILE_ACCESS = {

@@ -108,8 +108,7 @@ def report(
 def _model(chosen: str | None, named: str) -> LatentModel | str:
     """Load the user's model, or the embedded one that the audit names; no other, because DIR may come from anybody."""
     from treering_verify.files import printable
-    from treering_verify.models import load_model
-    from treering_verify.models.loading import EMBEDDED
+    from treering_verify.models import EMBEDDED, load_model
 
     if chosen or named in EMBEDDED:
         return load_model(chosen or named)

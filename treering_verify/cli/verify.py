@@ -121,7 +121,7 @@ def recheck(
 def _embedded(name: object) -> str:
     """Return the name of an embedded model; UsageError for any other, because records may come from anybody."""
     from treering_verify.files import printable
-    from treering_verify.models.loading import EMBEDDED
+    from treering_verify.models import EMBEDDED
 
     if name in list(EMBEDDED):
         return str(name)

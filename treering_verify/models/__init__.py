@@ -1,10 +1,10 @@
 """Latent diffusion models behind one protocol: the embedded model, and pipelines of diffusers.
 
 `protocol` says what the package asks of a model, and every package above uses that alone. `source` describes a model by its
-name and options, and `loading` finds and loads it: a `class_conditional` model such as the embedded `landscape`, whose
-networks beside the diffusion model are in `networks`, or a pipeline of `diffusers`. `autoencoder` encodes and decodes,
-`autoencoder_alone` is one without a diffusion network,
-`tiling` does so in tiles, and `sampling` runs the ODE from noise to latent. `precision` and `compiling` say how networks are
+name and options, and `loading` finds and loads it: a `class_conditional` model such as the embedded `landscape`, which
+`class_conditional_folder` reads and whose networks beside the diffusion model are in `networks`; or a pipeline of
+`diffusers`; or an autoencoder without a diffusion network, `autoencoder_alone`. `autoencoder` encodes and decodes, `tiling`
+does so in tiles, and `sampling` runs the ODE from noise to latent. `precision` and `compiling` say how networks are
 computed. `weights` identifies a model by a digest, and `profile` holds the results of its self-test.
 """
 

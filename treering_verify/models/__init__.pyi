@@ -2,13 +2,13 @@ from .autoencoder import AUTOENCODERS as AUTOENCODERS
 from .autoencoder import lowered as lowered
 from .autoencoder_alone import AutoencoderModel as AutoencoderModel
 from .autoencoder_alone import is_alone as is_alone
+from .class_conditional_folder import EMBEDDED as EMBEDDED
 from .diffusers.adapter import canonical_noise as canonical_noise
 from .diffusers.adapter import from_pipeline as from_pipeline
 from .diffusers.adapter import native_noise as native_noise
 from .diffusers.adapter import pipeline_shape as pipeline_shape
 from .diffusers.families import FAMILIES as FAMILIES
 from .diffusers.loading import load_pipeline as load_pipeline
-from .loading import EMBEDDED as EMBEDDED
 from .loading import check_source as check_source
 from .loading import class_names as class_names
 from .loading import latent_shape as latent_shape

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Never, TypeGuard
 
@@ -20,7 +21,9 @@ from treering_verify.models.autoencoder import (
 )
 from treering_verify.models.checks.folder import WHOLE, check_files
 from treering_verify.models.checks.json_files import read_object
+from treering_verify.models.checks.parameters import check_parameters
 from treering_verify.models.diffusers.loading import INDEX
+from treering_verify.models.networks.reading import frozen, quiet, read_network, reported
 from treering_verify.models.protocol import Condition, LatentModel, NoiseEstimator, Timestep
 from treering_verify.models.source import ModelSource
 
@@ -145,3 +148,21 @@ def checked_config(source: ModelSource) -> tuple[dict[str, Any], list[int]]:
     if source.frames is not None:
         raise UsageError(f"{shown} is an autoencoder of images: leave out the frames")
     return config, check_files(folder, {WHOLE: kind}, (WHOLE,), source.variant, shown)[WHOLE]
+
+
+def latent_shape(source: ModelSource) -> tuple[int, int, int]:
+    """Return the shape (C, h, w) of the latents of an autoencoder's folder, from its configuration."""
+    return shapes_of_config(source.shown, checked_config(source)[0], source.image_size)[0]
+
+
+def load(source: ModelSource) -> AutoencoderModel:
+    """Load the autoencoder of a folder, on the processor; errors as for `checked_config`."""
+    import diffusers
+
+    shown, (config, held) = source.shown, checked_config(source)
+    with reported(shown):
+        kind = getattr(diffusers, config["_class_name"])
+        with quiet():
+            check_parameters(partial(kind.from_config, config), held, f"{shown}: config.json")
+            vae = frozen(read_network(kind, Path(source.name), None, source.variant))
+        return AutoencoderModel(source.name, vae, source.image_size, source.tile)

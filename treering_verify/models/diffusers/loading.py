@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from treering_verify.errors import ModelError, TreeringError
+from treering_verify.errors import ModelError
 from treering_verify.files import printable
 from treering_verify.models.checks.folder import check_components
 from treering_verify.models.checks.json_files import read_object
@@ -19,6 +17,7 @@ from treering_verify.models.diffusers.families import FAMILIES, family_of, unsup
 from treering_verify.models.diffusers.family import PipelineFamily
 from treering_verify.models.diffusers.folder import check_networks, check_pipeline_folder
 from treering_verify.models.diffusers.hub import must_be_cached
+from treering_verify.models.networks.reading import quiet, reported
 from treering_verify.models.source import Device, DType, ModelSource
 
 INDEX = "model_index.json"
@@ -34,6 +33,10 @@ _CONFIGURATIONS = {
     "stable-diffusion-xl": "stabilityai/stable-diffusion-xl-base-1.0",
     "stable-diffusion-3": "stabilityai/stable-diffusion-3-medium-diffusers",
 }
+_ADVICE = (
+    "name a local folder or file, or check id, revision, variant and connection (HF_HUB_OFFLINE=1 reads what was fetched "
+    "before; gated models need HF_TOKEN)"
+)
 
 
 def load_pipeline(
@@ -72,7 +75,7 @@ def load_pipeline(
 
 def pipeline_of(source: ModelSource, *, checker: bool = False) -> Any:
     """Load the pipeline of a source; with `checker`, the safety checker too, if it has one."""
-    with _reported(source.shown):
+    with reported(source.shown, _ADVICE):
         # Before anything of diffusers is imported: what the index names decides what would be.
         place = _place(source)
         index = _read(place, INDEX, source.revision)
@@ -88,7 +91,7 @@ def pipeline_of(source: ModelSource, *, checker: bool = False) -> Any:
 
     device = source.chosen_device()
     dtype = source.chosen_dtype(device)
-    with _reported(source.shown), _quiet():
+    with reported(source.shown, _ADVICE), quiet():
         kind = family.class_of(family.pipelines[0] if source.is_file else index["_class_name"])
         if source.is_file:
             folder = _configurations(place, source.revision)
@@ -124,7 +127,7 @@ def read_index(folder: Path) -> dict[str, Any]:
 
 def check_pipeline(source: ModelSource, *, checker: bool = False) -> None:
     """Check the files of a local pipeline before torch and diffusers are imported; errors as for `load_pipeline`."""
-    with _reported(source.shown):
+    with reported(source.shown, _ADVICE):
         if source.is_file:
             header_of(Path(source.name), source.shown)
             return
@@ -150,7 +153,7 @@ def _scheduler_of(index: Mapping[str, Any]) -> str:
 
 def shapes_of(source: ModelSource) -> tuple[tuple[int, int, int], tuple[int, int]]:
     """Return noise shape (C, h, w) and image size (H, W) of a pipeline, from its configuration files."""
-    with _reported(source.shown):
+    with reported(source.shown, _ADVICE):
         place = _place(source)
         family = pipeline_family(_read(place, INDEX, source.revision), source.shown)
         network, vae = (_read(place, f"{part}/config.json", source.revision) for part in (family.network, "vae"))
@@ -218,45 +221,3 @@ def _family_of_file(source: ModelSource) -> PipelineFamily:
     raise ModelError(
         f"{source.shown} holds no complete model of {', '.join(_MARKS)}: name a folder in the diffusers layout"
     )
-
-
-def reason_of(error: Exception) -> str:
-    """Return the first line of an error's message, printable and short; its class if it has no message."""
-    lines = str(error).strip().splitlines()
-    return printable(lines[0][:300]) if lines else type(error).__name__
-
-
-@contextmanager
-def _reported(shown: str) -> Iterator[None]:
-    """Turn every error of loading code into a ModelError that says what to do."""
-    try:
-        yield
-    except TreeringError:
-        raise
-    except Exception as error:  # whatever a library raises at a damaged or hostile file
-        reason = reason_of(error)
-        raise ModelError(
-            f"cannot load {shown}: {reason}; name a local folder or file, or check id, revision, variant and "
-            "connection (HF_HUB_OFFLINE=1 reads what was fetched before; gated models need HF_TOKEN)"
-        ) from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence advice and progress of diffusers and transformers, and restore their settings afterwards."""
-    from diffusers.utils import logging
-
-    voices: list[Any] = [logging]
-    if "transformers" in sys.modules:
-        voices.append(sys.modules["transformers"].utils.logging)
-    before = [(voice.get_verbosity(), voice.is_progress_bar_enabled()) for voice in voices]
-    try:
-        for voice in voices:
-            voice.set_verbosity_error()
-            voice.disable_progress_bar()
-        yield
-    finally:
-        for voice, (verbosity, bars) in zip(voices, before, strict=True):
-            voice.set_verbosity(verbosity)
-            if bars:
-                voice.enable_progress_bar()

@@ -10,9 +10,8 @@ import diffusers
 import pytest
 import torch
 
-from treering_verify.models import load_model
+from treering_verify.models import EMBEDDED, load_model
 from treering_verify.models.ddim import DDIMScheduler
-from treering_verify.models.loading import EMBEDDED
 from treering_verify.models.networks.autoencoder_kl import AutoencoderKL
 from treering_verify.models.networks.config import Config
 from treering_verify.models.networks.estimator import Estimator
