@@ -172,11 +172,11 @@ def benchmark(
 @click.argument("old", type=InputPath(), metavar="OLD")
 @click.argument("new", type=InputPath(), metavar="NEW")
 def diff(old: Path, new: Path) -> None:
-    """Say what got better or worse between two folders of results, beyond noise.
+    """Compare the results of two runs.
 
-    OLD and NEW are --output folders of benchmarks. What both have is compared: values of the same images in pairs
-    (McNemar's exact test, Wilcoxon's signed ranks), others by Fisher's exact test and by ranks, times by their ratio, all
-    under Holm's correction at 5 %.
+    OLD and NEW are --output folders of benchmarks. The command says what got better or worse beyond noise. What both have
+    is compared: values of the same images in pairs (McNemar's exact test, Wilcoxon's signed ranks), others by Fisher's
+    exact test and by ranks, times by their ratio, all under Holm's correction at 5 %.
     """
     from treering_verify.benchmark import compare, format_comparison
 

@@ -99,7 +99,7 @@ def check(
     "--output",
     required=True,
     type=click.Path(path_type=Path),
-    help="Folder for the filters, their configuration and their card; MODEL/inverter is found without --inverter.",
+    help="Folder for the filters, their configuration and their card. A local model uses its subfolder inverter by itself.",
 )
 @option(
     "--images",
@@ -122,7 +122,7 @@ def check(
 @option(
     "--keep",
     type=InputPath(),
-    help="Earlier fit, whose experts are kept that --attacks does not name.",
+    help="Earlier fit; its filters are kept for the attacks that --attacks does not name.",
 )
 @option("--prompts", type=InputPath(), help="File of prompts, one a line; default: a short list.")
 @option("--generation-steps", type=click.IntRange(1), default=20, help="Steps of generation.")

@@ -5,7 +5,7 @@
 cost a decoder hours, by `part_counts` (with `tiff_directory`) and `declared_sizes`; `array_decoders` decodes what Pillow is
 slow at. `isolation` decodes what is not cheap in a process of its own. `png_chunks` and `cut_short` repair damaged and
 truncated files, and `color_modes` converts every mode of Pillow to sRGB. `arrays` takes arrays and tensors, `animations`
-chooses frames, and `containers` reads images in archives and columns. `videos` does for videos what `images` does for
-images; `frame_folders` lists a folder of frames. `blank_areas` finds occluded areas of an image, fills them before the
-inversion and masks them after it.
+chooses frames, and `containers` reads images in archives, after `archive_checks`, and in columns. `digests` names content
+by SHA-256. `videos` does for videos what `images` does for images; `frame_folders` lists a folder of frames. `blank_areas`
+finds occluded areas of an image, fills them before the inversion and masks them after it.
 """

@@ -1,11 +1,13 @@
 """Latent diffusion models behind one protocol: the embedded model, and pipelines of diffusers.
 
 `protocol` says what the package asks of a model, and every package above uses that alone. `source` describes a model by its
-name and options, and `loading` finds and loads it: a `class_conditional` model such as the embedded `landscape`, which
-`class_conditional_folder` reads and whose networks beside the diffusion model are in `networks`; or a pipeline of
+name and options, and `loading` finds and loads it, after `checks` of its folder: a `class_conditional` model such as the
+embedded `landscape`, which `class_conditional_folder` reads, with `networks` and the grid of `ddim`; or a pipeline of
 `diffusers`; or an autoencoder without a diffusion network, `autoencoder_alone`. `autoencoder` encodes and decodes, `tiling`
-does so in tiles, and `sampling` runs the ODE from noise to latent. `precision` and `compiling` say how networks are
-computed. `weights` identifies a model by a digest, and `profile` holds the results of its self-test.
+does so in tiles, and `sampling` runs the ODE from noise to latent. An `inverter` holds the filters that were fitted to a
+model, a `filter_bank` for each step, chosen by `attack_statistics`. `precision` and `compiling` say how networks are
+computed. `weights` identifies a model by a digest, `provenance` tells records of it, and `profile` holds the results of its
+self-test.
 """
 
 import lazy_loader

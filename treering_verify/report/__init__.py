@@ -1,9 +1,9 @@
 """The only formatter: verdicts, tables, findings and audits as text, JSON, figures or HTML.
 
-`text` writes verdicts and tables; `keys`, `copies`, `calibrations` and `models` write the output of their commands.
-`findings` defines the result of a benchmark, `panels` draws it, `benchmark` stores it, and `benchmark_page` renders the
-HTML report.
-`audit` renders the report of an audit and exports its rows.
+`text` writes verdicts and tables; `keys`, `copies`, `calibrations`, `rechecks`, `models`, `fits` and `figures` write what
+their commands give, and `chance` the sentences of an audit about it. `findings` defines the result of a benchmark, `panels`
+draws it, `markdown` writes its tables, `benchmark` stores it, and `benchmark_page` renders the HTML report. `audit` renders
+the report of an audit and exports its rows.
 """
 
 from treering_verify.report.benchmark import Provenance, store_findings

@@ -1,8 +1,9 @@
 """Fitting the inversion to a model.
 
-`closed_form` fits linear filters to a model's own generations (`fit`), by the ridge regression of `regression`, under the
-attacks of `attack_table`; `decoder_stages` are the steps of its decoder inversion, and `gate` says how much of them an image
-takes. `fit_report` says on held-out images what a fit brings. `landscape` has the recipes of the embedded models.
+`closed_form` fits linear filters (`fit`) to `examples`, a model's own generations or photographs, by the ridge regression of
+`regression`, under the attacks of `attack_table`; `decoder_stages` are the steps of its decoder inversion, and `gate` says
+how much of them an image takes. `fit_report` says on held-out images what a fit brings. `landscape` has the recipes of the
+embedded models.
 """
 
 import lazy_loader

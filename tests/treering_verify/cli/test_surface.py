@@ -25,6 +25,7 @@ from treering_verify.watermark.patterns import PATTERNS
 def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
     for name, command in group.commands.items():
         yield (*path, name), command
+        yield from (((*path, name, each), action) for each, action in getattr(command, "actions", {}).items())
         if isinstance(command, click.Group):
             yield from commands(command, (*path, name))
 

@@ -2,5 +2,5 @@
 
 `sources` lists folders, files, globs and URLs, and with `manifests` the entries of lists and tables; `plan` stores them in
 chunks on disk. `reader_pool` starts processes (`media.isolation.child_process`) that run `reader_process`, which reads one
-input at a time by `reading`.
+input at a time by `reading`. `urls` says which URLs may be opened, and `http_reader` reads those of http and https.
 """

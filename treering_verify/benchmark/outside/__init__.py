@@ -1,1 +1,4 @@
-"""What comes from outside: `peers` lets other schemes decide, MarkDiffusion among them, `labelled` takes users' images."""
+"""Other schemes and users' own images.
+
+`peers` lets other schemes decide on the same images, `mark_diffusion` among them, and `labelled` takes users' images.
+"""

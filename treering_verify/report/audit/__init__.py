@@ -1,8 +1,8 @@
 """Reports of an audit: rows on disk -> HTML page, CSV, JSONL, SARIF or JUnit XML. All stream; none holds the rows in memory.
 
-`audit_reader` reads the folder of an audit, `exports` writes its rows in other formats. For the page, `digest` counts and
-samples the rows in one pass, `gallery` makes the images with their `agreement` with the key, `guidance` says what groups and
-numbers mean, and `page` renders the template.
+`audit_reader` reads the folder of an audit, its shards by `shard_reader`, and `exports` writes its rows in other formats.
+For the page, `digest` counts and samples the rows in one pass, `gallery` makes the images with their `agreement` with the
+key, `guidance` says what groups and numbers mean, and `page` renders the template.
 """
 
 from __future__ import annotations
