@@ -18,7 +18,7 @@ def test_the_samples_give_the_verdicts_that_are_written_beside_them(sample_key: 
     assert {p.name for p in SAMPLES.iterdir() if p.suffix in (".png", ".jpg")} - {"overview.png", "edit.png"} == set(
         expected
     )
-    for verdict in tv.detection.verify_many([SAMPLES / name for name in expected], sample_key):
+    for verdict in tv.verify_many([SAMPLES / name for name in expected], sample_key):
         want = expected[Path(verdict.path).name]
         assert (verdict.verdict, verdict.key or None) == (want["verdict"], want["key"])
         assert verdict.best is not None

@@ -8,6 +8,8 @@ from . import inversion as inversion
 from . import models as models
 from . import watermark as watermark
 from .detection.search.settings import Search as Search
+from .detection.verification import verify as verify
+from .detection.verification import verify_many as verify_many
 from .detector import Detector as Detector
 from .errors import TreeringError as TreeringError
 from .errors import UsageError as UsageError

@@ -56,7 +56,7 @@ def behaviour(folder: Path) -> dict[str, Any]:
     model = tv.load_model("landscape")
     images = sorted(p for p in SAMPLES.iterdir() if p.suffix in (".png", ".jpg"))
     found: dict[str, Any] = {"platform": platform()}
-    found["verify"] = {Path(v.path).name: judged(v) for v in tv.detection.verify_many(images, key, model=model)}
+    found["verify"] = {Path(v.path).name: judged(v) for v in tv.verify_many(images, key, model=model)}
     others = [tv.Key.generate(model.latent_shape, name=f"other-{i}", seed=i) for i in range(20)]
     found["identify"] = {
         Path(v.path).name: judged(v) for v in tv.detection.identify_many(images[:6], [key, *others], model=model, top=3)

@@ -202,7 +202,7 @@ def judge(
 
     asked: dict[str, Any] = {"model": model, "search": search}
     return Judged(
-        timed("verify", lambda: tv.detection.verify_many(files, keys, **asked)),
+        timed("verify", lambda: tv.verify_many(files, keys, **asked)),
         timed("identify", lambda: tv.detection.identify_many(files, keys, top=1, **asked)),
         timed("audit", lambda: tv.audit.audit_folder(files, keys, screening=screening, **asked)),
         seconds,

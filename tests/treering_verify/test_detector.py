@@ -48,7 +48,7 @@ def test_it_answers_as_the_functions_do(sample_key: tv.Key, model: LatentModel) 
     keys, images = [sample_key, other(1)], [MARKED, UNMARKED]
     options = tv.InversionOptions(method="encoder", noise_method="naive", steps=1)
     found = tv.Detector(keys, model=model, **QUICK)
-    verified = tv.detection.verify_many(images, keys, model=model, inversion=options, search=None)
+    verified = tv.verify_many(images, keys, model=model, inversion=options, search=None)
     assert [facts(v) for v in found.verify_many(images)] == [facts(v) for v in verified]
     named = tv.detection.identify_many(images, keys, model=model, inversion=options, top=2, search=None)
     assert [facts(v) for v in found.identify_many(images, top=2)] == [facts(v) for v in named]

@@ -74,7 +74,7 @@ def called(pipe: Any, callback: Any, **options: Any) -> Any:
 
 
 def log10_p(pipe: Any, image: Any, key: tv.Key) -> float:
-    verdict = tv.detection.verify(image, key, model=from_pipeline(pipe), search=None)
+    verdict = tv.verify(image, key, model=from_pipeline(pipe), search=None)
     assert verdict.best
     return verdict.best.log10_adjusted
 

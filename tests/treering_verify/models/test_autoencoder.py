@@ -69,7 +69,7 @@ def check_marks(model: LatentModel) -> None:
     key = tv.Key.generate(model.latent_shape, channels=pipelines.KEPT, seed=1)
     for marked in (True, False):
         (made,) = tv.generate(model, key if marked else None, seeds=[3], steps=STEPS, guidance=1.0)
-        verdict = tv.detection.verify(made.image, key, model=model, search=None, alpha=1e-6 if marked else 1e-3)
+        verdict = tv.verify(made.image, key, model=model, search=None, alpha=1e-6 if marked else 1e-3)
         assert verdict.verdict == ("detected" if marked else "no evidence")
 
 

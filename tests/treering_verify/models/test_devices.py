@@ -207,11 +207,8 @@ def test_every_family_marks_and_verifies_on_a_gpu(family: str, dtype: str, tmp_p
     kept = video_pipelines.kept_channels(family) if videos else pipelines.KEPT
     key = tv.Key.generate(model.latent_shape, channels=kept, seed=1)
     told: Any = {"seeds": [3], "steps": 8, "prompts": None if model.classes else ["a cat"]}
-    assert tv.detection.verify(first(model, key, told), key, model=model, search=None).verdict == "detected"
-    assert (
-        tv.detection.verify(first(model, None, told), key, model=model, search=None, alpha=1e-3).verdict
-        == "no evidence"
-    )
+    assert tv.verify(first(model, key, told), key, model=model, search=None).verdict == "detected"
+    assert tv.verify(first(model, None, told), key, model=model, search=None, alpha=1e-3).verdict == "no evidence"
     if family == "dit":
         return  # its pipeline takes no latents=
     assert native_noise(pipe.to("cuda"), initial_noise(model.latent_shape, [0])).device.type == "cuda"

@@ -154,7 +154,7 @@ def test_below_the_floor_nothing_is_no_evidence_and_what_is_found_is_found(
     key = tv.Key.generate(tiny_model.latent_shape, seed=1)
     image = saved / "unmarked.png"
     verdicts = {
-        allowed: tv.detection.verify(
+        allowed: tv.verify(
             image,
             key,
             model=tiny_model,
@@ -175,7 +175,7 @@ def test_another_models_profile_is_refused_by_every_judge(weak: Path, saved: Pat
     model, key = load_model(saved / "model"), tv.Key.load(saved / "my.key.json")
     inversion = tv.InversionOptions.of(Profile.load(weak))
     with pytest.raises(UsageError, match=r"treering models check"):
-        tv.detection.verify(saved / "marked.png", key, model=model, inversion=inversion)
+        tv.verify(saved / "marked.png", key, model=model, inversion=inversion)
     with pytest.raises(UsageError, match=r"treering models check"):
         tv.detection.identify(saved / "marked.png", key, model=model, inversion=inversion)
     with pytest.raises(UsageError, match=r"treering models check"):

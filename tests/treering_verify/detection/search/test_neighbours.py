@@ -53,6 +53,6 @@ def test_framed_turned_and_scaled_images_are_said_to_be_that(
     sample_key: tv.Key, change: object, said: str, unsaid: str
 ) -> None:
     page = change(open_image(SAMPLES / "marked-0.png"))  # type: ignore[operator]
-    verdict = tv.detection.verify(page, sample_key, model=tv.load_model("landscape"))
+    verdict = tv.verify(page, sample_key, model=tv.load_model("landscape"))
     assert verdict.verdict == "detected" and verdict.best is not None
     assert said in verdict.best.hypothesis and unsaid not in verdict.best.hypothesis, verdict.best.hypothesis

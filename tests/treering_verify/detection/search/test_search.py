@@ -260,14 +260,14 @@ def test_a_sample_on_a_page_is_detected_in_its_box_and_another_key_is_not(
     sample_key: tv.Key, marked: Image.Image
 ) -> None:
     model, page = tv.load_model("landscape"), screenshot(marked)
-    plain = tv.detection.verify(page, sample_key, model=model, search="off")
+    plain = tv.verify(page, sample_key, model=model, search="off")
     assert plain.verdict == "inconclusive" and plain.code == "size" and plain.search is None
-    found = tv.detection.verify(page, sample_key, model=model)
+    found = tv.verify(page, sample_key, model=model)
     assert found.verdict == "detected" and found.best is not None
     assert found.record()["placement"]["box"] == [31, 43, 159, 171]
     assert found.record()["hypothesis"] == "in the box 31, 43 to 159, 171"
     assert found.best.log10_adjusted < -100
-    foreign = tv.detection.verify(page, tv.Key.generate(SHAPE, seed=77), model=model)
+    foreign = tv.verify(page, tv.Key.generate(SHAPE, seed=77), model=model)
     assert foreign.verdict == "no evidence" and foreign.record()["placement"] is None
     record = foreign.record()["search"]
     assert record["level"] == "fast" and record["hypotheses"] > 100 and record["fills_page"]
@@ -291,9 +291,7 @@ def test_an_image_that_is_detected_as_it_is_is_not_searched_and_pays_a_factor_of
     sample_key: tv.Key, marked: Image.Image
 ) -> None:
     model = tv.load_model("landscape")
-    plain, searched = (
-        tv.detection.verify(marked, sample_key, model=model, search=search) for search in ("off", "fast")
-    )
+    plain, searched = (tv.verify(marked, sample_key, model=model, search=search) for search in ("off", "fast"))
     assert searched.search is None and plain.best is not None and searched.best is not None
     assert searched.best.log10_pvalue == plain.best.log10_pvalue - math.log10(IDENTITY)
 
@@ -309,7 +307,7 @@ def test_an_image_that_is_detected_as_it_is_is_not_searched_and_pays_a_factor_of
 def test_a_changed_sample_is_detected_and_the_change_is_named(
     sample_key: tv.Key, marked: Image.Image, words: str, change: Callable[[Image.Image], Image.Image]
 ) -> None:
-    verdict = tv.detection.verify(change(marked), sample_key, model=tv.load_model("landscape"))
+    verdict = tv.verify(change(marked), sample_key, model=tv.load_model("landscape"))
     assert verdict.verdict == "detected" and verdict.best is not None and words in verdict.best.hypothesis
 
 
@@ -318,8 +316,7 @@ def test_a_pattern_that_is_not_in_the_spectrum_is_not_searched_and_pays_nothing(
     photograph = open_image(SAMPLES / "photograph.png")
     inversion = tv.InversionOptions(method="encoder", steps=1)
     plain, searched = (
-        tv.detection.verify(photograph, other, model=tiny_model, inversion=inversion, search=search)
-        for search in ("off", "fast")
+        tv.verify(photograph, other, model=tiny_model, inversion=inversion, search=search) for search in ("off", "fast")
     )
     assert searched.search is None and plain.pvalue == searched.pvalue
 

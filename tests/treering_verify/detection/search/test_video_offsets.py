@@ -182,11 +182,11 @@ def test_a_video_that_begins_late_is_detected_and_it_is_said(
     marked, other = videos
     for lost in (4, -4):
         frames = marked[lost:] + other[:lost] if lost > 0 else other[:-lost] + marked
-        plain = tv.detection.verify(frames, key, model=model, inversion=QUICK, search=None)
+        plain = tv.verify(frames, key, model=model, inversion=QUICK, search=None)
         assert plain.verdict != "detected"
-        found = tv.detection.verify(frames, key, model=model, inversion=QUICK, search="quick")
+        found = tv.verify(frames, key, model=model, inversion=QUICK, search="quick")
         assert found.verdict == "detected" and found.best is not None
         words = "began 4 frames late" if lost > 0 else "began with 4 other frames"
         assert found.best.hypothesis == found.record()["hypothesis"] == words
         foreign = tv.Key.generate(model.latent_shape, channels=key.channels, seed=2)
-        assert tv.detection.verify(frames, foreign, model=model, inversion=QUICK, search="quick").verdict != "detected"
+        assert tv.verify(frames, foreign, model=model, inversion=QUICK, search="quick").verdict != "detected"

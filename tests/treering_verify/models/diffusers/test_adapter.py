@@ -118,8 +118,8 @@ def test_a_saved_pipeline_is_loaded_marked_generated_and_verified_without_its_pr
     (marked,) = tv.generate(model, key, seeds=[3], prompts=["a cat"], steps=STEPS)
     (plain,) = tv.generate(model, None, seeds=[3], prompts=["a cat"], steps=STEPS)
     assert marked.sidecar["prompt"] == "a cat" and "class" not in marked.sidecar
-    assert tv.detection.verify(marked.image, key, model=model).verdict == "detected"
-    assert tv.detection.verify(plain.image, key, model=model, alpha=1e-3).verdict == "no evidence"
+    assert tv.verify(marked.image, key, model=model).verdict == "detected"
+    assert tv.verify(plain.image, key, model=model, alpha=1e-3).verdict == "no evidence"
     same = from_pipeline(pipe)
     latent = model.encode(to_tensor(marked.image))
     assert torch.equal(same.encode(to_tensor(marked.image)), latent)
@@ -184,7 +184,7 @@ def test_three_lines_mark_what_a_script_generates_with_its_own_sampler(pipe: Any
     finally:
         if latents.ndim == 4:
             pipe.scheduler = kept
-    for verdict in tv.detection.verify_many(images, key, model=from_pipeline(pipe), search=None):
+    for verdict in tv.verify_many(images, key, model=from_pipeline(pipe), search=None):
         assert verdict.verdict == "detected"
 
 
@@ -235,7 +235,7 @@ def test_a_callers_pipeline_is_as_it_was(pipe: Any) -> None:
     try:
         model = from_pipeline(pipe)
         (made,) = tv.generate(model, key_for(model), seeds=[3], prompts=["a cat"], steps=2, guidance=2.0)
-        tv.detection.verify(made.image, key_for(model), model=model)
+        tv.verify(made.image, key_for(model), model=model)
         assert state_of(pipe) == before
         assert not model.decode(torch.zeros(1, *model.latent_shape)).requires_grad
     finally:

@@ -72,8 +72,8 @@ def test_a_saved_dit_is_loaded_marked_and_verified_without_its_class(pipe: Any, 
     marked, other = tv.generate(model, key, seeds=[3, 4], steps=STEPS, guidance=2.0)
     assert [made.sidecar["class"] for made in (marked, other)] == ["Tinca tinca", "goldfish"]  # seeds 3 and 4, in turn
     (plain,) = tv.generate(model, None, seeds=[3], steps=STEPS, guidance=2.0)
-    assert tv.detection.verify(marked.image, key, model=model, search=None).verdict == "detected"
-    assert tv.detection.verify(plain.image, key, model=model, search=None, alpha=1e-3).verdict == "no evidence"
+    assert tv.verify(marked.image, key, model=model, search=None).verdict == "detected"
+    assert tv.verify(plain.image, key, model=model, search=None, alpha=1e-3).verdict == "no evidence"
     assert relative(model.decode(model.encode(to_tensor(marked.image))), to_tensor(marked.image)) < 1e-3
 
 

@@ -144,7 +144,7 @@ def test_the_release_is_read_from_its_index_marks_in_one_step_and_is_verified(tm
     one_step = InversionOptions(noise_method="exact", steps=1)
     for marked in (True, False):
         (made,) = tv.generate(model, key if marked else None, seeds=[3], prompts=["a cat"], steps=1, guidance=1.0)
-        verdict = tv.detection.verify(
+        verdict = tv.verify(
             made.image, key, model=model, search=None, alpha=1e-6 if marked else 1e-3, inversion=one_step
         )
         assert verdict.verdict == ("detected" if marked else "no evidence")
@@ -191,7 +191,7 @@ def test_a_limited_model_marks_in_one_step_as_its_pipeline_samples_and_is_verifi
         1e-2 if kind == "Turbo" else 1e-4
     )
     (image,) = pipe(latents=noise, **calls).images
-    verdict = tv.detection.verify(
+    verdict = tv.verify(
         image, key, model=model, search=None, alpha=1e-6, inversion=InversionOptions(noise_method="exact", steps=1)
     )
     assert verdict.verdict == "detected"

@@ -96,10 +96,10 @@ def test_a_pipeline_with_more_inputs_is_marked_and_verified_as_the_base_model(ki
     assert state_of(pipe) == before
     given = {"num_inference_steps": STEPS, "guidance_scale": 2.0, **inputs}
     images = pipe(["a cat"], num_images_per_prompt=2, latents=latents, **given).images
-    for verdict in tv.detection.verify_many(images, key, model=model, search=None):
+    for verdict in tv.verify_many(images, key, model=model, search=None):
         assert verdict.verdict == "detected"
     plain = pipe(["a cat"], latents=initial_noise(key.latent_shape, [11]), **given).images
-    (verdict,) = tv.detection.verify_many(plain, key, model=model, search=None, alpha=1e-3)
+    (verdict,) = tv.verify_many(plain, key, model=model, search=None, alpha=1e-3)
     assert verdict.verdict == "no evidence"
 
 
@@ -171,7 +171,7 @@ def test_an_inpainting_network_is_verified_as_if_its_mask_were_the_whole_image()
         ours = denoise(model, latents, steps=STEPS, conditions=["a cat"], guidance=2.0)
     assert relative(ours, theirs) < 1e-3
     (image,) = pipe(["a cat"], latents=latents, **given).images
-    assert tv.detection.verify(image, key, model=model, search=None).verdict == "detected"
+    assert tv.verify(image, key, model=model, search=None).verdict == "detected"
 
 
 # --- an IP-Adapter ----------------------------------------------------------------------------------------------------
@@ -220,7 +220,7 @@ def test_a_pipeline_with_an_ip_adapter_is_marked_and_verified_without_its_image(
     assert state_of(pipe) == before
     given = {"ip_adapter_image": HINT, "num_inference_steps": STEPS, "guidance_scale": 2.0}
     (image,) = pipe(["a cat"], latents=tv.watermarked_noise(pipe, key, seeds=3), **given).images
-    assert tv.detection.verify(image, key, model=model, search=None).verdict == "detected"
+    assert tv.verify(image, key, model=model, search=None).verdict == "detected"
     pipe.register_modules(image_encoder=None)
     with pytest.raises(ModelError, match="no image encoder"):
         from_pipeline(pipe).denoise(initial_noise(key.latent_shape, [0]), model.timesteps(2)[0], [None])

@@ -120,9 +120,7 @@ def test_a_marked_video_is_detected_and_its_unmarked_twin_is_not(
 ) -> None:
     (plain,) = tv.generation.generate_videos(model, None, seeds=[3], prompts=["a cat"], steps=STEPS)
     assert len(marked.frames) == marked.sidecar["frames"] == model.frames
-    found, absent = tv.detection.verify_many(
-        [marked.frames, plain.frames], key, model=model, inversion=QUICK, search=None
-    )
+    found, absent = tv.verify_many([marked.frames, plain.frames], key, model=model, inversion=QUICK, search=None)
     assert found.verdict == "detected" and found.note == ""
     assert absent.verdict == "no evidence" and absent.pvalue > 1e-3
 
@@ -132,7 +130,7 @@ def test_a_marked_video_is_detected_after_its_codec(
     model: VideoModel, key: tv.Key, marked: GeneratedVideo, style: str
 ) -> None:
     data = encode_video(marked.frames, style, model.fps)
-    assert tv.detection.verify(data, key, model=model, inversion=QUICK, search=None).verdict == "detected"
+    assert tv.verify(data, key, model=model, inversion=QUICK, search=None).verdict == "detected"
 
 
 def test_a_marked_video_that_was_mirrored_is_found_by_the_search(
@@ -141,7 +139,7 @@ def test_a_marked_video_that_was_mirrored_is_found_by_the_search(
     if family == "wan":
         return  # the search sees channels alone: one family shows it
     mirrored = [frame.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for frame in marked.frames]
-    found = tv.detection.verify(mirrored, key, model=model, inversion=QUICK, search="quick")
+    found = tv.verify(mirrored, key, model=model, inversion=QUICK, search="quick")
     assert found.verdict == "detected" and found.best is not None and found.best.hypothesis == "mirrored"
 
 
@@ -188,7 +186,7 @@ def test_a_callers_pipeline_is_as_it_was(pipe: Any, model: VideoModel, key: tv.K
     try:
         again = from_pipeline(pipe, image_size=model.image_size, frames=model.frames)
         (made,) = tv.generation.generate_videos(again, key, seeds=[3], prompts=["a cat"], steps=2, guidance=2.0)
-        tv.detection.verify(made.frames, key, model=again, inversion=replace(QUICK, steps=1), search=None)
+        tv.verify(made.frames, key, model=again, inversion=replace(QUICK, steps=1), search=None)
         assert state_of(pipe) == before
         hook = network.register_forward_pre_hook(_fail)
         before = state_of(pipe)
@@ -219,7 +217,7 @@ def test_three_lines_mark_what_a_script_generates(pipe: Any, model: VideoModel, 
         guidance_scale=2.0,
         output_type="pil",
     ).frames
-    assert tv.detection.verify(frames, key, model=model, inversion=QUICK, search=None).verdict == "detected"
+    assert tv.verify(frames, key, model=model, inversion=QUICK, search=None).verdict == "detected"
     with pytest.raises(UsageError, match="a frame"):
         tv.watermarked_noise(pipe, tv.Key.generate((3, *key.latent_shape[1:]), seed=1), seeds=[0])
 
@@ -310,7 +308,7 @@ def test_images_and_videos_are_not_confused(model: VideoModel) -> None:
         tv.detection.calibrate([], tv.watermark.Family.choose(model.latent_shape), model=model)
     key = tv.Key.generate(images.latent_shape, seed=1)
     with pytest.raises(UsageError, match="one image at a time"):
-        tv.detection.verify([Image.new("RGB", (48, 48))] * 2, key, model=images)
+        tv.verify([Image.new("RGB", (48, 48))] * 2, key, model=images)
 
 
 def test_wan_may_bring_its_own_sampler_and_not_two_networks() -> None:
