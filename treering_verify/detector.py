@@ -97,9 +97,13 @@ class Detector:
 
     Notes
     -----
-    One rule says what takes one and what takes many. `verify`, `identify` and `decode` take one image, a path, bytes or a
-    PIL image, and return one `Verdict`. `verify_many`, `identify_many` and `decode_many` take many and yield a verdict for
-    each, in order, batch by batch. An image that cannot be read gives a verdict of status "error"; the others are judged.
+    One rule says what takes one and what takes many. `verify`, `identify` and `decode` take one image and return one
+    `Verdict`. `verify_many`, `identify_many` and `decode_many` take many and yield a verdict for each, in order, batch by
+    batch. An image that cannot be read gives a verdict of status "error"; the others are judged.
+
+    An image is a path, a file's bytes, an open binary file, a PIL image, an array (H, W, 3) of uint8 or of float in [0, 1],
+    or a tensor (3, H, W) of float in [0, 1]. Many images are a list of those, another iterable, or a batch as pipelines
+    return it: an array (B, H, W, 3), or a tensor (B, 3, H, W). A batch of one is also one image.
 
     Examples
     --------
@@ -210,8 +214,8 @@ class Detector:
 
         Parameters
         ----------
-        images : iterable of path, bytes or PIL image
-            Of videos, where the model makes videos: files, folders of frames, or sequences of frames.
+        images : iterable of images, or a batch
+            Each as the notes of this class say. Where the model makes videos: files, folders or sequences of frames.
 
         Yields
         ------

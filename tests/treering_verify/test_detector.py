@@ -67,9 +67,12 @@ def test_several_images_are_judged_by_verify_many_and_verify_says_so(sample_key:
     several = ([MARKED, image], (MARKED, image), np.stack([pixels, pixels]), torch.stack([tensor, tensor]))
     for images in several:
         assert [one.key for one in found.verify_many(images)] == ["sample", "sample"]
-        with pytest.raises(tv.UsageError, match=r"one image at a time|verify_many"):
+        with pytest.raises(tv.UsageError, match=r"give it to verify_many|holds 2 images.* verify_many all"):
             found.verify(images)  # type: ignore[arg-type]
-    with pytest.raises(tv.UsageError, match="give a list to verify_many"):
+    for one in (pixels[None], tensor[None]):
+        assert found.verify(one).key == "sample", "a batch of one is an image"
+        assert [verdict.key for verdict in found.verify_many(one)] == ["sample"]
+    with pytest.raises(tv.UsageError, match="a list is several: give it to verify_many"):
         found.verify([])  # type: ignore[arg-type]
     for alone in (
         str(MARKED),
@@ -77,6 +80,8 @@ def test_several_images_are_judged_by_verify_many_and_verify_says_so(sample_key:
         MARKED.read_bytes(),
         io.BytesIO(MARKED.read_bytes()),
         image,
+        pixels,
+        tensor,
         {"a": image},
         5,
         None,

@@ -184,7 +184,7 @@ def audit(
     from treering_verify.audit.output.repeat import note_finished
     from treering_verify.audit.output.store import SUMMARY, refuse_busy
     from treering_verify.detection.screening import screening_of
-    from treering_verify.files import is_older
+    from treering_verify.files import is_older, printable
     from treering_verify.models import load_model
     from treering_verify.report.audit import PAGE, write_report
     from treering_verify.watermark.keys.index import load_keys
@@ -224,10 +224,14 @@ def audit(
                             inputs, judge, output, options, watch, stop.event, publish=partial(page_so_far, True)
                         ):
                             pass
+                        page(model=judge.model, inversion=judge.judge.inversion)
                 except KeyboardInterrupt:
                     page_so_far(False)
+                    with contextlib.suppress(OSError):  # of a terminal that was closed
+                        click.echo(
+                            f"What was judged is in {printable(str(output))}; the same command goes on.", err=True
+                        )
                     raise
-                page(model=judge.model, inversion=judge.judge.inversion)
             note_finished(output, request)
     _conclude(output, style, quiet, fail_on)
 

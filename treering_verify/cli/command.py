@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial, wraps
 from typing import Any, TextIO
 
@@ -142,7 +142,8 @@ def reported_errors() -> Iterator[None]:
         click.echo(f"Error: {error}", err=True)
         sys.exit(USAGE_ERROR)
     except KeyboardInterrupt:
-        click.echo("Interrupted.", err=True)
+        with suppress(OSError):  # of a terminal that was closed
+            click.echo("Interrupted.", err=True)
         sys.exit(INTERRUPTED)
 
 

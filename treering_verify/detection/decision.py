@@ -155,6 +155,8 @@ def _advice(level: str, side: float, shape: float, visible: float) -> str:
     for name in names[names.index(level) + 1 :] if level in names else ["thorough"]:
         domain = DOMAINS[name]
         if side >= domain.smallest and shape >= domain.shape and visible >= domain.visible:
+            if level == OFF:  # as asked, or since there is none: for messages, decoys and some patterns
+                return f"nothing was searched: try --search {name} where pattern and options allow it"
             return f"try --search {name}"
     return "find the original"
 

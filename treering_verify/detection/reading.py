@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from treering_verify.detection.search.page import Page
 from treering_verify.errors import UsageError
+from treering_verify.media.arrays import is_array
 from treering_verify.media.digests import sha256_of
 from treering_verify.media.images import fit, read_bytes, to_tensor
 from treering_verify.media.isolation.decoding import decode_frames, decode_video
@@ -46,7 +47,7 @@ class Reading:
 def several(sources: Iterable[Source | VideoSource]) -> Iterator[Source | VideoSource]:
     """Return an iterator over sources; UsageError if they are a single one, whose parts would be taken for images."""
     alone = isinstance(sources, str | bytes | Mapping) or hasattr(sources, "read") or not hasattr(sources, "__iter__")
-    if alone:
+    if alone or (is_array(sources) and getattr(sources, "ndim", 0) < 4):
         raise UsageError(
             f"many images are judged one after another: give a list of them, and not a {type(sources).__name__}"
         )
@@ -70,8 +71,8 @@ def read(source: Source | VideoSource, model: LatentModel) -> Reading:
         return Reading(video, note, sha256=sha256_of(source))
     if isinstance(source, Sequence) and not isinstance(source, str | bytes):
         raise UsageError(
-            f"{model.name} judges one image at a time: give a {type(source).__name__} to verify_many, or to a model that "
-            "makes videos"
+            f"verify, identify and decode take one image, and a {type(source).__name__} is several: give it to verify_many, "
+            "identify_many or decode_many, which yield a verdict for each"
         )
     if isinstance(source, str | Path):
         source = read_bytes(source)

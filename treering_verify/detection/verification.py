@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from treering_verify.detection.evidence import evidence_of
+from treering_verify.detection.identification import IndexTest
 from treering_verify.detection.judge import DEFAULT_ALPHA, Judge
 from treering_verify.detection.search.settings import AUTO, MOST_KEYS, Search
 from treering_verify.detection.search.target import Target
@@ -19,6 +21,7 @@ from treering_verify.inversion.recovery import InversionOptions
 from treering_verify.models import LatentModel, load_model
 from treering_verify.results import KeyEvidence, Verdict
 from treering_verify.watermark.keys.checks import check_fit
+from treering_verify.watermark.keys.index import group_keys
 from treering_verify.watermark.keys.key import Key
 from treering_verify.watermark.patterns import PATTERNS
 
@@ -59,11 +62,30 @@ class KeyTest:
         return evidence_of(noise_hat, self.keys, self.decoys)
 
     def targets(self) -> list[Target]:
-        """Return the keys that pages are searched for; see `judge.PageTest`. They check the image as it is with decoys."""
+        """Return the keys that all of a page is searched for; see `judge.PageTest`. Decoys check the image as it is."""
         if self.decoys or len(self.keys) > MOST_KEYS:
             return []
         searched = [key for key in self.keys if PATTERNS[key.pattern].searched]
         return [Target(key.name, key.fingerprint, key.family, key.numbers) for key in searched]
+
+    @property
+    def searched(self) -> bool:
+        """Whether pages are searched at some places, as for an index: for more keys than all of a page is searched for."""
+        if self.decoys or len(self.keys) <= MOST_KEYS or len({key.fingerprint for key in self.keys}) < len(self.keys):
+            return False
+        return all(PATTERNS[key.pattern].searched for key in self.keys)
+
+    @cached_property
+    def _index(self) -> IndexTest:
+        return IndexTest(group_keys(self.keys))
+
+    def nearest(self, noise: torch.Tensor, visible: torch.Tensor, keep: int) -> list[list[tuple[int, float, float]]]:
+        """Return the best keys of windows of a page; see `index_search.Index`."""
+        return self._index.nearest(noise, visible, keep)
+
+    def target(self, number: int) -> Target:
+        """Return a key by the number that `nearest` gives it."""
+        return self._index.target(number)
 
 
 def key_test(keys: Key | Sequence[Key], model: LatentModel, *, decoys: int = 0) -> KeyTest:
@@ -122,8 +144,8 @@ def verify_many(
         `InversionOptions.of(profile)` where the model was tested (`Profile.load`).
     search : {"auto", "off", "quick", "fast", "thorough"}, seconds, Search or None
         Search for place, size, angle, reflection and aspect in images that are not detected as they are; "auto" is "fast".
-        No page is searched for more than 32 keys; `identify_many` searches for more. "off" and None save the correction, a
-        factor of 2 for images as they are.
+        For more than 32 keys a page is searched at places that it suggests (docs/search.md#indexes). "off" and None save
+        the correction, a factor of 2 for images as they are.
     decoys : int
         Count of decoy keys that cross-check the p-value of each image's strongest key (`treering_detectors.decoy_checks`);
         0: none. They check the image as it is, so there is no search then.

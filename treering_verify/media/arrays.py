@@ -33,7 +33,7 @@ def image_of_array(source: Any) -> Image.Image:
     Parameters
     ----------
     source : (H, W, 3) or (1, H, W, 3) array, or (3, H, W) or (1, 3, H, W) tensor
-        uint8, or float in [0, 1]; any device.
+        uint8, or float in [0, 1]; any device. Of a batch of several, what takes many images takes each.
 
     Raises
     ------
@@ -56,7 +56,12 @@ def image_of_array(source: Any) -> Image.Image:
         pixels = np.moveaxis(pixels, 0, -1)
     if pixels.ndim != 3 or pixels.shape[-1] != 3:
         kind, axes = ("tensor", "(3, height, width)") if is_tensor else ("array", "(height, width, 3)")
-        raise UsageError(f"a {kind} of shape {tuple(source.shape)} is no image: give {axes}, one image at a time")
+        shape = tuple(source.shape)
+        if pixels.ndim == 4 and 3 in (shape[1], shape[-1]):
+            raise UsageError(
+                f"a {kind} of shape {shape} holds {len(pixels)} images: verify takes one of them, verify_many all"
+            )
+        raise UsageError(f"a {kind} of shape {shape} is no image: give {axes}, one image at a time")
     return Image.fromarray(_levels(pixels))
 
 

@@ -170,7 +170,10 @@ def _opened_zip(container: str, modified: int, size: int) -> zipfile.ZipFile | s
 
 def _read_from_tar(container: str, member: str) -> bytes:
     status = os.stat(container)
-    offset, size = _tar_index(container, status.st_mtime_ns, status.st_size)[member]
+    index = _tar_index(container, status.st_mtime_ns, status.st_size)
+    if isinstance(index, str):
+        raise ImageError(index, CODES[index], container)
+    offset, size = index[member]
     if size > MAX_BYTES:
         raise ImageError("too_large_file", CODES["too_large_file"], member)
     with open(container, "rb") as file:
@@ -179,13 +182,18 @@ def _read_from_tar(container: str, member: str) -> bytes:
 
 
 @functools.lru_cache(maxsize=2)
-def _tar_index(container: str, modified: int, size: int) -> dict[str, tuple[int, int]]:
-    """Return offset and size of each regular member; the last of a name counts, as tar has it."""
+def _tar_index(container: str, modified: int, size: int) -> dict[str, tuple[int, int]] | str:
+    """Return offset and size of each regular member, the last of a name as tar has it; or the code of a refusal, once."""
     found: dict[str, tuple[int, int]] = {}
-    for member in tar_members(container):
-        found[member.name] = (member.offset_data, member.size)
-        if len(found) > MOST_MEMBERS:
-            raise ImageError("archive_too_large", CODES["archive_too_large"], container)
+    try:
+        for count, member in enumerate(tar_members(container), 1):
+            if count > MOST_MEMBERS:
+                return "archive_too_large"
+            found[member.name] = (member.offset_data, member.size)
+    except MemoryError:
+        raise
+    except Exception:  # tarfile throws almost anything at damaged input
+        return "archive_damaged"
     return found
 
 

@@ -58,9 +58,8 @@ def format_text(verdict: Verdict) -> str:
         key += f", {1 - verdict.visible:.0%} of it blank"
     if verdict.message:
         key += f" message {printable(verdict.message)!r}"
-    line = (
-        f"{verdict.verdict:13} {name}  p {format_pvalue(verdict.best.log10_adjusted)}{key}  ({verdict.seconds:.1f} s)"
-    )
+    answer = f"{verdict.verdict:13} {name}  p {format_pvalue(best.log10_adjusted)}{key}"
+    line = f"{answer}  ({verdict.seconds:.1f} s an image)"
     if verdict.reason:
         line += f"\n{'':13} {verdict.code}: {verdict.reason}"
     if verdict.calibration_images:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pkgutil
 import shutil
 import signal
 import struct
@@ -14,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from helpers.audits import KEY, audited, command, fill, summary
 
 from treering_verify.audit.output import store as shards
@@ -106,6 +108,76 @@ def test_a_signal_ends_the_command_after_a_checkpoint(tmp_path: Path, key_file: 
     stdout, stderr = run.communicate()
     assert (run.returncode, stdout) == (130, b"") and b"Traceback" not in stderr and b"Interrupted" in stderr
     assert not summary(output)["finished"] and 0 < len(shards.shard_files(output)) < 60
+
+
+MOMENTS = {  # what is called then, which call of it is interrupted (-1: once all is judged), and by which signals
+    "while files are read": ("treering_verify.audit.inputs.reader_pool.ReaderPool._assign", 1, (signal.SIGTERM,)),
+    "while a batch is judged": ("treering_verify.audit.judge.judge_batch", 3, (signal.SIGINT,)),
+    "twice, in a batch": ("treering_verify.audit.judge.judge_batch", 3, (signal.SIGTERM, signal.SIGINT)),
+    "in the second pass": ("treering_verify.detection.two_pass.recover_noise", 1, (signal.SIGHUP,)),
+    "while rows are written": ("treering_verify.audit.output.store.Store.write_part", 1, (signal.SIGINT,)),
+    "while the last page is made": ("treering_verify.report.audit.digest.gather", -1, (signal.SIGTERM,)),
+    "while the model is loaded": ("treering_verify.models.load_model", 1, (signal.SIGTERM,)),
+}
+SLOW_MOMENTS = ("while a batch is judged", "while rows are written", "while the model is loaded")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    fill(folder / "in", 12)
+    KEY.save(folder / "canary.key.json")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("treering_verify.models.load_model", lambda name: NullModel())
+        assert audit_in_two_passes(folder, folder / "out").exit_code == 0
+    return folder
+
+
+def audit_in_two_passes(folder: Path, output: Path) -> Result:
+    options = "--steps 0 --inversion encoder --readers 1 --batch-size 2 --shard-rows 8 --search off --screening on"
+    names = str(folder / "in"), "--key", str(folder / "canary.key.json"), "--output", str(output)
+    return CliRunner().invoke(main, ["audit", *names, *options.split()])
+
+
+@pytest.mark.parametrize(
+    "moment", [pytest.param(one, marks=[pytest.mark.slow] * (one in SLOW_MOMENTS)) for one in MOMENTS]
+)
+def test_a_signal_at_any_moment_leaves_an_audit_that_goes_on(
+    tmp_path: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    monkeypatch.setattr("treering_verify.models.load_model", lambda name: NullModel())
+    output = tmp_path / "out"
+    name, which, numbers = MOMENTS[moment]
+    calls, function = [], pkgutil.resolve_name(name)
+
+    def interrupted(*arguments: Any, **more: Any) -> Any:
+        calls.append(name)
+        if len(calls) == which or (which < 0 and summary(output)["finished"]):
+            for number in numbers:
+                os.kill(os.getpid(), number)
+        return function(*arguments, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(name, interrupted)
+        stopped = audit_in_two_passes(undisturbed, output)
+    if which < 0:  # nothing is left to do but the page, which is made to its end
+        assert calls and stopped.exit_code == 0 and "Stopping" in stopped.stderr
+        assert b'"refresh"' not in (output / "report.html").read_bytes()
+    else:
+        assert calls and stopped.exit_code == 130 and "Interrupted" in stopped.stderr, stopped.output
+    kept = stored_records(output)
+    assert len(kept) >= {1: 0, 3: 3, -1: 12}[which], "what was judged is written"
+    assert which < 0 or not kept or not summary(output)["finished"]
+    assert audit_in_two_passes(undisturbed, output).exit_code == 0
+    assert stored_records(output) == stored_records(undisturbed / "out")
+    assert summary(output)["finished"] and b'"refresh"' not in (output / "report.html").read_bytes()
+    assert not list(output.rglob("*.tmp"))
+
+
+def stored_records(output: Path) -> list[dict[str, Any]]:
+    """Return all rows, those of unfinished shards too, without times."""
+    found = [record for path in sorted(output.glob("rows-*.parquet")) for record in records(path)]
+    return [{name: value for name, value in record.items() if name != "seconds"} for record in found]
 
 
 def test_a_request_without_inputs_is_refused(tmp_path: Path, key_file: Path) -> None:

@@ -57,7 +57,7 @@ def test_an_open_file_is_read_from_where_it_stands(tmp_path: Path) -> None:
         (np.full((16, 16, 3), np.nan), r"not in \[0, 1\]"),
         (LEVELS.astype(np.int64), "int64"),
         (LEVELS[..., 0], r"no image: give \(height, width, 3\)"),
-        (np.stack([LEVELS, LEVELS]), "one image at a time"),
+        (np.stack([LEVELS, LEVELS]), r"holds 2 images: verify takes one of them, verify_many all"),
         (torch.zeros(16, 16, 3), r"give \(3, height, width\)"),
         (3, "a int is none of these"),
         (None, "a NoneType is none of these"),

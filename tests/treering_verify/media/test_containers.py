@@ -191,6 +191,19 @@ def test_a_list_that_names_members_of_a_refused_archive_is_refused_too(
     assert read_path(f"{many}!/0.png", SHAPE).code == "archive_too_large"
 
 
+def test_a_refused_tar_is_not_read_again_for_each_member_that_a_list_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = tar_file(tmp_path / "many.tar", {f"{i}.png": PNG for i in range(5)})
+    damaged = tmp_path / "damaged.tar"
+    damaged.write_bytes(whole.read_bytes()[:-20000] + b"x" * 20000)
+    monkeypatch.setattr(containers, "MOST_MEMBERS", 3)
+    containers._tar_index.cache_clear()
+    for path, code in ((whole, "archive_too_large"), (damaged, "archive_damaged")):
+        assert {read_path(f"{path}!/{i}.png", SHAPE).code for i in range(5)} == {code}
+    assert containers._tar_index.cache_info().misses == 2
+
+
 def test_an_archives_directory_is_read_once_for_all_members(tmp_path: Path) -> None:
     path = str(zip_file(tmp_path / "a.zip", {f"{i}.png": PNG for i in range(5)}))
     containers._opened_zip.cache_clear()

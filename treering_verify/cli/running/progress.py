@@ -71,6 +71,8 @@ def progress_words(tally: Tally, pace: Pace) -> str:
         for label, n in sorted(tally.counts.items())
         if label in ("status:error", "status:skipped") or label.startswith("verdict:")
     ]
+    if not (tally.total or tally.walked):
+        return "the files are being listed"
     of = f"of {tally.total} files" if tally.walked else f"of {tally.total} files or more"
     how = pace.words(tally.total - tally.done if tally.walked else None)
     return "; ".join(filter(None, (f"{tally.done} {of}", how, ", ".join(counts))))

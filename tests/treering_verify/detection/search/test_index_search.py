@@ -6,6 +6,7 @@ import math
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,8 @@ from treering_verify.detection.search.frames import boxes
 from treering_verify.detection.search.grid import DIRECT, IDENTITY
 from treering_verify.detection.search.index_search import search_index
 from treering_verify.detection.search.page import Page
-from treering_verify.detection.search.settings import LEVELS, Search
+from treering_verify.detection.search.settings import LEVELS, MOST_KEYS, Search
+from treering_verify.detection.verification import KeyTest, verify
 from treering_verify.generation.generator import generate
 from treering_verify.media.images import fit, open_image, to_tensor
 from treering_verify.models import LatentModel
@@ -93,6 +95,17 @@ def test_the_right_key_of_a_thousand_is_found(case: str, index: KeyIndex, images
     assert verdict.best.hypothesis and len(verdict.evidence) == 3
     record = verdict.record()["search"]
     assert record["candidates"] is not None and record["windows"] >= 8
+
+
+def test_verify_searches_for_many_keys_as_identify_does(images: list[Image.Image], sample_key: Key) -> None:
+    model, page = tv.load_model("landscape"), CASES["screenshot at 1:1"](images)
+    keys = [Key.generate(SHAPE, name=f"other-{seed}", seed=seed) for seed in range(MOST_KEYS)] + [sample_key]
+    verified, identified = verify(page, keys, model=model), identify(page, keys, model=model)
+    assert verified.key == "sample" and verified.evidence[:5] == identified.evidence
+    assert verified.record()["search"] == identified.record()["search"]
+    twins = [*keys, replace(sample_key, name="twin")]
+    assert verify(page, twins, model=model).search is None, "one key twice is no index"
+    assert not KeyTest(keys, decoys=9).searched and not KeyTest(keys[1:]).searched
 
 
 def test_several_images_of_a_collage_are_named(index: KeyIndex, images: list[Image.Image]) -> None:
