@@ -43,7 +43,11 @@ _LIMITS: tuple[tuple[re.Pattern[str], int], ...] = tuple(
         (r"layers|num_(\w+_)?blocks|^blocks$", 512),
         (r"channels|_dim$|^dim$|^d_(model|ff|kv)$|hidden_size|intermediate_size|^width$", 2**16),
         (r"sample_size|image_size|pos_embed_max_size", 2**14),
-        (r"position_embeddings|max_seq|positional|^n_positions$", 2**16),
+        (
+            r"^max_position_embeddings$",
+            2**18,
+        ),  # chat models count so far; a table of so many is compared with the weights
+        (r"position_embeddings|max_seq|positional|^n_positions$|^axes_lens$", 2**16),
         (r"heads", 2**12),
         (r"^num_train_timesteps$", 100_000),
         (r"^extra_ids$", _LONGEST),

@@ -113,7 +113,12 @@ def native_noise(pipe: Any, noise: torch.Tensor) -> torch.Tensor:
         )
     if family.video:
         return unfold(noise, channels).to(pipe._execution_device, network.dtype)
-    return (pack(noise) if family.packed else noise).to(pipe._execution_device, network.dtype)
+    laid_out = family.laid_out or (pack if family.packed else _unchanged)
+    return laid_out(noise).to(pipe._execution_device, network.dtype)
+
+
+def _unchanged(noise: torch.Tensor) -> torch.Tensor:
+    return noise
 
 
 def canonical_noise(pipe: Any, latents: torch.Tensor, latent_shape: tuple[int, int, int]) -> torch.Tensor:
@@ -183,7 +188,8 @@ class PipelineModel:
             )
         self.name, self.family = name, family
         self.classes = family.classes(pipe) if family.classes else ()
-        self._told = family.distilled or told
+        # Guidance is an input of the network, or the network was distilled to do without (FLUX.2 klein).
+        self._told = family.distilled or told or bool(pipe.config.get("is_distilled"))
         self.latent_shape, self.image_size = family.shapes(
             name, network.config, pipe.vae.config, image_size, frames, masked
         )
@@ -195,12 +201,13 @@ class PipelineModel:
             raise UsageError(
                 f"{name}: videos go through the autoencoder in chunks of frames, not in tiles: leave out the tile"
             )
-        self.tile = 0 if family.video else fitting_tile(name, pipe.vae.config, tile)
+        self.tile = 0 if family.video else fitting_tile(name, family.plain(pipe.vae.config), tile)
         self.refine: Callable[..., torch.Tensor] | None = None
         self.estimate: NoiseEstimator | None = None
         self.screen: NoiseEstimator | None = None
         self._pipe, self._network, self.device = pipe, network, str(pipe._execution_device)
         self._vae = own_float32(pipe.vae, self.device)
+        self._coder = family.autoencoder.wrapped(self._vae) if family.autoencoder else self._vae
         self._scheduler = (flow_scheduler if family.straight else diffusion_scheduler)(name, scheduler)
         self._kept: dict[Condition, dict[str, torch.Tensor]] = {}
 
@@ -216,13 +223,13 @@ class PipelineModel:
         """Encode images in [-1, 1], (B, 3, H, W) -> (B, C, h, w): the mode of the posterior, normalised."""
         if self.family.video:
             return self.family.video.encode(self._vae, image.to(self.device)).to(image.device)
-        return encode(self._vae, image.to(self.device), self.tile).to(image.device)
+        return encode(self._coder, image.to(self.device), self.tile).to(image.device)
 
     def decode(self, latent: torch.Tensor) -> torch.Tensor:
         """Decode latents, (B, C, h, w) -> (B, 3, H, W), not clamped."""
         if self.family.video:
             return self.family.video.decode(self._vae, latent.to(self.device)).to(latent.device)
-        return decode(self._vae, latent.to(self.device), self.tile).to(latent.device)
+        return decode(self._coder, latent.to(self.device), self.tile).to(latent.device)
 
     def timesteps(self, steps: int) -> tuple[Timestep, ...]:
         """Return the grid of the pipeline's scheduler; if that depends on the image size, for this one."""
@@ -231,7 +238,7 @@ class PipelineModel:
         _, height, width = self.latent_shape
         tokens = height * width // self.family.patch(self._network.config) ** 2
         spaced = self.family.spaced and not self._scheduler.config.get("use_flow_sigmas")
-        return flow_grid(self._scheduler, steps, tokens, spaced)
+        return flow_grid(self._scheduler, steps, tokens, spaced, self.family.shift)
 
     def denoise(
         self, z: torch.Tensor, at: Timestep, conditions: Sequence[Condition], guidance: float = 1.0
@@ -241,15 +248,13 @@ class PipelineModel:
             output = self._ask(z, at, conditions, guidance)
             if guidance != 1.0 and not self._told:
                 unconditional = self._ask(z, at, [None] * len(z), guidance)
-                output = unconditional + guidance * (output - unconditional)
+                output = self.family.guided(output, unconditional, guidance)
         kind = FLOW if self.family.straight else self._scheduler.config.prediction_type
         return estimates(z, at, output, kind)
 
     def _ask(self, z: torch.Tensor, at: Timestep, conditions: Sequence[Condition], guidance: float) -> torch.Tensor:
-        import torch
-
         rows = [self._embedded(condition) for condition in conditions]
-        given = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+        given = {name: _joined([row[name] for row in rows]) for name in rows[0]}
         output = self.family.predict(self._pipe, z.to(self.device, self._network.dtype), at, given, guidance)
         return output.float().to(z.device)
 
@@ -270,8 +275,17 @@ class PipelineModel:
         """Return what an inpainting network takes beside the noise, (1, 1 + C, h, w), if the mask is the whole image."""
         import torch
 
-        latent = encode(self._vae, torch.zeros(1, 3, *self.image_size, device=self.device))  # the masked image: grey
+        latent = encode(self._coder, torch.zeros(1, 3, *self.image_size, device=self.device))  # the masked image: grey
         return torch.cat([latent.new_ones(1, 1, *latent.shape[2:]), latent], dim=1)
+
+
+def _joined(rows: list[torch.Tensor]) -> torch.Tensor:
+    """Return tensors of one row each as one, after zeros at the end of prompts that are shorter than the longest."""
+    import torch
+
+    if len({row.shape for row in rows}) == 1:
+        return torch.cat(rows)
+    return torch.nn.utils.rnn.pad_sequence([row[0] for row in rows], batch_first=True)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 def _of(library: str, *names: str) -> tuple[str, ...]:
@@ -60,7 +60,11 @@ _WITHOUT_WEIGHTS = ("scheduler", "tokenizer", "tokenizer_2", "tokenizer_3", "fea
 
 
 def allowed_components(
-    network: str, networks: Iterable[str], autoencoders: Iterable[str], others: Iterable[str]
+    network: str,
+    networks: Iterable[str],
+    autoencoders: Iterable[str],
+    others: Iterable[str],
+    kinds: Mapping[str, Iterable[str]],
 ) -> dict[str, tuple[str, ...]]:
     """Return the components that a pipeline may have, and for each the classes it may be of.
 
@@ -72,12 +76,14 @@ def allowed_components(
         Classes of diffusers that it and the autoencoder may be of.
     others : iterable of str
         Components beside these two and the scheduler.
+    kinds : mapping
+        Classes of transformers that such a component may be of; of the others, those that most families have.
     """
     return {
         network: _of("diffusers", *networks),
         "vae": _of("diffusers", *autoencoders),
         "scheduler": SCHEDULERS,
-        **{name: _KINDS[name] for name in others},
+        **{name: _of("transformers", *kinds[name]) if name in kinds else _KINDS[name] for name in others},
     }
 
 

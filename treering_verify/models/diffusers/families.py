@@ -27,6 +27,8 @@ from treering_verify.models.diffusers.few_steps import (
     is_turbo,
 )
 from treering_verify.models.diffusers.flow_transformers import condition_flux, condition_sd3, predict_flux, predict_sd3
+from treering_verify.models.diffusers.kinds.sana import SANA
+from treering_verify.models.diffusers.kinds.z_image import Z_IMAGE
 from treering_verify.models.diffusers.rectified_flow import (
     RELEASED,
     class_of_flow,
@@ -95,6 +97,8 @@ _FAMILIES = (
         cells=128,
         limits="not FLUX.2, Kontext or Fill; Euler's grid only; no true_cfg_scale",
     ),
+    SANA,
+    Z_IMAGE,
     PipelineFamily(
         "animatediff",
         "videos by AnimateDiff on Stable Diffusion 1.x; epsilon",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,30 @@ def class_of_diffusers(name: str) -> Any:
     return getattr(diffusers, name)
 
 
+def extrapolated(given: torch.Tensor, without: torch.Tensor, guidance: float) -> torch.Tensor:
+    """Return the output with guidance, from those with and without a condition (Ho and Salimans, arXiv 2207.12598)."""
+    return without + guidance * (given - without)
+
+
+@dataclass(frozen=True)
+class OtherAutoencoder:
+    """How a family uses an autoencoder that `treering_verify.models.autoencoder` does not know.
+
+    Attributes
+    ----------
+    classes : tuple of str
+        Classes of diffusers that it may be of.
+    config : callable
+        Configuration -> the same in the words of `AutoencoderKL`: block_out_channels, latent_channels, scaling_factor.
+    wrapped : callable
+        Autoencoder -> an object with `encode`, `decode` and `config`, as an `AutoencoderKL` has them.
+    """
+
+    classes: tuple[str, ...]
+    config: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+    wrapped: Callable[[Any], Any]
+
+
 @dataclass(frozen=True)
 class PipelineFamily:
     """A family of pipelines.
@@ -42,20 +66,30 @@ class PipelineFamily:
         Classes of diffusers that this component may be of; a folder that names another is refused.
     components : tuple of str
         Components that its folders may have beside network, autoencoder and scheduler, such as "text_encoder_2".
+    kinds : mapping
+        Component -> the classes of transformers that it may be of, where they are not those that most families have.
     straight : bool
         Whether its ODE is a rectified flow. Otherwise it is diffusion, and the scheduler says whether epsilon or v.
     spaced : bool
         As in `flow_grid`.
+    shift : callable, optional
+        (scheduler's configuration, tokens of one image, steps) -> dynamic shift. Default: as in `flow_grid`.
     packed : bool
-        Whether the network and the pipeline's `latents=` take 2 x 2 cells as one token, (B, h w / 4, 4 C).
+        Whether the network takes 2 x 2 cells as one token, (B, h w / 4, 4 C).
+    laid_out : callable, optional
+        Noise (B, C, h, w) -> the layout of the pipeline's `latents=`. Default: tokens if it is packed, else unchanged.
     distilled : bool
         Whether guidance is an input of the network, and not extrapolated from two passes.
+    guided : callable
+        (output, output without condition, guidance) -> output with guidance.
     cells : int
         Default side of the latent, if the network's configuration has no `sample_size`.
     limits : str
         What does not work, or was not tried.
     needs : tuple of str
         Packages that loading needs in addition to transformers.
+    autoencoder : OtherAutoencoder, optional
+        How its autoencoder is used, if it is none of `treering_verify.models.autoencoder.AUTOENCODERS`.
     video : VideoLayout, optional
         Layout of its videos, if it makes videos: z is then (B, C F, h, w); see `treering_verify.models.diffusers.video`.
     caution : str
@@ -89,13 +123,18 @@ class PipelineFamily:
     predict: Callable[[Any, torch.Tensor, Timestep, Given, float], torch.Tensor]
     networks: tuple[str, ...] = ("UNet2DConditionModel",)
     components: tuple[str, ...] = ("text_encoder", "tokenizer", "feature_extractor", "image_encoder", "safety_checker")
+    kinds: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     straight: bool = False
     spaced: bool = False
+    shift: Callable[[Mapping[str, Any], int, int], float] | None = None
     packed: bool = False
+    laid_out: Callable[[torch.Tensor], torch.Tensor] | None = None
     distilled: bool = False
+    guided: Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor] = extrapolated
     cells: int = 64
     limits: str = ""
     needs: tuple[str, ...] = ()
+    autoencoder: OtherAutoencoder | None = None
     video: VideoLayout | None = None
     caution: str = ""
     cautioned: Callable[[Any], bool] = lambda pipe: True
@@ -109,19 +148,19 @@ class PipelineFamily:
     @property
     def autoencoders(self) -> tuple[str, ...]:
         """Supported classes of its autoencoder."""
-        return self.video.autoencoders if self.video else AUTOENCODERS
+        if self.video:
+            return self.video.autoencoders
+        return self.autoencoder.classes if self.autoencoder else AUTOENCODERS
 
     @property
     def allowed(self) -> dict[str, tuple[str, ...]]:
         """Components that its folders may have, and for each the classes it may be of, as "library.Class"."""
-        return allowed_components(self.network, self.networks, self.autoencoders, self.components)
+        return allowed_components(self.network, self.networks, self.autoencoders, self.components, self.kinds)
 
     def patch(self, network: Mapping[str, Any]) -> int:
         """Return the cells on a side of one token of the network."""
-        size = network.get("patch_size") or 1
-        return (
-            2 if self.packed else int(size if isinstance(size, int) else size[-1])
-        )  # of a video's: (frames, rows, columns)
+        size = network.get("patch_size") or network.get("all_patch_size") or 1  # of a video's: (frames, rows, columns)
+        return 2 if self.packed else int(size if isinstance(size, int) else size[-1])
 
     def shapes(
         self,
@@ -145,7 +184,7 @@ class PipelineFamily:
         """
         channels, factor = (
             self.latent_channels(vae),
-            self.video.cells(vae) if self.video else pixels_per_cell(name, vae),
+            self.video.cells(vae) if self.video else pixels_per_cell(name, self.plain(vae)),
         )
         wanted = channels * (4 if self.packed else 1)
         if network.get("in_channels") not in ((wanted, 2 * channels + 1) if masked else (wanted,)):
@@ -171,4 +210,8 @@ class PipelineFamily:
 
     def latent_channels(self, vae: Mapping[str, Any]) -> int:
         """Return the channels of a latent, or of each latent frame."""
-        return int(vae[self.video.channels]) if self.video else latent_channels(vae)
+        return int(vae[self.video.channels]) if self.video else latent_channels(self.plain(vae))
+
+    def plain(self, vae: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the configuration of its image autoencoder in the words of `AutoencoderKL`."""
+        return self.autoencoder.config(vae) if self.autoencoder else vae

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from treering_verify.errors import ModelError, UsageError
@@ -69,7 +70,13 @@ def diffusion_grid(scheduler: Any, steps: int) -> tuple[Timestep, ...]:
     return (*points, Timestep(0, float(scheduler.final_alpha_cumprod)))
 
 
-def flow_grid(scheduler: Any, steps: int, tokens: int | None = None, spaced: bool = False) -> tuple[Timestep, ...]:
+def flow_grid(
+    scheduler: Any,
+    steps: int,
+    tokens: int | None = None,
+    spaced: bool = False,
+    shift: Callable[[Mapping[str, Any], int, int], float] | None = None,
+) -> tuple[Timestep, ...]:
     """Return the grid of a `flow_scheduler`, noisiest first; it ends at the latent.
 
     Parameters
@@ -83,6 +90,8 @@ def flow_grid(scheduler: Any, steps: int, tokens: int | None = None, spaced: boo
         more of the steps are near the noise. The shift is linear in their number.
     spaced : bool
         Whether sigma falls evenly from 1 to 1 / steps before the shift (FLUX), or as the scheduler spaces it (SD3).
+    shift : callable, optional
+        (scheduler's configuration, tokens, steps) -> dynamic shift, where it is not linear in the tokens (FLUX.2).
     """
     import numpy as np
 
@@ -90,14 +99,18 @@ def flow_grid(scheduler: Any, steps: int, tokens: int | None = None, spaced: boo
     chosen: dict[str, Any] = {}
     if config.get("use_dynamic_shifting"):
         assert tokens is not None
-        low, high = config.base_image_seq_len, config.max_image_seq_len
-        share = (tokens - low) / (high - low)
-        chosen["mu"] = config.base_shift + share * (config.max_shift - config.base_shift)
+        chosen["mu"] = (shift or _linear_shift)(config, tokens, steps)
     if spaced:
         chosen["sigmas"] = np.linspace(1.0, 1 / steps, steps)
     scheduler.set_timesteps(steps, **chosen)
     times = [*(float(t) for t in scheduler.timesteps), 0.0]
     return tuple(Timestep(t, 1 - float(sigma), straight=True) for t, sigma in zip(times, scheduler.sigmas, strict=True))
+
+
+def _linear_shift(config: Mapping[str, Any], tokens: int, steps: int) -> float:
+    low, high = config["base_image_seq_len"], config["max_image_seq_len"]
+    share = (tokens - low) / (high - low)
+    return float(config["base_shift"] + share * (config["max_shift"] - config["base_shift"]))
 
 
 def estimates(z: torch.Tensor, at: Timestep, output: torch.Tensor, kind: str) -> tuple[torch.Tensor, torch.Tensor]:
