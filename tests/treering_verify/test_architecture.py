@@ -37,9 +37,13 @@ HEAVY_AT_THE_TOP = {  # run to train and measure the embedded model; no command 
     "treering_verify.training.landscape.train_estimator",
     "treering_verify.training.landscape.train_flow",
     "treering_verify.training.landscape.train_tiny",
+    "treering_verify.training.band",  # these are imported by a fit, after the model
+    "treering_verify.training.correction",
+    "treering_verify.training.network_examples",
     "treering_verify.models.networks.blocks",  # these are imported by loading, when a model is loaded
     "treering_verify.models.networks.refiner",
     "treering_verify.models.networks.estimator",
+    "treering_verify.models.networks.correction",
     "treering_verify.models.networks.network",
     "treering_verify.models.networks.unet_blocks",
     "treering_verify.models.networks.autoencoder_kl",

@@ -14,7 +14,7 @@ from treering_verify.cli.command import FOUND, Group, command, option
 from treering_verify.cli.options.generation import generation_options
 from treering_verify.cli.options.inversion import offered_fit, precision_option
 from treering_verify.cli.options.model import model_argument
-from treering_verify.cli.options.types import InputPath, OutputFile
+from treering_verify.cli.options.types import Duration, InputPath, OutputFile
 from treering_verify.errors import UsageError
 from treering_verify.files import printable
 
@@ -124,6 +124,14 @@ def check(
     type=InputPath(),
     help="Earlier fit; its filters are kept for the attacks that --attacks does not name.",
 )
+@option("--networks", is_flag=True, help="Train a network on top of the filters; it is kept only if it brings more.")
+@option(
+    "--budget",
+    type=Duration(),
+    default="20m",
+    show_default=True,
+    help="Time of that training, such as 20m or 2h. The same command goes on where one was stopped.",
+)
 @option("--prompts", type=InputPath(), help="File of prompts, one a line; default: a short list.")
 @option("--generation-steps", type=click.IntRange(1), default=20, help="Steps of generation.")
 @option("--kernel", type=click.IntRange(1), default=5, help="Largest side of the filters, odd.")
@@ -144,6 +152,8 @@ def fit(
     attacks: Path | None,
     photographs: Path | None,
     keep: Path | None,
+    networks: bool,
+    budget: float,
     prompts: Path | None,
     seed: int | None,
     stages: int | None,
@@ -164,14 +174,7 @@ def fit(
     from treering_verify.training.attack_table import EXPERTS, read_table
     from treering_verify.training.closed_form import fit as fit_model
     from treering_verify.training.examples import SEEDS, FitOptions, kept_apart
-    from treering_verify.training.fit_report import (
-        CLASSICAL,
-        DEFAULT,
-        FILTERED,
-        conclusion,
-        held_out_report,
-        summary_rows,
-    )
+    from treering_verify.training.fit_report import conclusion, held_out_report, summary_rows, ways_of
 
     table = read_table(attacks) if attacks else EXPERTS
     said = _lines(prompts) if prompts else None
@@ -181,11 +184,27 @@ def fit(
     options = FitOptions(images=count, stages=stages or one, **sizes, seed=SEEDS if seed is None else seed)
     files, others = kept_apart(images_of((photographs,), model), options.seed) if photographs else (None, None)
     kept = Inverter.load(keep) if keep else None
+    from treering_verify.training.correction import NetworkOptions, resumed, train_correction
+
     with _progress() as progress:
-        found = fit_model(
-            loaded, options=options, attacks=table, prompts=said, photographs=files, keep=kept, progress=progress
-        )
+        found = resumed(output, loaded, options, table) if networks else None
+        if found is None:
+            found = fit_model(
+                loaded, options=options, attacks=table, prompts=said, photographs=files, keep=kept, progress=progress
+            )
         saved, lines, summary = found.save(output, card_of(found.facts, "", ())), [], ""
+        if networks:
+            found = train_correction(
+                loaded,
+                saved,
+                output,
+                options=NetworkOptions(budget),
+                fit_options=options,
+                attacks=table,
+                prompts=said,
+                progress=progress,
+            )
+            saved = found.save(output, card_of(found.facts, "", ()))
         if held_out:
             report = held_out_report(
                 loaded,
@@ -197,10 +216,7 @@ def fit(
                 progress=progress,
             )
             facts = {**found.facts, "report": report}
-            summary, lines = (
-                conclusion(report),
-                list(format_fit(facts, summary_rows(report), (CLASSICAL, DEFAULT, FILTERED))),
-            )
+            summary, lines = conclusion(report), list(format_fit(facts, summary_rows(report), ways_of(report)))
             saved = replace(found, facts=facts).save(output, card_of(facts, summary, lines))
     for line in lines:
         click.echo(line)

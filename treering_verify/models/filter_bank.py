@@ -1,4 +1,7 @@
-"""Linear filters of latent pixels, one for each kind of attack, and the rule that says how much of each is taken."""
+"""Linear filters of latent pixels, one for each kind of attack, and the rule that says how much of each is taken.
+
+A network may add to what the filters of the noise estimate.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
+
+    from treering_verify.models.networks.correction import Correction
 
 _FARTHEST = 6.0  # deviations: what no image of the fit came near to pulls no harder than this
 
@@ -41,6 +46,28 @@ class FilterBank:
         padded = functional.pad(inputs / scale[:, None, None], (kernel // 2,) * 4, mode="replicate")
         parts = functional.conv2d(padded, weights.flatten(0, 1), bias.flatten())
         return (parts.unflatten(1, (experts, channels)) * shares[:, :, None, None, None]).sum(dim=1)
+
+
+@dataclass(frozen=True, eq=False)
+class CorrectedBank(FilterBank):
+    """Filters, and a network that adds what they miss.
+
+    Attributes
+    ----------
+    network : Correction
+        It reads the filters' inputs in units of `scale`, and their estimate.
+    """
+
+    network: Correction
+
+    def __call__(self, inputs: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+        """Return the filters' estimate and the network's addition: as `FilterBank`."""
+        import torch
+
+        estimate = super().__call__(inputs, shares)
+        with torch.no_grad():
+            addition = self.network.to(inputs.device)(inputs / self.scale.to(inputs.device)[:, None, None], estimate)
+        return estimate + torch.as_tensor(addition)
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,7 +22,7 @@ from weakref import WeakKeyDictionary
 from treering_verify.errors import ModelError, UsageError
 from treering_verify.files import printable, write_atomic
 from treering_verify.models.checks.json_files import parsed_object, read_regular
-from treering_verify.models.filter_bank import Chooser, FilterBank
+from treering_verify.models.filter_bank import Chooser, CorrectedBank, FilterBank
 from treering_verify.models.protocol import LatentModel
 from treering_verify.models.weights import fingerprint
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import torch
 
 KIND = "treering inverter"
-VERSION, GATED = 1, 2  # the second has a gate
+VERSION, GATED, CORRECTED = 1, 2, 3  # the second has a gate, the third a network
 CONFIG, WEIGHTS, CARD = "config.json", "filters.safetensors", "README.md"
 _LEARNED = ("screen", "refine", "estimate")  # networks beside the model, which the filters do not use
 _AUTOENCODER = "autoencoder"  # field of the tie of filters that were fitted to an autoencoder alone
@@ -40,6 +40,8 @@ _MOST_BYTES = 1 << 28
 LEAST_BOUND = 4.0  # of `Inverter.bounds`, as for learned steps
 _BOUNDS = "guard.bounds"
 _RULE = ("mean", "deviation", "weights", "bias")  # of a chooser
+_NETWORK = "network"  # of the noise filters
+_MOST_WIDTH, _MOST_BLOCKS = 1024, 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +58,8 @@ class Inverter:
     screen : FilterBank or None
         The noise from the first stage's inputs: no pass of the diffusion network.
     noise : FilterBank or None
-        The noise from `noise_inputs`. None, as `screen`, where an autoencoder was fitted alone.
+        The noise from `noise_inputs`, with a network on top if it is a `CorrectedBank`. None, as `screen`, where an
+        autoencoder was fitted alone.
     bounds : (J,) float32
         How often the residual of E(x) each expert's residuals may be, before the decoder inversion falls back.
     steps : int
@@ -134,14 +137,14 @@ class Inverter:
             record = parsed_object(config)
             if record.get("type") != KIND:
                 raise ModelError(f"{shown} holds no inverter: make one with treering models fit MODEL --output DIR")
-            if record["version"] not in (VERSION, GATED):
+            if record["version"] not in (VERSION, GATED, CORRECTED):
                 raise ModelError(f"the inverter {shown} is of version {record['version']}: fit the model again")
             found = _from_parts(record, {name: part.float() for name, part in load(data).items()})
         except OSError as error:
             raise ModelError(
                 f"cannot read the inverter {shown}: {error.strerror}; make one with treering models fit MODEL --output DIR"
             ) from error
-        except (ValueError, LookupError, TypeError, AttributeError, SafetensorError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
             raise ModelError(f"the inverter {shown} is damaged ({error!r:.80}): fit the model again") from error
         return replace(found, digest=_digest(found, data))
 
@@ -240,6 +243,14 @@ def carrying(model: LatentModel, inverter: Inverter | None) -> LatentModel:
     return other
 
 
+def without_network(inverter: Inverter) -> Inverter:
+    """Return the filters alone, where a network lies on top of them; others as they are."""
+    bank = inverter.noise
+    if not isinstance(bank, CorrectedBank):
+        return inverter
+    return replace(inverter, noise=FilterBank(bank.scale, bank.weights, bank.bias), digest="")
+
+
 def attach(model: LatentModel, folder: str | Path) -> LatentModel:
     """Read the filters of a folder and let the model carry them; return the model.
 
@@ -265,19 +276,25 @@ def _tensors(inverter: Inverter) -> dict[str, torch.Tensor]:
     }
     rules = {"chooser": inverter.chooser, **({"gate": inverter.gate} if inverter.gate else {})}
     rule = {f"{name}.{field}": getattr(one, field) for name, one in rules.items() for field in _RULE}
-    return {name: part.contiguous() for name, part in {**parts, **rule, _BOUNDS: inverter.bounds}.items()}
+    bank = inverter.noise
+    network = bank.network.state_dict() if isinstance(bank, CorrectedBank) else {}
+    learned = {f"{_NETWORK}.{name}": part for name, part in network.items()}
+    return {name: part.contiguous() for name, part in {**parts, **rule, **learned, _BOUNDS: inverter.bounds}.items()}
 
 
 def _config(inverter: Inverter) -> dict[str, Any]:
     """Return what gives the numbers their meaning, JSON-ready."""
+    bank = inverter.noise
+    network = {_NETWORK: dict(bank.network.config)} if isinstance(bank, CorrectedBank) else {}
     return {
         "type": KIND,
-        "version": GATED if inverter.gate else VERSION,
+        "version": CORRECTED if network else GATED if inverter.gate else VERSION,
         "experts": list(inverter.experts),
         "stages": len(inverter.stages),
         "steps": inverter.steps,
         "points": list(inverter.points),
         "tie": inverter.tie,
+        **network,
     }
 
 
@@ -301,7 +318,7 @@ def _from_parts(record: dict[str, Any], parts: dict[str, torch.Tensor]) -> Inver
         chooser=rule("chooser"),
         stages=tuple(bank(f"stage{k}") for k in range(int(record["stages"]))),
         screen=bank("screen") if "screen.weights" in parts else None,
-        noise=bank("noise") if "noise.weights" in parts else None,
+        noise=_with_network(bank("noise"), record, parts) if "noise.weights" in parts else None,
         bounds=parts[_BOUNDS] if _BOUNDS in parts else torch.full((len(experts),), LEAST_BOUND),
         steps=int(record["steps"]),
         points=points,
@@ -311,6 +328,27 @@ def _from_parts(record: dict[str, Any], parts: dict[str, torch.Tensor]) -> Inver
     )
     _check_shapes(found)
     return found
+
+
+def _with_network(bank: FilterBank, record: dict[str, Any], parts: dict[str, torch.Tensor]) -> FilterBank:
+    """Return the noise filters with the network that a record describes, or as they are; ValueError if it does not fit."""
+    if record["version"] != CORRECTED:
+        return bank
+    import torch
+
+    from treering_verify.models.networks.correction import Correction
+
+    config = {name: int(record[_NETWORK][name]) for name in ("inputs", "latent_channels", "width", "blocks")}
+    sizes = config["inputs"], config["latent_channels"]
+    if sizes != (len(bank.scale), bank.bias.shape[1]):
+        raise ValueError(f"the network has {sizes} channels, which do not fit the filters")
+    if not (0 < config["width"] <= _MOST_WIDTH and 0 <= config["blocks"] <= _MOST_BLOCKS):
+        raise ValueError("the network is larger than any that a fit makes")
+    with torch.random.fork_rng(devices=[]):  # first weights are drawn and overwritten
+        network = Correction(**config).requires_grad_(False).eval()
+    own = {name: part for name, part in parts.items() if name.startswith(f"{_NETWORK}.")}
+    network.load_state_dict({name.removeprefix(f"{_NETWORK}."): part for name, part in own.items()})
+    return CorrectedBank(bank.scale, bank.weights, bank.bias, network)
 
 
 def _check_shapes(inverter: Inverter) -> None:

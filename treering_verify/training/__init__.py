@@ -2,7 +2,8 @@
 
 `closed_form` fits linear filters (`fit`) to `examples`, a model's own generations or photographs, by the ridge regression of
 `regression`, under the attacks of `attack_table`; `decoder_stages` are the steps of its decoder inversion, and `gate` says
-how much of them an image takes. `fit_report` says on held-out images what a fit brings. `landscape` has the recipes of the
+how much of them an image takes. `correction` trains a network on top, which learns from `network_examples`; its loss is the
+error on a `band` of frequencies. `fit_report` says on held-out images what a fit brings. `landscape` has the recipes of the
 embedded models.
 """
 

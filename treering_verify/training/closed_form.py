@@ -80,7 +80,7 @@ def fit(
     table = {name: tuple(some) for name, some in attacks.items()}
     check_table(table)
     if keep is not None:
-        _check_kept(keep, model, options, table)
+        check_same(keep, model, options, table)
     started = time.perf_counter()
     examples = examples_of(model, options, prompts, photographs, progress)
     found = fit_filters(model, examples, options, table, progress)
@@ -89,7 +89,16 @@ def fit(
     return replace(found, facts={**found.facts, "seconds": round(time.perf_counter() - started, 1)})
 
 
-def _check_kept(keep: Inverter, model: LatentModel, options: FitOptions, table: Mapping[str, tuple[str, ...]]) -> None:
+def check_same(keep: Inverter, model: LatentModel, options: FitOptions, table: Mapping[str, tuple[str, ...]]) -> None:
+    """Raise an error unless an earlier fit is of this model, in these sizes, and knows these attacks.
+
+    Raises
+    ------
+    ModelError
+        If it is of another model.
+    UsageError
+        If it differs otherwise, or has a gate, which depends on all its experts.
+    """
     keep.check(model)
     if keep.gate is not None:
         raise UsageError("the fit to keep has a gate, which depends on all its experts: fit all of them again")

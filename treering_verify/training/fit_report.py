@@ -15,7 +15,8 @@ from treering_detectors import Rate
 from treering_verify.generation.generator import generate
 from treering_verify.inversion.recovery import InversionOptions, recover_latent, recover_noise
 from treering_verify.models import LatentModel, is_alone
-from treering_verify.models.inverter import Inverter, carrying
+from treering_verify.models.filter_bank import CorrectedBank
+from treering_verify.models.inverter import Inverter, carrying, without_network
 from treering_verify.training.attack_table import REPORTED
 from treering_verify.training.examples import PROMPTS, Examples, FitOptions, Progress, attacked, photographed
 from treering_verify.watermark.embedding import key_evidence
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 
     from treering_verify.media.images import ImageSource
 
-CLASSICAL, DEFAULT, FILTERED = "encoder + DDIM", "default without filters", "filtered"
+CLASSICAL, DEFAULT, FILTERED, NETWORK = "encoder + DDIM", "default without filters", "filtered", "with network"
+_NAMES = {FILTERED: "filters", NETWORK: "filters and network"}
 _SEEDS = 19 << 32  # of the report's images and keys; the fit took others
 _RESAMPLES = 2000
 _FOUND = -6.0
@@ -44,7 +46,9 @@ def held_out_report(
     options: FitOptions | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Judge images that no filter was fitted to, after each attack: classically, by the model's default, and fitted.
+    """Judge images that nothing was fitted to, after each attack: classically, by the model's default, and fitted.
+
+    Where a network lies on top of the filters, they are judged with it and without.
 
     Images are marked, each under a key of its own; those of an autoencoder alone carry no mark and have a latent only.
 
@@ -77,8 +81,10 @@ def held_out_report(
     ways = {
         CLASSICAL: (carrying(model, None), InversionOptions(method="encoder", noise_method="naive")),
         DEFAULT: (carrying(model, None), InversionOptions()),
-        FILTERED: (carrying(model, inverter), InversionOptions()),
+        FILTERED: (carrying(model, without_network(inverter)), InversionOptions()),
     }
+    if isinstance(inverter.noise, CorrectedBank):
+        ways[NETWORK] = carrying(model, inverter), InversionOptions()
     found: dict[str, dict[str, dict[str, list[float]]]] = {}
     seconds = dict.fromkeys(ways, 0.0)
     for number, text in enumerate(attacks):
@@ -138,12 +144,18 @@ def _measured(
     }
 
 
+def ways_of(report: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the ways of inversion that a report compares, what was fitted last."""
+    return tuple(next(iter(report["attacks"].values())))
+
+
 def summary_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return a row for each attack: medians of log10 p, paired gains with 95 % intervals, and errors of the latent."""
     rows = []
+    *others, last = ways_of(report)
     for text, ways in report["attacks"].items():
         latent = {way: np.array(found["latent_db"]) for way, found in ways.items()}
-        change = latent[FILTERED] - latent[CLASSICAL]
+        change = latent[last] - latent[CLASSICAL]
         row: dict[str, Any] = {
             "attack": text,
             "latent": float(latent[CLASSICAL].mean()),
@@ -153,12 +165,12 @@ def summary_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
             "worst latent change": float(change.max()),
             "latents worse": int((change > TOLERANCE).sum()),
         }
-        if "log10_pvalue" in ways[FILTERED]:
+        if "log10_pvalue" in ways[last]:
             log10 = {way: np.array(found["log10_pvalue"]) for way, found in ways.items()}
             row |= {f"median {way}": float(np.median(some)) for way, some in log10.items()}
             row |= {f"found {way}": int((some <= _FOUND).sum()) for way, some in log10.items()}
-            for other in (CLASSICAL, DEFAULT):
-                difference = log10[FILTERED] - log10[other]
+            for other in others:
+                difference = log10[last] - log10[other]
                 row[f"gain over {other}"] = float(np.median(difference))
                 row[f"interval over {other}"] = _interval(difference)
         rows.append(row)
@@ -175,10 +187,12 @@ def conclusion(report: Mapping[str, Any]) -> str:
             f"filters bring the latent nearer than the encoder under {better} of {len(rows)} attacks; {worse} of "
             f"{len(rows) * report['images']} latents end more than {TOLERANCE} dB further off"
         )
-    for other in (DEFAULT, CLASSICAL):
+    *others, last = ways_of(report)
+    fitted = _NAMES[last]
+    for other in sorted(others, key=(FILTERED, DEFAULT, CLASSICAL).index):
         better = [row["attack"] for row in rows if row[f"interval over {other}"][1] < 0]
         worse = [row["attack"] for row in rows if row[f"interval over {other}"][0] > 0]
-        against = f"against {other}, filters find more under {len(better)} of {len(rows)} attacks"
+        against = f"against {other}, {fitted} find more under {len(better)} of {len(rows)} attacks"
         said.append(f"{against}, less under {', '.join(worse)}" if worse else f"{against} and less under none")
     worse = sum(row["latents worse"] for row in rows)
     said.append(f"{worse} of {len(rows) * report['images']} latents end more than {TOLERANCE} dB further off than E(x)")
@@ -186,14 +200,15 @@ def conclusion(report: Mapping[str, Any]) -> str:
 
 
 def _found_at_all(report: Mapping[str, Any]) -> list[str]:
-    """Say how many images are found at 1e-6 over all attacks, by each way and by the filters alone; images recur."""
+    """Say how many images are found at 1e-6 over all attacks, by each way and by what was fitted alone; images recur."""
+    ways = ways_of(report)
     found = {
         way: np.concatenate([np.array(ways[way]["log10_pvalue"]) <= _FOUND for ways in report["attacks"].values()])
-        for way in (CLASSICAL, DEFAULT, FILTERED)
+        for way in ways
     }
     said = [f"found at 1e-6 by {way}: {Rate(int(some.sum()), len(some))}" for way, some in found.items()]
-    gained, lost = (int((a & ~b).sum()) for a, b in permutations((found[FILTERED], found[DEFAULT])))
-    return [*said, f"filters find {gained} that the default misses, and miss {lost} that it finds"]
+    gained, lost = (int((a & ~b).sum()) for a, b in permutations((found[ways[-1]], found[DEFAULT])))
+    return [*said, f"{_NAMES[ways[-1]]} find {gained} that the default misses, and miss {lost} that it finds"]
 
 
 def _decibels(found: torch.Tensor, truth: torch.Tensor) -> list[float]:

@@ -19,6 +19,7 @@ from treering_verify.models import LatentModel
 from treering_verify.models.networks.estimator import Estimator
 from treering_verify.models.weights import fingerprint
 from treering_verify.results import KeyEvidence
+from treering_verify.training.band import band_error, band_weights
 from treering_verify.training.landscape import train_estimator
 from treering_verify.watermark.embedding import extract, features
 from treering_verify.watermark.keys.key import Key
@@ -109,10 +110,10 @@ def test_the_recipe_trains_a_screen_from_the_estimators_examples(tiny_model: Lat
     (kept,) = (tmp_path / "estimator-examples").iterdir()
     data = torch.load(kept, weights_only=True)
     inputs, noise = data["encoded"].float(), data["noise"].float()
-    weights = train_estimator.band_weights(32, 32)
+    weights = band_weights(32, 32)
     with torch.no_grad():
         before, after = (
-            float(train_estimator.band_error(network.estimate(inputs), noise, weights).mean())
+            float(band_error(network.estimate(inputs), noise, weights).mean())
             for network in (Estimator(4, 10, (0,), width=8, blocks=1), screen)
         )
     assert after < before

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import math
 import os
+import re
 from collections.abc import Callable, Iterable
 from datetime import date
 from pathlib import Path
@@ -145,6 +146,21 @@ class Alpha(_Type):
         if not 0 < rate < 1:
             self.fail(f"{value!r}: choose a false-positive rate between 0 and 1, such as 1e-6", param, ctx)
         return rate
+
+
+class Duration(_Type):
+    """A time such as 90s, 20m or 2h, as seconds."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the seconds; fail if the text is no time."""
+        if isinstance(value, float):
+            return value
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|h)", str(value).strip())
+        if not found or not float(found[1]):
+            self.fail(f"{value!r} is no time: write it as 90s, 20m or 2h", param, ctx)
+        return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
 
 
 class Date(_Type):

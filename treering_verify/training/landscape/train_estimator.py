@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from treering_verify.inversion import noise as noise_inversion
@@ -26,6 +25,7 @@ from treering_verify.inversion.recovery import problem_of
 from treering_verify.media.images import to_pil
 from treering_verify.models import LatentModel, load_model
 from treering_verify.models.networks.estimator import Estimator
+from treering_verify.training.band import band_error, band_weights
 from treering_verify.training.landscape.attacked_images import attack_images, generate_latents
 from treering_verify.training.landscape.recipe import Trainer, load_or_compute, recipe_parser
 
@@ -33,8 +33,6 @@ IMAGES, COPIES, BATCH = 512, 3, 16
 POINTS = (0, 1, 2, 4, 7, 10)  # of each example
 _SEEDS = 13 << 32
 _CHUNK = 16
-# The loss has its weight on the frequencies of keys; finer ones are lost in most images.
-_INNER, _OUTER, _ELSEWHERE = 2, 14, 0.1
 
 
 @dataclass(frozen=True)
@@ -90,19 +88,6 @@ def gather(
         parts.append(load_or_compute(path, partial(examples, model, chunk, copies, points, steps)))
         print(f"examples {(chunk + 1) * _CHUNK}/{count}", flush=True)
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-
-
-def band_weights(height: int, width: int) -> torch.Tensor:
-    """Return the weight of each frequency in the loss, (h, w // 2 + 1) as `rfft2` orders them."""
-    rows, columns = np.fft.fftfreq(height) * height, np.fft.rfftfreq(width) * width
-    radius = np.rint(np.hypot(rows[:, None], columns[None, :]))
-    return torch.from_numpy(np.where((radius >= _INNER) & (radius <= _OUTER), 1.0, _ELSEWHERE)).float()
-
-
-def band_error(estimate: torch.Tensor, noise: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Return the weighted mean squared error of the spectrum, (B,): 1 for an estimate of zero."""
-    power = torch.fft.rfft2(estimate - noise, norm="ortho").abs().pow(2) * weights
-    return power.mean(dim=1).sum(dim=(-2, -1)) / weights.sum()
 
 
 def train(

@@ -18,6 +18,7 @@ from treering_verify.inversion.recovery import InversionOptions, recover_noise
 from treering_verify.media.images import to_tensor
 from treering_verify.models import LatentModel, load_model
 from treering_verify.models.networks.estimator import Estimator
+from treering_verify.training.band import band_error, band_weights
 from treering_verify.training.landscape import train_estimator
 from treering_verify.watermark.embedding import extract, features
 from treering_verify.watermark.keys.key import Key
@@ -129,15 +130,13 @@ def test_p_is_uniform_whatever_it_says_and_on_images_of_another_key_too(
 
 def test_the_loss_is_one_for_an_estimate_of_nothing_and_looks_at_the_keys_frequencies() -> None:
     noise = torch.randn(64, 4, 32, 32, generator=torch.Generator().manual_seed(0))
-    weights = train_estimator.band_weights(32, 32)
-    assert float(train_estimator.band_error(torch.zeros_like(noise), noise, weights).mean()) == pytest.approx(
-        1, abs=0.02
-    )
-    assert float(train_estimator.band_error(noise, noise, weights).max()) == 0
+    weights = band_weights(32, 32)
+    assert float(band_error(torch.zeros_like(noise), noise, weights).mean()) == pytest.approx(1, abs=0.02)
+    assert float(band_error(noise, noise, weights).max()) == 0
     spectrum = torch.fft.rfft2(noise)
     key_band = torch.from_numpy(np.fft.fftfreq(32) * 32).abs()[:, None].expand(32, 17) <= 1  # rows near DC, all columns
     kept = torch.fft.irfft2(spectrum * ~key_band, s=(32, 32))
-    share = float(train_estimator.band_error(kept, noise, weights).mean())
+    share = float(band_error(kept, noise, weights).mean())
     assert share == pytest.approx(float((weights * key_band).sum() / weights.sum()), rel=0.1)
 
 
@@ -147,11 +146,11 @@ def test_the_recipe_learns_resumes_and_keeps_its_examples(tiny_model: LatentMode
     estimator = train_estimator.train(model, tmp_path, **options)  # type: ignore[arg-type]
     data = train_estimator.examples(model, 50, 1, (0, 1, 2), noise_inversion.DEFAULT_STEPS)
     inputs, noise = data["points"].float(), data["noise"].float()
-    weights = train_estimator.band_weights(32, 32)
+    weights = band_weights(32, 32)
 
     def error(network: Estimator) -> float:
         with torch.no_grad():
-            return float(train_estimator.band_error(network.estimate(inputs), noise, weights).mean())
+            return float(band_error(network.estimate(inputs), noise, weights).mean())
 
     assert error(estimator) < 0.8 * error(Estimator(4, 10, (0, 1, 2), width=16, blocks=1))
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "estimator-examples").iterdir()}
