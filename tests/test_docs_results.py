@@ -109,6 +109,18 @@ def test_a_fragment_without_an_end_is_named_and_one_in_a_sentence_is_none(site: 
     assert fragments.problems(site) == ["README.md: a fragment has no end"]
 
 
+def test_a_page_includes_what_a_result_and_its_parts_say(site: Path) -> None:
+    result, page = site / "docs" / "results" / "noise.json", site / "README.md"
+    parts = [{"title": "Table 1: errors", "answer": "Agrees: all.", "tables": [], "figures": []}]
+    result.write_text(json.dumps(json.loads(result.read_text()) | {"answer": "The answer.", "parts": parts}))
+    page.write_text(
+        "<!-- fragment noise answer-table-1 [no origin] -->\n<!-- end -->\n\n<!-- fragment noise answer -->\n<!-- end -->\n"
+    )
+    fragments.renew(site, [])
+    text = page.read_text()
+    assert "[no origin] -->\nAgrees: all.\n<!-- end -->" in text and "answer -->\nThe answer.\n\n*2026-01-01;" in text
+
+
 def test_rows_are_chosen_by_their_first_column(site: Path) -> None:
     change(site / "README.md", "[no note]", "[rows: exact]")
     fragments.renew(site, [])

@@ -2,10 +2,11 @@
 
 A page includes a table of NAME.json, which lies in docs/results, between two comments:
 
-    <!-- fragment NAME TABLE [columns: A; B] [rows: X; Y] [as: a; b] [no note] -->
+    <!-- fragment NAME TABLE [columns: A; B] [rows: X; Y] [as: a; b] [no note] [no origin] -->
     <!-- end -->
 
-TABLE is the beginning of the table's title in lower case, with dashes, or `figure-` and the beginning of a figure's title.
+TABLE is the beginning of the table's title in lower case, with dashes, or `figure-` and the beginning of a figure's title,
+or `answer` for what the result says, or `answer-` and the beginning of a part's title for what that part says.
 `rows` chooses by the first column, `as` names the columns anew. Above another table a comment says where its numbers are
 from:
 
@@ -70,7 +71,7 @@ DEFINING |= {
 DEFINING |= {"what the file shows", "sizes of the image"}
 """Headers of tables that define something and report nothing that was measured."""
 _FRAGMENT = re.compile(r"^<!-- fragment (\S+) (\S+)(.*?) -->\n(.*?)<!-- end -->", re.DOTALL | re.MULTILINE)
-_OPTION = re.compile(r"\[(columns|rows|as): ([^\]]*)\]|\[(no note)\]")
+_OPTION = re.compile(r"\[(columns|rows|as): ([^\]]*)\]|\[(no note|no origin)\]")
 _NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d[\d,]*\.?\d*|\.\d+)(?:e[-+]?\d+)?")
 
 
@@ -128,7 +129,10 @@ def rendered(record: Mapping[str, Any], what: str, options: str, to_results: str
         one or flag: [part.strip() for part in values.split(";")] for one, values, flag in _OPTION.findall(options)
     }
     everything = [record, *record.get("parts", [])]
-    if what.startswith("figure-"):
+    if what.startswith("answer"):
+        part = what.removeprefix("answer").removeprefix("-")
+        body, note = [_chosen(record["parts"], part)["answer"] if part else record["answer"]], ""
+    elif what.startswith("figure-"):
         figure = _chosen([f for part in everything for f in part["figures"]], what.removeprefix("figure-"))
         body = [f"![{figure['title']}]({to_results}/{figure['file']}.png)"]
         note = figure["note"]
@@ -143,7 +147,9 @@ def rendered(record: Mapping[str, Any], what: str, options: str, to_results: str
         body = [markdown_table(chosen.get("as") or [header[i] for i in columns], lines)]
     if note and "no note" not in chosen:
         body.append(note)
-    return "\n\n".join([*body, origin_line(record["facts"])]) + "\n"
+    if "no origin" not in chosen:
+        body.append(origin_line(record["facts"]))
+    return "\n\n".join(body) + "\n"
 
 
 def _chosen(among: list[dict[str, Any]], beginning: str) -> dict[str, Any]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ import pytest
 from click.testing import CliRunner
 from helpers.progress import silent
 
+import treering_verify
 from treering_verify.benchmark import Scope, compare, format_comparison, run
 from treering_verify.benchmark.harness import laboratory
 from treering_verify.benchmark.published_figures import ABLATION
@@ -62,6 +66,37 @@ def test_two_runs_report_nothing_and_a_method_that_was_made_worse_is_named(
     assert {(group.split(",")[0], better) for group, _, better in found} == {("inertial-km", -1)}
     text = format_comparison(compare(worse, tmp_path / "one"))
     assert text.startswith("Better") and "inertial-km" in text and "10 pairs" in text
+
+
+def git(folder: Path, *arguments: str) -> None:
+    who = ("-c", "user.name=tests", "-c", "user.email=tests@localhost", "-c", "commit.gpgsign=false")
+    subprocess.run(["git", *who, *arguments], cwd=folder, check=True, capture_output=True)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_of_two_commits_one_of_which_was_made_worse_that_method_is_named(tiny_folder: Path, tmp_path: Path) -> None:
+    code, package = tmp_path / "code", Path(treering_verify.__file__).parent
+    shutil.copytree(package, code / package.name, ignore=shutil.ignore_patterns("__pycache__"))
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(code), *sys.path])}
+    git(code, "init")
+    for commit, file, old, new in (
+        ("good", "benchmark/harness/laboratory.py", "QUICK_STEPS = 20", "QUICK_STEPS = 3"),
+        ("worse", "inversion/decoder/baselines.py", "z = y - rho * r", "z = 2 * (y - rho * r)"),
+    ):
+        edited = code / package.name / file
+        text = edited.read_text()
+        assert text.count(old) == 1
+        edited.write_text(text.replace(old, new))
+        git(code, "add", ".")
+        git(code, "commit", "-m", commit)
+        options = ["--quick", "--count", "10", "--model", str(tiny_folder), "--output", str(tmp_path / commit)]
+        command = [sys.executable, "-m", "treering_verify", "benchmark", "ablation", *options]
+        subprocess.run(command, cwd=code, env=environment, check=True, capture_output=True)
+    facts = [json.loads((tmp_path / name / "ablation.json").read_text())["facts"] for name in ("good", "worse")]
+    assert facts[0]["commit"] != facts[1]["commit"] != "" and not any(one["changed"] for one in facts)
+    found = reported(tmp_path / "good", tmp_path / "worse")
+    assert {(group.split(",")[0], better) for group, _, better in found} == {("inertial-km", -1)}
 
 
 @pytest.mark.parametrize(("shift", "sign"), [(3.0, -1), (-3.0, 1), (0.0, 0)])

@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pyarrow.parquet
 import pytest
 from click.testing import CliRunner
 from helpers.progress import silent
+from torch import Tensor
 
 from treering_verify.benchmark import BENCHMARKS, BY_METHOD, OwnImages, Scope, run
+from treering_verify.benchmark.harness import laboratory
 from treering_verify.benchmark.harness.inversion_methods import pipelines
-from treering_verify.benchmark.paper import classification
+from treering_verify.benchmark.harness.inversion_paths import Path as Path_
+from treering_verify.benchmark.harness.inversion_paths import follow
+from treering_verify.benchmark.harness.memory import Peak
+from treering_verify.benchmark.paper import classification, heldout
+from treering_verify.benchmark.robustness import robustness
+from treering_verify.benchmark.robustness.measurements import Task
+from treering_verify.benchmark.speed import precision, sizes
 from treering_verify.cli.main import main
 from treering_verify.errors import UsageError
 from treering_verify.files import write_atomic
 from treering_verify.generation import generate
-from treering_verify.inversion.decoder import METHODS
+from treering_verify.inversion.decoder import DEFAULTS, METHODS
 from treering_verify.inversion.decoder.loop import solve
 from treering_verify.inversion.decoder.problem import Problem, Settings
 from treering_verify.inversion.decoder.solution import Solution
@@ -39,11 +50,27 @@ def method() -> Iterator[str]:
     del METHODS["halved"]
 
 
-@pytest.mark.parametrize("name", [pytest.param("classification", marks=pytest.mark.slow), "detection", "editing"])
+QUICK = ("detection", "editing", "precision", "sizes")
+"""Benchmarks whose tests take a few seconds; the short forms of three others follow them."""
+
+
+@pytest.fixture
+def no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measure no memory: each peak comes from a fresh process, which takes its time."""
+    monkeypatch.setattr(classification, "_peaks", lambda *_: ())
+    monkeypatch.setattr(sizes, "_peak", lambda *_: 1.0)
+    for module in (laboratory, precision):
+        monkeypatch.setattr(module, "peak_memory", lambda *_, **__: Peak(1.0, 1.0))
+
+
+@pytest.mark.usefixtures("no_processes")
+@pytest.mark.parametrize(
+    "name", [pytest.param("classification", marks=pytest.mark.slow), *sorted({*BY_METHOD} - {"classification"})]
+)
 def test_a_method_of_ones_own_is_measured_on_the_same_images_as_the_others(
     name: str, method: str, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(classification, "_peaks", lambda *_: ())  # each in a fresh process, which takes its time
+    monkeypatch.setattr(laboratory, "QUICK_STEPS", 2)
     model = load_model(tiny_folder)
     count = 4 if name == "classification" else 2
     summary = run(name, model, tmp_path, Scope(silent, quick=True, count=count, methods=(method,)))
@@ -55,6 +82,42 @@ def test_a_method_of_ones_own_is_measured_on_the_same_images_as_the_others(
     assert method in images and len(images) > 1
     others = [found for other, found in images.items() if other != method]
     assert images[method] in others  # the very same images, in the same order: statistics are paired
+
+
+@pytest.mark.usefixtures("no_processes")
+@pytest.mark.parametrize(("name", "module"), [("inversion", laboratory), ("heldout", heldout)])
+def test_an_own_method_has_its_line_on_clean_and_attacked_images(
+    name: str, module: ModuleType, method: str, tiny_model: LatentModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def short(model: LatentModel, pixels: Tensor, known: Tensor, by: str, settings: Settings, **options: Any) -> Path_:
+        """Follow the own method, and the encoder in the place of all others."""
+        if by != method:
+            by, settings = "encoder", DEFAULTS["encoder"]
+        path = follow(model, pixels, known, by, settings, **options)
+        return replace(path, error=path.error[[0, *range(len(path.error))]])  # an iterative method has two points
+
+    monkeypatch.setattr(module, "follow", short)
+    scope = Scope(silent, quick=True, count=2, folder=tmp_path, methods=(method,))
+    rows = BENCHMARKS[name].measure(tiny_model, scope).rows
+    found = {(row["attack"], row["image"]) for row in rows if row["method"] == method}
+    assert found == {(row["attack"], row["image"]) for row in rows if row["method"] == "encoder"} and len(found) == 4
+
+
+def test_robustness_plans_an_own_method_under_the_conditions_of_the_others(
+    method: str, tiny_model: LatentModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Planned(Exception):
+        pass
+
+    def planned(model: LatentModel, scope: Scope, tasks: list[Task], *_: int) -> None:
+        raise Planned(tasks)
+
+    monkeypatch.setattr(robustness, "measure_tasks", planned)
+    with pytest.raises(Planned) as caught:
+        robustness.measure(tiny_model, Scope(silent, quick=True, count=2, methods=(method,)))
+    tasks = {name: [t for t in caught.value.args[0] if t.method == name] for name in (method, "encoder")}
+    assert [(t.condition, t.marked) for t in tasks[method]] == [(t.condition, t.marked) for t in tasks["encoder"]] != []
+    assert {t.inversion.method for t in tasks[method]} == {method}
 
 
 def test_benchmarks_that_compare_no_inversions_refuse_a_method(tmp_path: Path) -> None:
