@@ -21,6 +21,9 @@ _LARGE = (6.8, 7.2)  # of a matrix whose cells are many and have text
 _FEW = 6  # labels that a square of the usual size has room for
 _WIDE = (5.6, 4.4)
 _SHEET = (13.0, 12.0)
+_DOTS = 110  # of a PNG, in an inch
+_LEGEND_COLUMNS = 2
+_LEGEND_LINE = 0.2  # inches
 
 
 def draw_panels(figure: Figure, prefix: str = "") -> list[str]:
@@ -29,7 +32,8 @@ def draw_panels(figure: Figure, prefix: str = "") -> list[str]:
     Lines and text have the colour of the text around them. Ids begin with `prefix` and the panel's number, so that one
     page can hold many.
     """
-    return [_svg(panel, figure.title, f"{prefix}{i}-") for i, panel in enumerate(figure.panels)]
+    groups = _groups(figure)
+    return [_svg(panel, figure.title, f"{prefix}{i}-", groups) for i, panel in enumerate(figure.panels)]
 
 
 def draw_png(figure: Figure) -> bytes:
@@ -52,9 +56,9 @@ def draw_png(figure: Figure) -> bytes:
     for axis in axes.flat[many:]:
         axis.set_visible(False)
     for axis, panel in zip(axes.flat, figure.panels, strict=False):
-        _draw(sheet, axis, panel)
+        _draw(sheet, axis, panel, _groups(figure))
     buffer = BytesIO()
-    sheet.savefig(buffer, dpi=110, format="png", bbox_inches="tight", metadata={"Software": None})
+    sheet.savefig(buffer, dpi=_DOTS, format="png", bbox_inches="tight", metadata={"Software": None})
     pyplot.close(sheet)
     return buffer.getvalue()
 
@@ -70,12 +74,18 @@ def pyplot_of_files() -> Any:
     return pyplot
 
 
-def _svg(panel: Panel, figure: str, prefix: str) -> str:
+def _groups(figure: Figure) -> list[str]:
+    """Return the groups of all curves of a figure: each has one colour in all panels."""
+    curves = [curve for panel in figure.panels if isinstance(panel, Curves) for curve in panel.curves]
+    return list(dict.fromkeys(curve.group or curve.label for curve in curves))
+
+
+def _svg(panel: Panel, figure: str, prefix: str, groups: list[str]) -> str:
     pyplot, buffer = pyplot_of_files(), StringIO()
     inks = ("text.color", "axes.labelcolor", "axes.edgecolor", "axes.titlecolor", "xtick.color", "ytick.color")
     with pyplot.rc_context({**dict.fromkeys(inks, _INK), "legend.framealpha": 0.0, "grid.color": "#808890"}):
         sheet, axis = pyplot.subplots(figsize=_size(panel), layout="constrained")
-        _draw(sheet, axis, panel)
+        _draw(sheet, axis, panel, groups)
         sheet.savefig(
             buffer, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None, "Creator": None}
         )
@@ -93,16 +103,27 @@ def _svg(panel: Panel, figure: str, prefix: str) -> str:
 def _size(panel: Panel) -> tuple[float, float]:
     """Return width and height of a panel in inches."""
     if isinstance(panel, Thumbnails):
-        return _SHEET
+        return _size_of_sheet(panel)
+    if isinstance(panel, Curves):
+        return _WIDE[0], _WIDE[1] + _LEGEND_LINE * -(-len(panel.curves) // _LEGEND_COLUMNS)
     if isinstance(panel, Matrix):
         return _LARGE if _FEW < len(panel.labels) <= MOST_WRITTEN else _SQUARE
     return _SQUARE if isinstance(panel, Differences) else _WIDE
 
 
-def _draw(sheet: Any, axis: Any, panel: Panel) -> None:
+def _size_of_sheet(panel: Thumbnails) -> tuple[float, float]:
+    """Return the size at which a sheet has one pixel for each of its own, or less where it is large."""
+    from PIL import Image
+
+    with Image.open(BytesIO(panel.png)) as image:
+        scale = min(1 / _DOTS, *(most / side for most, side in zip(_SHEET, image.size, strict=True)))
+        return image.width * scale, image.height * scale
+
+
+def _draw(sheet: Any, axis: Any, panel: Panel, groups: list[str]) -> None:
     axis.set_title(panel.title, fontsize=10)
     if isinstance(panel, Curves):
-        _draw_curves(axis, panel)
+        _draw_curves(axis, panel, groups)
     elif isinstance(panel, Cloud):
         _draw_cloud(sheet, axis, panel)
     elif isinstance(panel, Thumbnails):
@@ -113,28 +134,34 @@ def _draw(sheet: Any, axis: Any, panel: Panel) -> None:
         ConfusionMatrix(panel.labels, panel.counts, panel.title, panel.none).plot(axis)
 
 
-def _draw_curves(axis: Any, panel: Curves) -> None:
-    groups = list(dict.fromkeys(curve.group or curve.label for curve in panel.curves))
+def _draw_curves(axis: Any, panel: Curves, groups: list[str]) -> None:
     for curve in panel.curves:
         i = groups.index(curve.group or curve.label)
         colour, marker = f"C{i % _COLOURS}", _MARKERS[i // _COLOURS % len(_MARKERS)]
+        half = list(curve.half_width) or None
         if curve.published:
             hollow = {"markerfacecolor": "none", "markeredgewidth": 1.5, "markersize": 8, "capsize": 3}
-            half = list(curve.half_width) or None
             axis.errorbar(curve.x, curve.y, half, fmt="D", color=colour, label=curve.label, linewidth=1.0, **hollow)
+            continue
+        if len(curve.x) == 1:  # a band of one point has no width
+            style = {"fmt": "o" if marker == "." else marker, "markersize": 6, "capsize": 4, "linewidth": 1.2}
+            axis.errorbar(curve.x, curve.y, half, color=colour, label=curve.label, **style)
             continue
         style_options = {"color": colour, "marker": marker, "linewidth": 1.4, "markersize": 5}
         (drawn,) = axis.plot(curve.x, curve.y, "--" if curve.dashed else "-", label=curve.label, **style_options)
-        if curve.half_width:
-            bounds = list(zip(curve.y, curve.half_width, strict=True))
+        if half:
+            bounds = list(zip(curve.y, half, strict=True))
             low, high = [y - h for y, h in bounds], [y + h for y, h in bounds]
             axis.fill_between(curve.x, low, high, color=drawn.get_color(), alpha=0.15, linewidth=0)
     if panel.log_x:
         axis.set_xscale("log")
+        axis.xaxis.set_major_formatter("{x:g}")
     axis.set_xlabel(panel.x_label)
     axis.set_ylabel(panel.y_label)
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=8)
+    # Below the axes, since nothing in them is sure to be free.
+    place = {"loc": "upper left", "bbox_to_anchor": (-0.14, -0.13), "ncols": _LEGEND_COLUMNS}
+    axis.legend(fontsize=8, frameon=False, **place)
 
 
 def _draw_cloud(sheet: Any, axis: Any, panel: Cloud) -> None:

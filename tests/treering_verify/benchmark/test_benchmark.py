@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from helpers.progress import silent
 from treering_detectors import Rate
 
-from treering_verify.benchmark import BENCHMARKS, GROUPS, SHARED, Scope, run
+from treering_verify.benchmark import BENCHMARKS, GROUPS, SHARED, Scope, run, runner
 from treering_verify.benchmark.harness import laboratory
 from treering_verify.benchmark.harness.memory import peak_memory
 from treering_verify.benchmark.harness.scope import SEEDS, truth
@@ -166,3 +166,15 @@ def test_the_area_between_curves_is_the_mean_difference_over_log_time() -> None:
 def test_an_error_that_rises_again_counts_as_the_lowest_so_far() -> None:
     area, _, _ = area_between([(1.0, -10.0), (2.0, -5.0), (100.0, -5.0)], [(1.0, -10.0), (100.0, -10.0)])
     assert area == pytest.approx(0.0)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
+def test_the_time_of_processes_that_still_run_counts() -> None:
+    busy = "import time\nwhile time.process_time() < 0.5: pass\nprint(flush=True)\ninput()"
+    before = runner._processor_seconds()
+    with subprocess.Popen([sys.executable, "-c", busy], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        assert runner._processor_seconds() - before > 0.4
+        child.communicate(b"\n")
+    assert runner._processor_seconds() - before > 0.4

@@ -8,17 +8,19 @@ import json
 import math
 import re
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet
 import pytest
+from PIL import Image
 from treering_detectors import Mean, Rate
 
 from treering_verify.report import Provenance, format_cell, store_findings
-from treering_verify.report.findings import Cloud, Curve, Curves, Figure, Findings, Matrix, Part, Table
+from treering_verify.report.findings import Cloud, Curve, Curves, Figure, Findings, Matrix, Part, Table, Thumbnails
 from treering_verify.report.markdown import markdown_table
-from treering_verify.report.panels import _draw_curves, draw_panels
+from treering_verify.report.panels import _draw_curves, _groups, draw_panels
 
 PROVENANCE = Provenance("treering benchmark x --output DIR", "tiny", "a machine", "some versions", "2026-01-01")
 
@@ -117,23 +119,41 @@ def test_a_cell_never_ends_a_column_of_a_markdown_table() -> None:
     assert markdown_table(("a", ""), (("x|y", "two\nlines"),)) == "| a | |\n|---|---|\n| x\\|y | two lines |"
 
 
+def lines_of(*curves: Curve) -> list[Any]:
+    """Draw a panel, and return its lines."""
+    from matplotlib.figure import Figure as Sheet
+
+    axis, panel = Sheet().add_subplot(), Curves("c", "x", "y", curves)
+    _draw_curves(axis, panel, _groups(Figure("f", (panel,))))
+    return list(axis.get_lines())
+
+
 def test_no_two_of_many_curves_look_alike() -> None:
-    from matplotlib.figure import Figure as Sheet
-
-    axis = Sheet().add_subplot()
-    _draw_curves(axis, Curves("c", "x", "y", tuple(Curve(str(i), (1.0,), (float(i),)) for i in range(30))))
-    assert len({(line.get_color(), line.get_marker()) for line in axis.get_lines()}) == 30
+    lines = lines_of(*(Curve(str(i), (1.0, 2.0), (float(i), 0.0)) for i in range(30)))
+    assert len({(line.get_color(), line.get_marker()) for line in lines}) == 30
 
 
-def test_curves_of_one_group_share_a_colour() -> None:
-    from matplotlib.figure import Figure as Sheet
-
-    axis = Sheet().add_subplot()
-    points: tuple[tuple[float, ...], tuple[float, ...]] = (1.0,), (2.0,)
-    lines = (Curve("a", *points), Curve("a, with search", *points, dashed=True, group="a"), Curve("b", *points))
-    _draw_curves(axis, Curves("c", "x", "y", lines))
-    one, other, third = axis.get_lines()
+def test_curves_of_one_group_share_a_colour_in_all_panels() -> None:
+    points: tuple[tuple[float, ...], tuple[float, ...]] = (1.0, 2.0), (2.0, 3.0)
+    one, other, third = lines_of(
+        Curve("a", *points), Curve("a 2", *points, dashed=True, group="a"), Curve("b", *points)
+    )
     assert one.get_color() == other.get_color() != third.get_color() and one.get_linestyle() != other.get_linestyle()
+    first, second = (Curves(name, "x", "y", (Curve(name, *points),)) for name in ("a", "b"))
+    assert _groups(Figure("f", (first, second))) == ["a", "b"]
+
+
+def test_a_single_point_shows_its_interval() -> None:
+    point, *caps = lines_of(Curve("a", (1.0,), (2.0,), (0.5,)))
+    assert point.get_marker() == "o" and [cap.get_ydata().tolist() for cap in caps] == [[1.5], [2.5]]
+
+
+def test_a_sheet_is_drawn_at_its_own_size() -> None:
+    buffer = BytesIO()
+    Image.new("RGB", (440, 220)).save(buffer, "PNG")
+    svg, *_ = draw_panels(Figure("f", (Thumbnails("t", buffer.getvalue()),)))
+    width = float(re.findall(r' width="(\d+)"', svg)[0])
+    assert width == pytest.approx(440 / 110 * 96, rel=0.1)
 
 
 def test_the_answer_comes_first_then_figures_then_tables_and_long_ones_are_folded(tmp_path: Path) -> None:
@@ -150,13 +170,9 @@ def test_the_answer_comes_first_then_figures_then_tables_and_long_ones_are_folde
 
 
 def test_published_values_are_marks_in_the_colour_of_their_group_and_have_no_line() -> None:
-    from matplotlib.figure import Figure as Sheet
-
-    axis = Sheet().add_subplot()
     ours = Curve("a", (1.0, 2.0), (2.0, 3.0))
     published = Curve("a, published", (1.0, 2.0), (2.5, 3.5), (0.1, 0.2), group="a", published=True)
-    _draw_curves(axis, Curves("c", "x", "y", (ours, published)))
-    line, marks, *_ = axis.get_lines()
+    line, marks, *_ = lines_of(ours, published)
     assert line.get_linestyle() == "-" and marks.get_linestyle() == "None"
     assert marks.get_markeredgecolor() == line.get_color() and marks.get_markerfacecolor() == "none"
 

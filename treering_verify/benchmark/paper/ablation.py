@@ -140,9 +140,10 @@ def optimiser_figure(found: list[Optimiser]) -> Figure:
     paths: list[Curve] = []
     for one in found:
         means = one.means
-        x = tuple(float(n) for n in means)
-        half = tuple(m.half_width for m in means.values())
-        curves.append(Curve(one.label, x, tuple(m.value for m in means.values()), half, group=one.label))
+        read_at = {0: mean(one.last.path.error[0].tolist()), **means}  # all begin at the encoder's latent
+        x = tuple(float(n) for n in read_at)
+        half = tuple(m.half_width for m in read_at.values())
+        curves.append(Curve(one.label, x, tuple(m.value for m in read_at.values()), half, group=one.label))
         beside = {n: e for n, e in ABLATION[one.label].items() if n <= 2 * max(means)}
         marks = tuple(float(n) for n in beside)
         if beside:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 def measure(model: LatentModel, scope: Scope) -> Findings:
     """Time both implementations of the gradient baseline, and Adam without gradients, in turns on one image."""
-    rounds, first = scope.images(2, 7), SEEDS["baseline"]
+    rounds, first = scope.images(4, 7), SEEDS["baseline"]
     iterations = 3 if scope.quick else 20
     pixels = truth(model, None, [first], steps=10).pixels()
     plans = {

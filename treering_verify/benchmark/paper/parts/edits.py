@@ -22,7 +22,7 @@ _NAME = "editing"
 
 def measure(model: LatentModel, scope: Scope, lab: Laboratory) -> Measured:
     """Edit the laboratory's first images from the latents that table 1 found."""
-    count = min(len(lab.known.images), 2 if scope.quick else 16)
+    count = min(len(lab.known.images), 6 if scope.quick else 16)
     steps = 10 if scope.quick else DEFAULT_STEPS
     start, ours = encoder_and_default(lab)
     longest = laboratory.QUICK_STEPS if scope.quick else 50

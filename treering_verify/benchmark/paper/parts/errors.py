@@ -163,14 +163,14 @@ def _figure(
 ) -> Figure:
     errors, evidence, times = [], [], []
     for label in _ROWS:
-        some = [r for r in readings if r.variant.label == label and r.setting == PUBLISHED]
+        some = [start, *(r for r in readings if r.variant.label == label and r.setting == PUBLISHED)]  # all begin there
         x = tuple(float(r.iterations) for r in some)
         means = [mean(r.error) for r in some]
         values = tuple(m.value for m in means)
         errors.append(Curve(label, x, values, tuple(m.half_width for m in means), group=label))
         evidence.append(Curve(label, x, tuple(r.log10 for r in some), group=label))
         times.append(Curve(label, tuple(seconds[r] or 0.0 for r in some), values, group=label))
-        cells = {n: cell for n, cell in TABLE_1[other].get(label, {}).items() if not x or n <= 2 * max(x)}
+        cells = {n: cell for n, cell in TABLE_1[other].get(label, {}).items() if n <= 2 * max(x)}
         if cells:
             errors.append(
                 Curve(
@@ -183,7 +183,7 @@ def _figure(
                 )
             )
     for label, variants in sweep.items():
-        reached: dict[int, Reading] = {}
+        reached = {0: start}
         for reading in (read(lab, v, n) for v in variants for n in v.budgets):
             if reading.iterations not in reached or reading.nmse < reached[reading.iterations].nmse:
                 reached[reading.iterations] = reading
