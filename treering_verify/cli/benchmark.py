@@ -71,7 +71,11 @@ def _list_benchmarks(context: click.Context, _: click.Parameter, wanted: bool) -
     callback=_list_benchmarks,
     help="List all benchmarks with their questions, and exit.",
 )
-@option("--quick", is_flag=True, help="Measure few images, in under two minutes; the intervals are then wide.")
+@option(
+    "--quick",
+    is_flag=True,
+    help="Measure few images, in under two minutes (paper: longer, see --list); the intervals are then wide.",
+)
 @option(
     "--preset",
     type=Named("preset", ("docs",)),

@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from treering_verify.files import write_atomic
 
@@ -15,6 +17,7 @@ SECTION = ".section.json"
 """Ending of the files that hold what the report says of one benchmark."""
 
 _LONG = 20  # rows; a longer table is folded, so that readers reach the next one
+_SENTENCE = 44  # characters; a longer cell may have several lines
 
 
 def write_report(folder: Path) -> Path:
@@ -27,12 +30,21 @@ def write_report(folder: Path) -> Path:
     environment = Environment(
         loader=PackageLoader("treering_verify", "report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
+    environment.filters["coded"] = _coded
     html = environment.get_template("benchmark.html.jinja").render(
         sections=sections,
         long=_LONG,
+        sentence=_SENTENCE,
         script=script,
         style=style,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
     write_atomic(folder / REPORT, html.encode())
     return folder / REPORT
+
+
+def _coded(text: str) -> Any:
+    """Return text as HTML, with what stands between backticks as code."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))

@@ -59,6 +59,14 @@ def test_the_report_holds_every_section_of_its_folder_and_escapes_text(tmp_path:
     assert f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'" in html
 
 
+def test_long_cells_wrap_and_code_is_code(tmp_path: Path) -> None:
+    table = Table("t", ("a", "b"), (("`x <y>`", "many words " * 9),), "Run `a & b`.")
+    store_findings(example(tables=(table,), figures=()), PROVENANCE, tmp_path)
+    html = (tmp_path / "report.html").read_text()
+    assert "<td><code>x &lt;y&gt;</code></td>" in html and '<td class="text">many words' in html
+    assert '<p class="note">Run <code>a &amp; b</code>.</p>' in html
+
+
 def test_rows_keep_their_types_and_have_no_nan(tmp_path: Path) -> None:
     store_findings(example(), PROVENANCE, tmp_path)
     table = pyarrow.parquet.read_table(tmp_path / "example.parquet")
