@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +13,7 @@ from treering_verify.cli.command import command, option
 from treering_verify.cli.key_strength import reach_of, read_message, read_secret, refuse_weak
 from treering_verify.cli.options.keys import pattern_options, secret_option
 from treering_verify.cli.options.model import model_option
-from treering_verify.cli.options.types import InputPath, OutputFile
+from treering_verify.cli.options.types import Date, InputPath, OutputFile
 from treering_verify.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ _TOPIC = "Key from a secret"
 @command("treering keygen --output my.key.json")
 @option("--output", type=OutputFile(), required=True, help="Key file to create, readable by its owner only.")
 @option("--name", help="Name of the key in verdicts; default: the file's name up to its first dot.")
+@option("--not-before", type=Date(), help="First day (UTC) on which the key marks images; default: no such day.")
+@option("--note", default="", show_default=False, help="Note that is written into the key file.")
 @pattern_options
 @option(
     "--message-from",
@@ -40,6 +44,8 @@ _TOPIC = "Key from a secret"
 def keygen(
     output: Path,
     name: str | None,
+    not_before: date | None,
+    note: str,
     family: dict[str, Any],
     from_secret: Path | None,
     index_name: str | None,
@@ -72,6 +78,7 @@ def keygen(
 
         key = with_message(key, read_message(message_from))
     sentence = reach_of(key.family)[1] if allow_weak else refuse_weak(key.family, ", or --allow-weak")
+    key = replace(key, not_before=not_before, note=note)
     key.save(output)
     click.echo(f"{printable(str(output))}: {key.pattern} key {key.name}, fingerprint {key.fingerprint}", err=True)
     click.echo(sentence, err=True)

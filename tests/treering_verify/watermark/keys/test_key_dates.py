@@ -71,6 +71,16 @@ def test_dates_and_note_are_read_back_and_change_no_fingerprint(key: Key, tmp_pa
     assert not {"not_before", "retired", "note"} & set(json.loads((tmp_path / "plain.json").read_text()))
 
 
+def test_a_key_may_be_made_for_later(tmp_path: Path) -> None:
+    path = str(tmp_path / "next.key.json")
+    wanted = ["--not-before", "9999-01-01", "--note", "for the next release"]
+    assert CliRunner().invoke(main, ["keygen", "--output", path, *wanted]).exit_code == 0
+    listed = CliRunner().invoke(main, ["keys", "list", path]).stdout
+    assert "not in use before 9999-01-01  for the next release" in listed
+    refused = CliRunner().invoke(main, ["generate", "--key", path, "--count", "1", "--output", str(tmp_path / "out")])
+    assert refused.exit_code == 2 and "is not in use before 9999-01-01" in refused.stderr
+
+
 @pytest.mark.parametrize(
     "change",
     [
