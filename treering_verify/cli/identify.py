@@ -25,11 +25,14 @@ def identify(judging: Judging, top: int) -> None:
     The verdict names the key, if there is one, and the best matches are listed. p-values are corrected for all keys that
     were tried (Holm): a listed match is significant only if its p-value is at most alpha. FILES are as for treering verify.
     """
-    from treering_verify.detection.identification import identify_many
+    images = judging.images()  # files and keys first: a mistake in them needs none of the imports that follow
+
     from treering_verify.watermark.keys.index import load_keys
 
-    found, images = load_keys(judging.keys), judging.images()
+    found = load_keys(judging.keys)
     check_fit(found, judging.model)
+
+    from treering_verify.detection.identification import identify_many
 
     def judge(model: LatentModel, inversion: InversionOptions) -> Iterator[Verdict]:
         return identify_many(

@@ -36,19 +36,22 @@ def verify(judging: Judging, detector: DetectorChoice) -> None:
     images, or folders of at most 50 images; treering audit takes larger folders. Under a model that makes videos, FILES are
     videos and folders of frames.
     """
-    from treering_verify.detection.calibration.verify import verify_calibrated
-    from treering_verify.detection.identification import identify_many
-    from treering_verify.detection.verification import verify_many
+    images = judging.images()  # files and keys first: a mistake in them needs none of the imports that follow
+
     from treering_verify.watermark.keys.checks import check_names
     from treering_verify.watermark.keys.index import KeyIndex, read_keys
 
-    found, images, alpha, search = read_keys(judging.keys), judging.images(), judging.alpha, judging.search
+    found, alpha, search = read_keys(judging.keys), judging.alpha, judging.search
     check_fit(found, judging.model)
     single = [key for key in found if not isinstance(key, KeyIndex)]
     check_names(single)
     whole = len(single) == len(found)
     if not whole and (given("decoys") or detector.calibration):
         raise UsageError("an index is tested as treering identify does, without decoys and calibration: name key files")
+
+    from treering_verify.detection.calibration.verify import verify_calibrated
+    from treering_verify.detection.identification import identify_many
+    from treering_verify.detection.verification import verify_many
 
     def judge(model: LatentModel, inversion: InversionOptions) -> Iterator[Verdict]:
         if not whole:
