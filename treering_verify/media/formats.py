@@ -109,7 +109,7 @@ def _may_be_tga(head: bytes) -> bool:
 
 
 def _unread(name: str, advice: str = "convert it to PNG or JPEG") -> Kind:
-    return Kind("unread_format", name, advice)
+    return Kind("unread_format", f"file of the format {name}", advice)
 
 
 def _container(name: str, advice: str) -> Kind:

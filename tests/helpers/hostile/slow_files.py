@@ -121,3 +121,37 @@ def repeating_exif() -> bytes:
     """Return EXIF of 48 kB, each of whose 4,000 entries claims almost all of it."""
     entries = b"".join(struct.pack("<HHLL", 1000 + i, 7, 47_000, 8) for i in range(4_000))
     return b"II*\0" + struct.pack("<L", 8) + struct.pack("<H", 4_000) + entries + b"\0" * 4
+
+
+def resized_jxl(data: bytes, height: int, width: int) -> bytes:
+    """Return the bare codestream of a JPEG XL of 128 x 128 pixels with another size in its header."""
+    bits, old = int.from_bytes(data[2:], "little"), 1 + 5 + 3  # whether it is small, height, ratio of 1 to 1
+    assert data[:2] == b"\xff\x0a" and bits & 0x1FF == 1 | 15 << 1 | 1 << 6
+    new, length = 0, 1
+    for number, value in enumerate((height, width)):
+        new, length = new | 3 << length | value - 1 << length + 2, length + 32
+        length += 0 if number else 3  # no ratio: the width follows
+    changed = new | bits >> old << length
+    return b"\xff\x0a" + changed.to_bytes(-(-changed.bit_length() // 8), "little")
+
+
+def lying_videos(video: bytes) -> Iterator[tuple[str, bytes]]:
+    """Yield copies of an H.264 MP4 that say what is untrue of their sizes, frames and times."""
+    sample, track = video.index(b"avc1", video.index(b"stsd")) + 28, video.index(b"tkhd") + 80
+    sizes, times = video.index(b"stsz") + 8, video.index(b"stts") + 12
+
+    def patched(place: int, content: bytes) -> bytes:
+        return video[:place] + content + video[place + len(content) :]
+
+    for width, height in ((60_000, 60_000), (65_535, 1), (1, 1)):
+        yield f"frames of {width} x {height}", patched(sample, struct.pack(">HH", width, height))
+    yield "a track of 60,000 x 60,000", patched(track, struct.pack(">LL", 60_000 << 16, 60_000 << 16))
+    yield "two billion frames", patched(sizes + 4, struct.pack(">L", 2**31 - 1))
+    yield "two billion frames of a byte", patched(sizes, struct.pack(">LL", 1, 2**31 - 1))
+    yield "two billion times", patched(times, struct.pack(">LL", 2**31 - 1, 1))
+    yield (
+        "twenty thousand movies in each other",
+        video[:32] + b"".join(struct.pack(">L4s", 8 * (20_000 - depth), b"moov") for depth in range(20_000)),
+    )
+    place = video.index(b"mdat") + 4
+    yield "frames of nothing", patched(place, b"\0\0\0\1" * ((len(video) - place) // 8))

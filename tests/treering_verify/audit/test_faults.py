@@ -28,6 +28,7 @@ from treering_verify.audit.output import store as shards
 from treering_verify.audit.output.cache import NAME as CACHE
 from treering_verify.audit.output.rows import from_table
 from treering_verify.benchmark.speed.null_model import NULL_INVERSION, NullModel
+from treering_verify.cli.audit import _logged
 from treering_verify.cli.main import main
 from treering_verify.errors import UsageError
 from treering_verify.files import write_atomic
@@ -167,8 +168,11 @@ def test_nobody_else_may_write_to_an_audits_folder_under_a_umask_of_0(tmp_path: 
     before = os.umask(0)
     try:
         audited(tmp_path / "in", tmp_path / "made" / "out", shard_rows=2)
+        with _logged(tmp_path / "log"):
+            pass
     finally:
         os.umask(before)
+    assert (tmp_path / "log").stat().st_mode & 0o777 == 0o644
     found = [tmp_path / "made" / "out", *(tmp_path / "made" / "out").rglob("*")]
     assert len(found) > 6
     assert {path.name: oct(path.stat().st_mode) for path in found if path.stat().st_mode & 0o022} == {}

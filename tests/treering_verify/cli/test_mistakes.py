@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from treering_verify.cli.options.images import MOST_IN_FOLDER
+from treering_verify.cli.options.images import MOST_IN_FOLDER, images_of
 from treering_verify.models import ModelSource
 from treering_verify.watermark.keys.key import Key
 
@@ -152,3 +152,23 @@ def test_a_gpu_is_not_looked_for_where_all_are_hidden(monkeypatch: pytest.Monkey
     monkeypatch.setattr("importlib.metadata.version", lambda name: "2.13.0+cpu")
     assert not source._may_have_cuda()
     ModelSource("landscape", device="cpu").check_device()
+
+
+def test_a_folder_says_which_files_may_hold_images_that_are_not_judged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    contents = {
+        "a.png": b"\x89PNG\r\n\x1a\n",
+        "b.exr": b"\x76\x2f\x31\x01",
+        "c.zip": b"PK\x03\x04",
+        "notes.txt": b"notes",
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content + bytes(40))
+    found = images_of((tmp_path,), ModelSource("landscape"))
+    assert [path.name for path in found] == ["a.png", "b.exr"]
+    assert "Not judged here: c.zip. treering audit" in capsys.readouterr().err
+    for i in range(9):
+        (tmp_path / f"{i}.pdf").write_bytes(b"%PDF-1.7")
+    images_of((tmp_path,), ModelSource("landscape"))
+    assert "0.pdf, 1.pdf, 2.pdf, 3.pdf, 4.pdf and 5 more" in capsys.readouterr().err

@@ -15,6 +15,7 @@ from treering_verify.files import printable
 if TYPE_CHECKING:
     from treering_verify.models import ModelSource
 
+_NAMED = 5  # files that are not judged
 MOST_IN_FOLDER = 50
 """Most images of a folder that are judged one by one; larger folders are for an audit."""
 
@@ -40,7 +41,7 @@ def images_of(paths: tuple[Path, ...], model: ModelSource) -> list[Path]:
         return list(paths)
     found: list[Path] = []
     for path in paths:
-        inside = _images_in(path) if path.is_dir() else [path]
+        inside, others = _images_in(path) if path.is_dir() else ([path], [])
         shown = printable(str(path))
         if not inside:
             raise UsageError(f"no images directly in {shown}: treering audit {shown} also searches the folders in it")
@@ -49,23 +50,32 @@ def images_of(paths: tuple[Path, ...], model: ModelSource) -> list[Path]:
                 f"{shown} holds {len(inside)} images, and at most {MOST_IN_FOLDER} are judged here: run treering audit "
                 f"{shown}"
             )
+        if others:
+            names = ", ".join(printable(other.name) for other in others[:_NAMED])
+            more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
+            click.echo(f"Not judged here: {names}{more}. treering audit {shown} has a row for each.", err=True)
         found += inside
     return found
 
 
-def _images_in(folder: Path) -> list[Path]:
-    """Return the images in a folder by name, those in a format that is not read here too: they become errors."""
+def _images_in(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Return the images in a folder by name, and what may hold others: archives, documents, videos.
+
+    Images in a format that is not read here are among the images: they become errors.
+    """
     from treering_verify.media.formats import kind_of
     from treering_verify.media.frame_folders import list_files
     from treering_verify.media.images import read_head
 
-    def is_image(path: Path) -> bool:
+    def code(path: Path) -> str:
         try:
-            return kind_of(read_head(path)[0], path.name).code in ("image", "unread_format")
+            return kind_of(read_head(path)[0], path.name).code
         except ImageError:
-            return False
+            return ""
 
     try:
-        return [path for path in list_files(folder, links=True) if not path.name.startswith(".") and is_image(path)]
+        listed = [(path, code(path)) for path in list_files(folder, links=True) if not path.name.startswith(".")]
     except ImageError as error:
         raise UsageError(str(error)) from error
+    images = [path for path, kind in listed if kind in ("image", "unread_format")]
+    return images, [path for path, kind in listed if kind in ("container", "video_file")]

@@ -13,13 +13,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.hostile.files import samples
-from helpers.hostile.slow_files import slow, tiled_tiff
+from helpers.hostile.slow_files import lying_videos, resized_jxl, slow, tiled_tiff
 from helpers.images import encoded, smooth
 from helpers.places import ROOT
 from PIL import Image
 
 from treering_verify.errors import ImageError
 from treering_verify.media.animations import distinct_frames
+from treering_verify.media.declared_sizes import declared_pixels
+from treering_verify.media.decoder_limits import MAX_PIXELS
+from treering_verify.media.formats import decoded_formats, register
 from treering_verify.media.images import open_image
 from treering_verify.media.isolation import child_process, decoding
 from treering_verify.media.isolation.decoding import decode_frames, decode_image, decode_video, is_cheap
@@ -65,6 +68,34 @@ def test_pixels_are_the_same_here_and_there() -> None:
         video, plain_video = decode_video(moving, count, (32, 32)), open_video(moving, count, (32, 32))
         assert (video.note, video.size, video.given) == (plain_video.note, plain_video.size, plain_video.given)
         assert [f.tobytes() for f in video.frames] == [f.tobytes() for f in plain_video.frames]
+
+
+def test_a_size_that_was_written_into_a_jpeg_xl_is_refused() -> None:
+    if "JXL" not in decoded_formats():
+        pytest.skip("pillow-jxl-plugin is not installed")
+    register()
+    sound = encoded(smooth(128, 128), "JXL")
+    for height, width in ((7990, 7990), (4000, 4000), (8, 7_900_000), (1 << 29, 1 << 29)):
+        data = resized_jxl(sound, height, width)
+        assert declared_pixels(data) == height * width
+        with pytest.raises(ImageError) as caught:
+            decode_frames(data)
+        assert caught.value.code == ("too_many_pixels" if height * width > MAX_PIXELS else "corrupt")
+
+
+def test_videos_that_say_what_is_untrue_are_read_or_refused() -> None:
+    frames = [smooth(64, 64).rotate(90 * i) for i in range(4)]
+    video = encode_video(frames * 50, "mp4", 25)
+    assert decode_video(video, 8, (64, 64)).note == "cut to its first 8 frames"
+    codes = set()
+    for name, data in lying_videos(video):
+        try:
+            found = decode_video(data, 8, (64, 64))
+        except ImageError as error:
+            codes.add(error.code)
+            continue
+        assert len(found.frames) == 8 and found.size == (64, 64), name
+    assert codes == {"corrupt", "not_a_video"}  # the process survived
 
 
 def test_a_damaged_file_has_the_same_code_here_and_there() -> None:
