@@ -74,4 +74,4 @@ $(VENV)/.dev: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(FLOORS) $(CANARIES) build dist *.egg-info
+	rm -rf $(VENV) $(FLOORS) $(CANARIES) dist
