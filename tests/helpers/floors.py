@@ -1,10 +1,11 @@
 """Find the oldest release of a dependency that passes the tests that use it: `python tests/helpers/floors.py PACKAGE...`.
 
-Bisects over the releases of a package, from today's floor in pyproject.toml downwards. Each release is tried with all
-dependencies that the package's users have: as `constraints.txt` pins them, or as uv resolves them anew where they do not.
-What differs between tries goes into a folder of its own, before one environment that all share. The last lines say
-which is the oldest release that passes, and why the next older one does not. Wants uv on the PATH. Wheels are taken from
-UV_FIND_LINKS too; nothing is built.
+Bisects over the releases of a package: those before today's floor in pyproject.toml, or those after it if it fails. Each
+release is tried with all dependencies that the package's users have: as `constraints.txt` pins them, or as uv resolves them
+anew where these do not fit. With `--others floors` they are the oldest that pyproject.toml admits (uv's `lowest-direct`),
+but for torch. What differs between tries goes into a folder of its own, before one environment that all share. The last
+lines say which is the oldest release that passes, and why the next older one does not. Wants uv on the PATH. Wheels are
+taken from UV_FIND_LINKS too; nothing is built.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 INDEX = os.environ.get("UV_INDEX_URL", "https://pypi.org/simple")
 T = "tests/treering_verify/"
 TESTS: dict[str, tuple[str, ...]] = {
-    "accelerate": (T + "models/diffusers/test_video.py",),
+    "accelerate": (T + "models/diffusers/test_video.py::test_a_saved_pipeline_knows_its_shape_before_it_is_loaded",),
     "av": (T + "media/test_videos.py",),
     "click": (T + "cli/test_surface.py", T + "cli/test_configuration.py", T + "cli/test_output.py"),
     "cryptography": (T + "watermark/keys/test_key.py", T + "watermark/keys/test_key_origin.py"),
@@ -37,17 +38,26 @@ TESTS: dict[str, tuple[str, ...]] = {
     "jinja2": (T + "report/audit/test_audit.py", T + "report/test_benchmark.py"),
     "lazy-loader": (T + "test_api.py", T + "test_startup.py"),
     "matplotlib": (T + "report/test_benchmark.py", T + "evaluation/test_confusion_matrix.py"),
-    "numpy": ("tests/detectors", T + "watermark/keys/test_key.py", T + "media/test_arrays.py"),
+    "numpy": (
+        *(f"tests/detectors/test_{name}.py" for name in ("exact", "nearest", "rates", "searched", "signs")),
+        T + "watermark/keys/test_key.py",
+        T + "media/test_arrays.py",
+        T + "audit/output",
+    ),
     "pillow-heif": (T + "media/test_images.py", T + "media/test_containers.py"),
     "pillow-jxl-plugin": (T + "media/test_images.py", T + "media/test_containers.py"),
     "pyarrow": (T + "audit/output", T + "audit/inputs/test_sources.py", T + "test_files.py"),
-    "pytest": ("tests/detectors",),
+    "pytest": ("tests/detectors/test_exact.py", T + "cli/test_configuration.py", T + "test_files.py"),
     "ray": (T + "audit/cluster/test_run.py",),
     "rich": (T + "cli/test_output.py",),
     "scikit-image": (T + "watermark/test_embedding.py", T + "media/test_blank_areas.py"),
-    "scikit-learn": ("tests/detectors", T + "detection/calibration"),
+    "scikit-learn": (
+        "tests/detectors/test_classifier.py",
+        "tests/detectors/test_rates.py",
+        T + "evaluation",
+    ),
     "scipy": ("tests/detectors",),
-    "threadpoolctl": (T + "detection/test_identification.py",),
+    "threadpoolctl": ("tests/detectors/test_nearest.py",),
     "transformers": (T + "models/diffusers/test_loading.py",),
 }
 """Tests that use each dependency, of a minute or so."""
@@ -62,6 +72,8 @@ class Search:
     package: str
     folder: Path
     seconds: int
+    others: str
+    """What the other dependencies are: "pinned" or "floors"."""
     why: dict[Version, str] = field(default_factory=dict)
     """Why each release that was tried fails; "" where it passes."""
 
@@ -79,13 +91,9 @@ class Search:
     def requirements(self, version: Version) -> list[str]:
         """Return what is installed: dependencies and the package's extra, with this release."""
         project = _project()
-        wanted = [
-            *project["dependencies"],
-            *(project["optional-dependencies"][self.extra] if self.extra else ()),
-            *BESIDE,
-        ]
-        if self.extra == "dev":
-            wanted = [*project["dependencies"], *BESIDE]
+        extra = project["optional-dependencies"].get(self.extra, []) if self.extra != "dev" else []
+        beside = [text for text in project["optional-dependencies"]["dev"] if _names([text])[0] in BESIDE]
+        wanted = [*project["dependencies"], *extra, *beside]
         others = [text for text in wanted if canonicalize_name(Requirement(text).name) != self.package]
         name = f"{self.package}[data]" if self.package == "ray" else self.package
         return [*others, f"{name}=={version}"]
@@ -114,10 +122,13 @@ class Search:
             "-",
         ]
         text = "\n".join(self.requirements(version))
-        for more in (["-c", str(constraints)], ["-c", str(torch)], []):  # another torch may bring CUDA
+        tries = (["-c", str(constraints)], ["-c", str(torch)], [])  # another torch may bring CUDA
+        if self.others == "floors":
+            tries = (["-c", str(torch), "--resolution", "lowest-direct"],)
+        for more in tries:
             done = subprocess.run([*command, *more], input=text, capture_output=True, text=True)
             if done.returncode == 0:
-                return file, "" if str(constraints) in more else "with other pins"
+                return file, "" if self.others == "floors" or str(constraints) in more else "with other pins"
         return None, " ".join(done.stderr.split())
 
     def failure(self, version: Version) -> str:
@@ -134,7 +145,7 @@ class Search:
         return answer
 
     def _tested(self, version: Version, pinned: Path) -> str:
-        base, place = self.folder / "base", self.folder / f"{self.package}-{version}"
+        base, place = self.folder / f"base-{self.others}", self.folder / f"{self.package}-{version}"
         if not base.exists():
             subprocess.run(["uv", "venv", "-q", "--python", sys.executable, str(base)], check=True)
             subprocess.run(["uv", "pip", "sync", "-q", "--python", str(base), str(pinned)], check=True)
@@ -185,21 +196,22 @@ class Search:
 
     def run(self) -> str:
         """Bisect, and return the findings in a line."""
-        floor = self.floor
-        older = [version for version in releases(self.package) if version <= floor]
-        if self.failure(older[-1]):
-            return f"{self.package}: today's floor {older[-1]} fails: {self.why[older[-1]]}"
-        passes, fails = len(older) - 1, -1  # the release before the first has no name
-        first = True
+        found = releases(self.package)
+        passes, fails = found.index(self.floor), -1  # the release before the first has no name
+        if self.failure(found[passes]):
+            passes, fails = len(found) - 1, passes
+            if self.failure(found[passes]):
+                return f"{self.package}: today's floor fails, and so does {found[passes]}: {self.why[found[passes]]}"
+        first = fails < 0
         while passes - fails > 1:
             middle = passes - 1 if first else (passes + fails) // 2  # a floor that is right is confirmed at once
             first = False
-            if self.failure(older[middle]):
+            if self.failure(found[middle]):
                 fails = middle
             else:
                 passes = middle
-        before = f"next older {older[fails]}: {self.why[older[fails]]}" if fails >= 0 else "there is no older one"
-        return f"{self.package}: oldest that passes {older[passes]}; {before}"
+        before = f"next older {found[fails]}: {self.why[found[fails]]}" if fails >= 0 else "there is no older one"
+        return f"{self.package}: oldest that passes {found[passes]}; {before}"
 
     @property
     def floor(self) -> Version:
@@ -253,10 +265,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("packages", nargs="+", choices=sorted(TESTS), metavar="PACKAGE")
     parser.add_argument("--folder", type=Path, default=ROOT / ".floors-tried", help="folder for environments")
+    parser.add_argument("--others", choices=("pinned", "floors"), default="pinned", help="releases of the others")
     parser.add_argument("--seconds", type=int, default=1200, help="limit of one run of the tests")
     chosen = parser.parse_args()
     chosen.folder.mkdir(parents=True, exist_ok=True)
-    found = [Search(package, chosen.folder.resolve(), chosen.seconds).run() for package in chosen.packages]
+    folder = chosen.folder.resolve()
+    found = [Search(package, folder, chosen.seconds, chosen.others).run() for package in chosen.packages]
     print("\n".join(found))
 
 
