@@ -4,7 +4,7 @@
 `regression`, under the attacks of `attack_table`; `decoder_stages` are the steps of its decoder inversion, and `gate` says
 how much of them an image takes. `correction` trains a network on top, which learns from `network_examples`; its loss is the
 error on a `band` of frequencies. `fit_report` says on held-out images what a fit brings. `landscape` has the recipes of the
-embedded models.
+embedded models, `landscape_sd` that of a text-to-image model.
 """
 
 import lazy_loader

@@ -44,7 +44,7 @@ def begin_as_pyramid(model: AutoencoderKL, images: torch.Tensor) -> None:
         _carry_trunk(part)
     _enter(model.encoder.conv_in, torch.eye(_CARRIED)[:, :3])
     _enter(model.decoder.conv_in, torch.linalg.inv(_OPPONENT))
-    _add_detail(model.encoder.down_blocks[1].downsamplers[0].conv)
+    _add_detail(model.encoder.down_blocks[-2].downsamplers[0].conv)
     _use_detail(model.decoder.up_blocks[0].upsamplers[0].conv)
     for mix in (model.quant_conv, model.post_quant_conv):
         mix.weight.copy_(torch.eye(mix.out_channels)[:, :, None, None])

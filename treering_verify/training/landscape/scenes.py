@@ -66,12 +66,12 @@ def render(
     top, horizon_colour, far, near, light = (palette[:, i].view(count, 3, 1, 1) for i in range(5))
     v = ((torch.arange(size) + 0.5) / size).view(1, 1, size, 1)
     u = ((torch.arange(size) + 0.5) / size).view(1, 1, 1, size)
-    horizon = 0.45 + 0.2 * _uniform(count, g)
+    horizon = 0.45 + 0.2 * uniform(count, g)
 
     def is_class(*names: str) -> torch.Tensor:
         return torch.stack([(y == CLASSES.index(n)).float() for n in names]).sum(0).view(count, 1, 1, 1)
 
-    image = torch.lerp(top, horizon_colour, (v / horizon).clamp(0, 1) ** (0.7 + _uniform(count, g)))
+    image = torch.lerp(top, horizon_colour, (v / horizon).clamp(0, 1) ** (0.7 + uniform(count, g)))
     clouds = _clouds(count, size, g)
     image = image + (1 - image) * _stars(count, size, g) * is_class("night") * (1 - clouds)
     image = _sun(image, u, v, horizon, light, g)
@@ -81,11 +81,12 @@ def render(
     return image.clamp(0, 1), y
 
 
-def _uniform(count: int, g: torch.Generator) -> torch.Tensor:
+def uniform(count: int, g: torch.Generator) -> torch.Tensor:
+    """Return a number of [0, 1) for each image, (B, 1, 1, 1)."""
     return torch.rand(count, 1, 1, 1, generator=g)
 
 
-def _noise_2d(
+def noise_2d(
     count: int, size: int, g: torch.Generator, *, octaves: int, cells: int, gain: float, aspect: float = 1.0
 ) -> torch.Tensor:
     """Return fractal value noise, (B, 1, S, S), about unit spread; `aspect` < 1 stretches it sideways."""
@@ -100,7 +101,7 @@ def _noise_2d(
     return field / power**0.5
 
 
-def _noise_1d(count: int, size: int, g: torch.Generator, *, octaves: int, cells: int, gain: float) -> torch.Tensor:
+def noise_1d(count: int, size: int, g: torch.Generator, *, octaves: int, cells: int, gain: float) -> torch.Tensor:
     """Return a fractal skyline, (B, 1, 1, S), about unit spread."""
     line, amplitude, power = torch.zeros(count, 1, size), 1.0, 0.0
     for octave in range(octaves):
@@ -113,9 +114,9 @@ def _noise_1d(count: int, size: int, g: torch.Generator, *, octaves: int, cells:
 
 def _clouds(count: int, size: int, g: torch.Generator) -> torch.Tensor:
     """Return the opacity of the clouds, (B, 1, S, S) in [0, 1]."""
-    field = _noise_2d(count, size, g, octaves=4, cells=2, gain=0.5, aspect=0.6)
+    field = noise_2d(count, size, g, octaves=4, cells=2, gain=0.5, aspect=0.6)
     threshold = 0.6 + 0.6 * torch.randn(count, 1, 1, 1, generator=g)
-    return torch.sigmoid((field - threshold) * 4) * (0.35 + 0.5 * _uniform(count, g))
+    return torch.sigmoid((field - threshold) * 4) * (0.35 + 0.5 * uniform(count, g))
 
 
 def _stars(count: int, size: int, g: torch.Generator) -> torch.Tensor:
@@ -129,7 +130,7 @@ def _stars(count: int, size: int, g: torch.Generator) -> torch.Tensor:
 
 def _sun(image: Tensor, u: Tensor, v: Tensor, horizon: Tensor, light: Tensor, g: torch.Generator) -> torch.Tensor:
     count, size = image.shape[0], image.shape[-1]
-    x, height, radius = _uniform(count, g), 0.15 + 0.7 * _uniform(count, g), 0.035 + 0.045 * _uniform(count, g)
+    x, height, radius = uniform(count, g), 0.15 + 0.7 * uniform(count, g), 0.035 + 0.045 * uniform(count, g)
     distance = ((u - x) ** 2 + (v - horizon * height) ** 2).sqrt()
     glow, disc = 0.45 * torch.exp(-distance / (3 * radius)), torch.sigmoid((radius - distance) * size)
     return torch.lerp(image, light, (glow + 0.9 * disc).clamp(0, 1))
@@ -149,12 +150,12 @@ def _ridges(
     """Add four ridges from far to near: skyline, shading, haze, snow on alpine tops, tree lines in the forest."""
     count, size = image.shape[0], image.shape[-1]
     rough = torch.tensor(_ROUGHNESS)[y].view(count, 1, 1, 1)
-    texture = _noise_2d(count, size, g, octaves=5, cells=3, gain=0.6)
+    texture = noise_2d(count, size, g, octaves=5, cells=3, gain=0.6)
     for k in range(_RIDGES):
         near_share = k / (_RIDGES - 1)
-        skyline = _noise_1d(count, size, g, octaves=5, cells=2 + k, gain=0.48)
-        trees = _noise_1d(count, size, g, octaves=1, cells=22 + 6 * k, gain=1.0).abs() * is_class("forest")
-        height = (0.10 - 0.04 * near_share) * rough * (0.6 + 0.8 * _uniform(count, g))
+        skyline = noise_1d(count, size, g, octaves=5, cells=2 + k, gain=0.48)
+        trees = noise_1d(count, size, g, octaves=1, cells=22 + 6 * k, gain=1.0).abs() * is_class("forest")
+        height = (0.10 - 0.04 * near_share) * rough * (0.6 + 0.8 * uniform(count, g))
         ridge = horizon + 0.02 + 0.42 * near_share * (1 - horizon) - height * skyline - 0.012 * (1 + k) * trees
         below = v - ridge
         depth = (below / 0.35).clamp(0, 1)
@@ -183,10 +184,10 @@ def _water(
 ) -> torch.Tensor:
     """Add a lake that mirrors what stands above it: always in "lake", in a third of "alpine" and "forest"."""
     count, size = image.shape[0], image.shape[-1]
-    sometimes = is_class("alpine", "forest") * (_uniform(count, g) < 0.35).float()
+    sometimes = is_class("alpine", "forest") * (uniform(count, g) < 0.35).float()
     has_water = (is_class("lake") + sometimes).clamp(0, 1)
-    level = horizon + 0.12 + 0.1 * _uniform(count, g)
-    ripple = 0.010 * _noise_2d(count, size, g, octaves=3, cells=10, gain=0.7, aspect=0.25)
+    level = horizon + 0.12 + 0.1 * uniform(count, g)
+    ripple = 0.010 * noise_2d(count, size, g, octaves=3, cells=10, gain=0.7, aspect=0.25)
     source_v = (2 * level - v + ripple * (1 + 6 * (v - level).clamp(min=0))).clamp(0, 1)
     source_u = u + 0.5 * ripple
     grid = torch.stack([source_u[:, 0], source_v.expand_as(source_u)[:, 0]], dim=-1) * 2 - 1

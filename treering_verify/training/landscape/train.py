@@ -133,10 +133,20 @@ def train_autoencoder(work: Path, *, steps: int, batch: int) -> AutoencoderKL:
     return trainer.ema.eval()
 
 
-def train_decoder(autoencoder: AutoencoderKL, work: Path, scale: float, *, steps: int, batch: int) -> AutoencoderKL:
+def train_decoder(
+    autoencoder: AutoencoderKL,
+    work: Path,
+    scale: float,
+    *,
+    steps: int,
+    batch: int,
+    draw: Callable[[int, int, int, torch.Generator], torch.Tensor] = autoencoder_batch,
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = lambda output, image: pixel_loss(output - image),
+) -> AutoencoderKL:
     """Train the decoder on noisy latents, or resume, with the encoder fixed; the decoder's weights become the EMA.
 
     Every image has its own noise level, from 0 to `DECODER_NOISE`, so that the decoder learns to tell grain from detail.
+    `draw` and `loss` stand for the scenes of a step (step, steps, batch, generator) and the loss of (output, image).
     """
     autoencoder.requires_grad_(False)
     half = torch.nn.ModuleDict({"decoder": autoencoder.decoder, "post_quant_conv": autoencoder.post_quant_conv})
@@ -144,14 +154,13 @@ def train_decoder(autoencoder: AutoencoderKL, work: Path, scale: float, *, steps
 
     def loss_of(step: int) -> dict[str, torch.Tensor]:
         generator = torch.Generator().manual_seed(_DECODER_FROM + step)
-        image = autoencoder_batch(step, steps, batch, generator)
+        image = draw(step, steps, batch, generator)
         level = DECODER_NOISE / scale * torch.rand(len(image), 1, 1, 1, generator=generator)
         with torch.no_grad(), autocast():
             latent = autoencoder.encode(image).latent_dist.mean
         with autocast():
-            output = autoencoder.decode(latent + level * torch.randn(latent.shape, generator=generator)).sample
-        error = output.float() - image
-        return {"loss": pixel_loss(error), "psnr": psnr(error)}
+            output = autoencoder.decode(latent + level * torch.randn(latent.shape, generator=generator)).sample.float()
+        return {"loss": loss(output, image), "psnr": psnr(output - image)}
 
     trainer.run_to_average(loss_of)
     return autoencoder.eval()
