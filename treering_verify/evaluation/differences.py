@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 LEVEL = 0.05
 """Significance level of the tests, after Holm's correction for their number."""
 _WIDEST = 0.25  # difference of accuracies that has the full colour
+_PALE = 0.25  # share of the full colour that a difference has at most which is not significant
 _STRONG = 0.6  # share of the full colour above which white text has more contrast than black
 
 
@@ -93,7 +94,8 @@ class MethodDifferences:
     def plot(self, ax: Axes | None = None) -> Self:
         """Draw the triangle: in each cell the images that only the row's and only the column's method has right, and p.
 
-        Colour is the difference of the accuracies, row less column; a frame marks an adjusted p of at most 0.05.
+        Colour is the difference of the accuracies, row less column, and pale where the adjusted p is above 0.05; a frame
+        marks the others.
 
         Parameters
         ----------
@@ -112,7 +114,7 @@ class MethodDifferences:
         for i, row in enumerate(self.tests):
             for j, test in enumerate(row):
                 share = (test.only_first - test.only_second) / self.count / _WIDEST
-                strength = min(1.0, abs(share))
+                strength = min(1.0 if adjusted[i][j] <= LEVEL else _PALE, abs(share))
                 colour = (*colormaps["RdBu"](0.95 if share > 0 else 0.05)[:3], strength)
                 ax.add_patch(Rectangle((j, i), 1, 1, facecolor=colour, edgecolor="none"))
                 if adjusted[i][j] <= LEVEL:

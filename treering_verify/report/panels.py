@@ -135,6 +135,7 @@ def _draw(sheet: Any, axis: Any, panel: Panel, groups: list[str]) -> None:
 
 
 def _draw_curves(axis: Any, panel: Curves, groups: list[str]) -> None:
+    alpha = 0.15 if sum(bool(curve.half_width) for curve in panel.curves) <= _FEW else 0.06
     for curve in panel.curves:
         i = groups.index(curve.group or curve.label)
         colour, marker = f"C{i % _COLOURS}", _MARKERS[i // _COLOURS % len(_MARKERS)]
@@ -152,7 +153,7 @@ def _draw_curves(axis: Any, panel: Curves, groups: list[str]) -> None:
         if half:
             bounds = list(zip(curve.y, half, strict=True))
             low, high = [y - h for y, h in bounds], [y + h for y, h in bounds]
-            axis.fill_between(curve.x, low, high, color=drawn.get_color(), alpha=0.15, linewidth=0)
+            axis.fill_between(curve.x, low, high, color=drawn.get_color(), alpha=alpha, linewidth=0)
     if panel.log_x:
         axis.set_xscale("log")
         axis.xaxis.set_major_formatter("{x:g}")

@@ -211,14 +211,15 @@ def tree_ring_table(found: Measurements, compared: Sequence[Condition], patterns
     """Return our AUC beside Tree-Ring's."""
     lines: list[tuple[Cell, ...]] = []
     if len(compared) == len(published.TREE_RING_AUC["Tree-Ring rings"]) - 1:
-        lines += [(f"{name} (published)", *values) for name, values in published.TREE_RING_AUC.items()]
+        theirs = published.TREE_RING_AUC.items()
+        lines += [(f"{name} (published)", *map(_three_digits, values)) for name, values in theirs]
     for pattern in patterns:
         for detector in (EXACT, SEARCHED):
             if detector == SEARCHED and not PATTERNS[pattern].searched:
                 continue
             series = [series_of(found, pattern, condition.attack, detector) for condition in compared]
             some = [one.auc if one is not None else None for one in series]
-            lines.append((f"{pattern}, {detector}", *some, mean_of(some)))
+            lines.append((f"{pattern}, {detector}", *map(_three_digits, [*some, mean_of(some)])))
     return Table(
         "AUC beside Tree-Ring's",
         ("scheme", *(condition.name for condition in compared), "mean"),
@@ -227,6 +228,10 @@ def tree_ring_table(found: Measurements, compared: Sequence[Condition], patterns
         "photographs and other images, processed alike. Our crop keeps .75 of each side, theirs .75 of the area; our noise "
         "is clipped, theirs wraps around.",
     )
+
+
+def _three_digits(auc: float | None) -> str | None:
+    return None if auc is None else f"{auc:.3f}"
 
 
 def sfwmark_table(found: Measurements, conditions: Sequence[Condition], patterns: Sequence[str]) -> Table:
