@@ -31,6 +31,8 @@ EXACT = "exact-cosine"
 """Detector of a record that needs no calibration."""
 _NEEDED = ("path", "status", "alpha", "detector", "provenance")
 _MOST_BYTES = 256 * 1024**2  # of a file of records
+_OF_AUDIT = "is of an audit: run treering audit again, into another folder, and compare their summaries"
+_SIDECAR = "describes an image that was made, and judges none: give the image to treering verify"
 _MOST = 10_000  # iterations and the like that a record may ask for
 
 
@@ -67,12 +69,19 @@ def read_records(path: str | Path) -> list[dict[str, Any]]:
         If the file cannot be read, or holds anything else, or records that cannot be judged again.
     """
     shown = printable(str(path))
+    if Path(path).is_dir():
+        raise UsageError(
+            f"{shown} {_OF_AUDIT if (Path(path) / 'summary.json').exists() else 'is a folder of no records'}"
+        )
     try:
         with opened_regular(path) as file:
             data = file.read(_MOST_BYTES + 1)
+        if data.startswith(b"PAR1"):
+            raise UsageError(f"{shown} {_OF_AUDIT}")
         if len(data) > _MOST_BYTES:
             raise UsageError(f"{shown} is larger than {_MOST_BYTES >> 20} MiB: split it")
-        lines = [data] if data.startswith(b"[") else [line for line in data.splitlines() if line]
+        whole = data.startswith((b"[", b"{\n"))  # an array, or one object over several lines
+        lines = [data] if whole else [line for line in data.splitlines() if line]
         records = parsed_json(b"[" + b",".join(lines) + b"]")
         records = records[0] if data.startswith(b"[") else records
     except OSError as error:
@@ -83,7 +92,8 @@ def read_records(path: str | Path) -> list[dict[str, Any]]:
         raise UsageError(f"{shown} holds no records: write them with verify --format jsonl") from None
     for number, record in enumerate(records, 1):
         if not _is_record(record):
-            raise UsageError(f"record {number} of {shown} is none of verify, identify or decode: see docs/records.md")
+            other = _other_kind(record) or "is none of verify, identify or decode: see docs/records.md"
+            raise UsageError(f"record {number} of {shown} {other}")
         if record["status"] != "ok":
             record["verdict"] = None  # schema version 1 had "inconclusive"
     if not records:
@@ -99,6 +109,15 @@ def _is_record(record: Any) -> bool:
     has_settings = isinstance(provenance, dict) and isinstance(provenance.get("settings"), dict)
     texts = all(isinstance(record[name], str) for name in ("path", "detector"))
     return has_settings and texts and isinstance(record.get("sha256", ""), str | None)
+
+
+def _other_kind(record: Any) -> str:
+    """Say what a record is that no command judges again, and what to do; "" if that is not known."""
+    if not isinstance(record, dict):
+        return ""
+    if "settings_id" in record:
+        return _OF_AUDIT
+    return _SIDECAR if {"marked", "attack"} & record.keys() else ""
 
 
 def recheck(

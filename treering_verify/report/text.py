@@ -96,7 +96,8 @@ def _match_lines(verdict: Verdict) -> Iterator[str]:
     for place, match in enumerate(verdict.evidence, 1):
         p = format_pvalue(match.log10_adjusted)
         key = words_of_key(match.key, match.fingerprint, match.retired, match.origin)
-        yield f"{'':13} {place}.{key}  p {p} over {verdict.keys_tried} keys, cosine {match.statistic:.3f}"
+        tried = f"{verdict.keys_tried} key{'s' * (verdict.keys_tried > 1)}"
+        yield f"{'':13} {place}.{key}  p {p} over {tried}, cosine {match.statistic:.3f}"
 
 
 def format_row(record: dict[str, Any]) -> str:
@@ -123,7 +124,9 @@ def format_summary(summary: dict[str, Any]) -> Iterator[str]:
         yield f"reasons: {counted(summary['code'])}"
     if unread := count_unread(summary["code"]):
         yield f"not read: {unread} files that hold images, or may (their rows say what they are and what to do)"
-    yield f"search: {summary['settings'].get('search', 'off')}"
+    search = summary["settings"].get("search", "off")
+    further = "; for screenshots and collages: treering verify FILE" if search in ("off", "quick") else ""
+    yield f"search: {search}{further}"
     if "decided_by" in summary:
         yield f"decided by the screening pass: {summary['decided_by'].get('first', 0)} of {judged}"
     yield f"false positives by chance: {chance_sentence(summary)}"

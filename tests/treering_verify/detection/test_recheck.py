@@ -121,6 +121,22 @@ def test_what_is_no_record_is_refused(text: str, tmp_path: Path) -> None:
         read_records(tmp_path / "r")
 
 
+def test_records_of_other_commands_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "summary.json").write_text("{}")
+    (tmp_path / "rows").write_bytes(b"PAR1 and so on")
+    for name, content in (("row", {"path": "a.png", "settings_id": "0"}), ("sidecar", {"model": "m", "marked": True})):
+        (tmp_path / name).write_text(json.dumps(content, indent=2) if name == "sidecar" else json.dumps(content))
+    for name, words in (
+        ("out", "audit again"),
+        ("rows", "audit again"),
+        ("row", "audit again"),
+        ("sidecar", "to treering verify"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            read_records(tmp_path / name)
+
+
 # --- records from people who mean harm --------------------------------------------------------------------------------
 
 FULL = {"iterations": 5, "step": 0.1}

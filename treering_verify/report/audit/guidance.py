@@ -32,7 +32,8 @@ GROUPS = {
     NO_EVIDENCE: Guidance(
         "None of the keys that were tried is found. That does not mean authentic: marks can be removed, and other "
         "generators have other keys.",
-        "nothing, for most. Where a file matters, try treering verify --search thorough, and keys that are not listed here.",
+        "nothing, for most. Where a file matters, and for screenshots and collages, try treering verify --search thorough, "
+        "and keys that are not listed here.",
     ),
     SKIPPED: Guidance(
         "These are no images that are read here: other files, links, folders, formats that are not read.",
