@@ -20,6 +20,7 @@ from treering_verify.benchmark.harness.scope import Scope
 from treering_verify.generation.editing import DEFAULT_GUIDANCE, DEFAULT_STEPS, DEFAULT_STRENGTH, repaint
 from treering_verify.models import LatentModel
 from treering_verify.models.weights import fingerprint
+from treering_verify.report import leading_zeros
 from treering_verify.report.findings import Cell, Curve, Curves, Figure, Findings, Table, Thumbnails
 from treering_verify.version import __version__
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 MAGNIFIED = 10
 """Factor by which differences are magnified in figures."""
-_TILE, _TEXT = 160, 18  # pixels of an image and of the line above it
+_TILE, _TEXT, _FONT = 160, 26, 18  # pixels of an image, of the line above it, and of its letters
 _TRIED = (
     "encoder",
     "gradient .1 scheduled",
@@ -174,20 +175,22 @@ def edit_figure(lab: Laboratory, found: dict[str, Edited], images: int = 2) -> F
 
 def sheet(lab: Laboratory, found: dict[str, Edited], i: int) -> Image.Image:
     """Return the contact sheet of one image: original, mask, edit and magnified difference, a line for each method."""
-    from PIL import Image, ImageDraw
+    from PIL import Image, ImageDraw, ImageFont
 
+    font = ImageFont.load_default(size=_FONT)
     original = np.asarray(lab.known.images[i].convert("RGB"))
     inside, background = masks(lab.model, original.shape[1])
     cells = Image.fromarray((inside[0, 0].numpy() * 255).astype(np.uint8)).convert("RGB")
     whole = Image.new("RGB", (4 * _TILE, _TEXT + len(found) * (_TILE + _TEXT)), "white")
     draw = ImageDraw.Draw(whole)
     for column, name in enumerate(("image", "mask", "edit", f"{MAGNIFIED} x difference")):
-        draw.text((column * _TILE + 4, 3), name, fill="black")
+        draw.text((column * _TILE + 4, 2), name, fill="black", font=font)
     for line, (name, one) in enumerate(found.items()):
         difference = MAGNIFIED * np.abs(one.images[i].astype(int) - original.astype(int)).clip(0, 255)
         shown = np.where(background[0, 0].numpy()[..., None], difference.clip(0, 255), 128).astype(np.uint8)
         top = _TEXT + line * (_TILE + _TEXT)
-        draw.text((4, top + 3), f"{name}: background {one.background[i]:.1f} dB", fill="black")
+        said = f"{leading_zeros(name)}: background {one.background[i]:.1f} dB"
+        draw.text((4, top + 2), said, fill="black", font=font)
         tiles = (Image.fromarray(original), cells, Image.fromarray(one.images[i]), Image.fromarray(shown))
         for column, tile in enumerate(tiles):
             method = Image.Resampling.NEAREST if column == 1 else Image.Resampling.BICUBIC

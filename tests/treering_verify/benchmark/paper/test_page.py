@@ -250,7 +250,7 @@ def test_the_sheet_of_an_edit_is_black_where_the_background_was_kept(tiny_model:
     kept = Edited([-40.0], original[None])
     changed = Edited([-3.0], 255 - original[None])
     drawn = np.asarray(sheet(lab, {"kept": kept, "changed": changed}, 0))
-    tile, text = 160, 18
+    tile, text = 160, 26
     assert drawn.shape == (2 * (tile + text) + text, 4 * tile, 3)
     drawn = drawn[text:]  # below the names of the columns
     corner = drawn[text : text + 20, 3 * tile : 3 * tile + 20]
