@@ -5,15 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 MINUTES: dict[str, tuple[float | None, float | None]] = {
+    "paper": (12, None),
     "inversion": (None, None),
     "agreement": (1.2, None),
+    "peers": (3.3, None),
     "quality": (1.2, 21),
     "robustness": (None, 360),
 }
 """Minutes of one processor that `--quick` and a full run take on `landscape`; None where that was not measured.
 
 Of `--quick` they are the `processor_seconds` of a run with an empty cache, with all processes that it starts, on 2026-11-30
-(one thread, AVX-512). `quality` was scaled from four of its seven variants of 20 images.
+(one thread, AVX-512). `paper` has nine parts, and is the one whose quick form takes longer than two minutes on two
+cores. `quality` was scaled from four of its seven variants of 20 images, `peers` from 12 images with two schemes
+more.
 """
 
 
@@ -36,5 +40,10 @@ class Shown:
     quick: bool = False
 
 
-DOCS: dict[str, Shown] = {"agreement": Shown(112, 24), "survival": Shown(4, 11)}
+DOCS: dict[str, Shown] = {
+    "paper": Shown(None, 12, quick=True),
+    "agreement": Shown(112, 24),
+    "peers": Shown(12, 6),
+    "survival": Shown(4, 11),
+}
 """The benchmarks whose tables README.md and docs/ include (`--preset docs`)."""
