@@ -190,19 +190,19 @@ def rectified_flow(kind: Any = None, **changes: Any) -> Any:
     return (kind or RectifiedFlowPipeline)(**{**pipe.components, **changes}, requires_safety_checker=False)
 
 
+UNET: dict[str, Any] = {
+    "sample_size": CELLS,
+    "layers_per_block": 1,
+    "block_out_channels": (8, 16),
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+    "attention_head_dim": 8,
+    "norm_num_groups": 4,
+}
+
+
 def unet(channels: int = 4, out_channels: int | None = None, **changes: Any) -> UNet2DConditionModel:
-    return UNet2DConditionModel(
-        sample_size=CELLS,
-        in_channels=channels,
-        out_channels=out_channels or channels,
-        layers_per_block=1,
-        block_out_channels=(8, 16),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        attention_head_dim=8,
-        norm_num_groups=4,
-        **changes,
-    )
+    return UNet2DConditionModel(in_channels=channels, out_channels=out_channels or channels, **UNET, **changes)
 
 
 _WIDTH = 2 * len(KEPT) + 2

@@ -10,6 +10,7 @@ from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler
 from helpers.pipelines import (
     _ANCHOR,
     KEPT,
+    UNET,
     clip_tokenizer,
     diffusion_scheduler,
     linear_autoencoder,
@@ -53,6 +54,25 @@ def animatediff() -> Any:
         )
     pipe.unet.eval()
     return pipe
+
+
+def lavie() -> Any:
+    from treering_verify.models.diffusers.kinds.lavie_network import LaVieUNet, VideoGenPipeline
+
+    with seeded():
+        network = LaVieUNet(**{**UNET, "attention_head_dim": 2}, cross_attention_dim=32)
+        for name, tensor in network.named_parameters():
+            if (
+                "attn_temp.to_out" in name or "relative_attention_bias" in name
+            ):  # so that frames have to do with each other
+                torch.nn.init.normal_(tensor, std=0.3)
+        return VideoGenPipeline(
+            vae=linear_autoencoder(4, 50.0),
+            text_encoder=text_encoder(),
+            tokenizer=clip_tokenizer(),
+            unet=network.eval(),
+            scheduler=diffusion_scheduler(),
+        )
 
 
 def wan() -> Any:

@@ -57,6 +57,7 @@ HEAVY_AT_THE_TOP = {  # run to train and measure the embedded model; no command 
     "treering_verify.models.networks.unet_blocks",
     "treering_verify.models.networks.autoencoder_kl",
     "treering_verify.models.networks.unet",
+    "treering_verify.models.diffusers.kinds.lavie_network",
     "treering_verify.models.diffusers.rectified_flow_pipeline",
     "treering_verify.models.networks.tiny_autoencoder",
 }

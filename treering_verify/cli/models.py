@@ -229,6 +229,28 @@ def fit(
     )
 
 
+@command("treering models convert lavie_base.pt --base stable-diffusion-v1-4 --output lavie")
+@click.argument("file", type=InputPath())
+@option(
+    "--base",
+    required=True,
+    type=InputPath(),
+    help="Folder of Stable Diffusion 1.4, whose autoencoder, text encoder and tokenizer are copied.",
+)
+@option("--output", required=True, type=click.Path(path_type=Path), help="Folder to make.")
+def convert(file: Path, base: Path, output: Path) -> None:
+    """Convert a pickled model to safetensors.
+
+    LaVie's base model can be converted, as it was released. The result is a folder for --model. Pickles can run code, so
+    the file is read by a process of its own that builds tensors alone, with limits of memory and time. No other command
+    reads pickles.
+    """
+    from treering_verify.training.conversion import convert as convert_file
+
+    count = convert_file(file, base, output)
+    click.echo(f"{count} tensors converted: {printable(str(output))}", err=True)
+
+
 _CROPS = 48  # of photographs: autoencoders alone are mostly larger than the embedded models
 
 
@@ -264,4 +286,4 @@ def _progress() -> Iterator[Progress]:
         yield advance
 
 
-models.add_section("Commands", check, fit)
+models.add_section("Commands", check, fit, convert)

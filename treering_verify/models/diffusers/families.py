@@ -27,6 +27,7 @@ from treering_verify.models.diffusers.few_steps import (
     is_turbo,
 )
 from treering_verify.models.diffusers.flow_transformers import condition_flux, condition_sd3, predict_flux, predict_sd3
+from treering_verify.models.diffusers.kinds.lavie import LAVIE
 from treering_verify.models.diffusers.kinds.sana import SANA
 from treering_verify.models.diffusers.kinds.z_image import Z_IMAGE
 from treering_verify.models.diffusers.rectified_flow import (
@@ -111,6 +112,7 @@ _FAMILIES = (
         limits="videos; not SDXL, LCM (AnimateLCM), IP-Adapter, FreeInit or FreeNoise; the DDIM grid",
         video=FRAMEWISE,
     ),
+    LAVIE,
     PipelineFamily(
         "wan",
         "videos by Wan 2.1, text to video; flow matching",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from treering_verify.errors import ModelError, UsageError
@@ -100,6 +101,8 @@ class PipelineFamily:
         (class name of the scheduler, its configuration) -> whether they tell this family from others of its pipelines.
     class_of : callable
         Name among `pipelines` -> the class, with which its folders are loaded.
+    own_parts : callable, optional
+        (folder, dtype, variant) -> components of classes that diffusers does not have, loaded.
     follows : callable
         Pipeline -> scheduler whose grid its call follows.
     classes : callable, optional
@@ -140,6 +143,7 @@ class PipelineFamily:
     cautioned: Callable[[Any], bool] = lambda pipe: True
     sampler: Callable[[str, Mapping[str, Any]], bool] | None = None
     class_of: Callable[[str], Any] = class_of_diffusers
+    own_parts: Callable[[Path, Any, str | None], dict[str, Any]] | None = None
     follows: Callable[[Any], Any] = attrgetter("scheduler")
     classes: Callable[[Any], tuple[str, ...]] | None = None
     latents: bool = True

@@ -104,6 +104,7 @@ def pipeline_of(source: ModelSource, *, checker: bool = False) -> Any:
             )
             check_networks(folder, networks, source.shown)
             left_out = {} if checker or "safety_checker" not in index else {"safety_checker": None}
+            own = family.own_parts(folder, dtype, source.variant) if family.own_parts else {}
             pipe = kind.from_pretrained(
                 folder,
                 dtype=dtype,
@@ -112,6 +113,7 @@ def pipeline_of(source: ModelSource, *, checker: bool = False) -> Any:
                 local_files_only=True,
                 trust_remote_code=False,
                 **left_out,
+                **own,
             )
         pipe.to(device)
         for part in pipe.components.values():
