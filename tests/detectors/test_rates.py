@@ -14,6 +14,7 @@ def test_clopper_pearson_ends_where_the_binomial_tails_are_half_the_error(trials
     for successes in {0, 1, trials // 2, trials - 1, trials}:
         low, high = clopper_pearson(successes, trials, confidence)
         assert low <= successes / trials <= high
+        assert (low, high) == pytest.approx(stats.binomtest(successes, trials).proportion_ci(confidence), abs=1e-9)
         if successes > 0:
             assert stats.binom.sf(successes - 1, trials, low) == pytest.approx(half, rel=1e-8)
         else:
