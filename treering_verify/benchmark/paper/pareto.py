@@ -20,7 +20,7 @@ from treering_verify.report.findings import Cell, Curve, Curves, Figure, Finding
 
 def measure(model: LatentModel, scope: Scope) -> Findings:
     """Relate the laboratory's errors to the time of one image at a time, and compare the families' lower envelopes."""
-    count, rounds = scope.images(2, 100), 1 if scope.quick else 5
+    count, rounds = scope.images(4, 100), 1 if scope.quick else 5
     lab = Laboratory.open(model, scope, count)
     variants = lab.variants()
     rows: list[dict[str, Any]] = []

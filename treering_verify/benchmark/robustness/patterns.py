@@ -30,7 +30,7 @@ _FRESH_KEYS = 4  # of each pattern, for each unmarked image and attack
 
 def measure(model: LatentModel, scope: Scope) -> Findings:
     """Mark the same seeds with every pattern, attack and verify them; also test unmarked images under new keys."""
-    count, first = scope.images(2, 16), SEEDS["patterns"]
+    count, first = scope.images(4, 16), SEEDS["patterns"]
     attacks = _ATTACKS[:2] if scope.quick else _ATTACKS
     weights = fingerprint(model)
     rows = scope.rows

@@ -25,7 +25,7 @@ _METHODS = ("encoder", "forward-step", "anderson", "learned")
 
 def measure(model: LatentModel, scope: Scope) -> Findings:
     """Invert the same clean images in each precision, in turns, and compare the results image by image."""
-    count, first = scope.images(2, 16), SEEDS["precision"]
+    count, first = scope.images(4, 16), SEEDS["precision"]
     key = Key.generate(model.latent_shape, seed=first)
     known = truth(model, key, range(first, first + count))
     pixels = known.pixels()
