@@ -7,6 +7,7 @@ from dataclasses import dataclass
 MINUTES: dict[str, tuple[float | None, float | None]] = {
     "paper": (12, None),
     "inversion": (None, None),
+    "baseline": (None, 1.6),
     "agreement": (1.2, None),
     "peers": (3.3, None),
     "quality": (1.2, 21),
@@ -15,9 +16,8 @@ MINUTES: dict[str, tuple[float | None, float | None]] = {
 """Minutes of one processor that `--quick` and a full run take on `landscape`; None where that was not measured.
 
 Of `--quick` they are the `processor_seconds` of a run with an empty cache, with all processes that it starts, on 2026-11-30
-(one thread, AVX-512). `paper` has nine parts, and is the one whose quick form takes longer than two minutes on two
-cores. `quality` was scaled from four of its seven variants of 20 images, `peers` from 12 images with two schemes
-more.
+(one thread, AVX-512). `paper` has nine parts, so its quick form takes longer than two minutes on two cores.
+`quality` was scaled from four of its seven variants of 20 images, `peers` from 12 images with two schemes more.
 """
 
 
@@ -42,6 +42,7 @@ class Shown:
 
 DOCS: dict[str, Shown] = {
     "paper": Shown(None, 12, quick=True),
+    "baseline": Shown(None, 1.6),
     "agreement": Shown(112, 24),
     "peers": Shown(12, 6),
     "survival": Shown(4, 11),
