@@ -37,7 +37,7 @@ HOSTILE := tests/treering_verify/media/test_hostile.py tests/treering_verify/med
   tests/treering_verify/cli/test_secrets.py
 
 test-hostile: $(VENV)/.dev
-	timeout 1800 $(BIN)/python -m pytest -m "slow or not slow" --durations 10 $(HOSTILE)
+	timeout 3600 $(BIN)/python -m pytest -m "slow or not slow" --durations 10 $(HOSTILE)
 
 # Model folders with canaries under the oldest and the newest diffusers and transformers that pyproject.toml admits, each pair in
 # an environment of its own; all other packages are those of constraints.txt. It takes some minutes.
