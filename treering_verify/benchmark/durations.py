@@ -44,6 +44,8 @@ DOCS: dict[str, Shown] = {
     "paper": Shown(None, 12, quick=True),
     "baseline": Shown(None, 1.6),
     "agreement": Shown(112, 24),
+    "shared": Shown(16, 45),
+    "search-uniformity": Shown(None, 21),
     "peers": Shown(12, 6),
     "survival": Shown(4, 11),
 }
