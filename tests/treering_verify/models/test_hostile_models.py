@@ -298,6 +298,18 @@ PUBLISHED: dict[str, dict[str, object]] = {
         "axes_dims": [32, 48, 48],
         "axes_lens": [1536, 512, 512],
     },
+    "the transformer of FLUX.2": {
+        "num_layers": 8,
+        "num_single_layers": 48,
+        "joint_attention_dim": 15360,
+        "rope_theta": 2000,
+    },
+    "the transformer of Qwen-Image": {"num_layers": 60, "num_attention_heads": 24, "axes_dims_rope": [16, 56, 56]},
+    "Qwen2.5-VL 7B": {
+        "max_position_embeddings": 128000,
+        "rope_theta": 1000000.0,
+        "vision_config": {"depth": 32, "fullatt_block_indexes": [7, 15, 23, 31], "out_hidden_size": 3584},
+    },
     "Qwen3 4B": {
         "num_hidden_layers": 36,
         "vocab_size": 151936,

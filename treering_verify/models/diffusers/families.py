@@ -27,7 +27,9 @@ from treering_verify.models.diffusers.few_steps import (
     is_turbo,
 )
 from treering_verify.models.diffusers.flow_transformers import condition_flux, condition_sd3, predict_flux, predict_sd3
+from treering_verify.models.diffusers.kinds.flux2 import FLUX2
 from treering_verify.models.diffusers.kinds.lavie import LAVIE
+from treering_verify.models.diffusers.kinds.qwen_image import QWEN_IMAGE
 from treering_verify.models.diffusers.kinds.sana import SANA
 from treering_verify.models.diffusers.kinds.z_image import Z_IMAGE
 from treering_verify.models.diffusers.rectified_flow import (
@@ -96,8 +98,10 @@ _FAMILIES = (
         packed=True,
         distilled=True,
         cells=128,
-        limits="not FLUX.2, Kontext or Fill; Euler's grid only; no true_cfg_scale",
+        limits="not Kontext or Fill; Euler's grid only; no true_cfg_scale",
     ),
+    FLUX2,
+    QWEN_IMAGE,
     SANA,
     Z_IMAGE,
     PipelineFamily(

@@ -25,13 +25,20 @@ SIZE = (64, 64)  # Sana makes multiples of 32
 PROMPTS = ["7 cats", "12 small dogs"]
 # What a call is told beside the size, and how its result of output_type="latent" becomes the latent of this package.
 CALLS: dict[str, dict[str, Any]] = {
+    "flux2": {"guidance_scale": GUIDANCE},
+    "qwen_image": {"true_cfg_scale": GUIDANCE, "negative_prompt": [" "]},
     "sana": {"use_resolution_binning": False, "guidance_scale": GUIDANCE},
     "z_image": {"guidance_scale": GUIDANCE - 1},  # its own scale is 0 without guidance
 }
 
 
 # A field of the network's configuration, and a value that would fill memory.
-TOO_LARGE: dict[str, tuple[str, Any]] = {"sana": ("num_layers", 10**6), "z_image": ("axes_lens", [10**6] * 3)}
+TOO_LARGE: dict[str, tuple[str, Any]] = {
+    "flux2": ("num_single_layers", 10**6),
+    "qwen_image": ("num_layers", 10**6),
+    "sana": ("num_layers", 10**6),
+    "z_image": ("axes_lens", [10**6] * 3),
+}
 
 
 @pytest.fixture(scope="module", params=CALLS)
@@ -64,7 +71,7 @@ def test_the_ode_is_the_pipelines_own_whatever_else_is_in_the_batch(pipe: Any, m
     noise = initial_noise(model.latent_shape, [5, 6])
     size = {"height": SIZE[0], "width": SIZE[1]}
     theirs = pipe(
-        PROMPTS[:1],
+        prompt=PROMPTS[:1],
         latents=native_noise(pipe, noise[:1]),
         num_inference_steps=STEPS,
         output_type="latent",
@@ -73,9 +80,14 @@ def test_the_ode_is_the_pipelines_own_whatever_else_is_in_the_batch(pipe: Any, m
     ).images
     with torch.inference_mode():
         ours = denoise(model, noise, steps=STEPS, conditions=PROMPTS, guidance=GUIDANCE)
-    assert relative(native_noise(pipe, ours[:1]), theirs) < 1e-4
+    if name == "flux2":  # which returns what the decoder takes
+        wanted = model._coder.encode(pipe.vae.decode(theirs).sample).latent
+        assert relative(ours[:1, :3], wanted[:, :3]) < 1e-4
+    else:
+        assert relative(native_noise(pipe, ours[:1]), theirs) < 1e-4
 
 
+@pytest.mark.slow
 def test_exact_inversion_brings_the_noise_back(model: LatentModel) -> None:
     noise, prompts = initial_noise(model.latent_shape, [0]), PROMPTS[:1]
     with torch.inference_mode():
@@ -89,6 +101,7 @@ def test_exact_inversion_brings_the_noise_back(model: LatentModel) -> None:
 def test_it_marks_and_verifies_and_the_pipeline_is_as_it_was(pipe: Any, model: LatentModel, folder: Path) -> None:
     assert latent_shape(ModelSource(str(folder), image_size=SIZE)) == model.latent_shape
     key = tv.Key.generate(model.latent_shape, channels=pipelines.KEPT, seed=1)
+    pipe.encode_prompt(PROMPTS[0])  # transformers adds hooks of its own to some text encoders at their first call
     before = state_of(pipe)
     (marked,) = tv.generate(from_pipeline(pipe, image_size=SIZE), key, seeds=[3], prompts=PROMPTS[:1], steps=STEPS)
     assert state_of(pipe) == before
