@@ -1,7 +1,9 @@
 """Procedural landscapes: the endless, licence-free training data of the embedded model.
 
 Images are (B, 3, S, S) float32 in [0, 1]; labels are (B,) int64 indices into `CLASSES`. A batch is a pure function of
-(stream, index): the streams never share a seed, so whatever is measured on "test" was never trained on.
+(stream, index) and its size. Torch's generator on the processor takes the lower 32 bits of a seed alone, which are the
+index: batches of one index and one size are the same in every stream. What is measured on "test" was not trained on, because
+its batches have other sizes than those of training at these indices, and then the scenes differ.
 
 Every random field is drawn for the whole batch at once; all positions are fractions of the image's side, with v
 growing downwards and u to the right.
@@ -31,7 +33,7 @@ _RIDGES = 4
 
 
 def batch_seed(stream: str, index: int) -> int:
-    """Return the seed of batch `index` of a stream: disjoint between streams, never negative, fits 63 bits."""
+    """Return the seed of batch `index` of a stream: never negative, fits 63 bits; its lower 32 are the index."""
     if not 0 <= index < 1 << 40:
         raise ValueError(f"batch index {index} is outside [0, 2**40)")
     return (STREAMS[stream] + 1) << 40 | index

@@ -50,7 +50,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.mark.slow
 def test_the_recipe_writes_a_pipeline_that_is_marked_and_verified(work: Path) -> None:
-    """Three minutes of one core, with the next."""
+    """A minute and a half of one core, with the next."""
     folder = work / "landscape-sd"
     index = json.loads((folder / "model_index.json").read_text())
     assert index["_class_name"] == "StableDiffusionPipeline" and index["tokenizer"][1].startswith("CLIPTokenizer")
