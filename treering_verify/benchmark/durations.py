@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 MINUTES: dict[str, tuple[float | None, float | None]] = {
     "paper": (12, None),
-    "inversion": (None, None),
+    "inversion": (3, None),
     "baseline": (None, 1.6),
     "agreement": (1.2, None),
     "peers": (3.3, None),
