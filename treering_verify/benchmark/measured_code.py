@@ -48,6 +48,13 @@ MEASURES: dict[str, tuple[str, ...]] = {
     ),
     "classifier": (*TEST, "treering_detectors.classifier"),
     "robustness": (*TEST, "attacks", "benchmark.harness.trials", "detection.calibration.scores"),
+    "survival": (
+        *_SEARCH,
+        "attacks",
+        *(f"benchmark.harness.{name}" for name in ("conditions", "trials")),
+        *(f"benchmark.robustness.{name}" for name in ("measurements", "robustness", "tables")),
+        "detection.calibration.scores",
+    ),
     "forgery": (*TEST, "attacks.averaging", "attacks.imprinting"),
     "quality": ("generation.generator", "watermark.patterns", "watermark.embedding", "models.ddim"),
     "throughput": ("detection.verification", "inversion", "media.images"),
