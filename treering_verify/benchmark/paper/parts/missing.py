@@ -15,8 +15,8 @@ def measure(model: LatentModel) -> Measured:
         lines.append(
             (
                 "Table 1, LaVie: NMSE, seconds, memory",
-                "no family of the toolkit loads LaVie's video U-Net, whose code is not in diffusers",
-                "a family for it; `treering benchmark videos` measures the memory of the methods on a video autoencoder",
+                f"this run measured {model.name}, which makes images",
+                "its weights, converted by `treering models convert`; `treering benchmark videos` has the methods' memory",
             )
         )
     for other, example in (
