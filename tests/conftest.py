@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -16,12 +17,28 @@ from treering_verify.models import LatentModel, load_model
 from treering_verify.watermark.keys.key import Key
 
 CLASSES = ["dawn", "noon", "dusk"]
-LONGEST = ("test_benchmark", "test_audit_cluster", "test_cli", "test_pipelines")  # files, so that none is begun last
+LONGEST = (
+    "test_benchmark",
+    "test_examples",
+    "test_search",
+    "test_run",
+    "test_behaviour",
+    "test_notebooks",
+    "test_package",
+)
+"""Files, so that none is begun last."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take longest: workers take whole files, and end together then."""
     items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _signals_as_in_a_terminal() -> None:
+    """Under nohup, and in a script's background, signals are ignored that tests of audits send."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

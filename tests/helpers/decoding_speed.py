@@ -113,7 +113,11 @@ def whole(megapixels: float) -> None:
             changed = Image.fromarray(pixels[..., 0].astype(np.uint16) * 257)
         else:
             changed = image.convert("L").convert("F") if mode == "F" else image.convert(mode)
-        data = encoded(changed, kind, **settings)
+        try:
+            data = encoded(changed, kind, **settings)
+        except (ValueError, OSError, RuntimeError) as error:
+            print(f"{what:7} {kind:9} {mode:5} is not written so: {error}", flush=True)
+            continue
         started = time.process_time()
         try:
             size = open_image(data).size
