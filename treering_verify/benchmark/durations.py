@@ -7,17 +7,33 @@ from dataclasses import dataclass
 MINUTES: dict[str, tuple[float | None, float | None]] = {
     "paper": (12, None),
     "inversion": (3, None),
+    "ablation": (1.6, None),
     "baseline": (None, 1.6),
-    "agreement": (1.2, None),
+    "cocoercivity": (0.9, None),
+    "classification": (0.9, None),
+    "editing": (1.3, None),
+    "pareto": (1.6, None),
+    "heldout": (1.2, None),
+    "noise": (0.4, None),
+    "readout": (0.8, None),
+    "detection": (1.7, None),
+    "uniformity": (0.4, None),
+    "chance": (0.2, None),
+    "identification": (0.4, None),
+    "agreement": (1.2, 28),
+    "shared": (0.4, None),
+    "coverage": (0.1, None),
     "peers": (3.3, None),
-    "quality": (1.2, 21),
     "robustness": (None, 360),
+    "quality": (1.2, 21),
+    "throughput": (1.1, None),
 }
 """Minutes of one processor that `--quick` and a full run take on `landscape`; None where that was not measured.
 
 Of `--quick` they are the `processor_seconds` of a run with an empty cache, with all processes that it starts, on 2026-11-30
-(one thread, AVX-512). `paper` has nine parts, so its quick form takes longer than two minutes on two cores.
-`quality` was scaled from four of its seven variants of 20 images, `peers` from 12 images with two schemes more.
+(one thread, AVX-512). `paper` has nine parts, so its quick form takes longer than two minutes on two cores. `quality` was
+scaled from four of its seven variants of 20 images, `peers` from 12 images with two more schemes, and all of `agreement`
+from 112 of its 128 images a pattern.
 """
 
 
