@@ -16,7 +16,6 @@ from helpers.calibrations import (
     FAMILY,
     QUICK,
     SHAPE,
-    calibrated,
     few_steps,
     judged,
     unmarked_images,
@@ -30,13 +29,6 @@ from treering_verify.errors import UsageError
 from treering_verify.media.images import save_png
 from treering_verify.models import LatentModel
 from treering_verify.watermark.keys.key import Family, Key
-
-
-@pytest.fixture(scope="module")
-def calibration(tiny_model: LatentModel) -> Calibration:
-    with pytest.MonkeyPatch.context() as patch:
-        few_steps(patch)
-        return calibrated(tiny_model)
 
 
 def test_a_file_gives_back_what_was_saved(calibration: Calibration, tmp_path: Path) -> None:

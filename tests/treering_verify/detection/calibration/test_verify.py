@@ -18,8 +18,6 @@ from helpers.calibrations import (
     JPEG,
     QUICK,
     SHAPE,
-    calibrated,
-    few_steps,
     judged,
     unmarked_images,
 )
@@ -38,13 +36,6 @@ from treering_verify.models import LatentModel
 from treering_verify.report import calibration_record, format_calibration, format_text, to_json
 from treering_verify.watermark.embedding import embed, groups
 from treering_verify.watermark.keys.key import Family, Key
-
-
-@pytest.fixture(scope="module")
-def calibration(tiny_model: LatentModel) -> Calibration:
-    with pytest.MonkeyPatch.context() as patch:
-        few_steps(patch)
-        return calibrated(tiny_model)
 
 
 def test_every_detector_has_one_score_per_image_in_every_stratum(calibration: Calibration) -> None:
