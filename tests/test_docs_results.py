@@ -159,9 +159,13 @@ NUMBERS = "\n{}\n| method | error |\n|---|---|\n| naive | {} |\n"
         ("<!-- from noise -->", "-11.20 +- 0.4", ""),
         ("<!-- from noise -->", "-11.3", "no table of noise has -11.3"),
         ("<!-- from detection -->", "-11.2", "no result detection"),
+        ("<!-- tested: tests/facts.py::test_numbers -->", "-11.3", ""),
+        ("<!-- tested: tests/facts.py::test_number -->", "-11.3", "no test test_number in tests/facts.py"),
     ],
 )
 def test_a_table_of_ones_own_needs_a_source_for_each_number(site: Path, above: str, number: str, wrong: str) -> None:
+    (site / "tests").mkdir()
+    (site / "tests" / "facts.py").write_text("\ndef test_numbers() -> None: ...\n")
     (site / "README.md").write_text((site / "README.md").read_text() + NUMBERS.format(above, number))
     found = fragments.problems(site)
     assert wrong in "".join(found) and bool(found) == bool(wrong)

@@ -12,6 +12,7 @@ from:
 
     <!-- from NAME NAME -->             each number is in a table of these results
     <!-- published: SOURCE -->          the numbers are those of another paper
+    <!-- tested: FILE::TEST -->         nothing was measured: the test compares the numbers with the code
 
 Tables that define something, such as options and codes, are known by their headers. All others with numbers are listed in
 docs/results/older_tables.txt with the reason. That list should shrink. `python tests/helpers/fragments.py ...`
@@ -243,6 +244,11 @@ def without_source(root: Path) -> Iterator[str]:
         if not table.numbers or table.source.startswith("published: "):
             continue
         where = f"{table.page}:{table.line}"
+        if table.source.startswith("tested: "):
+            file, _, test = table.source.removeprefix("tested: ").partition("::")
+            if not ((root / file).is_file() and f"\ndef {test}(" in (root / file).read_text()):
+                yield f"{where}: no test {test} in {file}"
+            continue
         if table.source.startswith("from "):
             names = table.source.split()[1:]
             sources = [t for name in names if name in found for t in all_tables(found[name])]
@@ -319,7 +325,7 @@ def write_list(root: Path) -> None:
     lines = [
         f"{t.page}\t{t.header}\t{t.digest}\t{reasons.get((t.page, t.header), REASON)}"
         for t in tables(root)
-        if t.numbers and not t.source.startswith(("from ", "published: "))
+        if t.numbers and not t.source.startswith(("from ", "published: ", "tested: "))
     ]
     head = "# Tables with numbers that no stored result has: page, header, digest, reason. Only shorten this list.\n"
     (root / RESULTS / LIST).write_text(head + "\n".join(lines) + "\n")
