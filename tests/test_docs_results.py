@@ -121,6 +121,13 @@ def test_a_page_includes_what_a_result_and_its_parts_say(site: Path) -> None:
     assert "[no origin] -->\nAgrees: all.\n<!-- end -->" in text and "answer -->\nThe answer.\n\n*2026-01-01;" in text
 
 
+def test_columns_of_one_name_are_all_shown(site: Path) -> None:
+    change(site / "docs" / "results" / "noise.json", '"steps", "error"', '"dB", "dB"')
+    change(site / "README.md", "[columns: method; error] [as: method; dB] ", "")
+    fragments.renew(site, [])
+    assert "| naive | 5 | -11.2 +- 0.4 |" in (site / "README.md").read_text()
+
+
 def test_rows_are_chosen_by_their_first_column(site: Path) -> None:
     change(site / "README.md", "[no note]", "[rows: exact]")
     fragments.renew(site, [])
@@ -169,6 +176,12 @@ def test_a_table_of_ones_own_needs_a_source_for_each_number(site: Path, above: s
     (site / "README.md").write_text((site / "README.md").read_text() + NUMBERS.format(above, number))
     found = fragments.problems(site)
     assert wrong in "".join(found) and bool(found) == bool(wrong)
+
+
+def test_what_a_benchmark_printed_is_no_source(site: Path) -> None:
+    page = site / "README.md"
+    page.write_text(page.read_text() + "\n```text\nnaive  -11.3\nRepeat: treering benchmark noise\n```\n")
+    assert "in a block of text" in "".join(fragments.problems(site))
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,8 @@ def rendered(record: Mapping[str, Any], what: str, options: str, to_results: str
     else:
         table = _chosen([t for part in everything for t in part["tables"]], what)
         header, rows, note = table["header"], table["rows"], table["note"]
-        columns = [header.index(name) for name in chosen.get("columns", header)]
+        named = chosen.get("columns")
+        columns = [header.index(name) for name in named] if named else list(range(len(header)))  # names may recur
         wanted = chosen.get("rows") or [row[0] for row in rows]
         if missing := set(wanted) - {row[0] for row in rows}:
             raise LookupError(f"{table['title']!r} has no rows {sorted(missing)}")
@@ -240,6 +241,10 @@ def tables(root: Path) -> Iterator[Table]:
 def without_source(root: Path) -> Iterator[str]:
     """Yield a sentence for each table with numbers that no result has, and that is neither published nor listed."""
     found, known = records(root), {(page, header, digest) for page, header, digest, _ in listed(root)}
+    for page in pages(root):
+        for number, line in enumerate(page.read_text().split("\n"), 1):
+            if line.startswith("Repeat: treering benchmark"):
+                yield f"{page.relative_to(root)}:{number}: a result stands in a block of text: include a fragment"
     for table in tables(root):
         if not table.numbers or table.source.startswith("published: "):
             continue
