@@ -13,8 +13,9 @@ from treering_verify.audit.folder import audit_folder
 from treering_verify.detection.calibration.calibration_file import Calibration
 from treering_verify.detection.calibration.registry import EXACT, detector_names
 from treering_verify.detection.calibration.verify import verify_calibrated
+from treering_verify.detection.decision import check_alpha
 from treering_verify.detection.identification import DEFAULT_TOP, gather, identify_many
-from treering_verify.detection.judge import DEFAULT_ALPHA, check_alpha
+from treering_verify.detection.judge import DEFAULT_ALPHA
 from treering_verify.detection.messages import decode_many
 from treering_verify.detection.screening import Screening, ScreeningChoice, screening_of
 from treering_verify.detection.search.settings import AUTO as AUTO_SEARCH

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from treering_verify.audit.inputs.reading import Reading, read_encoded, refused
 from treering_verify.audit.output.rows import Row
+from treering_verify.detection.animations import best_frame
 from treering_verify.detection.exhibits import Kept, part_of
 from treering_verify.detection.identification import index_test
-from treering_verify.detection.judge import Judge, best_frame
+from treering_verify.detection.judge import Judge
 from treering_verify.detection.screening import Screening, default_screening
 from treering_verify.detection.search.page import Page
 from treering_verify.detection.search.settings import AUDIT, search_of
@@ -150,7 +151,7 @@ def judge_batch(judge: AuditJudge, readings: Sequence[Reading]) -> list[Row]:
         for r in readings
         for _ in r.frames or (0,)
     ]
-    findings = iter(judge.judge.find(images, pages))
+    findings = judge.judge.find(images, pages)
     rows, estimates = [], []
     for reading in readings:
         of_frames = [next(findings) for _ in reading.frames or (0,)]

@@ -6,13 +6,14 @@ least 95 % of marks, whole or cropped (`DOMAINS`; docs/search.md has the table).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from treering_verify.detection.search.settings import LEVELS, MOST_KEYS, OFF
+from treering_verify.errors import UsageError
 from treering_verify.media.images import CUT_SHORT
 from treering_verify.results import DETECTED, INCONCLUSIVE, NO_EVIDENCE, KeyEvidence
 
@@ -139,6 +140,12 @@ def _outside(sides: tuple[float, float], visible: float, search: Mapping[str, An
     if search is not None and not some_places and not search["fills_page"]:
         reason = f"not all sizes were searched at which an image fills this one; {advice}"
         return Decision(INCONCLUSIVE, "size", reason)
+    if boxes := (search or {}).get("unsearched_boxes"):
+        sizes = " to ".join(dict.fromkeys(f"{size:.2f}" for size in (boxes[0], boxes[-1])))
+        reason = (
+            f"boxes are drawn on it, of {sizes} of the model's size, that were not searched; {_larger(level, boxes)}"
+        )
+        return Decision(INCONCLUSIVE, "boxes", reason)
     if visible < domain.visible:
         reason = f"{1 - visible:.0%} of it is of one colour, so an image may lie in it smaller or turned; {advice}"
         return Decision(INCONCLUSIVE, "little_visible", reason)
@@ -161,6 +168,15 @@ def _advice(level: str, side: float, shape: float, visible: float) -> str:
     return "find the original"
 
 
+def _larger(level: str, boxes: Sequence[float]) -> str:
+    """Say which more thorough search would look for images in boxes of these sizes."""
+    names = list(LEVELS)
+    for name in names[names.index(level) + 1 :] if level in names else ["thorough"]:
+        if boxes[0] >= LEVELS[name].smallest:
+            return f"try --search {name}"
+    return "cut each out, and verify it by itself"
+
+
 def _fitted(strongest: KeyEvidence) -> Decision:
     """Return the decision on a key of free numbers that agrees better with an image than marks do."""
     reason = (
@@ -168,3 +184,9 @@ def _fitted(strongest: KeyEvidence) -> Decision:
         f"({strongest.statistic:.4f}): it may have been computed from the image; use a key that is derived from a secret"
     )
     return Decision(INCONCLUSIVE, "fitted_key", reason)
+
+
+def check_alpha(alpha: float) -> None:
+    """Raise UsageError unless alpha lies between 0 and 1."""
+    if not 0 < alpha < 1:
+        raise UsageError(f"alpha is {alpha}: choose a false-positive rate between 0 and 1, such as 1e-6")

@@ -11,7 +11,6 @@ inversions depend on the image alone, so they can cost power but never validity.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -21,7 +20,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from treering_verify.detection.decision import Decision, decide
+from treering_verify.detection.animations import best_frame
+from treering_verify.detection.decision import Decision, check_alpha, decide
 from treering_verify.detection.evidence import combined
 from treering_verify.detection.reading import Reading, read, several
 from treering_verify.detection.screening import Screening
@@ -33,7 +33,7 @@ from treering_verify.detection.search.settings import OFF, Search, search_of
 from treering_verify.detection.search.target import Target
 from treering_verify.detection.search.video_offsets import Timeline
 from treering_verify.detection.two_pass import Finding, find
-from treering_verify.errors import ImageError, UsageError
+from treering_verify.errors import ImageError
 from treering_verify.files import printable
 from treering_verify.inversion.recovery import InversionOptions, filters_used, images_at_a_time, recover_in_batches
 from treering_verify.media.digests import sha256_of
@@ -100,6 +100,15 @@ class IndexPageTest(Protocol):
 
     def target(self, key: int) -> Target:
         """Return a key by its number."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Read:
+    """A source, what was read of it or why it could not be, and the seconds that took."""
+
+    source: Source | VideoSource
+    reading: Reading | ImageError
+    seconds: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,12 +202,16 @@ class Judge:
         keys = public_keys(self.test.tried, _MOST_KEYS)
         return provenance_of(self.model, keys, self.settings, without=self.unused_networks)
 
-    def find(self, images: torch.Tensor, pages: Sequence[Page | None] | None = None) -> list[Finding]:
-        """Invert and test images (B, 3, H, W), and return what was found in each, in order.
+    def find(self, images: torch.Tensor, pages: Sequence[Page | None] | None = None) -> Iterator[Finding]:
+        """Invert and test images (B, 3, H, W) together, then yield what is found in each, in order, once it is searched.
 
         `pages` are the images at their own size; one that is None is searched as it was brought to the model's size.
         """
-        return [replace(one, evidence=self._described(one.evidence)) for one in self._find(images, pages)]
+        identity = IDENTITY if self.searches else 1.0
+        found = find(self.model, images, self.test.evidence, self.inversion, self.screening, self.alpha * identity)
+        for finding, image, page in zip(found, images.split(1), pages or [None] * len(found), strict=True):
+            searched = self._searched(finding, image, page or Page.of(image[0])) if self.searches else finding
+            yield replace(searched, evidence=self._described(searched.evidence))
 
     def _described(self, evidence: tuple[KeyEvidence, ...]) -> tuple[KeyEvidence, ...]:
         """Return evidence that says of each key whether it is retired and, at or under alpha, its origin."""
@@ -217,15 +230,6 @@ class Judge:
         if fingerprint not in self._known:
             self._known[fingerprint] = origin_of_key(self.test.tried, fingerprint)
         return self._known[fingerprint]
-
-    def _find(self, images: torch.Tensor, pages: Sequence[Page | None] | None) -> list[Finding]:
-        identity = IDENTITY if self.searches else 1.0
-        found = find(self.model, images, self.test.evidence, self.inversion, self.screening, self.alpha * identity)
-        if not self.searches:
-            return found
-        pages = pages or [None] * len(found)
-        parts = zip(found, images.split(1), pages, strict=True)
-        return [self._searched(finding, image, page or Page.of(image[0])) for finding, image, page in parts]
 
     def _searched(self, finding: Finding, image: torch.Tensor, page: Page) -> Finding:
         """Correct a finding for the search that goes with it, and search the page if no key is found without."""
@@ -287,11 +291,14 @@ class Judge:
         return agreement.bound(strongest.degrees_of_freedom) if agreement else None
 
     def verdicts(self, sources: Iterable[Source | VideoSource]) -> Iterator[Verdict]:
-        """Yield one verdict per source, in order, batch by batch; what cannot be read gets a verdict too."""
-        batch: list[tuple[Source | VideoSource, Reading | ImageError]] = []
+        """Yield one verdict per source, in order, each once it is judged; what cannot be read gets a verdict too.
+
+        A batch is inverted together, and then searched image by image.
+        """
+        batch: list[_Read] = []
         for source in several(sources):
-            batch.append((source, self._read(source)))
-            pages = [page for _, one in batch if isinstance(one, Reading) for page in one.pages if page]
+            batch.append(self._read(source))
+            pages = [page for one in batch if isinstance(one.reading, Reading) for page in one.reading.pages if page]
             pixels = sum(page.pixels for page in pages)
             if len(batch) == images_at_a_time(self.model, self.inversion) or pixels > _BATCH_PIXELS:
                 yield from self._judge_batch(batch)
@@ -299,32 +306,30 @@ class Judge:
         if batch:
             yield from self._judge_batch(batch)
 
-    def _judge_batch(self, batch: list[tuple[Source | VideoSource, Reading | ImageError]]) -> list[Verdict]:
+    def _judge_batch(self, batch: list[_Read]) -> Iterator[Verdict]:
         import torch
 
-        started = time.perf_counter()
-        sources, readings = zip(*batch, strict=True)
-        good = [reading for reading in readings if isinstance(reading, Reading)]
+        good = [one.reading for one in batch if isinstance(one.reading, Reading)]
         images, pages = [reading.image for reading in good], [page for reading in good for page in reading.pages]
-        findings = iter(self.find(torch.cat(images), pages) if images else [])
-        seconds = (time.perf_counter() - started) / len(sources)
-        verdicts = []
-        for source, reading in zip(sources, readings, strict=True):
-            path = str(source) if isinstance(source, (str, Path)) else ""
-            if isinstance(reading, ImageError):
-                verdicts.append(self._unjudged(path, reading, seconds, sha256_of(source)))
+        findings = self.find(torch.cat(images), pages) if images else iter(())
+        for one in batch:
+            path = str(one.source) if isinstance(one.source, (str, Path)) else ""
+            if isinstance(one.reading, ImageError):
+                yield self._unjudged(path, one.reading, one.seconds, sha256_of(one.source))
             else:
-                of_frames = [next(findings) for _ in reading.pages]
-                verdicts.append(self._verdict(path, reading, of_frames, seconds))
-        return verdicts
+                of_frames = [next(findings) for _ in one.reading.pages]
+                yield self._verdict(path, one.reading, of_frames, one.seconds)
 
-    def _read(self, source: Source | VideoSource) -> Reading | ImageError:
+    def _read(self, source: Source | VideoSource) -> _Read:
+        started = time.perf_counter()
+        reading: Reading | ImageError
         try:
-            return read(source, self.model)
+            reading = read(source, self.model)
         except ImageError as error:
-            return error
+            reading = error
+        return _Read(source, reading, time.perf_counter() - started)
 
-    def _verdict(self, path: str, reading: Reading, of_frames: list[Finding], seconds: float) -> Verdict:
+    def _verdict(self, path: str, reading: Reading, of_frames: list[Finding], reading_seconds: float) -> Verdict:
         finding = best_frame(of_frames, reading.frames, reading.frames_total)
         page = reading.pages[0]
         decision = self.decide(finding, reading.note, page.size if page and not makes_videos(self.model) else None)
@@ -340,7 +345,7 @@ class Judge:
             note=", ".join(filter(None, (reading.note, judged))),
             residual=finding.residual,
             converged=finding.status not in _UNSETTLED,
-            seconds=seconds,
+            seconds=reading_seconds + finding.seconds,
             keys_tried=self.test.keys_tried,
             profile=self._profile,
             inverter=filters_used(self.model, self.inversion),
@@ -369,43 +374,3 @@ class Judge:
     @property
     def _profile(self) -> str:
         return self.inversion.profile.digest if self.inversion.profile else ""
-
-
-def best_frame(findings: Sequence[Finding], frames: Sequence[int], total: int) -> Finding:
-    """Return the finding of the frame with the strongest evidence, corrected for the number of frames that were judged.
-
-    Parameters
-    ----------
-    findings : sequence of Finding
-        One for each frame that was judged; of an image that is not animated the only one, which is returned as it is.
-    frames : sequence of int
-        Their numbers, from 1; empty for an image that is not animated.
-    total : int
-        Frames of the animation.
-    """
-    if not frames:
-        return findings[0]
-    penalty = math.log10(len(findings))  # Bonferroni: valid however the frames depend on each other
-    corrected = [
-        replace(
-            finding,
-            evidence=tuple(
-                replace(
-                    e,
-                    log10_pvalue=min(0.0, e.log10_pvalue + penalty),
-                    log10_adjusted=min(0.0, e.log10_adjusted + penalty),
-                    hypothesis=", ".join(filter(None, (f"frame {number} of {total}", e.hypothesis))),
-                )
-                for e in finding.evidence
-            ),
-        )
-        for finding, number in zip(findings, frames, strict=True)
-    ]
-    best = min(corrected, key=lambda finding: finding.evidence[0].log10_adjusted)
-    return replace(best, seconds=sum(finding.seconds for finding in findings))
-
-
-def check_alpha(alpha: float) -> None:
-    """Raise UsageError unless alpha lies between 0 and 1."""
-    if not 0 < alpha < 1:
-        raise UsageError(f"alpha is {alpha}: choose a false-positive rate between 0 and 1, such as 1e-6")

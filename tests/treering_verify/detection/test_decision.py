@@ -49,6 +49,18 @@ def test_another_shape_is_inconclusive_without_a_search_and_the_reason_says_whic
         ({"visible": 0.2}, "little_visible", "find the original"),
         ({"visible": 0.05}, "little_visible", "too little"),
         ({"level": "fast", "occluded": 0.6}, "covered", "60%"),
+        (
+            {"unsearched_boxes": [0.9, 1.2]},
+            "boxes",
+            "of 0.90 to 1.20 of the model's size, that were not",
+        ),
+        (
+            {"unsearched_boxes": [0.5]},
+            "boxes",
+            "try --search thorough",
+        ),
+        ({"unsearched_boxes": [0.9], "level": "5 s"}, "boxes", "--search thorough"),
+        ({"unsearched_boxes": [0.37], "level": "thorough"}, "boxes", "cut each out"),
     ],
 )
 def test_what_lies_outside_of_the_measured_domain_is_inconclusive_with_a_reason(

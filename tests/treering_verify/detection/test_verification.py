@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from scipy import stats
 from treering_detectors import holm
 
 from treering_verify.attacks import parse
+from treering_verify.detection import judge
 from treering_verify.detection.evidence import evidence_of
 from treering_verify.detection.verification import verify, verify_many
 from treering_verify.errors import UsageError
@@ -65,6 +67,28 @@ def test_a_verdict_does_not_depend_on_the_batch(
     for a, b in zip(images_at_a_time, alone, strict=True):
         assert a.best is not None and b.best is not None
         assert a.best.statistic == pytest.approx(b.best.statistic, abs=1e-3)
+
+
+def test_each_verdict_comes_once_it_is_judged_with_seconds_of_its_own(
+    landscape: LatentModel, keys: list[Key], unmarked: list[Image.Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched: list[float] = []
+    search_page = judge.search_page
+
+    def watched(*given: object) -> object:
+        started = time.perf_counter()
+        done = search_page(*given)  # type: ignore[arg-type]
+        searched.append(time.perf_counter() - started)
+        return done
+
+    monkeypatch.setattr(judge, "search_page", watched)
+    verdicts = verify_many([unmarked[0], unmarked[1].resize((512, 512))], keys, model=landscape)
+    first = next(verdicts)
+    assert len(searched) == 1, "the second image is searched after the first verdict was given"
+    second = next(verdicts)
+    assert len(searched) == 2 and next(verdicts, None) is None
+    assert first.seconds >= searched[0] and second.seconds >= searched[1]
+    assert first.seconds < searched[0] + second.seconds, "its own search, and half of what both shared"
 
 
 def test_one_bad_file_costs_only_itself(

@@ -12,7 +12,7 @@ from helpers.images import array, encoded, smooth
 from PIL import Image
 
 from treering_verify.audit.folder import audit_folder
-from treering_verify.detection.judge import best_frame
+from treering_verify.detection.animations import best_frame
 from treering_verify.detection.two_pass import Finding
 from treering_verify.detection.verification import verify
 from treering_verify.generation.generator import generate

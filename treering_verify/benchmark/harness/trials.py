@@ -143,7 +143,7 @@ def evidence_of_each(model: LatentModel, found: Recovered, keys: Sequence[Key], 
 def _searched(model: LatentModel, pixels: torch.Tensor, key: Key, inversion: InversionOptions) -> float:
     """Return log10 p of an image (1, 3, H, W) by the default of verification, corrected for its search."""
     judge = Judge.of(model, key_test(key, model), inversion=inversion, search=AUTO)
-    return judge.find(pixels)[0].evidence[0].log10_adjusted
+    return next(judge.find(pixels)).evidence[0].log10_adjusted
 
 
 def nearest_rivals(found: Recovered, rivals: Rivals | None) -> Arrays:

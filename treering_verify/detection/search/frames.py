@@ -26,6 +26,7 @@ _STANDS_OUT = 1.5  # times the differences two and three pixels away, that an ed
 _RUN, _FULL = 17, 0.7  # pixels along a line of which such a share is edge
 _LINES = 64  # lines each way, at most, besides the page's edges
 _PAGES_EDGE = 0.7  # what an edge of the page counts for, where a drawn side counts for at most 1
+_VERY_CLEAR = 1.6  # of at most 2: mean share of the four sides that is drawn, and the least (docs/search.md)
 _SMALLEST = 0.4  # shorter side of a box, in sides of the model's image
 _SHAPE = 0.04  # difference of its aspect ratio from the model's, as a logarithm
 _SAME = 2.5  # pixels within which the sides of two boxes are the same
@@ -42,15 +43,9 @@ def boxes(page: Page, image_size: tuple[int, int], most: int) -> list[Placement]
     most : int
         How many, at most.
     """
-    finest = int(np.ceil(np.sqrt(page.pixels / _PIXELS)))
-    coarser = _COARSER * finest  # text fades there, and a side that a codec has blurred stands out
-    steps = (finest, coarser) if min(page.size) >= coarser * max(image_size) else (finest,)
-    found = np.concatenate([_found(page, step, image_size) for step in steps])
-    across, down = found[:, 2] - found[:, 0], found[:, 3] - found[:, 1]
-    fits = np.minimum(across / image_size[1], down / image_size[0]) >= _SMALLEST
-    fits &= (across < 0.98 * page.size[0]) | (down < 0.98 * page.size[1])  # the whole page is no box on it
     chosen: list[Floats] = []
-    for box in found[fits][np.argsort(-found[fits][:, 4], kind="stable")]:
+    found, finest = _ordered(page, image_size, _SMALLEST)
+    for box in found:
         if len(chosen) == most:
             break
         if all(np.abs(box[:4] - other[:4]).max() > _SAME * finest for other in chosen):
@@ -59,6 +54,36 @@ def boxes(page: Page, image_size: tuple[int, int], most: int) -> list[Placement]
         Placement(float(left + right) / 2, float(top + bottom) / 2, float(right - left), float(bottom - top))
         for left, top, right, bottom, _ in chosen
     ]
+
+
+def drawn_sizes(page: Page, image_size: tuple[int, int], smallest: float) -> list[float]:
+    """Return the sizes of all boxes that are drawn very clearly, in shorter sides of the model's image, ascending.
+
+    Parameters
+    ----------
+    page : Page
+    image_size : (height, width)
+        Of the model.
+    smallest : float
+        Least size.
+    """
+    found, _ = _ordered(page, image_size, smallest)
+    clear = found[found[:, 4] >= _VERY_CLEAR]
+    sizes = np.minimum((clear[:, 2] - clear[:, 0]) / image_size[1], (clear[:, 3] - clear[:, 1]) / image_size[0])
+    return [float(size) for size in np.unique(sizes)]
+
+
+def _ordered(page: Page, image_size: tuple[int, int], smallest: float) -> tuple[Floats, int]:
+    """Return the rectangles of a model's shape, the most clearly drawn first, and the page's step that they are exact to."""
+    finest = int(np.ceil(np.sqrt(page.pixels / _PIXELS)))
+    coarser = _COARSER * finest  # text fades there, and a side that a codec has blurred stands out
+    steps = (finest, coarser) if min(page.size) >= coarser * max(image_size) else (finest,)
+    found = np.concatenate([_found(page, step, image_size) for step in steps])
+    across, down = found[:, 2] - found[:, 0], found[:, 3] - found[:, 1]
+    fits = np.minimum(across / image_size[1], down / image_size[0]) >= smallest
+    fits &= (across < 0.98 * page.size[0]) | (down < 0.98 * page.size[1])  # the whole page is no box on it
+    found = found[fits]
+    return found[np.argsort(-found[:, 4], kind="stable")], finest
 
 
 def _found(page: Page, step: int, image_size: tuple[int, int]) -> Floats:

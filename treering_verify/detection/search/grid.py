@@ -123,6 +123,11 @@ def fills(guess: Guess, page: tuple[int, int], image_size: tuple[int, int]) -> b
     return guess.group == "upright" and guess.width >= 0.95 * longest * image_size[1]
 
 
+def size_step(layout: Layout) -> float:
+    """Return about the ratio of neighbouring sizes."""
+    return 1 + _SIZE_STEP / layout.outer_radius
+
+
 def angle_step(layout: Layout) -> float:
     """Return about the distance between neighbouring angles, in radians."""
     return _ANGLE_STEP / layout.outer_radius
@@ -144,7 +149,7 @@ def _relative(guess: Guess, image_size: tuple[int, int]) -> float:
 
 def _guesses(page: tuple[int, int], image_size: tuple[int, int], layout: Layout, level: Level) -> list[Guess]:
     height, width = image_size
-    ratio = 1 + _SIZE_STEP / layout.outer_radius
+    ratio = size_step(layout)
     longest = max(page[0] / width, page[1] / height)
     shortest = min(page[0] / width, page[1] / height)
     low = min(level.smallest, level.smallest * shortest)

@@ -28,7 +28,7 @@ from treering_verify.detection.search.placement import Placement, whole
 from treering_verify.detection.search.search import STAGES, Run
 from treering_verify.detection.search.settings import LEVELS, Level, Search
 from treering_verify.detection.search.target import Target
-from treering_verify.detection.search.whole_image import looks
+from treering_verify.detection.search.whole_image import WholeImage, looks
 from treering_verify.detection.search.window import PROMISING, Candidate, described
 from treering_verify.models import LatentModel
 
@@ -52,6 +52,10 @@ _SHARES = {
 """Share of alpha of each kind of window: those that search_page has for its groups."""
 
 
+Best = list[tuple[int, float, float]]
+"""The best keys of a window: number, log10 p and cosine."""
+
+
 class Index(Protocol):
     """Many keys that windows are tested for at once."""
 
@@ -59,7 +63,7 @@ class Index(Protocol):
     def keys_tried(self) -> int:
         """Count of keys."""
 
-    def nearest(self, noise: torch.Tensor, visible: torch.Tensor, keep: int) -> list[list[tuple[int, float, float]]]:
+    def nearest(self, noise: torch.Tensor, visible: torch.Tensor, keep: int) -> list[Best]:
         """Return the best keys of windows' noise (n, C, h, w) where it is visible: per window (key, log10 p, cosine)."""
 
     def target(self, key: int) -> Target:
@@ -260,24 +264,28 @@ def _looked(
     index: Index, estimates: Estimates, image: torch.Tensor, level: Level, late: Callable[[], bool]
 ) -> tuple[dict[int, list[Found]], int]:
     """Test the whole page in other ways: what was found for keys, and how many ways there were."""
+    import torch
+
+    tests = [] if late() else looks(estimates, image, level)
     found: dict[int, list[Found]] = {}
-    done = 0
-    for test in looks(estimates, image, level):
-        if late():
-            break
-        done += 1
-        stages = [(test.cheap, test.visible)] + ([(test.full, test.visible_in_full)] if test.full else [])
-        for estimate, visible in stages:
-            noise = estimate()
-            best = index.nearest(noise, visible, _BEST)[0]
-            for key, log10, cosine in best:
-                corrected = log10 - float(np.log10(test.weight))
-                if corrected < 0:
-                    shown = (noise * visible)[0]
-                    found.setdefault(key, []).append(Found(corrected, cosine, test.words, noise_hat=shown))
-            if not best or best[0][1] - np.log10(test.weight) + np.log10(index.keys_tried) > PROMISING:
-                break
-    return found, done
+    if not tests:
+        return found, 0
+
+    def kept(test: WholeImage, noise: torch.Tensor, visible: torch.Tensor, best: Best) -> bool:
+        for key, log10, cosine in best:
+            corrected = log10 - float(np.log10(test.weight))
+            if corrected < 0:
+                found.setdefault(key, []).append(Found(corrected, cosine, test.words, noise_hat=(noise * visible)[0]))
+        return bool(best) and best[0][1] - np.log10(test.weight) + np.log10(index.keys_tried) <= PROMISING
+
+    noise, visible = (torch.cat(some) for some in zip(*((one.cheap(), one.visible) for one in tests), strict=True))
+    nearest = index.nearest(noise, visible, _BEST)
+    promising = [one for one, best in zip(tests, nearest, strict=True) if kept(one, one.cheap(), one.visible, best)]
+    for test in promising:
+        if test.full is not None and not late():
+            noise = test.full()
+            kept(test, noise, test.visible_in_full, index.nearest(noise, test.visible_in_full, _BEST)[0])
+    return found, len(tests)
 
 
 def _candidate(hit: _Hit) -> Candidate:

@@ -103,6 +103,8 @@ class Searched:
     seconds : float
     candidates : int or None
         Boxes that the page alone suggested, where only those and a grid of crops were searched (`search_index`).
+    unsearched_boxes : tuple of float
+        Sizes of clearly drawn boxes of the model's shape at which nothing was searched, in shorter sides of its image.
     """
 
     found: tuple[Found | None, ...]
@@ -114,6 +116,7 @@ class Searched:
     fills_page: bool = True
     occluded: float | None = None
     candidates: int | None = None
+    unsearched_boxes: tuple[float, ...] = ()
 
     def record(self, search: Search) -> dict[str, Any]:
         """Return a JSON-ready form."""
@@ -129,4 +132,5 @@ class Searched:
             "fills_page": self.fills_page,
             "occluded": None if self.occluded is None else round(self.occluded, 4),
             "candidates": self.candidates,
+            "unsearched_boxes": [round(size, 3) for size in self.unsearched_boxes],
         }

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from treering_verify.detection.search.estimates import Estimates, evidence
-from treering_verify.detection.search.grid import Guess, Pass, affordable, fills, passes
+from treering_verify.detection.search.frames import drawn_sizes
+from treering_verify.detection.search.grid import Guess, Pass, affordable, fills, passes, size_step
 from treering_verify.detection.search.matching import Match, Matcher, Shape
 from treering_verify.detection.search.neighbours import AS_IT_IS, NEAR, Neighbourhood, beats
 from treering_verify.detection.search.noise_map import NoiseMap, page_map
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from treering_verify.detection.search.estimates import Invert
 
 _TESTED = 24  # windows of a map, at most: what a window promises by its score is close to its p-value
+SMALLEST = 0.35
+"""Size of images, in shorter sides of the model's, below which most marks are gone (docs/search.md)."""
 STAGES = 3
 """A placement may be tested on a map, on its window by the screen, and on its window inverted in full."""
 
@@ -112,6 +115,7 @@ def search_page(
         time.perf_counter() - run.started,
         not any(fills(guess, page.size, model.image_size) for one in missed for guess in one.guesses),
         run.occluded,
+        unsearched_boxes=() if run.finished or makes_videos(model) else _unsearched_boxes(run),
     )
 
 
@@ -291,6 +295,15 @@ def _tested(noise_map: NoiseMap, target: Target, matches: Sequence[Match], guess
         corrected = float(log10) - float(np.log10(weight))
         found.append(Candidate(corrected, float(cosine), match.placement, guess, weight, noise_map))
     return found
+
+
+def _unsearched_boxes(run: Run) -> tuple[float, ...]:
+    """Return the sizes of clearly drawn boxes at which nothing was searched, in shorter sides of the model's image."""
+    width = run.model.image_size[1]
+    upright = [guess.width / width for one in run.done for guess in one.guesses if guess.group == "upright"]
+    step = np.log(size_step(run.targets[0].family))
+    sizes = drawn_sizes(run.page, run.model.image_size, SMALLEST)
+    return tuple(size for size in sizes if all(abs(np.log(size / other)) > step for other in upright))
 
 
 def _left_out(skipped: Sequence[Pass]) -> tuple[str, ...]:

@@ -63,7 +63,8 @@ class WholeImage:
 def looks(estimates: Estimates, image: torch.Tensor, level: Level, own: NoiseMap | None = None) -> list[WholeImage]:
     """Return an image as it is, with its colours inverted, with red and blue swapped, without what covers it.
 
-    An image that was drawn in dots of few colours, such as black and white, is tested with its dots smoothed, too.
+    An image that was drawn in dots of few colours, such as black and white, is tested with its dots smoothed, too. Each
+    changed image may also have been mirrored.
 
     Parameters
     ----------
@@ -88,12 +89,16 @@ def looks(estimates: Estimates, image: torch.Tensor, level: Level, own: NoiseMap
     changes = [("colours inverted", -image), ("red and blue swapped", image.flip(1))]
     if _dotted(image):
         changes.insert(0, ("its dots smoothed", _smoothed(image)))
-    tests += [WholeImage.of(estimates, words, weight, changed, everywhere) for words, changed in changes]
     shown = drawn(estimates.model, image)
+    tests += [WholeImage.of(estimates, words, weight, some, everywhere) for words, some in changes]
     if LITTLE < float(shown.mean()) < 1:
         words = f"{1 - float(shown.mean()):.0%} of it covered"
-        tests.append(WholeImage.of(estimates, words, weight, fill_occluded(image, shown), estimates.cells(shown)))
-    return tests
+        changes.append((words, fill_occluded(image, shown)))
+        tests.append(WholeImage.of(estimates, words, weight, changes[-1][1], estimates.cells(shown)))
+    # The image as it is has no second estimate here. The changed images, mirrored, have that share of alpha.
+    each = weight / (_LOOKS - 1) / 2
+    upright = tests[-len(changes) :]
+    return tests + [_mirrored(one, estimates, each, some) for one, (_, some) in zip(upright, changes, strict=True)]
 
 
 def late_videos(
@@ -126,6 +131,18 @@ def drawn(model: LatentModel, image: torch.Tensor) -> torch.Tensor:
             return model.decode(model.encode(some)).clamp(-1, 1)
 
     return drawn_area(image, redraw, model.image_size[0] // model.latent_shape[1])
+
+
+def _mirrored(upright: WholeImage, estimates: Estimates, weight: float, image: torch.Tensor) -> WholeImage:
+    """Return the test of a changed image that was mirrored, too: its noise is nearly the other's noise, mirrored."""
+    return WholeImage(
+        f"{upright.words}, mirrored",
+        weight,
+        cache(lambda: upright.cheap().flip(-1)),
+        upright.visible.flip(-1),
+        cache(partial(estimates.in_full, image.flip(-1))),
+        upright.visible_in_full.flip(-1),
+    )
 
 
 def _dotted(image: torch.Tensor) -> bool:

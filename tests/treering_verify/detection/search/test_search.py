@@ -17,6 +17,8 @@ from PIL import Image, ImageOps
 from treering_detectors import clopper_pearson
 
 import treering_verify as tv
+from treering_verify.detection.search.estimates import Estimates
+from treering_verify.detection.search.frames import drawn_sizes
 from treering_verify.detection.search.grid import DIRECT, IDENTITY, SHARES, affordable, passes
 from treering_verify.detection.search.matching import Matcher, Shape
 from treering_verify.detection.search.noise_map import NoiseMap, estimate
@@ -26,6 +28,7 @@ from treering_verify.detection.search.refinement import Lattice, composed, read,
 from treering_verify.detection.search.search import search_page
 from treering_verify.detection.search.settings import LEVELS, Search, search_of
 from treering_verify.detection.search.target import Target
+from treering_verify.detection.search.whole_image import looks
 from treering_verify.errors import UsageError
 from treering_verify.media.images import open_image, to_tensor
 from treering_verify.models import LatentModel
@@ -192,6 +195,19 @@ def test_a_lattice_counts_every_placement_that_refining_can_give() -> None:
 # --- weights --------------------------------------------------------------------------------------------------------------
 
 
+def test_the_weights_of_all_looks_sum_to_their_share(tiny_model: LatentModel) -> None:
+    image = to_tensor(open_image(SAMPLES / "marked-0.png").convert("1").convert("RGB"))
+    image[..., 40:80, 20:100] = torch.rand(1, 3, 40, 80, generator=torch.Generator().manual_seed(1)).round() * 2 - 1
+    own = NoiseMap(torch.zeros(SHAPE), torch.ones(32, 32), (0.25, 0.25))
+    for model in (tv.load_model("landscape"), tiny_model):
+        tests = looks(Estimates(model, lambda images: images), image, LEVELS["fast"], own)
+        assert sum(one.weight * (2 if one.full else 1) for one in tests) <= DIRECT * (1 + 1e-12)
+        words = [one.words for one in tests if one.words]
+        upright = [one for one in words if not one.endswith(", mirrored")]
+        assert len(words) == 2 * len(upright) and words[len(upright) :] == [f"{one}, mirrored" for one in upright]
+        assert len(upright) >= 3
+
+
 @pytest.mark.parametrize("level", LEVELS.values(), ids=LEVELS)
 @pytest.mark.parametrize("page", [(128, 128), (400, 300), (64, 48), (228, 128), (1080, 2340)])
 def test_the_weights_of_all_hypotheses_sum_to_one_with_the_identity(page: tuple[int, int], level: object) -> None:
@@ -301,6 +317,8 @@ def test_an_image_that_is_detected_as_it_is_is_not_searched_and_pays_a_factor_of
     [
         ("its dots smoothed", lambda image: image.convert("1").convert("RGB")),
         ("colours inverted", ImageOps.invert),
+        ("colours inverted, mirrored", lambda image: ImageOps.mirror(ImageOps.invert(image))),
+        ("red and blue swapped, mirrored", lambda image: ImageOps.mirror(Image.merge("RGB", image.split()[::-1]))),
         ("turned by", lambda image: image.rotate(10, BICUBIC, True, fillcolor="white")),
     ],
 )
@@ -309,6 +327,25 @@ def test_a_changed_sample_is_detected_and_the_change_is_named(
 ) -> None:
     verdict = tv.verify(change(marked), sample_key, model=tv.load_model("landscape"))
     assert verdict.verdict == "detected" and verdict.best is not None and words in verdict.best.hypothesis
+
+
+def test_a_sheet_of_boxes_that_are_too_small_for_a_level_is_inconclusive_and_found_by_the_next(
+    sample_key: tv.Key, marked: Image.Image
+) -> None:
+    model = tv.load_model("landscape")
+    unmarked = open_image(SAMPLES / "unmarked-1.png")
+    sheet = Image.new("RGB", (350, 350), "white")
+    for i in range(16):
+        small = (marked if i == 5 else unmarked).resize((80, 80), Image.Resampling.LANCZOS)
+        sheet.paste(small, (6 + i % 4 * 86, 6 + i // 4 * 86))
+    verdict = tv.verify(sheet, sample_key, model=model)
+    assert (verdict.verdict, verdict.code) == ("inconclusive", "boxes") and "--search thorough" in verdict.reason
+    boxes = verdict.record()["search"]["unsearched_boxes"]
+    assert boxes[0] == 0.625 and "0.62" in verdict.reason
+    found = tv.verify(sheet, sample_key, model=model, search="thorough")
+    assert found.verdict == "detected" and found.record()["placement"]["box"] == [92, 92, 172, 172]
+    photograph = open_image(SAMPLES / "photograph.png").resize((350, 350))
+    assert drawn_sizes(Page((photograph,)), SIZE, 0.35) == []
 
 
 def test_a_pattern_that_is_not_in_the_spectrum_is_not_searched_and_pays_nothing(tiny_model: LatentModel) -> None:
