@@ -4,7 +4,7 @@
 the test that it puts a noise estimate to: of a few keys (`verification`), of all keys of an index (`identification`), of any
 message under a key (`messages`), of a calibrated detector (`calibration`), and of fresh keys, by which a model tests itself
 (`self_test`). `recheck` judges the files of records again.
-`evidence` computes and corrects p-values, `animations` those of moving pictures. `search` tries what may have been done to
+`evidence` computes and corrects p-values, `animations` those of frames. `search` tries what may have been done to
 an image. `two_pass` inverts a batch in one pass, or in two with a `screening` pass first. `exhibits` keeps what reports show
 of detected images.
 """

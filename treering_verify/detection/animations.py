@@ -1,4 +1,4 @@
-"""Moving pictures: the frame with the strongest evidence counts, corrected for all frames that were judged."""
+"""Animated images: the frame with the strongest evidence counts, corrected for all frames that were judged."""
 
 from __future__ import annotations
 
