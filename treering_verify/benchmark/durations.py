@@ -66,5 +66,7 @@ DOCS: dict[str, Shown] = {
     "survival": Shown(6, 16),
     "chance": Shown(None, 1.7),
     "uniformity": Shown(100, 1.2),
+    "identification": Shown(4, 1.7),
+    "quality": Shown(None, 1.3, quick=True),
 }
 """The benchmarks whose tables README.md and docs/ include (`--preset docs`)."""
