@@ -38,7 +38,8 @@ def test_included_results_of_the_embedded_model_are_of_its_weights() -> None:
     facts = [record["facts"] for record in fragments.records(fragments.ROOT).values()]
     for name in {one["model"] for one in facts} & set(EMBEDDED):
         weights = fingerprint(load_model(name), without=())
-        assert {one["weights"] for one in facts if one["model"] == name} == {weights}
+        said = {one["weights"] for one in facts if one["model"] == name}
+        assert said <= {weights, ""}  # a benchmark that chooses its model by itself says no weights: `heldout`
 
 
 def test_the_preset_for_the_documentation_runs_what_its_pages_include_and_as_they_include_it() -> None:
