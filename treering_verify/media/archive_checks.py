@@ -10,16 +10,14 @@ import io
 import re
 import tarfile
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from zipfile import BadZipFile
 
 if TYPE_CHECKING:
     from zipfile import ZipInfo
 
 _LONGEST_HEADER = 1 << 16  # bytes that describe a member beside its block of 512: long names, times, owners
-_MOST_HEADERS = 8  # of them in a row; two are usual
-_DESCRIBING = frozenset(b"xgXLK")  # types of headers for the member that follows
-_SPARSE = ord("S")  # a file of holes, which image files are not: its map may go on and on
+_MOST_READS = 18  # for a member: where it begins, its block, and two for each header that describes it, eight at most
 # Digits: Python before 3.11.10 takes quadratic time for them (CVE-2024-6232). Maps of sparse files: they may go on and on.
 _REFUSED = re.compile(rb"\d{257}| GNU\.sparse\.")
 
@@ -45,44 +43,43 @@ def tar_members(path: str) -> Iterator[tarfile.TarInfo]:
     tarfile.TarError, OSError, EOFError, ValueError, MemoryError, RecursionError
         If it is damaged, or has headers that no program writes.
     """
-    with _Read(io.FileIO(path)) as file, tarfile.open(fileobj=file, mode="r:", tarinfo=_member_type()) as archive:
+    with _Read(io.FileIO(path)) as file, tarfile.open(fileobj=file, mode="r:") as archive:
         for member in archive:
             if member.size < 0:  # by a header before it; tarfile would go back
                 raise tarfile.ReadError("a member of negative size")
+            if member.issparse():  # a file of holes, which image files are not
+                raise tarfile.ReadError("a member with holes")
             if member.isreg():
                 yield member
             archive.members = []  # type: ignore[attr-defined]  # tarfile remembers every member otherwise
+            file.reads = 0
+        if len(file.last) == tarfile.BLOCKSIZE and any(
+            file.last
+        ):  # tarfile takes a header that it cannot read for the end
+            raise tarfile.ReadError("a header that is damaged")
 
 
 class _Read(io.BufferedReader):
-    """A file of which tarfile reads headers only; what takes it too long is refused."""
+    """A file of which tarfile reads headers only; reads that no program's headers need are refused.
+
+    What tarfile reads is checked, and not what it makes of it: which of its methods it calls for a header depends on the
+    version of Python.
+    """
+
+    reads = 0
+    """Reads since the last member."""
+    last = b""
+    """What was read last."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Return so many bytes."""
-        data = super().read(size)
-        if _REFUSED.search(data):
+        self.reads += 1
+        if size is None or not 0 <= size <= _LONGEST_HEADER or self.reads > _MOST_READS:
+            raise tarfile.ReadError("headers as no program writes them")
+        self.last = super().read(size)
+        if _REFUSED.search(self.last):
             raise tarfile.ReadError("a header that takes too long to read")
-        return data
-
-
-def _member_type() -> type[tarfile.TarInfo]:
-    """Return a class of members that refuses headers as no program writes them."""
-    in_a_row = 0
-
-    class Member(tarfile.TarInfo):
-        @classmethod
-        def frombuf(cls, buf: Any, encoding: str, errors: str) -> Any:
-            nonlocal in_a_row
-            member = super().frombuf(buf, encoding, errors)
-            kind = member.type[0]
-            in_a_row = in_a_row + 1 if kind in _DESCRIBING else 0
-            if member.size < 0 or kind == _SPARSE or in_a_row > _MOST_HEADERS:
-                raise tarfile.ReadError("a header as no program writes it")
-            if kind in _DESCRIBING and member.size > _LONGEST_HEADER:
-                raise tarfile.ReadError(f"a header of {member.size} bytes")
-            return member
-
-    return Member
+        return self.last
 
 
 def check_places(members: Iterable[ZipInfo]) -> None:

@@ -156,6 +156,21 @@ def test_a_tar_whose_headers_no_program_writes_is_refused_and_costs_nothing(name
     assert list(list_inputs(Inputs((str(tmp_path),)), tmp_path))[-1] == Entry(str(path), code="archive_damaged")
 
 
+def test_a_tar_with_a_damaged_header_in_the_middle_lists_what_comes_before_and_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as archive:
+        for name in ("a.png", "b.png", "c.png"):
+            info = tarfile.TarInfo(name)
+            info.size = 512
+            archive.addfile(info, io.BytesIO(bytes(512)))
+    data = bytearray(path.read_bytes())
+    data[data.index(b"b.png")] ^= 1  # the header's sum is wrong now
+    path.write_bytes(data)
+    found = list(list_inputs(Inputs((str(path),)), tmp_path))
+    assert [entry.path for entry in found] == [f"{path}!/a.png", str(path)]
+    assert found[-1].code == "archive_damaged"
+
+
 def test_headers_that_programs_do_write_are_read(tmp_path: Path) -> None:
     name = "folder/" * 40 + "\u00e9" * 50 + "1" * 200 + ".png"
     for style in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
