@@ -43,7 +43,7 @@ def fill(folder: Path, count: int, first: int = 0) -> list[str]:
 
 def audited(paths: Any, output: Path | None = None, seconds: float = 30.0, **options: Any) -> list[Row]:
     """Audit with one reader under the null engine."""
-    chosen = Options(**{"batch_size": 4, "limits": Limits(seconds=seconds, readers=1), **options})
+    chosen = Options(**{"batch_size": 4, "limits": Limits(time_limit=seconds, readers=1), **options})
     return list(audit_folder(paths, KEY, model=NullModel(), inversion=NULL_INVERSION, output=output, options=chosen))
 
 

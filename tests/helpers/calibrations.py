@@ -48,7 +48,13 @@ def few_steps(patch: pytest.MonkeyPatch) -> None:
 
 def calibrated(tiny_model: LatentModel) -> Calibration:
     made, skipped = calibrate(
-        unmarked_images(0, COUNT), FAMILY, model=tiny_model, attacks=(JPEG,), training=8, inversion=QUICK, seed=3
+        unmarked_images(0, COUNT),
+        FAMILY,
+        model=tiny_model,
+        attacks=(JPEG,),
+        classifier_images=8,
+        inversion=QUICK,
+        seed=3,
     )
     assert skipped == []
     return made

@@ -46,14 +46,12 @@ _SHOWN = 20  # detected files listed at the end
 @option("--quiet", is_flag=True, help="Show no progress bar and no summary; errors still show.")
 @option(
     "--files-from",
-    "lists",
+    "files_from",
     multiple=True,
     topic=_INPUTS,
     help="Text file of paths or URLs, one a line, or -; repeatable.",
 )
-@option(
-    "--null", "nul", is_flag=True, topic=_INPUTS, help="Read NUL-terminated --files-from, as find -print0 writes them."
-)
+@option("--null", is_flag=True, topic=_INPUTS, help="Read NUL-terminated --files-from, as find -print0 writes them.")
 @option(
     "--manifest",
     "manifests",
@@ -77,7 +75,7 @@ _SHOWN = 20  # detected files listed at the end
 )
 @option(
     "--allow-protocol",
-    "protocols",
+    "allow_protocols",
     multiple=True,
     topic=_INPUTS,
     help="Protocol of URLs to open besides s3, gs, az, abfs, http and https, such as ftp; repeatable.",
@@ -137,12 +135,12 @@ def audit(
     paths: tuple[str, ...],
     keys: tuple[Path, ...],
     output: Path,
-    lists: tuple[str, ...],
-    nul: bool,
+    files_from: tuple[str, ...],
+    null: bool,
     manifests: tuple[str, ...],
     column: str,
     root: Path | None,
-    protocols: tuple[str, ...],
+    allow_protocols: tuple[str, ...],
     allow_private: bool,
     alpha: float,
     screening: ScreeningChoice,
@@ -170,9 +168,9 @@ def audit(
     summary.json, and a page to report.html. After Ctrl-C, SIGTERM or SIGHUP (exit with 130 when the batch is done) or a
     crash, the same command resumes the audit. Links are not followed, except a PATH that is a link to a folder.
     """
-    if not (paths or lists or manifests):
+    if not (paths or files_from or manifests):
         raise UsageError("nothing to audit: give PATH, --files-from or --manifest")
-    _check_inputs(paths, lists, manifests)
+    _check_inputs(paths, files_from, manifests)
     _check_output(output)
 
     from treering_verify.audit.engine import run_audit
@@ -190,10 +188,10 @@ def audit(
     from treering_verify.watermark.keys.index import load_keys
 
     limits = Limits(
-        time_limit, reader_memory, readers, Access(tuple(name.lower() for name in protocols), allow_private)
+        time_limit, reader_memory, readers, Access(tuple(name.lower() for name in allow_protocols), allow_private)
     )
     options = Options(limits, inversion.batch_size, shard_rows, q_values, overwrite, engine, worker_cpus, retry_errors)
-    inputs = Inputs(paths, lists, nul, manifests, column, str(root.absolute()) if root else "")
+    inputs = Inputs(paths, files_from, null, manifests, column, str(root.absolute()) if root else "")
     found = load_keys(keys)
     check_fit(found, model)
     request = request_for(found, model, inversion, inputs, options, [alpha, screening, search])
@@ -265,7 +263,7 @@ def _conclude(output: Path, style: str, quiet: bool, fail_on: tuple[str, ...]) -
         sys.exit(UNJUDGED)
 
 
-def _check_inputs(paths: tuple[str, ...], lists: tuple[str, ...], manifests: tuple[str, ...]) -> None:
+def _check_inputs(paths: tuple[str, ...], files_from: tuple[str, ...], manifests: tuple[str, ...]) -> None:
     """Raise UsageError if something that the command line names does not exist."""
     import glob
 
@@ -277,12 +275,12 @@ def _check_inputs(paths: tuple[str, ...], lists: tuple[str, ...], manifests: tup
             is_url(path) or os.path.lexists(path) or (glob.has_magic(path) and any(glob.iglob(path, recursive=True)))
         ):
             raise UsageError(f"there is no file or folder {printable(path)!r}: check the path")
-    for name in (*lists, *manifests):
+    for name in (*files_from, *manifests):
         if is_url(name):
             raise UsageError(
                 f"{printable(name)!r}: lists and manifests are local files: download it, and look at it, first"
             )
-        if problem := InputPath(stdin=name in lists).problem(Path(name)):
+        if problem := InputPath(stdin=name in files_from).problem(Path(name)):
             raise UsageError(f"{printable(name)!r}: {problem}")
 
 

@@ -43,7 +43,7 @@ _ATTACKS = ("jpeg:quality=75", "jpeg:quality=25", "resize:share=0.5", "crop_scal
 @option("--clean-only", is_flag=True, help="Calibrate for the images as they are only.")
 @option(
     "--classifier-images",
-    "training",
+    "classifier_images",
     type=click.IntRange(0),
     default=0,
     help="Marked images to generate, and as many unmarked, to train the classifier on; 0: no classifier.",
@@ -59,7 +59,7 @@ def calibrate(
     keys: tuple[Path, ...],
     attacks: tuple[str, ...],
     clean_only: bool,
-    training: int,
+    classifier_images: int,
     seed: int,
     overwrite: bool,
     style: str,
@@ -84,13 +84,13 @@ def calibrate(
     chosen = () if clean_only else attacks
     files, of_keys = list(_files(paths)), _family_of(keys)
     loaded = load_model(model)
-    with progress("Calibrating", 2 * training + len(files) * (1 + len(chosen))) as advance:
+    with progress("Calibrating", 2 * classifier_images + len(files) * (1 + len(chosen))) as advance:
         calibration, skipped = build(
             files,
             of_keys or Family.choose(loaded.latent_shape, **family),
             model=loaded,
             attacks=chosen,
-            training=training,
+            classifier_images=classifier_images,
             inversion=inversion.inversion(loaded),
             seed=seed,
             advance=advance,

@@ -249,7 +249,7 @@ def test_a_damaged_plan_is_refused(tmp_path: Path) -> None:
 
 def test_inputs_that_cannot_be_listed_are_refused_with_the_reason(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot read the list"):
-        audited(Inputs(lists=(str(tmp_path / "none"),)), tmp_path / "out")
+        audited(Inputs(files_from=(str(tmp_path / "none"),)), tmp_path / "out")
 
 
 def test_a_plan_says_what_it_holds_while_it_is_made(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ KEY = Key.generate(NullClips.latent_shape, name="canary", seed=5)
 
 
 def audited(paths: object, output: Path | None = None, shard_rows: int = 1000, seconds: float = 30.0) -> list[Row]:
-    options = Options(batch_size=2, limits=Limits(seconds=seconds, readers=1), shard_rows=shard_rows)
+    options = Options(batch_size=2, limits=Limits(time_limit=seconds, readers=1), shard_rows=shard_rows)
     return list(
         audit_folder(paths, KEY, model=NullClips(), inversion=NULL_INVERSION, output=output, options=options)  # type: ignore[arg-type]
     )
@@ -99,7 +99,7 @@ def test_an_audit_has_a_row_for_a_folder_of_frames_and_none_for_its_frames(tmp_p
     (root / "a.gif").write_bytes(encode_video([noisy_image(i) for i in range(3)], "gif", 8))
     Image.new("RGB", SIZE).save(tmp_path / "alone.png")
     (tmp_path / "list").write_text(f"{root / 'b'}\n{tmp_path / 'alone.png'}\n")
-    inputs = Inputs((str(root),), lists=(str(tmp_path / "list"),))
+    inputs = Inputs((str(root),), files_from=(str(tmp_path / "list"),))
     rows = audited(inputs, tmp_path / "out", shard_rows=2)
     said = [(os.path.relpath(row.path, tmp_path), row.status, row.code) for row in rows]
     assert said == [

@@ -15,10 +15,17 @@ from helpers.surface import STORED, lines
 
 import treering_verify as tv
 from treering_verify.attacks import ATTACKS
+from treering_verify.audit.inputs.reader_pool import Limits
+from treering_verify.audit.inputs.sources import Inputs
+from treering_verify.audit.inputs.urls import Access
+from treering_verify.audit.options import Options
 from treering_verify.cli.main import main
 from treering_verify.cli.options.types import Named
+from treering_verify.detection.calibration.build import calibrate
+from treering_verify.detection.self_test import check_model
 from treering_verify.inversion.decoder import METHODS
 from treering_verify.models import ModelSource
+from treering_verify.training.examples import FitOptions
 from treering_verify.watermark.patterns import PATTERNS
 
 
@@ -82,12 +89,13 @@ def test_the_shell_completes_choices() -> None:
     assert completed("verify", "--search", "") == ["auto", "off", "quick", "fast", "thorough"]
 
 
-def test_options_have_the_names_and_defaults_of_pythons_arguments() -> None:
-    def default_of(command: str, name: str) -> Any:
-        (option,) = [each for each in COMMANDS[command,].params if each.name == name]
-        unset = option.default is None or "UNSET" in repr(option.default)
-        return (False if isinstance(option, click.Option) and option.is_flag else None) if unset else option.default
+def default_of(command: str, name: str) -> Any:
+    (option,) = [each for each in COMMANDS[*command.split(),].params if each.name == name]
+    unset = option.default is None or "UNSET" in repr(option.default)
+    return (False if isinstance(option, click.Option) and option.is_flag else None) if unset else option.default
 
+
+def test_options_have_the_names_and_defaults_of_pythons_arguments() -> None:
     arguments = inspect.signature(tv.Detector).parameters.values()
     assert next(iter(arguments)).name == "keys"
     for argument in list(arguments)[1:]:
@@ -98,6 +106,36 @@ def test_options_have_the_names_and_defaults_of_pythons_arguments() -> None:
             assert default_of("verify", field.name) == field.default, field.name
     top = inspect.signature(tv.Detector.identify).parameters["top"].default
     assert default_of("identify", "top") == top
+
+
+@pytest.mark.parametrize(
+    "command, of, but_for",
+    [
+        ("audit", Options, ("limits",)),
+        ("audit", Limits, ("access",)),
+        ("audit", Access, ()),
+        ("audit", Inputs, ("paths",)),
+        ("generate", tv.generate, ("prompts", "batch_size")),
+        ("calibrate", calibrate, ("attacks", "inversion", "advance")),
+        ("models check", check_model, ("prompts", "seed")),
+        (
+            "models fit",
+            FitOptions,
+            ("images", "steps", "points", "stages", "seed"),
+        ),  # some depend on the model
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_settings_of_other_commands_have_the_names_and_defaults_of_pythons(
+    command: str, of: Any, but_for: tuple[str, ...]
+) -> None:
+    for argument in inspect.signature(of).parameters.values():
+        if argument.name in but_for or argument.default is inspect.Parameter.empty:
+            continue
+        default = () if isinstance(argument.default, tuple) else argument.default
+        if hasattr(default, "__dataclass_fields__") or "factory" in repr(default):
+            continue
+        assert (default_of(command, argument.name) or None) == (default or None), argument.name
 
 
 def test_the_environment_names_an_option_as_its_flag_is_called() -> None:

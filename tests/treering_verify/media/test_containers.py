@@ -197,7 +197,7 @@ def test_a_list_that_names_members_of_a_refused_archive_is_refused_too(
     hostile_archives.shared_zip(path, 1000)
     names = [f"{path}!/{member}" for member in ("0.png", "none.png")]
     (tmp_path / "list").write_text("\n".join(names))
-    assert [entry.path for entry in list_inputs(Inputs(lists=(str(tmp_path / "list"),)), tmp_path)] == names
+    assert [entry.path for entry in list_inputs(Inputs(files_from=(str(tmp_path / "list"),)), tmp_path)] == names
     containers._opened_zip.cache_clear()
     assert [read_path(name, SHAPE).code for name in names] == ["archive_damaged"] * 2
     assert containers._opened_zip.cache_info().misses == 1  # its directory is read once, also to be refused

@@ -81,7 +81,7 @@ class Plan:
             )  # never truncated: a walk whose parent was killed may still hold it
             (folder / _PART).touch(0o644)
             facts = [inputs.facts(), str(folder), chunk_rows, str(excluded) if excluded else None, framed]
-            self._child = ChildProcess(__name__, facts, stdin=STDIN in inputs.lists)
+            self._child = ChildProcess(__name__, facts, stdin=STDIN in inputs.files_from)
         self._file = open(folder / (_WHOLE if self.complete else _PART), "rb")  # noqa: SIM115  (closed by __exit__)
 
     @staticmethod

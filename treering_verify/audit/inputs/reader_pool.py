@@ -44,9 +44,9 @@ class Limits:
 
     Attributes
     ----------
-    seconds : float
+    time_limit : float
         Wall-clock time for reading and decoding. A file is tried twice before it is given up.
-    memory : int
+    reader_memory : int
         Address space of a reader process, in MiB.
     readers : int
         Count of processes; 0: one per processor, at most 4.
@@ -54,13 +54,13 @@ class Limits:
         What URLs may reach.
     """
 
-    seconds: float = SECONDS
-    memory: int = MEMORY
+    time_limit: float = SECONDS
+    reader_memory: int = MEMORY
     readers: int = 0
     access: Access = field(default_factory=Access)
 
     def __post_init__(self) -> None:
-        if not (self.seconds > 0 and self.memory >= 256 and self.readers >= 0):
+        if not (self.time_limit > 0 and self.reader_memory >= 256 and self.readers >= 0):
             raise UsageError("give a reader a time limit above 0 and 256 MiB of memory or more, and 0 or more readers")
 
     @property
@@ -98,7 +98,14 @@ class ReaderPool:
         self, next_task: Callable[[], Task | None], shape: tuple[int, ...], limits: Limits, pages: bool = False
     ) -> None:
         access = limits.access
-        self._facts = [list(shape), limits.seconds, limits.memory, list(access.protocols), access.allow_private, pages]
+        self._facts = [
+            list(shape),
+            limits.time_limit,
+            limits.reader_memory,
+            list(access.allow_protocols),
+            access.allow_private,
+            pages,
+        ]
         self._next_task = next_task
         self._shape, self._limits = shape, limits
         self.ahead = 2 * limits.processes + 16
@@ -190,7 +197,7 @@ class ReaderPool:
             # Buckets are opened with the credentials of the environment.
             reader = self._idle.pop() if self._idle else _Reader(ChildProcess(_MODULE, self._facts, hidden=HUB_TOKENS))
             try:
-                reader.assign(task, self._limits.seconds)
+                reader.assign(task, self._limits.time_limit)
                 self._busy[reader.child.connection] = reader
                 return
             except OSError:  # it died while idle, so no file is to blame
@@ -202,7 +209,7 @@ class ReaderPool:
         try:
             answer = reader.child.receive()
             if answer == "ready":
-                reader.begin(self._limits.seconds)
+                reader.begin(self._limits.time_limit)
                 self._busy[reader.child.connection] = reader
                 return
             if answer == "reader_memory":
@@ -233,8 +240,9 @@ class ReaderPool:
             self._results.put((task, refused(task.entry.path, code)))
 
     def _broken(self) -> TreeringError:
+        memory = self._limits.reader_memory
         return UsageError(
-            f"reader processes cannot start with {self._limits.memory} MiB of address space: give --reader-memory more"
+            f"reader processes cannot start with {memory} MiB of address space: give --reader-memory more"
         )
 
 

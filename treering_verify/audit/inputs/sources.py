@@ -46,9 +46,9 @@ class Inputs:
     ----------
     paths : tuple of str
         Files, ZIP and tar archives, folders, glob patterns (unless a file has that name) and URLs.
-    lists : tuple of str
+    files_from : tuple of str
         Files with one path or URL a line; "-" is standard input. A folder in a list is not walked.
-    nul : bool
+    null : bool
         Entries of lists end with NUL, as `find -print0` writes them, instead of a line break.
     manifests : tuple of str
         Parquet, Arrow, JSON Lines or CSV files.
@@ -60,8 +60,8 @@ class Inputs:
     """
 
     paths: tuple[str, ...] = ()
-    lists: tuple[str, ...] = ()
-    nul: bool = False
+    files_from: tuple[str, ...] = ()
+    null: bool = False
     manifests: tuple[str, ...] = ()
     column: str = ""
     root: str = ""
@@ -69,7 +69,7 @@ class Inputs:
     def facts(self) -> dict[str, Any]:
         """Return a JSON-ready form, with the folder where relative paths begin."""
         facts = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-        relative = self.lists or self.manifests or not all(os.path.isabs(p) or is_url(p) for p in self.paths)
+        relative = self.files_from or self.manifests or not all(os.path.isabs(p) or is_url(p) for p in self.paths)
         return {**facts, "folder": os.getcwd() if relative else ""}
 
     @classmethod
@@ -100,7 +100,8 @@ def list_inputs(inputs: Inputs, scratch: Path, excluded: Path | None = None, fra
         If a list or manifest cannot be read, or a manifest has no such column.
     """
     found = _all(inputs, _Walk(scratch, _identity(excluded) if excluded else None, framed))
-    if len(inputs.paths) == 1 and not inputs.lists and not inputs.manifests and not glob.has_magic(inputs.paths[0]):
+    alone = len(inputs.paths) == 1 and not inputs.files_from and not inputs.manifests
+    if alone and not glob.has_magic(inputs.paths[0]):
         return found  # one folder or file: a walk meets no path twice
     return _distinct(found, scratch)
 
@@ -125,9 +126,9 @@ def _all(inputs: Inputs, walk: _Walk) -> Iterator[Entry]:
                 yield from _walk_argument(os.fsdecode(match), walk)
             if empty:
                 yield Entry(path)  # its row says "not found": every named input gets one
-    for name in inputs.lists:
+    for name in inputs.files_from:
         root = os.path.realpath(inputs.root or ("." if name == STDIN else os.path.dirname(name) or "."))
-        for text in list_entries(name, b"\0" if inputs.nul else b"\n"):
+        for text in list_entries(name, b"\0" if inputs.null else b"\n"):
             yield _within(root, _named(text), "")
     for name in inputs.manifests:
         root = os.path.realpath(inputs.root or os.path.dirname(name) or ".")

@@ -39,7 +39,7 @@ class Access:
 
     Attributes
     ----------
-    protocols : tuple of str
+    allow_protocols : tuple of str
         Protocols of fsspec that may be opened besides `PROTOCOLS`.
     allow_private : bool
         URLs of http and https may lead to addresses that are not public: this machine, the local network.
@@ -50,11 +50,11 @@ class Access:
         If a protocol is no name of one, or one of `NEVER`.
     """
 
-    protocols: tuple[str, ...] = ()
+    allow_protocols: tuple[str, ...] = ()
     allow_private: bool = False
 
     def __post_init__(self) -> None:
-        for name in self.protocols:
+        for name in self.allow_protocols:
             if _PROTOCOL.fullmatch(name) is None:
                 raise UsageError(f"{name!r} is no protocol: give what stands before :// in a URL, such as ftp")
             if name in NEVER:
@@ -80,7 +80,7 @@ def read(url: str, access: Access, seconds: float) -> bytes:
     protocol = protocol.lower()
     if "::" in protocol or (protocol not in ("http", "https") and "::" in rest):
         raise UrlError("url_refused", "it is a chain of file systems: name the file itself")
-    if protocol in NEVER or protocol not in {*PROTOCOLS, *access.protocols}:
+    if protocol in NEVER or protocol not in {*PROTOCOLS, *access.allow_protocols}:
         advice = "" if protocol in NEVER else f"; if you trust the list: --allow-protocol {protocol}"
         raise UrlError("url_refused", f"protocols that are opened: {', '.join(PROTOCOLS)}{advice}")
     if protocol in ("http", "https"):

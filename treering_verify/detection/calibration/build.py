@@ -71,7 +71,7 @@ def calibrate(
     *,
     model: LatentModel,
     attacks: Sequence[str] = (),
-    training: int = 0,
+    classifier_images: int = 0,
     inversion: InversionOptions | None = None,
     seed: int = 0,
     advance: Callable[[], None] = lambda: None,
@@ -87,7 +87,7 @@ def calibrate(
     model : LatentModel
     attacks : sequence of str
         A stratum each, such as ``jpeg:quality=25``, beside ``clean``. Attacks apply to images of the model's size.
-    training : int
+    classifier_images : int
         Count of marked images to generate, each under a key of its own, and of unmarked ones, from which the classifier
         learns; 0: no classifier. The strata take turns over them.
     inversion : InversionOptions, optional
@@ -116,8 +116,10 @@ def calibrate(
             f"keys for noise {family.latent_shape} do not fit model {model.name!r} of {model.latent_shape}: "
             "give keys of another family, or another model"
         )
-    if (training and training < MIN_TRAINING) or seed < 0 or training < 0:
-        raise UsageError(f"training is {training}: give 0, or {MIN_TRAINING} or more; and a seed of 0 or more")
+    if classifier_images < 0 or 0 < classifier_images < MIN_TRAINING:
+        raise UsageError(f"classifier_images is {classifier_images}: give 0, or {MIN_TRAINING} or more")
+    if seed < 0:
+        raise UsageError(f"seed is {seed}: give 0 or more")
     strata = [_Stratum(CLEAN), *(_Stratum(str(chosen), chosen) for chosen in map(parse, attacks))]
     if len({s.name for s in strata}) < len(strata):
         raise UsageError("an attack is named twice: each is a stratum of its own")
@@ -126,8 +128,8 @@ def calibrate(
             stratum.attack.check(model)
     digests: set[str] = set()
     learned = None
-    if training:
-        plan = Training(family, training, tuple(s.attack for s in strata), _TRAINING_SEEDS + (seed << 24))
+    if classifier_images:
+        plan = Training(family, classifier_images, tuple(s.attack for s in strata), _TRAINING_SEEDS + (seed << 24))
         learned = learn(plan, model, inversion, advance, digests)
     detectors = (*DETECTORS, *([CLASSIFIER] if learned else []))
     found: dict[str, dict[str, list[float]]] = {d: {s.name: [] for s in strata} for d in detectors}
@@ -163,7 +165,7 @@ def calibrate(
         (min(residuals), max(residuals)) if np.isfinite(residuals).all() else None,
         seed,
         learned,
-        2 * training,
+        2 * classifier_images,
     )
     return calibration, images.skipped
 

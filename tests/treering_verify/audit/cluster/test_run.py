@@ -66,7 +66,7 @@ def session(environment: None) -> Iterator[Path]:
 
 def audit(inputs: Inputs, output: Path, model: LatentModel, stop: threading.Event | None = None, **options: Any) -> Any:
     """Run an audit on the cluster that the process is connected to."""
-    chosen = Options(**{"engine": "ray", "limits": Limits(seconds=3, readers=1), "batch_size": 4, **options})
+    chosen = Options(**{"engine": "ray", "limits": Limits(time_limit=3, readers=1), "batch_size": 4, **options})
     return run_audit(inputs, AuditJudge.of(KEY, model, 1e-6, NULL_INVERSION), output, chosen, stop=stop)
 
 
@@ -97,7 +97,7 @@ def harm(session: Path, tmp_path_factory: pytest.TempPathFactory) -> Harm:
     Image.new("RGB", (128, 128)).save(deadly)
     shutil.copy(deadly, folder / "in" / "black-again.png")
     (folder / "list").write_bytes(b"\n".join(sorted(os.fsencode(p) for p in (folder / "in").iterdir())))
-    inputs = Inputs(lists=(str(folder / "list"),))
+    inputs = Inputs(files_from=(str(folder / "list"),))
     list(audit(inputs, folder / "cluster", cluster_models.Hostile(), shard_rows=10))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("treering_verify.audit.inputs.reader_pool._MODULE", "helpers.hostile.reader")

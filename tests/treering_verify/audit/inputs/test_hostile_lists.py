@@ -151,7 +151,7 @@ def test_no_url_of_a_list_reaches_this_machine_leaks_the_environment_or_reads_a_
         "data:///x",
     ]
     (folder / "list").write_text("\n".join(hostile))
-    rows = audited(Inputs(lists=(str(folder / "list"),)), tmp_path / "out")
+    rows = audited(Inputs(files_from=(str(folder / "list"),)), tmp_path / "out")
     assert [row.path for row in rows] == hostile
     assert {row.path: row.code for row in rows} == dict.fromkeys(hostile, "url_refused")
     assert {row.sha256 for row in rows} == {None} and private.asked == []
@@ -258,7 +258,7 @@ def codes(tmp_path: Path, *lines: str, **more: Any) -> list[str]:
     scratch.mkdir(exist_ok=True)
     name = tmp_path / "lists" / "list"
     name.write_bytes(b"\0".join(os.fsencode(line) for line in lines))
-    found = list(list_inputs(Inputs(lists=(str(name),), nul=True, **more), scratch))
+    found = list(list_inputs(Inputs(files_from=(str(name),), null=True, **more), scratch))
     assert [entry.path for entry in found] == list(lines)
     return [entry.code for entry in found]
 

@@ -110,16 +110,16 @@ def test_lists_end_entries_with_lines_or_nul(tmp_path: Path, monkeypatch: pytest
     lines.write_bytes(b"a b.png\r\n\n\xff.png\nhttps://x.org/1.png\nlast")
     nul.write_bytes(b"two\nlines\0\0 x\r\0last")
     scratch = tmp_path
-    named = list(list_inputs(Inputs(lists=(str(lines),)), scratch))
+    named = list(list_inputs(Inputs(files_from=(str(lines),)), scratch))
     assert named == [Entry("a b.png"), Entry("\udcff.png"), Entry("https://x.org/1.png", True), Entry("last")]
-    assert found(tmp_path, lists=(str(nul),), nul=True) == ["two\nlines", " x\r", "last"]
+    assert found(tmp_path, files_from=(str(nul),), null=True) == ["two\nlines", " x\r", "last"]
 
 
 def test_a_list_longer_than_a_block_is_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lists, "_BLOCK", 5)
     names = [f"file {i}" for i in range(50)]
     (tmp_path / "list").write_text("\n".join(names) + "\n")
-    assert found(tmp_path, lists=(str(tmp_path / "list"),)) == names
+    assert found(tmp_path, files_from=(str(tmp_path / "list"),)) == names
 
 
 def test_manifests_are_parquet_or_csv_by_content(tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_a_manifest_that_cannot_be_used_says_why(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be"):
         found(tmp_path, manifests=(str(tmp_path / "m.parquet"),))
     with pytest.raises(UsageError, match="cannot read the list"):
-        found(tmp_path, lists=(str(tmp_path / "none"),))
+        found(tmp_path, files_from=(str(tmp_path / "none"),))
 
 
 def test_urls_are_told_from_paths(tmp_path: Path) -> None:
@@ -195,13 +195,13 @@ def test_deep_folders_do_not_exhaust_the_stack(tmp_path: Path) -> None:
 def test_lists_that_editors_write_are_read_as_they_are_meant(encoding: str, end: str, tmp_path: Path) -> None:
     mark = "\ufeff" if encoding.endswith(("le", "be")) else ""
     (tmp_path / "list.txt").write_bytes((mark + end.join(["a b.png", "", "ü.png", "c.png"])).encode(encoding))
-    assert found(tmp_path, lists=(str(tmp_path / "list.txt"),)) == ["a b.png", "ü.png", "c.png"]
+    assert found(tmp_path, files_from=(str(tmp_path / "list.txt"),)) == ["a b.png", "ü.png", "c.png"]
 
 
 def test_a_list_that_is_not_encoded_as_it_says_is_refused(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbfa\n\xff\xfe\xfd\n")
     with pytest.raises(UsageError, match="save it as UTF-8"):
-        found(tmp_path, lists=(str(tmp_path / "list.txt"),))
+        found(tmp_path, files_from=(str(tmp_path / "list.txt"),))
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])

@@ -236,7 +236,7 @@ def test_marked_images_of_the_embedded_model_are_found_by_every_calibrated_detec
 
     model = load_model("landscape")
     unmarked = [g.image for g in generate(model, None, seeds=range(600, 640), steps=20)]
-    calibration, _ = calibrate(unmarked, FAMILY, model=model, attacks=("jpeg:quality=50",), training=16)
+    calibration, _ = calibrate(unmarked, FAMILY, model=model, attacks=("jpeg:quality=50",), classifier_images=16)
     key = Key.generate(SHAPE, seed=98)
     marked = [g.image for g in generate(model, key, seeds=range(700, 708), steps=20)]
     for detector in ("chi-square", "classifier"):
