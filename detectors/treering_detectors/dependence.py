@@ -256,7 +256,7 @@ def feature_groups(features: ArrayLike, least: float = _SHARED) -> NDArray[np.in
     Parameters
     ----------
     features : array_like, shape (n, d)
-        Of detected images; without the part along their key, which marked images have in common.
+        Features of detected images, without the part along their key, which marked images have in common.
     least : float
         Cosine from which on two images share features (`shared_cosine`). It is raised where d is so small, or the images so
         many, that random directions would reach it.

@@ -90,6 +90,12 @@ TERMS = (
         ("little_shown", "LITTLE_SHOWN", "the seen area"),
         ("it is shown here",),
     ),
+    Term(
+        r"\b[Kk]ept (?:results?|measurements?|batch(?:es)?)\b",
+        "cached",
+        ("kept results of a benchmark", "Kept measurements are used again"),
+        ("the audit kept of images", "the kept part"),
+    ),
     Term(r"\bDESIGN\b|\bLAYOUT\.md\b", "the thing itself, or a page of docs/", ("DESIGN 4.1", "see DESIGN.md")),
 )
 SECTION = re.compile(r'\b(README|[\w/-]+\.md),? "([A-Z][^"]*)"')

@@ -41,7 +41,7 @@ class AttackedCopy:
     model : str
         Name of the model, where the attack used one; "" otherwise.
     source_sha256, output_sha256 : str
-        Of the files' bytes; "" where there are none.
+        SHA-256 of the files' bytes; "" where there are none.
     size : (int, int)
         Width and height of the copy.
     time : str

@@ -1,4 +1,4 @@
-"""Pages of marked images, each under a key of its own, and of their unmarked twins, judged once and kept.
+"""Pages of marked images, each under a key of its own, and of their unmarked twins, judged once and cached.
 
 What was judged is in the cache of the output folder, and in every `shared-*.parquet` of that folder: put results of other
 machines or days there by such names, and their rows are taken instead of being measured again.
@@ -57,7 +57,7 @@ class Trials:
     count : int
         Images.
     levels : tuple of str
-        Of the search, or `INDEX`: a marked page is judged by one after another, until its key is found.
+        Levels of the search, or `INDEX`: a marked page is judged by one after another, until its key is found.
     """
 
     model: LatentModel

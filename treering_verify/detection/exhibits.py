@@ -184,7 +184,7 @@ def read_exhibit(state: Path, sha256: str, settings_id: str) -> Exhibit | None:
     state : Path
         The subfolder of the audit's folder where exhibits are.
     sha256, settings_id : str
-        Of the image's row.
+        Values of the image's row.
     """
     path = state / FOLDER / f"{sha256}.safetensors"
     if not _NAME.fullmatch(path.name):

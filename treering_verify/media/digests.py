@@ -14,7 +14,7 @@ from treering_verify.media.images import read_bytes
 def sha256_of(source: Any) -> str | None:
     """Return the SHA-256 of a file, of bytes, or of a folder of frames, in hexadecimal digits.
 
-    Of a folder it is the SHA-256 of its frames' digests, 32 bytes each, in the order of their names. None if the source is
+    A folder has the SHA-256 of its frames' digests, 32 bytes each, in the order of their names. None if the source is
     no file, or cannot be read.
     """
     if isinstance(source, bytes):

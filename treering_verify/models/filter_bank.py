@@ -77,7 +77,7 @@ class Chooser:
     Attributes
     ----------
     mean, deviation : (S,) float32
-        Of each statistic over the images of the fit.
+        Mean and deviation of each statistic over the images of the fit.
     weights : (J, S) float32
     bias : (J,) float32
     """

@@ -71,7 +71,7 @@ class Inverter:
     facts : dict
         How they were fitted, and what the held-out report says.
     digest : str
-        Of weights and configuration, 16 hexadecimal digits: what records call the filters.
+        Digest of weights and configuration, 16 hexadecimal digits: what records call the filters.
     gate : Chooser or None
         Shares of the experts' steps in the decoder inversion, and last of no step at all. Without one the chooser's shares
         are taken.

@@ -50,7 +50,8 @@ def fit(
     Parameters
     ----------
     model : LatentModel
-        Of images. It is not changed: `models.inverter.attach`, or `load_model(inverter=...)`, lets it carry the filters.
+        A model of images. It is not changed: `models.inverter.attach`, or `load_model(inverter=...)`, lets it carry
+        the filters.
     options : FitOptions, optional
     attacks : mapping of str to sequence of str
         Experts by name, with the attacks of each, as `treering attack` takes them, or "clean".

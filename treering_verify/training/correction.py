@@ -57,13 +57,13 @@ class NetworkOptions:
     budget : float
         Seconds, of all runs together: 60 % make examples, and the rest trains.
     width, blocks : int
-        Of the network (`Correction`).
+        Sizes of the network (`Correction`).
     batch_size : int
         Examples of a step.
     peak, decay : float
         Largest learning rate, and weight decay.
     seed : int
-        Of first weights and order.
+        Seed of the first weights and of the order of the examples.
     """
 
     budget: float = 1200.0
@@ -95,11 +95,12 @@ def train_correction(
     Parameters
     ----------
     model : LatentModel
-        Of images.
+        A model of images.
     inverter : Inverter
         Fitted to it, as `Inverter.load` reads it.
     folder : path
-        Of the fit. Examples, checkpoint and log lie in its subfolder `training`; a run that was killed goes on there.
+        The folder of the fit. Examples, checkpoint and log lie in its subfolder `training`; a run that was killed goes on
+        there.
     options : NetworkOptions, optional
     fit_options, attacks, prompts, progress
         As `closed_form.fit` takes them.

@@ -46,9 +46,9 @@ def try_steps(filters: Sequence[Fit], inputs: torch.Tensor, missing: torch.Tenso
     Parameters
     ----------
     filters : sequence of J fits
-        With `Fit.apart`.
+        Each with `Fit.apart`.
     inputs : (n, C_in, h, w)
-        Of the filters.
+        Inputs of the filters.
     missing : (n, C, h, w)
         z - E(x).
     statistics : (n, S)

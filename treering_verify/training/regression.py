@@ -86,7 +86,7 @@ def fit_filter(
     apart : bool
         Whether to return `Fit.apart` too.
     seed : int
-        Of the cells that take part, where a latent has more than 2048.
+        Seed of the draw of the cells that take part, where a latent has more than 2048.
     """
     import torch
 

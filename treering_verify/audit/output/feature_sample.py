@@ -32,7 +32,7 @@ class Sketch(NamedTuple):
     digest : bytes
         SHA-256 of the content.
     fingerprint : str
-        Of the key that was detected; "" if none was.
+        Fingerprint of the key that was detected; "" if none was.
     vector : bytes
         Float16 numbers.
     """

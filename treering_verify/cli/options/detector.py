@@ -29,7 +29,7 @@ class DetectorChoice:
     ----------
     name : str
     calibration : Calibration, optional
-        Of all but the exact test.
+        What every detector but the exact test compares with.
     decoys : int
         Decoy keys that check the exact test.
     """

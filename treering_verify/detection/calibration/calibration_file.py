@@ -46,7 +46,7 @@ class Setting:
     inversion : dict
         Inversions and their settings, as text and numbers.
     version : str
-        Of this package.
+        Version of this package.
     """
 
     model: str

@@ -46,11 +46,11 @@ class Tile:
     thumbnail : str
         ``data:`` URI of the image as it was given; "" if there is none.
     part : str
-        Of the part that was judged, turned back; "" where that is the whole image.
+        ``data:`` URI of the part that was judged, turned back; "" where that is the whole image.
     outline : tuple of (x, y)
         Corners of that part, in shares of the image's width and height.
     spectrum : str
-        Of the power of the noise estimate by frequency, where its agreement with the key is not known.
+        ``data:`` URI of the power of the noise estimate by frequency, where its agreement with the key is not known.
     agreement : Agreement, optional
         With the key; None without the key.
     drawn : str

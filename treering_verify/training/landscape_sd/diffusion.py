@@ -83,7 +83,7 @@ class DiffusionData:
     encoder : CLIPTextModel
         Fixed.
     scale : float
-        Of the latents.
+        Scale of the latents.
     """
 
     def __init__(self, latents: Latents, encoder: CLIPTextModel, scale: float) -> None:

@@ -22,10 +22,10 @@ def pines(
     cells : int
         Places for a tree, side by side.
     height : float
-        Of the tallest, as a fraction of the image's side.
+        Height of the tallest tree, as a fraction of the image's side.
     g : torch.Generator
     share : float
-        Of the places that have a tree.
+        Share of the places that have a tree.
     """
     count, size = ground.shape[0], u.shape[-1]
     drawn = torch.rand(4, count, cells, generator=g)
