@@ -50,7 +50,12 @@ TESTS: dict[str, tuple[str, ...]] = {
     "pytest": ("tests/detectors/test_exact.py", T + "cli/test_configuration.py", T + "test_files.py"),
     "ray": (T + "audit/cluster/test_run.py",),
     "rich": (T + "cli/test_output.py",),
-    "scikit-image": (T + "watermark/test_embedding.py", T + "media/test_blank_areas.py"),
+    "scikit-image": (
+        T + "watermark/test_embedding.py::test_pvalues_are_uniform_over_keys_whatever_the_image",
+        T + "media/test_blank_areas.py::test_photographs_and_clean_images_are_left_alone",
+        T + "benchmark/robustness/test_robustness.py::test_processing_is_the_images_own_and_repeats",
+        T + "benchmark/test_uniformity.py::test_unmarked_images_are_distinct_of_every_kind_and_half_of_them_attacked",
+    ),
     "scikit-learn": (
         "tests/detectors/test_classifier.py",
         "tests/detectors/test_rates.py",
