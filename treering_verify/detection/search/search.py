@@ -102,9 +102,10 @@ def search_page(
         tests = known.tests
     if known is not None:
         known.tests = tests
-    run.test_whole(tests, noise_hat)
+    run.test_whole([one for one in tests if one.upright], noise_hat)
     candidates = run.match(affordable(planned, model.image_size, run.level))
     run.refine_best(candidates)
+    run.test_whole([one for one in tests if not one.upright], noise_hat)
     missed = [one for one in planned if one not in run.done]
     return Searched(
         tuple(run.found),
@@ -190,7 +191,9 @@ class Run:
 
     def test_whole(self, tests: Sequence[WholeImage], noise_hat: torch.Tensor) -> None:
         """Test what may have been done to the whole image, whose noise as it is was estimated before."""
-        if self.level.looks:  # what covers the image is the one change that is tried on a part of it
+        if (
+            self.level.looks and self.occluded is None
+        ):  # what covers the image is the one change that is tried on a part of it
             self.occluded = max((1 - float(test.visible.mean()) for test in tests if test.full), default=0.0)
         plain = noise_hat[None]
         for test in tests:

@@ -24,6 +24,7 @@ LITTLE = 0.08
 _LOOKS = 5  # tests of an image; each has as much of their share of alpha, whether an image needs it or not
 _FEW = 16  # colours of an image that was drawn in dots, at most; or nearly all of it is this near to black or white:
 _NEAR, _NEARLY_ALL = 0.25, 0.8
+_WAYS = [(quarters, mirrored) for quarters in range(4) for mirrored in (False, True) if quarters or mirrored]
 _SMOOTH = 1.5  # pixels over which the dots are smoothed
 
 
@@ -42,6 +43,9 @@ class WholeImage:
         Returns the second estimate.
     visible, visible_in_full : torch.Tensor
         What each estimate shows, (1, 1 or C, h, w).
+    upright : bool
+        Whether the image was neither turned nor mirrored besides. Others are tested last: what was only turned is found on
+        the page's maps, and named truly.
     """
 
     words: str
@@ -50,6 +54,7 @@ class WholeImage:
     visible: torch.Tensor
     full: Callable[[], torch.Tensor] | None
     visible_in_full: torch.Tensor
+    upright: bool = True
 
     @classmethod
     def of(
@@ -64,7 +69,7 @@ def looks(estimates: Estimates, image: torch.Tensor, level: Level, own: NoiseMap
     """Return an image as it is, with its colours inverted, with red and blue swapped, without what covers it.
 
     An image that was drawn in dots of few colours, such as black and white, is tested with its dots smoothed, too. Each
-    changed image may also have been mirrored.
+    changed image may also have been mirrored, or turned by quarters.
 
     Parameters
     ----------
@@ -95,10 +100,11 @@ def looks(estimates: Estimates, image: torch.Tensor, level: Level, own: NoiseMap
         words = f"{1 - float(shown.mean()):.0%} of it covered"
         changes.append((words, fill_occluded(image, shown)))
         tests.append(WholeImage.of(estimates, words, weight, changes[-1][1], estimates.cells(shown)))
-    # The image as it is has no second estimate here. The changed images, mirrored, have that share of alpha.
-    each = weight / (_LOOKS - 1) / 2
-    upright = tests[-len(changes) :]
-    return tests + [_mirrored(one, estimates, each, some) for one, (_, some) in zip(upright, changes, strict=True)]
+    # The image as it is has no second estimate here. The changed images, mirrored or turned, have that share of alpha.
+    ways = _WAYS if image.shape[-1] == image.shape[-2] else [way for way in _WAYS if way[0] % 2 == 0]
+    each = weight / (_LOOKS - 1) / 2 / len(ways)
+    upright = zip(tests[-len(changes) :], changes, strict=True)
+    return tests + [_another_way(one, estimates, each, some, *way) for one, (_, some) in upright for way in ways]
 
 
 def late_videos(
@@ -133,15 +139,24 @@ def drawn(model: LatentModel, image: torch.Tensor) -> torch.Tensor:
     return drawn_area(image, redraw, model.image_size[0] // model.latent_shape[1])
 
 
-def _mirrored(upright: WholeImage, estimates: Estimates, weight: float, image: torch.Tensor) -> WholeImage:
-    """Return the test of a changed image that was mirrored, too: its noise is nearly the other's noise, mirrored."""
+def _another_way(
+    upright: WholeImage, estimates: Estimates, weight: float, image: torch.Tensor, quarters: int, mirrored: bool
+) -> WholeImage:
+    """Return the test of a changed image that was turned or mirrored, too: its noise is nearly the other's, turned back."""
+
+    def undone(some: torch.Tensor) -> torch.Tensor:
+        turned = some.rot90(-quarters, (-2, -1))
+        return turned.flip(-1) if mirrored else turned
+
+    words = (upright.words, "mirrored" if mirrored else "", f"turned by {90 * quarters} degrees" if quarters else "")
     return WholeImage(
-        f"{upright.words}, mirrored",
+        ", ".join(filter(None, words)),
         weight,
-        cache(lambda: upright.cheap().flip(-1)),
-        upright.visible.flip(-1),
-        cache(partial(estimates.in_full, image.flip(-1))),
-        upright.visible_in_full.flip(-1),
+        cache(lambda: undone(upright.cheap())),
+        undone(upright.visible),
+        cache(lambda: estimates.in_full(undone(image))),
+        undone(upright.visible_in_full),
+        upright=False,
     )
 
 

@@ -203,9 +203,8 @@ def test_the_weights_of_all_looks_sum_to_their_share(tiny_model: LatentModel) ->
         tests = looks(Estimates(model, lambda images: images), image, LEVELS["fast"], own)
         assert sum(one.weight * (2 if one.full else 1) for one in tests) <= DIRECT * (1 + 1e-12)
         words = [one.words for one in tests if one.words]
-        upright = [one for one in words if not one.endswith(", mirrored")]
-        assert len(words) == 2 * len(upright) and words[len(upright) :] == [f"{one}, mirrored" for one in upright]
-        assert len(upright) >= 3
+        upright = [one for one in words if not one.endswith(("mirrored", "degrees"))]
+        assert len(upright) >= 3 and len(set(words)) == len(words) == 8 * len(upright), "each in all eight ways"
 
 
 @pytest.mark.parametrize("level", LEVELS.values(), ids=LEVELS)
@@ -318,6 +317,11 @@ def test_an_image_that_is_detected_as_it_is_is_not_searched_and_pays_a_factor_of
         ("its dots smoothed", lambda image: image.convert("1").convert("RGB")),
         ("colours inverted", ImageOps.invert),
         ("colours inverted, mirrored", lambda image: ImageOps.mirror(ImageOps.invert(image))),
+        ("colours inverted, turned by 90 degrees", lambda image: ImageOps.invert(image).rotate(90)),
+        (
+            "colours inverted, mirrored, turned by 90 degrees",
+            lambda image: ImageOps.mirror(ImageOps.invert(image)).rotate(90),
+        ),
         ("red and blue swapped, mirrored", lambda image: ImageOps.mirror(Image.merge("RGB", image.split()[::-1]))),
         ("turned by", lambda image: image.rotate(10, BICUBIC, True, fillcolor="white")),
     ],
@@ -327,6 +331,16 @@ def test_a_changed_sample_is_detected_and_the_change_is_named(
 ) -> None:
     verdict = tv.verify(change(marked), sample_key, model=tv.load_model("landscape"))
     assert verdict.verdict == "detected" and verdict.best is not None and words in verdict.best.hypothesis
+
+
+@pytest.mark.parametrize(("quarters", "mirrored"), [(1, False), (3, True)])
+def test_what_was_only_turned_is_not_said_to_have_other_colours(
+    sample_key: tv.Key, marked: Image.Image, quarters: int, mirrored: bool
+) -> None:
+    page = (ImageOps.mirror(marked) if mirrored else marked).rotate(90 * quarters)
+    verdict = tv.verify(page, sample_key, model=tv.load_model("landscape"))
+    words = ["mirrored"] * mirrored + [f"turned by {90 * quarters} degrees"]
+    assert verdict.best is not None and verdict.best.hypothesis == ", ".join(words)
 
 
 def test_a_sheet_of_boxes_that_are_too_small_for_a_level_is_inconclusive_and_found_by_the_next(
