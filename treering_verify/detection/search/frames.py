@@ -26,7 +26,13 @@ _STANDS_OUT = 1.5  # times the differences two and three pixels away, that an ed
 _RUN, _FULL = 17, 0.7  # pixels along a line of which such a share is edge
 _LINES = 64  # lines each way, at most, besides the page's edges
 _PAGES_EDGE = 0.7  # what an edge of the page counts for, where a drawn side counts for at most 1
-_VERY_CLEAR = 1.6  # of at most 2: mean share of the four sides that is drawn, and the least (docs/search.md)
+_VERY_CLEAR = (
+    np.inf,
+    1.9,
+    1.6,
+    1.6,
+    1.6,
+)  # of at most 2, by how many sides are none of the page's edges (docs/search.md)
 _SMALLEST = 0.4  # shorter side of a box, in sides of the model's image
 _SHAPE = 0.04  # difference of its aspect ratio from the model's, as a logarithm
 _SAME = 2.5  # pixels within which the sides of two boxes are the same
@@ -52,12 +58,14 @@ def boxes(page: Page, image_size: tuple[int, int], most: int) -> list[Placement]
             chosen.append(box)
     return [
         Placement(float(left + right) / 2, float(top + bottom) / 2, float(right - left), float(bottom - top))
-        for left, top, right, bottom, _ in chosen
+        for left, top, right, bottom, *_ in chosen
     ]
 
 
 def drawn_sizes(page: Page, image_size: tuple[int, int], smallest: float) -> list[float]:
     """Return the sizes of all boxes that are drawn very clearly, in shorter sides of the model's image, ascending.
+
+    Sides that are edges of the page do not count, and at least one is none.
 
     Parameters
     ----------
@@ -68,7 +76,10 @@ def drawn_sizes(page: Page, image_size: tuple[int, int], smallest: float) -> lis
         Least size.
     """
     found, _ = _ordered(page, image_size, smallest)
-    clear = found[found[:, 4] >= _VERY_CLEAR]
+    edges = np.stack([found[:, 0] == 0, found[:, 1] == 0, found[:, 2] == page.size[0], found[:, 3] == page.size[1]])
+    drawn = 4 - edges.sum(axis=0)
+    mean, least = found[:, 5] / np.maximum(drawn, 1), found[:, 6]
+    clear = found[mean + least >= np.array(_VERY_CLEAR)[drawn]]
     sizes = np.minimum((clear[:, 2] - clear[:, 0]) / image_size[1], (clear[:, 3] - clear[:, 1]) / image_size[0])
     return [float(size) for size in np.unique(sizes)]
 
@@ -94,7 +105,7 @@ def _found(page: Page, step: int, image_size: tuple[int, int]) -> Floats:
     rows, above = _lines(pixels.swapaxes(0, 1))
     shape = image_size[1] / image_size[0]
     found = _rectangles(columns, rows, _sums(beside, columns), _sums(above, rows), shape)
-    return np.minimum(found * (*[step] * 4, 1), (*page.size, *page.size, np.inf))
+    return np.minimum(found * (*[step] * 4, 1, 1, 1), (*page.size, *page.size, np.inf, np.inf, np.inf))
 
 
 def _lines(pixels: npt.NDArray[np.int16]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
@@ -125,7 +136,11 @@ def _sums(edge: npt.NDArray[np.bool_], lines: npt.NDArray[np.int64]) -> Floats:
 def _rectangles(
     columns: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], beside: Floats, above: Floats, shape: float
 ) -> Floats:
-    """Return the rectangles of about a shape that lines bound: left, top, right, bottom, and how clearly they are drawn."""
+    """Return the rectangles of about a shape that lines bound.
+
+    Of each: left, top, right, bottom; how clearly it is drawn, from 0 to 2; and, without the page's edges, the shares of its
+    sides that are drawn: their sum, and the least.
+    """
     across, down = (np.array(list(combinations(range(len(lines)), 2))) for lines in (columns, rows))
     widths, heights = columns[across[:, 1]] - columns[across[:, 0]], rows[down[:, 1]] - rows[down[:, 0]]
     down = down[order := np.argsort(heights, kind="stable")]
@@ -139,9 +154,13 @@ def _rectangles(
         sums: Floats, line: npt.NDArray[np.int64], begin: npt.NDArray[np.int64], end: npt.NDArray[np.int64]
     ) -> Floats:
         share = (sums[line, end] - sums[line, begin]) / np.maximum(end - begin, 1)
-        return np.where((line == 0) | (line == len(sums) - 1), _PAGES_EDGE, share)
+        return np.where((line == 0) | (line == len(sums) - 1), np.nan, share)
 
     sides = [side(beside, line, rows[top], rows[bottom]) for line in (left, right)]
     sides += [side(above, line, columns[left], columns[right]) for line in (top, bottom)]
-    clear = np.mean(sides, axis=0) + np.min(sides, axis=0)
-    return np.stack([columns[left], rows[top], columns[right], rows[bottom], clear], axis=1).astype(np.float64)
+    shares = np.stack(sides)
+    counted, drawn = (np.where(np.isnan(shares), of_edges, shares) for of_edges in (_PAGES_EDGE, 0.0))
+    clear = counted.mean(axis=0) + counted.min(axis=0)
+    least = np.where(np.isnan(shares), 1.0, shares).min(axis=0)
+    found = [columns[left], rows[top], columns[right], rows[bottom], clear, drawn.sum(axis=0), least]
+    return np.stack(found, axis=1).astype(np.float64)

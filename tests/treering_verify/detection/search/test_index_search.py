@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import skimage
 import torch
 from helpers.places import SAMPLES
 from PIL import Image, ImageOps
@@ -20,7 +21,7 @@ import treering_verify as tv
 from treering_verify.benchmark.harness.shared_images import caption, collage, framed, overlap, screenshot, text_page
 from treering_verify.detection.identification import IndexTest, identify
 from treering_verify.detection.search import index_search
-from treering_verify.detection.search.frames import boxes
+from treering_verify.detection.search.frames import boxes, drawn_sizes
 from treering_verify.detection.search.grid import DIRECT, IDENTITY
 from treering_verify.detection.search.index_search import search_index
 from treering_verify.detection.search.page import Page
@@ -139,6 +140,25 @@ def test_boxes_are_found_from_the_page_alone(images: list[Image.Image]) -> None:
         assert max(overlap((*low, *high), true) for low, high in corners) > 0.97
     assert boxes(Page((Image.new("RGB", (300, 200), "white"),)), SIZE, 8) == []
     assert boxes(Page((images[3].resize(SIZE),)), SIZE, 8) == boxes(Page((images[3].resize(SIZE),)), SIZE, 8)
+
+
+def test_few_photographs_show_very_clear_boxes_and_what_was_put_together_does(images: list[Image.Image]) -> None:
+    folder = Path(str(skimage.data.__file__)).parent  # its files that need no download
+    names = sorted(path.name for path in folder.iterdir() if path.suffix in (".png", ".jpg"))
+    assert len(names) > 15
+    shown = {name for name in names if drawn_sizes(Page((open_image(folder / name),)), SIZE, 0.35)}
+    chequered = {"brick.png", "chessboard_GRAY.png", "chessboard_RGB.png"}
+    assert shown <= chequered | {"motorcycle_left.png", "motorcycle_right.png"}, "straight lines by chance"
+    small = [one.resize(SIZE) for one in images]
+    for page, true in (
+        framed(small, 0, border=1 / 64),
+        screenshot(small, 0, page=(3, 2), width=1),
+        collage(small, 0, columns=2, rows=2, quality=90),
+        collage(small, 0, columns=2, rows=1),
+    ):
+        assert true is not None
+        size = (true[2] - true[0]) / SIZE[0]
+        assert min(abs(np.log(one / size)) for one in drawn_sizes(Page((page,)), SIZE, 0.35)) < 0.02
 
 
 @pytest.mark.parametrize("level", LEVELS)
