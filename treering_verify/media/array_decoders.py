@@ -1,7 +1,8 @@
 """Decode in NumPy what Pillow decodes in Python, value by value: PNM of other depths or in ASCII, and DDS with bit masks.
 
 Pillow takes half a microsecond for each value of these, so an honest image of 16 bits a channel would take half a minute.
-The pixels are the same.
+The pixels are the same. TIFF files that Pillow reads wrongly, and images that were cut short (`cut_short`), are decoded here
+too.
 """
 
 from __future__ import annotations
@@ -11,11 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from treering_verify.errors import ImageError
+from treering_verify.media.cut_short import decoded_so_far
+from treering_verify.media.decoder_limits import MAX_PIXELS
+from treering_verify.media.tiff_directory import MOST_THUMBNAILS, REDUCED, SUBFILE
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
 _STRIP = 1 << 20  # values converted at a time
+_BITS, _PLANAR, _SUB_DIRECTORIES = 258, 284, 330  # tags of a TIFF
+_SEPARATE = 2
 _COMMENT = re.compile(rb"#[^\r\n]*")
 _SPACE = b" \t\n\v\f\r"
 _SPACES = bytes.maketrans(_SPACE, b" " * len(_SPACE))
@@ -24,7 +32,7 @@ _NONE = np.empty(0, np.int64)
 
 
 def decoded_quickly(image: Image.Image, data: bytes) -> Image.Image | None:
-    """Return the decoded image if NumPy decodes it here; None for what Pillow decodes in C.
+    """Return the decoded image if it is decoded here; None for what Pillow decodes in C.
 
     Parameters
     ----------
@@ -35,14 +43,64 @@ def decoded_quickly(image: Image.Image, data: bytes) -> Image.Image | None:
 
     Raises
     ------
-    ValueError
+    ValueError, OSError
         If pixels are missing, or are none.
+    ImageError
+        If a TIFF shows thumbnails only.
     """
+    if image.format == "TIFF" and data:
+        image = _mended_tiff(image)
     tiles = getattr(image, "tile", None)
     if not tiles or tiles[0][0] not in _DECODERS:
-        return None
+        return decoded_so_far(image, data)
     name, _, offset, arguments = tiles[0]
     return _DECODERS[name](image, data, offset, arguments)
+
+
+def _mended_tiff(image: Any) -> Image.Image:
+    """Return an opened TIFF at the page that is no thumbnail, with planes of 16 bits as what they are.
+
+    Pillow takes the bytes of planes of 16 bits for pixels of 8, and shows other pixels than there are.
+
+    Parameters
+    ----------
+    image : PIL.TiffImagePlugin.TiffImageFile
+        Not loaded yet.
+
+    Raises
+    ------
+    ImageError
+        With code unread_format if only thumbnails are pages, as in the raw files of cameras; too_many_pixels.
+    """
+    tags = image.tag_v2
+    if tags.get(SUBFILE, 0) & REDUCED and not _seek_full(image):
+        if _SUB_DIRECTORIES in tags:
+            raise ImageError(
+                "unread_format", "this is a raw file of a camera, or a TIFF like it: convert it to PNG or JPEG"
+            )
+        image.seek(0)
+    if image.width * image.height > MAX_PIXELS:
+        raise ImageError("too_many_pixels", f"the image has more than {MAX_PIXELS:,} pixels; scale it down")
+    tags = image.tag_v2
+    bits = tags.get(_BITS, (1,))
+    if tags.get(_PLANAR) == _SEPARATE and set(bits) == {16} and len(bits) > 1 and image.tile[0][0] == "raw":
+        end = "B" if tags.prefix == b"MM" else "L"
+        image.tile = [
+            tile._replace(args=(f"{tile.args[0]};16{end}", 2 * tile.args[1], tile.args[2])) for tile in image.tile
+        ]
+    return image
+
+
+def _seek_full(image: Any) -> bool:
+    """Go to the first page that is no thumbnail; whether there is one."""
+    for page in range(1, MOST_THUMBNAILS):
+        try:
+            image.seek(page)
+        except EOFError:
+            return False
+        if not image.tag_v2.get(SUBFILE, 0) & REDUCED:
+            return True
+    return False
 
 
 def _binary_pnm(image: Image.Image, data: bytes, offset: int, arguments: Any) -> Image.Image:

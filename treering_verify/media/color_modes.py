@@ -28,7 +28,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     Returns
     -------
     PIL.Image.Image
-        A new image in mode RGB, without profile, EXIF or transparency.
+        A new image in mode RGB, without profile, EXIF or transparency; `info["cut_short"]` stays.
 
     Raises
     ------
@@ -42,7 +42,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
     colour = _to_srgb(colour, image.info.get("icc_profile"))
     canvas = Image.new("RGB", colour.size, "white")  # a new image has no profile, EXIF or transparency
     canvas.paste(colour, mask=alpha)
-    return _turn_upright(canvas, image)
+    shown = _turn_upright(canvas, image)
+    if "cut_short" in image.info:
+        shown.info["cut_short"] = image.info["cut_short"]
+    return shown
 
 
 def _split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:

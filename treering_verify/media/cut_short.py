@@ -1,14 +1,17 @@
 """Complete truncated image files, so that the rest of the image can be tested.
 
 A broken download or a full disk leaves most of an image. The rest is filled with one colour, which the
-visible area (`blank_areas`) leaves out of the test. Only JPEG and PNG can be completed: they store rows in order.
+visible area (`blank_areas`) leaves out of the test. JPEG, PNG, GIF and pixels without compression (BMP, PNM, TGA, TIFF) can
+be completed: they store rows in order.
 """
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from treering_verify.media.png_chunks import SIGNATURE
 
@@ -18,7 +21,10 @@ if TYPE_CHECKING:
 MOST_MISSING = 0.5
 """Largest share of an image's rows that may be missing; with more missing the file counts as damaged."""
 
-_BLOCK = 1 << 16
+_BLOCK, _PART = 1 << 16, 1 << 8
+_PADDED = ("BMP", "GIF", "PPM", "TGA", "TIFF")
+_PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+# of an interlaced PNG: first column and row, and steps to the next ones
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a PNG, by its colour type
 
 
@@ -28,7 +34,7 @@ def completed(data: bytes) -> bytes | None:
     Parameters
     ----------
     data : bytes
-        A JPEG or PNG file whose end is missing. An interlaced PNG cannot be completed.
+        A JPEG or PNG file whose end is missing. `decoded_so_far` completes an interlaced PNG.
     """
     if data.startswith(b"\xff\xd8"):
         return data + b"\xff\xd9"  # an end of image: libjpeg fills the rest with grey
@@ -46,8 +52,120 @@ def missing_share(image: Image.Image) -> float:
     return float(np.argmin(filled[::-1]) / len(filled)) if not filled.all() else 1.0
 
 
+def decoded_so_far(image: Image.Image, data: bytes) -> Image.Image | None:
+    """Return the decoded image, with `info["cut_short"]` if its file was cut short and can be completed here.
+
+    That are GIF, interlaced PNG, and formats without compression.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+        Opened from `data`, and not loaded yet.
+    data : bytes
+
+    Returns
+    -------
+    PIL.Image.Image or None
+        None for other formats.
+
+    Raises
+    ------
+    OSError
+        If more than `MOST_MISSING` of it is missing.
+    """
+    tiles = getattr(image, "tile", None)
+    interlaced = image.format == "PNG" and bool(image.info.get("interlace"))
+    if not (data and tiles and (interlaced or (image.format in _PADDED and tiles[0][0] in ("raw", "gif")))):
+        return None
+    tile = tiles[0]
+    try:
+        image.load()
+        return image
+    except (OSError, SyntaxError):
+        found = _interlaced_png(data) if interlaced else _padded(image, tile, data)
+        if found is None or found[1] > MOST_MISSING:
+            raise
+        found[0].info["cut_short"] = found[1]
+        return found[0]
+
+
+def _padded(image: Image.Image, tile: Any, data: bytes) -> tuple[Image.Image, float] | None:
+    """Return an image whose missing pixels are filled, and the share of its rows that are missing."""
+    kind, extents, place, arguments = tile
+    values, format_name = image.width * image.height * max(1, len(image.getbands())), str(image.format)
+    if kind == "raw" and 16 * len(data) >= image.width * image.height:  # one bit a pixel is the least
+        more = 2 * values + _BLOCK  # two bytes a value are the most
+        rest = _loaded(data + bytes(more), format_name)
+        return rest, _differing(rest, _loaded(data + b"\xff" * more, format_name))
+    if kind == "gif" and tuple(extents) == (0, 0, *image.size):
+        rest = _loaded(_padded_gif(data, place, image.width * image.height), format_name)
+        return _filled(rest, interlaced=bool(arguments[1]))
+    return None
+
+
+def _loaded(data: bytes, format_name: str) -> Image.Image:
+    from PIL import Image
+
+    image = Image.open(io.BytesIO(data), formats=(format_name,))
+    image.load()
+    return image
+
+
+def _differing(first: Image.Image, second: Image.Image) -> float:
+    """Return the share of rows in which two images differ: those that are filled."""
+    import numpy as np
+
+    differs = np.asarray(first) != np.asarray(second)
+    return float(differs.any(axis=tuple(range(1, differs.ndim))).mean())
+
+
+def _filled(image: Image.Image, interlaced: bool) -> tuple[Image.Image, float]:
+    """Return a padded GIF and the share of its rows that are missing, which are the row above in one that is interlaced."""
+    import numpy as np
+    from PIL import Image
+
+    if image.mode not in ("L", "P"):
+        return image, 1.0
+    rows = np.array(image)
+    count = len(rows)
+    passes = ((0, 8), (4, 8), (2, 4), (1, 2)) if interlaced else ((0, 1),)
+    order = np.concatenate([np.arange(first, count, step) for first, step in passes])
+    shown = rows[order].any(axis=1)  # what is missing has the first colour
+    missing = np.sort(order[count - int(np.argmax(shown[::-1])) :]) if shown.any() else order
+    if interlaced:
+        for row in missing[missing > 0]:
+            rows[row] = rows[row - 1]
+    whole = Image.fromarray(rows)
+    if palette := image.getpalette():
+        whole.putpalette(palette)
+    whole.info = dict(image.info)
+    return whole, len(missing) / count
+
+
+def _padded_gif(data: bytes, place: int, pixels: int) -> bytes:
+    """Return a GIF whose last sub-block is filled with zeros, which are pixels of the first colour, and more follow."""
+    while place < len(data) and data[place]:
+        place += 1 + data[place]
+    more = place - len(data)
+    blocks = pixels * 12 // 8 // 255 + 2  # a code has at most 12 bits
+    return data + bytes(max(0, more)) + (b"\xff" + bytes(255)) * blocks + b"\0;"
+
+
 def _completed_png(data: bytes) -> bytes | None:
     """Return a PNG with as many rows as its header says: those that exist, and zeros for the missing ones."""
+    parts = _parts_of_png(data)
+    if parts is None:
+        return None
+    header, before, rows = parts
+    width, height, depth, colour, _, _, interlace = struct.unpack(">IIBBBBB", header)
+    if interlace:
+        return None
+    wanted = _row_bytes(width, depth, colour) * height
+    return _png(header, before, _refilled(rows, wanted))
+
+
+def _parts_of_png(data: bytes) -> tuple[bytes, list[bytes], bytes] | None:
+    """Return the data of the header, the whole chunks before the pixels, and the compressed pixels that are there."""
     header: bytes | None = None
     before: list[bytes] = []
     rows: bytes | None = None
@@ -64,31 +182,73 @@ def _completed_png(data: bytes) -> bytes | None:
         elif rows is not None:
             break
         place += 12 + length
-    if header is None or rows is None:
+    return None if header is None or rows is None or header[9] not in _CHANNELS else (header, before, rows)
+
+
+def _row_bytes(width: int, depth: int, colour: int) -> int:
+    return 1 + (width * depth * _CHANNELS[colour] + 7) // 8  # a filter byte begins each row
+
+
+def _png(header: bytes, before: list[bytes], rows: bytes) -> bytes:
+    return b"".join([SIGNATURE, _chunk(b"IHDR", header), *before, _chunk(b"IDAT", rows), _chunk(b"IEND", b"")])
+
+
+def _interlaced_png(data: bytes) -> tuple[Image.Image, float] | None:
+    """Return an interlaced PNG as viewers show it before all of it is there, and the share of its pixels that is missing.
+
+    Each of the seven passes is a PNG of its own, whose pixels stand for blocks until a later pass fills them.
+    """
+    import numpy as np
+    from PIL import Image
+
+    parts = _parts_of_png(data)
+    if parts is None:
         return None
-    width, height, depth, colour, _, _, interlace = struct.unpack(">IIBBBBB", header)
-    if interlace or colour not in _CHANNELS:
+    header, before, compressed = parts
+    width, height, depth, colour = struct.unpack_from(">IIBB", header)
+    sizes = [(-(-(width - left) // right), -(-(height - top) // down)) for left, top, right, down in _PASSES]
+    wanted = sum(_row_bytes(wide, depth, colour) * high for wide, high in sizes if wide > 0 and high > 0)
+    rows = b"".join(_inflated(compressed, wanted))
+    canvas, first, place, there = None, None, 0, 0
+    for (left, top, right, down), (wide, high) in zip(_PASSES, sizes, strict=True):
+        if wide <= 0 or high <= 0:
+            continue
+        size = _row_bytes(wide, depth, colour)
+        whole = min(high, (len(rows) - place) // size)
+        if not whole:
+            break
+        own = struct.pack(">II", wide, whole) + header[8:12] + b"\0"
+        image = _loaded(_png(own, before, zlib.compress(rows[place : place + whole * size], 1)), "PNG")
+        pixels = np.asarray(image)
+        first = first or image
+        if canvas is None:
+            canvas = np.zeros((height, width, *pixels.shape[2:]), pixels.dtype)
+        # Columns that earlier passes filled lie to the left of a pixel, and rows above it.
+        across, along = (right if left == 0 else left), (down if top == 0 else top)
+        blocks = np.repeat(np.repeat(pixels, along, 0), across, 1)
+        for row in range(along):
+            for column in range(across):
+                target = canvas[top + row : top + down * (whole - 1) + row + 1 : down, left + column :: right]
+                source = blocks[row::along, column::across]
+                target[:] = source[: target.shape[0], : target.shape[1]]
+        place, there = place + whole * size, there + whole * wide
+        if whole < high:
+            break
+    if canvas is None or first is None:
         return None
-    wanted = (1 + (width * depth * _CHANNELS[colour] + 7) // 8) * height  # a filter byte begins each row
-    return b"".join(
-        [SIGNATURE, _chunk(b"IHDR", header), *before, _chunk(b"IDAT", _refilled(rows, wanted)), _chunk(b"IEND", b"")]
-    )
+    whole_image = Image.fromarray(canvas)
+    if palette := first.getpalette():
+        whole_image.putpalette(palette)
+    whole_image.info = dict(first.info)
+    return whole_image, 1 - there / (width * height)
 
 
 def _refilled(compressed: bytes, wanted: int) -> bytes:
     """Inflate what exists, and deflate it again with zeros up to a length, block by block."""
-    inflater, deflater = zlib.decompressobj(), zlib.compressobj(1)
+    deflater = zlib.compressobj(1)
     pieces: list[bytes] = []
     done = 0
-    waiting = compressed
-    while done < wanted and waiting and not inflater.eof:
-        try:
-            block = inflater.decompress(waiting, min(_BLOCK, wanted - done))
-        except zlib.error:
-            break
-        waiting = inflater.unconsumed_tail
-        if not block and not waiting:
-            break
+    for block in _inflated(compressed, wanted):
         pieces.append(deflater.compress(block))
         done += len(block)
     while done < wanted:
@@ -96,6 +256,22 @@ def _refilled(compressed: bytes, wanted: int) -> bytes:
         pieces.append(deflater.compress(block))
         done += len(block)
     return b"".join([*pieces, deflater.flush()])
+
+
+def _inflated(compressed: bytes, wanted: int) -> Iterator[bytes]:
+    """Yield what zlib's stream holds until it is damaged, at most so many bytes; its checksum may be wrong or missing."""
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    done, place = 0, 2  # after the header of zlib
+    while done < wanted and not inflater.eof and (inflater.unconsumed_tail or place < len(compressed)):
+        waiting = inflater.unconsumed_tail
+        if not waiting:  # a small part, because what it holds is lost if it is damaged
+            waiting, place = compressed[place : place + _PART], place + _PART
+        try:
+            block = inflater.decompress(waiting, min(_BLOCK, wanted - done))
+        except zlib.error:
+            return
+        yield block
+        done += len(block)
 
 
 def _chunk(kind: bytes, body: bytes) -> bytes:

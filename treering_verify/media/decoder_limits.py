@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import re
 import threading
 import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from treering_verify.media.declared_sizes import declared_pixels
+from treering_verify.media.jpeg_segments import ALONE, NEXT_MARKER
 from treering_verify.media.part_counts import count_parts
 
 if TYPE_CHECKING:
@@ -33,9 +33,7 @@ MAX_SECONDS = 5.0
 """Longest time that a decoder may need by `estimated_seconds`."""
 
 _START_OF_SCAN = b"\xff\xda"
-_NEXT_MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")  # after a scan: not a stuffed zero, not a restart
 _END_OF_IMAGE = 0xD9
-_ALONE = frozenset([0x01, *range(0xD0, 0xD9)])  # markers without a segment
 
 _lock = threading.Lock()
 _users = 0
@@ -121,9 +119,9 @@ def count_scans(data: bytes, enough: int) -> int:
     if data.count(_START_OF_SCAN) < enough:  # an upper bound: such pairs also occur inside metadata
         return data.count(_START_OF_SCAN)
     scans, place = 0, 2
-    while scans < enough and (found := _NEXT_MARKER.search(data, place)):
+    while scans < enough and (found := NEXT_MARKER.search(data, place)):
         marker, place = found[1][0], found.end()
-        if marker in _ALONE:
+        if marker in ALONE:
             continue
         if marker == _END_OF_IMAGE:
             break

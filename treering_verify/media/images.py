@@ -141,10 +141,12 @@ def open_image(source: ImageSource) -> Image.Image:
 
     The steps, in this order:
 
-    1. The first frame of animations and multi-page files (of a Pillow image: the frame it stands at). Of a JPEG or PNG
-       that was cut short, at least half of whose rows are there, the missing ones are one colour, and the result's
-       ``info["cut_short"]`` is their share; any other file that was cut short is an error. Of a PNG, text, damaged
-       ancillary chunks and profiles of more than 1 MiB are ignored, as viewers do.
+    1. The first frame of animations and multi-page files (of a Pillow image: the frame it stands at), of a TIFF the first
+       page that is no thumbnail. Of a JPEG, PNG, GIF, or file without compression (BMP, PNM, TGA, TIFF) that was cut short,
+       at least half of whose rows are there, the missing ones are one colour (interlaced: the pixels before them), and the
+       result's ``info["cut_short"]`` is their share; any other file that was cut short is an error. Of a PNG, text,
+       damaged or misplaced ancillary chunks and profiles of more than 1 MiB are ignored, and of a JPEG segments that end
+       early, as viewers do.
     2. The EXIF orientation is applied. EXIF that cannot be parsed counts as none.
     3. Values of more than 8 bits are scaled in their order and never clipped. Modes I;16* and I within [0, 65535]: v / 257,
        rounded. Mode F within [0, 1]: v * 255; within [0, 255]: v, both rounded. I and F beyond that declare no range,

@@ -8,11 +8,9 @@ from __future__ import annotations
 import re
 
 from treering_verify.media.declared_sizes import count_jpeg2000
+from treering_verify.media.jpeg_segments import ALONE, NEXT_MARKER, START_OF_SCAN
 from treering_verify.media.tiff_directory import count_pieces
 
-_START_OF_SCAN = 0xDA
-_NEXT_MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")  # not a stuffed zero, not a restart
-_ALONE = frozenset([0x01, *range(0xD0, 0xD9)])  # markers without a segment
 _PNM_HEADER = re.compile(rb"P[1-7Ff](?:(?:\s|#[^\r\n]*+[\r\n]?)++[-0-9.]*+){0,4}+")
 _ROWS = 20  # of a PSD, as a part
 _SMALL = 10  # sub-blocks of a GIF's pixels that cost as much as another part
@@ -42,16 +40,18 @@ def _count_chunks(data: bytes, enough: int) -> int:
     parts, place = 0, 8
     while parts < enough and place + 8 <= len(data):
         parts += 1
+        if data[place + 4 : place + 8] == b"IEND":  # no decoder reads on
+            break
         place += 12 + int.from_bytes(data[place : place + 4], "big")
     return parts
 
 
 def _count_segments(data: bytes, enough: int) -> int:
     parts, place = 0, 2
-    while parts < enough and (found := _NEXT_MARKER.search(data, place)) and found[1][0] != _START_OF_SCAN:
+    while parts < enough and (found := NEXT_MARKER.search(data, place)) and found[1][0] != START_OF_SCAN:
         parts += found.end() - found.start() - 1
         place = found.end()
-        if found[1][0] not in _ALONE:
+        if found[1][0] not in ALONE:
             place += max(2, int.from_bytes(data[place : place + 2], "big"))
     return parts
 

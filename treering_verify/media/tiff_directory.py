@@ -1,4 +1,4 @@
-"""Count what the first directory of a TIFF makes a decoder do: entries, and strips or tiles.
+"""Count what the directory of a TIFF makes a decoder do: entries, and strips or tiles.
 
 Pillow takes microseconds and a hundred bytes for each strip or tile that the directory lists, and libtiff works on as many
 as width, height and their size give. Both are counted, because they need not agree.
@@ -14,10 +14,23 @@ _BYTES = (1, 2, 6, 7)  # types whose values a decoder takes as a whole
 _WIDTH, _HEIGHT, _OFFSETS, _SAMPLES, _ROWS = 256, 257, 273, 277, 278
 _PLANAR, _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS = 284, 322, 323, 324
 _SEPARATE = 2
+SUBFILE, REDUCED = 254, 1
+"""The tag that says what a directory's image is, and its bit for a thumbnail of another."""
+
+MOST_THUMBNAILS = 16
+"""Directories that are looked at until one is of no thumbnail."""
+
+_BITS, _COMPRESSION, _PHOTOMETRIC, _FORMAT = 258, 259, 262, 339
+_RAW = (32803, 34892)  # photometric interpretations of cameras' sensors
+_UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3
+_READ = (_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _FORMAT)
+_MOST_ENTRIES, _MOST_VALUES = 1000, 16
 
 
 def count_pieces(data: bytes, enough: int) -> int:
-    """Return how many entries, listed values, strips and tiles the first directory of a TIFF has, up to about `enough`.
+    """Return how many entries, listed values, strips and tiles the image of a TIFF has, up to about `enough`.
+
+    It is that of the first directory, unless that is of a thumbnail.
 
     Parameters
     ----------
@@ -32,24 +45,81 @@ def count_pieces(data: bytes, enough: int) -> int:
         return 0
 
 
-def _count(data: bytes, enough: int) -> int:
-    order = "<" if data[:2] == b"II" else ">"
-    big = 43 in (data[2], data[3])
-    if big:
-        (start,) = struct.unpack_from(f"{order}Q", data, 8)
-        (entries,) = struct.unpack_from(f"{order}Q", data, start) if start < len(data) else (0,)
-        place, step, inline = start + 8, 20, 8
+def unread_samples(data: bytes) -> str:
+    """Return the name of what Pillow does not decode in the first directory of a TIFF: a kind of numbers, or a compression.
+
+    "" for what is decoded, and where the directory is damaged or not among the bytes.
+    """
+    from PIL.TiffImagePlugin import COMPRESSION_INFO
+
+    try:
+        tags = _values(data)
+    except struct.error:
+        return ""
+    if not {_WIDTH, _HEIGHT} <= tags.keys():
+        return ""
+    (compression, *_), (photometric, *_) = tags.get(_COMPRESSION) or (1,), tags.get(_PHOTOMETRIC) or (0,)
+    if photometric in _RAW:
+        return "TIFF of a camera's raw numbers"
+    if compression not in COMPRESSION_INFO:
+        return f"TIFF with compression {compression}"
+    bits, kinds = max(tags.get(_BITS) or (1,)), set(tags.get(_FORMAT) or (_UNSIGNED,))
+    (samples, *_) = tags.get(_SAMPLES) or (1,)
+    if samples == 1:
+        allowed = {_UNSIGNED: (1, 2, 4, 8, 12, 16, 32), _SIGNED: (8, 16, 32), _FLOAT: (32,)}
     else:
-        (start,) = struct.unpack_from(f"{order}L", data, 4)
-        (entries,) = struct.unpack_from(f"{order}H", data, start) if start < len(data) else (0,)
-        place, step, inline = start + 2, 12, 4
+        allowed = {_UNSIGNED: (8, 16)}
+    if all(bits in allowed.get(kind, ()) for kind in kinds):
+        return ""
+    name = "floating-point" if _FLOAT in kinds else "whole"
+    return f"TIFF of {name} numbers of {bits} bits" + (" in colour" if samples > 1 else "")
+
+
+def _values(data: bytes) -> dict[int, tuple[int, ...]]:
+    """Return the first numbers of the tags in `_READ` of the first directory; struct.error if they cannot be read."""
+    order, big = ("<" if data[:2] == b"II" else ">"), 43 in data[2:4]
+    (start,) = struct.unpack_from(f"{order}{'Q' if big else 'L'}", data, 8 if big else 4)
+    (entries,) = struct.unpack_from(f"{order}{'Q' if big else 'H'}", data, start if start < len(data) else len(data))
+    step, inline = (20, 8) if big else (12, 4)
+    found: dict[int, tuple[int, ...]] = {}
+    for number in range(min(entries, _MOST_ENTRIES)):
+        position = start + (8 if big else 2) + step * number
+        tag, kind, count = struct.unpack_from(f"{order}HHQ" if big else f"{order}HHL", data, position)
+        if tag not in _READ or kind not in _NUMBERS or not count:
+            continue
+        place = position + step - inline
+        if count * _SIZES[kind] > inline:
+            (place,) = struct.unpack_from(f"{order}{'Q' if big else 'L'}", data, place)
+        found.setdefault(tag, struct.unpack_from(f"{order}{min(count, _MOST_VALUES)}{_NUMBERS[kind]}", data, place))
+    return found
+
+
+def _count(data: bytes, enough: int) -> int:
+    """Count the pieces of the first directory, and of those after it as long as they are of thumbnails."""
+    order, big = ("<" if data[:2] == b"II" else ">"), 43 in (data[2], data[3])
+    (start,) = struct.unpack_from(f"{order}{'Q' if big else 'L'}", data, 8 if big else 4)
+    total = 0
+    for _ in range(MOST_THUMBNAILS):
+        pieces, reduced, start = _of_directory(data, start, order, big, enough)
+        total += pieces
+        if total >= enough or not (reduced and start):
+            break
+    return min(enough, total)
+
+
+def _of_directory(data: bytes, start: int, order: str, big: bool, enough: int) -> tuple[int, bool, int]:
+    """Return the pieces of a directory, whether it is of a thumbnail, and the place of the next one."""
+    (entries,) = struct.unpack_from(f"{order}{'Q' if big else 'H'}", data, start) if start < len(data) else (0,)
+    place, step, inline = (start + 8, 20, 8) if big else (start + 2, 12, 4)
     if entries >= enough:
-        return enough
+        return enough, False, 0
     listed, held, values = 0, 0, dict[int, int]()
     for position in range(place, min(place + step * entries, len(data) - step + 1), step):
         tag, kind, count = struct.unpack_from(f"{order}HHQ" if big else f"{order}HHL", data, position)
         size = count * _SIZES.get(kind, 0)
-        held += size if size > inline else 0
+        if size > inline:
+            (where,) = struct.unpack_from(f"{order}Q" if big else f"{order}L", data, position + step - inline)
+            held += max(0, min(size, len(data) - where)) if kind in _BYTES else size  # no more is read
         if kind not in _BYTES:
             listed = max(listed, count)
         if count == 1 and kind in _NUMBERS and tag not in values:
@@ -57,8 +127,11 @@ def _count(data: bytes, enough: int) -> int:
         elif count:
             values.setdefault(tag, 0)  # more than one value: only that it is there
     if held > 2 * len(data):  # the same bytes are listed again and again
-        return enough
-    return min(enough, entries + max(listed, _pieces(values)))
+        return enough, False, 0
+    end, following = place + step * entries, 0
+    if end + inline <= len(data):
+        (following,) = struct.unpack_from(f"{order}{'Q' if big else 'L'}", data, end)
+    return entries + max(listed, _pieces(values)), bool(values.get(SUBFILE, 0) & REDUCED), following
 
 
 def _pieces(values: dict[int, int]) -> int:

@@ -52,7 +52,9 @@ class Hostile:
     codes: frozenset[str]
 
 
-DAMAGED = frozenset({"ok", "corrupt", "not_an_image", "empty", "too_small", "too_many_pixels", "too_many_parts"})
+DAMAGED = frozenset(
+    {"ok", "corrupt", "not_an_image", "unread_format", "empty", "too_small", "too_many_pixels", "too_many_parts"}
+)
 
 
 def samples() -> dict[str, bytes]:

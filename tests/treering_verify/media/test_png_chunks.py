@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import struct
 import zlib
 
 import pytest
 from helpers.hostile.files import chunk
-from helpers.images import array, encoded, smooth
+from helpers.images import array, encoded, png, smooth
 
 from treering_verify.errors import ImageError
 from treering_verify.media.images import open_image
@@ -37,6 +38,18 @@ BALLAST = {
     "3 MiB of plain text": chunk(b"tEXt", b"workflow\0" + b"x" * (3 << 20)),
     "3 MiB of profile": chunk(b"iCCP", b"name\0\0" + BULK),
     "a profile that does not inflate": chunk(b"iCCP", b"name\0\0" + b"nonsense"),
+    "a profile of an unknown method": chunk(b"iCCP", b"name\0\5" + zlib.compress(bytes(500))),
+    **{
+        f"a {kind.decode()} that is too short": chunk(kind, b"")
+        for kind in (b"pHYs", b"gAMA", b"cHRM", b"sRGB", b"tIME")
+    },
+    "a colour key that is too short": chunk(b"tRNS", b"\0"),
+    "a colour key that is too long": chunk(b"tRNS", bytes(9)),
+    "an animation without frames": chunk(b"acTL", bytes(8)),
+    "an animation's header that is too short": chunk(b"acTL", b"\0"),
+    "a frame of an animation that is none": chunk(b"fcTL", bytes(26)),
+    "data of an animation that is none": chunk(b"fdAT", bytes(26)),
+    "a private chunk": chunk(b"prVt", b"x"),
 }
 
 
@@ -45,6 +58,36 @@ def test_what_viewers_ignore_costs_nothing(name: str) -> None:
     data = encoded(smooth(), "PNG")
     assert (array(open_image(with_chunk(data, BALLAST[name]))) == array(smooth())).all()
     assert without_ballast(with_chunk(data, BALLAST[name])) == data
+
+
+@pytest.mark.parametrize("kind", [b"tIME", b"tEXt", b"eXIf"])
+def test_a_chunk_between_those_of_the_pixels_is_ignored(kind: bytes) -> None:
+    data = encoded(smooth(), "PNG")
+    place = data.index(b"IDAT") - 4
+    length = int.from_bytes(data[place : place + 4], "big")
+    body = data[place + 8 : place + 8 + length]
+    whole = data[:place] + chunk(b"IDAT", body[:50]) + chunk(kind, bytes(7)) + chunk(b"IDAT", body[50:]) + data[-12:]
+    assert (array(open_image(whole)) == array(smooth())).all()
+
+
+def test_a_frame_beyond_the_canvas_leaves_the_still_image() -> None:
+    frame = struct.pack(">5L2H2B", 0, 48, 41, 0, 0, 1, 10, 0, 0)
+    moving = with_chunk(encoded(smooth(), "PNG"), chunk(b"acTL", struct.pack(">2L", 1, 0)) + chunk(b"fcTL", frame))
+    assert (array(open_image(moving)) == array(smooth())).all()
+
+
+def test_bytes_after_the_end_are_no_parts() -> None:
+    data = encoded(smooth(), "PNG") + bytes(2_000_000)
+    assert (array(open_image(data)) == array(smooth())).all()
+
+
+def test_a_wrong_checksum_of_the_pixels_costs_nothing() -> None:
+    rows = b"".join(b"\0" + bytes(range(48)) for _ in range(16))
+    place = (data := png(16, 16, 8, 2, rows)).index(b"IDAT")
+    length = int.from_bytes(data[place - 4 : place], "big")
+    body = data[place + 4 : place + 4 + length]
+    wrong = data[: place - 4] + chunk(b"IDAT", body[:-4] + b"abcd") + data[-12:]
+    assert (array(open_image(wrong)) == array(open_image(data))).all()
 
 
 def test_a_sound_file_stays_as_it_is_and_what_is_no_png_too() -> None:

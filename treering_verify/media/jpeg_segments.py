@@ -1,0 +1,58 @@
+"""Remove segments of a JPEG that are too short for what they say they are, and read its kind of coding.
+
+Pillow raises an error where a JFIF, Adobe or ICC segment ends early; libjpeg, and so every viewer, ignores it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+START_OF_SCAN = 0xDA
+
+NEXT_MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")  # not a stuffed zero, not a restart
+"""A marker with the fill bytes before it; the first group is its last byte."""
+
+ALONE = frozenset([0x01, *range(0xD0, 0xD9)])
+"""Markers without a segment."""
+
+_LEAST = {0xE0: (b"JFIF", 14), 0xE2: (b"ICC_PROFILE\0", 14), 0xEE: (b"Adobe", 12)}  # bytes that libjpeg asks for
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # starts of a frame (ITU-T T.81, table B.1)
+_JPEG_LS = 0xF7
+
+
+def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield marker, begin of the content and end of each segment of a JPEG, up to its first scan."""
+    place = 2
+    while found := NEXT_MARKER.search(data, place):
+        marker, place = found[1][0], found.end()
+        if marker == START_OF_SCAN:
+            return
+        if marker in ALONE:
+            continue
+        end = place + max(2, int.from_bytes(data[place : place + 2], "big"))
+        yield marker, place + 2, end
+        place = end
+
+
+def without_broken_segments(data: bytes) -> bytes:
+    """Return a JPEG file without JFIF, Adobe and ICC segments that end early; a file that has none is returned unchanged."""
+    pieces: list[bytes] = []
+    kept = 0
+    for marker, begin, end in segments(data):
+        name, least = _LEAST.get(marker, (b"", 0))
+        if name and end - begin < least and data.startswith(name, begin, end):
+            pieces.append(data[kept : begin - 4])
+            kept = end
+    return b"".join([*pieces, data[kept:]]) if pieces else data
+
+
+def unread_coding(data: bytes) -> str:
+    """Return the name of a coding of JPEG that libjpeg does not decode to 8 bits; "" for what it decodes."""
+    for marker, begin, _ in segments(data):
+        if marker == _JPEG_LS:
+            return "JPEG-LS"
+        if marker in _FRAMES:
+            bits = data[begin] if begin < len(data) else 8
+            return f"JPEG of {bits} bits" if bits != 8 and 2 <= bits <= 16 else ""
+    return ""
