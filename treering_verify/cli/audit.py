@@ -170,7 +170,8 @@ def audit(
     """
     if not (paths or files_from or manifests):
         raise UsageError("nothing to audit: give PATH, --files-from or --manifest")
-    _check_inputs(paths, files_from, manifests)
+    _check_use(files_from, null, manifests, column, root)
+    _check_inputs(paths, files_from, null, manifests, column)
     _check_output(output)
 
     from treering_verify.audit.engine import run_audit
@@ -263,10 +264,29 @@ def _conclude(output: Path, style: str, quiet: bool, fail_on: tuple[str, ...]) -
         sys.exit(UNJUDGED)
 
 
-def _check_inputs(paths: tuple[str, ...], files_from: tuple[str, ...], manifests: tuple[str, ...]) -> None:
-    """Raise UsageError if something that the command line names does not exist."""
+def _check_use(
+    files_from: tuple[str, ...], null: bool, manifests: tuple[str, ...], column: str, root: Path | None
+) -> None:
+    """Raise UsageError if an option has nothing to say anything about."""
+    from treering_verify.files import printable
+
+    if null and not files_from:
+        raise UsageError("--null says how --files-from is read: give a list, or leave it out")
+    if column and not manifests:
+        raise UsageError("--column is a column of --manifest: give a table, or leave it out")
+    if root and not (files_from or manifests):
+        raise UsageError("--root is for the paths of --files-from and --manifest: give one, or leave it out")
+    if root and not root.is_dir():
+        raise UsageError(f"--root {printable(str(root))} is no folder: name the one that paths of lists must stay in")
+
+
+def _check_inputs(
+    paths: tuple[str, ...], files_from: tuple[str, ...], null: bool, manifests: tuple[str, ...], column: str
+) -> None:
+    """Raise UsageError if something that the command line names does not exist, or is no list or manifest."""
     import glob
 
+    from treering_verify.audit.inputs.manifests import check_list, check_manifest
     from treering_verify.audit.inputs.urls import is_url
     from treering_verify.files import printable
 
@@ -282,6 +302,12 @@ def _check_inputs(paths: tuple[str, ...], files_from: tuple[str, ...], manifests
             )
         if problem := InputPath(stdin=name in files_from).problem(Path(name)):
             raise UsageError(f"{printable(name)!r}: {problem}")
+        if os.path.isdir(name):
+            raise UsageError(f"{printable(name)!r} is a folder, and no list or manifest: give it as PATH")
+    for name in files_from:
+        check_list(name, b"\0" if null else b"\n")
+    for name in manifests:
+        check_manifest(name, column)
 
 
 def _check_output(output: Path) -> None:

@@ -113,6 +113,9 @@ def _refuse_unused(source: ModelSource) -> None:
         raise UsageError(f"{source.shown} makes images so small that tiles save nothing: leave out the tile")
     if source.frames is not None:
         raise UsageError(f"{source.shown} makes images, not videos: leave out the frames")
+    for name in ("revision", "variant", "model_config"):
+        if getattr(source, name) is not None:
+            raise UsageError(f"{source.shown} has no other {name.replace('_', ' ')}: leave it out")
 
 
 def _parts(folder: Path, found: dict[str, str]) -> dict[str, str]:

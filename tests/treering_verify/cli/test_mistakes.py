@@ -48,6 +48,13 @@ def another_class(folder: Path) -> None:
     (folder / "model" / "model_index.json").write_text('{"_class_name": "StableDiffusionPipelin"}')
 
 
+def table(folder: Path) -> None:
+    (folder / "m.csv").write_text("path,label\nimage.png,1\n")
+    (folder / "l.txt").write_text("image.png\n")
+    (folder / "text.txt").write_text("hello")
+
+
+AUDIT = ("audit", "--key", "my.key.json", "--output", "out")
 MISTAKES: dict[str, tuple[Damage, tuple[str, ...], tuple[str, ...]]] = {
     "no such image": (nothing, ("verify", "nothing.png", "--key", "my.key.json"), ("nothing.png", "no such file")),
     "an alpha beyond 1": (nothing, (*VERIFY, "--alpha", "2"), ("--alpha", "between 0 and 1")),
@@ -106,6 +113,37 @@ MISTAKES: dict[str, tuple[Damage, tuple[str, ...], tuple[str, ...]]] = {
         ("verify", "empty", "--key", "my.key.json"),
         ("no images directly in empty",),
     ),
+    "an empty path": (nothing, ("verify", "", "--key", "my.key.json"), ("the path is empty",)),
+    "an empty output": (nothing, ("audit", ".", "--key", "my.key.json", "--output", ""), ("the path is empty",)),
+    "a link that leads nowhere": (
+        lambda folder: (folder / "link.png").symlink_to("nothing"),
+        ("verify", "link.png", "--key", "my.key.json"),
+        ("link.png", "does not exist"),
+    ),
+    "a pipe": (
+        lambda folder: os.mkfifo(folder / "pipe"),
+        ("identify", "pipe", "--key", "my.key.json"),
+        ("pipe", "no regular file"),
+    ),
+    "a text for a profile": (table, (*VERIFY, "--profile", "text.txt"), ("text.txt is no profile",)),
+    "a folder of no profiles": (
+        lambda folder: (folder / "empty").mkdir(),
+        (*VERIFY, "--profile", "empty"),
+        ("no profile in empty",),
+    ),
+    "an image for an inverter": (nothing, (*VERIFY, "--inverter", "image.png"), ("image.png is no inverter",)),
+    "a variant of an embedded model": (nothing, (*VERIFY, "--variant", "fp16"), ("no other variant",)),
+    "a revision of an embedded model": (nothing, (*VERIFY, "--revision", "main"), ("no other revision",)),
+    "a folder for a list": (nothing, (*AUDIT, "--files-from", "."), ("is a folder",)),
+    "a folder for a table": (nothing, (*AUDIT, "--manifest", "."), ("is a folder",)),
+    "an image for a list": (nothing, (*AUDIT, "--files-from", "image.png"), ("image.png", "zero bytes")),
+    "an image for a table": (nothing, (*AUDIT, "--manifest", "image.png"), ("image.png", "an image, and no table")),
+    "no such column": (table, (*AUDIT, "--manifest", "m.csv", "--column", "none"), ("choose one of path, label",)),
+    "a list for a table": (table, (*AUDIT, "--manifest", "l.txt"), ("--files-from",)),
+    "a column of no table": (nothing, (*AUDIT, ".", "--column", "path"), ("--column", "--manifest")),
+    "zero bytes in no list": (nothing, (*AUDIT, ".", "--null"), ("--null", "--files-from")),
+    "a root of no list": (nothing, (*AUDIT, ".", "--root", "."), ("--root", "--files-from")),
+    "a root that is a file": (table, (*AUDIT, "--files-from", "l.txt", "--root", "l.txt"), ("no folder",)),
     "a detector without calibration": (nothing, (*VERIFY, "--detector", "distance"), ("needs --calibration",)),
 }
 

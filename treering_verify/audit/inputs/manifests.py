@@ -15,9 +15,11 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import IO, TYPE_CHECKING, Any
 
+from treering_verify.audit.inputs.urls import is_url
 from treering_verify.errors import UsageError
 from treering_verify.files import printable
 from treering_verify.media.containers import ARROW, JOIN, PARQUET, arrow_batches, is_image_type
+from treering_verify.media.formats import kind_of
 
 if TYPE_CHECKING:
     import pyarrow
@@ -30,6 +32,9 @@ _LONGEST_LINE = 1 << 20  # of a JSON Lines file, in characters
 _LONGEST_NAME = 100  # of a column, in messages
 _LONGEST_ENTRY = 1 << 16  # bytes of a path or URL
 _LEAST_CHARACTERS = 1 << 26  # of all entries of a table, whose size on disk may be next to nothing
+_HEAD = 1 << 7  # bytes by which UTF-16 without a byte order mark is told
+_FILE_NAME = re.compile(r".*\.(png|jpe?g|webp|gif|bmp|tiff?|avif|hei[cf]|jxl|mp4|zip|tar)", re.IGNORECASE | re.DOTALL)
+_SEPARATOR = re.compile(r"\"?sep=([,;\t|])\"?\s*")  # a first line that spreadsheets write
 _MARKS = (  # byte order marks, the longer before those that they begin with
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -45,8 +50,8 @@ def list_entries(name: str, end: bytes) -> Iterator[str]:
     Parameters
     ----------
     name : str
-        Path of a text file, or "-" for standard input. A byte order mark says how it is encoded; without one, bytes are
-        taken as the file system takes them, so that any file's name can stand in a list.
+        Path of a text file, or "-" for standard input. A byte order mark says how it is encoded, and so do the zero bytes
+        of UTF-16; otherwise bytes are taken as the file system takes them, so that any file's name can stand in a list.
     end : bytes
         What ends an entry: a line feed, or a zero byte.
 
@@ -59,8 +64,10 @@ def list_entries(name: str, end: bytes) -> Iterator[str]:
     try:
         with contextlib.nullcontext(sys.stdin.buffer) if name == STDIN else open(name, "rb") as file:
             first = file.read(_BLOCK)
-            encoding = _encoding_of(first)
+            encoding = _encoding_of(first, guessed=end != b"\0")
             if encoding is None:
+                if b"\0" in first and end != b"\0":
+                    raise ValueError("it holds zero bytes: entries that end with them are read with --null")
                 yield from _split(first, file, end)
             else:
                 yield from _split_text(first, file, end.decode(), encoding)
@@ -77,9 +84,15 @@ def _check_rest(size: int) -> None:
         raise ValueError(f"an entry is longer than {_LONGEST_ENTRY:,} bytes: is it a list, and do its entries end so?")
 
 
-def _encoding_of(data: bytes) -> str | None:
-    """Name of the encoding that a byte order mark announces, or None."""
-    return next((encoding for mark, encoding in _MARKS if data.startswith(mark)), None)
+def _encoding_of(data: bytes, guessed: bool = True) -> str | None:
+    """Name of the encoding that a byte order mark announces, or, if `guessed`, that zero bytes show; None otherwise."""
+    announced = next((encoding for mark, encoding in _MARKS if data.startswith(mark)), None)
+    if announced or not guessed:
+        return announced
+    first, second = data[:_HEAD:2], data[1:_HEAD:2]
+    if 2 * second.count(0) > len(second) and not first.count(0):
+        return "utf-16-le"
+    return "utf-16-be" if 2 * first.count(0) > len(first) and not second.count(0) else None
 
 
 def _split(first: bytes, file: IO[bytes], end: bytes) -> Iterator[str]:
@@ -126,16 +139,43 @@ def manifest_entries(name: str, column: str) -> Iterator[str]:
     UsageError
         If it cannot be read, has no such column, or the column holds something else than text or images.
     """
-    shown = printable(name)
-    try:
-        with open(name, "rb") as file:
-            head = file.read(_BLOCK)
+    with _told(name):
+        head = _head_of(name)
         if head.startswith((PARQUET, *ARROW)):
             yield from _arrow(name, column)
-        elif head.lstrip(codecs.BOM_UTF8 + b" \t\r\n").startswith(b"{"):
-            yield from _json_lines(name, column)
+        elif _is_json(head):
+            yield from _json_lines(name, column, head)
         else:
             yield from _csv(name, column, head)
+
+
+def check_list(name: str, end: bytes) -> None:
+    """Raise UsageError if the beginning of a list is none; other arguments are those of `list_entries`."""
+    if os.path.isfile(name):  # a pipe can be read once
+        next(list_entries(name, end), None)
+
+
+def check_manifest(name: str, column: str) -> None:
+    """Raise UsageError if a CSV or JSON Lines manifest is none, or has no such column; only its beginning is read.
+
+    Tables of other kinds are left to `manifest_entries`, which runs in a process with a bound on memory.
+    """
+    if not os.path.isfile(name):  # a pipe can be read once
+        return
+    with _told(name):
+        head = _head_of(name)
+        if head.startswith((PARQUET, *ARROW)) or len(head) == _BLOCK:
+            return
+        reader = _json_lines(name, column, head) if _is_json(head) else _csv(name, column, head)
+        next(reader, None)
+
+
+@contextlib.contextmanager
+def _told(name: str) -> Iterator[None]:
+    """Turn what goes wrong with a manifest into a UsageError that names it."""
+    shown = printable(name)
+    try:
+        yield
     except OSError as error:
         raise UsageError(f"cannot read the manifest {shown}: {error.strerror or error}") from error
     except MemoryError as error:
@@ -144,6 +184,19 @@ def manifest_entries(name: str, column: str) -> Iterator[str]:
         raise UsageError(f"the manifest {shown} cannot be used: a line is nested too deep") from error
     except (ValueError, LookupError) as error:  # pyarrow's errors are among them; csv's is turned into one
         raise UsageError(f"the manifest {shown} cannot be used: {printable(str(error))}") from error
+
+
+def _head_of(name: str) -> bytes:
+    with open(name, "rb") as file:
+        return file.read(_BLOCK)
+
+
+def _is_json(head: bytes) -> bool:
+    """Return whether a manifest is JSON Lines; ValueError if it is other JSON."""
+    text = head.decode(_encoding_of(head) or "utf-8", "replace").lstrip("\ufeff \t\r\n")
+    if re.match(r"\[\s*[\[{\"\]]", text):
+        raise ValueError("it is a JSON array: write an object a line (JSON Lines), such as by jq -c '.[]'")
+    return text.startswith("{")
 
 
 def _arrow(name: str, column: str) -> Iterator[str]:
@@ -185,16 +238,24 @@ def _reader_of(name: str, field: pyarrow.Field) -> Callable[[Any, int], str]:
     if types.is_null(kind):
         return lambda value, row: ""
     if is_image_type(kind):
-        return lambda value, row: f"{name}{JOIN}{field.name}/{row}" if value else ""
+        return lambda value, row: _path_alone(value) or (f"{name}{JOIN}{field.name}/{row}" if value else "")
     raise ValueError(
         f"its column {field.name!r} holds {kind}, and not paths, URLs or images: choose another with --column"
     )
 
 
-def _json_lines(name: str, column: str) -> Iterator[str]:
+def _path_alone(value: Any) -> str:
+    """Return the path of an image that a data set names and does not hold."""
+    path = value.get("path") if isinstance(value, dict) and value.get("bytes") is None else None
+    if path and len(path) > _LONGEST_ENTRY:
+        raise ValueError(f"an entry has {len(path):,} characters, and {_LONGEST_ENTRY:,} is the most")
+    return path if isinstance(path, str) else ""
+
+
+def _json_lines(name: str, column: str, head: bytes) -> Iterator[str]:
     import json
 
-    with open(name, encoding="utf-8-sig") as file:
+    with open(name, encoding=_encoding_of(head) or "utf-8") as file:
         chosen, number = "", 0
         while line := file.readline(_LONGEST_LINE):
             number += 1
@@ -218,13 +279,19 @@ def _csv(name: str, column: str, head: bytes) -> Iterator[str]:
     import csv
 
     encoding = _encoding_of(head) or "utf-8"
+    if encoding == "utf-8" and b"\0" in head[:_HEAD] and (kind := kind_of(head)).code:
+        raise ValueError(f"it is {f'a {kind.name}' if kind.name else 'an image'}, and no table")
     errors = "surrogateescape" if encoding.startswith("utf-8") else "strict"
     with open(name, encoding=encoding, errors=errors, newline="") as file:
         first = file.readline(_LONGEST_LINE)
-        file.seek(0)
-        rows = csv.reader(_lines_of(file), delimiter=_delimiter_of(first))
+        named = _SEPARATOR.fullmatch(first.lstrip("\ufeff"))
+        if not named:
+            file.seek(0)
+        rows = csv.reader(_lines_of(file), delimiter=named[1] if named else _delimiter_of(first))
         try:
             header = next(rows, [])
+            if not column and len(header) == 1 and (is_url(header[0]) or _FILE_NAME.fullmatch(header[0])):
+                raise ValueError("its first line names a file, and no column: give it as a list, --files-from")
             place = header.index(_choose(header, column))
             for row in rows:
                 if len(row) > place and row[place]:
@@ -255,5 +322,7 @@ def _choose(names: list[str], column: str) -> str:
     for candidate in candidates:
         if candidate in names:
             return candidate
+    if not any(names):
+        raise LookupError("it names no columns")
     listed = ", ".join(name[:_LONGEST_NAME] for name in names[:20])
     raise LookupError(f"no column {column!r} in it: choose one of {listed}" if column else f"--column one of {listed}")

@@ -129,11 +129,18 @@ def _all(inputs: Inputs, walk: _Walk) -> Iterator[Entry]:
     for name in inputs.files_from:
         root = os.path.realpath(inputs.root or ("." if name == STDIN else os.path.dirname(name) or "."))
         for text in list_entries(name, b"\0" if inputs.null else b"\n"):
-            yield _within(root, _named(text), "")
+            yield _within(root, _named(_unquoted(text)), "")
     for name in inputs.manifests:
         root = os.path.realpath(inputs.root or os.path.dirname(name) or ".")
         for text in manifest_entries(name, inputs.column):
             yield _within(root, _named(text), name)
+
+
+def _unquoted(text: str) -> str:
+    """Return an entry without the quotes around it, unless a file has that very name."""
+    if len(text) > 2 and text[0] == text[-1] == '"' and not os.path.lexists(text):
+        return text[1:-1].replace('""', '"')
+    return text
 
 
 def _named(text: str) -> Entry:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from treering_verify.cli.options.types import InputPath
+from treering_verify.cli.options.types import ImagePath
 from treering_verify.errors import ImageError, UsageError
 from treering_verify.files import printable
 
@@ -22,7 +22,7 @@ MOST_IN_FOLDER = 50
 
 def files_argument(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the argument FILES; the function gets `files`, a tuple of paths that exist."""
-    return click.argument("files", nargs=-1, required=True, type=InputPath())(function)
+    return click.argument("files", nargs=-1, required=True, type=ImagePath())(function)
 
 
 def images_of(paths: tuple[Path, ...], model: ModelSource) -> list[Path]:

@@ -34,6 +34,7 @@ def inversion_options(
     def gathered(*args: Any, **kwargs: Any) -> Any:
         inverter: Path | None = kwargs.pop("inverter")
         if inverter is not None:
+            _check_inverter(inverter)
             kwargs["model"] = replace(kwargs["model"], inverter=str(inverter))
         return function(*args, inversion=InversionChoice.gather(kwargs), **kwargs)
 
@@ -139,6 +140,8 @@ class InversionChoice:
                 f"the profile sets the inversion, and so does {flags} (on the command line, in the environment or in the "
                 "configuration): leave one out"
             )
+        if chosen.profile is not None:
+            _check_profile(chosen.profile)
         return chosen
 
     def inversion(self, model: LatentModel, *, quiet: bool = False) -> InversionOptions:
@@ -158,6 +161,34 @@ class InversionChoice:
             err=True,
         )
         return InversionOptions.of(profile, batch_size=batch_size)
+
+
+def _check_inverter(folder: Path) -> None:
+    """Raise UsageError if a folder can be no inverter; loading it says all else."""
+    if not (folder / "config.json").is_file():
+        shown = printable(str(folder))
+        raise UsageError(f"{shown} is no inverter: name a folder that treering models fit MODEL --output DIR made")
+
+
+def _check_profile(path: Path) -> None:
+    """Raise UsageError if a path can be no profile, or folder of profiles; loading them says all else."""
+    import json
+
+    files = sorted(path.glob("*.json")) if path.is_dir() else [path]
+    if not files:
+        raise UsageError(
+            f"no profile in {printable(str(path))}: make one with treering models check MODEL --output FILE"
+        )
+    for file in files:
+        shown = printable(str(file))
+        try:
+            whole = json.loads(file.read_bytes()) if file.is_file() else None
+        except OSError as error:
+            raise UsageError(f"cannot read the profile {shown}: {error.strerror}") from error
+        except (ValueError, RecursionError):
+            whole = None
+        if not isinstance(whole, dict):
+            raise UsageError(f"{shown} is no profile: make one with treering models check MODEL --output FILE")
 
 
 def offered_fit(model: LatentModel) -> str:

@@ -182,6 +182,8 @@ class _PathType(_Type):
     what = "cannot write"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        if not str(value):  # which would be the current folder
+            self.fail(f"{self.what} '': the path is empty", param, ctx)
         path = Path(value if isinstance(value, os.PathLike) else str(value))
         if problem := self.problem(path):
             self.fail(f"{self.what} {printable(str(path))!r}: {problem}", param, ctx)
@@ -210,6 +212,18 @@ class InputPath(_PathType):
         if (self._stdin and str(path) == "-") or os.path.lexists(path):
             return ""
         return "there is no such file or folder; check the path"
+
+
+class ImagePath(InputPath):
+    """A regular file or folder that exists."""
+
+    def problem(self, path: Path) -> str:
+        """Say whether it is missing, or neither."""
+        if problem := super().problem(path):
+            return problem
+        if not os.path.exists(path):
+            return "this is a link to a file that does not exist; check where it leads"
+        return "" if os.path.isfile(path) or os.path.isdir(path) else "this is no regular file; give an image file"
 
 
 class OutputFile(_PathType):

@@ -198,6 +198,63 @@ def test_lists_that_editors_write_are_read_as_they_are_meant(encoding: str, end:
     assert found(tmp_path, files_from=(str(tmp_path / "list.txt"),)) == ["a b.png", "ü.png", "c.png"]
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf_16_without_a_mark_is_told_by_its_zero_bytes(encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_bytes("a b.png\r\nc.png\r\n".encode(encoding))
+    assert found(tmp_path, files_from=(str(tmp_path / "list.txt"),)) == ["a b.png", "c.png"]
+    (tmp_path / "m.csv").write_bytes("id;path\r\n1;a.png\r\n".encode(encoding))
+    assert found(tmp_path, manifests=(str(tmp_path / "m.csv"),)) == ["a.png"]
+    (tmp_path / "m.jsonl").write_bytes('{"path": "a.png"}\r\n'.encode(encoding))
+    assert found(tmp_path, manifests=(str(tmp_path / "m.jsonl"),)) == ["a.png"]
+
+
+def test_zero_bytes_in_a_list_of_lines_name_the_option(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_bytes(b"a long name.png\0another.png\0")
+    with pytest.raises(UsageError, match="--null"):
+        found(tmp_path, files_from=(str(tmp_path / "list.txt"),))
+
+
+def test_quotes_around_an_entry_go_unless_a_file_has_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / '"b.png"').touch()
+    (tmp_path / "list.txt").write_text('"a b.png"\n"b.png"\n"say ""x"".png"\n"\n')
+    assert found(tmp_path, files_from=("list.txt",)) == ["a b.png", '"b.png"', 'say "x".png', '"']
+
+
+def test_a_list_that_is_given_as_a_table_loses_no_entry(tmp_path: Path) -> None:
+    for text in ("a.png\nb.png\n", "https://example.org/a\nhttps://example.org/b\n", '"a.png"\n"b.png"\n'):
+        (tmp_path / "m.csv").write_text(text)
+        with pytest.raises(UsageError, match="--files-from"):
+            found(tmp_path, manifests=(str(tmp_path / "m.csv"),))
+
+
+def test_the_line_in_which_a_spreadsheet_names_the_delimiter_is_no_header(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_bytes(b"\xef\xbb\xbfsep=;\r\nid;path\r\n1;a,b.png\r\n")
+    assert found(tmp_path, manifests=(str(tmp_path / "m.csv"),)) == ["a,b.png"]
+
+
+@pytest.mark.parametrize(("text", "message"), [('[{"path": "a.png"}]', "JSON array"), ("", "no columns")])
+def test_other_tables_are_refused_by_what_they_are(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "m").write_text(text)
+    with pytest.raises(UsageError, match=message):
+        found(tmp_path, manifests=(str(tmp_path / "m"),))
+
+
+def test_images_that_a_data_set_names_and_does_not_hold_are_paths(tmp_path: Path) -> None:
+    rows = [
+        {"bytes": None, "path": "a.png"},
+        {"bytes": b"\x89PNG", "path": "b.png"},
+        {"bytes": None, "path": None},
+        None,
+    ]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    pa.parquet.write_table(pa.table({"image": pa.array(rows, kind)}), tmp_path / "m.parquet")
+    assert found(tmp_path, manifests=(str(tmp_path / "m.parquet"),))[:2] == [
+        "a.png",
+        f"{tmp_path / 'm.parquet'}!/image/1",
+    ]
+
+
 def test_a_list_that_is_not_encoded_as_it_says_is_refused(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbfa\n\xff\xfe\xfd\n")
     with pytest.raises(UsageError, match="save it as UTF-8"):
