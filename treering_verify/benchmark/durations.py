@@ -66,6 +66,7 @@ DOCS: dict[str, Shown] = {
     "survival": Shown(6, 16),
     "chance": Shown(None, 1.7),
     "uniformity": Shown(100, 1.2),
+    "patterns": Shown(None, 1.6, quick=True),
     "precision": Shown(None, 1.0, quick=True),
     "heldout": Shown(None, 1.3, quick=True),
     "noise": Shown(None, 0.5, quick=True),
