@@ -65,6 +65,7 @@ DOCS: dict[str, Shown] = {
     "peers": Shown(12, 6),
     "survival": Shown(6, 16),
     "chance": Shown(None, 1.7),
+    "inversion": Shown(None, 3.0, quick=True),
     "uniformity": Shown(100, 1.2),
     "patterns": Shown(None, 1.6, quick=True),
     "precision": Shown(None, 1.0, quick=True),
