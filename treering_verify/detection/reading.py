@@ -5,16 +5,16 @@ Files may come from anyone: `media.isolation.decoding` decodes them.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from treering_verify.detection.search.page import Page
 from treering_verify.errors import UsageError
-from treering_verify.media.arrays import is_array
+from treering_verify.media.arrays import is_array, read_open_file
 from treering_verify.media.digests import sha256_of
-from treering_verify.media.images import fit, read_bytes, to_tensor
+from treering_verify.media.images import MAX_BYTES, fit, read_bytes, to_tensor
 from treering_verify.media.isolation.decoding import decode_frames, decode_video
 from treering_verify.media.videos import read_video
 from treering_verify.models import LatentModel, makes_videos
@@ -74,8 +74,10 @@ def read(source: Source | VideoSource, model: LatentModel) -> Reading:
             f"verify, identify and decode take one image, and a {type(source).__name__} is several: give it to verify_many, "
             "identify_many or decode_many, which yield a verdict for each"
         )
-    if isinstance(source, str | Path):
-        source = read_bytes(source)
+    if isinstance(source, str | os.PathLike):
+        source = read_bytes(os.fsdecode(source))
+    elif hasattr(source, "read"):  # once, so that hash and pixels come from the same bytes
+        source = read_open_file(source, MAX_BYTES)
     animation = decode_frames(source)
     shown = [frame.image for frame in animation.frames]
     fitted = [fit(image, model.image_size) for image in shown]

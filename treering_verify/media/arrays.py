@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from treering_verify.errors import UsageError
+from treering_verify.errors import ImageError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,8 +46,11 @@ def image_of_array(source: Any) -> Image.Image:
     is_tensor = hasattr(source, "detach")
     pixels: NDArray[Any]
     if is_tensor:
-        tensor = source.detach().cpu()
-        pixels = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+        try:
+            tensor = source.detach().cpu()
+            pixels = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+        except (TypeError, RuntimeError) as error:  # sparse, or without data
+            raise UsageError(f"a tensor of {source.layout} on {source.device} is no image: give a dense one") from error
     else:
         pixels = np.asarray(source)
     if pixels.ndim == 4 and len(pixels) == 1:
@@ -55,13 +58,13 @@ def image_of_array(source: Any) -> Image.Image:
     if pixels.ndim == 3 and is_tensor:
         pixels = np.moveaxis(pixels, 0, -1)
     if pixels.ndim != 3 or pixels.shape[-1] != 3:
-        kind, axes = ("tensor", "(3, height, width)") if is_tensor else ("array", "(height, width, 3)")
+        kind, axes = ("a tensor", "(3, height, width)") if is_tensor else ("an array", "(height, width, 3)")
         shape = tuple(source.shape)
         if pixels.ndim == 4 and 3 in (shape[1], shape[-1]):
             raise UsageError(
-                f"a {kind} of shape {shape} holds {len(pixels)} images: verify takes one of them, verify_many all"
+                f"{kind} of shape {shape} holds {len(pixels)} images: verify takes one of them, verify_many all"
             )
-        raise UsageError(f"a {kind} of shape {shape} is no image: give {axes}, one image at a time")
+        raise UsageError(f"{kind} of shape {shape} is no image: give {axes}, one image at a time")
     return Image.fromarray(_levels(pixels))
 
 
@@ -72,6 +75,8 @@ def _levels(pixels: NDArray[Any]) -> NDArray[np.uint8]:
         return np.ascontiguousarray(pixels)
     if not np.issubdtype(pixels.dtype, np.floating):
         raise UsageError(f"pixels of type {pixels.dtype} are not taken: give uint8, or float in [0, 1]")
+    if not pixels.size:
+        return np.zeros(pixels.shape, np.uint8)  # too small, and is told so
     low, high = float(pixels.min()), float(pixels.max())
     if not (low >= -_SLACK and high <= 1 + _SLACK):  # false for NaN too
         raise UsageError(
@@ -82,8 +87,31 @@ def _levels(pixels: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def read_open_file(file: Any, most: int) -> bytes:
-    """Read an open binary file from where it stands, at most one byte more than `most`; UsageError if it gives text."""
-    data = file.read(most + 1)
-    if not isinstance(data, bytes):
-        raise UsageError("the open file gives text and not bytes: open it with mode 'rb'")
-    return data
+    """Read an open binary file from where it stands, at most one byte more than `most`.
+
+    Raises
+    ------
+    UsageError
+        If it gives no bytes, is closed, or cannot be read at all.
+    ImageError
+        With code not_readable, if reading fails.
+    """
+    pieces: list[bytes] = []
+    left = most + 1
+    try:
+        while left > 0:  # a raw file, or one of a network, may give less than it is asked for
+            data = file.read(left)
+            if not isinstance(data, bytes):
+                given = "text" if isinstance(data, str) else f"a {type(data).__name__}"
+                raise UsageError(f"the open file gives {given} and not bytes: open it with mode 'rb'")
+            if not data:
+                break
+            pieces.append(data)
+            left -= len(data)
+    except UsageError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"the open file cannot be read ({type(error).__name__}): open it with mode 'rb'") from error
+    except Exception as error:  # each file system has exceptions of its own
+        raise ImageError("not_readable", f"the open file cannot be read ({type(error).__name__})") from error
+    return b"".join(pieces)

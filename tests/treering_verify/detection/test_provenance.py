@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -53,6 +54,12 @@ def test_an_image_in_memory_has_no_digest_and_other_settings_show(tiny_model: La
     key = Key.generate(tiny_model.latent_shape, seed=1)
     (verdict,) = Judge.of(tiny_model, key_test(key, tiny_model)).verdicts([Image.new("RGB", (128, 128))])
     assert verdict.record()["sha256"] is None and verdict.record()["time"]
+    buffer = io.BytesIO()
+    Image.new("RGB", (128, 128)).save(buffer, "PNG")
+    data = buffer.getvalue()
+    judge = Judge.of(tiny_model, key_test(key, tiny_model))
+    (verdict,) = judge.verdicts([io.BytesIO(data)])  # an open file has one
+    assert verdict.record()["sha256"] == hashlib.sha256(data).hexdigest()
     other = Judge.of(tiny_model, key_test(key, tiny_model), inversion=tv.InversionOptions(steps=7)).provenance
     changed = {name for name, value in other["settings"].items() if verdict.provenance["settings"][name] != value}
     assert changed == {"steps"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import torch
 from helpers.images import array, encoded, smooth
 
-from treering_verify.errors import UsageError
+from treering_verify.errors import ImageError, UsageError
 from treering_verify.media.images import open_image
 
 LEVELS = array(smooth()).astype(np.uint8)
@@ -59,6 +60,8 @@ def test_an_open_file_is_read_from_where_it_stands(tmp_path: Path) -> None:
         (LEVELS[..., 0], r"no image: give \(height, width, 3\)"),
         (np.stack([LEVELS, LEVELS]), r"holds 2 images: verify takes one of them, verify_many all"),
         (torch.zeros(16, 16, 3), r"give \(3, height, width\)"),
+        (torch.zeros(3, 16, 16, device="meta"), "give a dense one"),
+        (torch.zeros(3, 16, 16).to_sparse(), "give a dense one"),
         (3, "a int is none of these"),
         (None, "a NoneType is none of these"),
         ({"image": 1}, "a dict is none of these"),
@@ -67,3 +70,40 @@ def test_an_open_file_is_read_from_where_it_stands(tmp_path: Path) -> None:
 def test_everything_else_is_refused_with_what_is_taken(source: object, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         open_image(source)  # type: ignore[arg-type]
+
+
+class Slow(io.BytesIO):
+    """A file that gives a few bytes at a time, as those of a network do."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        return super().read(min(100, 100 if size is None or size < 0 else size))
+
+
+class Lost(io.BytesIO):
+    """A file whose reading fails."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        raise RuntimeError("connection lost, token abc")
+
+
+def test_a_file_that_gives_less_than_it_is_asked_for_is_read_to_its_end() -> None:
+    assert (array(open_image(Slow(encoded(smooth(), "PNG")))) == LEVELS).all()
+
+
+def test_files_that_cannot_be_read_are_told_by_what_is_wrong(tmp_path: Path) -> None:
+    closed = io.BytesIO(b"x")
+    closed.close()
+    with open(tmp_path / "out", "wb") as written:
+        for file in (closed, written, io.StringIO(""), os):
+            with pytest.raises(UsageError, match="mode 'rb'"):
+                open_image(file)  # type: ignore[arg-type]
+    with pytest.raises(ImageError, match="RuntimeError") as caught:
+        open_image(Lost())
+    assert caught.value.code == "not_readable" and "token" not in str(caught.value)
+
+
+def test_an_image_without_pixels_is_too_small() -> None:
+    for nothing in (np.zeros((0, 0, 3)), torch.zeros(3, 0, 0)):
+        with pytest.raises(ImageError, match="side") as caught:
+            open_image(nothing)
+        assert caught.value.code == "too_small"

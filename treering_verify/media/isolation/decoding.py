@@ -117,7 +117,8 @@ def _content(source: Any) -> tuple[bytes | None, str]:
     if isinstance(source, (str, os.PathLike)):
         if os.path.isdir(source):
             return None, ""
-        return read_bytes(Path(source)), printable(os.fspath(source))
+        path = os.fsdecode(source)
+        return read_bytes(Path(path)), printable(path)
     if hasattr(source, "read"):
         return read_open_file(source, MAX_BYTES), ""
     return None, ""
