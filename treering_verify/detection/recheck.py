@@ -33,6 +33,7 @@ _NEEDED = ("path", "status", "alpha", "detector", "provenance")
 _MOST_BYTES = 256 * 1024**2  # of a file of records
 _OF_AUDIT = "is of an audit: run treering audit again, into another folder, and compare their summaries"
 _SIDECAR = "describes an image that was made, and judges none: give the image to treering verify"
+_LONGEST_P = 10**12  # digits of a p-value: no image has so many
 _MOST = 10_000  # iterations and the like that a record may ask for
 
 
@@ -108,6 +109,11 @@ def _is_record(record: Any) -> bool:
     provenance = record["provenance"]
     has_settings = isinstance(provenance, dict) and isinstance(provenance.get("settings"), dict)
     texts = all(isinstance(record[name], str) for name in ("path", "detector"))
+    if record["status"] == "ok" and not isinstance(record.get("verdict"), str):
+        return False
+    log10 = record.get("log10_pvalue")
+    if log10 is not None and not (isinstance(log10, int | float) and -_LONGEST_P < log10 <= 0):  # false for NaN too
+        return False
     return has_settings and texts and isinstance(record.get("sha256", ""), str | None)
 
 
@@ -250,7 +256,7 @@ def _used(settings: Mapping[str, Any]) -> tuple[InversionOptions, float, str]:
             precision=settings["precision"],
         )
         return inversion, float(settings["alpha"]), str(settings["search"]).removesuffix(" s")
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UsageError(f"the settings of a record are not of this version ({error}): judge the file anew") from error
 
 

@@ -166,9 +166,23 @@ HOSTILE = {
     "a precision that is a table": {"precision": {}},
     "alpha that is no number": {"alpha": float("nan")},
     "alpha above 1": {"alpha": 2},
+    "alpha that is no float": {"alpha": 10**400},
     "a search with escapes": {"search": "x\x1b[2J"},
     "a search that is a list": {"search": [1]},
 }
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"log10_pvalue": value} for value in (float("nan"), 1e308, 10**400, float("-inf"), 1, "-3", [])),
+        *({"verdict": value} for value in (None, 3, [])),
+    ],
+)
+def test_a_record_whose_verdict_no_command_writes_is_none(change: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "r.jsonl").write_text(json.dumps(record_of(tmp_path / "a.png") | change))
+    with pytest.raises(UsageError, match="record 1"):
+        read_records(tmp_path / "r.jsonl")
 
 
 @pytest.mark.parametrize("name", HOSTILE)
