@@ -38,7 +38,8 @@ class KeyEvidence:
     degrees_of_freedom : int
         How many numbers the test compares.
     hypothesis : str
-        What a search found to have been done to the image or video, in words; "" if nothing, or without a search.
+        What was done to the image or video, in words: what a search found, or by which factor an over-exposed image was
+        brightened; "" if nothing.
     decoys : DecoyCheck, optional
         Monte-Carlo check of `log10_pvalue`, if requested.
     stratum : str

@@ -237,6 +237,13 @@ _ALL = (
         "SFWMark's conditions",
     ),
     Benchmark(
+        "over-exposure",
+        "robustness",
+        "robustness.over_exposure",
+        "How many marks are found in images that are brightened until parts are white, with their restoration and without?",
+        "SFWMark's brightness",
+    ),
+    Benchmark(
         "patterns",
         "robustness",
         "robustness.patterns",

@@ -35,7 +35,13 @@ from treering_verify.detection.search.video_offsets import Timeline
 from treering_verify.detection.two_pass import Finding, find
 from treering_verify.errors import ImageError
 from treering_verify.files import printable
-from treering_verify.inversion.recovery import InversionOptions, filters_used, images_at_a_time, recover_in_batches
+from treering_verify.inversion.recovery import (
+    InversionOptions,
+    filters_used,
+    images_at_a_time,
+    recover_in_batches,
+    restorer_used,
+)
 from treering_verify.media.digests import sha256_of
 from treering_verify.models import LatentModel, makes_videos
 from treering_verify.models.profile import check_profile
@@ -179,6 +185,7 @@ class Judge:
     def settings(self) -> dict[str, Any]:
         """The settings that verdicts depend on, JSON-ready."""
         profile, filters = self.inversion.profile, filters_used(self.model, self.inversion)
+        restorer = restorer_used(self.model, self.inversion)
         inversion = asdict(replace(self.inversion, profile=None))
         del inversion["batch_size"]  # changes no verdict
         return {
@@ -186,6 +193,7 @@ class Judge:
             **inversion,
             "profile": profile.record() if profile else None,
             **({"inverter": filters} if filters else {}),
+            **({"restorer": restorer} if restorer else {}),
             "tile": self.model.tile,
             "search": self.search.words if self.search and self.searches else OFF,
             **({"screening": asdict(self.screening)} if self.screening else {}),

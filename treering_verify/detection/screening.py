@@ -8,6 +8,9 @@ screening pass and the full pass, corrected for all keys, and `share` the part o
     p_1 > gate                        no evidence, no full pass
     otherwise                         detected if p_2 <= (1 - share) alpha
 
+Where the full pass restores an over-exposed image there is no gate: the screening pass does not restore it, and whether it
+is over-exposed does not depend on a key.
+
 Each p is exact given the image (docs/exact-test.md), so for an unmarked image the chance of a detection is at most
 share alpha + (1 - share) alpha = alpha, whatever the gate and however p_1 and p_2 depend on each other. The reported
 p-value, p_1 / share or p_2 / (1 - share) by the pass that decided, is valid at every level for the same reason.
@@ -201,9 +204,9 @@ class Screening:
             )
         return chosen
 
-    def settles(self, log10_adjusted: float, alpha: float) -> bool:
-        """Return whether the screening pass decides, by its smallest p over all keys."""
-        return log10_adjusted <= math.log10(self.share * alpha) or log10_adjusted > math.log10(self.gate)
+    def settles(self, log10_adjusted: float, alpha: float, *, gated: bool = True) -> bool:
+        """Return whether the screening pass decides, by its smallest p over all keys; without a gate only detections do."""
+        return log10_adjusted <= math.log10(self.share * alpha) or (gated and log10_adjusted > math.log10(self.gate))
 
 
 def default_screening(model: LatentModel, inversion: InversionOptions, keys: int) -> Screening | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from treering_verify.detection.screening import SCREENS, Screening, corrected_for_share
 from treering_verify.inversion.decoder.solution import Solution
-from treering_verify.inversion.recovery import InversionOptions, recover_noise
+from treering_verify.inversion.recovery import InversionOptions, recover_noise, restored_factors
 from treering_verify.models import LatentModel
 from treering_verify.results import KeyEvidence
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     Recover = Callable[[torch.Tensor], tuple[torch.Tensor, Solution]]
 
 FIRST, FULL = "first", "full"
+RESTORED = "over-exposed, restored from brightness"
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,9 @@ def find(
     def recover_fully(batch: torch.Tensor) -> tuple[torch.Tensor, Solution]:
         return recover_noise(model, batch, inversion)
 
+    factors = restored_factors(model, images, inversion)
     if screening is None:
-        return _one_pass(images, evidence, recover_fully)
+        return [_of_restored(*one) for one in zip(_one_pass(images, evidence, recover_fully), factors, strict=True)]
     screen = SCREENS[screening.method]
     screened = _one_pass(images, evidence, lambda batch: screen(model, batch))
     findings = [
@@ -114,9 +116,14 @@ def find(
         )
         for finding in screened
     ]
-    undecided = [i for i, one in enumerate(screened) if not screening.settles(one.evidence[0].log10_adjusted, alpha)]
+    undecided = [
+        i
+        for i, one in enumerate(screened)
+        if not screening.settles(one.evidence[0].log10_adjusted, alpha, gated=factors[i] == 1)
+    ]
     if undecided:
-        for i, finding in zip(undecided, _one_pass(images[undecided], evidence, recover_fully), strict=True):
+        for i, found in zip(undecided, _one_pass(images[undecided], evidence, recover_fully), strict=True):
+            finding = _of_restored(found, factors[i])
             findings[i] = replace(
                 finding,
                 evidence=corrected_for_share(finding.evidence, 1 - screening.share),
@@ -126,6 +133,14 @@ def find(
                 log10_first=findings[i].log10_first,
             )
     return findings
+
+
+def _of_restored(finding: Finding, factor: float) -> Finding:
+    """Return a finding that says in words that the image's brightness was restored, where it was."""
+    if factor == 1:
+        return finding
+    words = f"{RESTORED} {factor:.2f}"
+    return replace(finding, evidence=tuple(replace(e, hypothesis=words) for e in finding.evidence))
 
 
 def _one_pass(images: torch.Tensor, evidence: FindEvidence, recover: Recover) -> list[Finding]:

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 from treering_verify.errors import UsageError
 from treering_verify.inversion import decoder as decoder_inversion
 from treering_verify.inversion import noise as noise_inversion
+from treering_verify.inversion.over_exposure import complete, read_noise
 from treering_verify.media.blank_areas import fill_occluded, mask_occluded, visible_area
+from treering_verify.media.over_exposure import brightness_factors, clipped_values
 from treering_verify.models import LatentModel, makes_videos
 from treering_verify.models.inverter import fitted
 from treering_verify.models.precision import Precision, precision_of
 from treering_verify.models.profile import Profile
+from treering_verify.models.restorer import STEPS, restorer_of
 
 if TYPE_CHECKING:
     import torch
@@ -88,7 +91,8 @@ def recover_noise(
 ) -> tuple[torch.Tensor, Solution]:
     """Return the noise estimate of images, from their visible area.
 
-    Occluded areas (`media.blank_areas.visible_area`) are filled before the inversion and masked after it.
+    Occluded areas (`media.blank_areas.visible_area`) are filled before the inversion and masked after it. The estimate of an
+    over-exposed image is that of the restored image, where the model has a restorer (`restores`).
 
     Parameters
     ----------
@@ -108,7 +112,57 @@ def recover_noise(
         method, steps = inversion.noise_method, inversion.steps
         return noise_inversion.invert(model, solution.latent, method, steps=steps, shares=solution.shares)
 
-    return recover_noise_by(model, image, inversion, invert_latent)
+    return restored(model, image, inversion, *recover_noise_by(model, image, inversion, invert_latent))
+
+
+def restores(model: LatentModel, inversion: InversionOptions) -> bool:
+    """Return whether over-exposed images are restored: by the default methods of a model that has a restorer."""
+    usual = inversion.method == decoder_inversion.AUTO and inversion.noise_method == noise_inversion.AUTO
+    return usual and inversion.steps == STEPS and restorer_of(model) is not None and not makes_videos(model)
+
+
+def restored_factors(model: LatentModel, image: torch.Tensor, inversion: InversionOptions) -> list[float]:
+    """Return by what images (B, 3, H, W) were brightened that will be restored; 1 for the others."""
+    return brightness_factors(image) if restores(model, inversion) else [1.0] * len(image)
+
+
+def restored(
+    model: LatentModel, image: torch.Tensor, inversion: InversionOptions, noise_hat: torch.Tensor, solution: Solution
+) -> tuple[torch.Tensor, Solution]:
+    """Replace noise estimate and solution of the images that are over-exposed; others stay as they are, bit for bit.
+
+    Parameters
+    ----------
+    model, image, inversion
+        As `recover_noise` takes them.
+    noise_hat, solution
+        Of the images as they are.
+
+    Returns
+    -------
+    noise_hat : (B, C, h, w) float32
+    solution : Solution
+    """
+    import torch
+
+    factors, restorer = restored_factors(model, image, inversion), restorer_of(model)
+    rows = [row for row, factor in enumerate(factors) if factor > 1]
+    if restorer is None or not rows:
+        return noise_hat, solution
+    with torch.inference_mode():
+        some = image[rows]
+        visible = torch.maximum(visible_area(some), clipped_values(some).any(dim=1, keepdim=True).cpu().float())
+        some = fill_occluded(some, visible)
+        completed, known = complete(model, restorer, some, [factors[row] for row in rows])
+        found = recover_latent(model, completed, inversion)
+        estimate = mask_occluded(read_noise(model, restorer, found, known, noise_hat[rows]), visible)
+        noise_hat, latent, residual = noise_hat.clone(), solution.latent.clone(), solution.residual.clone()
+        noise_hat[rows], latent[rows], residual[rows] = estimate, found.latent, found.residual
+    status = list(solution.status)
+    for row, one in zip(rows, found.status, strict=True):
+        status[row] = one
+    changed = replace(solution, latent=latent, residual=residual, status=tuple(status))
+    return noise_hat, changed
 
 
 def recover_noise_by(
@@ -140,13 +194,20 @@ def recover_with_naive(
         unmasked.append(naive_noise)
         return noise_hat
 
-    return recover_noise_by(model, image, inversion, invert_latent)[0], unmasked[0]
+    found = recover_noise_by(model, image, inversion, invert_latent)
+    return restored(model, image, inversion, *found)[0], unmasked[0]
 
 
 def filters_used(model: LatentModel, inversion: InversionOptions) -> str:
     """Return the digest of the fitted filters that an inversion runs, for records; "" if it runs none."""
     filters = fitted(model)
     return filters.digest if filters and inversion.method in (decoder_inversion.AUTO, "filtered") else ""
+
+
+def restorer_used(model: LatentModel, inversion: InversionOptions) -> str:
+    """Return the digest of the restorer that over-exposed images go through, for records; "" where none does."""
+    restorer = restorer_of(model)
+    return restorer.digest if restorer and restores(model, inversion) else ""
 
 
 def images_at_a_time(model: LatentModel, inversion: InversionOptions) -> int:

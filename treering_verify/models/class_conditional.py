@@ -18,6 +18,8 @@ from treering_verify.models.protocol import Condition, Timestep
 if TYPE_CHECKING:
     import torch
 
+    from treering_verify.models.restorer import Restorer
+
 
 class ClassConditionalModel:
     """A `LatentModel` of diffusers parts; the last class index of the network stands for no condition.
@@ -70,6 +72,7 @@ class ClassConditionalModel:
         self.name, self.classes, self.device = name, tuple(classes), "cpu"
         self._vae, self._unet, self._scheduler = vae, unet, scheduler
         self.refine, self.estimate, self.screen, self.tile = refiner, estimator, screen, 0
+        self.restorer: Restorer | None = None
         self._alphas: list[float] = _shares_of_signal(scheduler, self._straight)
         if refiner is not None:
             refiner.denoise = self.denoised

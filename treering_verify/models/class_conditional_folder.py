@@ -19,11 +19,13 @@ from treering_verify.models.diffusers.families import unsupported
 from treering_verify.models.diffusers.loading import INDEX, read_index
 from treering_verify.models.networks.reading import frozen, quiet, read_network, reported
 from treering_verify.models.protocol import MovableModel
+from treering_verify.models.restorer import PARTS as RESTORER
+from treering_verify.models.restorer import Restorer
 from treering_verify.models.source import ModelSource
 
 _LANDSCAPE = Path(__file__).with_name("landscape")
 EMBEDDED = {"landscape": _LANDSCAPE, "landscape-tiny": _LANDSCAPE}
-_BESIDE = ("refiner", "estimator", "screen")  # networks of the toolkit's own that a folder may have
+_BESIDE = ("refiner", "estimator", "screen", *RESTORER)  # networks of the toolkit's own that a folder may have
 _MAX_CLASSES = 2**16
 _IN_PLAIN_TORCH = ("landscape",)
 # Subfolder and kind of the autoencoder that replaces "vae"; the refiner was trained for "vae" and is left out.
@@ -127,10 +129,11 @@ def _check_networks(folder: Path, found: dict[str, str], shown: str) -> None:
     """Raise ModelError if a network and its weights do not belong together, before memory is reserved."""
     import diffusers
 
+    from treering_verify.models.networks.correction import Correction
     from treering_verify.models.networks.estimator import Estimator
     from treering_verify.models.networks.refiner import Refiner
 
-    own = {"refiner": Refiner, "estimator": Estimator, "screen": Estimator}
+    own = {"refiner": Refiner, "estimator": Estimator, "screen": Estimator, **dict.fromkeys(RESTORER, Correction)}
     parts = {part: kind for part, kind in _parts(folder, found).items() if part != "scheduler"}
     held = check_files(folder, parts, parts, None, shown)
     with quiet():
@@ -169,7 +172,10 @@ def _load_parts(
     refiner = beside(Refiner, "refiner") if refined else None
     names = classes or [f"class{i}" for i in range((unet.config.num_class_embeds or 1) - 1)]
     estimator, screen = beside(Estimator, "estimator"), beside(Estimator, "screen")
-    return ClassConditionalModel(name, frozen(vae), frozen(unet), scheduler, names, refiner, estimator, screen)
+    model = ClassConditionalModel(name, frozen(vae), frozen(unet), scheduler, names, refiner, estimator, screen)
+    if refined and all((folder / part).is_dir() for part in RESTORER):
+        model.restorer = Restorer.load(folder)
+    return model
 
 
 def _own_networks(folder: Path, *_: str) -> tuple[Any, Any, Any]:

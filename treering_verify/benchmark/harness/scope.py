@@ -60,6 +60,7 @@ SEEDS = {
             "coverage",
             "peers",
             "search-uniformity",
+            "over-exposure",
         )
     )
 }
