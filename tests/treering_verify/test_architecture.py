@@ -34,6 +34,7 @@ HEAVY_AT_THE_TOP = {  # run to train and measure the embedded model; no command 
     "treering_verify.training.landscape.scenes",
     "treering_verify.training.landscape.measure",
     "treering_verify.training.landscape.train_refiner",
+    "treering_verify.training.landscape.train_restorer",
     "treering_verify.training.landscape.train_estimator",
     "treering_verify.training.landscape.train_flow",
     "treering_verify.training.landscape.train_tiny",

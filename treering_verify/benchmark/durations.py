@@ -73,5 +73,6 @@ DOCS: dict[str, Shown] = {
     "noise": Shown(None, 0.5, quick=True),
     "identification": Shown(4, 1.7),
     "quality": Shown(None, 1.3, quick=True),
+    "over-exposure": Shown(160, 7),
 }
 """The benchmarks whose tables README.md and docs/ include (`--preset docs`)."""

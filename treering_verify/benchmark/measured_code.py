@@ -55,7 +55,7 @@ MEASURES: dict[str, tuple[str, ...]] = {
         *(f"benchmark.robustness.{name}" for name in ("measurements", "robustness", "tables")),
         "detection.calibration.scores",
     ),
-    "over-exposure": (*TEST, "inversion.over_exposure", "media.over_exposure", "models.restorer", "attacks"),
+    "over-exposure": (*TEST, "inversion.over_exposure", "inversion.brightness", "models.restorer", "attacks"),
     "forgery": (*TEST, "attacks.averaging", "attacks.imprinting"),
     "quality": ("generation.generator", "watermark.patterns", "watermark.embedding", "models.ddim"),
     "throughput": ("detection.verification", "inversion", "media.images"),

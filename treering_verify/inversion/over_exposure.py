@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from treering_verify.inversion.brightness import clipped_values, divided
 from treering_verify.inversion.noise import trajectory
-from treering_verify.media.over_exposure import clipped_values, divided
 from treering_verify.models.restorer import STEPS, Restorer, latent_inputs, noise_inputs
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from treering_verify.errors import UsageError
 from treering_verify.inversion import decoder as decoder_inversion
 from treering_verify.inversion import noise as noise_inversion
+from treering_verify.inversion.brightness import brightness_factors, clipped_values
 from treering_verify.inversion.over_exposure import complete, read_noise
 from treering_verify.media.blank_areas import fill_occluded, mask_occluded, visible_area
-from treering_verify.media.over_exposure import brightness_factors, clipped_values
 from treering_verify.models import LatentModel, makes_videos
 from treering_verify.models.inverter import fitted
 from treering_verify.models.precision import Precision, precision_of

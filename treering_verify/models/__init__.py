@@ -5,7 +5,8 @@ name and options, and `loading` finds and loads it, after `checks` of its folder
 embedded `landscape`, which `class_conditional_folder` reads, with `networks` and the grid of `ddim`; or a pipeline of
 `diffusers`; or an autoencoder without a diffusion network, `autoencoder_alone`. `autoencoder` encodes and decodes, `tiling`
 does so in tiles, and `sampling` runs the ODE from noise to latent. An `inverter` holds the filters that were fitted to a
-model, a `filter_bank` for each step, chosen by `attack_statistics`. `precision` and `compiling` say how networks are
+model, a `filter_bank` for each step, chosen by `attack_statistics`, and a `restorer` the networks for over-exposed
+images. `precision` and `compiling` say how networks are
 computed. `weights` identifies a model by a digest, `provenance` tells records of it, and `profile` holds the results of its
 self-test.
 """

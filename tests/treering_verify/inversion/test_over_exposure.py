@@ -15,6 +15,7 @@ from treering_verify.attacks import ATTACKS
 from treering_verify.detection.screening import Screening
 from treering_verify.detection.two_pass import FIRST, FULL, RESTORED, find
 from treering_verify.detection.verification import key_test, verify
+from treering_verify.inversion.brightness import clipped_values, divided
 from treering_verify.inversion.over_exposure import complete
 from treering_verify.inversion.recovery import (
     InversionOptions,
@@ -24,7 +25,6 @@ from treering_verify.inversion.recovery import (
     restores,
 )
 from treering_verify.media.images import to_tensor
-from treering_verify.media.over_exposure import clipped_values, divided
 from treering_verify.models import LatentModel, load_model
 from treering_verify.models.class_conditional import ClassConditionalModel
 from treering_verify.models.networks.correction import Correction

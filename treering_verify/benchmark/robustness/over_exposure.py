@@ -16,8 +16,8 @@ from treering_verify.benchmark.harness.keyed_images import evidence_of_images, g
 from treering_verify.benchmark.harness.rates import STRICT
 from treering_verify.benchmark.harness.scope import SEEDS, Scope
 from treering_verify.benchmark.harness.trials import BLANK
+from treering_verify.inversion.brightness import brightness_factors
 from treering_verify.media.images import to_tensor
-from treering_verify.media.over_exposure import brightness_factors
 from treering_verify.models import LatentModel
 from treering_verify.models.restorer import restorer_of
 from treering_verify.models.weights import fingerprint

@@ -17,11 +17,11 @@ import torch
 
 from treering_verify.attacks import ATTACKS
 from treering_verify.generation.generator import initial_noise
+from treering_verify.inversion.brightness import clipped_values, divided
 from treering_verify.inversion.noise import trajectory
 from treering_verify.inversion.over_exposure import complete
 from treering_verify.inversion.recovery import InversionOptions, recover_latent
 from treering_verify.media.images import to_pil, to_tensor
-from treering_verify.media.over_exposure import clipped_values, divided
 from treering_verify.models import LatentModel, load_model
 from treering_verify.models.networks.correction import Correction
 from treering_verify.models.restorer import STEPS, Restorer, latent_inputs, noise_inputs
@@ -66,10 +66,10 @@ def coded(model: LatentModel, chunk: int) -> Tensors:
 
 def brightened(image: torch.Tensor, draw: random.Random) -> tuple[torch.Tensor, float]:
     """Brighten an image (3, H, W) of levels by a drawn factor; return (1, 3, H, W) in [-1, 1] and the factor."""
-    picture, factor, attacked = to_pil(image / 127.5 - 1), 1.0, torch.empty(0)
+    source, factor, attacked = to_pil(image / 127.5 - 1), 1.0, torch.empty(0)
     for span in (_FACTORS, _MILDER):
         factor = draw.uniform(*span)
-        attacked = to_tensor(ATTACKS["brightness"](picture, factor=factor))
+        attacked = to_tensor(ATTACKS["brightness"](source, factor=factor))
         if clipped_values(attacked).all(dim=1).float().mean() < _MOST_WHITE:
             break
     return attacked, factor
