@@ -133,7 +133,8 @@ class _Connection(http.client.HTTPConnection):
         if (answer.length or 0) > MAX_BYTES:
             raise UrlError("too_large_file", "")
         data = bytearray()
-        while len(data) <= MAX_BYTES:
+        # Python 3.14 closes the answer, and the socket, with its last byte; others with the read after it.
+        while len(data) <= MAX_BYTES and not answer.isclosed():
             self._socket.settimeout(_remaining(self._deadline))
             block = answer.read1(_BLOCK)
             if not block:
