@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,8 @@ def test_what_failed_is_known_too_and_is_not_cached_for_another_run(coordinator:
     (found,) = coordinator.claim([((5, 0), reading("a"))])
     assert isinstance(found, Row) and found.code == "model_failed"
     coordinator.close()
-    assert Coordinator(tmp_path / "state", "settings").claim([((5, 0), reading("a"))]) == [None]
+    with closing(Coordinator(tmp_path / "state", "settings")) as another:
+        assert another.claim([((5, 0), reading("a"))]) == [None]
 
 
 def test_claims_can_be_dropped(coordinator: Coordinator) -> None:
