@@ -48,7 +48,15 @@ TESTS: dict[str, tuple[str, ...]] = {
     "pillow-jxl-plugin": (T + "media/test_images.py", T + "media/test_containers.py"),
     "pyarrow": (T + "audit/output", T + "audit/inputs/test_sources.py", T + "test_files.py"),
     "pytest": ("tests/detectors/test_exact.py", T + "cli/test_configuration.py", T + "test_files.py"),
-    "ray": (T + "audit/cluster/test_run.py",),
+    "ray": tuple(
+        T + "audit/cluster/test_run.py::test_" + name
+        for name in (
+            "what_ends_readers_and_workers_costs_itself_and_all_else_is_as_on_one_machine",
+            "a_stopped_audit_keeps_what_is_finished_and_one_machine_goes_on",
+            "two_passes_decide_alike_on_a_cluster_and_on_one_machine",
+            "an_address_from_outside_the_cluster_is_refused",
+        )
+    ),
     "rich": (T + "cli/test_output.py",),
     "scikit-image": (
         T + "watermark/test_embedding.py::test_pvalues_are_uniform_over_keys_whatever_the_image",
