@@ -32,7 +32,7 @@ class Term(NamedTuple):
 TERMS = (
     Term(r"(?<![A-Za-z])[Pp]ictures?(?![a-z])", "image", ("a picture", "_pictures = 1", "Pictures show")),
     Term(
-        r"(?<![A-Za-z.])(?:clips?|Clips?)(?![a-z])(?!_sample|_tokenizer|_grad|_denoised|-path)",
+        r"(?<![A-Za-z.])(?:clips?|Clips?)(?![a-z])(?!_sample|_text_model|_tokenizer|_grad|_denoised|-path)",
         "video (CLIP, .clip(...) and clip_sample stay)",
         ("a clip of 8 frames", "read_clip(path)", "class ClipModel", "makes_clips"),
         ("np.clip(x, 0, 1)", "x.clip(min=0)", "CLIP's width", "clip_sample=False", "clipping", "eclipse"),

@@ -27,6 +27,15 @@ MINUTES: dict[str, tuple[float | None, float | None]] = {
     "robustness": (None, 360),
     "quality": (1.2, 21),
     "throughput": (1.1, None),
+    "survival": (1.0, None),
+    "search-uniformity": (0.1, None),
+    "classifier": (1.4, None),
+    "patterns": (1.5, None),
+    "annulus-pareto": (0.6, None),
+    "forgery": (1.2, None),
+    "screening": (0.6, None),
+    "precision": (1.0, None),
+    "sizes": (0.3, None),
 }
 """Minutes of one processor that `--quick` and a full run take on `landscape`; None where that was not measured.
 

@@ -2,7 +2,6 @@ from .autoencoder import AUTOENCODERS as AUTOENCODERS
 from .autoencoder import lowered as lowered
 from .autoencoder_alone import AutoencoderModel as AutoencoderModel
 from .autoencoder_alone import is_alone as is_alone
-from .class_conditional_folder import EMBEDDED as EMBEDDED
 from .diffusers.adapter import canonical_noise as canonical_noise
 from .diffusers.adapter import from_pipeline as from_pipeline
 from .diffusers.adapter import native_noise as native_noise
@@ -26,4 +25,5 @@ from .protocol import makes_videos as makes_videos
 from .protocol import movable as movable
 from .source import DEVICES as DEVICES
 from .source import DTYPES as DTYPES
+from .source import EMBEDDED as EMBEDDED
 from .source import ModelSource as ModelSource

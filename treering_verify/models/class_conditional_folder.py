@@ -21,10 +21,8 @@ from treering_verify.models.networks.reading import frozen, quiet, read_network,
 from treering_verify.models.protocol import MovableModel
 from treering_verify.models.restorer import PARTS as RESTORER
 from treering_verify.models.restorer import Restorer
-from treering_verify.models.source import ModelSource
+from treering_verify.models.source import CLASS_CONDITIONAL, EMBEDDED, ModelSource
 
-_LANDSCAPE = Path(__file__).with_name("landscape")
-EMBEDDED = {"landscape": _LANDSCAPE, "landscape-tiny": _LANDSCAPE}
 _BESIDE = ("refiner", "estimator", "screen", *RESTORER)  # networks of the toolkit's own that a folder may have
 _MAX_CLASSES = 2**16
 _IN_PLAIN_TORCH = ("landscape",)
@@ -39,20 +37,20 @@ _KINDS = {
 
 def load(source: ModelSource) -> MovableModel:
     """Load a class-conditional model, on the processor; errors as for `load_model`."""
-    folder, shown = _folder(source), source.shown
+    folder, shown = source.path, source.shown
     index, found = index_and_parts(source)
     with reported(shown):
         held_out = _HELD_OUT.get(source.name)
         autoencoder = held_out or ("vae", found["vae"])
         kinds = (*autoencoder, found["scheduler"])
-        if source.name not in EMBEDDED:
+        if source.name not in CLASS_CONDITIONAL:
             _check_networks(folder, found, shown)
         return _load_parts(shown, folder, kinds, _class_names(index, shown), refined=held_out is None)
 
 
 def latent_shape(source: ModelSource) -> tuple[int, int, int]:
     """Return the shape (C, h, w) of a class-conditional model's noise, from its configuration."""
-    folder = _folder(source)
+    folder = source.path
     _refuse_unused(source)
     if not os.path.lexists(folder / INDEX):
         raise ModelError(_no_model(source.shown))
@@ -71,13 +69,9 @@ def class_names(source: ModelSource) -> tuple[str, ...]:
     return tuple(_class_names(index_and_parts(source)[0], source.shown) or ())
 
 
-def _folder(source: ModelSource) -> Path:
-    return EMBEDDED.get(source.name, Path(source.name))
-
-
 def index_and_parts(source: ModelSource) -> tuple[dict[str, Any], dict[str, str]]:
     """Return a class-conditional model's index and the classes of its parts; ModelError if it is another kind of model."""
-    folder, shown = _folder(source), source.shown
+    folder, shown = source.path, source.shown
     if not os.path.lexists(folder / INDEX):
         raise ModelError(_no_model(shown))
     with reported(shown):
@@ -94,7 +88,7 @@ def index_and_parts(source: ModelSource) -> tuple[dict[str, Any], dict[str, str]
             f"of {readable}, and {INDEX} names {found}"
         )
     _refuse_unused(source)
-    if source.name not in EMBEDDED:
+    if source.name not in CLASS_CONDITIONAL:
         check_files(folder, _parts(folder, found), (), None, shown)
     return index, found
 

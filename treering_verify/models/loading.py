@@ -8,7 +8,6 @@ from typing import Any
 
 from treering_verify.errors import ModelError
 from treering_verify.models import autoencoder_alone, class_conditional_folder
-from treering_verify.models.class_conditional_folder import EMBEDDED
 from treering_verify.models.compiling import compile_networks
 from treering_verify.models.diffusers.adapter import from_pipeline
 from treering_verify.models.diffusers.families import known_pipelines
@@ -23,7 +22,7 @@ from treering_verify.models.diffusers.loading import (
 from treering_verify.models.inverter import CONFIG, Inverter, attach
 from treering_verify.models.networks.reading import reported
 from treering_verify.models.protocol import LatentModel
-from treering_verify.models.source import Device, DType, ModelSource
+from treering_verify.models.source import CLASS_CONDITIONAL, EMBEDDED, Device, DType, ModelSource
 
 BESIDE = "inverter"  # subfolder of a local model where its fitted filters are found
 
@@ -47,7 +46,8 @@ def load_model(
     Parameters
     ----------
     name : str, Path or ModelSource
-        "landscape"; "landscape-tiny", the same with an autoencoder that no method was tuned on; a local folder in the
+        "landscape"; "landscape-tiny", the same with an autoencoder that no method was tuned on; "landscape-sd", a small
+        text-to-image model in Stable Diffusion's format (extra `pipelines`); a local folder in the
         diffusers layout, a single .safetensors file, or a hub id, of a family that `treering models` lists; or a folder
         whose model_index.json names one of `AUTOENCODERS`, a class-conditional `UNet2DModel` and a `DDIMScheduler` or
         `FlowMatchEulerDiscreteScheduler`, and, optionally, "classes": the names of its classes; or the folder of an
@@ -80,8 +80,7 @@ def _with_inverter(model: LatentModel, source: ModelSource) -> LatentModel:
     """Let a model carry the filters that its source names, or those beside it that were fitted to it as it is loaded."""
     if source.inverter is not None:
         return attach(model, source.inverter)
-    embedded = source.name in EMBEDDED
-    folder = EMBEDDED[source.name] / f"{source.name}-inverter" if embedded else Path(source.name, BESIDE)
+    folder = source.path / (f"{source.name}-inverter" if source.name in EMBEDDED else BESIDE)
     if not (folder / CONFIG).is_file() or Inverter.load(folder).differences(model):
         return model
     return attach(model, folder)
@@ -139,7 +138,7 @@ def check_source(source: ModelSource) -> None:
 def files_of(source: ModelSource) -> list[str | Path] | None:
     """Return the files and folders that a local model is loaded from; None of one that is on the hub."""
     if source.name in EMBEDDED:
-        return [path for path in (EMBEDDED[source.name], source.inverter) if path is not None]
+        return [path for path in (source.path, source.inverter) if path is not None]
     if source.on_hub or (source.model_config is not None and not Path(source.model_config).exists()):
         return None
     return [path for path in (source.name, source.inverter, source.model_config) if path is not None]
@@ -156,7 +155,7 @@ def videos_of(source: ModelSource) -> bool:
     """Return whether a local folder's index names a pipeline that makes videos."""
     if not _is_pipeline(source) or source.is_file or source.on_hub:
         return False
-    return pipeline_family(read_index(Path(source.name)), source.shown).video is not None
+    return pipeline_family(read_index(source.path), source.shown).video is not None
 
 
 def _is_autoencoder(source: ModelSource) -> bool:
@@ -170,7 +169,7 @@ def _source(name: str | Path | ModelSource, *options: Any) -> ModelSource:
 def _is_pipeline(source: ModelSource) -> bool:
     """Return whether a source is not class-conditional: a file, a hub id, or a folder whose index names a family."""
     if source.name in EMBEDDED:
-        return False
+        return source.name not in CLASS_CONDITIONAL
     if source.is_file or source.on_hub:
         return True
     try:

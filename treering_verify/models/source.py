@@ -15,6 +15,11 @@ from treering_verify.files import printable
 if TYPE_CHECKING:
     import torch
 
+_FILES = Path(__file__).parent  # of the models that ship with the package
+CLASS_CONDITIONAL = {"landscape": _FILES / "landscape", "landscape-tiny": _FILES / "landscape"}
+PIPELINES = {"landscape-sd": _FILES / "landscape_sd"}
+EMBEDDED = {**CLASS_CONDITIONAL, **PIPELINES}
+
 Device = Literal["auto", "cpu", "cuda", "mps"]
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 DEVICES: tuple[Device, ...] = get_args(Device)
@@ -90,9 +95,14 @@ class ModelSource:
         return printable(self.name)
 
     @property
+    def path(self) -> Path:
+        """Folder or file of a model that is not on the hub; of an embedded one, its folder in this package."""
+        return EMBEDDED.get(self.name, Path(self.name))
+
+    @property
     def is_file(self) -> bool:
         """Whether it is a single file of weights; ModelError if the file is pickled."""
-        if Path(self.name).is_dir():
+        if self.path.is_dir():
             return False
         if self.name.lower().endswith(_PICKLED):
             raise ModelError(

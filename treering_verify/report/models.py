@@ -6,16 +6,19 @@ from collections.abc import Iterator
 from typing import Any
 
 from treering_verify.models import EMBEDDED, FAMILIES
+from treering_verify.models.source import CLASS_CONDITIONAL
 from treering_verify.report.text import format_pvalue, table
 
 
 def format_families() -> Iterator[str]:
     """Yield a table of the families of models, and the limits of each."""
-    rows = [["class-conditional", "UNet2DModel + DDIM", f"{', '.join(EMBEDDED)}; local folders", "one size, float32"]]
+    ours = ", ".join(CLASS_CONDITIONAL)
+    rows = [["class-conditional", "UNet2DModel + DDIM", f"{ours}; local folders", "one size, float32"]]
     rows += [[family.name, *family.pipelines[:1], family.covers, family.limits] for family in FAMILIES.values()]
     yield table(["family", "class", "models", "limits"], rows)
     yield ""
-    yield "--model takes an embedded name, a local folder, a .safetensors file or a hub id; treering models check tries one"
+    yield f"--model takes an embedded name ({', '.join(EMBEDDED)}), a local folder, a .safetensors file or a hub id;"
+    yield "treering models check tries one"
 
 
 def format_self_test(record: dict[str, Any]) -> Iterator[str]:

@@ -84,7 +84,7 @@ def test_the_shell_completes_choices() -> None:
     assert completed("attack", "x.png", "--attack", "blur+fl") == ["blur+flip"]
     assert set(ATTACKS) <= set(completed("attack", "x.png", "--attack", ""))
     assert completed("benchmark", "thr") == ["throughput"]
-    assert completed("demo", "--model", "land") == ["landscape", "landscape-tiny"]
+    assert completed("demo", "--model", "land") == ["landscape", "landscape-tiny", "landscape-sd"]
     assert completed("audit", "--screening", "o") == ["on", "off"]
     assert completed("verify", "--search", "") == ["auto", "off", "quick", "fast", "thorough"]
 

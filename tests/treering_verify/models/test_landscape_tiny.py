@@ -12,7 +12,7 @@ from diffusers import AutoencoderTiny
 
 from treering_verify.detection.verification import verify
 from treering_verify.generation.generator import generate
-from treering_verify.models import LatentModel, latent_shape, load_model, loading
+from treering_verify.models import LatentModel, latent_shape, load_model, source
 from treering_verify.models.networks.refiner import Refiner
 from treering_verify.training.landscape import train_tiny
 from treering_verify.training.landscape.scenes import render
@@ -58,9 +58,9 @@ def test_only_the_autoencoder_is_another(landscape: LatentModel, held_out: Laten
 
 
 def test_the_refiner_of_another_decoder_does_not_come_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = Path(shutil.copytree(loading.EMBEDDED["landscape"], tmp_path / "landscape"))
+    folder = Path(shutil.copytree(source.EMBEDDED["landscape"], tmp_path / "landscape"))
     Refiner(4, 4, width=8, blocks=1).save(folder / "refiner")
-    monkeypatch.setattr(loading, "EMBEDDED", dict.fromkeys(loading.EMBEDDED, folder))
+    monkeypatch.setattr(source, "EMBEDDED", dict.fromkeys(source.EMBEDDED, folder))
     assert load_model("landscape").refine is not None
     assert load_model("landscape-tiny").refine is None
 

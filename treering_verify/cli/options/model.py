@@ -34,7 +34,7 @@ _NAME = option(
     "--model",
     type=ModelName(),
     default="landscape",
-    help="Embedded model (landscape, landscape-tiny), local folder, .safetensors file, or hub id.",
+    help="Embedded model (landscape, landscape-tiny, landscape-sd), local folder, .safetensors file, or hub id.",
 )
 _WHICH = (
     option("--revision", topic=_TOPIC, help="Branch, tag or commit of a model on the hub."),

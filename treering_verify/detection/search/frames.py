@@ -33,6 +33,7 @@ _VERY_CLEAR = (
     1.6,
     1.6,
 )  # of at most 2, by how many sides are none of the page's edges (docs/search.md)
+_NEAR_A_SIDE = 0.1  # of a box's length: lines this near to a side may belong to it
 _SMALLEST = 0.4  # shorter side of a box, in sides of the model's image
 _SHAPE = 0.04  # difference of its aspect ratio from the model's, as a logarithm
 _SAME = 2.5  # pixels within which the sides of two boxes are the same
@@ -65,7 +66,8 @@ def boxes(page: Page, image_size: tuple[int, int], most: int) -> list[Placement]
 def drawn_sizes(page: Page, image_size: tuple[int, int], smallest: float) -> list[float]:
     """Return the sizes of all boxes that are drawn very clearly, in shorter sides of the model's image, ascending.
 
-    Sides that are edges of the page do not count, and at least one is none.
+    Sides that are edges of the page do not count, and at least one is none. No drawn line crosses a box: squares of a
+    chessboard make none.
 
     Parameters
     ----------
@@ -79,7 +81,7 @@ def drawn_sizes(page: Page, image_size: tuple[int, int], smallest: float) -> lis
     edges = np.stack([found[:, 0] == 0, found[:, 1] == 0, found[:, 2] == page.size[0], found[:, 3] == page.size[1]])
     drawn = 4 - edges.sum(axis=0)
     mean, least = found[:, 5] / np.maximum(drawn, 1), found[:, 6]
-    clear = found[mean + least >= np.array(_VERY_CLEAR)[drawn]]
+    clear = found[(mean + least >= np.array(_VERY_CLEAR)[drawn]) & (found[:, 7] == 0)]
     sizes = np.minimum((clear[:, 2] - clear[:, 0]) / image_size[1], (clear[:, 3] - clear[:, 1]) / image_size[0])
     return [float(size) for size in np.unique(sizes)]
 
@@ -105,7 +107,7 @@ def _found(page: Page, step: int, image_size: tuple[int, int]) -> Floats:
     rows, above = _lines(pixels.swapaxes(0, 1))
     shape = image_size[1] / image_size[0]
     found = _rectangles(columns, rows, _sums(beside, columns), _sums(above, rows), shape)
-    return np.minimum(found * (*[step] * 4, 1, 1, 1), (*page.size, *page.size, np.inf, np.inf, np.inf))
+    return np.minimum(found * (*[step] * 4, 1, 1, 1, 1), (*page.size, *page.size, *[np.inf] * 4))
 
 
 def _lines(pixels: npt.NDArray[np.int16]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
@@ -139,7 +141,7 @@ def _rectangles(
     """Return the rectangles of about a shape that lines bound.
 
     Of each: left, top, right, bottom; how clearly it is drawn, from 0 to 2; and, without the page's edges, the shares of its
-    sides that are drawn: their sum, and the least.
+    sides that are drawn: their sum, and the least; and, of clear ones, whether a line crosses it.
     """
     across, down = (np.array(list(combinations(range(len(lines)), 2))) for lines in (columns, rows))
     widths, heights = columns[across[:, 1]] - columns[across[:, 0]], rows[down[:, 1]] - rows[down[:, 0]]
@@ -162,5 +164,18 @@ def _rectangles(
     counted, drawn = (np.where(np.isnan(shares), of_edges, shares) for of_edges in (_PAGES_EDGE, 0.0))
     clear = counted.mean(axis=0) + counted.min(axis=0)
     least = np.where(np.isnan(shares), 1.0, shares).min(axis=0)
-    found = [columns[left], rows[top], columns[right], rows[bottom], clear, drawn.sum(axis=0), least]
+    crossed = np.zeros(len(least))
+    for i in np.flatnonzero(least >= _VERY_CLEAR[-1] / 2):
+        one_way = _crossed(columns, left[i], right[i], beside, rows[top[i]], rows[bottom[i]])
+        crossed[i] = one_way or _crossed(rows, top[i], bottom[i], above, columns[left[i]], columns[right[i]])
+    found = [columns[left], rows[top], columns[right], rows[bottom], clear, drawn.sum(axis=0), least, crossed]
     return np.stack(found, axis=1).astype(np.float64)
+
+
+def _crossed(
+    lines: npt.NDArray[np.int64], first: np.int64, last: np.int64, sums: Floats, begin: np.int64, end: np.int64
+) -> bool:
+    """Whether a line between two others, not near them, is drawn from side to side of the box that they bound."""
+    margin = _NEAR_A_SIDE * (lines[last] - lines[first])
+    within = (lines > lines[first] + margin) & (lines < lines[last] - margin)
+    return bool(((sums[within, end] - sums[within, begin]) >= _FULL * (end - begin)).any())

@@ -131,9 +131,9 @@ def check_pipeline(source: ModelSource, *, checker: bool = False) -> None:
     """Check the files of a local pipeline before torch and diffusers are imported; errors as for `load_pipeline`."""
     with reported(source.shown, _ADVICE):
         if source.is_file:
-            header_of(Path(source.name), source.shown)
+            header_of(source.path, source.shown)
             return
-        folder = Path(source.name)
+        folder = source.path
         index = read_index(folder)
         family = pipeline_family(index, source.shown)
         check_pipeline_folder(folder, index, family, source.shown, variant=source.variant, checker=checker)
@@ -168,7 +168,7 @@ def _place(source: ModelSource) -> str:
     """Return the folder or hub id that has the configurations of a source."""
     if source.is_file:
         return source.model_config or _CONFIGURATIONS[_family_of_file(source).name]
-    return source.name
+    return source.name if source.on_hub else str(source.path)
 
 
 def _read(place: str, path: str, revision: str | None) -> dict[str, Any]:
@@ -196,7 +196,7 @@ def _configurations(place: str, revision: str | None) -> Path:
 
 def _folder(source: ModelSource, kind: Any) -> Path:
     if not source.on_hub:
-        return Path(source.name)
+        return source.path
     # Only parts listed in the index, and no pickled weights: without safetensors it raises an error.
     folder = kind.download(
         source.name,

@@ -1,4 +1,4 @@
-"""Measurements of `landscape-sd`: `python -m treering_verify.training.landscape_sd.measure --model DIR --sheet FILE.png`.
+"""Measurements: `python -m treering_verify.training.landscape_sd.measure --model landscape-sd --sheet FILE.png`.
 
 Prints how well the autoencoder keeps held-out scenes, how near samples are to scenes, and what is found of a key when the
 noise is inverted under the right prompt, none, and a wrong one, by guidance and by sampler. Writes a contact sheet.
@@ -80,7 +80,7 @@ def marked(model: LatentModel, key: Any, prompts: Sequence[str], guidance: float
     return [one.image for one in generate(model, key, seeds=seeds, prompts=prompts, **options)]  # type: ignore[arg-type]
 
 
-def sampled(folder: Path, key: Any, prompts: Sequence[str], sampler: str) -> list[Image.Image]:
+def sampled(folder: str, key: Any, prompts: Sequence[str], sampler: str) -> list[Image.Image]:
     """Return marked images by the pipeline's own call with a sampler of diffusers, at `GUIDANCE`."""
     import diffusers
 
@@ -118,11 +118,13 @@ def main(argv: list[str] | None = None) -> None:
     from treering_verify.watermark.keys.key import Key
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, required=True, help="folder that the recipe wrote")
+    parser.add_argument(
+        "--model", default="landscape-sd", help="the model that ships, or a folder that the recipe wrote"
+    )
     parser.add_argument("--sheet", type=Path, help="file for a contact sheet of the unmarked samples")
     parser.add_argument("--count", type=int, default=16, help="images of each kind")
     options = parser.parse_args(argv)
-    model = load_model(str(options.model))
+    model = load_model(options.model)
     prompts = held_out_prompts(options.count)
     wrong, nothing = [*prompts[1:], prompts[0]], [None] * len(prompts)
     plain = marked(model, None, prompts, GUIDANCE)
