@@ -23,7 +23,7 @@ IMPORTED = {
     "treering_verify": ROOT / "treering_verify",
     "treering_detectors": ROOT / "detectors" / "treering_detectors",
 }
-DATA = {".pyi", ".typed", ".json", ".safetensors", ".jinja", ".js", ".css", ".md"}
+DATA = {".pyi", ".typed", ".json", ".safetensors", ".jinja", ".js", ".css", ".md", ".txt"}
 
 
 def run(*command: str | Path, where: Path, **variables: str) -> str:
@@ -101,6 +101,7 @@ def test_the_wheel_holds_both_import_packages_whole_and_nothing_else(wheel: Path
     found = {name for name in files_of(wheel) if ".dist-info/" not in name}
     assert found == expected
     assert {f"{package}/py.typed" for package in IMPORTED} <= found
+    assert wheel.stat().st_size < 40e6
     for suffix in DATA:
         assert any(name.endswith(suffix) for name in found), suffix
 
