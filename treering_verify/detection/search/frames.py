@@ -33,6 +33,7 @@ _VERY_CLEAR = (
     1.6,
     1.6,
 )  # of at most 2, by how many sides are none of the page's edges (docs/search.md)
+_LEAST_SIDE = 48  # pixels of a very clear box: in smaller images, straight edges are the pattern of a few cells
 _NEAR_A_SIDE = 0.1  # of a box's length: lines this near to a side may belong to it
 _SMALLEST = 0.4  # shorter side of a box, in sides of the model's image
 _SHAPE = 0.04  # difference of its aspect ratio from the model's, as a logarithm
@@ -81,7 +82,8 @@ def drawn_sizes(page: Page, image_size: tuple[int, int], smallest: float) -> lis
     edges = np.stack([found[:, 0] == 0, found[:, 1] == 0, found[:, 2] == page.size[0], found[:, 3] == page.size[1]])
     drawn = 4 - edges.sum(axis=0)
     mean, least = found[:, 5] / np.maximum(drawn, 1), found[:, 6]
-    clear = found[(mean + least >= np.array(_VERY_CLEAR)[drawn]) & (found[:, 7] == 0)]
+    large = np.minimum(found[:, 2] - found[:, 0], found[:, 3] - found[:, 1]) >= _LEAST_SIDE
+    clear = found[large & (mean + least >= np.array(_VERY_CLEAR)[drawn]) & (found[:, 7] == 0)]
     sizes = np.minimum((clear[:, 2] - clear[:, 0]) / image_size[1], (clear[:, 3] - clear[:, 1]) / image_size[0])
     return [float(size) for size in np.unique(sizes)]
 
