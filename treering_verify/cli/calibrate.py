@@ -16,14 +16,13 @@ from treering_verify.cli.options.keys import given, key_option, pattern_options
 from treering_verify.cli.options.types import AttackText, InputPath, OutputFile
 from treering_verify.cli.options.verdicts import format_option
 from treering_verify.cli.output import progress
+from treering_verify.detection.calibration.registry import DEFAULT_ATTACKS
 from treering_verify.errors import UsageError
 
 if TYPE_CHECKING:
     from treering_verify.cli.options.inversion import InversionChoice
     from treering_verify.models import ModelSource
     from treering_verify.watermark.keys.key_family import Family
-
-_ATTACKS = ("jpeg:quality=75", "jpeg:quality=25", "resize:share=0.5", "crop_scale:share=0.75")
 
 
 @command("treering calibrate photographs/ --output my.calibration.json")
@@ -37,7 +36,7 @@ _ATTACKS = ("jpeg:quality=75", "jpeg:quality=25", "resize:share=0.5", "crop_scal
     "attacks",
     type=AttackText(),
     multiple=True,
-    default=_ATTACKS,
+    default=DEFAULT_ATTACKS,
     help="Attack to calibrate for, beside the images as they are; repeatable.",
 )
 @option("--clean-only", is_flag=True, help="Calibrate for the images as they are only.")

@@ -116,7 +116,7 @@ def test_options_have_the_names_and_defaults_of_pythons_arguments() -> None:
         ("audit", Access, ()),
         ("audit", Inputs, ("paths",)),
         ("generate", tv.generate, ("prompts", "batch_size")),
-        ("calibrate", calibrate, ("attacks", "inversion", "advance")),
+        ("calibrate", calibrate, ("inversion", "advance")),
         ("models check", check_model, ("prompts", "seed")),
         (
             "models fit",
@@ -132,7 +132,7 @@ def test_settings_of_other_commands_have_the_names_and_defaults_of_pythons(
     for argument in inspect.signature(of).parameters.values():
         if argument.name in but_for or argument.default is inspect.Parameter.empty:
             continue
-        default = () if isinstance(argument.default, tuple) else argument.default
+        default = argument.default
         if hasattr(default, "__dataclass_fields__") or "factory" in repr(default):
             continue
         assert (default_of(command, argument.name) or None) == (default or None), argument.name

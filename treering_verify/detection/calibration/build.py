@@ -20,7 +20,7 @@ import numpy as np
 
 from treering_verify.attacks import Distortion, parse
 from treering_verify.detection.calibration.calibration_file import CLEAN, Calibration, digest
-from treering_verify.detection.calibration.registry import CLASSIFIER, DETECTORS
+from treering_verify.detection.calibration.registry import CLASSIFIER, DEFAULT_ATTACKS, DETECTORS
 from treering_verify.detection.calibration.scores import score, setting_of, unshrunk
 from treering_verify.errors import ImageError, UsageError
 from treering_verify.files import printable
@@ -70,7 +70,7 @@ def calibrate(
     family: Family,
     *,
     model: LatentModel,
-    attacks: Sequence[str] = (),
+    attacks: Sequence[str] = DEFAULT_ATTACKS,
     classifier_images: int = 0,
     inversion: InversionOptions | None = None,
     seed: int = 0,
@@ -86,10 +86,11 @@ def calibrate(
         Family of the keys that will be tested.
     model : LatentModel
     attacks : sequence of str
-        A stratum each, such as ``jpeg:quality=25``, beside ``clean``. Attacks apply to images of the model's size.
+        Attacks to calibrate for, such as ``jpeg:quality=25``, beside the images as they are. Each is a stratum, with scores of
+        its own, and is applied to images of the model's size. ``()`` calibrates for the images as they are only.
     classifier_images : int
         Count of marked images to generate, each under a key of its own, and of unmarked ones, from which the classifier
-        learns; 0: no classifier. The strata take turns over them.
+        learns; 0: no classifier. The first image is left as it is, the second goes through the first attack, and so on in turn.
     inversion : InversionOptions, optional
         `auto` noise inversion stands for `naive` here.
     seed : int

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from treering_verify.watermark.keys.key import Key
 
+DEFAULT_ATTACKS = ("jpeg:quality=75", "jpeg:quality=25", "resize:share=0.5", "crop_scale:share=0.75")
+"""Attacks that a calibration is for where none is named."""
 EXACT = "exact"  # the test of the key's pattern, which needs no calibration
 CHI_SQUARE, DISTANCE, CLASSIFIER = "chi-square", "distance", "classifier"
 

@@ -53,7 +53,8 @@ def test_a_file_holds_no_key(tiny_model: LatentModel, tmp_path: Path, monkeypatc
         return original(cls, family, name, drawn, *more)
 
     monkeypatch.setattr(Key, "of", classmethod(watched))
-    made, _ = calibrate(unmarked_images(0, 3), FAMILY, model=tiny_model, classifier_images=8, inversion=QUICK)
+    options = {"model": tiny_model, "attacks": (), "classifier_images": 8, "inversion": QUICK}
+    made, _ = calibrate(unmarked_images(0, 3), FAMILY, **options)
     made.save(tmp_path / "c.json")
     text = (tmp_path / "c.json").read_text()
     assert len(numbers) == (3 + 8) * FAMILY.degrees_of_freedom  # of the calibration and the classifier

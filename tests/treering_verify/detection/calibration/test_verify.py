@@ -27,6 +27,7 @@ from treering_verify.cli.main import main
 from treering_verify.detection.calibration import build
 from treering_verify.detection.calibration.build import calibrate
 from treering_verify.detection.calibration.calibration_file import CLEAN, Calibration, digest
+from treering_verify.detection.calibration.registry import DEFAULT_ATTACKS
 from treering_verify.detection.calibration.scores import score
 from treering_verify.detection.calibration.verify import verify_calibrated
 from treering_verify.errors import UsageError
@@ -159,6 +160,13 @@ def test_repeated_and_unreadable_images_are_left_out_and_named(tiny_model: Laten
         calibrate([one], FAMILY, model=tiny_model, attacks=(JPEG, JPEG))
 
 
+def test_no_attacks_stand_for_the_images_as_they_are_alone(tiny_model: LatentModel) -> None:
+    made, _ = calibrate(unmarked_images(0, 2), FAMILY, model=tiny_model, inversion=QUICK, attacks=())
+    assert made.strata == (CLEAN,)
+    made, _ = calibrate(unmarked_images(0, 2), FAMILY, model=tiny_model, inversion=QUICK)
+    assert made.strata == (CLEAN, *DEFAULT_ATTACKS)
+
+
 def test_images_under_keys_of_their_own_are_those_that_generate_makes(tiny_model: LatentModel) -> None:
     key = Key.generate(SHAPE, seed=4)
     batched = build.generate_under([key, None, key], 40, tiny_model, steps=3)
@@ -169,7 +177,9 @@ def test_images_under_keys_of_their_own_are_those_that_generate_makes(tiny_model
 
 def test_scores_do_not_depend_on_the_batch(tiny_model: LatentModel) -> None:
     batched, alone = (
-        calibrate(unmarked_images(0, 5), FAMILY, model=tiny_model, inversion=replace(QUICK, batch_size=size))[0]
+        calibrate(
+            unmarked_images(0, 5), FAMILY, model=tiny_model, attacks=(), inversion=replace(QUICK, batch_size=size)
+        )[0]
         for size in (5, 2)
     )
     for detector, strata in batched.scores.items():
