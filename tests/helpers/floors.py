@@ -1,11 +1,11 @@
 """Find the oldest release of a dependency that passes the tests that use it: `python tests/helpers/floors.py PACKAGE...`.
 
-Bisects over the releases of a package: those before today's floor in pyproject.toml, or those after it if it fails. Each
-release is tried with all dependencies that the package's users have: as `constraints.txt` pins them, or as uv resolves them
-anew where these do not fit. With `--others floors` they are the oldest that pyproject.toml admits (uv's `lowest-direct`),
-but for torch. What differs between tries goes into a folder of its own, before one environment that all share. The last
-lines say which is the oldest release that passes, and why the next older one does not. Wants uv on the PATH. Wheels are
-taken from UV_FIND_LINKS too; nothing is built.
+Bisects over the releases of a package: those before today's floor in pyproject.toml, or those after it if it fails. With
+`--only RELEASE...` it tries these alone. Each release is tried with all dependencies that the package's users have: as
+`constraints.txt` pins them, or as uv resolves them anew where these do not fit. With `--others floors` they are the oldest
+that pyproject.toml admits (uv's `lowest-direct`), but for torch. One environment is changed from try to try. The last lines
+say which is the oldest release that passes, and why the next older one does not. Wants uv on the PATH. Wheels are taken from
+UV_FIND_LINKS too; nothing is built.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -35,6 +34,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "click": (T + "cli/test_surface.py", T + "cli/test_configuration.py", T + "cli/test_output.py"),
     "cryptography": (T + "watermark/keys/test_key.py", T + "watermark/keys/test_key_origin.py"),
     "fsspec": (T + "audit/inputs/test_urls.py",),
+    "hatchling": ("tests/test_package.py", "-k", "holds or metadata"),
     "jinja2": (T + "report/audit/test_audit.py", T + "report/test_benchmark.py"),
     "lazy-loader": (T + "test_api.py", T + "test_startup.py"),
     "matplotlib": (T + "report/test_benchmark.py", T + "evaluation/test_confusion_matrix.py"),
@@ -48,6 +48,10 @@ TESTS: dict[str, tuple[str, ...]] = {
     "pillow-jxl-plugin": (T + "media/test_images.py", T + "media/test_containers.py"),
     "pyarrow": (T + "audit/output", T + "audit/inputs/test_sources.py", T + "test_files.py"),
     "pytest": ("tests/detectors/test_exact.py", T + "cli/test_configuration.py", T + "test_files.py"),
+    "pytest-xdist": (
+        *("-n", "1", "--dist", "loadfile", "--no-loadscope-reorder"),  # as `make test` calls it
+        *("tests/detectors/test_exact.py", T + "test_files.py"),
+    ),
     "ray": tuple(
         T + "audit/cluster/test_run.py::test_" + name
         for name in (
@@ -74,8 +78,14 @@ TESTS: dict[str, tuple[str, ...]] = {
     "transformers": (T + "models/diffusers/test_loading.py",),
 }
 """Tests that use each dependency, of a minute or so."""
-BESIDE = ("pytest", "scikit-image")
-"""What the tests want beside the dependencies of users."""
+PROGRAMS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "import-linter": (("lint-imports", "--no-cache"),),
+    "mypy": (("mypy", "--cache-dir=/dev/null"),),
+    "ruff": (("ruff", "check", "--no-cache", "."), ("ruff", "format", "--no-cache", "--check", ".")),
+}
+"""Commands of `make lint`, which are tried in place of tests."""
+BESIDE = {"hatchling": ("hatch-fancy-pypi-readme", "pytest")}
+"""What the tests want beside the dependencies of users; `pytest` and `scikit-image` where nothing is said."""
 
 
 @dataclass
@@ -105,11 +115,11 @@ class Search:
         """Return what is installed: dependencies and the package's extra, with this release."""
         project = _project()
         extra = project["optional-dependencies"].get(self.extra, []) if self.extra != "dev" else []
-        beside = [text for text in project["optional-dependencies"]["dev"] if _names([text])[0] in BESIDE]
+        others = BESIDE.get(self.package, ("pytest", "scikit-image"))
+        beside = [text for text in project["optional-dependencies"]["dev"] if _names([text])[0] in others]
         wanted = [*project["dependencies"], *extra, *beside]
-        others = [text for text in wanted if canonicalize_name(Requirement(text).name) != self.package]
         name = f"{self.package}[data]" if self.package == "ray" else self.package
-        return [*others, f"{name}=={version}"]
+        return [*(text for text in wanted if _names([text])[0] != self.package), f"{name}=={version}"]
 
     def resolved(self, version: Version) -> tuple[Path | None, str]:
         """Return a list of pinned packages that holds this release, or None and the reason why there is none."""
@@ -158,54 +168,31 @@ class Search:
         return answer
 
     def _tested(self, version: Version, pinned: Path) -> str:
-        base, place = self.folder / f"base-{self.others}", self.folder / f"{self.package}-{version}"
-        if not base.exists():
-            subprocess.run(["uv", "venv", "-q", "--python", sys.executable, str(base)], check=True)
-            subprocess.run(["uv", "pip", "sync", "-q", "--python", str(base), str(pinned)], check=True)
-        shutil.rmtree(place, ignore_errors=True)
-        place.mkdir()
-        try:
-            other = place / "other.txt"
-            other.write_text("\n".join(sorted(_pins(pinned) - self._installed(base))), encoding="utf-8")
-            command = [
-                "uv",
-                "pip",
-                "install",
-                "-q",
-                "--python",
-                str(base),
-                "--no-deps",
-                "--target",
-                str(place),
-                "-r",
-                str(other),
-            ]
-            done = subprocess.run(command, capture_output=True, text=True)  # `--no-deps`: the list is resolved
-            if done.returncode:
-                return f"does not install: {' '.join(done.stderr.split())}"
-            paths = os.pathsep.join(map(str, (place, *(ROOT / name for name in ("", "detectors", "tests")))))
-            found = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-            command = [str(base / "bin/python"), "-m", "pytest", "-x", "-p", "no:cacheprovider", *TESTS[self.package]]
+        environment = self.folder / f"environment-{self.others}"
+        python = environment / "bin/python"
+        if not environment.exists():
+            subprocess.run(["uv", "venv", "-q", "--python", sys.executable, str(environment)], check=True)
+        command = ["uv", "pip", "sync", "-q", "--python", str(python), str(pinned)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            return f"does not install: {' '.join(done.stderr.split())}"
+        paths = os.pathsep.join(str(ROOT / name) for name in ("", "detectors", "tests"))
+        found = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+        found["PATH"] = os.pathsep.join((str(environment / "bin"), os.environ["PATH"]))
+        tests = (str(python), "-m", "pytest", "-x", "-p", "no:cacheprovider", *TESTS.get(self.package, ()))
+        for command in PROGRAMS.get(self.package, (tests,)):
+            program = (str(environment / "bin" / command[0]), *command[1:])
             try:
                 done = subprocess.run(
-                    command, capture_output=True, text=True, cwd=ROOT, env=found, timeout=self.seconds
+                    program, capture_output=True, text=True, cwd=ROOT, env=found, timeout=self.seconds
                 )
             except subprocess.TimeoutExpired:
-                return f"tests took over {self.seconds} s"
-            if done.returncode == 0:
-                return ""
-            lines = (done.stdout + done.stderr).splitlines()
-            told = [line for line in lines if re.match(r"(FAILED|ERROR|E  )", line)] or lines[-3:]
-            return "tests fail: " + " | ".join(told[-6:])
-        finally:
-            shutil.rmtree(place, ignore_errors=True)
-
-    @staticmethod
-    def _installed(base: Path) -> set[str]:
-        done = subprocess.run(
-            ["uv", "pip", "freeze", "--python", str(base)], capture_output=True, text=True, check=True
-        )
-        return {line.strip().lower() for line in done.stdout.splitlines()}
+                return f"took over {self.seconds} s"
+            if done.returncode:
+                lines = (done.stdout + done.stderr).splitlines()
+                told = [line for line in lines if re.match(r"(FAILED|ERROR|E  )", line)] or lines[-3:]
+                return "fails: " + " | ".join(told[-6:])
+        return ""
 
     def run(self) -> str:
         """Bisect, and return the findings in a line."""
@@ -264,11 +251,6 @@ def _project() -> dict[str, dict[str, list[str]]]:
     return project
 
 
-def _pins(file: Path) -> set[str]:
-    lines = file.read_text("utf-8").splitlines()
-    return {line.strip().lower() for line in lines if "==" in line and not line.lstrip().startswith("#")}
-
-
 def _names(requirements: list[str]) -> list[str]:
     return [canonicalize_name(Requirement(text).name) for text in requirements]
 
@@ -276,14 +258,23 @@ def _names(requirements: list[str]) -> list[str]:
 def main() -> None:
     """Find the floor of each package that is named."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("packages", nargs="+", choices=sorted(TESTS), metavar="PACKAGE")
+    parser.add_argument("packages", nargs="+", choices=sorted({*TESTS, *PROGRAMS}), metavar="PACKAGE")
+    parser.add_argument(
+        "--only", nargs="+", type=Version, default=(), metavar="RELEASE", help="releases to try, no other"
+    )
     parser.add_argument("--folder", type=Path, default=ROOT / ".floors-tried", help="folder for environments")
     parser.add_argument("--others", choices=("pinned", "floors"), default="pinned", help="releases of the others")
     parser.add_argument("--seconds", type=int, default=1200, help="limit of one run of the tests")
     chosen = parser.parse_args()
     chosen.folder.mkdir(parents=True, exist_ok=True)
     folder = chosen.folder.resolve()
-    found = [Search(package, folder, chosen.seconds, chosen.others).run() for package in chosen.packages]
+    found = []
+    for package in chosen.packages:
+        search = Search(package, folder, chosen.seconds, chosen.others)
+        for version in chosen.only:
+            search.failure(version)
+        if not chosen.only:
+            found.append(search.run())
     print("\n".join(found))
 
 
