@@ -86,11 +86,12 @@ def calibrate(
         Family of the keys that will be tested.
     model : LatentModel
     attacks : sequence of str
-        Attacks to calibrate for, such as ``jpeg:quality=25``, beside the images as they are. Each is a stratum, with scores of
-        its own, and is applied to images of the model's size. ``()`` calibrates for the images as they are only.
+        Attacks to calibrate for, such as ``jpeg:quality=25``, beside the images as they are. Each is a stratum, with scores
+        of its own, and is applied to images of the model's size. ``()`` calibrates for the images as they are only.
     classifier_images : int
         Count of marked images to generate, each under a key of its own, and of unmarked ones, from which the classifier
-        learns; 0: no classifier. The first image is left as it is, the second goes through the first attack, and so on in turn.
+        learns; 0: no classifier. The first image is left as it is, the second goes through the first attack, and so on by
+        turns.
     inversion : InversionOptions, optional
         `auto` noise inversion stands for `naive` here.
     seed : int
