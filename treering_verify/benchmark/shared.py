@@ -29,14 +29,22 @@ _LEVELS = tuple(LEVELS)
 _ALPHAS = (0.1, 0.01, 0.001)
 _QUICK = ("as it is", "caption above", "mirrored")
 """Chains of a `--quick` run."""
+COMMON = "common"
+_COMMON = frozenset(one.name for one in CHAINS[:26])
+"""Chains that people share most, as one part of the benchmark."""
 
 
 def measure(model: LatentModel, scope: Scope) -> Findings:
-    """Judge each chain's pages by one level after another until the image's own key is found, and their unmarked twins."""
-    known = {*_LEVELS, INDEX, *(one.name for one in CHAINS), *(one.group for one in CHAINS)}
+    """Judge each chain's pages by one level after another until the image's own key is found, and their unmarked twins.
+
+    Where chains were chosen, rows of the others are taken from the results in the folder, if there are any.
+    """
+    known = {*_LEVELS, INDEX, COMMON, *(one.name for one in CHAINS), *(one.group for one in CHAINS)}
     if unknown := [part for part in scope.only if part not in known]:
-        raise UsageError(f"no part {unknown[0]!r} of the benchmark shared: name a chain, a group, a level or {INDEX}")
+        kinds = f"a chain, a group, a level, {COMMON} or {INDEX}"
+        raise UsageError(f"no part {unknown[0]!r} of the benchmark shared: name {kinds}")
     asked = {part for part in scope.only if part not in (*_LEVELS, INDEX)}
+    asked |= _COMMON if COMMON in asked else set()
     chains = [one for one in CHAINS if one.name in asked or one.group in asked or not asked]
     if scope.quick and not asked:
         chains = [one for one in CHAINS if one.name in _QUICK]
@@ -53,6 +61,9 @@ def measure(model: LatentModel, scope: Scope) -> Findings:
                 if i == 0:
                     pages[chain.name] = trials.page(chain, 0, MARKED)[0]
                 advance()
+    rows += trials.rows_of_others(chains)
+    order = {one.name: n for n, one in enumerate(CHAINS)}
+    rows.sort(key=lambda row: order[row["chain"]])
     return Findings(
         "shared",
         BENCHMARKS["shared"].question,
@@ -66,7 +77,7 @@ def measure(model: LatentModel, scope: Scope) -> Findings:
             ),
         ),
         seeds=f"{FIRST} onwards, keys likewise; one key per image, and {KEYS} keys for {INDEX}",
-        count=f"{trials.count} per chain, and their unmarked twins, judged by {trials.twins}",
+        count=f"{_counts(rows)} per chain, and their unmarked twins, judged by {trials.twins}",
         answer=_answer(rows, levels),
     )
 
@@ -78,6 +89,14 @@ def _answer(rows: list[dict[str, Any]], levels: Sequence[str]) -> str:
     named = sum(row["verdict"] == DETECTED for row in twins)
     total = rates["as they are"].trials
     return f"Of {total} pages of marked images, found: {found}. Of {len(twins)} unmarked twins, detected: {named}."
+
+
+def _counts(rows: list[dict[str, Any]]) -> str:
+    """Return how many images the chains have: 16, or 16 and 100."""
+    images: dict[str, set[int]] = {}
+    for row in rows:
+        images.setdefault(row["chain"], set()).add(row["image"])
+    return " or ".join(str(n) for n in sorted({len(some) for some in images.values()}))
 
 
 def _rates(rows: list[dict[str, Any]], levels: Sequence[str]) -> tuple[Rate, ...]:
@@ -121,11 +140,15 @@ def _by_chain(rows: list[dict[str, Any]], levels: Sequence[str]) -> Table:
 def _by_group(rows: list[dict[str, Any]], levels: Sequence[str]) -> Table:
     groups = dict.fromkeys(row["group"] for row in rows)
     lines = [(group, *_rates([row for row in rows if row["group"] == group], levels)) for group in groups]
+    chains = dict.fromkeys(row["chain"] for row in rows)
+    by_chain = [_rates([row for row in rows if row["chain"] == chain], levels) for chain in chains]
+    means = [f"{100 * statistics.mean(rate.value for rate in column):.1f} %" for column in zip(*by_chain, strict=True)]
     return Table(
         f"Found at {DEFAULT_ALPHA:g}, by group",
         ("group", "as it is", *levels),
-        (*lines, ("all", *_rates(rows, levels))),
-        "All chains count alike. Intervals: Clopper-Pearson, 95 %; images of several chains are the same ones.",
+        (*lines, ("all", *_rates(rows, levels)), (f"mean of the {len(chains)} chains", *means)),
+        "All pages count alike, and in the last line all chains. Intervals: Clopper-Pearson, 95 %; images of several "
+        "chains are the same ones.",
     )
 
 

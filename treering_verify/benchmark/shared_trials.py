@@ -80,6 +80,11 @@ class Trials:
         facts = (*self._facts, min(_BLOCK, self.count), chain.name, i, truth, levels)
         return self.scope.cached("shared", facts, partial(self._judged, chain, i, truth, levels))
 
+    def rows_of_others(self, chains: Sequence[Chain]) -> list[dict[str, Any]]:
+        """Return the rows of all other chains, by the same levels, that results in the folder have."""
+        names = {chain.name for chain in chains}
+        return [row for row in self._before if row["chain"] not in names and row["search"] in self.levels]
+
     @property
     def twins(self) -> str:
         """The level that judges unmarked twins."""
@@ -92,7 +97,9 @@ class Trials:
     @cached_property
     def _before(self) -> list[dict[str, Any]]:
         folder = self.scope.folder
-        return [] if folder is None else [row for row in _stored(folder.parents[1]) if _of(row, self._facts)]
+        rows = [] if folder is None else [row for row in _stored(folder.parents[1]) if _of(row, self._facts)]
+        once = {(row["chain"], row["image"], row["truth"], row["search"]): row for row in rows}  # two files may agree
+        return list(once.values())
 
     def _image(self, i: int, truth: str) -> Image.Image:
         from PIL import Image

@@ -86,7 +86,8 @@ def _list_benchmarks(context: click.Context, _: click.Parameter, wanted: bool) -
     "--only",
     multiple=True,
     metavar="PART",
-    help="Part to measure: of shared a chain, a group, a level or index; of search-uniformity a level; repeatable.",
+    help="Part to measure: of shared a chain, a group, common, a level or index; of search-uniformity a level; "
+    "repeatable.",
 )
 @option(
     "--workers",

@@ -46,6 +46,14 @@ def test_pages_are_judged_once_and_rows_of_other_machines_are_taken(
     assert both.rows(CHAINS[0], 1, MARKED) == found_by_quick, "no level judges what a cheaper one found"
 
 
+def test_rows_of_chains_that_were_not_chosen_are_taken_from_the_folder_once(trials: Trials, tmp_path: Path) -> None:
+    (row,) = trials.rows(CHAINS[0], 0, MARKED)
+    others = [row | {"chain": CHAINS[1].name}, row | {"chain": CHAINS[2].name, "search": "thorough"}]
+    for name in ("shared.parquet", "shared-2.parquet"):
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row, *others]), tmp_path / name)
+    assert Trials(trials.model, trials.scope, 2, ("quick",)).rows_of_others(CHAINS[:1]) == others[:1]
+
+
 def test_an_index_names_the_images_key_among_others(trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared_trials, "KEYS", 40)
     of_index = Trials(trials.model, trials.scope, 2, (INDEX,))
