@@ -33,7 +33,7 @@ def is_older(path: Path, other: Path) -> bool:
 
 
 def parsed_json(data: bytes) -> Any:
-    """Return what JSON says that may come from anybody.
+    """Parse JSON of unknown origin, with a limit on how many lists and objects it has.
 
     A list of empty lists takes twenty times its size in memory. Files of this package have a list or an object for each
     hundred bytes, or few in all.
@@ -68,7 +68,7 @@ def open_descriptor(path: str | Path) -> int:
 
 @contextlib.contextmanager
 def opened_regular(path: str | Path) -> Iterator[BinaryIO]:
-    """Open a regular file for reading, binary; nothing else is waited for or read.
+    """Open a regular file for reading, binary; refuse anything else, such as a pipe, without waiting for it.
 
     A library that is given the open file takes its name for what it is; given the name, it may take it for a URL.
 

@@ -235,7 +235,7 @@ def chance_count(
 
 
 def shared_cosine(alpha: float, degrees_of_freedom: int) -> float:
-    """Return the cosine of two images' features from which on they share them.
+    """Return the smallest cosine between the features of two images at which they count as sharing features.
 
     It is .5, or, if that is larger, the cosine from which on a random key with p <= alpha on one image has so on the other
     in 5 % of cases or more.

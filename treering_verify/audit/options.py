@@ -13,7 +13,7 @@ ENGINES = ("local", "ray")
 
 @dataclass(frozen=True)
 class Options:
-    """Options of how an audit is run; none of them changes a verdict.
+    """How an audit is run: limits, batches, files and machines. None of it changes a verdict.
 
     Attributes
     ----------

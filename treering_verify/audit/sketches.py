@@ -55,7 +55,7 @@ class Sketcher:
 
     @classmethod
     def of(cls, indexes: Sequence[KeyIndex]) -> Sketcher:
-        """Return the sketcher for indexes; the turn is derived from the numbers of the key with the smallest fingerprint."""
+        """Return the sketcher for indexes; its secret turn is derived from the key with the smallest fingerprint."""
         counts: dict[Family, int] = {}
         for index in indexes:
             counts[index.family] = counts.get(index.family, 0) + len(index)
@@ -117,7 +117,7 @@ class Sketches:
         self._bounds = Bounds()
 
     def take(self, rows: Sequence[Row], noise_hats: Sequence[torch.Tensor]) -> None:
-        """Take judged images: their rows, and the noise estimates (C, h, w) that decided."""
+        """Sketch those judged images that the sample wants, from their rows and noise estimates (C, h, w)."""
         import torch
 
         wanted: list[tuple[bytes, Row, torch.Tensor]] = []

@@ -30,7 +30,7 @@ GROUPS: dict[Group, str] = {
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One benchmark.
+    """A benchmark: its name, its question, and the module that measures it.
 
     Attributes
     ----------

@@ -24,7 +24,7 @@ _ATTACKS = (Attack("jpeg", {"quality": 75}), Attack("jpeg", {"quality": 25}))
 
 
 def run_demo(output: Path | None, source: str | ModelSource, say: Callable[[str], None]) -> Path:
-    """Run it and return the folder that it made.
+    """Run the demonstration and return the folder that it made.
 
     Parameters
     ----------

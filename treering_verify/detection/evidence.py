@@ -79,13 +79,13 @@ def combined(
     Parameters
     ----------
     evidence : sequence of KeyEvidence
-        Of the image as it is, uncorrected for the search.
+        Evidence of the image as it is, uncorrected for the search.
     found : mapping of fingerprint to Found
         What the search found, corrected for all that it tried.
     weights : mapping of fingerprint to float
         Share of alpha that a key's image as it is has; 1 where it is missing.
     share : float
-        Share of alpha of the pass that `evidence` is of.
+        Share of alpha of the pass that gave `evidence`.
     keys_tried : int
         Count of keys that p is corrected for.
     targets : mapping of fingerprint to Target, optional

@@ -52,7 +52,7 @@ def identify(
     inversion: InversionOptions | None = None,
     search: Search | str | float | None = AUTO,
 ) -> Verdict:
-    """Return the verdict on one image, with its best matches; see `identify_many`."""
+    """Say which of the keys one image carries, if any; arguments, result and errors are those of `identify_many`."""
     judged = identify_many([source], keys, model=model, alpha=alpha, top=top, inversion=inversion, search=search)
     return next(iter(judged))
 
@@ -67,7 +67,7 @@ def identify_many(
     inversion: InversionOptions | None = None,
     search: Search | str | float | None = AUTO,
 ) -> Iterator[Verdict]:
-    """Yield one verdict per source with its best matches, in the order of the sources, batch by batch.
+    """Say for each image which of the keys it carries, if any: one verdict per source, with its best matches, in order.
 
     Parameters
     ----------

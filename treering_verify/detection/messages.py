@@ -69,7 +69,7 @@ def decode_many(
     alpha: float = DEFAULT_ALPHA,
     inversion: InversionOptions | None = None,
 ) -> Iterator[Verdict]:
-    """Yield one verdict per source with the message found, in the order of the sources, batch by batch.
+    """Read the message of each image: one verdict per source, with the message that was found, in order, batch by batch.
 
     Parameters
     ----------

@@ -163,7 +163,7 @@ def default_screen(model: LatentModel) -> str:
 
 @dataclass(frozen=True)
 class Screening:
-    """Settings of two passes: what the screening pass reads, its share of alpha, and the gate to the full pass.
+    """Settings of a judgement in two passes: a cheap screening pass, then the full inversion where that does not decide.
 
     Attributes
     ----------

@@ -150,7 +150,7 @@ def check_model(
     batch_size: int = 4,
     precision: str = "float32",
 ) -> SelfTest:
-    """Generate `count` marked images and as many unmarked ones, invert and test them under several settings.
+    """Test whether a model can carry a watermark: mark, invert and test its own images under several settings.
 
     Parameters
     ----------

@@ -112,7 +112,7 @@ def verify(
     search: Search | str | float | None = AUTO,
     decoys: int = 0,
 ) -> Verdict:
-    """Judge one image; see `verify_many`."""
+    """Say whether one image carries one of the keys; arguments, result and errors are those of `verify_many`."""
     judged = verify_many([source], keys, model=model, alpha=alpha, inversion=inversion, search=search, decoys=decoys)
     return next(iter(judged))
 
@@ -127,7 +127,7 @@ def verify_many(
     search: Search | str | float | None = AUTO,
     decoys: int = 0,
 ) -> Iterator[Verdict]:
-    """Judge images, lazily, batch by batch, one verdict per source in the order of the sources.
+    """Say for each image whether it carries one of the keys: one verdict per source, in order, lazily, batch by batch.
 
     Parameters
     ----------

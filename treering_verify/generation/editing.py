@@ -37,7 +37,7 @@ def edit(
     strength: float = DEFAULT_STRENGTH,
     guidance: float = DEFAULT_GUIDANCE,
 ) -> Image.Image:
-    """Repaint an image inside a mask.
+    """Repaint an image inside a mask, and keep it outside.
 
     The image is inverted to its latent, then for a share of the grid towards its noise, and denoised under the prompt. After
     every step the latent outside the mask is set to the inversion's point at that step (as in Blended Latent Diffusion,

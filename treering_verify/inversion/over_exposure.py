@@ -60,7 +60,7 @@ def read_noise(
     model : LatentModel
     restorer : Restorer
     found : Solution
-        Of the completed images.
+        Result of the decoder inversion of the completed images.
     known : (B, K, h, w)
         What `complete` knows.
     plain : (B, C, h, w)

@@ -31,11 +31,11 @@ class InversionOptions:
     Attributes
     ----------
     method : str
-        Decoder-inversion method, one of `decoder_inversion.METHODS`, or "auto": the model's best.
+        Decoder-inversion method, one of `inversion.decoder.METHODS`, or "auto": the model's best.
     settings : Settings, optional
         Its settings; the method's defaults when left out.
     noise_method : str
-        Noise-inversion method, one of `noise_inversion.METHODS`, or "auto": the model's best.
+        Noise-inversion method, one of `inversion.noise.METHODS`, or "auto": the model's best.
     steps : int
         Steps of the noise inversion.
     batch_size : int
@@ -122,21 +122,23 @@ def restores(model: LatentModel, inversion: InversionOptions) -> bool:
 
 
 def restored_factors(model: LatentModel, image: torch.Tensor, inversion: InversionOptions) -> list[float]:
-    """Return by what images (B, 3, H, W) were brightened that will be restored; 1 for the others."""
+    """Return the factor by which each image (B, 3, H, W) was brightened; 1 for images that are not restored."""
     return brightness_factors(image) if restores(model, inversion) else [1.0] * len(image)
 
 
 def restored(
     model: LatentModel, image: torch.Tensor, inversion: InversionOptions, noise_hat: torch.Tensor, solution: Solution
 ) -> tuple[torch.Tensor, Solution]:
-    """Replace noise estimate and solution of the images that are over-exposed; others stay as they are, bit for bit.
+    """Replace noise estimate and solution of over-exposed images by those of the restored images.
+
+    All other images keep theirs, bit for bit.
 
     Parameters
     ----------
     model, image, inversion
         As `recover_noise` takes them.
     noise_hat, solution
-        Of the images as they are.
+        Results for the images as they are.
 
     Returns
     -------

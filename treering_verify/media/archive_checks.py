@@ -23,7 +23,7 @@ _REFUSED = re.compile(rb"\d{257}| GNU\.sparse\.")
 
 
 def is_tar(path: str) -> bool:
-    """Return whether a file begins as a tar archive does; one that would be refused begins so too."""
+    """Return whether a file begins as a tar archive does. It may still be refused when it is read."""
     with open(path, "rb") as file:
         block = file.read(tarfile.BLOCKSIZE)
     if block == bytes(tarfile.BLOCKSIZE):  # an archive without members

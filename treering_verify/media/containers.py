@@ -78,7 +78,7 @@ def _names_in_tar(path: str) -> Iterator[str]:
 
 
 def split_member(path: str) -> tuple[str, str] | None:
-    """Split the name of an entry into container and member; None where it names no member of a file that is there."""
+    """Split an entry's name into container and member; None if it does not name a member of an existing file."""
     if JOIN not in path or os.path.lexists(path):
         return None
     place = path.find(JOIN)

@@ -115,7 +115,7 @@ def _jxl_pixels(data: bytes) -> int:
 
 
 def count_jpeg2000(data: bytes, enough: int) -> int:
-    """Return what the packets and code blocks of a JPEG 2000 cost, in parts of other files, up to `enough`.
+    """Return the cost of decoding a JPEG 2000's packets and code blocks, in the unit of `count_parts`, up to `enough`.
 
     A header of a hundred bytes can declare a packet, or a code block, for every few pixels. See ISO/IEC 15444-1, annex A.
     """

@@ -170,7 +170,7 @@ def _is_svg(head: bytes) -> bool:
 
 
 def unread_variant(data: bytes) -> str:
-    """Return the name of a variant that is not read of a format that is; "" for what is read, and what the bytes do not say.
+    """Return the name of an image's variant if it cannot be read though its format can; "" if it can, or is not known.
 
     Parameters
     ----------

@@ -35,12 +35,12 @@ _COLOUR_KEYS = {0: range(2, 3), 2: range(6, 7), 3: range(1, 257)}  # bytes of tR
 def without_ballast(data: bytes) -> bytes:
     """Return a PNG file without text, damaged or misplaced ancillary chunks, and colour profiles that are too large.
 
-    Of a JPEG, the segments are removed that `jpeg_segments` names.
+    A JPEG file is returned without the segments that `jpeg_segments` removes.
 
     Parameters
     ----------
     data : bytes
-        A whole file. A file that is neither, or has nothing to remove, is returned unchanged.
+        A whole file. A file of another format, or with nothing to remove, is returned unchanged.
 
     Returns
     -------

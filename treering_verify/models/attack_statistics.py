@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def statistics(image: torch.Tensor, start: torch.Tensor, residual: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
-    """Return what the experts are chosen by, (B, S): logarithms of energies by octave, and tones.
+    """Return the numbers by which experts are chosen, (B, S): log energies by octave, mean and deviation of grey.
 
     Parameters
     ----------

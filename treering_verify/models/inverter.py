@@ -196,7 +196,7 @@ def noise_inputs(trajectory: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def tie_of(model: LatentModel, *, alone: bool = False) -> dict[str, Any]:
-    """Return what filters of a model belong to: its weights, sampler, sizes and tiles, JSON-ready.
+    """Return what ties filters to a model: its weights, sampler, sizes and tiles, JSON-ready.
 
     Parameters
     ----------

@@ -41,7 +41,7 @@ def load_model(
     frames: int | None = None,
     inverter: str | Path | None = None,
 ) -> LatentModel:
-    """Load an embedded model, or one of the user.
+    """Load a model: one that comes with this package, or one from a folder, a file or the hub.
 
     Parameters
     ----------

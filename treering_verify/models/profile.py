@@ -31,7 +31,7 @@ _WEIGHTS: WeakKeyDictionary[LatentModel, str] = WeakKeyDictionary()  # gigabytes
 
 @dataclass(frozen=True)
 class Profile:
-    """The results of a model's self-test that verification uses.
+    """What a self-test found out about a model (`treering models check`), by which verification chooses its settings.
 
     Attributes
     ----------

@@ -62,7 +62,27 @@ class NoiseEstimator(Protocol):
 
 
 class LatentModel(Protocol):
-    """A latent diffusion model whose ODE preserves variance or is straight."""
+    """What this package needs of a latent diffusion model: its autoencoder, its time grid and its denoising network.
+
+    `load_model` and `from_pipeline` return such models; any object with these attributes and methods is one. The model's
+    probability-flow ODE must preserve variance (DDIM) or be straight (rectified flow), as `Timestep` says.
+
+    Attributes
+    ----------
+    name : str
+        Its name in records.
+    classes : tuple of str
+        Names of its classes; empty if conditions are prompts.
+    latent_shape : (C, h, w)
+        Shape of its noise and latents; for videos (C f, h, w).
+    image_size : (H, W)
+        Size of the images that it encodes and decodes.
+    refine, estimate, screen : callable or None
+        Networks that were trained for the model's inversion, if it has any: they refine the decoder inversion, estimate the
+        noise, and estimate it cheaply for the screening pass.
+    tile : int
+        Side of the autoencoder's tiles, in pixels; 0: whole images.
+    """
 
     name: str
     classes: tuple[str, ...]  # empty if conditions are prompts
@@ -74,10 +94,10 @@ class LatentModel(Protocol):
     screen: NoiseEstimator | None  # a cheap one, for the screening pass (`detection.screening`)
 
     def encode(self, image: torch.Tensor) -> torch.Tensor:
-        """Encode images: the mode of the encoder's posterior, never a sample."""
+        """Encode images in [-1, 1], (B, 3, H, W) -> (B, C, h, w): the mode of the encoder's posterior, never a sample."""
 
     def decode(self, latent: torch.Tensor) -> torch.Tensor:
-        """Decode latents to images, differentiable in the latent."""
+        """Decode latents, (B, C, h, w) -> (B, 3, H, W), differentiable in the latent."""
 
     def timesteps(self, steps: int) -> tuple[Timestep, ...]:
         """Return the scheduler's grid of `steps` steps: steps + 1 points, from the noisiest to the clean one."""
@@ -98,7 +118,7 @@ class MovableModel(LatentModel, Protocol):
 
 
 class VideoModel(LatentModel, Protocol):
-    """A latent diffusion model of videos."""
+    """A latent diffusion model of videos, whose frames are stacked along the channels: (B, 3 F, H, W), (B, C f, h, w)."""
 
     frames: int  # of videos that it encodes and decodes
     latent_frames: int  # of their latents: f in the shapes above

@@ -33,11 +33,11 @@ class Restorer:
     Attributes
     ----------
     latent : Correction
-        What the clean image's latent has more than E of the image divided by its factor (`latent_inputs`).
+        Predicts what is missing in E(image / factor) for the clean image's latent, from `latent_inputs`.
     noise : Correction
-        What the noise has more than the model's estimate from the completed image (`noise_inputs`).
+        Predicts what is missing in the model's noise estimate of the completed image, from `noise_inputs`.
     digest : str
-        Of the weights, 16 hexadecimal digits: what records call them.
+        Digest of the weights, 16 hexadecimal digits, by which records name them.
     """
 
     latent: Correction
@@ -102,9 +102,9 @@ def noise_inputs(points: Sequence[torch.Tensor], known: torch.Tensor) -> torch.T
     Parameters
     ----------
     points : sequence of STEPS + 1 tensors (B, C, h, w)
-        Of the noise inversion of the completed image.
+        Points of the noise inversion of the completed image.
     known : (B, 6 cell^2 + 2, h, w)
-        `latent_inputs`.
+        What `latent_inputs` returned.
     """
     import torch
 

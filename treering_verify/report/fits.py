@@ -12,7 +12,7 @@ def format_fit(facts: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], ways
     Parameters
     ----------
     facts : mapping
-        Of `Inverter.facts`, with its "report".
+        The filters' `Inverter.facts`, among which is the "report".
     rows : sequence of mapping
         As `fit_report.summary_rows` returns them.
     ways : sequence of str

@@ -50,7 +50,7 @@ _CPU = "cpu"
 
 @dataclass(frozen=True)
 class NetworkOptions:
-    """Sizes of a training.
+    """How long the network on top of fitted filters is trained, and how large it is.
 
     Attributes
     ----------

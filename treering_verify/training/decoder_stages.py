@@ -28,14 +28,14 @@ _WORTH = 0.005  # what a stage explains of what is missing, at least: else it is
 
 @dataclass(frozen=True, eq=False)
 class Stages:
-    """Filters of the stages of one kind, and where they lead on the images of a fit.
+    """The fitted filters of the decoder inversion's steps, and the latents that these reach on the images of a fit.
 
     Attributes
     ----------
     kind : str
     filters : list of Fit
     points, residuals : lists of (n, C, h, w)
-        z_0 .. z_S, and r(z) at each but the last, or at each where there is one stage.
+        Latents z_0 to z_S, and the residuals r(z) at all but the last (at all where there is one stage).
     """
 
     kind: str

@@ -72,7 +72,7 @@ class Examples:
 
 @dataclass(frozen=True)
 class FitOptions:
-    """Sizes of a fit.
+    """How many images a fit generates, and the sizes of what is fitted to them.
 
     Attributes
     ----------

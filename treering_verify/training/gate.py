@@ -26,7 +26,7 @@ _LEAST = 1e-4  # of an error, relative to its start
 
 
 class Tried(NamedTuple):
-    """What the experts' steps do to the images of one kind of attack.
+    """What the experts' steps change in the latents of images after one kind of attack, as sums that the gate needs.
 
     Attributes
     ----------

@@ -29,7 +29,7 @@ class Attempts(NamedTuple):
 
 
 class Coordinator:
-    """Strikes, claims and answers of one run.
+    """What the workers of one run share: attempts at inputs, which worker judges which image, and answers that are known.
 
     A worker reports which inputs it begins and which it ended. An input that was begun and not ended gets a strike when it
     is handed out again: its worker died, or its machine was lost. A continued audit begins without strikes.

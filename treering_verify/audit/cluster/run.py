@@ -147,7 +147,10 @@ class ClusterRun:
 
 
 class RayWorker(Worker):
-    """A worker that is a Ray actor: the judge is in the object store, its reference in a list that Ray does not resolve."""
+    """A worker that is a Ray actor. It fetches its judge from Ray's object store.
+
+    The judge's reference comes in a list, because Ray replaces a reference that is an argument itself by its object.
+    """
 
     def __init__(self, judge_reference: list[Any], coordinator: Coordinator, worker_options: WorkerOptions) -> None:
         import ray

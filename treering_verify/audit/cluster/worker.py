@@ -189,7 +189,9 @@ def tasks_of(block: pyarrow.Table) -> list[Task]:
 
 
 def rows_of_answer(answer: str) -> list[tuple[tuple[int, int], Row]]:
-    """Return the rows of a block with their places; status "ok" with code `coordinator.TWIN`: judged for another input.
+    """Return the rows of a block with their places.
+
+    A row of status "ok" and code `coordinator.TWIN` stands for an image that is judged for another input with equal content.
 
     Raises
     ------

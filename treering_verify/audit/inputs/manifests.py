@@ -150,13 +150,13 @@ def manifest_entries(name: str, column: str) -> Iterator[str]:
 
 
 def check_list(name: str, end: bytes) -> None:
-    """Raise UsageError if the beginning of a list is none; other arguments are those of `list_entries`."""
+    """Raise UsageError if a file does not begin as a list does; arguments as those of `list_entries`."""
     if os.path.isfile(name):  # a pipe can be read once
         next(list_entries(name, end), None)
 
 
 def check_manifest(name: str, column: str) -> None:
-    """Raise UsageError if a CSV or JSON Lines manifest is none, or has no such column; only its beginning is read.
+    """Raise UsageError if a file does not begin as a CSV or JSON Lines manifest does, or has no such column.
 
     Tables of other kinds are left to `manifest_entries`, which runs in a process with a bound on memory.
     """

@@ -23,18 +23,18 @@ _ABOVE = b"\xff" * 16
 
 
 class Sketch(NamedTuple):
-    """The sketch of one image.
+    """What the sample keeps of one image: its rank, its key if one was detected, and its sketched features.
 
     Attributes
     ----------
     rank : bytes
-        From `rank_of`.
+        Rank of the image's content (`rank_of`): images of low rank are kept.
     digest : bytes
         SHA-256 of the content.
     fingerprint : str
         Fingerprint of the key that was detected; "" if none was.
     vector : bytes
-        Float16 numbers.
+        The sketched features, as float16 numbers.
     """
 
     rank: bytes
@@ -44,14 +44,14 @@ class Sketch(NamedTuple):
 
 
 class Bounds(NamedTuple):
-    """Ranks up to which images are wanted: of all images, and of those that are detected."""
+    """Highest ranks that still enter the sample: for any image, and for a detected one."""
 
     all: bytes = _ABOVE
     detected: bytes = _ABOVE
 
 
 def rank_of(sha256: str, settings_id: str) -> bytes:
-    """Return the rank of a content, 16 bytes that are uniform over contents."""
+    """Return the rank of a file's content: 16 bytes, as good as random, and the same for equal files."""
     return hashlib.blake2b(bytes.fromhex(sha256), digest_size=16, key=settings_id.encode()).digest()
 
 

@@ -21,7 +21,7 @@ _SMALLEST_LOG10 = -307.0  # a float holds no smaller p-value in full precision
 
 @dataclass(frozen=True)
 class Row:
-    """The result for one input.
+    """What an audit found in one input: a row of its Parquet files.
 
     Attributes
     ----------

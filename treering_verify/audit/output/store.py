@@ -60,7 +60,7 @@ def shard_digest(folder: Path, number: int) -> str:
 
 
 def read_ledger(state: Path) -> dict[int, dict[str, Any]]:
-    """Return what the ledger says of each shard: its chunk, rows, SHA-256, settings, counts; the last line counts."""
+    """Return what the ledger's last line on each shard says: its chunk, rows, SHA-256, settings and counts."""
     ledger: dict[int, dict[str, Any]] = {}
     with contextlib.suppress(FileNotFoundError):
         for line in (state / _LEDGER).read_bytes().splitlines():

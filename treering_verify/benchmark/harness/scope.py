@@ -77,7 +77,7 @@ class OwnImages:
 
 @dataclass(frozen=True)
 class Scope:
-    """How much to measure.
+    """How much a benchmark measures, of what, and where it keeps what it measured.
 
     Attributes
     ----------

@@ -76,7 +76,7 @@ def calibrate(
     seed: int = 0,
     advance: Callable[[], None] = lambda: None,
 ) -> tuple[Calibration, list[Skipped]]:
-    """Return a calibration: the scores of unmarked images, clean and after attacks; and the images left out.
+    """Calibrate detectors: score unmarked images, as they are and after attacks, each under a fresh key.
 
     Parameters
     ----------

@@ -76,7 +76,7 @@ class Setting:
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """Scores of unmarked images, and the setting that they hold for.
+    """Scores of unmarked images, with which those of a suspect image are compared, and the setting that they hold for.
 
     Attributes
     ----------
@@ -138,7 +138,7 @@ class Calibration:
         return tuple(self.scores)
 
     def save(self, path: str | Path) -> None:
-        """Write the file, whole or not at all.
+        """Write the calibration to a file, whole or not at all.
 
         Raises
         ------
@@ -153,7 +153,7 @@ class Calibration:
 
     @classmethod
     def load(cls, path: str | Path) -> Calibration:
-        """Read a file.
+        """Read a calibration from a file.
 
         Raises
         ------

@@ -45,7 +45,7 @@ def verify_calibrated(
     alpha: float,
     inversion: InversionOptions | None = None,
 ) -> Iterator[Verdict]:
-    """Yield one verdict per source, in the order of the sources, batch by batch.
+    """Say for each image whether it carries one of the keys, by a calibrated detector: one verdict per source, in order.
 
     The verdict is `inconclusive` with p = 1 if the image is one of the calibration's images (code ``in_calibration``), if it
     had to be fitted to the model's size and none of those had, or the other way round (``size``), or if its residual lies

@@ -47,9 +47,9 @@ def boxes(page: Page, image_size: tuple[int, int], most: int) -> list[Placement]
     ----------
     page : Page
     image_size : (height, width)
-        Of the model.
+        Size of the model's images.
     most : int
-        How many, at most.
+        Number of boxes, at most.
     """
     chosen: list[Floats] = []
     found, finest = _ordered(page, image_size, _SMALLEST)
@@ -74,7 +74,7 @@ def drawn_sizes(page: Page, image_size: tuple[int, int], smallest: float) -> lis
     ----------
     page : Page
     image_size : (height, width)
-        Of the model.
+        Size of the model's images.
     smallest : float
         Least size.
     """
@@ -142,8 +142,8 @@ def _rectangles(
 ) -> Floats:
     """Return the rectangles of about a shape that lines bound.
 
-    Of each: left, top, right, bottom; how clearly it is drawn, from 0 to 2; and, without the page's edges, the shares of its
-    sides that are drawn: their sum, and the least; and, of clear ones, whether a line crosses it.
+    A row for each: left, top, right, bottom; how clearly it is drawn, from 0 to 2; and, without the page's edges, the shares
+    of its sides that are drawn: their sum, and the least; and, of clear ones, whether a line crosses it.
     """
     across, down = (np.array(list(combinations(range(len(lines)), 2))) for lines in (columns, rows))
     widths, heights = columns[across[:, 1]] - columns[across[:, 0]], rows[down[:, 1]] - rows[down[:, 0]]

@@ -37,7 +37,7 @@ class Guess:
     Attributes
     ----------
     width, height : float
-        Of the image on the page, in pixels.
+        Size of the image on the page, in pixels.
     degrees : float
     mirrored : bool
     group : str
@@ -60,12 +60,12 @@ class Pass:
     Attributes
     ----------
     scale : float
-        Of the page's sides.
+        Factor by which the page's sides are scaled.
     area : float
         Cost, in images of the model's size.
     guesses : tuple of Guess
     shorter_side : float
-        Of the scaled page, in pixels.
+        Shorter side of the scaled page, in pixels.
     """
 
     scale: float
@@ -81,7 +81,7 @@ def passes(page: tuple[int, int], image_size: tuple[int, int], layout: Layout, l
     ----------
     page : (width, height)
     image_size : (height, width)
-        Of the model.
+        Size of the model's images.
     layout : Key or Family
     level : Level
     """

@@ -81,7 +81,7 @@ class Neighbourhood:
         return self.estimates.by_screen(image), self.estimates.cells(visible)
 
     def confused(self, found: Placement) -> Placement | None:
-        """Return the placement that one cannot be told from, a plainer one or itself; None if it beats its neighbours."""
+        """Return None if a placement stands out from its neighbours; else the plainer one that does as well, or itself."""
         own = self.features(found)
         turned, stretched = self.is_turned(found), self.is_stretched(found)
         for plainer, tried, kind in self._plainer(found, turned, stretched):
@@ -125,11 +125,11 @@ class Neighbourhood:
         return neighbours
 
     def is_turned(self, placement: Placement) -> bool:
-        """Whether it is turned, and not by quarters."""
+        """Return whether a placement is turned by an angle that is no multiple of 90 degrees."""
         return placement.degrees % 90 != 0
 
     def is_stretched(self, placement: Placement) -> bool:
-        """Whether width and height are scaled apart."""
+        """Return whether a placement scales width and height differently."""
         across, down = placement.width / self.image_size[1], placement.height / self.image_size[0]
         return abs(math.log(across / down)) > _ALIKE
 
@@ -138,7 +138,7 @@ class Neighbourhood:
         return read_noise(*self.screened(placement), self.target)[0]
 
     def settled(self, start: Placement, turned: bool, stretched: bool) -> Placement:
-        """Return the best placement near one, of a kind."""
+        """Return the placement near another at which the key shows best; `turned` and `stretched` say what may vary."""
         height, width = self.image_size
         lattice = self._lattice(start, turned, stretched)
         noise, cells = self.screened(start)

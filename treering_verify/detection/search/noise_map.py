@@ -51,9 +51,9 @@ class NoiseMap:
         Parameters
         ----------
         placements : list of Placement
-            n of them.
+            The n windows.
         shape : (h, w)
-            Of the model's latent.
+            Height and width of the model's latent.
 
         Returns
         -------

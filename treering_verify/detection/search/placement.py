@@ -21,7 +21,7 @@ class Placement:
     x, y : float
         Centre of the image on the page, in pixels from the page's upper left corner.
     width, height : float
-        Of the whole image on the page, before it was turned, in pixels. A part of it may lie outside the page.
+        Size of the whole image on the page, before it was turned, in pixels. A part of it may lie outside the page.
     degrees : float
         Counter-clockwise, in [0, 360).
     mirrored : bool

@@ -35,7 +35,7 @@ class Lattice:
     ----------
     guess : Placement
     shape : (h, w)
-        Of the model's latent.
+        Height and width of the model's latent.
     turned : bool
         Whether the angle is refined too.
     stretched : bool
@@ -171,7 +171,10 @@ def read_noise(noise: torch.Tensor, visible: torch.Tensor, target: Target) -> np
 
 
 def composed(outer: Placement, inner: Placement, image_size: tuple[int, int]) -> Placement:
-    """Return the placement on the page of what lies so on a window, whose size is (height, width)."""
+    """Return where on the page something lies whose placement (`inner`) within a window (`outer`) is known.
+
+    `image_size` is the size of the window as it was cut out, (height, width).
+    """
     height, width = image_size
     x, y = outer.to_page(np.array(inner.x / width - 0.5), np.array(inner.y / height - 0.5))
     return replace(

@@ -64,7 +64,7 @@ def search_page(
     ----------
     model : LatentModel
     page : Page
-        At its own size.
+        What was given to be judged, at its own size.
     image : (1, 3 F, H, W)
         The page as it was brought to the model's size.
     noise_hat : (C, h, w)
@@ -77,7 +77,7 @@ def search_page(
     alpha : float
         A key that reaches it, divided by the count of targets, is not searched any further.
     timeline : Timeline, optional
-        Of videos that can begin late.
+        For videos, which can begin late: how images lie in latent frames.
     known : Known, optional
         What is known of this page from its search for other keys at the same level; it is added to.
     """
@@ -223,7 +223,7 @@ class Run:
         visible: torch.Tensor,
         target: Target,
     ) -> str:
-        """Return what was done to the whole image, or near what it was found, if that shows the key as well or better."""
+        """Say what was done to the whole image, or near what it was found, if a neighbour shows the key as well."""
         if not words or log10 > 0:
             return words
         changed, as_it_is = (read_noise(one, visible, target)[0] for one in (noise, plain))

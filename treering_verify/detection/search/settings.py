@@ -109,13 +109,13 @@ MOST_KEYS = 32
 
 @dataclass(frozen=True)
 class Search:
-    """What is searched for in an image that shows no key as it is.
+    """How thoroughly a page is searched for an image that lies on it moved, scaled, turned, mirrored or cropped.
 
     Attributes
     ----------
     level : {"quick", "fast", "thorough"}
     seconds : float, optional
-        After so many, nothing more is begun. What is found then depends on the machine; p-values are valid all the same.
+        After this time, nothing more is begun. What is found then depends on the machine; p-values are valid all the same.
 
     Raises
     ------

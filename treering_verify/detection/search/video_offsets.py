@@ -17,12 +17,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Timeline:
-    """How a model's videos lie in its latent frames: the first image in the first, as many each in the others.
+    """How the images of a video are divided among its latent frames.
+
+    The first latent frame has one image; each of the others has the same number of them (`stride`).
 
     Attributes
     ----------
     images, latent_frames : int
-        Of a video.
+        How many a video has.
     """
 
     images: int
@@ -30,7 +32,7 @@ class Timeline:
 
     @classmethod
     def of(cls, model: LatentModel) -> Timeline | None:
-        """Give that of a model; None if it makes images, or videos too short to be seen after an offset."""
+        """Return the timeline of a model; None if it makes images, or videos too short to be found once they begin late."""
         if not makes_videos(model):
             return None
         timeline = cls(model.frames, model.latent_frames)
@@ -38,15 +40,15 @@ class Timeline:
 
     @property
     def stride(self) -> int:
-        """Images in each latent frame but the first."""
+        """How many images each latent frame has, but the first."""
         return (self.images - 1) // max(1, self.latent_frames - 1)
 
     def visible(self, frame: int) -> range:
-        """Images in a latent frame."""
+        """Return the numbers of the images in a latent frame."""
         return range(max(0, (frame - 1) * self.stride + 1), frame * self.stride + 1)
 
     def offsets(self) -> list[Offset]:
-        """All by whole latent frames that leave half the images, and a latent frame that noise_hat shows."""
+        """Return the offsets to try: whole latent frames, with half the images and one whole latent frame left."""
         most = self.images // 2 // max(1, self.stride)
         offsets = [Offset(sign * frames * self.stride, self) for frames in range(1, most + 1) for sign in (1, -1)]
         return [offset for offset in offsets if offset.visible_in_noise()]
@@ -54,12 +56,13 @@ class Timeline:
 
 @dataclass(frozen=True)
 class Offset:
-    """One offset.
+    """By how many images a video begins late, or too early.
 
     Attributes
     ----------
     images : int
-        That a video lost at its beginning; less than 0: that stand before it. A multiple of the timeline's stride.
+        How many images are missing at the video's beginning; less than 0: how many others stand before it. A multiple of
+        the timeline's stride.
     timeline : Timeline
     """
 
@@ -74,19 +77,19 @@ class Offset:
         return f"began {count} {frames} late" if self.images > 0 else f"began with {count} other {frames}"
 
     def visible_in_noise(self) -> dict[int, int]:
-        """Latent frames of which a late video's latent has all the images in one frame too, and those frames."""
+        """Return, for each original latent frame that the late video's latent shows whole, which frame shows it there."""
         line, frames = self.timeline, range(self.timeline.latent_frames)
         places = {frame: frame - self.images // line.stride for frame in frames}
         whole = {frame: place for frame, place in places.items() if place in frames}
         return {frame: place for frame, place in whole.items() if len(line.visible(frame)) == len(line.visible(place))}
 
     def seen_when_undone(self) -> list[int]:
-        """Latent frames of which a late video has all the images."""
+        """Return the latent frames all of whose images the late video has."""
         line, left = self.timeline, range(self.images, self.images + self.timeline.images)
         return [frame for frame in range(line.latent_frames) if all(one in left for one in line.visible(frame))]
 
     def undo_in_noise(self, noise_hat: torch.Tensor) -> torch.Tensor:
-        """Bring noise (C f, h, w) back to its frames; zeros where it shows none."""
+        """Move the noise (C f, h, w) of a late video back to its original latent frames; those that it lacks are 0."""
         planes = noise_hat.unflatten(0, (self.timeline.latent_frames, -1))
         moved = planes.new_zeros(planes.shape)
         for frame, place in self.visible_in_noise().items():
@@ -94,7 +97,7 @@ class Offset:
         return moved.flatten(0, 1)
 
     def undo(self, video: torch.Tensor) -> torch.Tensor:
-        """Bring images (B, 3 F, H, W) back to their places, the first or the last standing for what is not known."""
+        """Move images (B, 3 F, H, W) back to their places; the first or the last stands in for missing ones."""
         import torch
 
         places = torch.arange(self.timeline.images, device=video.device) - self.images

@@ -30,7 +30,7 @@ _SMOOTH = 1.5  # pixels over which the dots are smoothed
 
 @dataclass(frozen=True, eq=False)
 class WholeImage:
-    """One thing that may have been done to the whole image.
+    """A change that may have been made to the whole image, such as inverted colours, and the noise once it is undone.
 
     Attributes
     ----------

@@ -25,7 +25,7 @@ _ALIGNED = 0.02  # of the cosine, that placements on whole pixels or on the page
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A window, with its log10 p after correction, the weight it was corrected by, and the page's map if it is of one."""
+    """A window of the page that may show the image: where it lies, its corrected log10 p, and the map behind it."""
 
     log10: float
     cosine: float
@@ -116,7 +116,7 @@ def _say(
 
 
 def described(page: Page, image_size: tuple[int, int], placement: Placement, near: bool) -> str:
-    """Say how a page shows an image, or near what it was found."""
+    """Say in words how a page shows an image; with `near`, that it was found near such a placement."""
     words = placement.enlarged(page.reduced).words(_size(page), image_size)
     return f"{NEAR}{words or AS_IT_IS}" if near else words
 

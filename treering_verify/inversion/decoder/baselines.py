@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def encoder(problem: Problem, settings: Settings) -> Solution:
-    """Return z = E(x), the baseline of one encoder pass. Its error is what E lacks of being the inverse of D."""
+    """Return z = E(x), the baseline of one encoder pass. Its error says how far E is from the inverse of D."""
     import torch
 
     start = encode(problem)

@@ -184,7 +184,7 @@ def solve_some(
 
 
 def take_forward_steps(problem: Problem) -> Solution:
-    """Take three forward steps of length 1 without early stopping: no method has fitted pixels in what they leave."""
+    """Take three forward steps of length 1 without early stopping: a reference that has fitted no pixels."""
     return solve(problem, Settings(iterations=_FORWARD_STEPS, step=1.0), lambda k, z, r, state: (z - r, ()))
 
 

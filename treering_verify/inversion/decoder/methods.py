@@ -16,7 +16,7 @@ REFINED = ("learned", "filtered", "posterior-mode")
 
 
 def unstopped(settings: Settings) -> Settings:
-    """Return the settings without the stops that the published methods lack; the budget of iterations remains."""
+    """Return the settings without early stopping and the other stops that published methods lack, but for `iterations`."""
     return replace(settings, tolerance=0.0, divergence=math.inf, stagnation=-math.inf, early_stopping=False)
 
 

@@ -19,7 +19,7 @@ ROUNDING = GREY_LEVEL**2 / 12  # variance of rounding to 8 bits
 
 @dataclass(frozen=True)
 class Settings:
-    """Parameters of all methods; each uses those that concern it.
+    """Settings of the decoder-inversion methods, all in one; each method uses those that concern it.
 
     Attributes
     ----------
@@ -61,7 +61,7 @@ class Settings:
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """A batch of images whose latents are sought, and the autoencoder.
+    """A decoder inversion to solve: a batch of images whose latents are sought, and the autoencoder.
 
     Attributes
     ----------

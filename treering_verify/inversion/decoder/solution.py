@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Solution:
-    """Solution of a decoder inversion.
+    """What a decoder inversion found: the latents, how well they fit, and why each item stopped.
 
     Attributes
     ----------

@@ -24,7 +24,7 @@ RELEASED = "RectifiedFlowPipeline"
 
 
 def class_of_flow(name: str) -> Any:
-    """Return the class of a pipeline by its name: of the released one, which diffusers does not have, this package's."""
+    """Return a pipeline's class by its name: diffusers' own, or this package's for the one that diffusers lacks."""
     if name != RELEASED:
         return class_of_diffusers(name)
     from treering_verify.models.diffusers.rectified_flow_pipeline import RectifiedFlowPipeline

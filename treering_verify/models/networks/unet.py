@@ -28,8 +28,8 @@ class UNet2DModel(Network):
     block_out_channels : sequence of int
         Channels of each resolution, the highest first.
     down_block_types, up_block_types : sequence of str
-        Of each resolution: whether it has attention ("AttnDownBlock2D", "AttnUpBlock2D") or not ("DownBlock2D",
-        "UpBlock2D").
+        One for each resolution: "AttnDownBlock2D" and "AttnUpBlock2D" have attention, "DownBlock2D" and "UpBlock2D" have
+        none.
     layers_per_block, norm_num_groups, attention_head_dim : int
     norm_eps : float
     num_class_embeds : int
@@ -123,7 +123,7 @@ class UNet2DModel(Network):
         ----------
         z : (B, C, h, w)
         index : int
-            Of the time.
+            The time, as the scheduler counts it.
         class_labels : (B,) of int
         """
         at = sinusoids(torch.full((len(z),), index, device=z.device), self.config.block_out_channels[0])

@@ -13,7 +13,9 @@ _MAX_SIDE = 1024  # the shape in a damaged file must not fill the memory
 
 @dataclass(frozen=True)
 class Family:
-    """What keys may share: all but name and numbers. Features depend on it and the image alone.
+    """The kind of a key: everything about it but its name and its secret numbers.
+
+    The features of an image depend on the family and the image alone.
 
     Attributes
     ----------

@@ -20,7 +20,7 @@ RELEASED = "VideoGenPipeline"
 
 
 def class_of(name: str) -> Any:
-    """Return the class of a pipeline by its name: of the released one, which diffusers does not have, this package's."""
+    """Return a pipeline's class by its name: diffusers' own, or this package's for the one that diffusers lacks."""
     if name != RELEASED:
         return class_of_diffusers(name)
     from treering_verify.models.diffusers.kinds.lavie_network import VideoGenPipeline

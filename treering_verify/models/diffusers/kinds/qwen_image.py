@@ -39,7 +39,7 @@ def predict(pipe: Any, z: torch.Tensor, at: Timestep, given: Given, guidance: fl
 
 
 def guided(given: torch.Tensor, without: torch.Tensor, guidance: float) -> torch.Tensor:
-    """Return the output with guidance, each token as long as without it."""
+    """Return the output with guidance, each token scaled to the length that it has without guidance."""
     tokens, towards = pack(extrapolated(given, without, guidance)), pack(given)
     longer = towards.norm(dim=-1, keepdim=True) / tokens.norm(dim=-1, keepdim=True)
     return unpack(tokens * longer, *given.shape[-2:])

@@ -17,7 +17,7 @@ _INSTRUCTION = "complex_human_instruction"
 
 
 def condition(pipe: Any, prompt: Condition, image_size: tuple[int, int]) -> Given:
-    """Return Gemma's states and mask of a prompt after the pipeline's instruction, which no condition does without."""
+    """Return Gemma's states and mask of a prompt, behind the pipeline's instruction; without a prompt there is none."""
     asked = inspect.signature(type(pipe).__call__).parameters[_INSTRUCTION].default if prompt is not None else None
     side = pipe.tokenizer.padding_side  # the pipeline changes it
     try:
