@@ -92,7 +92,7 @@ _SHOWN = 20  # detected files listed at the end
     default="auto",
     topic="Screening",
     help="Cheap screening pass that decides the clear images; only the rest are inverted in full. auto: on where it was "
-    "measured to lose almost nothing (a model with a screen, default inversion, up to 10 keys).",
+    "measured to lose almost nothing (a model with a network for it, default inversion, up to 10 keys).",
 )
 @search_options
 @option(

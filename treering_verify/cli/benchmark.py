@@ -79,15 +79,16 @@ def _list_benchmarks(context: click.Context, _: click.Parameter, wanted: bool) -
 @option(
     "--preset",
     type=Named("preset", ("docs",)),
-    help="Images of each benchmark as the documentation has them; all: those that it shows, without finished ones.",
+    help="Use the number of images that the documentation shows results of. With all as NAME: every benchmark that it "
+    "shows, except finished ones.",
 )
 @option("--count", type=click.IntRange(2), help="Number of images; default: the benchmark's own.")
 @option(
     "--only",
     multiple=True,
     metavar="PART",
-    help="Part to measure: of shared a chain, a group, common, a level or index; of search-uniformity a level; "
-    "repeatable.",
+    help="Measure only this part; repeatable. For shared: a chain, a group of chains, common, a level of the search, or "
+    "index. For search-uniformity: a level of the search.",
 )
 @option(
     "--workers",

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @click.group(cls=Group, invoke_without_command=True, epilog="Example: treering models")
 @click.pass_context
 def models(context: click.Context) -> None:
-    """List supported models, or test one.
+    """List, test, fit and convert models.
 
     Without a command, the supported families of models are listed.
     """
@@ -130,7 +130,7 @@ def check(
     type=Duration(),
     default="20m",
     show_default=True,
-    help="Time of that training, such as 20m or 2h. The same command goes on where one was stopped.",
+    help="Time to train that network, such as 20m or 2h. The same command goes on where one was stopped.",
 )
 @option("--prompts", type=InputPath(), help="File of prompts, one a line; default: a short list.")
 @option("--generation-steps", type=click.IntRange(1), default=20, help="Steps of generation.")
@@ -159,11 +159,11 @@ def fit(
     stages: int | None,
     **sizes: Any,
 ) -> None:
-    """Fit a model's inversion in closed form.
+    """Fit a model's inversion to its own images.
 
-    The model generates the images itself and no key is read, so p-values stay exact. What the filters gain is reported for
-    other images. They fit these weights at this image size only. MODEL may be the folder of an autoencoder alone: its
-    decoder is fitted to photographs, for every model that has it.
+    The model generates the images, and linear filters are fitted to them in closed form. No key is read, so p-values stay
+    exact. What the filters gain is reported for other images. They are for these weights at this image size only. MODEL may
+    be the folder of an autoencoder alone: its decoder is fitted to photographs, for every model that has it.
     """
     from dataclasses import replace
 

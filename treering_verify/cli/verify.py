@@ -89,12 +89,12 @@ def recheck(
     style: str,
     model: ModelSource,
 ) -> None:
-    """Judge the files of records again.
+    """Repeat earlier verdicts and compare.
 
     RECORDS is what verify, identify or decode wrote with --format json or jsonl. Each file is judged with the settings of
-    its record. Without --model, the model is that of the records, if it is an embedded one. Where its provenance differs
-    now, such as a version, the weights or a key, the difference is named. FILES take the place of the records' paths, and
-    are found by their SHA-256. The exit code is 1 if a verdict or message changed.
+    its record. Without --model, the model is that of the records, if it is an embedded one. Where a version, the weights, a
+    key or anything else that the verdict depends on differs now, the difference is named. FILES take the place of the
+    records' paths, and are found by their SHA-256. The exit code is 1 if a verdict or message changed.
     """
     from treering_verify.detection.calibration.calibration_file import Calibration
     from treering_verify.detection.recheck import check_calibrations, read_records

@@ -86,7 +86,8 @@ def search_options(function: Callable[..., Any]) -> Callable[..., Any]:
             type=SearchText(),
             default="auto",
             topic=_SEARCH,
-            help="Search for place, size, angle, reflection and aspect in images that show no key as they are: off, quick, "
-            "fast, thorough, or a number of seconds. auto is fast, and quick in audits. p-values are corrected for it.",
+            help="Search images that show no key as they are, for one that was cropped, moved, scaled, turned or mirrored: "
+            "off, quick, fast, thorough, or a number of seconds. auto is fast, and quick in audits. p-values are corrected "
+            "for it.",
         ),
     )
