@@ -14,7 +14,7 @@ import numpy as np
 
 from treering_verify.detection.search.settings import LEVELS, MOST_KEYS, OFF
 from treering_verify.errors import UsageError
-from treering_verify.media.images import CUT_SHORT
+from treering_verify.media.truncated.notes import CUT_SHORT
 from treering_verify.results import DETECTED, INCONCLUSIVE, NO_EVIDENCE, KeyEvidence
 
 LITTLE_VISIBLE = 0.08

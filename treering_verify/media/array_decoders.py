@@ -1,7 +1,7 @@
 """Decode in NumPy what Pillow decodes in Python, value by value: PNM of other depths or in ASCII, and DDS with bit masks.
 
 Pillow takes half a microsecond for each value of these, so an honest image of 16 bits a channel would take half a minute.
-The pixels are the same. TIFF files that Pillow reads wrongly, and images that were cut short (`cut_short`), are decoded here
+The pixels are the same. TIFF files that Pillow reads wrongly, and images that were cut short (`truncated`), are decoded here
 too.
 """
 
@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from treering_verify.errors import ImageError
-from treering_verify.media.cut_short import decoded_so_far
 from treering_verify.media.decoder_limits import MAX_PIXELS
 from treering_verify.media.tiff_directory import MOST_THUMBNAILS, REDUCED, SUBFILE
+from treering_verify.media.truncated.notes import MOST_MISSING, Share
+from treering_verify.media.truncated.rows import decoded_so_far
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -108,9 +109,10 @@ def _binary_pnm(image: Image.Image, data: bytes, offset: int, arguments: Any) ->
     maximum = arguments[1]
     count = _count(image)
     kind = np.dtype(np.uint8 if maximum < 256 else ">u2")
-    if len(data) - offset < count * kind.itemsize:
-        raise ValueError("pixels are missing")
-    return _scaled(image, np.frombuffer(data, kind, count, offset), maximum)
+    there: NDArray[np.integer[Any]] = np.frombuffer(
+        data, kind, min(count, max(0, len(data) - offset) // kind.itemsize), offset
+    )
+    return _scaled(image, there, maximum)
 
 
 def _plain_pnm(image: Image.Image, data: bytes, offset: int, arguments: Any) -> Image.Image:
@@ -120,22 +122,34 @@ def _plain_pnm(image: Image.Image, data: bytes, offset: int, arguments: Any) -> 
     count = _count(image)
     if image.mode == "1":
         digits = np.frombuffer(_without_comments(data[offset:]).translate(None, _SPACE), np.uint8, -1)[:count]
-        if len(digits) < count or not ((digits == ord("0")) | (digits == ord("1"))).all():
-            raise ValueError("pixels are missing, or no bits")
-        white = np.where(digits == ord("0"), np.uint8(255), np.uint8(0))
-        return _like(
-            image, Image.fromarray(white.reshape(image.height, image.width)).convert("1", dither=Image.Dither.NONE)
-        )
+        if not ((digits == ord("0")) | (digits == ord("1"))).all():
+            raise ValueError("pixels that are no bits")
+        completed, share = _completed(image, digits)
+        white = np.where(completed == ord("0"), np.uint8(255), np.uint8(0))
+        bits = Image.fromarray(white.reshape(image.height, image.width)).convert("1", dither=Image.Dither.NONE)
+        return _like(image, bits, share)
     return _scaled(image, _numbers(data, offset, count, arguments[1]), arguments[1])
 
 
+def _completed(image: Image.Image, values: NDArray[np.integer[Any]]) -> tuple[NDArray[np.integer[Any]], float]:
+    """Return the values of all pixels, zeros where they are missing, and the share of rows that are not there as a whole."""
+    count = _count(image)
+    if len(values) >= count:
+        return values, 0.0
+    share = 1 - len(values) * image.height // count / image.height
+    if share > MOST_MISSING:
+        raise ValueError("pixels are missing")
+    return np.concatenate([values, np.zeros(count - len(values), values.dtype)]), share
+
+
 def _numbers(data: bytes, offset: int, count: int, maximum: int) -> NDArray[np.uint16]:
-    """Return the numbers of a text, part by part, so that no list of all of them is made."""
+    """Return the numbers of a text, part by part, so that no list of all of them is made; fewer if the text ends."""
     values = np.empty(count, np.uint16)
     done, place = 0, offset
     while done < count:
         if place >= len(data):
-            raise ValueError("pixels are missing")
+            cut_through = data[-1:].isdigit() and done > 0  # the last number may have had more digits
+            return values[: done - cut_through]
         part = data[place : place + _STRIP]
         place += len(part)
         if b"#" in part:  # a comment may begin in this part and end in another
@@ -169,6 +183,7 @@ def _scaled(image: Image.Image, values: NDArray[np.integer[Any]], maximum: int) 
     """Scale numbers to 255, or grey of more than 8 bits to 65535, in mode I."""
     from PIL import Image
 
+    values, share = _completed(image, values)
     wide = image.mode == "I"
     white = 65535 if wide else 255
     levels = np.empty(len(values), np.int32 if wide else np.uint8)
@@ -177,7 +192,7 @@ def _scaled(image: Image.Image, values: NDArray[np.integer[Any]], maximum: int) 
         levels[start : start + _STRIP] = np.minimum(np.rint(part), white)
     bands = len(image.getbands())
     shape = (image.height, image.width, bands) if bands > 1 else (image.height, image.width)
-    return _like(image, Image.fromarray(levels.reshape(shape)))
+    return _like(image, Image.fromarray(levels.reshape(shape)), share)
 
 
 def _masked_dds(image: Image.Image, data: bytes, offset: int, arguments: Any) -> Image.Image:
@@ -209,9 +224,11 @@ def _count(image: Image.Image) -> int:
     return image.width * image.height * len(image.getbands())
 
 
-def _like(image: Image.Image, decoded: Image.Image) -> Image.Image:
-    """Return the decoded pixels with what the file says about them."""
+def _like(image: Image.Image, decoded: Image.Image, missing: float = 0.0) -> Image.Image:
+    """Return the decoded pixels with what the file says about them, and the share of rows that are missing."""
     decoded.info = dict(image.info)
+    if missing:
+        decoded.info["cut_short"] = Share(missing)
     return decoded
 
 

@@ -6,6 +6,8 @@ import contextlib
 import io
 from typing import TYPE_CHECKING
 
+from treering_verify.media.truncated.notes import keep_notes
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -28,7 +30,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     Returns
     -------
     PIL.Image.Image
-        A new image in mode RGB, without profile, EXIF or transparency; `info["cut_short"]` stays.
+        A new image in mode RGB, without profile, EXIF or transparency; what `truncated.notes` says stays.
 
     Raises
     ------
@@ -43,8 +45,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     canvas = Image.new("RGB", colour.size, "white")  # a new image has no profile, EXIF or transparency
     canvas.paste(colour, mask=alpha)
     shown = _turn_upright(canvas, image)
-    if "cut_short" in image.info:
-        shown.info["cut_short"] = image.info["cut_short"]
+    keep_notes(shown, image)
     return shown
 
 

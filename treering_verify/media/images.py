@@ -21,7 +21,6 @@ from treering_verify.errors import ImageError, ModelError, UsageError
 from treering_verify.files import open_descriptor, printable, write_atomic
 from treering_verify.media.arrays import TAKEN, image_of_array, is_array, read_open_file
 from treering_verify.media.color_modes import to_rgb
-from treering_verify.media.cut_short import MOST_MISSING, completed, missing_share
 from treering_verify.media.decoder_limits import (
     MAX_PARTS,
     MAX_PIXELS,
@@ -33,6 +32,11 @@ from treering_verify.media.decoder_limits import (
 )
 from treering_verify.media.formats import decoded_formats, kind_of, register
 from treering_verify.media.png_chunks import without_ballast
+from treering_verify.media.truncated.ends import ends_early
+from treering_verify.media.truncated.notes import MOST_MISSING, Share, note_of
+from treering_verify.media.truncated.padding import shown_alike
+from treering_verify.media.truncated.rows import completed, info_of_rest, missing_share
+from treering_verify.media.truncated.tiles import completed_codestream, note_of_bytes, without_missing_pieces
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,9 +50,6 @@ MAX_BYTES = 100 * 1024**2
 
 MIN_SIDE = 8
 """Smallest side accepted, in pixels: one cell of the usual latent."""
-
-CUT_SHORT = "cut short"
-"""How the note of an image begins whose file was cut short."""
 
 _HEAD_BYTES = 4096  # among which an image says that it moves
 
@@ -67,6 +68,7 @@ CODES = {
     "container": "this is a container of other files; unpack it",
     "video_file": "this is a video; judge it with a model that makes videos, or give its frames",
     "corrupt": "the image is damaged or cut short; copy or download it again",
+    "cut_short": "the file was cut short, and less than half of the image can be read; copy or download it again",
     "archive_damaged": "the archive is damaged or cut short, or needs a password; unpack it",
     "archive_too_large": "the archive has more than a million members; unpack it",
     "reader_crashed": "reading it ended the reader process; it is left alone now, and may be hostile",
@@ -142,9 +144,9 @@ def open_image(source: ImageSource) -> Image.Image:
     The steps, in this order:
 
     1. The first frame of animations and multi-page files (of a Pillow image: the frame it stands at), of a TIFF the first
-       page that is no thumbnail. Of a JPEG, PNG, GIF, or file without compression (BMP, PNM, TGA, TIFF) that was cut short,
-       at least half of whose rows are there, the missing ones are one colour (interlaced: the pixels before them), and the
-       result's ``info["cut_short"]`` is their share; any other file that was cut short is an error. Of a PNG, text,
+       page that is no thumbnail. Of a file that was cut short, what is missing is one colour (interlaced: the pixels before
+       it), and the result's ``info["cut_short"]`` is its share; if that is more than half, it is an error. Of a JPEG 2000
+       it is the share of the data, and what is missing may be less sharp. Of a PNG, text,
        damaged or misplaced ancillary chunks and profiles of more than 1 MiB are ignored, and of a JPEG segments that end
        early, as viewers do.
     2. The EXIF orientation is applied. EXIF that cannot be parsed counts as none.
@@ -208,10 +210,14 @@ def open_image(source: ImageSource) -> Image.Image:
         except Image.DecompressionBombError as error:  # Pillow's own limit was lower, or reached first
             raise _refusal("too_many_pixels", name) from error
         except UnidentifiedImageError as error:
-            raise _unidentified(data, name) from error
+            if (refusal := _unidentified(data, name)).code == "corrupt" and ends_early(data, error):
+                return _rest(data, name, error)
+            raise refusal from error
         except MemoryError as error:
             raise _refusal("no_memory", name) from error
         except Exception as error:  # decoders throw almost anything at damaged input; none of it may pass
+            if ends_early(data, error):
+                return _rest(data, name, error)
             # The kind alone is told: the message may quote the file, and what a file holds may be secret.
             raise ImageError("corrupt", f"{CODES['corrupt']} ({type(error).__name__})", name) from error
 
@@ -231,15 +237,46 @@ def _decoded(image: Image.Image, data: bytes) -> Image.Image:
     try:
         return to_rgb(decoded_quickly(image, data) or image)
     except (OSError, SyntaxError):
-        whole = completed(data) if image.format in ("JPEG", "MPO", "PNG") else None
-        if whole is None:
+        found = completed(data) if image.format in ("JPEG", "MPO", "PNG") else None
+        if found is None:
             raise
-        rest = to_rgb(_identified(whole))
-        missing = missing_share(rest)
+        rest = to_rgb(_identified(found[0]))
+        missing = missing_share(rest) if found[1] is None else found[1]
         if missing > MOST_MISSING:
             raise
-        rest.info["cut_short"] = missing
+        rest.info |= info_of_rest(data, missing)
         return rest
+
+
+def _rest(data: bytes, name: str, cause: Exception) -> Image.Image:
+    """Return what is there of a file that was cut short, of formats that `rows` does not complete, or refuse it."""
+    try:
+        if found := completed_codestream(data):
+            image = _checked(found[0])
+            image.info |= {"cut_short": Share(found[1]), "file_note": note_of_bytes(found[1])}
+            return image
+        if data[:2] in (b"II", b"MM"):
+            rest = without_missing_pieces(data, _checked)
+            rest = rest and to_rgb(rest)
+        else:
+            rest = shown_alike(data, _checked)
+    except MemoryError as error:
+        raise _refusal("no_memory", name) from error
+    except Exception as error:
+        raise _refusal("cut_short", name) from error
+    if rest is None:
+        raise _refusal("cut_short", name) from cause
+    return rest
+
+
+def _checked(data: bytes) -> Image.Image:
+    """Decode a file that was completed, within the limits of one that was whole."""
+    image = _identified(data)
+    if code := excess_of_file(data) or excess_of_image(image, data):
+        raise _refusal(code, "")
+    if min(image.size) < MIN_SIDE:
+        raise _refusal("too_small", "")
+    return _decoded(image, data)
 
 
 def _unidentified(data: bytes, name: str) -> ImageError:
@@ -334,8 +371,8 @@ def fit(image: Image.Image, size: tuple[int, int]) -> tuple[Image.Image, str]:
     if height < 1 or width < 1:
         raise UsageError(f"fit needs a (height, width) of at least (1, 1), got {size}")
     steps = []
-    if "cut_short" in image.info:
-        steps.append(f"{CUT_SHORT}: {image.info['cut_short']:.0%} of the rows are missing")
+    if file_note := note_of(image):
+        steps.append(file_note)
     if image.size == (width, height):
         return image, ", ".join(steps)
     # The largest box of the wanted aspect ratio, in whole pixels: less than one pixel off counts as the same ratio.

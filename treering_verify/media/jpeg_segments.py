@@ -18,6 +18,7 @@ ALONE = frozenset([0x01, *range(0xD0, 0xD9)])
 
 _LEAST = {0xE0: (b"JFIF", 14), 0xE2: (b"ICC_PROFILE\0", 14), 0xEE: (b"Adobe", 12)}  # bytes that libjpeg asks for
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # starts of a frame (ITU-T T.81, table B.1)
+_PROGRESSIVE = frozenset([0xC2, 0xC6, 0xCA, 0xCE])
 _JPEG_LS = 0xF7
 
 
@@ -56,3 +57,8 @@ def unread_coding(data: bytes) -> str:
             bits = data[begin] if begin < len(data) else 8
             return f"JPEG of {bits} bits" if bits != 8 and 2 <= bits <= 16 else ""
     return ""
+
+
+def is_progressive(data: bytes) -> bool:
+    """Return whether a JPEG draws its image in several passes, each over all of it."""
+    return any(marker in _PROGRESSIVE for marker, _, _ in segments(data))

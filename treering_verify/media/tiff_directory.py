@@ -7,6 +7,7 @@ as width, height and their size give. Both are counted, because they need not ag
 from __future__ import annotations
 
 import struct
+from typing import NamedTuple
 
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _NUMBERS = {1: "B", 3: "H", 4: "L", 16: "Q"}  # types of the values that are read here
@@ -25,6 +26,42 @@ _RAW = (32803, 34892)  # photometric interpretations of cameras' sensors
 _UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3
 _READ = (_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _FORMAT)
 _MOST_ENTRIES, _MOST_VALUES = 1000, 16
+
+
+class Entry(NamedTuple):
+    """A tag's numbers, the place where they are stored, and how `struct` reads each."""
+
+    values: tuple[int, ...]
+    place: int
+    format: str
+
+
+def first_entries(data: bytes) -> dict[int, Entry]:
+    """Return the numbers of the first directory of a TIFF, by tag.
+
+    Raises
+    ------
+    struct.error
+        If the directory, or numbers that it names, are not among the bytes.
+    """
+    order, big = ("<" if data[:2] == b"II" else ">"), 43 in data[2:4]
+    (start,) = struct.unpack_from(f"{order}{'Q' if big else 'L'}", data, 8 if big else 4)
+    (entries,) = struct.unpack_from(f"{order}{'Q' if big else 'H'}", data, min(start, len(data)))
+    step, inline = (20, 8) if big else (12, 4)
+    found: dict[int, Entry] = {}
+    for number in range(min(entries, _MOST_ENTRIES)):
+        position = start + (8 if big else 2) + step * number
+        tag, kind, count = struct.unpack_from(f"{order}HHQ" if big else f"{order}HHL", data, position)
+        place, size = position + step - inline, count * _SIZES.get(kind, 0)
+        if size > inline:
+            (place,) = struct.unpack_from(f"{order}{'Q' if big else 'L'}", data, place)
+        if place + size > len(data):
+            raise struct.error("numbers that are missing")
+        if kind not in _NUMBERS:
+            continue
+        form = order + _NUMBERS[kind]
+        found.setdefault(tag, Entry(struct.unpack_from(f"{order}{count}{_NUMBERS[kind]}", data, place), place, form))
+    return found
 
 
 def count_pieces(data: bytes, enough: int) -> int:

@@ -54,6 +54,7 @@ class Hostile:
 
 DAMAGED = frozenset(
     {"ok", "corrupt", "not_an_image", "unread_format", "empty", "too_small", "too_many_pixels", "too_many_parts"}
+    | {"cut_short"}
 )
 
 

@@ -54,7 +54,7 @@ def test_every_input_has_one_row_in_order_and_the_summary_counts_them(tmp_path: 
     found = summary(output)
     assert found["finished"] and found["files"] == 11
     assert found["status"] == {"error": 1, "ok": 8, "skipped": 2} and found["verdict"] == {"no evidence": 8}
-    assert found["code"] == {"corrupt": 1, "not_an_image": 1, "symlink": 1}
+    assert found["code"] == {"cut_short": 1, "not_an_image": 1, "symlink": 1}
     assert found["expected_false_positives"] == pytest.approx(8e-6)
     assert found["keys"] == [{"name": KEY.name, "fingerprint": KEY.fingerprint}]
     assert {row.settings_id for row in rows} == {found["settings_id"]}

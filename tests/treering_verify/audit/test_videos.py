@@ -85,7 +85,7 @@ def test_what_is_no_folder_of_frames_costs_its_row(tmp_path: Path, monkeypatch: 
     cut = Path(fill(tmp_path / "cut", 2)[1])
     cut.write_bytes(cut.read_bytes()[:300])
     codes = {p.name: (r.status, r.code) for p in tmp_path.iterdir() if (r := read_path(str(p), SHAPE))}
-    assert codes == {"bare": ("skipped", "folder"), "single": ("skipped", "still"), "cut": ("error", "corrupt")}
+    assert codes == {"bare": ("skipped", "folder"), "single": ("skipped", "still"), "cut": ("error", "cut_short")}
     monkeypatch.setattr("treering_verify.media.frame_folders.MAX_LISTED", 1)
     assert read_path(str(tmp_path / "cut"), SHAPE).code == "too_many_frames"
 

@@ -99,7 +99,7 @@ def test_one_bad_file_costs_only_itself(
     bad.write_bytes(good.read_bytes()[:2000])
     verdicts = list(verify_many([bad, good, missing], keys, model=landscape))
     assert [(v.status, v.verdict, v.code) for v in verdicts] == [
-        ("error", None, "corrupt"),
+        ("error", None, "cut_short"),
         ("ok", "detected", ""),
         ("error", None, "not_found"),
     ]

@@ -39,7 +39,7 @@ def outcome(data: bytes) -> str:
         assert hostile.SECRET[:6] not in str(error) and str(error).isprintable()
         return error.code
     assert (image.mode, image.size, dict(image.getexif())) == ("RGB", (32, 32), {})
-    assert not set(image.info) - {"cut_short"}
+    assert not set(image.info) - {"cut_short", "file_note"}
     return "ok"
 
 

@@ -61,16 +61,18 @@ def test_a_truncated_file_decodes_fully_or_says_so_or_is_refused(kind: str) -> N
             there = max(
                 0, round(len(whole) * (1 - missing)) - ("cut_short" in image.info)
             )  # the last row may be half there
+            if format_name in ("WEBP", "AVIF") and "cut_short" in image.info:
+                there = max(0, there - 16)  # a block's last bits may be missing
             shown, all_of_it = (array(image)[::-1], whole[::-1]) if kind == "bmp" else (array(image), whole)
             if (
                 format_name not in ("JPEG", "GIF") or "cut_short" not in image.info
             ):  # JPEG smooths over the edge, or refines the whole; a GIF is interlaced
                 assert (shown[:there] == all_of_it[:there]).all()
         except ImageError as error:
-            assert error.code in ("empty", "not_an_image", "corrupt")
+            assert error.code in ("empty", "not_an_image", "cut_short", *(["corrupt"] if length < 100 else []))
             refused += 1
     assert refused > (50 if completed else 100)
-    assert bool(completed) == (kind in ("png", "jpeg", "jpeg progressive", "gif", "bmp", "ppm", "tiff"))
+    assert bool(completed) == (not kind.startswith("tiff "))  # Pillow writes their directory at the end
     assert ImageFile.LOAD_TRUNCATED_IMAGES is False
 
 
@@ -94,12 +96,12 @@ def test_what_is_no_image_is_named_so() -> None:
     for length in (1, 2, 16, 1000):
         assert code_of(b"\0" + generator.bytes(length)) == "not_an_image"
     for byte in range(256):
-        assert code_of(bytes([byte])) in ("not_an_image", "corrupt")
+        assert code_of(bytes([byte])) in ("not_an_image", "corrupt", "cut_short")
     assert code_of(b"Dear sir or madam,\n") == "not_an_image"
     assert code_of(b"The free lunch\n") == "not_an_image"
     assert code_of(b"<!DOCTYPE html><html><svg/></html>") == "not_an_image"
     assert code_of(b"<svg xmlns='http://www.w3.org/2000/svg'/>") == "unread_format"
-    assert code_of(b"\x89PNG\r\n\x1a\n") == "corrupt"
+    assert code_of(b"\x89PNG\r\n\x1a\n") == "cut_short"
     assert code_of(b"") == "empty"
 
 

@@ -77,10 +77,10 @@ def test_pillow_decodes_no_value_in_python(monkeypatch: pytest.MonkeyPatch) -> N
         open_image(slow_files.bmp_rle(16))
 
 
-@pytest.mark.parametrize("change", ["cut", "letters", "too large"])
+@pytest.mark.parametrize("change", ["letters", "too large"])
 def test_numbers_that_are_none_make_an_image_corrupt(change: str) -> None:
     data = b"P2 16 16 99\n" + b"7 " * 256
-    damaged = {"cut": data[:-9], "letters": data.replace(b"7", b"x", 9), "too large": data[:-3] + b"1234567890123 7 7"}
+    damaged = {"letters": data.replace(b"7", b"x", 9), "too large": data[:-3] + b"1234567890123 7 7"}
     assert open_image(data).size == (16, 16)
     with pytest.raises(ImageError) as caught:
         open_image(damaged[change])

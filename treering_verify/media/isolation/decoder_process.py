@@ -13,6 +13,7 @@ from treering_verify.errors import ImageError, UsageError
 from treering_verify.media.animations import Animation, Frame, distinct_frames
 from treering_verify.media.images import MAX_BYTES, open_image
 from treering_verify.media.isolation.child_process import limit_process, receive
+from treering_verify.media.truncated.notes import KEYS
 from treering_verify.media.videos import open_video
 
 _GRACE = 5  # seconds beyond the limit after which the process ends itself, in case its parent is gone
@@ -53,5 +54,5 @@ def _decoded(request: dict[str, Any], data: bytes) -> tuple[dict[str, Any], list
         return {"given": video.given, "note": video.note, "size": list(video.size)}, distinct
     animation = distinct_frames(data) if request["kind"] == "frames" else None
     shown = (animation or Animation((Frame(1, open_image(data)),), 0)).frames
-    sizes = [[one.number, *one.image.size, one.image.info.get("cut_short")] for one in shown]
+    sizes = [[one.number, *one.image.size, *(one.image.info.get(key) for key in KEYS)] for one in shown]
     return {"frames": sizes, "total": animation.total if animation else 0}, [one.image for one in shown]

@@ -25,6 +25,7 @@ from treering_verify.media.decoder_limits import MAX_PIXELS, excess_of_file, exc
 from treering_verify.media.formats import register
 from treering_verify.media.images import CODES, MAX_BYTES, open_image, read_bytes
 from treering_verify.media.png_chunks import MAX_PROFILE, without_ballast
+from treering_verify.media.truncated.notes import FileNote, Share
 from treering_verify.media.videos import Video, open_video
 
 if TYPE_CHECKING:
@@ -151,10 +152,12 @@ class _Decoder:
             if not 1 <= len(listed) <= MOST_FRAMES:  # a process that a file took over is not believed
                 raise ValueError(f"{len(listed)} frames")
             frames = []
-            for number, width, height, missing in listed:
+            for number, width, height, missing, note in listed:
                 image = Image.frombytes("RGB", (width, height), child.receive_bytes(_size(width, height)))
                 if missing is not None:
-                    image.info["cut_short"] = min(1.0, max(0.0, float(missing)))
+                    image.info["cut_short"] = Share(min(1.0, max(0.0, float(missing))))
+                if note is not None:
+                    image.info["file_note"] = FileNote(printable(str(note))[:_LONGEST_NOTE])
                 frames.append(Frame(int(number), image))
             return Animation(tuple(frames), total)
 

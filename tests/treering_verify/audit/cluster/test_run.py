@@ -114,7 +114,7 @@ def test_what_ends_readers_and_workers_costs_itself_and_all_else_is_as_on_one_ma
     assert {row["path"]: row["code"] for row in rows if row["code"] == "worker_died"} == dict.fromkeys(
         harm.deadly, "worker_died"
     )
-    assert {row["code"] for row in rows} >= {"reader_crashed", "reader_timeout", "reader_failed", "corrupt"}
+    assert {row["code"] for row in rows} >= {"reader_crashed", "reader_timeout", "reader_failed", "cut_short"}
     found, expected = summary(harm.cluster), summary(harm.local)
     assert found["finished"] and found["settings_id"] == expected["settings_id"]
 

@@ -54,7 +54,7 @@ def test_magic_bytes_decide_and_not_suffixes(tmp_path: Path) -> None:
     assert codes == {
         "image.txt": ("ok", ""),
         "text.png": ("skipped", "not_an_image"),
-        "short.png": ("error", "corrupt"),
+        "short.png": ("error", "cut_short"),
         "empty.png": ("error", "empty"),
     }
     short = read_path(str(tmp_path / "short.png"), SIZE)

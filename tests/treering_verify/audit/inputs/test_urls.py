@@ -69,11 +69,11 @@ def test_a_manifest_of_urls_has_a_row_for_each_and_what_was_out_of_order_is_trie
         inputs = Inputs(manifests=(str(tmp_path / "list.csv"),))
         rows = audited(inputs, tmp_path / "out", limits=LIMITS)
         assert [row.path for row in rows] == [address + name for name in names]
-        assert [row.code for row in rows] == ["", "not_found", "url_not_readable", "not_an_image", "corrupt"]
+        assert [row.code for row in rows] == ["", "not_found", "url_not_readable", "not_an_image", "cut_short"]
         assert "503" in rows[2].reason
         answers["/later.png"] = (200, png(3))
         again = audited(inputs, tmp_path / "out", retry_errors=True, limits=LIMITS)
-    assert [row.code for row in again] == ["", "not_found", "", "not_an_image", "corrupt"]
+    assert [row.code for row in again] == ["", "not_found", "", "not_an_image", "cut_short"]
     assert again[0] == rows[0] and again[2].status == "ok" and again[2].sha256 != rows[0].sha256
     assert stored(tmp_path / "out") == again and summary(tmp_path / "out")["status"]["ok"] == 2
 

@@ -12,8 +12,8 @@ from helpers.images import array, encoded, smooth
 from PIL import Image
 
 from treering_verify.errors import ImageError
-from treering_verify.media.cut_short import MOST_MISSING
-from treering_verify.media.images import open_image
+from treering_verify.media.images import fit, open_image
+from treering_verify.media.truncated.notes import MOST_MISSING
 
 WHOLE = smooth(64, 48)
 PASSES = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
@@ -64,10 +64,34 @@ def test_with_less_than_half_of_it_a_file_is_damaged(kind: str) -> None:
         with pytest.raises(ImageError) as caught:
             image = open_image(data[: int(share * len(data))])
             assert image.info["cut_short"] > MOST_MISSING  # never
-        assert caught.value.code == "corrupt"
+        assert caught.value.code == "cut_short"
 
 
 def test_a_header_alone_makes_no_rows() -> None:
     for kind in ("bmp", "ppm", "tiff"):
         with pytest.raises(ImageError):
             open_image(FILES[kind][:200])
+
+
+def test_a_png_whose_only_fault_is_a_checksum_has_all_of_its_rows() -> None:
+    data = encoded(WHOLE, "PNG")
+    head, pixels = data[:33], data[data.index(b"IDAT") + 4 : data.rindex(b"IEND") - 8]
+    wrong = head + chunk(b"IDAT", pixels[:-1] + bytes([pixels[-1] ^ 1])) + chunk(b"IEND", b"")  # that of zlib's stream
+    image = open_image(wrong)
+    assert (array(image) == array(WHOLE)).all() and "cut_short" not in image.info
+    assert fit(image, (48, 64)) == (image, "a checksum in the file is wrong, and all rows are there")
+
+
+def test_rows_of_one_colour_at_the_end_of_a_png_do_not_count_as_missing() -> None:
+    image = WHOLE.copy()
+    image.paste((0, 0, 0), (0, 20, 64, 48))
+    noise = np.random.default_rng(0).integers(0, 256, (20, 64, 3), np.uint8)
+    image.paste(Image.fromarray(noise), (0, 0))
+    data = encoded(image, "PNG")
+    assert open_image(data[: data.rindex(b"IEND") - 6]).info.get("cut_short", 0.0) < 0.6
+
+
+def test_a_progressive_jpeg_without_its_last_scans_is_less_sharp() -> None:
+    data = encoded(WHOLE, "JPEG", progressive=True)
+    image = open_image(data[: int(0.8 * len(data))])
+    assert fit(image, (48, 64))[1] == "cut short: the last scans are missing, so the image is less sharp"

@@ -1,8 +1,6 @@
-"""Complete truncated image files, so that the rest of the image can be tested.
+"""Complete truncated files of formats that store rows in order: JPEG, PNG, GIF and pixels without compression.
 
-A broken download or a full disk leaves most of an image. The rest is filled with one colour, which the
-visible area (`blank_areas`) leaves out of the test. JPEG, PNG, GIF and pixels without compression (BMP, PNM, TGA, TIFF) can
-be completed: they store rows in order.
+Those without compression are BMP, PNM, TGA and TIFF.
 """
 
 from __future__ import annotations
@@ -13,13 +11,20 @@ import zlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from treering_verify.media.jpeg_segments import is_progressive
 from treering_verify.media.png_chunks import SIGNATURE
+from treering_verify.media.truncated.ends import ends_early
+from treering_verify.media.truncated.notes import (
+    MOST_MISSING,
+    ONLY_ITS_END,
+    SCANS_MISSING,
+    WRONG_CHECKSUM,
+    FileNote,
+    Share,
+)
 
 if TYPE_CHECKING:
     from PIL import Image
-
-MOST_MISSING = 0.5
-"""Largest share of an image's rows that may be missing; with more missing the file counts as damaged."""
 
 _BLOCK, _PART = 1 << 16, 1 << 8
 _PADDED = ("BMP", "GIF", "PPM", "TGA", "TIFF")
@@ -28,16 +33,21 @@ _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4),
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a PNG, by its colour type
 
 
-def completed(data: bytes) -> bytes | None:
-    """Return a complete file for a truncated one; None if it cannot be completed.
+def completed(data: bytes) -> tuple[bytes, float | None] | None:
+    """Return a complete file for a truncated one, and the share of rows that are missing; None if it cannot be completed.
 
     Parameters
     ----------
     data : bytes
         A JPEG or PNG file whose end is missing. `decoded_so_far` completes an interlaced PNG.
+
+    Returns
+    -------
+    tuple of bytes and float, or None
+        The share is None for a JPEG: `missing_share` finds it in the pixels.
     """
     if data.startswith(b"\xff\xd8"):
-        return data + b"\xff\xd9"  # an end of image: libjpeg fills the rest with grey
+        return data + b"\xff\xd9", None  # an end of image: libjpeg fills the rest with grey
     if data.startswith(SIGNATURE):
         return _completed_png(data)
     return None
@@ -50,6 +60,22 @@ def missing_share(image: Image.Image) -> float:
     pixels = np.asarray(image)
     filled = (pixels == pixels[-1, 0]).all(axis=tuple(range(1, pixels.ndim)))
     return float(np.argmin(filled[::-1]) / len(filled)) if not filled.all() else 1.0
+
+
+def info_of_rest(data: bytes, missing: float) -> dict[str | tuple[int, int], Any]:
+    """Return what `info` of a completed JPEG or PNG says: its `Share` and note.
+
+    Parameters
+    ----------
+    data : bytes
+    missing : float
+        Share of its rows that are missing.
+    """
+    if data.startswith(SIGNATURE) and not missing:
+        return {"file_note": FileNote(ONLY_ITS_END if ends_early(data) else WRONG_CHECKSUM)}
+    if not missing and is_progressive(data):
+        return {"cut_short": Share(missing), "file_note": FileNote(SCANS_MISSING)}
+    return {"cut_short": Share(missing)}
 
 
 def decoded_so_far(image: Image.Image, data: bytes) -> Image.Image | None:
@@ -85,7 +111,7 @@ def decoded_so_far(image: Image.Image, data: bytes) -> Image.Image | None:
         found = _interlaced_png(data) if interlaced else _padded(image, tile, data)
         if found is None or found[1] > MOST_MISSING:
             raise
-        found[0].info["cut_short"] = found[1]
+        found[0].info["cut_short"] = Share(found[1])
         return found[0]
 
 
@@ -151,8 +177,8 @@ def _padded_gif(data: bytes, place: int, pixels: int) -> bytes:
     return data + bytes(max(0, more)) + (b"\xff" + bytes(255)) * blocks + b"\0;"
 
 
-def _completed_png(data: bytes) -> bytes | None:
-    """Return a PNG with as many rows as its header says: those that exist, and zeros for the missing ones."""
+def _completed_png(data: bytes) -> tuple[bytes, float] | None:
+    """Return a PNG with as many rows as its header says, those that exist and zeros, and the share of missing ones."""
     parts = _parts_of_png(data)
     if parts is None:
         return None
@@ -160,8 +186,9 @@ def _completed_png(data: bytes) -> bytes | None:
     width, height, depth, colour, _, _, interlace = struct.unpack(">IIBBBBB", header)
     if interlace:
         return None
-    wanted = _row_bytes(width, depth, colour) * height
-    return _png(header, before, _refilled(rows, wanted))
+    size = _row_bytes(width, depth, colour)
+    refilled, done = _refilled(rows, size * height)
+    return _png(header, before, refilled), 1 - done // size / max(1, height)
 
 
 def _parts_of_png(data: bytes) -> tuple[bytes, list[bytes], bytes] | None:
@@ -243,19 +270,17 @@ def _interlaced_png(data: bytes) -> tuple[Image.Image, float] | None:
     return whole_image, 1 - there / (width * height)
 
 
-def _refilled(compressed: bytes, wanted: int) -> bytes:
-    """Inflate what exists, and deflate it again with zeros up to a length, block by block."""
+def _refilled(compressed: bytes, wanted: int) -> tuple[bytes, int]:
+    """Inflate what exists, and deflate it again with zeros up to a length; return it, and how much existed."""
     deflater = zlib.compressobj(1)
     pieces: list[bytes] = []
     done = 0
     for block in _inflated(compressed, wanted):
         pieces.append(deflater.compress(block))
         done += len(block)
-    while done < wanted:
-        block = bytes(min(_BLOCK, wanted - done))
-        pieces.append(deflater.compress(block))
-        done += len(block)
-    return b"".join([*pieces, deflater.flush()])
+    for place in range(done, wanted, _BLOCK):
+        pieces.append(deflater.compress(bytes(min(_BLOCK, wanted - place))))
+    return b"".join([*pieces, deflater.flush()]), done
 
 
 def _inflated(compressed: bytes, wanted: int) -> Iterator[bytes]:

@@ -1,0 +1,117 @@
+"""Complete files whose decoders go on over bytes that mean nothing: WebP, AVIF, HEIC.
+
+These decoders want as many bytes as the file says that it has, and turn any bytes into pixels. So a file is completed
+several times, with other bytes each time: where all show the same pixels, they are those of the bytes that are there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from treering_verify.media.truncated.ends import boxes
+from treering_verify.media.truncated.notes import MOST_MISSING, ONLY_ITS_END, FileNote, Share
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL import Image
+
+_FILLS = (b"\0", b"\x55", b"\xaa", b"\xff")  # some decoders refuse some of them
+_MOST_ADDED = 100 * 1024**2
+_MORE = 1 << 16  # bytes
+_GREY = 128
+_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1")
+
+
+def padded(data: bytes) -> Iterator[bytes]:
+    """Yield complete files for a WebP, AVIF or HEIC that was cut short; none if more bytes are missing than are there."""
+    data, missing = _lacking(data)
+    if 0 < missing <= _MOST_ADDED:
+        for fill in _FILLS:
+            yield data + fill * missing
+
+
+def shown_alike(data: bytes, decode: Callable[[bytes], Image.Image]) -> Image.Image | None:
+    """Return what is there of a WebP, AVIF or HEIC that was cut short, with its `Share` in `info`; None if too little is.
+
+    Parameters
+    ----------
+    data : bytes
+    decode : function
+        Decodes a file's bytes to an RGB image, upright.
+    """
+    import numpy as np
+
+    image: Image.Image | None = None
+    others: list[Image.Image] = []
+    for whole in padded(data):
+        try:
+            shown = decode(whole)
+        except Exception:  # decoders throw almost anything at such bytes
+            continue
+        image, others = (shown, others) if image is None else (image, [*others, shown])
+        if len(others) == 2:
+            break
+    if image is None or not others or {other.size for other in others} != {image.size}:
+        return None
+    pixels = np.array(image)
+    differs = np.any([(pixels != np.asarray(other)).any(axis=2) for other in others], axis=0)
+    if not differs.any():
+        image.info["file_note"] = FileNote(ONLY_ITS_END)
+        return image
+    lines = [np.flatnonzero(differs.any(axis=axis)) for axis in (1, 0)]  # rows; columns of an image that was turned
+    shares = [float((some[-1] - some[0] + 1) / length) for some, length in zip(lines, differs.shape, strict=True)]
+    axis = next((axis for axis, share in enumerate(shares) if share <= MOST_MISSING), None)
+    if axis is None:
+        return None
+    gone = slice(int(lines[axis][0]), int(lines[axis][-1]) + 1)
+    pixels[(gone, slice(None))[axis], (slice(None), gone)[axis]] = _GREY
+    return _like(pixels, shares[axis])
+
+
+def _like(pixels: NDArray[np.uint8], share: float) -> Image.Image:
+    from PIL import Image
+
+    image = Image.fromarray(pixels)
+    image.info["cut_short"] = Share(share)
+    return image
+
+
+def _lacking(data: bytes) -> tuple[bytes, int]:
+    """Return a file, and how many bytes it lacks by its own headers; 0 for other formats, and where the headers are cut."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return _webp(data)
+    if data[4:8] == b"ftyp" and data[8:12] in _BRANDS:
+        with contextlib.suppress(struct.error):
+            missing = max((end for _, _, end in boxes(data)), default=0) - len(data)
+            return data, missing if missing <= len(data) else 0
+    return data, 0
+
+
+def _webp(data: bytes) -> tuple[bytes, int]:
+    """Return a WebP that ends with the chunk that was cut through, and how many bytes are missing at least and fill it.
+
+    That chunk is made longer: bytes that mean nothing can take more of them for the same pixels.
+    """
+    place = 12
+    while place + 8 <= len(data):
+        length = int.from_bytes(data[place + 4 : place + 8], "little")
+        end = place + 8 + length + length % 2
+        if end > len(data):
+            if end - len(data) > len(data):
+                return data, 0
+            more = _MORE + 4 * (end - len(data))
+            data = data[: place + 4] + struct.pack("<L", length + length % 2 + more) + data[place + 8 :]
+            return _resized(data, end + more), end + more - len(data)
+        place = end
+    data = (
+        _resized(data[:place], place + 8) + b"NONE\0\0\0\0"
+    )  # a chunk that no decoder knows, of which one byte is missing
+    return data[:-1], 1
+
+
+def _resized(data: bytes, size: int) -> bytes:
+    return data[:4] + struct.pack("<L", min(size - 8, 0xFFFFFFFF)) + data[8:]
