@@ -244,6 +244,13 @@ _ALL = (
         "SFWMark's brightness",
     ),
     Benchmark(
+        "gain",
+        "robustness",
+        "robustness.gain",
+        "Which marks does the model's default inversion find after each of twelve attacks that encoder and DDIM miss?",
+        "SFWMark's conditions",
+    ),
+    Benchmark(
         "patterns",
         "robustness",
         "robustness.patterns",

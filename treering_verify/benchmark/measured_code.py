@@ -56,6 +56,7 @@ MEASURES: dict[str, tuple[str, ...]] = {
         "detection.calibration.scores",
     ),
     "over-exposure": (*TEST, "inversion.over_exposure", "inversion.brightness", "models.restorer", "attacks"),
+    "gain": (*TEST, "models.filter_bank", "models.inverter", "attacks", "benchmark.harness.conditions"),
     "forgery": (*TEST, "attacks.averaging", "attacks.imprinting"),
     "quality": ("generation.generator", "watermark.patterns", "watermark.embedding", "models.ddim"),
     "throughput": ("detection.verification", "inversion", "media.images"),

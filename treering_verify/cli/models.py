@@ -104,12 +104,14 @@ def check(
 @option(
     "--images",
     type=click.IntRange(8),
-    help="Images to generate and fit to, or crops of photographs; default: 96, or 48 for an autoencoder alone.",
+    default=48,
+    show_default=True,
+    help="Images to generate and fit to, or crops of photographs.",
 )
 @option(
     "--held-out",
     type=click.IntRange(0),
-    default=16,
+    default=8,
     show_default=True,
     help="Marked images of the report; 0: no report.",
 )
@@ -147,7 +149,7 @@ def check(
 def fit(
     model: ModelSource,
     output: Path,
-    images: int | None,
+    images: int,
     held_out: int,
     attacks: Path | None,
     photographs: Path | None,
@@ -179,9 +181,8 @@ def fit(
     table = read_table(attacks) if attacks else EXPERTS
     said = _lines(prompts) if prompts else None
     loaded = load_model(model)
-    few, one = (_CROPS, 1) if is_alone(loaded) else (FitOptions.images, FitOptions.stages)
-    count = images or few
-    options = FitOptions(images=count, stages=stages or one, **sizes, seed=SEEDS if seed is None else seed)
+    usual = 1 if is_alone(loaded) else FitOptions.stages
+    options = FitOptions(images=images, stages=stages or usual, **sizes, seed=SEEDS if seed is None else seed)
     files, others = kept_apart(images_of((photographs,), model), options.seed) if photographs else (None, None)
     kept = Inverter.load(keep) if keep else None
     from treering_verify.training.correction import NetworkOptions, resumed, train_correction
@@ -223,7 +224,7 @@ def fit(
     if summary:
         click.echo(f"{summary}.")
     click.echo(
-        f"{len(saved.experts)} experts fitted to {count} images in {found.facts['seconds']:.0f} s: "
+        f"{len(saved.experts)} experts fitted to {images} images in {found.facts['seconds']:.0f} s: "
         f"{printable(str(output))}, inverter {saved.digest}",
         err=True,
     )
@@ -249,9 +250,6 @@ def convert(file: Path, base: Path, output: Path) -> None:
 
     count = convert_file(file, base, output)
     click.echo(f"{count} tensors converted: {printable(str(output))}", err=True)
-
-
-_CROPS = 48  # of photographs: autoencoders alone are mostly larger than the embedded models
 
 
 def _lines(path: Path) -> list[str | None]:

@@ -54,7 +54,9 @@ def format_fit(facts: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], ways
     )
     if not marked:
         images = "crops of photographs, none fitted to, coded by the autoencoder"
-    yield f"{report['images']} {images}. An image takes: {seconds}. {report['machine']}, {report['date']}."
+    times = (facts.get("processor_seconds"), report.get("processor_seconds"))
+    took = "" if None in times else f" The fit took {times[0]:.0f} s of a processor, this report {times[1]:.0f} s."
+    yield f"{report['images']} {images}. An image takes: {seconds}.{took} {report['machine']}, {report['date']}."
 
 
 def _range(interval: Sequence[float], digits: int = 1) -> str:

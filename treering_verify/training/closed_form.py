@@ -26,6 +26,7 @@ from treering_verify.training.attack_table import EXPERTS, OTHERS, check_table
 from treering_verify.training.decoder_stages import Stages, chosen, facts_of, regressed
 from treering_verify.training.examples import Examples, FitOptions, Progress, attacked, generated, photographed
 from treering_verify.training.gate import fit_gate, middle, try_steps
+from treering_verify.training.memory import Memory, remembering
 from treering_verify.training.regression import Fit, bank_of, fit_filter
 from treering_verify.version import __version__
 
@@ -82,12 +83,13 @@ def fit(
     check_table(table)
     if keep is not None:
         check_same(keep, model, options, table)
-    started = time.perf_counter()
+    started, spent = time.perf_counter(), time.process_time()
     examples = examples_of(model, options, prompts, photographs, progress)
     found = fit_filters(model, examples, options, table, progress)
     if keep is not None:
         found = _merged(keep, found)
-    return replace(found, facts={**found.facts, "seconds": round(time.perf_counter() - started, 1)})
+    times = {"seconds": time.perf_counter() - started, "processor_seconds": time.process_time() - spent}
+    return replace(found, facts={**found.facts, **{name: round(value, 1) for name, value in times.items()}})
 
 
 def check_same(keep: Inverter, model: LatentModel, options: FitOptions, table: Mapping[str, tuple[str, ...]]) -> None:
@@ -255,13 +257,14 @@ def _fit_expert(model: LatentModel, examples: Examples, options: FitOptions, att
     stages = regressed(start, remainder, latents, count, kernel, residual, gated=noise is None)
     if noise is None:
         return _Expert(stages, {}, None, None, known)
-    stages, log10 = chosen(model, stages, examples.latents, noise, options.steps, residual)
+    kept = remembering(model, Memory())  # the images that the kinds are judged on are inverted once
+    stages, log10 = chosen(kept, stages, examples.latents, noise, options.steps, residual)
     # Drawn to the latent itself, whose spectrum already carries part of the noise.
     inputs = decoder_inputs(start, [start], [remainder])
     screen = fit_filter(inputs, noise, options.kernel, base=_repeated(model, 1, 1))
     read = []
     for latent in stages.points[-1].split(size):
-        way = trajectory(model, latent, steps=options.steps, most=options.points[-1])
+        way = trajectory(kept, latent, steps=options.steps, most=options.points[-1])
         read.append(noise_inputs([way[0], *(way[point] for point in options.points)]))
     # Drawn to the last point, where the naive inversion ends: its inputs are differences that add up to it.
     last = fit_filter(torch.cat(read), noise, options.kernel, base=_repeated(model, 1 + len(options.points), 0))

@@ -93,7 +93,7 @@ class FitOptions:
         First of the images' seeds.
     """
 
-    images: int = 96
+    images: int = 48
     generation_steps: int = 20
     kernel: int = 5
     stages: int = 3

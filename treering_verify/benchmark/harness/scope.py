@@ -61,6 +61,7 @@ SEEDS = {
             "peers",
             "search-uniformity",
             "over-exposure",
+            "gain",
         )
     )
 }

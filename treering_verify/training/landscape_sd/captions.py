@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping, Sequence
 from itertools import chain
 
 import torch
 
-from treering_verify.training.landscape_sd.attributes import ATTRIBUTES, DESERTS
+from treering_verify.training.landscape_sd.attributes import ATTRIBUTES, DESERTS, draw_attributes, scene_generator
 
 _NEVER = ("",)
 # By attribute, the phrases for each of its values; an empty one leaves it out.
@@ -121,3 +122,17 @@ def _choose(phrases: Sequence[str], generator: torch.Generator) -> str:
 
 def _share(generator: torch.Generator) -> float:
     return float(torch.rand(1, generator=generator))
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Print captions, one a line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog="The scenes are of the stream calibration: none of the training."
+    )
+    parser.add_argument("count", type=int)
+    g = scene_generator("calibration", 0)
+    print(*captions(draw_attributes(parser.parse_args(argv).count, g), g), sep="\n")
+
+
+if __name__ == "__main__":
+    main()
