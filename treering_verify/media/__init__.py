@@ -5,8 +5,8 @@ it also writes PNG files. `formats` tells the kind of a file by its first bytes,
 a decoder hours, by `part_counts` (with `tiff_directory`) and `declared_sizes`; `array_decoders` decodes what Pillow is slow
 at or reads wrongly. `isolation` decodes what is not cheap in a process of its own. `png_chunks` and `jpeg_segments`
 repair damaged files and `truncated` those that were cut short; `color_modes` converts every mode of Pillow to sRGB.
-`arrays` takes arrays and tensors, `animations` chooses frames, and `containers` reads images in archives, after
-`archive_checks`, and in columns. `digests` names content by SHA-256. `videos` does for videos what `images` does for
-images; `frame_folders` lists a folder of frames. `blank_areas` finds occluded areas of an image, fills them before the
-inversion and masks them after it.
+`arrays` takes arrays and tensors, `animations` chooses frames (`isobmff` counts images), and `containers` reads images in
+archives, after `archive_checks`, and in columns. `digests` names content by SHA-256. `videos` does for videos what
+`images` does for images; `frame_folders` lists a folder of frames. `blank_areas` finds occluded areas of an image, fills
+them before the inversion and masks them after it.
 """

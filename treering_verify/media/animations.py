@@ -6,13 +6,20 @@ and on nothing else, so that a test of each, corrected for their number, stays e
 
 from __future__ import annotations
 
+import contextlib
 import io
 from typing import TYPE_CHECKING, NamedTuple
 
 from treering_verify.errors import ImageError
+from treering_verify.media.declared_sizes import moves
 from treering_verify.media.decoder_limits import MAX_PIXELS, excess_of_file, quiet_decoders
+from treering_verify.media.formats import decoded_formats, register
 from treering_verify.media.images import open_image
+from treering_verify.media.isobmff import count_images
 from treering_verify.media.png_chunks import without_ballast
+from treering_verify.media.truncated.ends import ends_early
+from treering_verify.media.truncated.notes import CUT_SHORT, FileNote
+from treering_verify.media.truncated.padding import padded, without_cut_frame
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,7 +29,8 @@ if TYPE_CHECKING:
 MOST_FRAMES = 4
 """Frames of one image that are judged."""
 
-_FORMATS = ("GIF", "PNG", "WEBP", "AVIF")
+_FORMATS = ("GIF", "PNG", "WEBP", "AVIF", "HEIF")
+_AVIF = (b"avif", b"mif1", b"avis")
 _MOST_DECODED = 200  # frames of a file that are looked at, from its beginning, and its last where it can be reached
 _MOST_PIXELS = 160_000_000  # of all frames together: five seconds of the slowest format
 _CELLS = 16  # side of the thumbnails by which frames are compared
@@ -43,47 +51,118 @@ class Animation(NamedTuple):
     total: int
 
 
-def distinct_frames(data: bytes) -> Animation | None:
-    """Return the frames of an animated GIF, APNG, WebP or AVIF that differ most; None for a file with one frame.
+class _Decoded(NamedTuple):
+    """Frames as they are decoded, how many the file says that it has, the first one to choose, and whether all are whole."""
 
-    The image of an APNG that browsers without animation show, and others never, is no frame.
+    frames: list[Frame]
+    total: int
+    begin: int
+    whole: bool
+
+
+def distinct_frames(data: bytes) -> Animation | None:
+    """Return the frames of an animation that differ most; None for a file with one frame.
+
+    Animations are GIF, APNG, WebP and AVIF; the images of a HEIC with several are frames, too. The image of an APNG that
+    browsers without animation show, and others never, is no frame. Of a file that was cut short, the whole frames count, and
+    say so in `info["file_note"]`. An AVIF with several still images says that one of them is read.
 
     Parameters
     ----------
     data : bytes
         A whole file. What cannot be decoded is left to `open_image`, which says what is wrong.
     """
-    from PIL import Image
-
     try:
         if excess_of_file(data):
             return None
-        with quiet_decoders(), Image.open(io.BytesIO(without_ballast(data)), formats=_FORMATS) as image:
-            first = 1 if getattr(image, "default_image", False) else 0
-            count = getattr(image, "n_frames", 1) - first
-            if count < 2 and not first:
-                return None
-            if image.width * image.height > MAX_PIXELS:
-                return None
-            decodable = max(1, min(count, _MOST_DECODED, _MOST_PIXELS // max(1, image.width * image.height)))
-            frames = []
-            for position in range(first, first + decodable):
-                image.seek(position)
-                frames.append(Frame(position - first + 1, open_image(image.copy())))
+        register()
+        with quiet_decoders():
+            decoded = _decoded_of_damaged(data) if _must_be_completed(data) else _decoded(data)
+            if decoded is None:
+                return _one_of_several(data)
     except (ImageError, MemoryError):
         return None
     except Exception:  # decoders throw almost anything at damaged input
         return None
-    return Animation(_most_different(frames), count)
+    if not decoded.frames:
+        return None
+    if not decoded.whole:
+        count = len(decoded.frames)
+        frames = "its first frame is whole" if count == 1 else f"its first {count} frames are whole"
+        for frame in decoded.frames:
+            frame.image.info["file_note"] = FileNote(f"{CUT_SHORT} or damaged: {frames}, and no other can be read")
+    return Animation(_most_different(decoded.frames, decoded.begin), decoded.total)
 
 
-def _most_different(frames: list[Frame]) -> tuple[Frame, ...]:
-    """Choose frames by farthest-point sampling of their thumbnails, from the last; a frame near a chosen one is left out."""
+def _must_be_completed(data: bytes) -> bool:
+    return (moves(data) or data[4:8] == b"ftyp") and ends_early(data)
+
+
+def _decoded(data: bytes, fewest: int = 2) -> _Decoded | None:
+    """Decode the frames of a file, as far as they can be; None if it has fewer than asked for, or too large ones."""
+    from PIL import Image
+
+    formats = [name for name in _FORMATS if name in decoded_formats()]
+    with Image.open(io.BytesIO(without_ballast(data)), formats=formats) as image:
+        first = 1 if getattr(image, "default_image", False) else 0
+        primary = image.tell() if image.format == "HEIF" else -1  # what fades in is complete at the end
+        count, whole = getattr(image, "n_frames", 1) - first, True
+        if (count < fewest and not first) or image.width * image.height > MAX_PIXELS:
+            return None
+        decodable = max(1, min(count, _MOST_DECODED, _MOST_PIXELS // max(1, image.width * image.height)))
+        frames: list[Frame] = []
+        for position in range(first, first + decodable):
+            try:
+                image.seek(position)
+                frames.append(Frame(position - first + 1, open_image(image.copy())))
+            except MemoryError:
+                raise
+            except Exception:  # decoders throw almost anything at damaged input
+                whole = False
+                break
+    return _Decoded(frames, count, primary if primary < len(frames) else -1, whole)
+
+
+def _decoded_of_damaged(data: bytes) -> _Decoded | None:
+    """Decode the whole frames of a WebP, AVIF or HEIC that was cut short; None if it has one frame."""
+    if moves(data):
+        decoded = _decoded(without_cut_frame(data), 1)
+        return decoded and decoded._replace(whole=False)
+    copies = []
+    for whole in padded(data):
+        with contextlib.suppress(OSError, ValueError, SyntaxError, RuntimeError):
+            copies.append(_decoded(whole))
+        if len(copies) == 2:
+            break
+    if len(copies) < 2 or copies[0] is None or copies[1] is None:
+        return None
+    frames = []
+    for one, other in zip(copies[0].frames, copies[1].frames, strict=False):
+        if one.image.tobytes() != other.image.tobytes():
+            break
+        frames.append(one)
+    return copies[0]._replace(frames=frames, begin=-1, whole=False)
+
+
+def _one_of_several(data: bytes) -> Animation | None:
+    """Return the primary image of an AVIF that has others, with a note that says so; None if it has one image."""
+    count = count_images(data) if data[4:8] == b"ftyp" and data[8:12] in _AVIF else 1
+    if count < 2:
+        return None
+    image = open_image(data)
+    image.info.setdefault(
+        "file_note", FileNote(f"the file has {count} images, and only the one that viewers show was judged")
+    )
+    return Animation((Frame(1, image),), 0)
+
+
+def _most_different(frames: list[Frame], begin: int) -> tuple[Frame, ...]:
+    """Choose frames by farthest-point sampling of their thumbnails, from one on; a frame near a chosen one is left out."""
     import numpy as np
 
     thumbnails = np.stack([_thumbnail(frame.image) for frame in frames])
-    chosen = [len(frames) - 1]  # what fades in is complete at the end
-    distance = abs(thumbnails - thumbnails[-1]).mean(axis=1)
+    chosen = [begin % len(frames)]
+    distance = abs(thumbnails - thumbnails[begin]).mean(axis=1)
     while len(chosen) < MOST_FRAMES:
         farthest = int(distance.argmax())
         if distance[farthest] < _DIFFERENT:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,9 @@ from treering_verify.detection.two_pass import Finding
 from treering_verify.detection.verification import verify
 from treering_verify.generation.generator import generate
 from treering_verify.media.animations import MOST_FRAMES, distinct_frames
+from treering_verify.media.images import fit
+from treering_verify.media.isobmff import count_images
+from treering_verify.media.isolation.decoding import decode_frames
 from treering_verify.models import load_model
 from treering_verify.results import KeyEvidence
 from treering_verify.watermark.keys.key import Key
@@ -95,6 +99,67 @@ def test_damage_raises_nothing(kind: str) -> None:
         assert found is None or 1 <= len(found.frames) <= MOST_FRAMES
 
 
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "AVIF"])
+def test_of_an_animation_that_was_cut_short_the_whole_frames_are_judged(kind: str) -> None:
+    data = animation([noise(i) for i in range(8)], kind)
+    whole = distinct_frames(data)
+    assert whole is not None and "file_note" not in whole.frames[0].image.info
+    cut = data[: int(0.7 * len(data))]
+    for found in (distinct_frames(cut), decode_frames(cut)):
+        assert found is not None and 2 <= len(found.frames) <= MOST_FRAMES
+        assert max(frame.number for frame in found.frames) < 8
+        for frame in found.frames:
+            assert abs(array(frame.image) - array(noise(frame.number - 1))).mean() < 14, (
+                "palettes and codecs cost a little"
+            )
+            note = fit(frame.image, SIZE[::-1])[1]
+            assert re.fullmatch(
+                r"cut short or damaged: its first [2-7] frames are whole, and no other can be read", note
+            )
+
+
+def test_of_an_animation_with_one_whole_frame_that_is_judged() -> None:
+    for kind in ("GIF", "PNG", "WEBP"):
+        data = animation([noise(i) for i in range(8)], kind)
+        (frame,) = decode_frames(data[: len(data) // 5]).frames
+        assert abs(array(frame.image) - array(noise(0))).mean() < 14
+        assert fit(frame.image, SIZE[::-1])[1].startswith("cut short or damaged: its first frame is whole"), kind
+
+
+def heic(count: int, primary: int, last: Image.Image | None = None) -> bytes:
+    """Return a HEIC with several still images."""
+    pillow_heif = pytest.importorskip("pillow_heif")
+    file = pillow_heif.HeifFile()
+    for seed in range(count):
+        file.add_from_pillow(noise(seed))
+    if last:
+        file.add_from_pillow(last)
+    buffer = io.BytesIO()
+    file.save(buffer, quality=95, primary_index=primary)
+    return buffer.getvalue()
+
+
+def test_several_images_of_a_heic_are_judged_and_the_one_that_viewers_show_is_among_them() -> None:
+    for primary in (0, 4):
+        found = distinct_frames(heic(9, primary))
+        assert found is not None and found.total == 9 and len(found.frames) == MOST_FRAMES
+        assert primary + 1 in [frame.number for frame in found.frames]
+        for frame in found.frames:
+            assert abs(array(frame.image) - array(noise(frame.number - 1))).mean() < 8
+    assert distinct_frames(heic(1, 0)) is None
+
+
+def test_images_of_an_avif_beside_the_one_that_viewers_show_are_counted() -> None:
+    image = noise(1).convert("RGBA")
+    image.putalpha(200)
+    data = encoded(image, "AVIF")
+    assert distinct_frames(data) is None and count_images(data) == 1  # the other one is its alpha
+    (frame,) = decode_frames(data.replace(b"auxl", b"cdsc")).frames
+    assert frame.image.size == SIZE
+    assert fit(frame.image, SIZE[::-1])[1] == "the file has 2 images, and only the one that viewers show was judged"
+    assert count_images(heic(3, 0)) == 3 and count_images(b"") == 0 and count_images(data[:150]) == 0
+
+
 @pytest.fixture(scope="module")
 def marked() -> tuple[Image.Image, Key]:
     key = Key.generate((4, 32, 32), name="mark", seed=1)
@@ -122,6 +187,23 @@ def test_a_mark_behind_a_title_is_found_by_verify_and_by_audits_alike(
     rows = {Path(row.path).name: row for row in audit_folder(str(tmp_path), key, model=model)}
     assert {row.verdict for row in rows.values()} == {"detected"}
     assert rows["titled.webp"].hypothesis and rows["titled.webp"].hypothesis.startswith("frame ")
+
+
+def test_a_mark_in_the_second_image_of_a_heic_and_in_an_animation_that_was_cut_short_is_found(
+    marked: tuple[Image.Image, Key], tmp_path: Path
+) -> None:
+    image, key = marked
+    (tmp_path / "two.heic").write_bytes(heic(1, 0, image))
+    frames = [Image.new("RGB", image.size, "navy"), image, Image.new("RGB", image.size), *[image.rotate(90)] * 2]
+    data = animation(frames, "PNG")
+    (tmp_path / "cut.png").write_bytes(data[: int(0.75 * len(data))])
+    model = load_model("landscape")
+    for name, words in (("two.heic", "2 of 2 frames judged"), ("cut.png", "cut short or damaged: its first ")):
+        verdict = verify(tmp_path / name, key, model=model)
+        assert verdict.verdict == "detected" and verdict.best and words in verdict.note, verdict
+        assert verdict.best.hypothesis.startswith("frame 2 of "), verdict
+    rows = {Path(row.path).name: row for row in audit_folder(str(tmp_path), key, model=model)}
+    assert {row.verdict for row in rows.values()} == {"detected"}
 
 
 def test_p_of_an_animation_without_a_key_is_corrected_for_its_frames() -> None:

@@ -11,6 +11,7 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from treering_verify.media.declared_sizes import moves
 from treering_verify.media.truncated.ends import boxes
 from treering_verify.media.truncated.notes import MOST_MISSING, ONLY_ITS_END, FileNote, Share
 
@@ -28,6 +29,9 @@ _BRANDS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1
 
 def padded(data: bytes) -> Iterator[bytes]:
     """Yield complete files for a WebP, AVIF or HEIC that was cut short; none if more bytes are missing than are there."""
+    if moves(data):
+        yield from [without_cut_frame(data)] * 2
+        return
     data, missing = _lacking(data)
     if 0 < missing <= _MOST_ADDED:
         for fill in _FILLS:
@@ -78,6 +82,18 @@ def _like(pixels: NDArray[np.uint8], share: float) -> Image.Image:
     image = Image.fromarray(pixels)
     image.info["cut_short"] = Share(share)
     return image
+
+
+def without_cut_frame(data: bytes) -> bytes:
+    """Return an animated WebP that ends with its last whole chunk."""
+    place = 12
+    while place + 8 <= len(data):
+        length = int.from_bytes(data[place + 4 : place + 8], "little")
+        end = place + 8 + length + length % 2
+        if end > len(data):
+            break
+        place = end
+    return _resized(data[:place], place)
 
 
 def _lacking(data: bytes) -> tuple[bytes, int]:

@@ -1,0 +1,72 @@
+"""Count the images in a file of the ISO base media format (AVIF, HEIC; ISO/IEC 14496-12 and 23008-12)."""
+
+from __future__ import annotations
+
+import struct
+
+from treering_verify.media.truncated.ends import boxes
+
+_IMAGES = (b"av01", b"hvc1", b"grid", b"iovl", b"iden")
+_FULL = 4  # bytes of version and flags
+_HIDDEN = 1
+_OF_OTHERS = (b"auxl", b"thmb")  # an image that is a mask, a depth map or a thumbnail of another
+_MADE_OF = b"dimg"  # an image that is made of others
+
+
+def count_images(data: bytes) -> int:
+    """Return how many images a viewer could show of a file: no hidden ones, masks, thumbnails or tiles.
+
+    Parameters
+    ----------
+    data : bytes
+        The file. Of a damaged one 0 is returned.
+    """
+    try:
+        items: set[int] = set()
+        parts: set[int] = set()
+        for kind, content in _inside(data, b"meta"):
+            if kind == b"iinf":
+                items = _items(content)
+            elif kind == b"iref":
+                parts = _parts(content)
+        return len(items - parts)
+    except (struct.error, IndexError):
+        return 0
+
+
+def _inside(data: bytes, name: bytes) -> list[tuple[bytes, bytes]]:
+    """Return kind and content of each box in the first box of a name, which has version and flags."""
+    for kind, place, end in boxes(data):
+        if kind == name:
+            inner = data[place + _FULL : end]
+            return [(one, inner[begin:stop]) for one, begin, stop in boxes(inner)]
+    return []
+
+
+def _items(content: bytes) -> set[int]:
+    """Return the numbers of the images that are listed and not hidden."""
+    found = set()
+    start = _FULL + (2 if content[0] == 0 else 4)  # after their count
+    for kind, place, end in boxes(content[start:]):
+        entry = content[start + place : start + end]
+        if kind != b"infe" or entry[0] < 2 or entry[3] & _HIDDEN:
+            continue
+        size = 2 if entry[0] == 2 else 4
+        if entry[_FULL + size + 2 : _FULL + size + 6] in _IMAGES:
+            found.add(int.from_bytes(entry[_FULL : _FULL + size], "big"))
+    return found
+
+
+def _parts(content: bytes) -> set[int]:
+    """Return the numbers of the images that belong to others."""
+    found = set()
+    size = 2 if content[0] == 0 else 4
+    for kind, place, end in boxes(content[_FULL:]):
+        entry = content[_FULL + place : _FULL + end]
+        origin, count = int.from_bytes(entry[:size], "big"), int.from_bytes(entry[size : size + 2], "big")
+        if kind in _OF_OTHERS:
+            found.add(origin)
+        elif kind == _MADE_OF:
+            targets = entry[size + 2 : size + 2 + count * size]
+            found |= {int.from_bytes(targets[i : i + size], "big") for i in range(0, len(targets), size)}
+    return found
