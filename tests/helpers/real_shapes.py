@@ -4,12 +4,14 @@
     python tests/helpers/real_shapes.py lavie --steps 2
 
 generates a marked image or video, verifies it and, with --fit N, fits the inversion to N images. Weights are random, so what
-is found says nothing; time and memory do not depend on them. --shrink N divides the widths, to try the script itself.
+is found says nothing; time and memory do not depend on them. --passes times one pass of each network first, to tell how long
+the rest will take, and ends there. --shrink N divides the widths, to try the script itself.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import time
 from collections.abc import Callable
@@ -68,12 +70,24 @@ def pipeline(name: str, shrink: int) -> Any:
 
 
 def timed(what: str, job: Callable[[], Any]) -> Any:
-    """Run a job, and print its seconds and the largest memory of the process so far."""
-    start = time.perf_counter()
+    """Run a job, and print its seconds, by the clock and of processors, and the largest memory of the process so far."""
+    start, before = time.perf_counter(), time.process_time()
     found = job()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"{what}: {time.perf_counter() - start:.1f} s, at most {peak:.2f} GiB so far", flush=True)
+    spent = f"{time.perf_counter() - start:.1f} s ({time.process_time() - before:.1f} s of processors)"
+    print(f"{what}: {spent}, at most {peak:.2f} GiB so far", flush=True)
     return found
+
+
+def one_pass(model: Any) -> None:
+    """Time one pass of each network."""
+    with torch.inference_mode():
+        height, width = model.image_size
+        planes = 3 * (getattr(model, "frames", None) or 1)
+        z = timed("encoder", lambda: model.encode(torch.zeros(1, planes, height, width)))
+        timed("decoder", lambda: model.decode(z))
+        at = model.timesteps(2)[0]
+        timed("network", lambda: model.denoise(torch.randn(1, *model.latent_shape), at, [None]))
 
 
 def main() -> None:
@@ -81,18 +95,35 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", choices=("stable-diffusion-2.1", "lavie"))
     parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--fit", type=int, default=0)
+    parser.add_argument("--guidance", type=float, default=2.0)
+    parser.add_argument("--size", type=int, help="side of the images in pixels; default: the model's own")
+    parser.add_argument("--frames", type=int, help="frames of the video; default: the model's own")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default="float32", help="of network and text encoder"
+    )
+    parser.add_argument("--passes", action="store_true", help="time one pass of each network, and end")
+    parser.add_argument("--fit", type=int, default=0, help="images to fit to, 8 or more")
+    parser.add_argument("--experts", type=int, help="how many kinds of attacks the fit is for; default: all")
+    parser.add_argument("--kernel", type=int, default=5)
+    parser.add_argument("--stages", type=int, default=3)
     parser.add_argument("--shrink", type=int, default=1)
     given = parser.parse_args()
     torch.manual_seed(0)
     pipe = timed("build", lambda: pipeline(given.name, given.shrink))
-    model = timed("model", lambda: from_pipeline(pipe))
-    print(f"{model.name}: noise {model.latent_shape}, images {model.image_size}, {torch.get_num_threads()} threads")
+    if given.dtype != "float32":
+        pipe.unet.to(getattr(torch, given.dtype))
+        pipe.text_encoder.to(getattr(torch, given.dtype))
+    size = (given.size, given.size) if given.size else None
+    model = timed("model", lambda: from_pipeline(pipe, image_size=size, frames=given.frames))
+    print(f"{model.name}: noise {model.latent_shape}, images {model.image_size}, {given.dtype}")
+    print(f"{torch.get_num_threads()} threads on {len(os.sched_getaffinity(0))} processors")
+    if given.passes:
+        return one_pass(model)
     key = tv.Key.generate(model.latent_shape, seed=1)
     make: Any = tv.generation.generate_videos if given.name == "lavie" else tv.generate
     made = timed(
         f"generate, {given.steps} steps",
-        lambda: next(iter(make(model, key, seeds=[1], prompts=["a"], steps=given.steps))),
+        lambda: next(iter(make(model, key, seeds=[1], prompts=["a"], steps=given.steps, guidance=given.guidance))),
     )
     for method in ("encoder", "auto"):
         options = InversionOptions(method=method, steps=given.steps)
@@ -107,12 +138,20 @@ def main() -> None:
             f"  log10 p {verdict.log10_pvalue:.1f}" if hasattr(verdict, "log10_pvalue") else f"  p {verdict.pvalue:.3g}"
         )
     if given.fit:
-        from treering_verify.training import FitOptions, fit
+        from treering_verify.training import EXPERTS, FitOptions, fit
 
-        timed(
-            f"fit, {given.fit} images",
-            lambda: fit(model, options=FitOptions(images=given.fit, generation_steps=given.steps)),
+        points = tuple(sorted({1, min(3, given.steps), given.steps}))
+        options = FitOptions(
+            images=given.fit,
+            generation_steps=given.steps,
+            kernel=given.kernel,
+            stages=given.stages,
+            steps=given.steps,
+            points=points,
+            batch_size=1,
         )
+        experts = dict(list(EXPERTS.items())[: given.experts])
+        timed(f"fit, {given.fit} images, {len(experts)} experts", lambda: fit(model, options=options, attacks=experts))
 
 
 if __name__ == "__main__":

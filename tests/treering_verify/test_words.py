@@ -171,6 +171,16 @@ def test_the_repository_uses_one_term_for_each_thing() -> None:
     assert not found, f"{len(found)} replaced words:\n" + "\n".join(found)
 
 
+# A parameter `name : type` whose description goes on from its name, or a docstring that goes on from its function's.
+FRAGMENT = re.compile(r'^ *(?:r?"""Of |[\w`*]+(?:, [\w`*]+)* : .*\n +Of )', re.MULTILINE)
+
+
+def test_descriptions_in_docstrings_stand_by_themselves() -> None:
+    assert FRAGMENT.search('    """Of a video."""') and FRAGMENT.search("    a, b : int\n        Of a video.\n")
+    files = [file for root in ("treering_verify", "detectors") for file in (ROOT / root).rglob("*.py")]
+    assert [str(file) for file in files if FRAGMENT.search(file.read_text("utf-8"))] == []
+
+
 @pytest.mark.parametrize("text, term", [(text, term) for term in TERMS for text in term.caught])
 def test_replaced_words_are_caught(text: str, term: Term) -> None:
     assert any(complaint.endswith(term.instead) for _, complaint in old_words(text))
