@@ -7,6 +7,7 @@ or be one of a hundred thousand in a row. In a ZIP archive a million members may
 from __future__ import annotations
 
 import io
+import os
 import re
 import tarfile
 from collections.abc import Iterable, Iterator
@@ -35,28 +36,49 @@ def is_tar(path: str) -> bool:
     return True
 
 
+class CutTar(tarfile.ReadError):
+    """A tar archive ends before its end blocks; what was yielded is whole."""
+
+
 def tar_members(path: str) -> Iterator[tarfile.TarInfo]:
     """Yield the regular files of a tar archive.
 
     Raises
     ------
+    CutTar
+        After the last whole member, if the end of the archive is missing.
     tarfile.TarError, OSError, EOFError, ValueError, MemoryError, RecursionError
         If it is damaged, or has headers that no program writes.
     """
-    with _Read(io.FileIO(path)) as file, tarfile.open(fileobj=file, mode="r:") as archive:
+    with _Read(io.FileIO(path)) as file:
+        try:
+            yield from _members(file, os.fstat(file.fileno()).st_size)
+        except tarfile.ReadError as error:
+            if file.ended:  # within a header
+                raise CutTar(str(error)) from error
+            raise
+        if len(file.last) < tarfile.BLOCKSIZE:
+            raise CutTar("no end blocks")
+        if any(file.last):  # tarfile takes a header that it cannot read for the end
+            raise tarfile.ReadError("a header that is damaged")
+
+
+def _members(file: _Read, size: int) -> Iterator[tarfile.TarInfo]:
+    with tarfile.open(fileobj=file, mode="r:") as archive:
         for member in archive:
             if member.size < 0:  # by a header before it; tarfile would go back
                 raise tarfile.ReadError("a member of negative size")
             if member.issparse():  # a file of holes, which image files are not
                 raise tarfile.ReadError("a member with holes")
             if member.isreg():
+                end = member.offset_data + member.size
+                if end > size:
+                    raise CutTar("a member that is cut through")
                 yield member
+                if end + -end % tarfile.BLOCKSIZE > size:
+                    raise CutTar("no end blocks")
             archive.members = []  # type: ignore[attr-defined]  # tarfile remembers every member otherwise
             file.reads = 0
-        if len(file.last) == tarfile.BLOCKSIZE and any(
-            file.last
-        ):  # tarfile takes a header that it cannot read for the end
-            raise tarfile.ReadError("a header that is damaged")
 
 
 class _Read(io.BufferedReader):
@@ -70,6 +92,8 @@ class _Read(io.BufferedReader):
     """Reads since the last member."""
     last = b""
     """What was read last."""
+    ended = False
+    """Whether there was less to read than asked for."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Return so many bytes."""
@@ -77,9 +101,23 @@ class _Read(io.BufferedReader):
         if size is None or not 0 <= size <= _LONGEST_HEADER or self.reads > _MOST_READS:
             raise tarfile.ReadError("headers as no program writes them")
         self.last = super().read(size)
+        self.ended = self.ended or len(self.last) < size
         if _REFUSED.search(self.last):
             raise tarfile.ReadError("a header that takes too long to read")
         return self.last
+
+
+def numbered(names: Iterable[str]) -> Iterator[str]:
+    """Yield the names of an archive's members, each once: the second of a name gets ``#2``, and so on."""
+    used: set[str] = set()
+    numbers: dict[str, int] = {}
+    for name in names:
+        each = name
+        while each in used:
+            numbers[name] = numbers.get(name, 1) + 1
+            each = f"{name}#{numbers[name]}"
+        used.add(each)
+        yield each
 
 
 def check_places(members: Iterable[ZipInfo]) -> None:

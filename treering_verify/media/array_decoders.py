@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from treering_verify.errors import ImageError
+from treering_verify.media.color_modes import XMP
 from treering_verify.media.decoder_limits import MAX_PIXELS
 from treering_verify.media.tiff_directory import MOST_THUMBNAILS, REDUCED, SUBFILE
 from treering_verify.media.truncated.notes import MOST_MISSING, Share
@@ -50,6 +51,8 @@ def decoded_quickly(image: Image.Image, data: bytes) -> Image.Image | None:
         If a TIFF shows thumbnails only.
     """
     if image.format == "TIFF" and data:
+        for key in XMP:  # Pillow would take the orientation from it, which browsers do not
+            image.info.pop(key, None)
         image = _mended_tiff(image)
     tiles = getattr(image, "tile", None)
     if not tiles or tiles[0][0] not in _DECODERS:

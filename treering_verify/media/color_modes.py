@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
+XMP = ("xmp", "XML:com.adobe.xmp")
+"""Entries of `info` of a Pillow image that hold XMP."""
+
 _STRIP = 1 << 18  # pixels scaled at a time
 
 
@@ -124,7 +127,10 @@ def _transform(image: Image.Image, source: object, target: object) -> Image.Imag
 
 
 def _turn_upright(canvas: Image.Image, original: Image.Image) -> Image.Image:
-    """Apply the original's EXIF orientation (Pillow applies and removes that of a TIFF when it loads the file)."""
+    """Apply the original's EXIF orientation (Pillow applies and removes that of a TIFF when it loads the file).
+
+    That of XMP is ignored, as browsers do; Pillow takes it where EXIF has none.
+    """
     from PIL import Image
 
     turns = {
@@ -138,5 +144,9 @@ def _turn_upright(canvas: Image.Image, original: Image.Image) -> Image.Image:
     }
     turn = None
     with contextlib.suppress(Exception):  # EXIF is untrusted; `open_image` documents that bad EXIF is ignored
-        turn = turns.get(original.getexif().get(0x0112, 1))
+        exif = original.getexif()
+        if any(key in original.info for key in XMP):
+            exif = Image.Exif()
+            exif.load(original.info.get("exif") or b"")
+        turn = turns.get(exif.get(0x0112, 1))
     return canvas if turn is None else canvas.transpose(turn)

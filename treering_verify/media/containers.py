@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from treering_verify.errors import ImageError
 from treering_verify.files import opened_table
-from treering_verify.media.archive_checks import check_places, is_tar, tar_members
+from treering_verify.media.archive_checks import CutTar, check_places, is_tar, numbered, tar_members
 from treering_verify.media.images import CODES, MAX_BYTES
 
 if TYPE_CHECKING:
@@ -36,29 +36,41 @@ def is_archive(path: str) -> bool:
     if not path.lower().endswith(ENDINGS) or os.path.islink(path) or not os.path.isfile(path):
         return False
     try:
-        return zipfile.is_zipfile(path) or is_tar(path)
+        return zipfile.is_zipfile(path) or _begins_as_zip(path) or is_tar(path)
     except OSError:
         return False
+
+
+def _begins_as_zip(path: str) -> bool:
+    """Return whether a file begins with a member of a ZIP archive; one that was cut short has no directory."""
+    with open(path, "rb") as file:
+        return file.read(4) == b"PK\3\4"
 
 
 def list_members(path: str) -> Iterator[str]:
     """Yield the names of an archive's files, in the order in which they are stored; links and folders are left out.
 
+    The second file of a name is called ``NAME#2``, and so on.
+
     Raises
     ------
     ImageError
-        If the archive cannot be read, or would not be as an archive is written (code ``archive_damaged``), or has more
-        than `MOST_MEMBERS` members (``archive_too_large``).
+        If the archive cannot be read, or would not be as an archive is written (code ``archive_damaged``), has more
+        than `MOST_MEMBERS` members (``archive_too_large``); after its whole members, if a tar archive ends early
+        (``archive_cut_short``).
     """
     count = 0
     try:
-        for name in _names_in_zip(path) if zipfile.is_zipfile(path) else _names_in_tar(path):
+        zipped = zipfile.is_zipfile(path) or _begins_as_zip(path)
+        for name in numbered(_names_in_zip(path) if zipped else _names_in_tar(path)):
             count += 1
             if count > MOST_MEMBERS:
                 raise ImageError("archive_too_large", CODES["archive_too_large"], path)
             yield name
     except ImageError:
         raise
+    except CutTar as error:
+        raise ImageError("archive_cut_short", CODES["archive_cut_short"], path) from error
     except MemoryError as error:
         raise ImageError("archive_too_large", CODES["archive_too_large"], path) from error
     except Exception as error:  # zipfile and tarfile throw almost anything at damaged input
@@ -143,18 +155,19 @@ def read_member(container: str, member: str) -> bytes:
 
 def _read_from_zip(container: str, member: str) -> bytes:
     status = os.stat(container)
-    archive = _opened_zip(container, status.st_mtime_ns, status.st_size)
-    if isinstance(archive, str):
-        raise ImageError(archive, CODES[archive], container)
-    with archive.open(member) as file:
+    opened = _opened_zip(container, status.st_mtime_ns, status.st_size)
+    if isinstance(opened, str):
+        raise ImageError(opened, CODES[opened], container)
+    archive, members = opened
+    with archive.open(members[member]) as file:
         return _bounded(file.read(MAX_BYTES + 1), member)
 
 
 @functools.lru_cache(maxsize=2)
-def _opened_zip(container: str, modified: int, size: int) -> zipfile.ZipFile | str:
-    """Return an open archive, or the code with which it is refused, as `list_members` would: a list names members unlisted.
+def _opened_zip(container: str, modified: int, size: int) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]] | str:
+    """Return an open archive and its members, as `list_members` names them, or the code with which that refuses it.
 
-    Reading its directory anew for each member would take as long as all members together.
+    A list may name members that were not listed. Reading the directory anew for each would take as long as all together.
     """
     try:
         archive = zipfile.ZipFile(container)
@@ -165,14 +178,15 @@ def _opened_zip(container: str, modified: int, size: int) -> zipfile.ZipFile | s
         raise
     except Exception:  # zipfile throws almost anything at damaged input
         return "archive_damaged"
-    return archive
+    files = [info for info in archive.infolist() if not info.is_dir()]
+    return archive, dict(zip(numbered(info.filename for info in files), files, strict=True))
 
 
 def _read_from_tar(container: str, member: str) -> bytes:
     status = os.stat(container)
-    index = _tar_index(container, status.st_mtime_ns, status.st_size)
-    if isinstance(index, str):
-        raise ImageError(index, CODES[index], container)
+    index, code = _tar_index(container, status.st_mtime_ns, status.st_size)
+    if code and member not in index:
+        raise ImageError(code, CODES[code], container)
     offset, size = index[member]
     if size > MAX_BYTES:
         raise ImageError("too_large_file", CODES["too_large_file"], member)
@@ -182,19 +196,27 @@ def _read_from_tar(container: str, member: str) -> bytes:
 
 
 @functools.lru_cache(maxsize=2)
-def _tar_index(container: str, modified: int, size: int) -> dict[str, tuple[int, int]] | str:
-    """Return offset and size of each regular member, the last of a name as tar has it; or the code of a refusal, once."""
-    found: dict[str, tuple[int, int]] = {}
+def _tar_index(container: str, modified: int, size: int) -> tuple[dict[str, tuple[int, int]], str]:
+    """Return offset and size of each regular member, as `list_members` names it, and the code with which others are refused.
+
+    Of an archive that was cut short the whole members are returned, of another that is refused none.
+    """
+    places: list[tuple[int, int]] = []
+    names: list[str] = []
+    code = ""
     try:
         for count, member in enumerate(tar_members(container), 1):
             if count > MOST_MEMBERS:
-                return "archive_too_large"
-            found[member.name] = (member.offset_data, member.size)
+                return {}, "archive_too_large"
+            names.append(member.name)
+            places.append((member.offset_data, member.size))
     except MemoryError:
         raise
+    except CutTar:
+        code = "archive_cut_short"
     except Exception:  # tarfile throws almost anything at damaged input
-        return "archive_damaged"
-    return found
+        return {}, "archive_damaged"
+    return dict(zip(numbered(names), places, strict=True)), code
 
 
 def _bounded(data: bytes, member: str) -> bytes:

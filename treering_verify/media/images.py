@@ -70,6 +70,7 @@ CODES = {
     "corrupt": "the image is damaged or cut short; copy or download it again",
     "cut_short": "the file was cut short, and less than half of the image can be read; copy or download it again",
     "archive_damaged": "the archive is damaged or cut short, or needs a password; unpack it",
+    "archive_cut_short": "the archive was cut short: its whole members are judged, no others; copy or download it again",
     "archive_too_large": "the archive has more than a million members; unpack it",
     "reader_crashed": "reading it ended the reader process; it is left alone now, and may be hostile",
     "reader_timeout": "reading it took longer than the time limit; it is left alone now, and may be hostile",
@@ -149,7 +150,7 @@ def open_image(source: ImageSource) -> Image.Image:
        it is the share of the data, and what is missing may be less sharp. Of a PNG, text,
        damaged or misplaced ancillary chunks and profiles of more than 1 MiB are ignored, and of a JPEG segments that end
        early, as viewers do.
-    2. The EXIF orientation is applied. EXIF that cannot be parsed counts as none.
+    2. The EXIF orientation is applied, and that of XMP is not, as browsers do. EXIF that cannot be parsed counts as none.
     3. Values of more than 8 bits are scaled in their order and never clipped. Modes I;16* and I within [0, 65535]: v / 257,
        rounded. Mode F within [0, 1]: v * 255; within [0, 255]: v, both rounded. I and F beyond that declare no range,
        so their own minimum and maximum become 0 and 255; NaN or infinity is corrupt. (Colour with 16 bits per channel

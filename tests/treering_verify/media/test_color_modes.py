@@ -222,3 +222,24 @@ def test_the_callers_image_is_left_as_it_is_and_never_returned() -> None:
     opened = open_image(image)
     opened.paste("black", (0, 0, 48, 40))
     assert array(image).tolist() == array(smooth()).tolist()
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "webp", "avif", "tiff"])
+def test_an_orientation_of_xmp_alone_is_ignored_as_browsers_do(suffix: str, tmp_path: Path) -> None:
+    xmp = (
+        b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        b'<rdf:Description rdf:about="" xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/>'
+        b"</rdf:RDF></x:xmpmeta>"
+    )
+    path = tmp_path / f"x.{suffix}"
+    options = {"tiffinfo": {700: xmp}} if suffix == "tiff" else {"xmp": xmp}
+    smooth().save(path, **options)
+    assert xmp in path.read_bytes() and open_image(path).size == smooth().size
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    if suffix != "tiff":
+        options["exif"] = exif.tobytes()
+    else:
+        options["tiffinfo"][0x0112] = 8  # type: ignore[index]
+    smooth().save(path, **options)
+    assert abs(array(open_image(path)) - array(smooth().transpose(Image.Transpose.ROTATE_90))).mean() < 6

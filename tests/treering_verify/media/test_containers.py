@@ -91,12 +91,64 @@ def test_what_only_calls_itself_an_archive_is_a_file(tmp_path: Path) -> None:
 
 
 def test_a_damaged_archive_is_one_row_with_its_reason(tmp_path: Path) -> None:
-    path = tar_file(tmp_path / "cut.tar", {"a.png": PNG * 50, "b.png": PNG})
+    path = zip_file(tmp_path / "cut.zip", {"a.png": PNG * 50, "b.png": PNG})
     path.write_bytes(path.read_bytes()[:4000])
-    found = list(list_inputs(Inputs((str(path),)), tmp_path))
-    assert found[-1] == Entry(str(path), code="archive_damaged") or read_path(found[-1].path, SHAPE).status == "error"
+    assert list(list_inputs(Inputs((str(path),)), tmp_path)) == [Entry(str(path), code="archive_damaged")]
     with pytest.raises(ImageError, match="damaged"):
-        read_member(str(tmp_path / "cut.tar"), "a.png")
+        read_member(str(path), "a.png")
+
+
+def lengths(path: Path) -> list[tuple[int, str]]:
+    """Return lengths at which a tar archive is cut, and what of its members "a.png" and "b.png" is whole then."""
+    with tarfile.open(path) as archive:
+        a, b = archive.getmember("a.png"), archive.getmember("b.png")
+    ends = [member.offset_data + member.size for member in (a, b)]
+    return [
+        (a.offset_data + 100, ""),
+        (ends[0], "a"),
+        (b.offset_data - 512, "a"),
+        (b.offset_data - 300, "a"),
+        (ends[1] - 1, "a"),
+        (ends[1], "ab"),
+        (ends[1] + -ends[1] % 512, "ab"),
+    ]
+
+
+def test_whole_members_of_a_tar_that_was_cut_short_are_judged_and_one_row_says_so(tmp_path: Path) -> None:
+    path = tar_file(tmp_path / "x.tar", {"a.png": PNG, "b.png": encoded(smooth(64, 64), "PNG")})
+    data = path.read_bytes()
+    for number, (length, whole) in enumerate(lengths(path)):
+        cut = tmp_path / f"{number}.tar"
+        cut.write_bytes(data[:length])
+        found = list(list_inputs(Inputs((str(cut),)), tmp_path))
+        members = [f"{cut}!/{name}.png" for name in whole]
+        assert found == [*(Entry(name) for name in members), Entry(str(cut), code="archive_cut_short")], length
+        assert all(read_path(name, SHAPE).status == "ok" for name in members)
+        assert read_path(f"{cut}!/c.png", SHAPE).code == "archive_cut_short"
+    rows = list(audit_folder(str(tmp_path / "4.tar"), KEY, model=NullModel(), inversion=NULL_INVERSION))
+    assert [(row.status, row.code) for row in rows][1:] == [("error", "archive_cut_short")] and rows[0].status == "ok"
+    assert "cut short" in rows[1].reason and "copy or download it again" in rows[1].reason
+
+
+@pytest.mark.parametrize("ending", ["zip", "tar"])
+def test_members_of_the_same_name_are_judged_each(ending: str, tmp_path: Path) -> None:
+    path = tmp_path / f"x.{ending}"
+    contents = {"a.png": [1, 2, 3], "a.png#2": [4], "b.png": [5]}
+    names = [name for name, seeds in contents.items() for _ in seeds]
+    files = [encoded(smooth(30 + seed, 40), "PNG") for seeds in contents.values() for seed in seeds]
+    if ending == "zip":
+        with zipfile.ZipFile(path, "w") as archive, pytest.warns(UserWarning, match="Duplicate"):
+            for name, data in zip(names, files, strict=True):
+                archive.writestr(name, data)
+    else:
+        with tarfile.open(path, "w") as archive:
+            for name, data in zip(names, files, strict=True):
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))
+    listed = list(list_members(str(path)))
+    assert listed == ["a.png", "a.png#2", "a.png#3", "a.png#2#2", "b.png"]
+    assert [read_member(str(path), name) for name in listed] == files
 
 
 def test_an_archive_of_too_many_members_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
