@@ -28,7 +28,7 @@ from treering_verify.detection.search.placement import Placement, whole
 from treering_verify.detection.search.search import STAGES, Run
 from treering_verify.detection.search.settings import LEVELS, Level, Search
 from treering_verify.detection.search.target import Target
-from treering_verify.detection.search.whole_image import WholeImage, looks
+from treering_verify.detection.search.whole_image import WholeImage, covered_share, looks, looks_for_covers
 from treering_verify.detection.search.window import PROMISING, Candidate, described
 from treering_verify.models import LatentModel
 
@@ -132,7 +132,8 @@ def search_index(
                 weight = _SHARES[window.kind] / counts[window.kind] / STAGES
                 for key, log10, cosine in keys:
                     hits.setdefault(key, []).append(_Hit(log10 - float(np.log10(weight)), cosine, window, weight))
-    whole_page, looked = _looked(index, estimates, image, level, late)
+    tests = [] if late() else looks(estimates, image, level)
+    whole_page = _looked(index, tests, late)
     best = sorted(
         {*hits, *whole_page}, key=lambda key: min(_strongest(hits.get(key)), _strongest_of(whole_page.get(key)))
     )
@@ -153,11 +154,12 @@ def search_index(
     return targets, Searched(
         tuple(run.found),
         Coverage(round(min(1.0, windows / max(1, planned)), 4), None, None, 4, ()),
-        looked + len(found_boxes) + len(places),
-        looked + windows,
+        len(tests) + len(found_boxes) + len(places),
+        len(tests) + windows,
         () if targets and run.finished else _left_out(index.keys_tried),
         time.perf_counter() - started,
         False,
+        covered_share(tests) if tests and looks_for_covers(image, level, model) else None,
         candidates=len(found_boxes),
     )
 
@@ -260,16 +262,13 @@ def _read(windows: Iterable[_Window], shape: tuple[int, ...]) -> tuple[torch.Ten
     return torch.cat([noise for noise, _ in read]), torch.cat([visible for _, visible in read])
 
 
-def _looked(
-    index: Index, estimates: Estimates, image: torch.Tensor, level: Level, late: Callable[[], bool]
-) -> tuple[dict[int, list[Found]], int]:
-    """Test the whole page in other ways: what was found for keys, and how many ways there were."""
+def _looked(index: Index, tests: Sequence[WholeImage], late: Callable[[], bool]) -> dict[int, list[Found]]:
+    """Test the whole page in other ways: what was found for keys."""
     import torch
 
-    tests = [] if late() else looks(estimates, image, level)
     found: dict[int, list[Found]] = {}
     if not tests:
-        return found, 0
+        return found
 
     def kept(test: WholeImage, noise: torch.Tensor, visible: torch.Tensor, best: Best) -> bool:
         for key, log10, cosine in best:
@@ -285,7 +284,7 @@ def _looked(
         if test.full is not None and not late():
             noise = test.full()
             kept(test, noise, test.visible_in_full, index.nearest(noise, test.visible_in_full, _BEST)[0])
-    return found, len(tests)
+    return found
 
 
 def _candidate(hit: _Hit) -> Candidate:

@@ -30,7 +30,7 @@ from treering_verify.detection.search.refinement import read, read_noise
 from treering_verify.detection.search.settings import LEVELS, Search
 from treering_verify.detection.search.target import Target
 from treering_verify.detection.search.video_offsets import Timeline
-from treering_verify.detection.search.whole_image import WholeImage, late_videos, looks
+from treering_verify.detection.search.whole_image import WholeImage, covered_share, late_videos, looks, looks_for_covers
 from treering_verify.detection.search.window import PROMISING, Candidate, described, refine
 from treering_verify.models import LatentModel, makes_videos
 
@@ -102,6 +102,7 @@ def search_page(
         tests = known.tests
     if known is not None:
         known.tests = tests
+    looked = timeline is None and looks_for_covers(image, run.level, model)
     run.test_whole([one for one in tests if one.upright], noise_hat)
     candidates = run.match(affordable(planned, model.image_size, run.level))
     run.refine_best(candidates)
@@ -112,10 +113,10 @@ def search_page(
         Coverage.of(planned, run.done, model.image_size),
         run.hypotheses,
         run.windows,
-        () if run.finished else (*_left_out(missed), *run.level.left_out),
+        () if run.finished else (*_left_out(missed), *run.level.left_out(looked or timeline is not None)),
         time.perf_counter() - run.started,
         not any(fills(guess, page.size, model.image_size) for one in missed for guess in one.guesses),
-        run.occluded,
+        covered_share(tests) if looked else None,
         unsearched_boxes=() if run.finished or makes_videos(model) else _unsearched_boxes(run),
     )
 
@@ -152,7 +153,6 @@ class Run:
     windows: int = 0
     maps: dict[float, NoiseMap] = field(default_factory=dict)
     done: list[Pass] = field(default_factory=list)
-    occluded: float | None = None
 
     def __post_init__(self) -> None:
         self.level = LEVELS[self.search.level]
@@ -191,10 +191,6 @@ class Run:
 
     def test_whole(self, tests: Sequence[WholeImage], noise_hat: torch.Tensor) -> None:
         """Test what may have been done to the whole image, whose noise as it is was estimated before."""
-        if (
-            self.level.looks and self.occluded is None
-        ):  # what covers the image is the one change that is tried on a part of it
-            self.occluded = max((1 - float(test.visible.mean()) for test in tests if test.full), default=0.0)
         plain = noise_hat[None]
         for test in tests:
             if self.late or self.finished:

@@ -24,7 +24,8 @@ class Level:
     promising : float
         Log10 p, divided by the weights, from which on a guess is not refined.
     looks : bool
-        Whether other colours are tried, and the image without what covers it.
+        Whether other colours are tried, and the image without what covers it. Else the latter is tried only where hard
+        edges suggest text or stickers.
     stretched : bool
         Whether other aspect ratios than the page's are tried.
     boxes : int
@@ -46,9 +47,8 @@ class Level:
     crops: int
     products: float
 
-    @property
-    def left_out(self) -> tuple[str, ...]:
-        """What this level does not search, whatever the page."""
+    def left_out(self, covers: bool) -> tuple[str, ...]:
+        """Say what this level does not search, and whether it looked for what covers the image."""
         parts = [f"images smaller than {self.smallest:g} of the model's"]
         if self.turns < 2:
             some = (
@@ -58,7 +58,7 @@ class Level:
         if not self.stretched:
             parts.append("other aspects than the page's and the model's")
         if not self.looks:
-            parts.append("other colours, and what covers the image")
+            parts.append("other colours" if covers else "other colours, and what covers the image")
         return tuple(parts)
 
 

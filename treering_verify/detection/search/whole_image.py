@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import TYPE_CHECKING
@@ -26,6 +26,8 @@ _FEW = 16  # colours of an image that was drawn in dots, at most; or nearly all 
 _NEAR, _NEARLY_ALL = 0.25, 0.8
 _WAYS = [(quarters, mirrored) for quarters in range(4) for mirrored in (False, True) if quarters or mirrored]
 _SMOOTH = 1.5  # pixels over which the dots are smoothed
+_HARD = 1.0  # least difference of a channel across a hard edge, of the 2 between black and white
+_MANY = 0.01  # share of an image's pixels at hard edges, from which on text or stickers may lie on it
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +78,7 @@ def looks(estimates: Estimates, image: torch.Tensor, level: Level, own: NoiseMap
     estimates : Estimates
     image : (1, 3, H, W)
     level : Level
-        Whether more than the first is tried.
+        Whether other colours are tried. What covers an image is looked for where `looks_for_covers` says so.
     own : NoiseMap, optional
         The screen's estimate of the image as it is, if it is known.
     """
@@ -89,22 +91,39 @@ def looks(estimates: Estimates, image: torch.Tensor, level: Level, own: NoiseMap
         cheap = cache(partial(estimates.by_screen, image)) if own is None else partial(_noise_of, own)
         visible = everywhere if own is None else own.visible[None, None]
         tests.append(WholeImage("", weight, cheap, visible, None, everywhere))
-    if not level.looks:
-        return tests
-    changes = [("colours inverted", -image), ("red and blue swapped", image.flip(1))]
-    if _dotted(image):
-        changes.insert(0, ("its dots smoothed", _smoothed(image)))
-    shown = drawn(estimates.model, image)
+    changes = []
+    if level.looks:
+        changes += [("its dots smoothed", _smoothed(image))] if _dotted(image) else []
+        changes += [("colours inverted", -image), ("red and blue swapped", image.flip(1))]
     tests += [WholeImage.of(estimates, words, weight, some, everywhere) for words, some in changes]
-    if LITTLE < float(shown.mean()) < 1:
-        words = f"{1 - float(shown.mean()):.0%} of it covered"
-        changes.append((words, fill_occluded(image, shown)))
-        tests.append(WholeImage.of(estimates, words, weight, changes[-1][1], estimates.cells(shown)))
+    if looks_for_covers(image, level, estimates.model):
+        shown = drawn(estimates.model, image)
+        if LITTLE < float(shown.mean()) < 1:
+            words = f"{1 - float(shown.mean()):.0%} of it covered"
+            changes.append((words, fill_occluded(image, shown)))
+            tests.append(WholeImage.of(estimates, words, weight, changes[-1][1], estimates.cells(shown)))
     # The image as it is has no second estimate here. The changed images, mirrored or turned, have that share of alpha.
     ways = _WAYS if image.shape[-1] == image.shape[-2] else [way for way in _WAYS if way[0] % 2 == 0]
     each = weight / (_LOOKS - 1) / 2 / len(ways)
-    upright = zip(tests[-len(changes) :], changes, strict=True)
+    upright = zip(tests[len(tests) - len(changes) :], changes, strict=True)
     return tests + [_another_way(one, estimates, each, some, *way) for one, (_, some) in upright for way in ways]
+
+
+def looks_for_covers(image: torch.Tensor, level: Level, model: LatentModel) -> bool:
+    """Whether a level looks for what covers an image, (1, 3, H, W): always, or where hard edges suggest text or stickers."""
+    from scipy.ndimage import maximum_filter, minimum_filter
+
+    if level.looks:
+        return True
+    pixels = image[0].cpu().numpy()
+    reach = (1, *[max(3, model.image_size[0] // model.latent_shape[1] // 2 | 1)] * 2)
+    across = (maximum_filter(pixels, reach) - minimum_filter(pixels, reach)).max(axis=0)
+    return bool((across > _HARD).mean() > _MANY)
+
+
+def covered_share(tests: Sequence[WholeImage]) -> float:
+    """Return the share of an image that is covered, by the tests that `looks` made where it looked for that."""
+    return max((1 - float(test.visible.mean()) for test in tests if test.full), default=0.0)
 
 
 def late_videos(

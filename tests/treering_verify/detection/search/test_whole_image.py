@@ -10,11 +10,12 @@ from helpers.places import SAMPLES
 from PIL import Image, ImageOps
 
 import treering_verify as tv
+from treering_verify.benchmark.harness.shared_images import meme
 from treering_verify.detection.search.estimates import Estimates
 from treering_verify.detection.search.grid import DIRECT
 from treering_verify.detection.search.noise_map import NoiseMap
 from treering_verify.detection.search.settings import LEVELS
-from treering_verify.detection.search.whole_image import looks
+from treering_verify.detection.search.whole_image import looks, looks_for_covers
 from treering_verify.media.images import open_image, to_tensor
 from treering_verify.models import LatentModel
 
@@ -69,3 +70,19 @@ def test_what_was_only_turned_is_not_said_to_have_other_colours(
     verdict = tv.verify(page, sample_key, model=tv.load_model("landscape"))
     words = ["mirrored"] * mirrored + [f"turned by {90 * quarters} degrees"]
     assert verdict.best is not None and verdict.best.hypothesis == ", ".join(words)
+
+
+def test_text_is_looked_for_at_quick_where_hard_edges_suggest_it(sample_key: tv.Key, marked: Image.Image) -> None:
+    model, quick = tv.load_model("landscape"), LEVELS["quick"]
+    written, _ = meme([marked], 0, lines=3)
+    assert looks_for_covers(to_tensor(written), quick, model)
+    assert not looks_for_covers(to_tensor(marked), quick, model)
+    found = tv.verify(written, sample_key, model=model, search="quick")
+    assert found.verdict == "detected" and found.best is not None and found.best.hypothesis.endswith("of it covered")
+    other = tv.Key.generate(SHAPE, seed=3)
+    missed = {
+        name: tv.verify(image, other, model=model, search="quick") for name, image in (("text", written), ("", marked))
+    }
+    left_out = {name: verdict.search["left_out"] for name, verdict in missed.items() if verdict.search}
+    assert "other colours" in left_out["text"] and "other colours, and what covers the image" in left_out[""]
+    assert missed["text"].search and missed["text"].search["occluded"] > 0.2 and missed[""].search["occluded"] is None
