@@ -319,8 +319,9 @@ def accept(root: Path, name: str, reason: str) -> None:
     path = root / RESULTS / f"{name}.json"
     record = json.loads(path.read_text())
     now, then = code_digests(BENCHMARKS[name].measured), record["facts"]["code"]
-    new = [{"module": m, "digest": d, "reason": reason} for m, d in now.items() if then.get(m) != d]
-    record["accepted"] = [one for one in record.get("accepted", []) if one["digest"] not in now.values()] + new
+    kept = [one for one in record.get("accepted", []) if now.get(one["module"]) == one["digest"]]
+    changed = [m for m, d in now.items() if then.get(m) != d and m not in {one["module"] for one in kept}]
+    record["accepted"] = kept + [{"module": m, "digest": now[m], "reason": reason} for m in changed]
     path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
 
