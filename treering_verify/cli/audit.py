@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from treering_verify.models import ModelSource
 
 _INPUTS, _RUN = "Inputs", "Run"
+_LOOKED_INTO = 1000  # folders, until one with a file is found
 _SHOWN = 20  # detected files listed at the end
 
 
@@ -171,8 +172,10 @@ def audit(
     if not (paths or files_from or manifests):
         raise UsageError("nothing to audit: give PATH, --files-from or --manifest")
     _check_use(files_from, null, manifests, column, root)
-    _check_inputs(paths, files_from, null, manifests, column)
+    unheard = _check_inputs(paths, files_from, null, manifests, column)
     _check_output(output)
+    if unheard and not output.exists():  # an audit that goes on knows its inputs
+        raise UsageError(f"nothing to audit: {unheard}")
 
     from treering_verify.audit.engine import run_audit
     from treering_verify.audit.inputs.reader_pool import Limits
@@ -282,11 +285,18 @@ def _check_use(
 
 def _check_inputs(
     paths: tuple[str, ...], files_from: tuple[str, ...], null: bool, manifests: tuple[str, ...], column: str
-) -> None:
-    """Raise UsageError if something that the command line names does not exist, or is no list or manifest."""
+) -> str:
+    """Return why there is nothing to audit; "" if there may be something.
+
+    Raises
+    ------
+    UsageError
+        If something that the command line names does not exist, or is no list or manifest.
+    """
     import glob
 
     from treering_verify.audit.inputs.manifests import check_list, check_manifest
+    from treering_verify.audit.inputs.table_check import check_columns
     from treering_verify.audit.inputs.urls import is_url
     from treering_verify.files import printable
 
@@ -304,10 +314,29 @@ def _check_inputs(
             raise UsageError(f"{printable(name)!r}: {problem}")
         if os.path.isdir(name):
             raise UsageError(f"{printable(name)!r} is a folder, and no list or manifest: give it as PATH")
-    for name in files_from:
-        check_list(name, b"\0" if null else b"\n")
+    found = [check_list(name, b"\0" if null else b"\n") for name in files_from]
+    found += [check_manifest(name, column) for name in manifests]
     for name in manifests:
-        check_manifest(name, column)
+        check_columns(name, column)
+    if any(found) or not all(map(_is_empty_folder, paths)):
+        return ""
+    empty = [f"no file is in {printable(path)}" for path in paths]
+    empty += [f"{printable(name)} has no entry" for name in (*files_from, *manifests)]
+    return ", ".join(empty)
+
+
+def _is_empty_folder(path: str) -> bool:
+    """Return whether a path is a folder with nothing in it but folders, of which at most a thousand are looked into."""
+    if not os.path.isdir(path):
+        return False
+    for looked_into, (_, _, files) in enumerate(os.walk(path, onerror=_raise)):
+        if files or looked_into >= _LOOKED_INTO:
+            return False
+    return True
+
+
+def _raise(error: OSError) -> None:
+    raise UsageError(f"cannot list {error.filename}: {error.strerror}") from error
 
 
 def _check_output(output: Path) -> None:

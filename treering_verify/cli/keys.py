@@ -39,7 +39,8 @@ def keys() -> None:
 def list_(key_paths: tuple[Path, ...], style: str) -> None:
     """List names, fingerprints and states of keys.
 
-    KEYS are folders of key files, and key files. No number of a key is shown. The exit code is 3 if a file cannot be read.
+    KEYS are folders of key files, and key files. No number of a key is shown. The exit code is 3 if a file in a folder
+    cannot be read.
     """
     import json
 

@@ -277,6 +277,22 @@ def arrow_batches(name: str, choose: Callable[[list[str]], str]) -> Iterator[pya
                 yield batch.select([chosen]).slice(start, _BATCH)
 
 
+def table_schema(name: str) -> pyarrow.Schema:
+    """Return the columns of a Parquet or Arrow file, with their types; ValueError as `arrow_batches`."""
+    import pyarrow
+    import pyarrow.parquet
+
+    with opened_table(name) as file:
+        head = file.read(8)
+        file.seek(0)
+        if head.startswith(PARQUET):
+            with pyarrow.parquet.ParquetFile(file) as table:
+                _check_rows(table.metadata.num_rows, most_rows(file.size()))
+                return table.schema_arrow
+        reader = pyarrow.ipc.open_file(file) if head.startswith(ARROW[0]) else pyarrow.ipc.open_stream(file)
+        return reader.schema
+
+
 def most_rows(size: int) -> int:
     """Return the most rows that a table of a size in bytes may have: a million, and 100 for each byte."""
     return 1_000_000 + 100 * size

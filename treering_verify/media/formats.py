@@ -109,6 +109,11 @@ def is_image(head: bytes, name: str = "") -> bool:
     return head.endswith(_TGA_FOOTER) or (name.lower().endswith(".tga") and _may_be_tga(head))
 
 
+def is_surely_none(head: bytes, name: str = "") -> bool:
+    """Return whether no decoder takes a file with these first bytes; a TGA without a signature is told by its header."""
+    return kind_of(head, name).code != "image" and not _may_be_tga(head)
+
+
 def _may_be_tga(head: bytes) -> bool:
     """Return whether the 18 bytes of a TGA header are plausible (Truevision TGA 2.0, section "TGA file header")."""
     if len(head) < 18:

@@ -8,9 +8,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from treering_verify.audit.inputs.manifests import check_manifest
 from treering_verify.cli.options.images import MOST_IN_FOLDER, images_of
 from treering_verify.models import ModelSource
 from treering_verify.watermark.keys.key import Key
@@ -52,6 +55,16 @@ def table(folder: Path) -> None:
     (folder / "m.csv").write_text("path,label\nimage.png,1\n")
     (folder / "l.txt").write_text("image.png\n")
     (folder / "text.txt").write_text("hello")
+
+
+def parquet(path: Path) -> None:
+    pq.write_table(pa.table({"path": ["image.png"], "label": [1]}), path)
+
+
+def arrow(path: Path) -> None:
+    content = pa.table({"path": ["image.png"], "label": [1]})
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, content.schema) as writer:
+        writer.write_table(content)
 
 
 AUDIT = ("audit", "--key", "my.key.json", "--output", "out")
@@ -144,6 +157,52 @@ MISTAKES: dict[str, tuple[Damage, tuple[str, ...], tuple[str, ...]]] = {
     "zero bytes in no list": (nothing, (*AUDIT, ".", "--null"), ("--null", "--files-from")),
     "a root of no list": (nothing, (*AUDIT, ".", "--root", "."), ("--root", "--files-from")),
     "a root that is a file": (table, (*AUDIT, "--files-from", "l.txt", "--root", "l.txt"), ("no folder",)),
+    "an image to list": (nothing, ("keys", "list", "image.png"), ("image.png is not a key file", "treering keygen")),
+    "a list without a line": (
+        lambda folder: (folder / "l.txt").write_text("\n\r\n"),
+        (*AUDIT, "--files-from", "l.txt"),
+        ("nothing to audit", "l.txt has no entry"),
+    ),
+    "a table without a row": (
+        lambda folder: (folder / "m.csv").write_text("path,label\n"),
+        (*AUDIT, "--manifest", "m.csv"),
+        ("nothing to audit", "m.csv has no entry"),
+    ),
+    "a folder without a file": (
+        lambda folder: (folder / "empty" / "inner").mkdir(parents=True),
+        (*AUDIT, "empty"),
+        ("nothing to audit", "no file is in empty"),
+    ),
+    "no such column of Parquet": (
+        lambda folder: parquet(folder / "m.parquet"),
+        (*AUDIT, "--manifest", "m.parquet", "--column", "none"),
+        ("no column 'none'", "choose one of path, label"),
+    ),
+    "a column of numbers of Parquet": (
+        lambda folder: parquet(folder / "m.parquet"),
+        (*AUDIT, "--manifest", "m.parquet", "--column", "label"),
+        ("'label' holds int64", "choose another with --column"),
+    ),
+    "no such column of Arrow": (
+        lambda folder: arrow(folder / "m.arrow"),
+        (*AUDIT, "--manifest", "m.arrow", "--column", "none"),
+        ("choose one of path, label",),
+    ),
+    "a Parquet file that is damaged": (
+        lambda folder: (folder / "m.parquet").write_bytes(b"PAR1" + bytes(100)),
+        (*AUDIT, "--manifest", "m.parquet"),
+        ("m.parquet cannot be used",),
+    ),
+    "no such column of a large table": (
+        lambda folder: (folder / "m.csv").write_text("path,label\n" + "image.png,1\n" * 200_000),
+        (*AUDIT, "--manifest", "m.csv", "--column", "none"),
+        ("choose one of path, label",),
+    ),
+    "a large table of numbers": (
+        lambda folder: (folder / "m.jsonl").write_text('{"path": 1}\n' * 200_000),
+        (*AUDIT, "--manifest", "m.jsonl"),
+        ("line 1", "'path' is int, and not text"),
+    ),
     "a detector without calibration": (nothing, (*VERIFY, "--detector", "distance"), ("needs --calibration",)),
 }
 
@@ -155,14 +214,12 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("name", MISTAKES)
-def test_a_mistake_is_told_before_torch_is_imported(name: str, folder: Path) -> None:
-    damage, arguments, told = MISTAKES[name]
-    damage(folder)
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command, which then prints whether torch was imported."""
     proxies = ("http_proxy", "https_proxy", "all_proxy", "hf_hub_offline")
     environment = {k: v for k, v in os.environ.items() if k.lower() not in proxies}
     environment |= {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(folder / "cache")}
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-c", PROGRAM, *arguments],
         cwd=folder,
         env={**environment, "PYTHONPATH": os.pathsep.join(filter(None, map(os.path.abspath, sys.path)))},
@@ -170,10 +227,36 @@ def test_a_mistake_is_told_before_torch_is_imported(name: str, folder: Path) -> 
         capture_output=True,
         text=True,
     )
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_told_before_torch_is_imported(name: str, folder: Path) -> None:
+    damage, arguments, told = MISTAKES[name]
+    damage(folder)
+    done = run(folder, *arguments)
     assert (done.returncode, done.stdout) == (2, "False\n"), done.stderr
     flat = " ".join(done.stderr.split())
     assert all(words in flat for words in told), done.stderr
     assert "Traceback" not in done.stderr and not (folder / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["verify", "identify"])
+def test_files_that_are_no_images_are_told_before_torch_is_imported(command: str, folder: Path) -> None:
+    table(folder)
+    (folder / "x.pdf").write_bytes(b"%PDF-1.7 and so on")
+    done = run(folder, command, "text.txt", "x.pdf", "--key", "my.key.json")
+    assert done.returncode == 3 and done.stdout.endswith("False\n"), done.stdout
+    assert "text.txt" in done.stdout and "not_an_image" in done.stdout
+    assert "x.pdf" in done.stdout and "container: this is a PDF document: extract its images" in done.stdout
+
+
+def test_a_table_whose_first_mebibyte_names_no_file_is_not_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    for encoding in ("utf-8", "utf-16"):
+        path.write_text("path,label\n" + ",1\n" * 500_000 + "image.png,1\n", encoding)
+        assert check_manifest(str(path), "")
+        path.write_text("path,label\n" + ",1\n", encoding)
+        assert not check_manifest(str(path), "")
 
 
 def test_a_gpu_is_not_looked_for_where_all_are_hidden(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import io
 import os
 import re
 import sys
@@ -18,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 from treering_verify.audit.inputs.urls import is_url
 from treering_verify.errors import UsageError
 from treering_verify.files import printable
-from treering_verify.media.containers import ARROW, JOIN, PARQUET, arrow_batches, is_image_type
+from treering_verify.media.containers import ARROW, JOIN, PARQUET, arrow_batches, is_image_type, table_schema
 from treering_verify.media.formats import kind_of
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 STDIN = "-"
 _BLOCK = 1 << 16
+_LOOKED_AT = 1 << 20  # bytes of a table that are looked at before an audit begins
 _COLUMNS = ("path", "url", "file", "filename", "image")  # a manifest's column where none is named
 _DELIMITERS = ",;\t|"
 _LONGEST_LINE = 1 << 20  # of a JSON Lines file, in characters
@@ -143,31 +145,68 @@ def manifest_entries(name: str, column: str) -> Iterator[str]:
         head = _head_of(name)
         if head.startswith((PARQUET, *ARROW)):
             yield from _arrow(name, column)
-        elif _is_json(head):
-            yield from _json_lines(name, column, head)
         else:
-            yield from _csv(name, column, head)
+            encoding, errors = _decoding_of(head)
+            with open(name, encoding=encoding, errors=errors, newline="") as file:
+                yield from _rows(file, column, head)
 
 
-def check_list(name: str, end: bytes) -> None:
-    """Raise UsageError if a file does not begin as a list does; arguments as those of `list_entries`."""
-    if os.path.isfile(name):  # a pipe can be read once
-        next(list_entries(name, end), None)
+def _decoding_of(head: bytes) -> tuple[str, str]:
+    """Return the encoding of a CSV or JSON Lines file, and what is done with bytes that are not in it."""
+    encoding = _encoding_of(head) or "utf-8"
+    return encoding, "surrogateescape" if encoding.startswith("utf-8") and not _is_json(head) else "strict"
 
 
-def check_manifest(name: str, column: str) -> None:
-    """Raise UsageError if a file does not begin as a CSV or JSON Lines manifest does, or has no such column.
+def _rows(file: IO[str], column: str, head: bytes) -> Iterator[str]:
+    return _json_lines(file, column) if _is_json(head) else _csv(file, column, head)
 
-    Tables of other kinds are left to `manifest_entries`, which runs in a process with a bound on memory.
+
+def check_list(name: str, end: bytes) -> bool:
+    """Return whether a list has an entry, as far as it can be read twice; arguments as those of `list_entries`.
+
+    Raises
+    ------
+    UsageError
+        If the file does not begin as a list does.
+    """
+    return not os.path.isfile(name) or next(list_entries(name, end), None) is not None
+
+
+def check_manifest(name: str, column: str) -> bool:
+    """Return whether a manifest may have an entry, by its first mebibyte.
+
+    Raises
+    ------
+    UsageError
+        If the file does not begin as a CSV or JSON Lines manifest does, or has no such column. Parquet and Arrow files are
+        left to `table_check.check_columns`.
     """
     if not os.path.isfile(name):  # a pipe can be read once
-        return
+        return True
     with _told(name):
         head = _head_of(name)
-        if head.startswith((PARQUET, *ARROW)) or len(head) == _BLOCK:
-            return
-        reader = _json_lines(name, column, head) if _is_json(head) else _csv(name, column, head)
-        next(reader, None)
+        if head.startswith((PARQUET, *ARROW)):
+            return True
+        with open(name, "rb") as file:
+            begin = file.read(_LOOKED_AT)
+        encoding, errors = _decoding_of(head)
+        whole = len(begin) < _LOOKED_AT
+        text = codecs.getincrementaldecoder(encoding)(errors).decode(begin, final=whole)
+        if not whole:
+            text = text[: text.rfind("\n") + 1] or text
+        return next(_rows(io.StringIO(text, newline=""), column, head), None) is not None or not whole
+
+
+def is_table(name: str) -> bool:
+    """Return whether a file is a Parquet or Arrow file; False for what cannot be read twice."""
+    return os.path.isfile(name) and _head_of(name).startswith((PARQUET, *ARROW))
+
+
+def check_schema(name: str, column: str) -> None:
+    """Raise UsageError if a Parquet or Arrow file has no such column, or it holds neither text nor images."""
+    with _told(name):
+        schema = table_schema(name)
+        _reader_of(name, schema.field(_choose(schema.names, column)))
 
 
 @contextlib.contextmanager
@@ -252,52 +291,48 @@ def _path_alone(value: Any) -> str:
     return path if isinstance(path, str) else ""
 
 
-def _json_lines(name: str, column: str, head: bytes) -> Iterator[str]:
+def _json_lines(file: IO[str], column: str) -> Iterator[str]:
     import json
 
-    with open(name, encoding=_encoding_of(head) or "utf-8") as file:
-        chosen, number = "", 0
-        while line := file.readline(_LONGEST_LINE):
-            number += 1
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except ValueError as error:
-                raise ValueError(f"line {number} is not JSON: {error}") from error
-            if not isinstance(record, dict):
-                raise ValueError(f"line {number} is no JSON object")
-            chosen = chosen or _choose(list(record), column)
-            value = record.get(chosen)
-            if value is not None and not isinstance(value, str):
-                raise ValueError(f"line {number}: {chosen!r} is {type(value).__name__}, and not text")
-            if value:
-                yield value
+    chosen, number = "", 0
+    while line := file.readline(_LONGEST_LINE):
+        number += 1
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"line {number} is not JSON: {error}") from error
+        if not isinstance(record, dict):
+            raise ValueError(f"line {number} is no JSON object")
+        chosen = chosen or _choose(list(record), column)
+        value = record.get(chosen)
+        if value is not None and not isinstance(value, str):
+            raise ValueError(f"line {number}: {chosen!r} is {type(value).__name__}, and not text")
+        if value:
+            yield value
 
 
-def _csv(name: str, column: str, head: bytes) -> Iterator[str]:
+def _csv(file: IO[str], column: str, head: bytes) -> Iterator[str]:
     import csv
 
-    encoding = _encoding_of(head) or "utf-8"
-    if encoding == "utf-8" and b"\0" in head[:_HEAD] and (kind := kind_of(head)).code:
+    if not _encoding_of(head) and b"\0" in head[:_HEAD] and (kind := kind_of(head)).code:
         raise ValueError(f"it is {f'a {kind.name}' if kind.name else 'an image'}, and no table")
-    errors = "surrogateescape" if encoding.startswith("utf-8") else "strict"
-    with open(name, encoding=encoding, errors=errors, newline="") as file:
-        first = file.readline(_LONGEST_LINE)
-        named = _SEPARATOR.fullmatch(first.lstrip("\ufeff"))
-        if not named:
-            file.seek(0)
-        rows = csv.reader(_lines_of(file), delimiter=named[1] if named else _delimiter_of(first))
-        try:
-            header = next(rows, [])
-            if not column and len(header) == 1 and (is_url(header[0]) or _FILE_NAME.fullmatch(header[0])):
-                raise ValueError("its first line names a file, and no column: give it as a list, --files-from")
-            place = header.index(_choose(header, column))
-            for row in rows:
-                if len(row) > place and row[place]:
-                    yield row[place]
-        except csv.Error as error:
-            raise ValueError(f"line {rows.line_num}: {error}") from error
+    first = file.readline(_LONGEST_LINE)
+    named = _SEPARATOR.fullmatch(first.lstrip("\ufeff"))
+    if not named:
+        file.seek(0)
+    rows = csv.reader(_lines_of(file), delimiter=named[1] if named else _delimiter_of(first))
+    try:
+        header = next(rows, [])
+        if not column and len(header) == 1 and (is_url(header[0]) or _FILE_NAME.fullmatch(header[0])):
+            raise ValueError("its first line names a file, and no column: give it as a list, --files-from")
+        place = header.index(_choose(header, column))
+        for row in rows:
+            if len(row) > place and row[place]:
+                yield row[place]
+    except csv.Error as error:
+        raise ValueError(f"line {rows.line_num}: {error}") from error
 
 
 def _lines_of(file: IO[str]) -> Iterator[str]:

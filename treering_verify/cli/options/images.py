@@ -58,6 +58,41 @@ def images_of(paths: tuple[Path, ...], model: ModelSource) -> list[Path]:
     return found
 
 
+def refusals(images: list[Path], model: ModelSource) -> list[tuple[Path, ImageError]]:
+    """Return why each file cannot be judged, if that is so of all and their first bytes tell; otherwise nothing.
+
+    So nobody waits for a model that judges nothing.
+    """
+    from treering_verify.models import videos_of
+
+    if videos_of(model):
+        return []
+    found: list[tuple[Path, ImageError]] = []
+    for path in images:
+        if (error := _refusal(path)) is None:
+            return []
+        found.append((path, error))
+    return found
+
+
+def _refusal(path: Path) -> ImageError | None:
+    """Return why a file's first bytes are of no image that is decoded; None if they may be."""
+    from treering_verify.media.formats import is_surely_none, kind_of
+    from treering_verify.media.images import CODES, read_head
+
+    try:
+        head, _ = read_head(path)
+    except ImageError as error:
+        return error
+    if not head:
+        return ImageError("empty", CODES["empty"], str(path))
+    if not is_surely_none(head, path.name):
+        return None
+    kind = kind_of(head, path.name)
+    reason = f"this is a {kind.name}: {kind.advice}" if kind.code else CODES["not_an_image"]
+    return ImageError(kind.code or "not_an_image", reason, str(path))
+
+
 def _images_in(folder: Path) -> tuple[list[Path], list[Path]]:
     """Return the images in a folder by name, and what may hold others: archives, documents, videos.
 

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from treering_verify.cli.options.detector import search_options
-from treering_verify.cli.options.images import files_argument, images_of
+from treering_verify.cli.options.images import files_argument, images_of, refusals
 from treering_verify.cli.options.inversion import inversion_options
 from treering_verify.cli.options.keys import KEY_HELP, key_option, with_options
 from treering_verify.cli.options.verdicts import verdict_options
 from treering_verify.cli.output import print_verdicts
+from treering_verify.files import printable
 
 if TYPE_CHECKING:
     from treering_verify.cli.options.inversion import InversionChoice
@@ -64,10 +65,19 @@ class Judging:
         *,
         matches: bool = False,
     ) -> None:
-        """Load the model, judge the images, print their verdicts, and exit as these ask for."""
+        """Load the model, judge the images, print their verdicts, and exit as these ask for.
+
+        As text, what is wrong with files is told without the model if none of them can be judged. Records name the model.
+        """
         from treering_verify.models import load_model
+        from treering_verify.results import Verdict
 
         def verdicts() -> Iterable[Verdict]:
+            if self.style == "text" and (refused := refusals(images, self.model)):
+                return [
+                    Verdict(str(path), "error", None, self.alpha, error.code, printable(error.reason))
+                    for path, error in refused
+                ]
             loaded = load_model(self.model)
             return judge(loaded, self.inversion.inversion(loaded))
 

@@ -19,15 +19,20 @@ def list_keys(paths: Sequence[str | Path]) -> tuple[list[tuple[Path, Key]], list
 
     Raises
     ------
+    KeyFileError
+        If a file that is named itself cannot be read as a key.
     UsageError
         If a folder holds no key file.
     """
     found: list[tuple[Path, Key]] = []
     errors: list[KeyFileError] = []
+    named = {Path(path) for path in paths}
     for path in key_files(paths):
         try:
             found.append((path, Key.load(path)))
         except KeyFileError as error:
+            if path in named:
+                raise
             errors.append(error)
     return found, errors
 
