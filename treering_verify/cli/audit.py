@@ -65,7 +65,7 @@ _SHOWN = 20  # detected files listed at the end
     default="",
     show_default=False,
     topic=_INPUTS,
-    help="Column of --manifest; default: path, url, file, filename, image, or the only one.",
+    help="Column of --manifest; default: path, url, file, filename, image, another usual name, or the only one.",
 )
 @option(
     "--root",

@@ -17,6 +17,7 @@ from treering_verify.media.formats import decoded_formats, register
 from treering_verify.media.images import open_image
 from treering_verify.media.isobmff import count_images
 from treering_verify.media.png_chunks import without_ballast
+from treering_verify.media.tiff_directory import MOST_PAGES, count_pages
 from treering_verify.media.truncated.ends import ends_early
 from treering_verify.media.truncated.notes import CUT_SHORT, FileNote
 from treering_verify.media.truncated.padding import padded, without_cut_frame
@@ -31,6 +32,7 @@ MOST_FRAMES = 4
 
 _FORMATS = ("GIF", "PNG", "WEBP", "AVIF", "HEIF")
 _AVIF = (b"avif", b"mif1", b"avis")
+_TIFF = (b"II", b"MM")
 _MOST_DECODED = 200  # frames of a file that are looked at, from its beginning, and its last where it can be reached
 _MOST_PIXELS = 160_000_000  # of all frames together: five seconds of the slowest format
 _CELLS = 16  # side of the thumbnails by which frames are compared
@@ -65,7 +67,8 @@ def distinct_frames(data: bytes) -> Animation | None:
 
     Animations are GIF, APNG, WebP and AVIF; the images of a HEIC with several are frames, too. The image of an APNG that
     browsers without animation show, and others never, is no frame. Of a file that was cut short, the whole frames count, and
-    say so in `info["file_note"]`. An AVIF with several still images says that one of them is read.
+    say so in `info["file_note"]`. An AVIF with several still images, or a TIFF with several pages, says that one of
+    them is read.
 
     Parameters
     ----------
@@ -77,6 +80,8 @@ def distinct_frames(data: bytes) -> Animation | None:
             return None
         register()
         with quiet_decoders():
+            if data[:2] in _TIFF:
+                return _one_of_several(data)
             decoded = _decoded_of_damaged(data) if _must_be_completed(data) else _decoded(data)
             if decoded is None:
                 return _one_of_several(data)
@@ -145,14 +150,20 @@ def _decoded_of_damaged(data: bytes) -> _Decoded | None:
 
 
 def _one_of_several(data: bytes) -> Animation | None:
-    """Return the primary image of an AVIF that has others, with a note that says so; None if it has one image."""
-    count = count_images(data) if data[4:8] == b"ftyp" and data[8:12] in _AVIF else 1
+    """Return the primary image of an AVIF, or the first page of a TIFF, that has others, with a note; None if it has one."""
+    if data[4:8] == b"ftyp" and data[8:12] in _AVIF:
+        count, what = count_images(data), "images, and only the one that viewers show was judged"
+    elif data[:2] in _TIFF:
+        count = count_pages(data)
+        more = "or more " if count == MOST_PAGES else ""
+        what = f"{more}pages, and only the first was judged: store the others as files of their own"
+    else:
+        return None
     if count < 2:
         return None
     image = open_image(data)
-    image.info.setdefault(
-        "file_note", FileNote(f"the file has {count} images, and only the one that viewers show was judged")
-    )
+    if "cut_short" not in image.info:
+        image.info["file_note"] = FileNote(f"the file has {count} {what}")
     return Animation((Frame(1, image),), 0)
 
 

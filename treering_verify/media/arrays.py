@@ -27,6 +27,14 @@ def is_array(source: object) -> bool:
     )
 
 
+def is_closed(source: object) -> bool:
+    """Return whether an object is a Pillow image that was closed before its pixels were decoded."""
+    module = sys.modules.get("PIL.ImageFile")
+    if module is None or not isinstance(source, module.ImageFile) or not source.tile:
+        return False
+    return source.fp is None or bool(source.fp.closed)
+
+
 def image_of_array(source: Any) -> Image.Image:
     """Return the RGB image in an array or tensor, as diffusers returns them (`output_type` "np" and "pt").
 
@@ -78,7 +86,9 @@ def _levels(pixels: NDArray[Any]) -> NDArray[np.uint8]:
     if not pixels.size:
         return np.zeros(pixels.shape, np.uint8)  # too small, and is told so
     low, high = float(pixels.min()), float(pixels.max())
-    if not (low >= -_SLACK and high <= 1 + _SLACK):  # false for NaN too
+    if not np.isfinite([low, high]).all():
+        raise UsageError("pixels hold NaN or infinity: run the model's decoder in float32")
+    if not (low >= -_SLACK and high <= 1 + _SLACK):
         raise UsageError(
             f"pixels lie in [{low:.3g}, {high:.3g}] and not in [0, 1]: scale them, (x + 1) / 2 from [-1, 1] or x / 255 from "
             "[0, 255]"

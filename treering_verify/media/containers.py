@@ -232,7 +232,19 @@ def is_image_type(kind: pyarrow.DataType) -> bool:
     if types.is_struct(kind):
         names = {kind.field(i).name: kind.field(i).type for i in range(kind.num_fields)}
         return "bytes" in names and is_image_type(names["bytes"])
-    return bool(types.is_binary(kind) or types.is_large_binary(kind))
+    return bool(types.is_binary(kind) or types.is_large_binary(kind) or is_view(kind, text=False))
+
+
+def is_view(kind: pyarrow.DataType, text: bool = True) -> bool:
+    """Return whether values of a type are bytes, or also text, in Arrow's layout of views, as Polars writes them."""
+    return str(kind) == "binary_view" or (text and str(kind) == "string_view")
+
+
+def large_type(kind: pyarrow.DataType) -> pyarrow.DataType:
+    """Return the type of the same values without views."""
+    import pyarrow
+
+    return pyarrow.large_string() if str(kind) == "string_view" else pyarrow.large_binary()
 
 
 def arrow_batches(name: str, choose: Callable[[list[str]], str]) -> Iterator[pyarrow.RecordBatch]:

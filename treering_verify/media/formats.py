@@ -7,6 +7,7 @@ that is not decoded is never counted as a text file.
 from __future__ import annotations
 
 import functools
+import re
 from importlib.util import find_spec
 from typing import NamedTuple
 
@@ -20,6 +21,8 @@ _EXTRAS = {
     "JXL": "pillow_jxl",
 }  # Pillow's name of the format -> module that registers its decoder
 _INSTALL = "pip install 'treering-verify[formats]'"
+_ZEROS = 64  # bytes at least
+_AN = re.compile("[aeiouAEIO]|MP4|MPEG|HDF|HTTP|LZ4|xz")
 _TGA_FOOTER = b"TRUEVISION-XFILE.\0"
 
 
@@ -28,8 +31,9 @@ class Kind(NamedTuple):
 
     Attributes
     ----------
-    code : {"image", "unread_format", "container", "video_file", ""}
-        "" for anything else.
+    code : {"image", "unread_format", "container", "video_file", "not_an_image", "corrupt", ""}
+        "not_an_image" for what stands for an image, such as a pointer of Git LFS; "corrupt" for an image that a transfer as
+        text changed; "" for anything else.
     name : str
         Name of the format, for messages.
     advice : str
@@ -39,6 +43,11 @@ class Kind(NamedTuple):
     code: str
     name: str = ""
     advice: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """What the file is, and how to get it tested."""
+        return f"this is {'an' if _AN.match(self.name) else 'a'} {self.name}: {self.advice}"
 
 
 @functools.cache
@@ -77,6 +86,10 @@ def kind_of(head: bytes, name: str = "") -> Kind:
     if is_image(head, name):
         variant = unread_variant(head)
         return _unread(variant) if variant else Kind("image")
+    if len(head) >= _ZEROS and not any(head):
+        return Kind(
+            "not_an_image", "file that begins with zero bytes", "its content was lost; copy or download it again"
+        )
     for offset, signature, kind in _SIGNATURES:
         if head[offset : offset + len(signature)] == signature:
             return kind
@@ -207,7 +220,20 @@ _PSD_MODES = {(0, 1), *((mode, 8) for mode in (0, 1, 2, 3, 4, 7, 8, 9))}
 _MOV_ATOMS = (b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
 _XML_PROLOGUE = ((b"<svg", b">"), (b"<?", b"?>"), (b"<!--", b"-->"), (b"<!doctype", b">"))
 _UNPACK = "unpack it"
+_AS_TEXT = "a transfer as text changed it; transfer it again, as binary"
 _SIGNATURES: tuple[tuple[int, bytes, Kind], ...] = (
+    (0, b"\x89PNG\r\r\n", Kind("corrupt", "damaged PNG", _AS_TEXT)),
+    (0, b"\x89PNG\n\x1a", Kind("corrupt", "damaged PNG", _AS_TEXT)),
+    (0, b"\xc2\x89PNG", Kind("corrupt", "damaged PNG", _AS_TEXT)),
+    (0, b"\xef\xbf\xbdPNG", Kind("corrupt", "damaged PNG", _AS_TEXT)),
+    (0, b"\xc3\xbf\xc3\x98\xc3\xbf", Kind("corrupt", "damaged JPEG", _AS_TEXT)),
+    (0, b"\xef\xbf\xbd" * 4 + b"\0\x10JFIF", Kind("corrupt", "damaged JPEG", _AS_TEXT)),
+    (0, b"version https://git-lfs", Kind("not_an_image", "pointer of Git LFS", "git lfs pull fetches the file")),
+    (0, b"data:image/", Kind("not_an_image", "data URL in text", "decode what follows its comma (base64 -d)")),
+    (0, b"iVBORw0KGgo", Kind("not_an_image", "PNG in base64", "decode it (base64 -d)")),
+    (0, b"/9j/", Kind("not_an_image", "JPEG in base64", "decode it (base64 -d)")),
+    (0, b"HTTP/1.", Kind("not_an_image", "response of a server with its headers", "store its body alone")),
+    (0, b"\0\5\x16\7\0\2", Kind("not_an_image", "companion file of macOS", "the image has its name without ._")),
     (0, b"\xff\x0a", _unread("JPEG XL", f"{_INSTALL} reads it")),
     (0, b"\x00\x00\x00\x0cJXL \r\n\x87\n", _unread("JPEG XL", f"{_INSTALL} reads it")),
     (0, b"qoif", _unread("QOI")),

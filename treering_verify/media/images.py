@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from treering_verify.errors import ImageError, ModelError, UsageError
 from treering_verify.files import open_descriptor, printable, write_atomic
-from treering_verify.media.arrays import TAKEN, image_of_array, is_array, read_open_file
+from treering_verify.media.arrays import TAKEN, image_of_array, is_array, is_closed, read_open_file
 from treering_verify.media.color_modes import to_rgb
 from treering_verify.media.decoder_limits import (
     MAX_PARTS,
@@ -189,6 +189,8 @@ def open_image(source: ImageSource) -> Image.Image:
         source = image_of_array(source)
     elif hasattr(source, "read"):
         source = read_open_file(source, MAX_BYTES)
+    elif is_closed(source):
+        raise UsageError("the Pillow image is closed: open it again, or give its path")
     if isinstance(source, bytes):
         data = source
         _check_bytes(data, name)
@@ -287,7 +289,7 @@ def _unidentified(data: bytes, name: str) -> ImageError:
         return _refusal("corrupt", name)
     if not kind.code:
         return _refusal("not_an_image", name)
-    return ImageError(kind.code, f"this is a {kind.name}: {kind.advice}", name)
+    return ImageError(kind.code, kind.sentence, name)
 
 
 def to_tensor(image: Image.Image) -> torch.Tensor:

@@ -21,6 +21,9 @@ SUBFILE, REDUCED = 254, 1
 MOST_THUMBNAILS = 16
 """Directories that are looked at until one is of no thumbnail."""
 
+MOST_PAGES = 100
+"""Pages that are counted."""
+
 _BITS, _COMPRESSION, _PHOTOMETRIC, _FORMAT = 258, 259, 262, 339
 _RAW = (32803, 34892)  # photometric interpretations of cameras' sensors
 _UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3
@@ -80,6 +83,21 @@ def count_pieces(data: bytes, enough: int) -> int:
         return _count(data, enough)
     except struct.error:  # cut short: no decoder reads on
         return 0
+
+
+def count_pages(data: bytes) -> int:
+    """Return how many pages of a TIFF are no thumbnails, up to `MOST_PAGES`, as far as they can be followed."""
+    pages, seen = 0, set[int]()
+    try:
+        order, big = ("<" if data[:2] == b"II" else ">"), 43 in (data[2], data[3])
+        (place,) = struct.unpack_from(f"{order}{'Q' if big else 'L'}", data, 8 if big else 4)
+        while place and place not in seen and pages < MOST_PAGES:
+            seen.add(place)
+            _, reduced, place = _of_directory(data, place, order, big, _MOST_ENTRIES)
+            pages += not reduced
+    except (struct.error, IndexError):
+        pass
+    return pages
 
 
 def unread_samples(data: bytes) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.images import array, encoded, smooth
+from PIL import Image
 
 from treering_verify.errors import ImageError, UsageError
 from treering_verify.media.images import open_image
@@ -55,7 +56,7 @@ def test_an_open_file_is_read_from_where_it_stands(tmp_path: Path) -> None:
     [
         (LEVELS / 127.5 - 1, r"\(x \+ 1\) / 2"),
         (LEVELS.astype(float), "x / 255"),
-        (np.full((16, 16, 3), np.nan), r"not in \[0, 1\]"),
+        (np.full((16, 16, 3), np.nan), "hold NaN or infinity: run the model's decoder in float32"),
         (LEVELS.astype(np.int64), "int64"),
         (LEVELS[..., 0], r"no image: give \(height, width, 3\)"),
         (np.stack([LEVELS, LEVELS]), r"holds 2 images: verify takes one of them, verify_many all"),
@@ -107,3 +108,14 @@ def test_an_image_without_pixels_is_too_small() -> None:
         with pytest.raises(ImageError, match="side") as caught:
             open_image(nothing)
         assert caught.value.code == "too_small"
+
+
+def test_a_pillow_image_that_was_closed_is_not_called_damaged(tmp_path: Path) -> None:
+    smooth().save(tmp_path / "x.png")
+    with Image.open(tmp_path / "x.png") as image:
+        pass
+    with pytest.raises(UsageError, match="closed: open it again"):
+        open_image(image)
+    with Image.open(tmp_path / "x.png") as image:
+        image.load()
+    assert (array(open_image(image)) == LEVELS).all()  # its pixels are there

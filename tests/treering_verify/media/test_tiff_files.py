@@ -6,10 +6,11 @@ import struct
 
 import numpy as np
 import pytest
-from helpers.images import array, smooth
+from helpers.images import array, encoded, smooth
 
 from treering_verify.errors import ImageError
-from treering_verify.media.images import open_image
+from treering_verify.media.images import fit, open_image
+from treering_verify.media.isolation.decoding import decode_frames
 
 WHOLE = smooth(48, 40)
 SHORT, LONG = 3, 4
@@ -118,3 +119,22 @@ def test_pieces_and_pixels_behind_a_thumbnail_are_counted() -> None:
     with pytest.raises(ImageError) as caught:
         open_image(tiff("<", small, bytes(large)))
     assert caught.value.code == "too_many_parts"
+
+
+@pytest.mark.parametrize(
+    ("count", "words"), [(1, ""), (2, "the file has 2 pages"), (120, "the file has 100 or more pages")]
+)
+def test_pages_behind_the_first_are_counted(count: int, words: str) -> None:
+    pages = [WHOLE, *[smooth(40, 48)] * (count - 1)]
+    data = encoded(pages[0], "TIFF", save_all=True, append_images=pages[1:])
+    (frame,) = decode_frames(data).frames
+    assert (array(frame.image) == array(WHOLE)).all()
+    assert fit(frame.image, (40, 48))[1].startswith(words) and bool(words) == bool(fit(frame.image, (40, 48))[1])
+
+
+def test_thumbnails_are_no_pages() -> None:
+    first = directory("<", 8, planes(step=2), subfile=1)
+    data = b"II*\0" + struct.pack("<L", 8) + directory("<", 8, planes(step=2), 8 + len(first), subfile=1)
+    data += directory("<", 8 + len(first), planes())
+    (frame,) = decode_frames(data).frames
+    assert frame.image.size == WHOLE.size and "file_note" not in frame.image.info

@@ -19,7 +19,16 @@ from typing import IO, TYPE_CHECKING, Any
 from treering_verify.audit.inputs.urls import is_url
 from treering_verify.errors import UsageError
 from treering_verify.files import printable
-from treering_verify.media.containers import ARROW, JOIN, PARQUET, arrow_batches, is_image_type, table_schema
+from treering_verify.media.containers import (
+    ARROW,
+    JOIN,
+    PARQUET,
+    arrow_batches,
+    is_image_type,
+    is_view,
+    large_type,
+    table_schema,
+)
 from treering_verify.media.formats import kind_of
 
 if TYPE_CHECKING:
@@ -29,6 +38,7 @@ STDIN = "-"
 _BLOCK = 1 << 16
 _LOOKED_AT = 1 << 20  # bytes of a table that are looked at before an audit begins
 _COLUMNS = ("path", "url", "file", "filename", "image")  # a manifest's column where none is named
+_OTHERS = ("file_name", "file_path", "filepath", "image_path", "image_url")  # where none of those is there
 _DELIMITERS = ",;\t|"
 _LONGEST_LINE = 1 << 20  # of a JSON Lines file, in characters
 _LONGEST_NAME = 100  # of a column, in messages
@@ -134,7 +144,7 @@ def manifest_entries(name: str, column: str) -> Iterator[str]:
     name : str
         Path of a Parquet, Arrow IPC (file or stream), JSON Lines or CSV file, told apart by their content.
     column : str
-        "": the first of path, url, file, filename, image that there is, or the only one.
+        "": path, url, file, filename, image, or another usual name, in this order; or the only column.
 
     Raises
     ------
@@ -169,7 +179,12 @@ def check_list(name: str, end: bytes) -> bool:
     UsageError
         If the file does not begin as a list does.
     """
-    return not os.path.isfile(name) or next(list_entries(name, end), None) is not None
+    if not os.path.isfile(name):
+        return True
+    first = next(list_entries(name, end), None)
+    if first and first.startswith("{") and first.endswith("}") and not os.path.lexists(first):
+        raise UsageError(f"{printable(name)} is no list of paths: give JSON Lines as --manifest")
+    return first is not None
 
 
 def check_manifest(name: str, column: str) -> bool:
@@ -244,8 +259,11 @@ def _arrow(name: str, column: str) -> Iterator[str]:
     most = _LEAST_CHARACTERS + 100 * os.stat(name).st_size
     for batch in arrow_batches(name, lambda names: _choose(names, column)):
         take = take or _reader_of(name, batch.schema.field(0))
-        _check_lengths(batch.column(0))
-        for value in batch.column(0).to_pylist():
+        values = batch.column(0)
+        if is_view(values.type):
+            values = values.cast(large_type(values.type))
+        _check_lengths(values)
+        for value in values.to_pylist():
             if entry := take(value, row):
                 characters += len(entry)
                 if characters > most:
@@ -272,6 +290,7 @@ def _reader_of(name: str, field: pyarrow.Field) -> Callable[[Any, int], str]:
 
     kind = field.type
     kind = kind.value_type if types.is_dictionary(kind) else kind
+    kind = large_type(kind) if is_view(kind) else kind
     if types.is_string(kind) or types.is_large_string(kind):
         return lambda value, row: value or ""
     if types.is_null(kind):
@@ -302,7 +321,8 @@ def _json_lines(file: IO[str], column: str) -> Iterator[str]:
         try:
             record = json.loads(line)
         except ValueError as error:
-            raise ValueError(f"line {number} is not JSON: {error}") from error
+            more = "" if line.rstrip().endswith("}") else " (an object stands in one line: jq -c . writes it so)"
+            raise ValueError(f"line {number} is not JSON: {error}{more}") from error
         if not isinstance(record, dict):
             raise ValueError(f"line {number} is no JSON object")
         chosen = chosen or _choose(list(record), column)
@@ -324,13 +344,17 @@ def _csv(file: IO[str], column: str, head: bytes) -> Iterator[str]:
         file.seek(0)
     rows = csv.reader(_lines_of(file), delimiter=named[1] if named else _delimiter_of(first))
     try:
-        header = next(rows, [])
-        if not column and len(header) == 1 and (is_url(header[0]) or _FILE_NAME.fullmatch(header[0])):
-            raise ValueError("its first line names a file, and no column: give it as a list, --files-from")
+        header = next((row for row in rows if any(row)), [])
+        if not column and any(is_url(cell) or _FILE_NAME.fullmatch(cell) for cell in header):
+            advice = (
+                "give it as a list, --files-from" if len(header) == 1 else "write a first line that names the columns"
+            )
+            raise ValueError(f"its first line names a file, and no column: {advice}")
         place = header.index(_choose(header, column))
+        spaced = header[place].startswith(" ")  # a space behind each delimiter
         for row in rows:
-            if len(row) > place and row[place]:
-                yield row[place]
+            if len(row) > place and (entry := row[place].lstrip(" ") if spaced else row[place]):
+                yield entry
     except csv.Error as error:
         raise ValueError(f"line {rows.line_num}: {error}") from error
 
@@ -357,6 +381,10 @@ def _choose(names: list[str], column: str) -> str:
     for candidate in candidates:
         if candidate in names:
             return candidate
+    plain = [name.strip().lower() for name in names]  # capitals and spaces as people write them
+    for candidate in [column.strip().lower()] if column else [*_COLUMNS, *_OTHERS]:
+        if plain.count(candidate) == 1:
+            return names[plain.index(candidate)]
     if not any(names):
         raise LookupError("it names no columns")
     listed = ", ".join(name[:_LONGEST_NAME] for name in names[:20])

@@ -53,7 +53,7 @@ class Inputs:
     manifests : tuple of str
         Parquet, Arrow, JSON Lines or CSV files.
     column : str
-        The manifests' column; "": the first of path, url, file, filename, image that exists, or the only column.
+        The manifests' column; "": path, url, file, filename, image, or another usual name, in this order, or the only one.
     root : str
         Folder that local paths of lists and manifests must stay in; "": the list's own folder, of standard input the working
         directory. Relative paths begin in the working directory all the same.

@@ -89,7 +89,7 @@ def _refusal(path: Path) -> ImageError | None:
     if not is_surely_none(head, path.name):
         return None
     kind = kind_of(head, path.name)
-    reason = f"this is a {kind.name}: {kind.advice}" if kind.code else CODES["not_an_image"]
+    reason = kind.sentence if kind.code else CODES["not_an_image"]
     return ImageError(kind.code or "not_an_image", reason, str(path))
 
 

@@ -14,6 +14,7 @@ from treering_verify.audit.inputs import manifests as lists
 from treering_verify.audit.inputs import sources, urls
 from treering_verify.audit.inputs.sources import Entry, Inputs, list_inputs
 from treering_verify.errors import UsageError
+from treering_verify.media.containers import read_member
 from treering_verify.media.images import encode_png
 
 
@@ -295,3 +296,54 @@ def test_bytes_never_become_a_path(tmp_path: Path) -> None:
     assert found(tmp_path, manifests=(str(tmp_path / "m.parquet"),)) == [
         f"{tmp_path / 'm.parquet'}!/path/{row}" for row in (0, 1)
     ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Label,Path\n1,a.png\n",
+        "id,file_name\n1,a.png\n",
+        "id, path\n1, a.png\n",
+        "\n\nid,path\n1,a.png\n",
+        "id,image_url,image_path\n1,https://example.org/a,a.png\n",
+    ],
+)
+def test_columns_that_people_name_in_other_ways_are_found(text: str, tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text(text)
+    assert found(tmp_path, manifests=(str(tmp_path / "m.csv"),)) == ["a.png"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a.png,1\nb.png,2\n", "write a first line that names the columns"),
+        ('{\n "path": "a.png"\n}\n', "jq -c . writes it so"),
+    ],
+)
+def test_tables_of_another_form_say_how_to_write_them(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "m").write_text(text)
+    with pytest.raises(UsageError, match=message):
+        found(tmp_path, manifests=(str(tmp_path / "m"),))
+
+
+def test_json_lines_that_are_given_as_a_list_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "l").write_text('{"path": "a.png"}\n{"path": "b.png"}\n')
+    with pytest.raises(UsageError, match="give JSON Lines as --manifest"):
+        lists.check_list(str(tmp_path / "l"), b"\n")
+
+
+def test_columns_in_arrows_layout_of_views_are_read(tmp_path: Path) -> None:
+    kind = pa.struct([("bytes", pa.binary_view()), ("path", pa.string_view())])
+    columns = {
+        "path": pa.array(["a.png", None], pa.string_view()),
+        "image": pa.array([{"bytes": b"\x89PNG", "path": None}, {"bytes": None, "path": "b.png"}], kind),
+        "data": pa.array([b"\x89PNG", None], pa.binary_view()),
+    }
+    table = pa.table(columns)
+    pa.parquet.write_table(table, tmp_path / "m.parquet")
+    with pa.OSFile(str(tmp_path / "m.arrow"), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    for name in (str(tmp_path / "m.parquet"), str(tmp_path / "m.arrow")):
+        listed = {column: found(tmp_path, manifests=(name,), column=column) for column in columns}
+        assert listed == {"path": ["a.png"], "image": [f"{name}!/image/0", "b.png"], "data": [f"{name}!/data/0"]}
+        assert read_member(name, "image/0") == read_member(name, "data/0") == b"\x89PNG"
