@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 JOIN = "!/"
 ENDINGS = (".zip", ".cbz", ".tar")
+_MEMBER = b"PK\3\4"  # how a member of a ZIP archive begins
 MOST_MEMBERS = 1_000_000
 """Members of one archive that an audit lists; an archive with more is an error."""
 
@@ -36,15 +37,29 @@ def is_archive(path: str) -> bool:
     if not path.lower().endswith(ENDINGS) or os.path.islink(path) or not os.path.isfile(path):
         return False
     try:
-        return zipfile.is_zipfile(path) or _begins_as_zip(path) or is_tar(path)
+        return _is_zip(path) or is_tar(path)
     except OSError:
         return False
 
 
-def _begins_as_zip(path: str) -> bool:
-    """Return whether a file begins with a member of a ZIP archive; one that was cut short has no directory."""
+def _is_zip(path: str) -> bool:
+    """Return whether a file is a ZIP archive, also one that was cut short, and no tar archive that ends with one."""
     with open(path, "rb") as file:
-        return file.read(4) == b"PK\3\4"
+        if file.read(4) in (_MEMBER, b"PK\5\6"):
+            return True
+    return not is_tar(path) and zipfile.is_zipfile(path)
+
+
+def _checked(archive: zipfile.ZipFile) -> zipfile.ZipFile:
+    """Return an open archive; BadZipFile if it shares bytes among members, or its directory is of an archive within it."""
+    members = archive.infolist()
+    check_places(members)
+    assert archive.fp is not None
+    archive.fp.seek(0)
+    first = min((member.header_offset for member in members), default=0)
+    if first > 0 and archive.fp.read(4) == _MEMBER:  # its own directory is cut off, and the last one is another's
+        raise zipfile.BadZipFile("members that the directory does not know")
+    return archive
 
 
 def list_members(path: str) -> Iterator[str]:
@@ -61,8 +76,7 @@ def list_members(path: str) -> Iterator[str]:
     """
     count = 0
     try:
-        zipped = zipfile.is_zipfile(path) or _begins_as_zip(path)
-        for name in numbered(_names_in_zip(path) if zipped else _names_in_tar(path)):
+        for name in numbered(_names_in_zip(path) if _is_zip(path) else _names_in_tar(path)):
             count += 1
             if count > MOST_MEMBERS:
                 raise ImageError("archive_too_large", CODES["archive_too_large"], path)
@@ -79,8 +93,7 @@ def list_members(path: str) -> Iterator[str]:
 
 def _names_in_zip(path: str) -> Iterator[str]:
     with zipfile.ZipFile(path) as archive:
-        check_places(archive.infolist())
-        for info in archive.infolist():
+        for info in _checked(archive).infolist():
             if not info.is_dir():
                 yield info.filename
 
@@ -140,7 +153,7 @@ def read_member(container: str, member: str) -> bytes:
             head = file.read(8)
         if head.startswith((PARQUET, *ARROW)):
             return _read_row(container, member)
-        if zipfile.is_zipfile(container):
+        if _is_zip(container):
             return _read_from_zip(container, member)
         return _read_from_tar(container, member)
     except KeyError as error:
@@ -173,7 +186,7 @@ def _opened_zip(container: str, modified: int, size: int) -> tuple[zipfile.ZipFi
         archive = zipfile.ZipFile(container)
         if len(archive.infolist()) > MOST_MEMBERS:
             return "archive_too_large"
-        check_places(archive.infolist())
+        _checked(archive)
     except MemoryError:
         raise
     except Exception:  # zipfile throws almost anything at damaged input

@@ -292,3 +292,18 @@ def test_memory_that_a_directory_takes_is_an_error_of_the_archive(
     with pytest.raises(ImageError) as caught:
         list(list_members(path))
     assert caught.value.code == "archive_too_large"
+
+
+def test_archives_within_archives_do_not_take_their_place(tmp_path: Path) -> None:
+    inner = zip_file(tmp_path / "inner.zip", {"c.png": PNG}).read_bytes()
+    within = tar_file(tmp_path / "x.tar", {"a.png": PNG, "inner.zip": inner})
+    assert list(list_members(str(within))) == ["a.png", "inner.zip"]  # zipfile finds the directory at its end
+    assert read_member(str(within), "a.png") == PNG
+    outer = zip_file(tmp_path / "outer.zip", {"a.png": PNG, "inner.zip": inner})
+    assert list(list_members(str(outer))) == ["a.png", "inner.zip"]
+    outer.write_bytes(outer.read_bytes()[:-30])  # the last directory is that of inner.zip now
+    assert list(list_inputs(Inputs((str(outer),)), tmp_path)) == [Entry(str(outer), code="archive_damaged")]
+    assert read_path(f"{outer}!/c.png", SHAPE).code == "archive_damaged"
+    (tmp_path / "self.zip").write_bytes(b"#!/bin/sh\n" * 20 + inner)  # one that unpacks itself
+    assert list(list_members(str(tmp_path / "self.zip"))) == ["c.png"]
+    assert read_member(str(tmp_path / "self.zip"), "c.png") == PNG
