@@ -7,8 +7,8 @@ a function `measure(model, scope) -> Findings`, which is imported when it is run
 other schemes and users' own images. `harness` holds what they share: scope and seeds, cached measurements, image sets,
 methods, rates; `answers` says what their rows mean, and `published_figures` quotes papers. In this folder itself:
 `detection` and `identification` rates; `uniformity` and `search_uniformity` of p-values, `chance` and `agreement`, which
-bound what chance and fitted keys reach; `coverage` and `shared` (judged by `shared_trials`), which say what a search finds;
-and `quality` of marked images.
+bound what chance and fitted keys reach; `coverage` and `shared` (judged by `shared_trials`), which say what a search finds,
+and `search_parts` what each part of it brings; and `quality` of marked images.
 """
 
 import lazy_loader

@@ -205,6 +205,12 @@ _ALL = (
         "Which search finds images as people share them: in screenshots, frames, collages, cropped, turned, with text?",
     ),
     Benchmark(
+        "search-parts",
+        "detection",
+        "search_parts",
+        "What does each part of the search bring: other colours, angles, aspects, small images, guesses that are refined?",
+    ),
+    Benchmark(
         "coverage",
         "detection",
         "coverage",

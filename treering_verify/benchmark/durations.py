@@ -22,6 +22,7 @@ MINUTES: dict[str, tuple[float | None, float | None]] = {
     "identification": (0.4, None),
     "agreement": (1.2, 28),
     "shared": (0.4, None),
+    "search-parts": (None, None),
     "coverage": (0.1, None),
     "peers": (3.3, None),
     "robustness": (None, 360),

@@ -40,11 +40,14 @@ MEASURES: dict[str, tuple[str, ...]] = {
         "detection.calibration.scores",
     ),
     **dict.fromkeys(("coverage", "search-uniformity"), _SEARCH),
-    "shared": (
-        *_SEARCH,
-        "benchmark.shared_trials",
-        "benchmark.harness.shared_chains",
-        "benchmark.harness.shared_images",
+    **dict.fromkeys(
+        ("shared", "search-parts"),
+        (
+            *_SEARCH,
+            "benchmark.shared_trials",
+            "benchmark.harness.shared_chains",
+            "benchmark.harness.shared_images",
+        ),
     ),
     "classifier": (*TEST, "treering_detectors.classifier"),
     "robustness": (*TEST, "attacks", "benchmark.harness.trials", "detection.calibration.scores"),

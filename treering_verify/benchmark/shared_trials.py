@@ -77,6 +77,10 @@ class Trials:
         before = [row for row in self._before if (row["chain"], row["image"], row["truth"]) == (chain.name, i, truth)]
         if {row["search"] for row in before} >= set(levels) or any(row["verdict"] == DETECTED for row in before):
             return before
+        return self.judged(chain, i, truth, levels)
+
+    def judged(self, chain: Chain, i: int, truth: str, levels: tuple[str, ...]) -> list[dict[str, Any]]:
+        """Judge a page by one level after another until its key is found: a row for each level."""
         facts = (*self._facts, min(_BLOCK, self.count), chain.name, i, truth, levels)
         return self.scope.cached("shared", facts, partial(self._judged, chain, i, truth, levels))
 

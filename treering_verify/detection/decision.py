@@ -45,14 +45,14 @@ class Domain:
 
 DOMAINS = {
     OFF: Domain(smallest=0.35, shape=0.97, visible=0.97),
-    "quick": Domain(smallest=0.35, shape=0.56, visible=0.81),
+    "quick": Domain(smallest=0.35, shape=0.56, visible=0.81, covered=0.5),
     "fast": Domain(smallest=0.35, shape=0.56, visible=0.64, covered=0.5),
     "thorough": Domain(smallest=0.35, shape=0.56, visible=0.36, covered=0.5),
 }
 """By the level of the search: the extremes at which at least 95 % of marks of `landscape` were found.
 
-Repeat: `treering benchmark coverage --output DIR` (docs/search.md#what-no-evidence-covers). A level that does not look for
-what covers an image has no bound there.
+Repeat: `treering benchmark coverage --output DIR` (docs/search.md#what-no-evidence-covers). Without a search, what
+covers an image is not looked for, and has no bound.
 """
 
 
@@ -158,7 +158,7 @@ def _outside(sides: tuple[float, float], visible: float, search: Mapping[str, An
 
 def _advice(level: str, side: float, shape: float, visible: float) -> str:
     """Say which more thorough search would tell, if one would."""
-    names = [OFF, *LEVELS]
+    names = list(DOMAINS)
     for name in names[names.index(level) + 1 :] if level in names else ["thorough"]:
         domain = DOMAINS[name]
         if side >= domain.smallest and shape >= domain.shape and visible >= domain.visible:
@@ -170,7 +170,7 @@ def _advice(level: str, side: float, shape: float, visible: float) -> str:
 
 def _larger(level: str, boxes: Sequence[float]) -> str:
     """Say which more thorough search would look for images in boxes of these sizes."""
-    names = list(LEVELS)
+    names = [name for name in DOMAINS if name in LEVELS]
     for name in names[names.index(level) + 1 :] if level in names else ["thorough"]:
         if boxes[0] >= LEVELS[name].smallest:
             return f"try --search {name}"

@@ -47,7 +47,7 @@ def test_every_benchmark_stores_rows_summary_and_report(
     monkeypatch.setattr(laboratory, "QUICK_STEPS", 3)
     model = load_model(tiny_folder)
     # Enough images for fitting a line and telling keys apart; one where each image is judged many times.
-    least = {"cocoercivity": 4, "classification": 4, "shared": 1}
+    least = {"cocoercivity": 4, "classification": 4, "shared": 1, "search-parts": 1}
     summary = run(name, model, tmp_path, Scope(silent, quick=True, count=least.get(name, 2)))
     rows = pyarrow.parquet.read_table(tmp_path / f"{name}.parquet")
     assert rows.num_rows > 0

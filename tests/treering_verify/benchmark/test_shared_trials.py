@@ -10,7 +10,7 @@ import pyarrow.parquet
 import pytest
 from helpers.progress import silent
 
-from treering_verify.benchmark import Scope, shared_trials
+from treering_verify.benchmark import Scope, search_parts, shared_trials
 from treering_verify.benchmark.harness.shared_chains import CHAINS
 from treering_verify.benchmark.shared_trials import INDEX, MARKED, TWIN, Trials
 from treering_verify.models import LatentModel
@@ -52,6 +52,19 @@ def test_rows_of_chains_that_were_not_chosen_are_taken_from_the_folder_once(tria
     for name in ("shared.parquet", "shared-2.parquet"):
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row, *others]), tmp_path / name)
     assert Trials(trials.model, trials.scope, 2, ("quick",)).rows_of_others(CHAINS[:1]) == others[:1]
+
+
+def test_a_part_of_the_search_is_left_out_of_pages_that_quick_does_not_find() -> None:
+    def row(image: int, search: str, verdict: str) -> dict[str, Any]:
+        return {"group": "look", "chain": "colours inverted", "image": image, "search": search, "verdict": verdict}
+
+    levels = ("thorough", *search_parts.PARTS)
+    rows = [row(0, "quick", DETECTED), row(1, "quick", "no evidence")]
+    rows += [row(1, name, "no evidence" if name == "without other colours" else DETECTED) for name in levels]
+    (_, quick, whole, without, *others), everything = search_parts._by_group(rows).rows
+    assert everything == ("all", quick, whole, without, *others)
+    assert [rate.successes for rate in (quick, whole, without, *others)] == [1, 2, 1, 2, 2, 2, 2] and whole.trials == 2
+    assert search_parts._by_chain(rows).rows == (("colours inverted", "2/2", 1, 2, 2, 2, 2),)
 
 
 def test_an_index_names_the_images_key_among_others(trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:

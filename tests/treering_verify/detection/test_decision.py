@@ -49,6 +49,7 @@ def test_another_shape_is_inconclusive_without_a_search_and_the_reason_says_whic
         ({"visible": 0.2}, "little_visible", "find the original"),
         ({"visible": 0.05}, "little_visible", "too little"),
         ({"level": "fast", "occluded": 0.6}, "covered", "60%"),
+        ({"level": "quick", "occluded": 0.6}, "covered", "60%"),
         (
             {"unsearched_boxes": [0.9, 1.2]},
             "boxes",
