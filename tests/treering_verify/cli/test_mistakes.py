@@ -149,7 +149,22 @@ MISTAKES: dict[str, tuple[Damage, tuple[str, ...], tuple[str, ...]]] = {
     "a revision of an embedded model": (nothing, (*VERIFY, "--revision", "main"), ("no other revision",)),
     "a folder for a list": (nothing, (*AUDIT, "--files-from", "."), ("is a folder",)),
     "a folder for a table": (nothing, (*AUDIT, "--manifest", "."), ("is a folder",)),
-    "an image for a list": (nothing, (*AUDIT, "--files-from", "image.png"), ("image.png", "zero bytes")),
+    "an image for a list": (nothing, (*AUDIT, "--files-from", "image.png"), ("an image, and no list", "PATH")),
+    "an archive for a list": (
+        lambda folder: (folder / "x.zip").write_bytes(b"PK\3\4" + bytes(50)),
+        (*AUDIT, "--files-from", "x.zip"),
+        ("x.zip", "a ZIP archive, and no list"),
+    ),
+    "a URL for an image": (
+        nothing,
+        ("verify", "https://example.org/x.png", "--key", "my.key.json"),
+        ("this is a URL", "treering audit"),
+    ),
+    "a local URL for an image": (
+        nothing,
+        ("verify", "file:///x.png", "--key", "my.key.json"),
+        ("give a path, and no URL",),
+    ),
     "an image for a table": (nothing, (*AUDIT, "--manifest", "image.png"), ("image.png", "an image, and no table")),
     "no such column": (table, (*AUDIT, "--manifest", "m.csv", "--column", "none"), ("choose one of path, label",)),
     "a list for a table": (table, (*AUDIT, "--manifest", "l.txt"), ("--files-from",)),

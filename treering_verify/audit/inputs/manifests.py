@@ -29,7 +29,7 @@ from treering_verify.media.containers import (
     large_type,
     table_schema,
 )
-from treering_verify.media.formats import kind_of
+from treering_verify.media.formats import Kind, kind_of
 
 if TYPE_CHECKING:
     import pyarrow
@@ -78,6 +78,8 @@ def list_entries(name: str, end: bytes) -> Iterator[str]:
             first = file.read(_BLOCK)
             encoding = _encoding_of(first, guessed=end != b"\0")
             if encoding is None:
+                if b"\0" in first and (kind := kind_of(first)).code in ("image", "container", "video_file"):
+                    raise ValueError(f"it is {_named(kind)}, and no list: give it as PATH")
                 if b"\0" in first and end != b"\0":
                     raise ValueError("it holds zero bytes: entries that end with them are read with --null")
                 yield from _split(first, file, end)
@@ -89,6 +91,10 @@ def list_entries(name: str, end: bytes) -> Iterator[str]:
         raise UsageError(f"cannot read the list {shown}: {error.strerror}") from error
     except ValueError as error:
         raise UsageError(f"the list {shown} cannot be used: {error}") from error
+
+
+def _named(kind: Kind) -> str:
+    return f"a {kind.name}" if kind.name else "an image"
 
 
 def _check_rest(size: int) -> None:
@@ -337,7 +343,7 @@ def _csv(file: IO[str], column: str, head: bytes) -> Iterator[str]:
     import csv
 
     if not _encoding_of(head) and b"\0" in head[:_HEAD] and (kind := kind_of(head)).code:
-        raise ValueError(f"it is {f'a {kind.name}' if kind.name else 'an image'}, and no table")
+        raise ValueError(f"it is {_named(kind)}, and no table")
     first = file.readline(_LONGEST_LINE)
     named = _SEPARATOR.fullmatch(first.lstrip("\ufeff"))
     if not named:

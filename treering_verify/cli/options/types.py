@@ -220,6 +220,13 @@ class ImagePath(InputPath):
     def problem(self, path: Path) -> str:
         """Say whether it is missing, or neither."""
         if problem := super().problem(path):
+            if found := re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/", str(path)):  # a Path has one slash of two
+                local = found[1].lower() == "file"
+                return (
+                    "give a path, and no URL"
+                    if local
+                    else "this is a URL: download it, or run treering audit, which opens URLs"
+                )
             return problem
         if not os.path.exists(path):
             return "this is a link to a file that does not exist; check where it leads"

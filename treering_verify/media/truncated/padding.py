@@ -32,10 +32,12 @@ def padded(data: bytes) -> Iterator[bytes]:
     if moves(data):
         yield from [without_cut_frame(data)] * 2
         return
-    data, missing = _lacking(data)
-    if 0 < missing <= _MOST_ADDED:
+    begin, missing = _lacking(data)
+    if not missing and begin != data:  # all chunks are whole
+        yield from [begin] * 2
+    elif 0 < missing <= _MOST_ADDED:
         for fill in _FILLS:
-            yield data + fill * missing
+            yield begin + fill * missing
 
 
 def shown_alike(data: bytes, decode: Callable[[bytes], Image.Image]) -> Image.Image | None:
@@ -123,10 +125,7 @@ def _webp(data: bytes) -> tuple[bytes, int]:
             data = data[: place + 4] + struct.pack("<L", length + length % 2 + more) + data[place + 8 :]
             return _resized(data, end + more), end + more - len(data)
         place = end
-    data = (
-        _resized(data[:place], place + 8) + b"NONE\0\0\0\0"
-    )  # a chunk that no decoder knows, of which one byte is missing
-    return data[:-1], 1
+    return _resized(data[:place], place), 0
 
 
 def _resized(data: bytes, size: int) -> bytes:

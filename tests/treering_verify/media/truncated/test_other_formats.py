@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -136,6 +137,12 @@ def test_a_webp_without_its_last_chunks_has_all_of_its_pixels() -> None:
     assert (array(image) == array(open_image(data))).all()
     assert "cut_short" not in image.info
     assert fit(image, image.size[::-1])[1] == "the end of the file is missing, and all rows are there"
+
+
+def test_a_webp_that_names_another_length_has_all_of_its_pixels() -> None:
+    data = webp(lossless=True)
+    for wrong in (data[:4] + struct.pack("<L", len(data) + 92) + data[8:], webp(lossless=True, xmp=b"x" * 10)[:-15]):
+        assert (array(open_image(wrong)) == array(WHOLE)).all()
 
 
 def test_a_text_chunk_says_nothing_of_what_is_missing() -> None:
