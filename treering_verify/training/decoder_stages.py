@@ -136,15 +136,21 @@ def chosen(
     nothing = [fit._replace(weights=0 * fit.weights, bias=0 * fit.bias, share=0.0) for fit in own.filters]
     start, first, count = own.points[0], own.residuals[0], len(own.filters)
 
+    def harmless(latent: torch.Tensor) -> bool:
+        error, before = ((some - latents[rows]).flatten(1).norm(dim=1) for some in (latent, start[rows]))
+        return bool((error <= before * 10 ** (WORSE / 20)).all())
+
     def ahead(share: float, start: torch.Tensor, first: torch.Tensor) -> Stages:
         filters = [_forward(fit, k, share) for k, fit in enumerate(own.filters)]
         return _followed(FORWARD, lambda k, *_: filters[k], start, first, count, residual)
 
     ends = {REGRESSION: own.points[-1][rows], NONE: start[rows]}
     for share in SHARES:
+        # The first step costs no pass. Where it does harm, so do all.
+        if share and not harmless(start[rows] - share * first[rows]):
+            continue
         ends[FORWARD] = ahead(share, start[rows], first[rows]).points[-1] if share else start[rows]
-        error, before = ((some - latents[rows]).flatten(1).norm(dim=1) for some in (ends[FORWARD], start[rows]))
-        if bool((error <= before * 10 ** (WORSE / 20)).all()):
+        if harmless(ends[FORWARD]):
             break
     log10 = {kind: evidence(model, naive(model, latent, steps=steps), noise[rows]) for kind, latent in ends.items()}
     best = min(log10, key=lambda kind: log10[kind])

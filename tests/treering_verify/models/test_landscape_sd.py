@@ -8,6 +8,7 @@ from PIL import Image
 
 import treering_verify as tv
 from treering_verify.models import EMBEDDED, LatentModel, latent_shape
+from treering_verify.models.inverter import fitted
 from treering_verify.training.landscape_sd.measure import held_out_prompts
 
 SHAPE = (4, 32, 32)
@@ -38,6 +39,11 @@ def test_it_is_a_pipeline_of_diffusers_and_its_noise_is_known_before_it_is_loade
         "README.md",
     }
     assert not [path for path in EMBEDDED["landscape-sd"].rglob("*") if path.suffix in (".bin", ".pt", ".ckpt")]
+
+
+def test_its_filters_are_its_default(model: LatentModel) -> None:
+    inverter = fitted(model)
+    assert inverter is not None and inverter.facts["model"] == "landscape-sd" and not inverter.differences(model)
 
 
 def test_marks_are_found_without_the_prompt_and_twins_are_no_evidence(model: LatentModel, key: tv.Key) -> None:

@@ -65,7 +65,7 @@ def evidence(model: LatentModel, key: Any, images: Sequence[Image.Image], prompt
 
     found = []
     for image, prompt in zip(images, prompts, strict=True):
-        latent = recover_latent(model, to_tensor(image), InversionOptions()).latent
+        latent = recover_latent(model, to_tensor(image), InversionOptions(method="forward-step")).latent
         noise_hat = naive(model, latent, steps=DEFAULT_STEPS, conditions=[prompt])
         found.append(evidence_of(noise_hat, [key])[0][0].log10_pvalue)
     median = float(torch.tensor(found).median())
