@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _FILLS = (b"\0", b"\x55", b"\xaa", b"\xff")  # some decoders refuse some of them
+MOST_PIXELS = 24_000_000
+"""Pixels of an image that is completed here: it is decoded three times."""
+
 _MOST_ADDED = 100 * 1024**2
 _MORE = 1 << 16  # bytes
 _GREY = 128
@@ -58,6 +61,8 @@ def shown_alike(data: bytes, decode: Callable[[bytes], Image.Image]) -> Image.Im
             shown = decode(whole)
         except Exception:  # decoders throw almost anything at such bytes
             continue
+        if shown.width * shown.height > MOST_PIXELS:
+            return None
         image, others = (shown, others) if image is None else (image, [*others, shown])
         if len(others) == 2:
             break

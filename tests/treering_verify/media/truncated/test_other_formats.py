@@ -145,6 +145,14 @@ def test_a_webp_that_names_another_length_has_all_of_its_pixels() -> None:
         assert (array(open_image(wrong)) == array(WHOLE)).all()
 
 
+def test_large_images_are_not_decoded_three_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = webp(lossless=True)
+    monkeypatch.setattr("treering_verify.media.truncated.padding.MOST_PIXELS", SIZE[0] * SIZE[1] - 1)
+    with pytest.raises(ImageError) as caught:
+        open_image(data[: int(0.9 * len(data))])
+    assert caught.value.code == "cut_short"
+
+
 def test_a_text_chunk_says_nothing_of_what_is_missing() -> None:
     from PIL.PngImagePlugin import PngInfo
 
