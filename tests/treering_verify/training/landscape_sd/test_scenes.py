@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from treering_verify.training.landscape_sd.attributes import ATTRIBUTES, DESERTS, code, draw_attributes, scene_generator
-from treering_verify.training.landscape_sd.captions import caption, captions, words
+from treering_verify.training.landscape_sd.captions import caption, captions, main, words
 from treering_verify.training.landscape_sd.scenes import render
 from treering_verify.training.landscape_sd.text import (
     LENGTH,
@@ -79,6 +79,12 @@ def test_captions_tell_the_scene_and_nothing_else() -> None:
     drawn = draw_attributes(5, torch.Generator().manual_seed(3))
     first, again = (captions(drawn, torch.Generator().manual_seed(4)) for _ in range(2))
     assert first == again and len(set(first)) > 1
+
+
+def test_captions_are_printed_one_a_line_for_a_fit(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["5"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(set(lines)) == 5 and set(" ".join(lines).replace(",", "").split()) <= set(words())
 
 
 # --- the tokenizer and what is learned of captions --------------------------------------------------------------------
