@@ -170,19 +170,20 @@ def fit(
     from dataclasses import replace
 
     from treering_verify.cli.options.images import images_of
+    from treering_verify.generation.seeds import SEEDS
     from treering_verify.models import is_alone, load_model
     from treering_verify.models.inverter import Inverter
     from treering_verify.report.fits import card_of, format_fit
     from treering_verify.training.attack_table import EXPERTS, read_table
     from treering_verify.training.closed_form import fit as fit_model
-    from treering_verify.training.examples import SEEDS, FitOptions, kept_apart
+    from treering_verify.training.examples import FitOptions, kept_apart
     from treering_verify.training.fit_report import conclusion, held_out_report, summary_rows, ways_of
 
     table = read_table(attacks) if attacks else EXPERTS
     said = _lines(prompts) if prompts else None
     loaded = load_model(model)
     usual = 1 if is_alone(loaded) else FitOptions.stages
-    options = FitOptions(images=images, stages=stages or usual, **sizes, seed=SEEDS if seed is None else seed)
+    options = FitOptions(images=images, stages=stages or usual, **sizes, seed=SEEDS["fit"] if seed is None else seed)
     files, others = kept_apart(images_of((photographs,), model), options.seed) if photographs else (None, None)
     kept = Inverter.load(keep) if keep else None
     from treering_verify.training.correction import NetworkOptions, resumed, train_correction

@@ -2,7 +2,7 @@
 
 `generator` makes images and videos with a key in their noise, and marked noise for a diffusers script; `callback` writes a
 key from within a pipeline's loop, where a script cannot pass noise in; `sidecar` describes an image beside it; `editing`
-repaints an image inside a mask.
+repaints an image inside a mask; `seeds` keeps the images of benchmarks, fits and calibrations apart.
 """
 
 import lazy_loader

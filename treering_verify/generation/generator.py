@@ -23,7 +23,10 @@ DEFAULT_GUIDANCE = 2.0
 
 
 def initial_noise(latent_shape: tuple[int, int, int], seeds: Sequence[int]) -> torch.Tensor:
-    """Return unit-normal noise (B, C, h, w), from one generator per seed, so that image i does not depend on its batch."""
+    """Return unit-normal noise (B, C, h, w), from one generator per seed, so that image i does not depend on its batch.
+
+    torch's generator takes the lower 32 bits of a seed: seeds that agree in them give the same noise.
+    """
     import torch
 
     return torch.stack([torch.randn(latent_shape, generator=torch.Generator().manual_seed(s)) for s in seeds])

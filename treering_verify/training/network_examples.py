@@ -17,6 +17,7 @@ import torch
 
 from treering_verify.errors import UsageError
 from treering_verify.files import printable, write_atomic
+from treering_verify.generation import seeds
 from treering_verify.inversion.recovery import InversionOptions, recover_noise
 from treering_verify.models.filter_bank import FilterBank
 from treering_verify.models.inverter import Inverter, carrying
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from treering_verify.models import LatentModel
     from treering_verify.training.examples import Examples
 
-SEEDS, VALIDATION_SEEDS = 23 << 32, 29 << 32  # of images to learn from, and to validate on
+SEEDS, VALIDATION_SEEDS = seeds.SEEDS["networks"], seeds.SEEDS["networks-validation"]
 CHUNK, COPIES = 8, 3  # images of a file, and how often each is attacked
 _MOST_BYTES = 512 << 20  # of files that are kept in memory
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from treering_verify import attacks
 from treering_verify.benchmark.harness.cache import cached_rows
 from treering_verify.benchmark.harness.workers import Share
+from treering_verify.generation import seeds
 from treering_verify.generation.generator import generate
 from treering_verify.models import LatentModel
 from treering_verify.version import __version__
@@ -22,49 +23,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 CLEAN = "clean"
-# Seeds below 2**32 are left to users; each benchmark draws from a range of its own, so no two share an image.
-SEEDS = {
-    name: (i + 1) << 32
-    for i, name in enumerate(
-        (
-            "detection",
-            "throughput",
-            "quality",
-            "classification",
-            "samples",  # samples/make.py
-            "ablation",
-            "cocoercivity",
-            "inversion",
-            "calibration",  # images on which settings were chosen
-            "noise",
-            "train-refiner",  # training/landscape
-            "pareto",
-            "train-estimator",  # training/landscape
-            "precision",
-            "heldout",
-            "identification",
-            "shared",
-            "audit",
-            "patterns",
-            "uniformity",
-            "classifier",
-            "readout",
-            "robustness",
-            "forgery",
-            "annulus-pareto",
-            "screening",
-            "editing",
-            "baseline",
-            "agreement",
-            "chance",
-            "coverage",
-            "peers",
-            "search-uniformity",
-            "over-exposure",
-            "gain",
-        )
-    )
-}
+SEEDS = seeds.SEEDS
+"""First seed of each benchmark's range: no two share an image."""
 
 
 @dataclass(frozen=True, eq=False)

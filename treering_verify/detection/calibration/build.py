@@ -25,6 +25,7 @@ from treering_verify.detection.calibration.scores import score, setting_of, unsh
 from treering_verify.errors import ImageError, UsageError
 from treering_verify.files import printable
 from treering_verify.generation.generator import DEFAULT_GUIDANCE, DEFAULT_STEPS, initial_noise
+from treering_verify.generation.seeds import SEEDS
 from treering_verify.inversion.recovery import InversionOptions, recover_noise
 from treering_verify.media.images import fit, to_pil, to_tensor
 from treering_verify.media.isolation.decoding import decode_image
@@ -39,8 +40,7 @@ if TYPE_CHECKING:
 
     from treering_verify.detection.judge import Source
 
-# Training images come from seeds that neither users (below 2**32) nor benchmarks (below 2**40) draw from.
-_TRAINING_SEEDS = 1 << 48
+_EACH = 1 << 16  # training images of a calibration's seed, at most, before they are those of the next
 MIN_TRAINING = 8
 _BATCH = 16
 
@@ -131,7 +131,9 @@ def calibrate(
     digests: set[str] = set()
     learned = None
     if classifier_images:
-        plan = Training(family, classifier_images, tuple(s.attack for s in strata), _TRAINING_SEEDS + (seed << 24))
+        plan = Training(
+            family, classifier_images, tuple(s.attack for s in strata), SEEDS["calibration"] + seed % 256 * _EACH
+        )
         learned = learn(plan, model, inversion, advance, digests)
     detectors = (*DETECTORS, *([CLASSIFIER] if learned else []))
     found: dict[str, dict[str, list[float]]] = {d: {s.name: [] for s in strata} for d in detectors}
