@@ -45,7 +45,8 @@ def test_included_results_of_the_embedded_model_are_of_its_weights() -> None:
 def test_the_preset_for_the_documentation_runs_what_its_pages_include_and_as_they_include_it() -> None:
     """`DOCS` in `treering_verify/benchmark/durations.py` names them."""
     stored = fragments.records(fragments.ROOT)
-    assert set(DOCS) == set(fragments.included(fragments.ROOT)) == set(stored)
+    assert set(fragments.included(fragments.ROOT)) == set(stored)
+    assert set(DOCS) == {name for name in stored if "." not in name}  # an ending: of another model, or other parts
     for name, how in DOCS.items():
         options = shlex.split(stored[name]["facts"]["repeat"])
         count = int(options[options.index("--count") + 1]) if "--count" in options else None

@@ -17,7 +17,8 @@ from:
 Tables that define something, such as options and codes, are known by their headers. All others with numbers are listed in
 docs/results/older_tables.txt with the reason. That list should shrink. `python tests/helpers/fragments.py ...`
 
-    renew DIR...                copies results from the folders of runs, and renews the pages
+    renew DIR... [--ending E]   copies results from the folders of runs, and renews the pages; with an ending, NAME.json is
+                                stored as NAME.E.json: a second result of a benchmark, of another model or other parts
     accept NAME --reason TEXT   says that a change of code leaves the numbers of NAME as they are
     list                        writes older_tables.txt anew; known reasons stay
     check                       prints what is wrong, and the list
@@ -36,7 +37,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from treering_verify.benchmark import BENCHMARKS
+from treering_verify.benchmark import BENCHMARKS, Benchmark
 from treering_verify.benchmark.harness.code_digests import code_digests
 from treering_verify.report import leading_zeros
 from treering_verify.report.markdown import markdown_table, origin_line, slug
@@ -176,6 +177,11 @@ def renewed(text: str, found: Mapping[str, dict[str, Any]], to_results: str) -> 
     return _FRAGMENT.sub(replace, text)
 
 
+def benchmark_of(name: str) -> Benchmark:
+    """Return the benchmark of a result, whose name may have an ending: `shared.common` is a result of `shared`."""
+    return BENCHMARKS[name.partition(".")[0]]
+
+
 def _way(page: Path, root: Path) -> str:
     return RESULTS if page.parent == root else "results"
 
@@ -213,7 +219,7 @@ def outdated(root: Path) -> Iterator[str]:
         if name not in found:
             yield f"{', '.join(sorted(where))}: no result {name} in {RESULTS}"
             continue
-        facts, now = found[name]["facts"], code_digests(BENCHMARKS[name].measured)
+        facts, now = found[name]["facts"], code_digests(benchmark_of(name).measured)
         accepted = {(one["module"], one["digest"]) for one in found[name].get("accepted", [])}
         changed = [m for m, d in now.items() if facts["code"].get(m) != d and (m, d) not in accepted]
         if changed:
@@ -289,19 +295,20 @@ def not_there(root: Path) -> Iterator[str]:
 _COMMAND = "python tests/helpers/fragments.py"
 
 
-def renew(root: Path, folders: list[Path]) -> None:
+def renew(root: Path, folders: list[Path], ending: str = "") -> None:
     """Copy the results that pages include from folders of runs, with their figures, and renew all pages."""
     wanted, stored = included(root), root / RESULTS
     stored.mkdir(parents=True, exist_ok=True)
     for folder in folders:
         for path in sorted(folder.glob("*.json")):
-            if path.stem not in wanted or path.stem not in BENCHMARKS:
+            name = ".".join(filter(None, (path.stem, ending)))
+            if name not in wanted or path.stem not in BENCHMARKS:
                 continue
             record = json.loads(path.read_text())
             if record["facts"]["partial"]:
                 raise SystemExit(f"{path} is partial: {record['facts']['partial']}")
-            shutil.copy(path, stored / path.name)
-            print(f"{path.stem}: {origin_line(record['facts'])}")
+            shutil.copy(path, stored / f"{name}.json")
+            print(f"{name}: {origin_line(record['facts'])}")
     found = records(root)
     for page in pages(root):
         text = renewed(before := page.read_text(), found, _way(page, root))
@@ -318,7 +325,7 @@ def accept(root: Path, name: str, reason: str) -> None:
     """Write into a result that the code as it is now gives the same numbers, and why."""
     path = root / RESULTS / f"{name}.json"
     record = json.loads(path.read_text())
-    now, then = code_digests(BENCHMARKS[name].measured), record["facts"]["code"]
+    now, then = code_digests(benchmark_of(name).measured), record["facts"]["code"]
     kept = [one for one in record.get("accepted", []) if now.get(one["module"]) == one["digest"]]
     changed = [m for m, d in now.items() if then.get(m) != d and m not in {one["module"] for one in kept}]
     record["accepted"] = kept + [{"module": m, "digest": now[m], "reason": reason} for m in changed]
@@ -345,15 +352,17 @@ def problems(root: Path) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("renew").add_argument("folders", nargs="*", type=Path)
+    renewing = commands.add_parser("renew")
+    renewing.add_argument("folders", nargs="*", type=Path)
+    renewing.add_argument("--ending", default="")
     accepting = commands.add_parser("accept")
-    accepting.add_argument("name", choices=list(BENCHMARKS))
+    accepting.add_argument("name", choices=list(records(ROOT)))
     accepting.add_argument("--reason", required=True)
     commands.add_parser("list")
     commands.add_parser("check")
     chosen = parser.parse_args()
     if chosen.command == "renew":
-        renew(ROOT, chosen.folders)
+        renew(ROOT, chosen.folders, chosen.ending)
     elif chosen.command == "accept":
         accept(ROOT, chosen.name, chosen.reason)
     elif chosen.command == "list":
