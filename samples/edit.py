@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 import treering_verify as tv
-from treering_verify.media.images import save_png
+from treering_verify.media.conversion import save_png
 
 HERE = Path(__file__).parent
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 import treering_verify as tv
 from treering_verify.attacks import parse
-from treering_verify.media.images import save_png, to_tensor
+from treering_verify.media.conversion import save_png, to_tensor
 from treering_verify.report import save_spectrum_figure
 
 HERE = Path(__file__).parent

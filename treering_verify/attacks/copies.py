@@ -13,7 +13,8 @@ from treering_verify.attacks.compression import CODECS
 from treering_verify.attacks.notation import Attack, Chain
 from treering_verify.errors import ImageError, UsageError
 from treering_verify.files import printable, write_atomic
-from treering_verify.media.images import encode_png, read_bytes
+from treering_verify.media.conversion import encode_png
+from treering_verify.media.images import read_bytes
 from treering_verify.media.isolation.decoding import decode_image
 from treering_verify.models.provenance import provenance_of, utc_now
 from treering_verify.results import SIDECAR_VERSION

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from treering_verify.attacks.compression import CODECS, check_codec, encode
 from treering_verify.attacks.tables import ATTACKS, MODEL_ATTACKS, check_name, defaults, ranges, usage
 from treering_verify.errors import UsageError
-from treering_verify.media.images import to_pil, to_tensor
+from treering_verify.media.conversion import to_pil, to_tensor
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -140,7 +140,7 @@ def judge_batch(judge: AuditJudge, readings: Sequence[Reading]) -> list[Row]:
     import torch
     from PIL import Image
 
-    # (B, H, W, 3) or (B, F, H, W, 3) uint8 -> (B, 3, H, W) or (B, 3 F, H, W) in [-1, 1], as images.to_tensor. Of an
+    # (B, H, W, 3) or (B, F, H, W, 3) uint8 -> (B, 3, H, W) or (B, 3 F, H, W) in [-1, 1], as conversion.to_tensor. Of an
     # animated image each frame is an item of its own.
     arrays = [r.pixels if r.frames else r.pixels[None] for r in readings if r.pixels is not None]
     pixels = torch.from_numpy(np.concatenate(arrays))

@@ -14,7 +14,7 @@ from treering_verify.benchmark.catalogue import BENCHMARKS
 from treering_verify.benchmark.harness.scope import SEEDS, Scope
 from treering_verify.detection.screening import SCREENS, default_screen
 from treering_verify.generation.generator import generate
-from treering_verify.media.images import fit, to_tensor
+from treering_verify.media.conversion import fit, to_tensor
 from treering_verify.models import LatentModel
 from treering_verify.report.findings import Cell, Findings, Table
 from treering_verify.watermark.embedding import extract, features

@@ -20,7 +20,7 @@ from treering_verify.detection.search.settings import LEVELS, OFF
 from treering_verify.detection.search.whole_image import drawn
 from treering_verify.detection.verification import key_test
 from treering_verify.inversion.recovery import InversionOptions
-from treering_verify.media.images import fit, to_tensor
+from treering_verify.media.conversion import fit, to_tensor
 from treering_verify.models import LatentModel
 from treering_verify.models.weights import fingerprint
 from treering_verify.report.findings import Findings, Table

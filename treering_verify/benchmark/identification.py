@@ -20,7 +20,7 @@ from treering_verify.detection.evidence import evidence_of
 from treering_verify.detection.identification import match_keys
 from treering_verify.generation.generator import generate
 from treering_verify.inversion.recovery import recover_noise
-from treering_verify.media.images import to_tensor
+from treering_verify.media.conversion import to_tensor
 from treering_verify.models import LatentModel
 from treering_verify.report import format_pvalue
 from treering_verify.report.findings import Cell, Curve, Curves, Figure, Findings, Table

@@ -7,7 +7,8 @@ _NOISE = (*_DECODER, "inversion.noise", "inversion.recovery", "models.ddim")
 TEST = (*_NOISE, "generation.generator", "watermark.patterns", "watermark.embedding", "treering_detectors.exact")
 """The test of a key, and all before it."""
 
-_SEARCH = (*TEST, "detection.search", "detection.judge", "detection.two_pass", "detection.screening", "media.images")
+_IMAGES = ("media.images", "media.conversion")
+_SEARCH = (*TEST, "detection.search", "detection.judge", "detection.two_pass", "detection.screening", *_IMAGES)
 MEASURES: dict[str, tuple[str, ...]] = {
     "paper": (
         *TEST,
@@ -62,7 +63,7 @@ MEASURES: dict[str, tuple[str, ...]] = {
     "gain": (*TEST, "models.filter_bank", "models.inverter", "attacks", "benchmark.harness.conditions"),
     "forgery": (*TEST, "attacks.averaging", "attacks.imprinting"),
     "quality": ("generation.generator", "watermark.patterns", "watermark.embedding", "models.ddim"),
-    "throughput": ("detection.verification", "inversion", "media.images"),
+    "throughput": ("detection.verification", "inversion", *_IMAGES),
     "audit": ("audit",),
     "screening": (*_SEARCH, "attacks"),
     "precision": (*_NOISE, "models.precision", "models.compiling"),

@@ -8,7 +8,7 @@ from treering_verify.benchmark.catalogue import BENCHMARKS
 from treering_verify.benchmark.harness.image_quality import COST_HEADER, COST_NOTE, cost
 from treering_verify.benchmark.harness.scope import SEEDS, Scope
 from treering_verify.generation.generator import generate
-from treering_verify.media.images import to_tensor
+from treering_verify.media.conversion import to_tensor
 from treering_verify.models import LatentModel
 from treering_verify.report.findings import Findings, Table
 from treering_verify.watermark.keys.key import Key

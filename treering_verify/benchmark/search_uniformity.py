@@ -23,7 +23,7 @@ from treering_verify.detection.search.settings import LEVELS, Search
 from treering_verify.detection.verification import key_test
 from treering_verify.errors import UsageError
 from treering_verify.inversion.recovery import InversionOptions, recover_in_batches
-from treering_verify.media.images import fit, to_tensor
+from treering_verify.media.conversion import fit, to_tensor
 from treering_verify.models import LatentModel
 from treering_verify.models.weights import fingerprint
 from treering_verify.report import format_pvalue

@@ -14,7 +14,7 @@ from treering_verify.errors import UsageError
 from treering_verify.files import printable, write_atomic
 from treering_verify.generation.generator import generate
 from treering_verify.inversion.recovery import recover_noise
-from treering_verify.media.images import save_png, to_tensor
+from treering_verify.media.conversion import save_png, to_tensor
 from treering_verify.models import ModelSource, load_model
 from treering_verify.report import format_pvalue, save_spectrum_figure, table
 from treering_verify.watermark.keys.key import Key

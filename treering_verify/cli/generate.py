@@ -77,8 +77,8 @@ def generate(
     from treering_verify.files import printable, write_atomic
     from treering_verify.generation.generator import check_seeds, generate_videos
     from treering_verify.generation.generator import generate as generate_images
+    from treering_verify.media.conversion import encode_png
     from treering_verify.media.digests import sha256_of
-    from treering_verify.media.images import encode_png
     from treering_verify.media.videos import video_files
     from treering_verify.models import class_names, load_model, makes_videos
     from treering_verify.results import GeneratedVideo

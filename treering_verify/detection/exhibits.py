@@ -209,7 +209,7 @@ def read_exhibit(state: Path, sha256: str, settings_id: str) -> Exhibit | None:
 
 def part_of(page: Page, placement: dict[str, Any], image_size: tuple[int, int]) -> Image.Image:
     """Return the part of a page that shows an image, turned back; `placement` is its record."""
-    from treering_verify.media.images import to_pil
+    from treering_verify.media.conversion import to_pil
 
     placed = Placement.of(placement, image_size).enlarged(1 / page.reduced)
     return to_pil(page.window(placed, image_size)[0][0, :3])

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from treering_verify.detection.search.page import Page
 from treering_verify.errors import UsageError
 from treering_verify.media.arrays import is_array, read_open_file
+from treering_verify.media.conversion import fit, to_tensor
 from treering_verify.media.digests import sha256_of
-from treering_verify.media.images import MAX_BYTES, fit, read_bytes, to_tensor
+from treering_verify.media.images import MAX_BYTES, read_bytes
 from treering_verify.media.isolation.decoding import decode_frames, decode_video
 from treering_verify.media.videos import read_video
 from treering_verify.models import LatentModel, makes_videos

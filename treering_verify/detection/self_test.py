@@ -20,7 +20,7 @@ from treering_verify.errors import UsageError
 from treering_verify.generation.generator import generate
 from treering_verify.inversion.noise import invert
 from treering_verify.inversion.recovery import InversionOptions
-from treering_verify.media.images import to_tensor
+from treering_verify.media.conversion import to_tensor
 from treering_verify.models import LatentModel
 from treering_verify.models.precision import precision_of
 from treering_verify.models.profile import FLOOR, KIND, PROFILE_VERSION

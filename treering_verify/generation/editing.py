@@ -13,7 +13,8 @@ from treering_verify.errors import UsageError
 from treering_verify.inversion import decoder as decoder_inversion
 from treering_verify.inversion import noise as noise_inversion
 from treering_verify.inversion.recovery import InversionOptions, problem_of
-from treering_verify.media.images import fit, open_image, to_pil, to_tensor
+from treering_verify.media.conversion import fit, to_pil, to_tensor
+from treering_verify.media.images import open_image
 from treering_verify.models import Condition, LatentModel, images_only
 from treering_verify.models.sampling import step
 

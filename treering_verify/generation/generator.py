@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from treering_verify.errors import LimitedModelWarning, UsageError
 from treering_verify.generation.sidecar import sidecar
-from treering_verify.media.images import to_pil
+from treering_verify.media.conversion import to_pil
 from treering_verify.models import Condition, LatentModel, images_only, makes_videos, native_noise, pipeline_shape
 from treering_verify.models.diffusers.related import check_takes_noise
 from treering_verify.models.sampling import denoise

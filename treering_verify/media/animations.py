@@ -11,13 +11,13 @@ import io
 from typing import TYPE_CHECKING, NamedTuple
 
 from treering_verify.errors import ImageError
-from treering_verify.media.declared_sizes import moves
 from treering_verify.media.decoder_limits import MAX_PIXELS, excess_of_file, quiet_decoders
 from treering_verify.media.formats import decoded_formats, register
+from treering_verify.media.headers.declared_sizes import moves
+from treering_verify.media.headers.isobmff import count_images
+from treering_verify.media.headers.png_chunks import without_ballast
+from treering_verify.media.headers.tiff_directory import MOST_PAGES, count_pages
 from treering_verify.media.images import open_image
-from treering_verify.media.isobmff import count_images
-from treering_verify.media.png_chunks import without_ballast
-from treering_verify.media.tiff_directory import MOST_PAGES, count_pages
 from treering_verify.media.truncated.ends import ends_early
 from treering_verify.media.truncated.notes import CUT_SHORT, FileNote
 from treering_verify.media.truncated.padding import padded, without_cut_frame

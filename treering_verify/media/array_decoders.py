@@ -15,7 +15,7 @@ import numpy as np
 from treering_verify.errors import ImageError
 from treering_verify.media.color_modes import XMP
 from treering_verify.media.decoder_limits import MAX_PIXELS
-from treering_verify.media.tiff_directory import MOST_THUMBNAILS, REDUCED, SUBFILE
+from treering_verify.media.headers.tiff_directory import MOST_THUMBNAILS, REDUCED, SUBFILE
 from treering_verify.media.truncated.notes import MOST_MISSING, Share
 from treering_verify.media.truncated.rows import decoded_so_far
 

@@ -13,9 +13,9 @@ import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from treering_verify.media.declared_sizes import declared_pixels
-from treering_verify.media.jpeg_segments import ALONE, NEXT_MARKER
-from treering_verify.media.part_counts import count_parts
+from treering_verify.media.headers.declared_sizes import declared_pixels
+from treering_verify.media.headers.jpeg_segments import ALONE, NEXT_MARKER
+from treering_verify.media.headers.part_counts import count_parts
 
 if TYPE_CHECKING:
     from PIL import Image

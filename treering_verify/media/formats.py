@@ -11,8 +11,8 @@ import re
 from importlib.util import find_spec
 from typing import NamedTuple
 
-from treering_verify.media.jpeg_segments import unread_coding
-from treering_verify.media.tiff_directory import unread_samples
+from treering_verify.media.headers.jpeg_segments import unread_coding
+from treering_verify.media.headers.tiff_directory import unread_samples
 
 SIGNATURE_BYTES = 544  # a PICT names itself at byte 522
 _ALWAYS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "JPEG2000", "ICO", "DDS", "PSD", "TGA")

@@ -20,20 +20,11 @@ from typing import TYPE_CHECKING, Any
 from treering_verify.errors import ImageError, UsageError
 from treering_verify.files import printable
 from treering_verify.media.arrays import read_open_file
+from treering_verify.media.conversion import encode_png, fit, to_tensor
 from treering_verify.media.decoder_limits import MAX_PIXELS, quiet_decoders
 from treering_verify.media.formats import is_image
 from treering_verify.media.frame_folders import list_files
-from treering_verify.media.images import (
-    CODES,
-    MAX_BYTES,
-    MIN_SIDE,
-    encode_png,
-    fit,
-    open_image,
-    read_bytes,
-    read_head,
-    to_tensor,
-)
+from treering_verify.media.images import CODES, MAX_BYTES, MIN_SIDE, open_image, read_bytes, read_head
 
 if TYPE_CHECKING:
     import torch
@@ -99,7 +90,8 @@ def open_video(
     """Decode a video to a model's length and size.
 
     Frames are read from the first on, in the order of display, whatever the time between them. Each is decoded as by
-    `images.open_image` and scaled as by `images.fit`. A longer video is cut. In a shorter one the last frame is repeated.
+    `images.open_image` and scaled as by `conversion.fit`. A longer video is cut. In a shorter one the last frame is
+    repeated.
 
     Parameters
     ----------

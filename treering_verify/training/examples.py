@@ -11,7 +11,8 @@ from treering_verify.errors import UsageError
 from treering_verify.generation.generator import generate
 from treering_verify.generation.seeds import SEEDS
 from treering_verify.inversion.noise import DEFAULT_STEPS
-from treering_verify.media.images import fit, open_image, to_pil, to_tensor
+from treering_verify.media.conversion import fit, to_pil, to_tensor
+from treering_verify.media.images import open_image
 from treering_verify.models import LatentModel
 from treering_verify.training.attack_table import CLEAN
 

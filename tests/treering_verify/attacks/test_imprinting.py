@@ -15,7 +15,7 @@ from treering_verify.attacks.imprinting import BAND, average_carrier, erase, est
 from treering_verify.attacks.regeneration import fresh_noise
 from treering_verify.detection.evidence import evidence_of
 from treering_verify.errors import UsageError
-from treering_verify.media.images import to_pil, to_tensor
+from treering_verify.media.conversion import to_pil, to_tensor
 from treering_verify.models.sampling import denoise
 from treering_verify.watermark import spectrum
 from treering_verify.watermark.embedding import embed

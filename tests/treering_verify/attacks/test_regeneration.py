@@ -10,7 +10,7 @@ from PIL import Image
 from treering_verify.attacks import GRIDS, MODEL_ATTACKS, Attack, parse
 from treering_verify.attacks.regeneration import adversarial, fresh_noise, regenerate_diffusion, regenerate_vae, scaled
 from treering_verify.errors import UsageError
-from treering_verify.media.images import to_pil, to_tensor
+from treering_verify.media.conversion import to_pil, to_tensor
 from treering_verify.models import LatentModel
 
 QUICK = ["regenerate_vae:repeats=2", "regenerate_diffusion:steps=4,strength=0.5", "adversarial:budget=3,steps=3"]

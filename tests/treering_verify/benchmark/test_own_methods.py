@@ -33,7 +33,7 @@ from treering_verify.inversion.decoder import DEFAULTS, METHODS
 from treering_verify.inversion.decoder.loop import solve
 from treering_verify.inversion.decoder.problem import Problem, Settings
 from treering_verify.inversion.decoder.solution import Solution
-from treering_verify.media.images import encode_png
+from treering_verify.media.conversion import encode_png
 from treering_verify.models import LatentModel, load_model
 from treering_verify.watermark.keys.key import Key
 

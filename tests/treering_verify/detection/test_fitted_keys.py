@@ -20,7 +20,7 @@ from treering_verify.detection.decision import decide
 from treering_verify.detection.identification import identify
 from treering_verify.detection.verification import verify
 from treering_verify.inversion.recovery import InversionOptions, recover_noise
-from treering_verify.media.images import to_tensor
+from treering_verify.media.conversion import to_tensor
 from treering_verify.models import LatentModel
 from treering_verify.report import format_verdicts
 from treering_verify.results import KeyEvidence, Verdict

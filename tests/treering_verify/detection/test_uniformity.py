@@ -15,7 +15,7 @@ from treering_detectors import cosine_tests
 from treering_verify.attacks import GRIDS
 from treering_verify.generation.generator import generate
 from treering_verify.inversion.recovery import InversionOptions, recover_noise
-from treering_verify.media.images import fit, to_tensor
+from treering_verify.media.conversion import fit, to_tensor
 from treering_verify.models import LatentModel
 from treering_verify.watermark.embedding import extract, features
 from treering_verify.watermark.keys.key import Family, Key

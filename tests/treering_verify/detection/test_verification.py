@@ -18,7 +18,7 @@ from treering_verify.detection.verification import verify, verify_many
 from treering_verify.errors import UsageError
 from treering_verify.generation.generator import generate
 from treering_verify.inversion.recovery import InversionOptions, recover_noise
-from treering_verify.media.images import fit, to_tensor
+from treering_verify.media.conversion import fit, to_tensor
 from treering_verify.models import LatentModel, load_model
 from treering_verify.report import format_text, to_json
 from treering_verify.watermark.keys.key import Key

@@ -10,7 +10,7 @@ from PIL import Image
 
 from treering_verify.attacks import ATTACKS
 from treering_verify.inversion.brightness import LEAST_CLIPPED, brightness_factors, clipped_values, divided
-from treering_verify.media.images import to_tensor
+from treering_verify.media.conversion import to_tensor
 
 SAMPLES = Path(__file__).parents[3] / "samples"
 IMAGES = ("marked-0.png", "marked-1.png", "unmarked-0.png")

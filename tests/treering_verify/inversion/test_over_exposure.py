@@ -24,7 +24,7 @@ from treering_verify.inversion.recovery import (
     restorer_used,
     restores,
 )
-from treering_verify.media.images import to_tensor
+from treering_verify.media.conversion import to_tensor
 from treering_verify.models import LatentModel, load_model
 from treering_verify.models.class_conditional import ClassConditionalModel
 from treering_verify.models.networks.correction import Correction

@@ -18,8 +18,8 @@ from treering_verify.detection.two_pass import Finding
 from treering_verify.detection.verification import verify
 from treering_verify.generation.generator import generate
 from treering_verify.media.animations import MOST_FRAMES, distinct_frames
-from treering_verify.media.images import fit
-from treering_verify.media.isobmff import count_images
+from treering_verify.media.conversion import fit
+from treering_verify.media.headers.isobmff import count_images
 from treering_verify.media.isolation.decoding import decode_frames
 from treering_verify.models import load_model
 from treering_verify.results import KeyEvidence

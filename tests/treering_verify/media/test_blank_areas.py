@@ -14,7 +14,8 @@ from PIL import Image, ImageDraw, ImageFont
 from treering_verify.attacks import parse
 from treering_verify.detection.verification import verify, verify_many
 from treering_verify.media.blank_areas import drawn_area, fill_occluded, mask_occluded, visible_area
-from treering_verify.media.images import fit, open_image, to_tensor
+from treering_verify.media.conversion import fit, to_tensor
+from treering_verify.media.images import open_image
 from treering_verify.models import LatentModel, load_model
 from treering_verify.report.text import format_text
 from treering_verify.training.landscape.measure import visible

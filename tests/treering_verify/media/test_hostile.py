@@ -22,9 +22,10 @@ from treering_verify.detection.verification import verify_many
 from treering_verify.errors import ImageError
 from treering_verify.inversion.recovery import InversionOptions
 from treering_verify.media import images
+from treering_verify.media.conversion import fit
 from treering_verify.media.decoder_limits import count_scans, quiet_decoders
-from treering_verify.media.images import fit, open_image
-from treering_verify.media.part_counts import count_parts
+from treering_verify.media.headers.part_counts import count_parts
+from treering_verify.media.images import open_image
 from treering_verify.models import LatentModel
 from treering_verify.report import format_verdicts
 from treering_verify.watermark.keys.key import Key

@@ -22,14 +22,8 @@ from PIL import Image, ImageFile
 from treering_verify.errors import ImageError, ModelError, TreeringError, UsageError
 from treering_verify.media import decoder_limits, images
 from treering_verify.media import formats as formats_module
-from treering_verify.media.images import (
-    fit,
-    open_image,
-    read_bytes,
-    save_png,
-    to_pil,
-    to_tensor,
-)
+from treering_verify.media.conversion import fit, save_png, to_pil, to_tensor
+from treering_verify.media.images import open_image, read_bytes
 
 
 def code_of(source: object) -> str:

@@ -14,11 +14,11 @@ from PIL import BmpImagePlugin, DdsImagePlugin, Image, PpmImagePlugin
 
 from treering_verify.errors import ImageError
 from treering_verify.media.array_decoders import decoded_quickly
-from treering_verify.media.declared_sizes import count_jpeg2000, declared_pixels
 from treering_verify.media.decoder_limits import MAX_PARTS, MAX_SECONDS, estimated_seconds
 from treering_verify.media.formats import decoded_formats, register
+from treering_verify.media.headers.declared_sizes import count_jpeg2000, declared_pixels
+from treering_verify.media.headers.part_counts import count_parts
 from treering_verify.media.images import open_image
-from treering_verify.media.part_counts import count_parts
 
 WIDTH, HEIGHT = 37, 21
 MASKS = [

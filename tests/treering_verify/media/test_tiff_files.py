@@ -9,7 +9,8 @@ import pytest
 from helpers.images import array, encoded, smooth
 
 from treering_verify.errors import ImageError
-from treering_verify.media.images import fit, open_image
+from treering_verify.media.conversion import fit
+from treering_verify.media.images import open_image
 from treering_verify.media.isolation.decoding import decode_frames
 
 WHOLE = smooth(48, 40)

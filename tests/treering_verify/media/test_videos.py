@@ -16,7 +16,8 @@ from treering_verify.audit.inputs.reading import read_encoded, read_path
 from treering_verify.errors import ImageError, UsageError
 from treering_verify.media import frame_folders
 from treering_verify.media import videos as video_files
-from treering_verify.media.images import CODES, encode_png, to_tensor
+from treering_verify.media.conversion import encode_png, to_tensor
+from treering_verify.media.images import CODES
 from treering_verify.media.videos import encode_video, read_video
 from treering_verify.media.videos import video_files as files_of
 

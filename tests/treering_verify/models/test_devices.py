@@ -20,7 +20,7 @@ from treering_verify.benchmark.harness.scope import hardware
 from treering_verify.generation.generator import initial_noise
 from treering_verify.inversion.decoder import METHODS, REFINED, Problem, Settings, invert
 from treering_verify.inversion.recovery import InversionOptions, recover_noise
-from treering_verify.media.images import to_tensor
+from treering_verify.media.conversion import to_tensor
 from treering_verify.models import (
     LatentModel,
     MovableModel,

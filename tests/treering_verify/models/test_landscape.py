@@ -11,7 +11,7 @@ from treering_verify.benchmark.harness.inversion_paths import decibels
 from treering_verify.generation.generator import generate
 from treering_verify.inversion.decoder import invert
 from treering_verify.inversion.recovery import problem_of
-from treering_verify.media.images import to_tensor
+from treering_verify.media.conversion import to_tensor
 from treering_verify.models import LatentModel, load_model
 from treering_verify.results import Generated
 from treering_verify.training.landscape.measure import colour_error, learned_steps, sliced_wasserstein, star_contrast

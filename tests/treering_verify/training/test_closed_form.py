@@ -25,7 +25,7 @@ from treering_verify.errors import ModelError, UsageError
 from treering_verify.inversion import noise as noise_inversion
 from treering_verify.inversion.decoder import Problem, invert
 from treering_verify.inversion.recovery import problem_of, recover_noise
-from treering_verify.media.images import to_tensor
+from treering_verify.media.conversion import to_tensor
 from treering_verify.models import LatentModel
 from treering_verify.models.inverter import CONFIG, WEIGHTS, Inverter, attach, carrying, fitted
 from treering_verify.training.attack_table import EXPERTS, REPORTED, check_table, read_table

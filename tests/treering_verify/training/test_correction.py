@@ -15,7 +15,7 @@ import treering_verify as tv
 from treering_verify.cli.main import main
 from treering_verify.errors import ModelError, UsageError
 from treering_verify.inversion.recovery import recover_noise
-from treering_verify.media.images import to_tensor
+from treering_verify.media.conversion import to_tensor
 from treering_verify.models import LatentModel
 from treering_verify.models.filter_bank import CorrectedBank
 from treering_verify.models.inverter import CONFIG, Inverter, carrying, without_network

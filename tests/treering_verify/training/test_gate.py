@@ -119,7 +119,7 @@ def test_an_autoencoders_filters_have_a_gate_which_a_folder_keeps(photographs: l
     # What the gate takes depends on the image alone, so p-values over keys stay uniform.
     images = torch.cat(
         [
-            tv.media.images.to_tensor(tv.media.images.fit(tv.media.images.open_image(p), model.image_size)[0])
+            tv.media.conversion.to_tensor(tv.media.conversion.fit(tv.media.images.open_image(p), model.image_size)[0])
             for p in photographs
         ]
     )

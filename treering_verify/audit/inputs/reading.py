@@ -24,17 +24,12 @@ from treering_verify.errors import ImageError
 from treering_verify.files import printable
 from treering_verify.media.animations import distinct_frames
 from treering_verify.media.containers import read_member, split_member
+from treering_verify.media.conversion import fit
 from treering_verify.media.decoder_limits import excess_of_file
 from treering_verify.media.formats import decoded_formats, is_image, kind_of, register
 from treering_verify.media.frame_folders import read_frames
-from treering_verify.media.images import (
-    CODES,
-    fit,
-    open_image,
-    read_bytes,
-    read_head,
-)
-from treering_verify.media.png_chunks import without_ballast
+from treering_verify.media.headers.png_chunks import without_ballast
+from treering_verify.media.images import CODES, open_image, read_bytes, read_head
 from treering_verify.media.videos import has_video_signature, open_video
 
 if TYPE_CHECKING:
@@ -88,7 +83,7 @@ class Reading:
     code, reason : str
         Why there are no pixels, or "".
     note : str
-        How the image was fitted to the model's size (`images.fit`), or "".
+        How the image was fitted to the model's size (`conversion.fit`), or "".
     sha256, bytes, width, height, mode
         See `Row`.
     seconds : float

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from treering_verify.benchmark.harness.keyed_images import generate_each
 from treering_verify.generation.generator import generate
-from treering_verify.media.images import to_tensor
+from treering_verify.media.conversion import to_tensor
 from treering_verify.models import LatentModel
 from treering_verify.watermark.keys.key import Key
 

@@ -9,7 +9,7 @@ from treering_verify.benchmark.harness.cache import cached
 from treering_verify.detection.evidence import evidence_of
 from treering_verify.generation.generator import DEFAULT_GUIDANCE, DEFAULT_STEPS, generate
 from treering_verify.inversion.recovery import InversionOptions, recover_noise
-from treering_verify.media.images import to_pil, to_tensor
+from treering_verify.media.conversion import to_pil, to_tensor
 from treering_verify.models import LatentModel
 from treering_verify.models.sampling import denoise
 from treering_verify.models.weights import fingerprint

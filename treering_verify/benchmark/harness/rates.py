@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from treering_detectors import Rate, roc, threshold_at
+from treering_detectors import Rate, mcnemar, roc, threshold_at
+
+from treering_verify.report import format_pvalue
+from treering_verify.report.findings import Cell
 
 Scores = NDArray[np.float64]
 
@@ -103,3 +106,28 @@ def mean_of(values: Sequence[float | None]) -> float | None:
     """Return the mean over several conditions; None if one is missing."""
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known and len(known) == len(values) else None
+
+
+def paired_cells(log10_pvalues: Sequence[float], others: Sequence[float]) -> tuple[Cell, ...]:
+    """Return the cells of a line that compares two ways of judging the same marked images, at `STRICT`.
+
+    Parameters
+    ----------
+    log10_pvalues, others : (n,)
+        log10 p of each image, by the one way and by the other.
+
+    Returns
+    -------
+    tuple of Cell
+        Found by the one, by the other, by only one of both, McNemar's exact p, and both medians of p.
+    """
+    one, other = np.asarray(log10_pvalues), np.asarray(others)
+    found, before = one <= math.log10(STRICT), other <= math.log10(STRICT)
+    return (
+        Rate(int(found.sum()), len(one)),
+        Rate(int(before.sum()), len(one)),
+        f"{int((found & ~before).sum())}, {int((before & ~found).sum())}",
+        f"{mcnemar(found, before).pvalue:.2g}",
+        format_pvalue(float(np.median(one))),
+        format_pvalue(float(np.median(other))),
+    )

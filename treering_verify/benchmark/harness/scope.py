@@ -113,7 +113,7 @@ class Truth:
         """
         import torch
 
-        from treering_verify.media.images import to_tensor
+        from treering_verify.media.conversion import to_tensor
 
         return torch.cat([to_tensor(image) for image in distorted(self.images, attack, first)])
 

@@ -17,7 +17,7 @@ from treering_verify.detection.search.grid import IDENTITY
 from treering_verify.detection.search.settings import AUTO
 from treering_verify.detection.verification import key_test
 from treering_verify.inversion.recovery import InversionOptions, recover_noise, recover_with_naive
-from treering_verify.media.images import to_tensor
+from treering_verify.media.conversion import to_tensor
 from treering_verify.models import LatentModel
 from treering_verify.watermark.embedding import extract, features, key_evidence
 from treering_verify.watermark.keys.key import Family, Key

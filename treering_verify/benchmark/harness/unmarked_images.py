@@ -14,7 +14,8 @@ import numpy as np
 from treering_verify.attacks import ATTACKS, GRIDS, Attack
 from treering_verify.detection.calibration.calibration_file import digest
 from treering_verify.generation.generator import generate
-from treering_verify.media.images import fit, open_image
+from treering_verify.media.conversion import fit
+from treering_verify.media.images import open_image
 from treering_verify.models import LatentModel
 from treering_verify.watermark.keys.key import Key
 
@@ -175,7 +176,7 @@ def _crop(images: list[Image.Image], rng: np.random.Generator) -> Image.Image:
 
 def _scene(model: LatentModel, index: int) -> Image.Image:
     """Render a procedural landscape of the test stream, which the embedded model was never trained on."""
-    from treering_verify.media.images import to_pil
+    from treering_verify.media.conversion import to_pil
     from treering_verify.training.landscape.scenes import render
 
     images, _ = render(1, stream="test", index=(1 << 30) + index, size=min(model.image_size))

@@ -25,7 +25,7 @@ from treering_verify.detection.evidence import evidence_of
 from treering_verify.detection.judge import DEFAULT_ALPHA
 from treering_verify.generation.generator import initial_noise
 from treering_verify.inversion.recovery import InversionOptions, recover_noise
-from treering_verify.media.images import to_tensor
+from treering_verify.media.conversion import to_tensor
 from treering_verify.models import LatentModel
 from treering_verify.models.weights import fingerprint
 from treering_verify.report.findings import Cell, Findings, Table

@@ -29,7 +29,7 @@ from treering_verify.evaluation import ConfusionMatrix, MethodDifferences
 from treering_verify.generation.generator import initial_noise
 from treering_verify.inversion.decoder import DEFAULTS, Settings, default_method, unstopped
 from treering_verify.inversion.recovery import InversionOptions, recover_noise
-from treering_verify.media.images import to_tensor
+from treering_verify.media.conversion import to_tensor
 from treering_verify.models import LatentModel, device_of
 from treering_verify.models.inverter import fitted
 from treering_verify.models.weights import fingerprint

@@ -132,7 +132,7 @@ def edited(lab: Laboratory, latent: torch.Tensor, steps: int) -> Edited:
 def _repaint(lab: Laboratory, latent: torch.Tensor, part: range, steps: int) -> dict[str, NDArray[Any]]:
     import torch
 
-    from treering_verify.media.images import to_pil
+    from treering_verify.media.conversion import to_pil
 
     model, pixels = lab.model, lab.known.part(part).pixels()
     inside, background = masks(model, pixels.shape[-1])

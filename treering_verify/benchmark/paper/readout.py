@@ -16,7 +16,7 @@ from treering_verify.generation.generator import generate
 from treering_verify.inversion import noise as noise_inversion
 from treering_verify.inversion.decoder import invert
 from treering_verify.inversion.recovery import problem_of
-from treering_verify.media.images import to_tensor
+from treering_verify.media.conversion import to_tensor
 from treering_verify.models import LatentModel
 from treering_verify.report import format_pvalue
 from treering_verify.report.findings import Cell, Findings, Table

@@ -16,7 +16,7 @@ from treering_verify.benchmark.harness.image_quality import COST_HEADER, COST_NO
 from treering_verify.benchmark.harness.keyed_images import evidence_of_images
 from treering_verify.benchmark.harness.scope import SEEDS, Scope, distorted
 from treering_verify.errors import UsageError
-from treering_verify.media.images import to_pil
+from treering_verify.media.conversion import to_pil
 from treering_verify.models import LatentModel
 from treering_verify.models.weights import fingerprint
 from treering_verify.report import format_pvalue

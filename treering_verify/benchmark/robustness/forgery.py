@@ -21,7 +21,7 @@ from treering_verify.benchmark.harness.scope import SEEDS, Scope
 from treering_verify.benchmark.harness.unmarked_images import UnmarkedImage, draw_unmarked
 from treering_verify.benchmark.robustness.forgery_tables import figure, kinds_table, safe_table, success_table
 from treering_verify.generation.generator import generate
-from treering_verify.media.images import to_pil, to_tensor
+from treering_verify.media.conversion import to_pil, to_tensor
 from treering_verify.models import LatentModel
 from treering_verify.models.weights import fingerprint
 from treering_verify.report.findings import Findings

@@ -6,20 +6,16 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from treering_detectors import Rate, mcnemar
-
 from treering_verify.benchmark.catalogue import BENCHMARKS
 from treering_verify.benchmark.harness.conditions import QUICK, STAND_INS, TWELVE, Condition, available
 from treering_verify.benchmark.harness.keyed_images import evidence_of_images, generate_cached
-from treering_verify.benchmark.harness.rates import STRICT
+from treering_verify.benchmark.harness.rates import STRICT, paired_cells
 from treering_verify.benchmark.harness.scope import SEEDS, Scope
 from treering_verify.benchmark.harness.trials import BLANK
 from treering_verify.benchmark.robustness.over_exposure import blank
 from treering_verify.inversion.recovery import InversionOptions, filters_used, restorer_used
 from treering_verify.models import LatentModel
 from treering_verify.models.weights import fingerprint
-from treering_verify.report import format_pvalue
 from treering_verify.report.findings import Cell, Findings, Table
 from treering_verify.training.memory import Memory, remembering
 from treering_verify.watermark.keys.key import Key
@@ -104,14 +100,4 @@ def _table(rows: Sequence[dict[str, Any]], conditions: Sequence[Condition], left
 
 
 def _line(name: str, rows: Sequence[dict[str, Any]]) -> tuple[Cell, ...]:
-    new, old = (np.array([row[column] for row in rows]) for column in ("log10_pvalue", "classical"))
-    found, before = (some <= np.log10(STRICT) for some in (new, old))
-    return (
-        name,
-        Rate(int(found.sum()), len(rows)),
-        Rate(int(before.sum()), len(rows)),
-        f"{int((found & ~before).sum())}, {int((before & ~found).sum())}",
-        f"{mcnemar(found, before).pvalue:.2g}",
-        format_pvalue(float(np.median(new))),
-        format_pvalue(float(np.median(old))),
-    )
+    return (name, *paired_cells([row["log10_pvalue"] for row in rows], [row["classical"] for row in rows]))

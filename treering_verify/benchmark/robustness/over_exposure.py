@@ -8,20 +8,19 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from treering_detectors import Rate, mcnemar, mean
+from treering_detectors import mean
 
 from treering_verify.attacks import ATTACKS
 from treering_verify.benchmark.catalogue import BENCHMARKS
 from treering_verify.benchmark.harness.keyed_images import evidence_of_images, generate_each
-from treering_verify.benchmark.harness.rates import STRICT
+from treering_verify.benchmark.harness.rates import STRICT, paired_cells
 from treering_verify.benchmark.harness.scope import SEEDS, Scope
 from treering_verify.benchmark.harness.trials import BLANK
 from treering_verify.inversion.brightness import brightness_factors
-from treering_verify.media.images import to_tensor
+from treering_verify.media.conversion import to_tensor
 from treering_verify.models import LatentModel
 from treering_verify.models.restorer import restorer_of
 from treering_verify.models.weights import fingerprint
-from treering_verify.report import format_pvalue
 from treering_verify.report.findings import Cell, Findings, Table
 from treering_verify.watermark.keys.key import Key
 
@@ -112,16 +111,5 @@ def _table(rows: Sequence[dict[str, Any]], blank: int) -> Table:
 
 
 def _line(name: str, rows: Sequence[dict[str, Any]]) -> tuple[Cell, ...]:
-    new, old = (np.array([row[column] for row in rows]) for column in ("log10_pvalue", "unrestored"))
-    limit = np.log10(STRICT)
-    found, before = new <= limit, old <= limit
-    return (
-        name,
-        Rate(int(found.sum()), len(rows)),
-        Rate(int(before.sum()), len(rows)),
-        f"{int((found & ~before).sum())}, {int((before & ~found).sum())}",
-        f"{mcnemar(found, before).pvalue:.2g}",
-        format_pvalue(float(np.median(new))),
-        format_pvalue(float(np.median(old))),
-        mean((new - old).tolist()),
-    )
+    new, old = ([row[column] for row in rows] for column in ("log10_pvalue", "unrestored"))
+    return (name, *paired_cells(new, old), mean([a - b for a, b in zip(new, old, strict=True)]))

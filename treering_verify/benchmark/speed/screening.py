@@ -25,7 +25,7 @@ from treering_verify.detection.screening import SCREENS, Screening
 from treering_verify.generation.generator import generate
 from treering_verify.inversion.decoder.solution import Solution
 from treering_verify.inversion.recovery import recover_noise
-from treering_verify.media.images import to_tensor
+from treering_verify.media.conversion import to_tensor
 from treering_verify.models import LatentModel
 from treering_verify.models.inverter import fitted
 from treering_verify.models.weights import fingerprint

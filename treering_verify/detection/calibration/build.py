@@ -27,7 +27,7 @@ from treering_verify.files import printable
 from treering_verify.generation.generator import DEFAULT_GUIDANCE, DEFAULT_STEPS, initial_noise
 from treering_verify.generation.seeds import SEEDS
 from treering_verify.inversion.recovery import InversionOptions, recover_noise
-from treering_verify.media.images import fit, to_pil, to_tensor
+from treering_verify.media.conversion import fit, to_pil, to_tensor
 from treering_verify.media.isolation.decoding import decode_image
 from treering_verify.models import LatentModel, images_only
 from treering_verify.models.sampling import denoise

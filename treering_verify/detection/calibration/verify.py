@@ -21,8 +21,8 @@ from treering_verify.detection.judge import Judge
 from treering_verify.detection.verification import fitting_keys
 from treering_verify.errors import ImageError, UsageError
 from treering_verify.inversion.recovery import InversionOptions
+from treering_verify.media.conversion import fit
 from treering_verify.media.digests import sha256_of
-from treering_verify.media.images import fit
 from treering_verify.media.isolation.decoding import decode_image
 from treering_verify.models import LatentModel
 from treering_verify.results import INCONCLUSIVE, KeyEvidence, Verdict

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from treering_verify.detection.search.placement import Placement, Points
-from treering_verify.media.images import to_pil, to_tensor
+from treering_verify.media.conversion import to_pil, to_tensor
 
 if TYPE_CHECKING:
     import torch

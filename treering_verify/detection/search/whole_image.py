@@ -13,7 +13,7 @@ from treering_verify.detection.search.noise_map import NoiseMap
 from treering_verify.detection.search.settings import Level
 from treering_verify.detection.search.video_offsets import Offset, Timeline
 from treering_verify.media.blank_areas import drawn_area, fill_occluded
-from treering_verify.media.images import to_pil, to_tensor
+from treering_verify.media.conversion import to_pil, to_tensor
 from treering_verify.models import LatentModel
 
 if TYPE_CHECKING:

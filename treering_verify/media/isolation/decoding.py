@@ -20,11 +20,11 @@ from treering_verify.errors import ImageError, UsageError
 from treering_verify.files import printable
 from treering_verify.media.animations import MOST_FRAMES, Animation, Frame
 from treering_verify.media.arrays import read_open_file
-from treering_verify.media.declared_sizes import declared_pixels, moves
 from treering_verify.media.decoder_limits import MAX_PIXELS, excess_of_file, excess_of_image, quiet_decoders
 from treering_verify.media.formats import register
+from treering_verify.media.headers.declared_sizes import declared_pixels, moves
+from treering_verify.media.headers.png_chunks import MAX_PROFILE, without_ballast
 from treering_verify.media.images import CODES, MAX_BYTES, open_image, read_bytes
-from treering_verify.media.png_chunks import MAX_PROFILE, without_ballast
 from treering_verify.media.truncated.notes import FileNote, Share
 from treering_verify.media.videos import Video, open_video
 

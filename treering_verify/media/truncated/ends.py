@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator
 
-from treering_verify.media.jpeg_segments import segments
-from treering_verify.media.png_chunks import SIGNATURE
-from treering_verify.media.tiff_directory import first_entries
+from treering_verify.media.headers.isobmff import boxes
+from treering_verify.media.headers.jpeg_segments import segments
+from treering_verify.media.headers.png_chunks import SIGNATURE
+from treering_verify.media.headers.tiff_directory import first_entries
 
 _BOX_MAGIC = (b"ftyp", b"jP  ", b"JXL ")
-_MOST_BOXES = 1000
 _SAID = re.compile("truncated|pixels are missing|end of file|buffer is not large enough|not enough", re.IGNORECASE)
 _TIFF_PLACES = {273: 279, 324: 325}  # tags: places of strips or tiles, and their lengths
 
@@ -33,30 +32,6 @@ def ends_early(data: bytes, error: BaseException | None = None) -> bool:
     except (struct.error, IndexError):  # not even its header is there
         return True
     return error is not None and bool(_SAID.search(str(error)))
-
-
-def boxes(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Yield kind, place of the content, and end of each box of an ISO base media file; the end may lie behind the file's.
-
-    Raises
-    ------
-    struct.error
-        If a header is cut through.
-    """
-    place = 0
-    for _ in range(_MOST_BOXES):
-        if place >= len(data):
-            return
-        size, kind = struct.unpack_from(">L4s", data, place)
-        content = place + 8
-        if size == 1:
-            (size,) = struct.unpack_from(">Q", data, content)
-            content += 8
-        if size == 0:  # up to the end of the file
-            yield kind, content, len(data)
-            return
-        yield kind, content, place + max(8, size)
-        place += max(8, size)
 
 
 def _png(data: bytes) -> bool:

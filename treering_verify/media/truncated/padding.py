@@ -11,8 +11,8 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from treering_verify.media.declared_sizes import moves
-from treering_verify.media.truncated.ends import boxes
+from treering_verify.media.headers.declared_sizes import moves
+from treering_verify.media.headers.isobmff import boxes
 from treering_verify.media.truncated.notes import MOST_MISSING, ONLY_ITS_END, FileNote, Share
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import zlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from treering_verify.media.jpeg_segments import is_progressive
-from treering_verify.media.png_chunks import SIGNATURE
+from treering_verify.media.headers.jpeg_segments import is_progressive
+from treering_verify.media.headers.png_chunks import SIGNATURE
 from treering_verify.media.truncated.ends import ends_early
 from treering_verify.media.truncated.notes import (
     MOST_MISSING,

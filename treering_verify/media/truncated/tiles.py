@@ -11,8 +11,8 @@ import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from treering_verify.media.tiff_directory import first_entries
-from treering_verify.media.truncated.ends import boxes
+from treering_verify.media.headers.isobmff import boxes
+from treering_verify.media.headers.tiff_directory import first_entries
 from treering_verify.media.truncated.notes import CUT_SHORT, MOST_MISSING, FileNote, Share, percent
 
 if TYPE_CHECKING:

@@ -240,7 +240,7 @@ def _open(
 ) -> list[_Opened | str]:
     """Return each image, or first frame, the part that was judged, and its noise estimate (None without a model)."""
     from treering_verify.detection.search.page import Page
-    from treering_verify.media.images import fit, to_tensor
+    from treering_verify.media.conversion import fit, to_tensor
     from treering_verify.media.isolation.decoding import decode_image, decode_video
     from treering_verify.models import makes_videos
 

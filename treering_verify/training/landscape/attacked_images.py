@@ -10,7 +10,7 @@ import torch
 
 from treering_verify.attacks import Attack
 from treering_verify.generation.generator import initial_noise
-from treering_verify.media.images import to_tensor
+from treering_verify.media.conversion import to_tensor
 from treering_verify.models import LatentModel
 from treering_verify.models.sampling import denoise
 

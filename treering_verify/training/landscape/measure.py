@@ -104,7 +104,7 @@ def _problems(
     """Yield the decoder inversion problem of images as they are, "clean", and after each attack, given as text."""
     from treering_verify.attacks import parse
     from treering_verify.inversion.recovery import problem_of
-    from treering_verify.media.images import to_tensor
+    from treering_verify.media.conversion import to_tensor
 
     yield "clean", problem_of(model, torch.cat([to_tensor(image) for image in images]))
     for text in attacks:
@@ -191,7 +191,7 @@ def detection(model: LatentModel, count: int, steps: int) -> Iterator[str]:
     from treering_verify.generation.generator import generate
     from treering_verify.inversion.noise import invert
     from treering_verify.inversion.recovery import InversionOptions, recover_in_batches
-    from treering_verify.media.images import to_tensor
+    from treering_verify.media.conversion import to_tensor
     from treering_verify.models.sampling import denoise
     from treering_verify.watermark.keys.key import Key
 
@@ -244,7 +244,7 @@ def visible(model: LatentModel, attacks: Sequence[str], count: int) -> Iterator[
     from treering_verify.inversion.noise import invert
     from treering_verify.inversion.recovery import InversionOptions, recover_latent
     from treering_verify.media.blank_areas import fill_occluded, mask_occluded, visible_area
-    from treering_verify.media.images import to_tensor
+    from treering_verify.media.conversion import to_tensor
     from treering_verify.watermark.keys.key import Key
 
     seeds = range(LEARNED_SEEDS, LEARNED_SEEDS + count)

@@ -22,7 +22,7 @@ from treering_verify.inversion import noise as noise_inversion
 from treering_verify.inversion.decoder import invert
 from treering_verify.inversion.noise import trajectory
 from treering_verify.inversion.recovery import problem_of
-from treering_verify.media.images import to_pil
+from treering_verify.media.conversion import to_pil
 from treering_verify.models import LatentModel, load_model
 from treering_verify.models.networks.estimator import Estimator
 from treering_verify.training.band import band_error, band_weights

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from treering_verify.media.images import to_pil
+from treering_verify.media.conversion import to_pil
 from treering_verify.models import LatentModel, load_model
 from treering_verify.models.class_conditional import ClassConditionalModel
 from treering_verify.models.networks.refiner import Refiner, features

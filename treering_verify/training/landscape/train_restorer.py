@@ -21,7 +21,7 @@ from treering_verify.inversion.brightness import clipped_values, divided
 from treering_verify.inversion.noise import trajectory
 from treering_verify.inversion.over_exposure import complete
 from treering_verify.inversion.recovery import InversionOptions, recover_latent
-from treering_verify.media.images import to_pil, to_tensor
+from treering_verify.media.conversion import to_pil, to_tensor
 from treering_verify.models import LatentModel, load_model
 from treering_verify.models.networks.correction import Correction
 from treering_verify.models.restorer import STEPS, Restorer, latent_inputs, noise_inputs

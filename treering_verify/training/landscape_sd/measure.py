@@ -61,7 +61,7 @@ def evidence(model: LatentModel, key: Any, images: Sequence[Image.Image], prompt
     from treering_verify.detection.evidence import evidence_of
     from treering_verify.inversion.noise import DEFAULT_STEPS, naive
     from treering_verify.inversion.recovery import InversionOptions, recover_latent
-    from treering_verify.media.images import to_tensor
+    from treering_verify.media.conversion import to_tensor
 
     found = []
     for image, prompt in zip(images, prompts, strict=True):
@@ -113,7 +113,7 @@ def contact_sheet(images: Sequence[Image.Image], columns: int = 4) -> Image.Imag
 
 def main(argv: list[str] | None = None) -> None:
     """Print the figures and write the contact sheet."""
-    from treering_verify.media.images import to_tensor
+    from treering_verify.media.conversion import to_tensor
     from treering_verify.models import load_model
     from treering_verify.watermark.keys.key import Key
 

@@ -23,7 +23,8 @@ from treering_verify.audit.inputs.sources import Inputs, list_inputs
 from treering_verify.audit.inputs.urls import Access
 from treering_verify.cli.main import main
 from treering_verify.errors import UsageError
-from treering_verify.media.images import MAX_BYTES, encode_png
+from treering_verify.media.conversion import encode_png
+from treering_verify.media.images import MAX_BYTES
 
 SIZE = (128, 128)
 IMAGE = encode_png(noisy_image(1))

@@ -15,7 +15,7 @@ from treering_verify.audit.inputs import sources, urls
 from treering_verify.audit.inputs.sources import Entry, Inputs, list_inputs
 from treering_verify.errors import UsageError
 from treering_verify.media.containers import read_member
-from treering_verify.media.images import encode_png
+from treering_verify.media.conversion import encode_png
 
 
 def found(tmp_path: Path, *paths: object, excluded: Path | None = None, **more: object) -> list[str]:

@@ -17,7 +17,7 @@ from treering_verify.benchmark import Scope
 from treering_verify.benchmark.robustness import forgery
 from treering_verify.benchmark.robustness.forgery import FORGES, AttackedKey, Attacker
 from treering_verify.benchmark.robustness.forgery_tables import figure, safe_count, safe_table
-from treering_verify.media.images import to_tensor
+from treering_verify.media.conversion import to_tensor
 
 
 @pytest.fixture(scope="module")

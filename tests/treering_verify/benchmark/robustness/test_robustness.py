@@ -43,7 +43,7 @@ from treering_verify.detection.calibration.scores import score
 from treering_verify.detection.verification import verify
 from treering_verify.generation.generator import generate, initial_noise
 from treering_verify.inversion.recovery import InversionOptions
-from treering_verify.media.images import to_tensor
+from treering_verify.media.conversion import to_tensor
 from treering_verify.models import LatentModel
 from treering_verify.watermark.embedding import embed, key_evidence
 from treering_verify.watermark.keys.key import Family, Key

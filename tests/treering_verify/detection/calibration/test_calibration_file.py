@@ -26,7 +26,7 @@ from treering_verify.detection.calibration import calibration_file
 from treering_verify.detection.calibration.build import calibrate
 from treering_verify.detection.calibration.calibration_file import CLEAN, Calibration
 from treering_verify.errors import UsageError
-from treering_verify.media.images import save_png
+from treering_verify.media.conversion import save_png
 from treering_verify.models import LatentModel
 from treering_verify.watermark.keys.key import Family, Key
 

@@ -32,7 +32,7 @@ from treering_verify.detection.calibration.scores import score
 from treering_verify.detection.calibration.verify import verify_calibrated
 from treering_verify.errors import UsageError
 from treering_verify.generation.generator import generate
-from treering_verify.media.images import save_png
+from treering_verify.media.conversion import save_png
 from treering_verify.models import LatentModel
 from treering_verify.report import calibration_record, format_calibration, format_text, to_json
 from treering_verify.watermark.embedding import embed, groups

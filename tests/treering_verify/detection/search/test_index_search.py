@@ -29,7 +29,8 @@ from treering_verify.detection.search.page import Page
 from treering_verify.detection.search.settings import LEVELS, MOST_KEYS, Search
 from treering_verify.detection.verification import KeyTest, verify
 from treering_verify.generation.generator import generate
-from treering_verify.media.images import fit, open_image, to_tensor
+from treering_verify.media.conversion import fit, to_tensor
+from treering_verify.media.images import open_image
 from treering_verify.models import LatentModel
 from treering_verify.watermark.keys.index import KeyIndex
 from treering_verify.watermark.keys.index_file import Block, write_index

@@ -27,7 +27,8 @@ from treering_verify.detection.search.search import search_page
 from treering_verify.detection.search.settings import LEVELS, Search, search_of
 from treering_verify.detection.search.target import Target
 from treering_verify.errors import UsageError
-from treering_verify.media.images import open_image, to_tensor
+from treering_verify.media.conversion import to_tensor
+from treering_verify.media.images import open_image
 from treering_verify.models import LatentModel
 from treering_verify.watermark.embedding import embed
 

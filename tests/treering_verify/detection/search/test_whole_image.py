@@ -16,7 +16,8 @@ from treering_verify.detection.search.grid import DIRECT
 from treering_verify.detection.search.noise_map import NoiseMap
 from treering_verify.detection.search.settings import LEVELS
 from treering_verify.detection.search.whole_image import looks, looks_for_covers
-from treering_verify.media.images import open_image, to_tensor
+from treering_verify.media.conversion import to_tensor
+from treering_verify.media.images import open_image
 from treering_verify.models import LatentModel
 
 SHAPE = (4, 32, 32)

@@ -20,9 +20,9 @@ from PIL import Image
 
 from treering_verify.errors import ImageError
 from treering_verify.media.animations import distinct_frames
-from treering_verify.media.declared_sizes import declared_pixels
 from treering_verify.media.decoder_limits import MAX_PIXELS
 from treering_verify.media.formats import decoded_formats, register
+from treering_verify.media.headers.declared_sizes import declared_pixels
 from treering_verify.media.images import open_image
 from treering_verify.media.isolation import child_process, decoding
 from treering_verify.media.isolation.decoding import decode_frames, decode_image, decode_video, is_cheap

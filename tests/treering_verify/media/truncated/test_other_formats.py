@@ -17,8 +17,9 @@ from PIL import Image
 from treering_verify.cli.main import main
 from treering_verify.errors import ImageError
 from treering_verify.generation.generator import generate
+from treering_verify.media.conversion import fit
 from treering_verify.media.formats import register
-from treering_verify.media.images import fit, open_image
+from treering_verify.media.images import open_image
 from treering_verify.media.isolation.decoding import decode_image
 from treering_verify.media.truncated.ends import ends_early
 from treering_verify.models import load_model

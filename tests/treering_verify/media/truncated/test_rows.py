@@ -12,7 +12,8 @@ from helpers.images import array, encoded, smooth
 from PIL import Image
 
 from treering_verify.errors import ImageError
-from treering_verify.media.images import fit, open_image
+from treering_verify.media.conversion import fit
+from treering_verify.media.images import open_image
 from treering_verify.media.truncated.notes import MOST_MISSING
 
 WHOLE = smooth(64, 48)

@@ -28,7 +28,7 @@ from treering_verify.cli.main import main
 from treering_verify.errors import ModelError, UsageError
 from treering_verify.generation.generator import initial_noise
 from treering_verify.inversion.noise import invert
-from treering_verify.media.images import to_tensor
+from treering_verify.media.conversion import to_tensor
 from treering_verify.models import LatentModel, from_pipeline, latent_shape, load_model
 from treering_verify.models.diffusers.flow_transformers import pack, unpack
 from treering_verify.models.diffusers.rectified_flow_pipeline import RectifiedFlowScheduler

@@ -17,7 +17,7 @@ import treering_verify as tv
 from treering_verify.errors import UsageError
 from treering_verify.generation.generator import initial_noise
 from treering_verify.inversion.noise import invert
-from treering_verify.media.images import to_tensor
+from treering_verify.media.conversion import to_tensor
 from treering_verify.models import from_pipeline, latent_shape, load_model, native_noise
 from treering_verify.models.sampling import denoise
 

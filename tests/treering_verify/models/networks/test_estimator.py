@@ -15,7 +15,7 @@ from treering_verify.errors import ModelError, UsageError
 from treering_verify.generation.generator import generate
 from treering_verify.inversion import noise as noise_inversion
 from treering_verify.inversion.recovery import InversionOptions, recover_noise
-from treering_verify.media.images import to_tensor
+from treering_verify.media.conversion import to_tensor
 from treering_verify.models import LatentModel, load_model
 from treering_verify.models.networks.estimator import Estimator
 from treering_verify.training.band import band_error, band_weights

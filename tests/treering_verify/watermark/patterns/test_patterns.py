@@ -17,7 +17,7 @@ from treering_verify.detection.evidence import evidence_of
 from treering_verify.detection.verification import verify
 from treering_verify.generation.generator import initial_noise
 from treering_verify.inversion.recovery import recover_noise
-from treering_verify.media.images import to_pil, to_tensor
+from treering_verify.media.conversion import to_pil, to_tensor
 from treering_verify.models import load_model
 from treering_verify.models.sampling import denoise
 from treering_verify.watermark.embedding import embed, extract, features, key_bins, key_coefficients, key_evidence

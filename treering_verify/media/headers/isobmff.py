@@ -1,16 +1,43 @@
-"""Count the images in a file of the ISO base media format (AVIF, HEIC; ISO/IEC 14496-12 and 23008-12)."""
+"""Read the boxes of the ISO base media format (AVIF, HEIC, JPEG 2000, JPEG XL) and count the images in them.
+
+See ISO/IEC 14496-12 (boxes) and 23008-12 (images).
+"""
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 
-from treering_verify.media.truncated.ends import boxes
-
+_MOST_BOXES = 1000
 _IMAGES = (b"av01", b"hvc1", b"grid", b"iovl", b"iden")
 _FULL = 4  # bytes of version and flags
 _HIDDEN = 1
 _OF_OTHERS = (b"auxl", b"thmb")  # an image that is a mask, a depth map or a thumbnail of another
 _MADE_OF = b"dimg"  # an image that is made of others
+
+
+def boxes(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield kind, place of the content, and end of each box of an ISO base media file; the end may lie behind the file's.
+
+    Raises
+    ------
+    struct.error
+        If a header is cut through.
+    """
+    place = 0
+    for _ in range(_MOST_BOXES):
+        if place >= len(data):
+            return
+        size, kind = struct.unpack_from(">L4s", data, place)
+        content = place + 8
+        if size == 1:
+            (size,) = struct.unpack_from(">Q", data, content)
+            content += 8
+        if size == 0:  # up to the end of the file
+            yield kind, content, len(data)
+            return
+        yield kind, content, place + max(8, size)
+        place += max(8, size)
 
 
 def count_images(data: bytes) -> int:

@@ -10,8 +10,8 @@ from helpers.hostile.files import chunk
 from helpers.images import array, encoded, png, smooth
 
 from treering_verify.errors import ImageError
+from treering_verify.media.headers.png_chunks import MAX_PROFILE, without_ballast
 from treering_verify.media.images import open_image
-from treering_verify.media.png_chunks import MAX_PROFILE, without_ballast
 
 HEADER_END = 8 + 25  # signature and IHDR
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 
-from treering_verify.media.declared_sizes import count_jpeg2000
-from treering_verify.media.jpeg_segments import ALONE, NEXT_MARKER, START_OF_SCAN
-from treering_verify.media.tiff_directory import count_pieces
+from treering_verify.media.headers.declared_sizes import count_jpeg2000
+from treering_verify.media.headers.jpeg_segments import ALONE, NEXT_MARKER, START_OF_SCAN
+from treering_verify.media.headers.tiff_directory import count_pieces
 
 _PNM_HEADER = re.compile(rb"P[1-7Ff](?:(?:\s|#[^\r\n]*+[\r\n]?)++[-0-9.]*+){0,4}+")
 _ROWS = 20  # of a PSD, as a part

@@ -7,8 +7,8 @@ from helpers.hostile.files import segment
 from helpers.images import array, encoded, smooth
 
 from treering_verify.errors import ImageError
+from treering_verify.media.headers.png_chunks import without_ballast
 from treering_verify.media.images import open_image
-from treering_verify.media.png_chunks import without_ballast
 
 SHORT = {
     "JFIF": (0xE0, b"JFIF"),

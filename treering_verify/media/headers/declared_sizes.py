@@ -6,14 +6,15 @@ Everything is read from a few bytes of headers. What cannot be read counts as no
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+
+from treering_verify.media.headers.isobmff import boxes
 
 _JXL_BOX = b"\0\0\0\x0cJXL \r\n\x87\n"
 _JP2_BOX = b"\0\0\0\x0cjP  \r\n\x87\n"
 _J2K = b"\xff\x4f\xff\x51"
 _RATIOS = ((1, 1), (1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))  # of JPEG XL: width to height
 _PACKETS, _BLOCKS = 40, 20  # of a JPEG 2000, that cost about as much as a part of another file
-_MOST_BOXES = 1000
+_MOST_SEGMENTS = 1000
 
 
 def declared_pixels(data: bytes) -> int:
@@ -67,27 +68,11 @@ def _ico_pixels(data: bytes) -> int:
     return most
 
 
-def _boxes(data: bytes, place: int = 0) -> Iterator[tuple[bytes, int]]:
-    """Yield kind and place of the content of each box of an ISO base media file."""
-    for _ in range(_MOST_BOXES):
-        if place + 8 > len(data):
-            return
-        size, kind = struct.unpack_from(">L4s", data, place)
-        content = place + 8
-        if size == 1:
-            (size,) = struct.unpack_from(">Q", data, content)
-            content += 8
-        yield kind, content
-        if size < 8:  # up to the end of the file
-            return
-        place += size
-
-
 def _jxl_pixels(data: bytes) -> int:
     """Return the pixels of a JPEG XL (ISO/IEC 18181-1, section "SizeHeader")."""
     place = 0
     if data.startswith(_JXL_BOX):
-        for kind, content in _boxes(data):
+        for kind, content, _ in boxes(data):
             if kind in (b"jxlc", b"jxlp"):
                 place = content + (4 if kind == b"jxlp" else 0)
                 break
@@ -122,7 +107,7 @@ def count_jpeg2000(data: bytes, enough: int) -> int:
     try:
         place = 0
         if data.startswith(_JP2_BOX):
-            place = next((content for kind, content in _boxes(data) if kind == b"jp2c"), len(data))
+            place = next((content for kind, content, _ in boxes(data) if kind == b"jp2c"), len(data))
         if data[place : place + 4] != _J2K:
             return 0
         return min(enough, _jpeg2000_parts(data, place + 2))
@@ -136,7 +121,7 @@ def _jpeg2000_parts(data: bytes, place: int) -> int:
     width, height = max(1, width - left), max(1, height - top)
     tiles = -(-width // max(1, tile_width)) * -(-height // max(1, tile_height))
     parts = tiles
-    for _ in range(_MOST_BOXES):
+    for _ in range(_MOST_SEGMENTS):
         marker, length = struct.unpack_from(">HH", data, place)
         if marker == 0xFF90:  # the first tile
             break

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 import zlib
 
-from treering_verify.media.jpeg_segments import without_broken_segments
+from treering_verify.media.headers.jpeg_segments import without_broken_segments
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_PROFILE = 1 << 20
