@@ -177,6 +177,21 @@ def _robustness(rows: Rows) -> str:
     )
 
 
+def _paired(other: str, name: str) -> Callable[[Rows], str]:
+    """Return the answer of a benchmark that judges the same marked images in two ways; `other` is a column of log10 p."""
+
+    def answer(rows: Rows) -> str:
+        seen = [row for row in rows if not row["blank"]]
+        pairs = [(row["log10_pvalue"] <= -6, row[other] <= -6) for row in seen]
+        return (
+            f"Of images that are not blank {_rate(new for new, _ in pairs)} are found at 1e-6, {name} "
+            f"{_rate(old for _, old in pairs)}: {sum(new and not old for new, old in pairs)} only by the default, "
+            f"{sum(old and not new for new, old in pairs)} only {name}."
+        )
+
+    return answer
+
+
 def _patterns(rows: Rows) -> str:
     low, least, high, most = _least(_where(rows, truth="marked"), "pattern", "log10_pvalue")
     return f"Most evidence has {low} (median log10 p {least:.1f} over the attacks), least {high} ({most:.1f})."
@@ -310,11 +325,13 @@ _ANSWERS: dict[str, Callable[[Rows], str]] = {
     "detection": _detection,
     "editing": _errors("background_nmse_db", "method"),
     "forgery": _forgery,
+    "gain": _paired("classical", "by encoder and DDIM"),
     "heldout": _errors("nmse_db", "method"),
     "identification": _identification,
     "inversion": _errors("nmse_db", "method"),
     "noise": _errors("error_db", "method"),
     "pareto": _errors("nmse_db", "method"),
+    "over-exposure": _paired("unrestored", "without restoration"),
     "patterns": _patterns,
     "precision": _precision,
     "quality": _quality,

@@ -60,3 +60,13 @@ def test_the_last_set_of_the_classification_is_compared_with_the_encoder() -> No
     assert answer_of("classification", found) == (
         "Right answers in the set 'open', clean: ours: 1/1 = 100.0 % [2.5, 100.0]; encoder: 0/1 = 0.0 % [0.0, 97.5]."
     )
+
+
+def test_two_ways_are_compared_on_images_that_are_not_blank() -> None:
+    values = ((False, -9, -2), (False, -9, -9), (False, -1, -9), (True, 0, 0))
+    found = [row(blank=blank, log10_pvalue=new, unrestored=old, classical=old) for blank, new, old in values]
+    assert answer_of("over-exposure", found) == (
+        "Of images that are not blank 2/3 = 66.7 % [9.4, 99.2] are found at 1e-6, without restoration 2/3 = 66.7 % "
+        "[9.4, 99.2]: 1 only by the default, 1 only without restoration."
+    )
+    assert "1 only by encoder and DDIM." in answer_of("gain", found)

@@ -35,6 +35,19 @@ def measure(model: LatentModel, scope: Scope) -> Findings:
         (_mean(found, conditions, patterns, left_out), _by_condition(found, conditions, patterns)),
         seeds=f"{SEEDS['robustness']} onwards, keys likewise; each image under its own key",
         count=f"{count} marked by each pattern and {count} unmarked, under each condition",
+        answer=_answer(found, conditions),
+    )
+
+
+def _answer(found: Measurements, conditions: Sequence[Condition]) -> str:
+    every, seen = (
+        [_verified(found, MAIN, condition.attack, blanks=blanks) for condition in conditions]
+        for blanks in (True, False)
+    )
+    return (
+        f"Over {len(conditions)} conditions {pooled([one.tpr(STRICT) for one in every])} of the images marked by {MAIN} are "
+        f"found at {STRICT:g}, without blank ones {pooled([one.tpr(STRICT) for one in seen])}. Of unmarked images "
+        f"{pooled([one.fpr(ALPHAS[0]) for one in every])} reach p <= {ALPHAS[0]:g}."
     )
 
 
