@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, cast, overload
 
 from treering_verify.audit.folder import audit_folder
 from treering_verify.detection.calibration.calibration_file import Calibration
@@ -17,6 +17,7 @@ from treering_verify.detection.decision import check_alpha
 from treering_verify.detection.identification import DEFAULT_TOP, gather, identify_many
 from treering_verify.detection.judge import DEFAULT_ALPHA
 from treering_verify.detection.messages import decode_many
+from treering_verify.detection.reading import are_several
 from treering_verify.detection.screening import Screening, ScreeningChoice, screening_of
 from treering_verify.detection.search.settings import AUTO as AUTO_SEARCH
 from treering_verify.detection.search.settings import Search, search_of
@@ -98,9 +99,10 @@ class Detector:
 
     Notes
     -----
-    One rule says what takes one and what takes many. `verify`, `identify` and `decode` take one image and return one
-    `Verdict`. `verify_many`, `identify_many` and `decode_many` take many and yield a verdict for each, in order, batch by
-    batch. An image that cannot be read gives a verdict of status "error"; the others are judged.
+    One rule says what takes one and what takes many. `verify`, `identify` and `decode` return the `Verdict` of one image, or
+    a list of verdicts of a list of images. `verify_many`, `identify_many` and `decode_many` take many and yield a verdict
+    for each, in order, batch by batch. An image that cannot be read gives a verdict of status "error"; the others are
+    judged. Where the model makes videos, a list given to `verify` is the frames of one video.
 
     An image is a path, a file's bytes, an open binary file, a PIL image, an array (H, W, 3) of uint8 or of float in [0, 1],
     or a tensor (3, H, W) of float in [0, 1]. Many images are a list of those, another iterable, or a batch as pipelines
@@ -206,9 +208,13 @@ class Detector:
 
     # --- what it does ---------------------------------------------------------------------------------------------
 
-    def verify(self, image: Source | VideoSource) -> Verdict:
-        """Say whether one image carries one of the keys; see `verify_many`."""
-        return next(self.verify_many([image]))
+    @overload
+    def verify(self, image: Source) -> Verdict: ...  # type: ignore[overload-overlap]
+    @overload
+    def verify(self, image: Sequence[Source]) -> list[Verdict]: ...
+    def verify(self, image: Source | VideoSource) -> Verdict | list[Verdict]:
+        """Say whether an image, or each of a list, carries one of the keys; see `verify_many`."""
+        return self._answer(image, self.verify_many)
 
     def verify_many(self, images: Iterable[Source | VideoSource]) -> Iterator[Verdict]:
         """Say for each image whether it carries one of the keys.
@@ -254,9 +260,13 @@ class Detector:
             decoys=self._decoys,
         )
 
-    def identify(self, image: Source, top: int = DEFAULT_TOP) -> Verdict:
-        """Say which of the keys one image carries, if any, with the `top` best matches; see `identify_many`."""
-        return next(self.identify_many([image], top))
+    @overload
+    def identify(self, image: Source, top: int = DEFAULT_TOP) -> Verdict: ...  # type: ignore[overload-overlap]
+    @overload
+    def identify(self, image: Sequence[Source], top: int = DEFAULT_TOP) -> list[Verdict]: ...
+    def identify(self, image: Source | Sequence[Source], top: int = DEFAULT_TOP) -> Verdict | list[Verdict]:
+        """Say which key an image, or each of a list, carries, if any, with the `top` best matches; see `identify_many`."""
+        return self._answer(image, partial(self.identify_many, top=top))
 
     def identify_many(self, images: Iterable[Source], top: int = DEFAULT_TOP) -> Iterator[Verdict]:
         """Say for each image which of the keys it carries, if any, with the `top` best matches as its evidence.
@@ -279,9 +289,13 @@ class Detector:
             search=self._search,
         )
 
-    def decode(self, image: Source) -> Verdict:
-        """Read the message of one image; see `decode_many`."""
-        return next(self.decode_many([image]))
+    @overload
+    def decode(self, image: Source) -> Verdict: ...  # type: ignore[overload-overlap]
+    @overload
+    def decode(self, image: Sequence[Source]) -> list[Verdict]: ...
+    def decode(self, image: Source | Sequence[Source]) -> Verdict | list[Verdict]:
+        """Read the message of an image, or of each of a list; see `decode_many`."""
+        return self._answer(image, self.decode_many)
 
     def decode_many(self, images: Iterable[Source]) -> Iterator[Verdict]:
         """Read the message of each image, which stands in the verdict's `message`, under the one key of this detector.
@@ -334,6 +348,14 @@ class Detector:
             output=output,
             options=options,
         )
+
+    def _answer(
+        self, image: Source | Sequence[Source], judged: Callable[[Sequence[Source]], Iterator[Verdict]]
+    ) -> Verdict | list[Verdict]:
+        """Return the verdict of one image, or those of a list."""
+        if are_several(image, None) and are_several(image, self.model):  # no model is loaded to tell that a path is one
+            return list(judged(image))
+        return next(judged([cast("Source", image)]))
 
     # --- checks, before any model is loaded -----------------------------------------------------------------------
 

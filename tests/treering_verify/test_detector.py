@@ -59,21 +59,48 @@ def test_it_answers_as_the_functions_do(sample_key: tv.Key, model: LatentModel) 
     assert found.verify(b"no image").status == "error"
 
 
-def test_several_images_are_judged_by_verify_many_and_verify_says_so(sample_key: tv.Key, model: LatentModel) -> None:
+def test_a_list_of_images_has_a_list_of_verdicts(sample_key: tv.Key, model: LatentModel) -> None:
     found = tv.Detector(sample_key, model=model, **QUICK)
     image = Image.open(MARKED).convert("RGB")
     pixels = np.asarray(image)
     tensor = torch.from_numpy(pixels / np.float32(255)).movedim(-1, 0)
-    several = ([MARKED, image], (MARKED, image), np.stack([pixels, pixels]), torch.stack([tensor, tensor]))
-    for images in several:
+    kinds: list[Any] = [
+        MARKED,
+        str(MARKED),
+        MARKED.read_bytes(),
+        io.BytesIO(MARKED.read_bytes()),
+        image,
+        pixels,
+        tensor,
+    ]
+    assert [one.key for one in found.verify([*kinds, UNMARKED, b"none"])] == ["sample"] * len(kinds) + ["", ""]
+    assert [one.key for one in found.verify((pixels[None], tensor[None]))] == ["sample", "sample"]
+    assert [one.key for one in found.identify([MARKED, UNMARKED], top=1)] == ["sample", ""]
+    options = tv.InversionOptions(method="encoder")
+    assert [one.key for one in tv.verify([MARKED], sample_key, model=model, inversion=options, search=None)] == [
+        "sample"
+    ]
+    named = tv.detection.identify([UNMARKED], sample_key, model=model, inversion=options, search=None)
+    assert [one.verdict for one in named] == ["no evidence"]
+    assert found.verify([]) == [] and found.identify(()) == []
+    with pytest.raises(tv.UsageError, match="a list in a list of images is several"):
+        found.verify([[MARKED]])  # type: ignore[list-item]
+
+
+def test_a_batch_of_several_is_judged_by_verify_many_and_verify_says_so(sample_key: tv.Key, model: LatentModel) -> None:
+    found = tv.Detector(sample_key, model=model, **QUICK)
+    image = Image.open(MARKED).convert("RGB")
+    pixels = np.asarray(image)
+    tensor = torch.from_numpy(pixels / np.float32(255)).movedim(-1, 0)
+    several: tuple[Any, ...] = (np.stack([pixels, pixels]), torch.stack([tensor, tensor]))
+    for images in (*several, [MARKED, image], (MARKED, image)):
         assert [one.key for one in found.verify_many(images)] == ["sample", "sample"]
-        with pytest.raises(tv.UsageError, match=r"give it to verify_many|holds 2 images.* verify_many all"):
-            found.verify(images)  # type: ignore[arg-type]
+    for images in several:
+        with pytest.raises(tv.UsageError, match=r"holds 2 images.* verify_many all"):
+            found.verify(images)
     for one in (pixels[None], tensor[None]):
         assert found.verify(one).key == "sample", "a batch of one is an image"
         assert [verdict.key for verdict in found.verify_many(one)] == ["sample"]
-    with pytest.raises(tv.UsageError, match="a list is several: give it to verify_many"):
-        found.verify([])  # type: ignore[arg-type]
     for alone in (
         str(MARKED),
         MARKED,

@@ -33,4 +33,4 @@ def decode(judging: Judging) -> None:
     def judge(model: LatentModel, inversion: InversionOptions) -> Iterator[Verdict]:
         return decode_many(images, key, model=model, alpha=judging.alpha, inversion=inversion)
 
-    judging.print("Reading", images, judge)
+    judging.print("Reading", images, judge, keys=[key], message="")

@@ -39,4 +39,4 @@ def identify(judging: Judging, top: int) -> None:
             images, found, model=model, alpha=judging.alpha, top=top, inversion=inversion, search=judging.search
         )
 
-    judging.print("Identifying", images, judge, matches=True)
+    judging.print("Identifying", images, judge, keys=found, matches=True)

@@ -64,7 +64,7 @@ def verify(judging: Judging, detector: DetectorChoice) -> None:
             images, single, model=model, alpha=alpha, inversion=inversion, search=search, decoys=detector.decoys
         )
 
-    judging.print("Verifying", images, judge)
+    judging.print("Verifying", images, judge, keys=None if detector.calibration else found)
 
 
 @command("treering recheck verdicts.jsonl --key my.key.json")

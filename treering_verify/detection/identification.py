@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast, overload
 
 import numpy as np
 
 from treering_verify.detection.evidence import rank
 from treering_verify.detection.judge import DEFAULT_ALPHA, Judge
+from treering_verify.detection.reading import are_several
 from treering_verify.detection.search.settings import AUTO, MOST_KEYS, Search
 from treering_verify.detection.search.target import Target
 from treering_verify.errors import KeyFileError, UsageError
@@ -42,7 +43,8 @@ DEFAULT_TOP = 5
 _SPARE_ROWS = 32
 
 
-def identify(
+@overload
+def identify(  # type: ignore[overload-overlap]
     source: Source,
     keys: Keys,
     *,
@@ -51,10 +53,35 @@ def identify(
     top: int = DEFAULT_TOP,
     inversion: InversionOptions | None = None,
     search: Search | str | float | None = AUTO,
-) -> Verdict:
-    """Say which of the keys one image carries, if any; arguments, result and errors are those of `identify_many`."""
-    judged = identify_many([source], keys, model=model, alpha=alpha, top=top, inversion=inversion, search=search)
-    return next(iter(judged))
+) -> Verdict: ...
+@overload
+def identify(
+    source: Sequence[Source],
+    keys: Keys,
+    *,
+    model: LatentModel | None = None,
+    alpha: float = DEFAULT_ALPHA,
+    top: int = DEFAULT_TOP,
+    inversion: InversionOptions | None = None,
+    search: Search | str | float | None = AUTO,
+) -> list[Verdict]: ...
+def identify(
+    source: Source | Sequence[Source],
+    keys: Keys,
+    *,
+    model: LatentModel | None = None,
+    alpha: float = DEFAULT_ALPHA,
+    top: int = DEFAULT_TOP,
+    inversion: InversionOptions | None = None,
+    search: Search | str | float | None = AUTO,
+) -> Verdict | list[Verdict]:
+    """Say which of the keys an image carries, if any: a verdict, or of a list of images a list of them.
+
+    `identify_many` has arguments and errors, and yields verdicts as they come.
+    """
+    images: Sequence[Source] = source if are_several(source, model) else [cast("Source", source)]
+    judged = identify_many(images, keys, model=model, alpha=alpha, top=top, inversion=inversion, search=search)
+    return list(judged) if are_several(source, model) else next(iter(judged))
 
 
 def identify_many(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 from treering_verify.detection.search.page import Page
 from treering_verify.errors import UsageError
@@ -55,6 +55,12 @@ def several(sources: Iterable[Source | VideoSource]) -> Iterator[Source | VideoS
     return iter(sources)
 
 
+def are_several(source: object, model: LatentModel | None) -> TypeGuard[Sequence[Source]]:
+    """Return whether a source is a list, or another sequence, of images; for a model that makes videos it is one video."""
+    listed = isinstance(source, Sequence) and not isinstance(source, str | bytes)
+    return listed and (model is None or not makes_videos(model))
+
+
 def read(source: Source | VideoSource, model: LatentModel) -> Reading:
     """Read an image, or a video where the model makes videos.
 
@@ -63,7 +69,7 @@ def read(source: Source | VideoSource, model: LatentModel) -> Reading:
     ImageError
         If it cannot be read.
     UsageError
-        If it is several images for a model that makes images.
+        If it is several images for a model that makes images, or no image at all.
     """
     import torch
 
@@ -71,10 +77,7 @@ def read(source: Source | VideoSource, model: LatentModel) -> Reading:
         video, note = read_video(source, model.frames, model.image_size, decode_video)
         return Reading(video, note, sha256=sha256_of(source))
     if isinstance(source, Sequence) and not isinstance(source, str | bytes):
-        raise UsageError(
-            f"verify, identify and decode take one image, and a {type(source).__name__} is several: give it to verify_many, "
-            "identify_many or decode_many, which yield a verdict for each"
-        )
+        raise UsageError(f"a {type(source).__name__} in a list of images is several: give one list of all images")
     if isinstance(source, str | os.PathLike):
         source = read_bytes(os.fsdecode(source))
     elif hasattr(source, "read"):  # once, so that hash and pixels come from the same bytes

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 from treering_verify.detection.evidence import evidence_of
 from treering_verify.detection.identification import IndexTest
 from treering_verify.detection.judge import DEFAULT_ALPHA, Judge
+from treering_verify.detection.reading import are_several
 from treering_verify.detection.search.settings import AUTO, MOST_KEYS, Search
 from treering_verify.detection.search.target import Target
 from treering_verify.errors import UsageError
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from treering_verify.detection.judge import Source
     from treering_verify.media.videos import VideoSource
+    from treering_verify.models.protocol import VideoModel
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +104,39 @@ def key_test(keys: Key | Sequence[Key], model: LatentModel, *, decoys: int = 0) 
     return KeyTest(chosen, decoys)
 
 
+@overload
+def verify(  # type: ignore[overload-overlap]
+    source: VideoSource,
+    keys: Key | Sequence[Key],
+    *,
+    model: VideoModel,
+    alpha: float = DEFAULT_ALPHA,
+    inversion: InversionOptions | None = None,
+    search: Search | str | float | None = AUTO,
+    decoys: int = 0,
+) -> Verdict: ...
+@overload
+def verify(  # type: ignore[overload-overlap]
+    source: Source,
+    keys: Key | Sequence[Key],
+    *,
+    model: LatentModel | None = None,
+    alpha: float = DEFAULT_ALPHA,
+    inversion: InversionOptions | None = None,
+    search: Search | str | float | None = AUTO,
+    decoys: int = 0,
+) -> Verdict: ...
+@overload
+def verify(
+    source: Sequence[Source],
+    keys: Key | Sequence[Key],
+    *,
+    model: LatentModel | None = None,
+    alpha: float = DEFAULT_ALPHA,
+    inversion: InversionOptions | None = None,
+    search: Search | str | float | None = AUTO,
+    decoys: int = 0,
+) -> list[Verdict]: ...
 def verify(
     source: Source | VideoSource,
     keys: Key | Sequence[Key],
@@ -111,10 +146,15 @@ def verify(
     inversion: InversionOptions | None = None,
     search: Search | str | float | None = AUTO,
     decoys: int = 0,
-) -> Verdict:
-    """Say whether one image carries one of the keys; arguments, result and errors are those of `verify_many`."""
-    judged = verify_many([source], keys, model=model, alpha=alpha, inversion=inversion, search=search, decoys=decoys)
-    return next(iter(judged))
+) -> Verdict | list[Verdict]:
+    """Say whether an image carries one of the keys: the verdict of one image, a list of verdicts of a list of images.
+
+    `verify_many` has arguments and errors, and yields verdicts as they come. For a model that makes videos, a list holds the
+    frames of one video.
+    """
+    sources: Sequence[Source | VideoSource] = source if are_several(source, model) else [source]
+    judged = verify_many(sources, keys, model=model, alpha=alpha, inversion=inversion, search=search, decoys=decoys)
+    return list(judged) if are_several(source, model) else next(iter(judged))
 
 
 def verify_many(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from PIL import Image
 
 from treering_verify.audit.inputs.manifests import check_manifest
 from treering_verify.cli.options.images import MOST_IN_FOLDER, images_of
+from treering_verify.detection.recheck import read_records
 from treering_verify.models import ModelSource
 from treering_verify.watermark.keys.key import Key
 
@@ -263,6 +266,27 @@ def test_files_that_are_no_images_are_told_before_torch_is_imported(command: str
     assert done.returncode == 3 and done.stdout.endswith("False\n"), done.stdout
     assert "text.txt" in done.stdout and "not_an_image" in done.stdout
     assert "x.pdf" in done.stdout and "container: this is a PDF document: extract its images" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["verify", "identify", "decode"])
+def test_records_of_files_that_are_no_images_need_no_model(command: str, folder: Path) -> None:
+    table(folder)
+    key = Key.generate((4, 32, 32), name="one", pattern="gaussian-shading" if command == "decode" else "random", seed=1)
+    key.save(folder / "one.key.json")
+    done = run(folder, command, "text.txt", "--key", "one.key.json", "--format", "jsonl", "--alpha", "1e-3")
+    line, torch = done.stdout.splitlines()
+    assert (done.returncode, torch) == (3, "False"), done.stderr
+    record = json.loads(line)
+    assert (record["status"], record["code"], record["verdict"]) == ("error", "not_an_image", None)
+    assert record["schema_version"] and record["time"] and record["alpha"] == 1e-3
+    assert record["sha256"] == hashlib.sha256((folder / "text.txt").read_bytes()).hexdigest()
+    origin = record["provenance"]
+    assert (origin["model"], origin["weights"]) == ("landscape", None) and origin["versions"]["treering-verify"]
+    assert origin["keys"] == [{"name": "one", "fingerprint": key.fingerprint}]
+    assert origin["settings"]["search"] == ("off" if command == "decode" else "fast")
+    assert ("matches" in record, record.get("message")) == (command == "identify", "" if command == "decode" else None)
+    (folder / "records.jsonl").write_text(line)
+    assert read_records(folder / "records.jsonl") == [record]
 
 
 def test_a_table_whose_first_mebibyte_names_no_file_is_not_refused(tmp_path: Path) -> None:

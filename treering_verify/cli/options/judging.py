@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +18,14 @@ from treering_verify.files import printable
 
 if TYPE_CHECKING:
     from treering_verify.cli.options.inversion import InversionChoice
+    from treering_verify.errors import ImageError
     from treering_verify.inversion.recovery import InversionOptions
     from treering_verify.models import LatentModel, ModelSource
     from treering_verify.results import Verdict
+    from treering_verify.watermark.keys.index import KeyIndex
+    from treering_verify.watermark.keys.key import Key
+
+_MOST_KEYS = 20  # in a record, as the engine's; of more there is a digest
 
 
 @dataclass(frozen=True)
@@ -63,25 +68,71 @@ class Judging:
         images: list[Path],
         judge: Callable[[LatentModel, InversionOptions], Iterable[Verdict]],
         *,
+        keys: Sequence[Key | KeyIndex] | None = None,
         matches: bool = False,
+        message: str | None = None,
     ) -> None:
         """Load the model, judge the images, print their verdicts, and exit as these ask for.
 
-        As text, what is wrong with files is told without the model if none of them can be judged. Records name the model.
+        What is wrong with files is told without the model if none of them can be judged.
+
+        Parameters
+        ----------
+        description : str
+            What progress is called.
+        images : list of Path
+        judge : function
+        keys : sequence of Key or KeyIndex, optional
+            Those of the records. None: records need the model.
+        matches : bool
+            Whether to list the evidence.
+        message : str, optional
+            The message of files that cannot be judged: "" if messages are read.
         """
         from treering_verify.models import load_model
-        from treering_verify.results import Verdict
 
         def verdicts() -> Iterable[Verdict]:
-            if self.style == "text" and (refused := refusals(images, self.model)):
-                return [
-                    Verdict(str(path), "error", None, self.alpha, error.code, printable(error.reason))
-                    for path, error in refused
-                ]
+            recorded = keys is not None and self.inversion.profile is None
+            if (self.style == "text" or recorded) and (refused := refusals(images, self.model)):
+                return self._refused(refused, keys or (), message)
             loaded = load_model(self.model)
             return judge(loaded, self.inversion.inversion(loaded))
 
         print_verdicts(verdicts, len(images), description, self.style, self.fail_on, matches)
+
+    def _refused(
+        self, refused: list[tuple[Path, ImageError]], keys: Sequence[Key | KeyIndex], message: str | None
+    ) -> Iterator[Verdict]:
+        """Yield verdicts of files that are no images: their records name all but the weights, which were not read."""
+        from treering_verify.detection.search.settings import search_of
+        from treering_verify.inversion.recovery import InversionOptions
+        from treering_verify.media.digests import sha256_of
+        from treering_verify.models.provenance import provenance_of, utc_now
+        from treering_verify.results import Verdict
+        from treering_verify.watermark.keys.index import public_keys
+
+        search, inversion = search_of(self.search), asdict(InversionOptions(**self.inversion.fields))
+        del inversion["batch_size"]
+        settings = {
+            "alpha": self.alpha,
+            **inversion,
+            "tile": self.model.tile,
+            "search": search.words if search else "off",
+        }
+        provenance = provenance_of(None, public_keys(keys, _MOST_KEYS), settings) | {"model": self.model.name}
+        for path, error in refused:
+            yield Verdict(
+                str(path),
+                "error",
+                None,
+                self.alpha,
+                error.code,
+                printable(error.reason),
+                message=message,
+                sha256=sha256_of(path),
+                time=utc_now(),
+                provenance=provenance,
+            )
 
 
 def judging_options(
