@@ -32,7 +32,7 @@ from treering_verify.media.formats import decoded_formats, kind_of, register
 from treering_verify.media.headers.png_chunks import without_ballast
 from treering_verify.media.truncated.ends import ends_early
 from treering_verify.media.truncated.notes import MOST_MISSING, Share
-from treering_verify.media.truncated.padding import shown_alike
+from treering_verify.media.truncated.padding import image_of_icon, shown_alike
 from treering_verify.media.truncated.rows import completed, info_of_rest, missing_share
 from treering_verify.media.truncated.tiles import completed_codestream, note_of_bytes, without_missing_pieces
 
@@ -66,7 +66,7 @@ CODES = {
     "container": "this is a container of other files; unpack it",
     "video_file": "this is a video; judge it with a model that makes videos, or give its frames",
     "corrupt": "the image is damaged or cut short; copy or download it again",
-    "cut_short": "the file was cut short, and less than half of the image can be read; copy or download it again",
+    "cut_short": "the file was cut short, and too little of the image can be read; copy or download it again",
     "archive_damaged": "the archive is damaged or cut short, or needs a password; unpack it",
     "archive_cut_short": "the archive was cut short: its whole members are judged, no others; copy or download it again",
     "archive_too_large": "the archive has more than a million members; unpack it",
@@ -256,7 +256,10 @@ def _rest(data: bytes, name: str, cause: Exception) -> Image.Image:
             image = _checked(found[0])
             image.info |= {"cut_short": Share(found[1]), "file_note": note_of_bytes(found[1])}
             return image
-        if data[:2] in (b"II", b"MM"):
+        if data.startswith(b"\0\0\1\0"):
+            inside = image_of_icon(data)
+            rest = _checked(inside) if inside else None
+        elif data[:2] in (b"II", b"MM"):
             rest = without_missing_pieces(data, _checked)
             rest = rest and to_rgb(rest)
         else:

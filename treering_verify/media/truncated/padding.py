@@ -1,4 +1,4 @@
-"""Complete files whose decoders go on over bytes that mean nothing: WebP, AVIF, HEIC.
+"""Complete files whose decoders go on over bytes that mean nothing: WebP, AVIF, HEIC, DDS, PSD.
 
 These decoders want as many bytes as the file says that it has, and turn any bytes into pixels. So a file is completed
 several times, with other bytes each time: where all show the same pixels, they are those of the bytes that are there.
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from treering_verify.media.headers.declared_sizes import moves
 from treering_verify.media.headers.isobmff import boxes
+from treering_verify.media.headers.png_chunks import SIGNATURE
 from treering_verify.media.truncated.notes import MOST_MISSING, ONLY_ITS_END, FileNote, Share
 
 if TYPE_CHECKING:
@@ -31,7 +32,10 @@ _BRANDS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1
 
 
 def padded(data: bytes) -> Iterator[bytes]:
-    """Yield complete files for a WebP, AVIF or HEIC that was cut short; none if more bytes are missing than are there."""
+    """Yield complete files for a file that was cut short; none for other formats.
+
+    Of a WebP, AVIF or HEIC none if more bytes are missing than are there.
+    """
     if moves(data):
         yield from [without_cut_frame(data)] * 2
         return
@@ -44,7 +48,7 @@ def padded(data: bytes) -> Iterator[bytes]:
 
 
 def shown_alike(data: bytes, decode: Callable[[bytes], Image.Image]) -> Image.Image | None:
-    """Return what is there of a WebP, AVIF or HEIC that was cut short, with its `Share` in `info`; None if too little is.
+    """Return what is there of a file that was cut short, with its `Share` in `info`; None if too little is.
 
     Parameters
     ----------
@@ -91,6 +95,18 @@ def _like(pixels: NDArray[np.uint8], share: float) -> Image.Image:
     return image
 
 
+def image_of_icon(data: bytes) -> bytes:
+    """Return the largest PNG of an icon (ICO), or b"" if its largest image is none."""
+    largest: tuple[int, bytes] = (0, b"")
+    with contextlib.suppress(struct.error):
+        for number in range(struct.unpack_from("<H", data, 4)[0]):
+            width, height = data[6 + 16 * number : 8 + 16 * number]
+            (place,) = struct.unpack_from("<L", data, 6 + 16 * number + 12)
+            found = ((width or 256) * (height or 256), data[place:] if data.startswith(SIGNATURE, place) else b"")
+            largest = max(largest, found, key=lambda one: one[0])
+    return largest[1]
+
+
 def without_cut_frame(data: bytes) -> bytes:
     """Return an animated WebP that ends with its last whole chunk."""
     place = 12
@@ -111,6 +127,15 @@ def _lacking(data: bytes) -> tuple[bytes, int]:
         with contextlib.suppress(struct.error):
             missing = max((end for _, _, end in boxes(data)), default=0) - len(data)
             return data, missing if missing <= len(data) else 0
+    with contextlib.suppress(struct.error):
+        if data.startswith(b"DDS "):
+            height, width = struct.unpack_from("<LL", data, 12)
+            return data, height * width * 4 + _MORE
+        if data.startswith(b"8BPS"):
+            channels, height, width, depth = struct.unpack_from(">HLLH", data, 12)
+            return data, channels * height * (
+                width * -(-depth // 8) * 2 + 2
+            ) + _MORE  # packed rows may take twice as many
     return data, 0
 
 

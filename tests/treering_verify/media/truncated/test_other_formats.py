@@ -1,4 +1,4 @@
-"""WebP, AVIF, HEIC, JPEG 2000, compressed TIFF and PNM that were cut short are judged by what is left."""
+"""WebP, AVIF, HEIC, JPEG 2000, compressed TIFF, PNM, DDS, PSD and icons that were cut short are judged by what is left."""
 
 from __future__ import annotations
 
@@ -66,6 +66,17 @@ def bits() -> bytes:
     return b"P1\n%d %d\n" % SIZE + b"\n".join(b" ".join(b"%d" % bit for bit in row) for row in grey)
 
 
+def psd(packed: bool) -> bytes:
+    """Return a flat PSD, its planes one after another, packed in runs (of 128 bytes as they are) or not."""
+    planes = np.moveaxis(np.asarray(WHOLE), -1, 0)
+    head = b"8BPS" + struct.pack(">H6xHLLHHLLLH", 1, 3, *SIZE[::-1], 8, 3, 0, 0, 0, packed)
+    if not packed:
+        return head + planes.tobytes()
+    rows = planes.reshape(-1, SIZE[0] // 128, 128)
+    runs = np.concatenate([np.full((*rows.shape[:2], 1), 127, np.uint8), rows], -1)
+    return head + struct.pack(">H", runs[0].size) * len(runs) + runs.tobytes()
+
+
 ROWS: dict[str, Callable[[], bytes]] = {
     "webp": webp,
     "webp lossless": lambda: webp(lossless=True),
@@ -75,6 +86,11 @@ ROWS: dict[str, Callable[[], bytes]] = {
     "pnm of 16 bits": lambda: b"P6\n%d %d\n65535\n" % SIZE + (np.asarray(WHOLE).astype(">u2") * 257).tobytes(),
     "pnm in ascii": plain_text,
     "pbm in ascii": bits,
+    "psd": lambda: psd(packed=False),
+    "psd in runs": lambda: psd(packed=True),
+    "dds": lambda: encoded(WHOLE, "DDS"),
+    "dds in blocks": lambda: encoded(WHOLE, "DDS", pixel_format="DXT1"),
+    "icon": lambda: encoded(WHOLE, "ICO", sizes=[(64, 48), SIZE]),
 }
 
 
@@ -104,11 +120,12 @@ def test_with_too_little_left_the_refusal_says_that_the_file_was_cut_short(kind:
         assert caught.value.code == "cut_short" and "damaged" not in caught.value.reason
 
 
-def test_a_tiff_without_its_directory_and_a_dds_are_refused_as_cut_short() -> None:
-    for data in (encoded(WHOLE, "TIFF", compression="tiff_lzw"), encoded(WHOLE, "DDS", pixel_format="DXT1")):
+def test_a_tiff_without_its_directory_and_an_icon_without_its_mask_are_refused_as_cut_short() -> None:
+    icon = encoded(WHOLE, "ICO", sizes=[SIZE], bitmap_format="bmp")
+    for data in (encoded(WHOLE, "TIFF", compression="tiff_lzw"), icon):
         with pytest.raises(ImageError) as caught:
             open_image(data[: int(0.9 * len(data))])
-        assert caught.value.code == "cut_short"
+        assert caught.value.code == "cut_short" and "too little of the image can be read" in caught.value.reason
 
 
 def test_whole_tiles_of_a_tiff_are_shown_and_the_image_is_turned_upright() -> None:
