@@ -138,6 +138,24 @@ def test_the_tree_stays_small_where_it_is_entered() -> None:
     assert found["files flat in treering_verify"] <= 8
     assert found["files in the fullest folder"] <= 20
     assert found["boxes in circles"] == 0
+    assert found["imports that do not go down"] == 0
+
+
+def test_the_folders_of_the_tests_are_those_of_the_packages() -> None:
+    folders = {path.parent for path in (ROOT / "tests").rglob("*.py")}
+    assert {str(folder) for folder in folders if len(list(folder.glob("*.py"))) > 20} == set()
+    mirrored = {path.relative_to(ROOT / "tests") for path in folders}
+    mirrored = {path for path in mirrored if path.parts[:1] == ("treering_verify",)}
+    assert len(mirrored) > 20
+    assert {str(path) for path in mirrored if not (ROOT / path / "__init__.py").exists()} == set()
+
+
+def test_the_helpers_of_the_tests_are_mapped() -> None:
+    for path in (ROOT / "tests" / "helpers").rglob("__init__.py"):
+        packages = {each.parent.name for each in path.parent.glob("*/__init__.py")}
+        inside = packages | {each.stem for each in path.parent.glob("*.py")} - {"__init__"}
+        text = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
+        assert {name for name in inside if not re.search(rf"\b{name}\b", text)} == set(), path
 
 
 @pytest.mark.parametrize("package", sorted(m for m, path in modules(ROOT).items() if path.stem == "__init__"))

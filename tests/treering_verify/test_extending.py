@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import pipelines
+from helpers.models import pipelines
 from helpers.places import ROOT
 
 PAGE = (ROOT / "docs" / "extending.md").read_text()

@@ -374,7 +374,7 @@ def make(name: str, sound: Path, target: Path, canaries: Path) -> Path:
 
 
 def main(target: Path, canaries: Path) -> None:
-    from helpers.pipelines import stable_diffusion
+    from helpers.models.pipelines import stable_diffusion
 
     sound = target / "sound"
     stable_diffusion().save_pretrained(sound)

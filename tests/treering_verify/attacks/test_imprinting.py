@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
-from helpers.white_model import WhiteModel
+from helpers.models.white_model import WhiteModel
 from PIL import Image
 
 from treering_verify.attacks.averaging import add_trace, estimate_trace, subtract_trace

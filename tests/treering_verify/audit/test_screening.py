@@ -10,7 +10,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from helpers.audits import KEY, essence, fill, stored, summary
-from helpers.white_model import WhiteModel
+from helpers.models.white_model import WhiteModel
 
 from treering_verify.audit.folder import audit_folder
 from treering_verify.audit.inputs.reader_pool import Limits

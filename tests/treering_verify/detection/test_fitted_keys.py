@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from helpers.white_model import WhiteModel
+from helpers.models.white_model import WhiteModel
 from PIL import Image
 
 import treering_verify as tv

@@ -23,7 +23,7 @@ from diffusers import (
     TCDScheduler,
     UniPCMultistepScheduler,
 )
-from helpers import pipelines
+from helpers.models import pipelines
 from PIL import Image
 
 import treering_verify as tv

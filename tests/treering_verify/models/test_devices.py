@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import pipelines, video_pipelines
-from helpers.pipelines import relative
+from helpers.models import pipelines, video_pipelines
+from helpers.models.pipelines import relative
 
 import treering_verify as tv
 from treering_verify.audit.cluster.worker import on_its_device

@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import pipelines
 from helpers.hostile import models as hostile_models
 from helpers.hostile.models import MODELS, edit
+from helpers.models import pipelines
 
 from treering_verify.errors import ModelError
 from treering_verify.models import ModelSource, check_source, latent_shape, load_model

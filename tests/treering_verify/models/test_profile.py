@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from helpers import pipelines
+from helpers.models import pipelines
 
 import treering_verify as tv
 from treering_verify.audit.judge import AuditJudge

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
-from helpers import pipelines
+from helpers.models import pipelines
 
 import treering_verify as tv
 from treering_verify.cli.main import main

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from helpers import pipelines
+from helpers.models import pipelines
 
 import treering_verify as tv
 from treering_verify.cli.main import main

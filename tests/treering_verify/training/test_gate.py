@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import pipelines
+from helpers.models import pipelines
 
 import treering_verify as tv
 from treering_verify.errors import ModelError, UsageError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 
 import torch
-from helpers import pipelines
+from helpers.models import pipelines
 
 import treering_verify as tv
 from treering_verify.inversion.noise import naive

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 import torch
-from helpers import pipelines
+from helpers.models import pipelines
 from helpers.progress import silent
 from PIL import Image
 from treering_detectors import Rate

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.models.white_model import WhiteModel
 from helpers.progress import silent
-from helpers.white_model import WhiteModel
 from treering_detectors import Rate
 
 from treering_verify.attacks.averaging import estimate_trace

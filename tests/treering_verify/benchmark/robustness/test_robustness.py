@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.models.white_model import WhiteModel
 from helpers.progress import silent
-from helpers.white_model import WhiteModel
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 from treering_detectors import Rate

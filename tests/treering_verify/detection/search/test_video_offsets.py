@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import video_pipelines
+from helpers.models import video_pipelines
 from treering_detectors import clopper_pearson
 
 import treering_verify as tv

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from helpers.linear_maps import Linear, linear, tuned
+from helpers.models.linear_maps import Linear, linear, tuned
 
 from treering_verify.inversion.decoder import DEFAULTS, invert, scheduled_step
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from helpers.linear_maps import ITERATIVE, Attacked, Linear, linear, start_residual, tuned
+from helpers.models.linear_maps import ITERATIVE, Attacked, Linear, linear, start_residual, tuned
 
 from treering_verify.inversion.decoder import DEFAULTS, Problem, invert, unstopped
 from treering_verify.inversion.decoder.bootstrap_stopping import _accepted_steps

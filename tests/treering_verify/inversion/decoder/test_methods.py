@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from helpers.linear_maps import GRADIENT_FREE, ITERATIVE, SHAPE, Linear, gaussian, linear, tuned
+from helpers.models.linear_maps import GRADIENT_FREE, ITERATIVE, SHAPE, Linear, gaussian, linear, tuned
 
 from treering_verify.inversion.decoder import DEFAULTS, METHODS, Problem, in_precision, invert
 from treering_verify.inversion.recovery import problem_of

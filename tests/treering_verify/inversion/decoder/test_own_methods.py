@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from helpers.linear_maps import NO_STOP, SHAPE, SIDE, Attacked, Linear, gaussian, linear, tuned
+from helpers.models.linear_maps import NO_STOP, SHAPE, SIDE, Attacked, Linear, gaussian, linear, tuned
 
 from treering_verify.errors import UsageError
 from treering_verify.inversion.decoder import DEFAULTS, Problem, Settings, invert

@@ -20,8 +20,8 @@ from diffusers import (
     PixArtAlphaPipeline,
     PNDMScheduler,
 )
-from helpers import pipelines
-from helpers.pipelines import relative, state_of
+from helpers.models import pipelines
+from helpers.models.pipelines import relative, state_of
 
 import treering_verify as tv
 from treering_verify.cli.main import main

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 from diffusers import PixArtSigmaPipeline
-from helpers import pipelines
-from helpers.pipelines import relative
+from helpers.models import pipelines
+from helpers.models.pipelines import relative
 
 import treering_verify as tv
 from treering_verify.errors import UsageError

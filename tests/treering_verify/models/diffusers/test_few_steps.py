@@ -19,8 +19,8 @@ from diffusers import (
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
-from helpers import pipelines
-from helpers.pipelines import relative
+from helpers.models import pipelines
+from helpers.models.pipelines import relative
 
 import treering_verify as tv
 from treering_verify.cli.main import main

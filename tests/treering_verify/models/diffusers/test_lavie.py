@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner
-from helpers import pipelines, video_pipelines
 from helpers.hostile.models import edit
-from helpers.pipelines import relative, state_of
+from helpers.models import pipelines, video_pipelines
+from helpers.models.pipelines import relative, state_of
 from safetensors.torch import load_file, save_file
 
 import treering_verify as tv

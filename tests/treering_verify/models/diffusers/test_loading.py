@@ -13,7 +13,7 @@ import diffusers
 import huggingface_hub
 import pytest
 import torch
-from helpers import pipelines
+from helpers.models import pipelines
 from safetensors.torch import save_file
 
 import treering_verify as tv

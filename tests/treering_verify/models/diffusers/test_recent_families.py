@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import pipelines, recent_pipelines
 from helpers.hostile.models import edit
-from helpers.pipelines import relative, state_of
+from helpers.models import pipelines, recent_pipelines
+from helpers.models.pipelines import relative, state_of
 
 import treering_verify as tv
 from treering_verify.errors import ModelError

@@ -10,8 +10,8 @@ import diffusers
 import pytest
 import torch
 from diffusers import ControlNetModel, LCMScheduler, T2IAdapter
-from helpers import pipelines
-from helpers.pipelines import relative, state_of
+from helpers.models import pipelines
+from helpers.models.pipelines import relative, state_of
 from PIL import Image
 
 import treering_verify as tv

@@ -12,9 +12,9 @@ import pytest
 import torch
 from click.testing import CliRunner
 from diffusers import UniPCMultistepScheduler
-from helpers import pipelines, video_pipelines
 from helpers.audits import stored
-from helpers.pipelines import relative, state_of
+from helpers.models import pipelines, video_pipelines
+from helpers.models.pipelines import relative, state_of
 from PIL import Image
 from scipy import stats
 from treering_detectors import cosine_tests

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import pipelines
+from helpers.models import pipelines
 from safetensors.torch import load_file, save_file
 
 import treering_verify as tv

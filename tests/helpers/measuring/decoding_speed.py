@@ -1,4 +1,4 @@
-"""`PYTHONPATH=.:tests python tests/helpers/decoding_speed.py [MEGAPIXELS]`
+"""`PYTHONPATH=.:tests python tests/helpers/measuring/decoding_speed.py [MEGAPIXELS]`
 prints what formats cost to decode: by 64 megapixels and by bytes, or of whole images of so many megapixels.
 
 Without MEGAPIXELS each image is 1500 x 1500: a smooth one with noise of 12 grey levels, and noise alone.

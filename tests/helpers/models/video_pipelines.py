@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler
 
-from helpers.pipelines import (
+from helpers.models.pipelines import (
     _ANCHOR,
     KEPT,
     UNET,

@@ -1,7 +1,7 @@
 """Seconds and memory of the whole main job at a released model's shapes, with random weights.
 
-    python tests/helpers/real_shapes.py stable-diffusion-2.1 --steps 10
-    python tests/helpers/real_shapes.py lavie --steps 2
+    python tests/helpers/models/real_shapes.py stable-diffusion-2.1 --steps 10
+    python tests/helpers/models/real_shapes.py lavie --steps 2
 
 generates a marked image or video, verifies it and, with --fit N, fits the inversion to N images. Weights are random, so what
 is found says nothing; time and memory do not depend on them. --passes times one pass of each network first, to tell how long
@@ -22,7 +22,7 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionMod
 from transformers import CLIPTextConfig, CLIPTextModel
 
 import treering_verify as tv
-from helpers.pipelines import clip_tokenizer, diffusion_scheduler
+from helpers.models.pipelines import clip_tokenizer, diffusion_scheduler
 from treering_verify.inversion.recovery import InversionOptions
 from treering_verify.models import from_pipeline
 

@@ -1,4 +1,4 @@
-"""`PYTHONPATH=.:tests python tests/helpers/report_again.py MODEL FOLDER IMAGES OUTPUT [PROMPTS]`
+"""`PYTHONPATH=.:tests python tests/helpers/measuring/report_again.py MODEL FOLDER IMAGES OUTPUT [PROMPTS]`
 measures the held-out report of a fitted folder again, on IMAGES marked images, and writes the folder with it to OUTPUT.
 
 Nothing is fitted: filters and networks are those of FOLDER. PROMPTS is a text file with one prompt a line. The first report

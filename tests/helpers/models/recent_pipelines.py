@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKLFlux2, AutoencoderKLQwenImage, FlowMatchEulerDiscreteScheduler
 
-from helpers.pipelines import (
+from helpers.models.pipelines import (
     _STAGES,
     _WIDTH,
     CELLS,
@@ -16,7 +16,7 @@ from helpers.pipelines import (
     linear_autoencoder,
     seeded,
 )
-from helpers.video_pipelines import linear_causal_autoencoder
+from helpers.models.video_pipelines import linear_causal_autoencoder
 
 _SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 _TEMPLATE = (
