@@ -145,7 +145,7 @@ def estimated_seconds(image: Image.Image, size: int) -> float:
     return (pixel * image.width * image.height + byte * size) / 1e9
 
 
-_NANOSECONDS = {  # for a pixel, and for a byte of the file, as python tests/helpers/measuring/decoding_speed.py measures them
+_NANOSECONDS = {  # for a pixel, and for a byte of the file (tests/helpers/measuring/decoding_speed.py)
     "JPEG2000": (35, 150),
     "AVIF": (25, 60),
     "HEIF": (20, 90),

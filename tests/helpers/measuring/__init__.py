@@ -1,1 +1,1 @@
-"""Scripts that measure what no benchmark does: `decoding_speed`, `other_changes` of images, and reports of fits (`report_again`)."""
+"""Scripts that measure what no benchmark does: `decoding_speed`, `other_changes` (search), `report_again` (fits)."""

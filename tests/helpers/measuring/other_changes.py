@@ -1,9 +1,9 @@
 """Changes of images that the search was not made with: what it finds of them.
 
-`PYTHONPATH=.:tests python tests/helpers/measuring/other_changes.py [--images 2] [CHANGE ...]` marks images by `landscape`, each under
-a key of its own, changes each in every way below (or in those that are named), and judges it by `fast`, and by `thorough`
-where `fast` finds nothing. It prints a line for each change, with the verdicts of images that were not found, and the counts
-with Clopper-Pearson intervals. None of these changes may become an example that the search is tuned by.
+`PYTHONPATH=.:tests python tests/helpers/measuring/other_changes.py [--images 2] [CHANGE ...]` marks images by `landscape`,
+each under a key of its own, changes each in every way below (or in those that are named), and judges it by `fast`, and
+by `thorough` where `fast` finds nothing. It prints a line for each change, with the verdicts of images that were not found,
+and the counts with Clopper-Pearson intervals. None of these changes may become an example that the search is tuned by.
 """
 
 from __future__ import annotations
