@@ -389,7 +389,7 @@ class Detector:
                 "a profile decides inversion, noise inversion, steps and precision: leave these out, or the profile"
             )
         if self._profile is None and self._allow_weak:
-            raise UsageError("allow_weak lifts a profile's floor: give profile too, or leave it out")
+            raise UsageError("allow_weak is about a weak profile: give one, or leave allow_weak out")
         return InversionOptions(
             method=inversion, noise_method=noise_inversion, steps=steps, batch_size=batch_size, precision=precision
         )

@@ -79,8 +79,8 @@ def _list_benchmarks(context: click.Context, _: click.Parameter, wanted: bool) -
 @option(
     "--preset",
     type=Named("preset", ("docs",)),
-    help="Use the number of images that the documentation shows results of. With all as NAME: every benchmark that it "
-    "shows, except finished ones.",
+    help="Measure as many images as in the results of the documentation. With NAME all, every benchmark with such a result "
+    "runs, except finished ones.",
 )
 @option("--count", type=click.IntRange(2), help="Number of images; default: the benchmark's own.")
 @option(
@@ -94,7 +94,7 @@ def _list_benchmarks(context: click.Context, _: click.Parameter, wanted: bool) -
     "--workers",
     type=click.IntRange(1),
     default=1,
-    help="Processes that share robustness, forgery or annulus-pareto, each with a copy of the model.",
+    help="Number of processes, each with a copy of the model; for robustness, forgery and annulus-pareto.",
 )
 @option(
     "--method",

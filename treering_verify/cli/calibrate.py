@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     type=AttackText(),
     multiple=True,
     default=DEFAULT_ATTACKS,
-    help="Attack to calibrate for, beside the images as they are; repeatable.",
+    help="Attack to calibrate for, in addition to images without one; repeatable.",
 )
-@option("--clean-only", is_flag=True, help="Calibrate for the images as they are only.")
+@option("--clean-only", is_flag=True, help="Calibrate without attacks.")
 @option(
     "--classifier-images",
     "classifier_images",

@@ -25,15 +25,15 @@ _TOPIC = "Key from a secret"
 @command("treering keygen --output my.key.json")
 @option("--output", type=OutputFile(), required=True, help="Key file to create, readable by its owner only.")
 @option("--name", help="Name of the key in verdicts; default: the file's name up to its first dot.")
-@option("--not-before", type=Date(), help="First day (UTC) on which the key marks images; default: no such day.")
+@option("--not-before", type=Date(), help="First day (UTC) on which the key may mark images; default: any day.")
 @option("--note", default="", show_default=False, help="Note that is written into the key file.")
 @pattern_options
 @option(
     "--message-from",
     type=InputPath(stdin=True),
     topic="Pattern of the key",
-    help="File, or - for standard input, with the message that images carry, 1 to 32 bytes, with --pattern "
-    "gaussian-shading; default: random bytes.",
+    help="Message of 1 to 32 bytes that images carry (--pattern gaussian-shading): a file, or - for standard input; "
+    "default: random bytes.",
 )
 @option("--allow-weak", is_flag=True, topic="Pattern of the key", help="Allow a key that can hardly reach p = 1e-6.")
 @secret_option("File with a secret of at least 16 bytes, from which the key is derived.", _TOPIC)

@@ -57,7 +57,7 @@ def list_(key_paths: tuple[Path, ...], style: str) -> None:
 
 @command("treering keys retire old.key.json --note 'replaced by new.key.json'")
 @click.argument("key_path", metavar="FILE", type=InputPath())
-@option("--note", help="Note that is written into the key file, in place of the one in it.")
+@option("--note", help="Note for the key file; it replaces the one in it.")
 @option("--date", "day", type=Date(), help="First day (UTC) on which the key marks no images; default: today.")
 def retire(key_path: Path, note: str | None, day: date | None) -> None:
     """Retire a key: it marks no more images.
@@ -80,8 +80,10 @@ def retire(key_path: Path, note: str | None, day: date | None) -> None:
 )
 @secret_option("File with a secret, from which the keys are derived.", _TOPIC)
 @option("--generate", type=click.IntRange(1), topic=_TOPIC, help="Number of keys, named PREFIX-0, PREFIX-1, and so on.")
-@option("--prefix", default="user", topic=_TOPIC, help="First part of the names of --generate.")
-@option("--first", type=click.IntRange(0), default=0, topic=_TOPIC, help="First number of the names of --generate.")
+@option("--prefix", default="user", topic=_TOPIC, help="First part of the names that --generate makes.")
+@option(
+    "--first", type=click.IntRange(0), default=0, topic=_TOPIC, help="Number in the first name that --generate makes."
+)
 @option("--names", type=InputPath(), topic=_TOPIC, help="Text file of names, one a line, instead of --generate.")
 @pattern_options
 @shape_option

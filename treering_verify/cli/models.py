@@ -124,9 +124,9 @@ def check(
 @option(
     "--keep",
     type=InputPath(),
-    help="Earlier fit; its filters are kept for the attacks that --attacks does not name.",
+    help="Folder of an earlier fit. Its filters for attacks that --attacks does not name are kept.",
 )
-@option("--networks", is_flag=True, help="Train a network on top of the filters; it is kept only if it brings more.")
+@option("--networks", is_flag=True, help="Train a network on top of the filters. It is kept only if it improves them.")
 @option(
     "--budget",
     type=Duration(),
@@ -135,14 +135,14 @@ def check(
     help="Time to train that network, such as 20m or 2h. The same command goes on where one was stopped.",
 )
 @option("--prompts", type=InputPath(), help="File of prompts, one a line; default: a short list.")
-@option("--generation-steps", type=click.IntRange(1), default=20, help="Steps of generation.")
+@option("--generation-steps", type=click.IntRange(1), default=20, help="Diffusion steps of each generated image.")
 @option("--kernel", type=click.IntRange(1), default=5, help="Largest side of the filters, odd.")
 @option(
     "--stages",
     type=click.IntRange(1),
     help="Steps of the decoder inversion; default: 3, or 1 for an autoencoder alone.",
 )
-@option("--batch-size", type=click.IntRange(1), default=8, help="Images at a time.")
+@option("--batch-size", type=click.IntRange(1), default=8, help="Images per batch.")
 @option(
     "--seed", type=click.IntRange(0), help="First seed of the images; default: one far from those of other commands."
 )
@@ -239,7 +239,7 @@ def fit(
     type=InputPath(),
     help="Folder of Stable Diffusion 1.4, whose autoencoder, text encoder and tokenizer are copied.",
 )
-@option("--output", required=True, type=click.Path(path_type=Path), help="Folder to make.")
+@option("--output", required=True, type=click.Path(path_type=Path), help="Folder to create.")
 def convert(file: Path, base: Path, output: Path) -> None:
     """Convert a pickled model to safetensors.
 

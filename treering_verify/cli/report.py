@@ -59,7 +59,7 @@ _MOST_STEPS = 1000  # of a noise inversion: a summary may come from anybody
     type=InputPath(),
     default=".",
     topic=_TOPIC,
-    help="Folder that relative paths of the audit start from, and that images come from.",
+    help="Folder where the audit was run: relative paths start there, and only images in it are shown.",
 )
 def report(
     folder: Path,

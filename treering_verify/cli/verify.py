@@ -77,7 +77,7 @@ def verify(judging: Judging, detector: DetectorChoice) -> None:
     type=InputPath(),
     multiple=True,
     topic=DETECTOR,
-    help="Calibration file of records of calibrated detectors.",
+    help="Calibration file, for records of a calibrated detector; repeatable.",
 )
 @format_option("text", "jsonl")
 @model_option

@@ -51,7 +51,7 @@ def with_message(key: Key, message: str | bytes) -> Key:
     data = message.encode() if isinstance(message, str) else message
     if len(data) > MESSAGE_BYTES:
         raise UsageError(
-            f"the message has {len(data)} bytes: use at most {MESSAGE_BYTES}, such as the number of a longer one"
+            f"the message has {len(data)} bytes: use at most {MESSAGE_BYTES}, such as an identifier of a longer one"
         )
     if not data or data.endswith(b"\0"):
         raise UsageError(

@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -185,16 +186,25 @@ def _animated_frames(data: bytes, shown: str) -> Iterator[Image.Image]:
         position = 0
         while True:
             position += 1
-            try:
-                with quiet_decoders():
+            with _decoding(shown), quiet_decoders():
+                try:
                     image.seek(position)
-            except EOFError:
-                return
-            except MemoryError as error:
-                raise ImageError("no_memory", CODES["no_memory"], shown) from error
-            except Exception as error:  # as in `open_image`
-                raise ImageError("corrupt", f"{CODES['corrupt']} ({type(error).__name__})", shown) from error
+                except EOFError:
+                    return
             yield _named(shown, lambda: open_image(image))
+
+
+@contextmanager
+def _decoding(shown: str) -> Iterator[None]:
+    """Raise ImageError for whatever a decoder raises, as `open_image` does."""
+    try:
+        yield
+    except ImageError:
+        raise
+    except MemoryError as error:
+        raise ImageError("no_memory", CODES["no_memory"], shown) from error
+    except Exception as error:
+        raise ImageError("corrupt", f"{CODES['corrupt']} ({type(error).__name__})", shown) from error
 
 
 def _named(shown: str, opened: Callable[[], Image.Image]) -> Image.Image:
@@ -206,30 +216,23 @@ def _named(shown: str, opened: Callable[[], Image.Image]) -> Image.Image:
 
 def _video_frames(data: bytes, container: str, shown: str) -> Iterator[Image.Image]:
     av = _require_av("read video files")
-    try:
-        options = {"codec_whitelist": ",".join(CODECS), "max_pixels": str(MAX_PIXELS)}  # for all streams of the file
-        with av.open(io.BytesIO(data), format=container, options=options) as opened:
-            if not opened.streams.video:
-                raise ImageError("not_a_video", CODES["not_a_video"], shown)
-            stream = opened.streams.video[0]
-            context = stream.codec_context
-            if context.name not in CODECS:
-                raise ImageError("not_a_video", f"{CODES['not_a_video']} (codec {printable(context.name)})", shown)
-            context.options = {"max_pixels": str(MAX_PIXELS)}  # holds for frames of another size too
-            if context.width * context.height > MAX_PIXELS:
+    options = {"codec_whitelist": ",".join(CODECS), "max_pixels": str(MAX_PIXELS)}  # for all streams of the file
+    with _decoding(shown), av.open(io.BytesIO(data), format=container, options=options) as opened:
+        if not opened.streams.video:
+            raise ImageError("not_a_video", CODES["not_a_video"], shown)
+        stream = opened.streams.video[0]
+        context = stream.codec_context
+        if context.name not in CODECS:
+            raise ImageError("not_a_video", f"{CODES['not_a_video']} (codec {printable(context.name)})", shown)
+        context.options = {"max_pixels": str(MAX_PIXELS)}  # holds for frames of another size too
+        if context.width * context.height > MAX_PIXELS:
+            raise ImageError("too_many_pixels", CODES["too_many_pixels"], shown)
+        for frame in opened.decode(stream):
+            if frame.width * frame.height > MAX_PIXELS:
                 raise ImageError("too_many_pixels", CODES["too_many_pixels"], shown)
-            for frame in opened.decode(stream):
-                if frame.width * frame.height > MAX_PIXELS:
-                    raise ImageError("too_many_pixels", CODES["too_many_pixels"], shown)
-                if min(frame.width, frame.height) < MIN_SIDE:
-                    raise ImageError("too_small", CODES["too_small"], shown)
-                yield frame.to_image()
-    except ImageError:
-        raise
-    except MemoryError as error:
-        raise ImageError("no_memory", CODES["no_memory"], shown) from error
-    except Exception as error:  # as in `open_image`
-        raise ImageError("corrupt", f"{CODES['corrupt']} ({type(error).__name__})", shown) from error
+            if min(frame.width, frame.height) < MIN_SIDE:
+                raise ImageError("too_small", CODES["too_small"], shown)
+            yield frame.to_image()
 
 
 def encode_video(frames: Sequence[Image.Image], style: str, fps: int) -> bytes:

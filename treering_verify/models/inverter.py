@@ -266,7 +266,7 @@ def attach(model: LatentModel, folder: str | Path) -> LatentModel:
 
 
 def _tensors(inverter: Inverter) -> dict[str, torch.Tensor]:
-    """Return every number of an inverter by name."""
+    """Return all tensors of an inverter, by name."""
     banks = {**{f"stage{k}": bank for k, bank in enumerate(inverter.stages)}}
     banks.update({name: bank for name in ("screen", "noise") if (bank := getattr(inverter, name)) is not None})
     parts = {

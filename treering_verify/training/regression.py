@@ -144,7 +144,7 @@ def fit_filter(
 
 
 def reach(channels: int, kernel: int) -> int:
-    """Return the largest side of filters of so many input channels, up to `kernel`: 5 up to 67 of them, 3 up to 188."""
+    """Return the largest side of a filter, at most `kernel`: 5 for up to 67 input channels, 3 for up to 188."""
     return next(side for side in range(kernel, 0, -2) if side == 1 or channels * side**2 < _MOST_ROWS)
 
 

@@ -260,7 +260,7 @@ def _is_json(head: bytes) -> bool:
 
 
 def _arrow(name: str, column: str) -> Iterator[str]:
-    """Entries of a Parquet or Arrow file; those of a column of images are its rows."""
+    """Yield the entries of a Parquet or Arrow file; those of a column of images are its rows."""
     row, take, characters = 0, None, 0
     most = _LEAST_CHARACTERS + 100 * os.stat(name).st_size
     for batch in arrow_batches(name, lambda names: _choose(names, column)):

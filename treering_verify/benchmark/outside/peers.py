@@ -146,7 +146,7 @@ def measure(model: LatentModel, scope: Scope) -> Findings:
 
 
 def _answer(rows: list[dict[str, Any]]) -> str:
-    """Return what ours and the scheme with most false positives do."""
+    """Return a sentence with the rates of our scheme, and of the one with most false positives."""
 
     def rate(name: str, *truths: str) -> Rate:
         some = [row["flagged"] for row in rows if row["method"] == name and row["truth"] in truths]

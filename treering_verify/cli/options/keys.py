@@ -92,7 +92,7 @@ def only_key(paths: tuple[Path, ...]) -> Key:
 
 
 def check_fit(keys: Iterable[Key | KeyIndex], model: ModelSource) -> None:
-    """Raise UsageError if a key is made for noise of another shape than an embedded model's; others tell once loaded."""
+    """Raise UsageError if a key does not fit an embedded model; whether it fits another is checked once that is loaded."""
     from treering_verify.models import EMBEDDED, latent_shape
     from treering_verify.watermark.keys import checks
 

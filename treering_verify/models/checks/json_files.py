@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import stat
 from pathlib import Path
 from typing import Any, NoReturn
 
 from treering_verify.errors import ModelError
-from treering_verify.files import open_descriptor, printable
+from treering_verify.files import opened_regular, printable
 
 MAX_BYTES = 2**20
 MAX_DEPTH = 32
@@ -46,16 +44,9 @@ def read_object(folder: Path, name: str, shown: str, limit: int = MAX_BYTES) -> 
 
 
 def read_regular(path: Path, limit: int) -> bytes:
-    """Return the bytes of a regular file; ValueError for another kind of file, or one of more bytes than the limit."""
-    descriptor = open_descriptor(path)
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise ValueError("not a regular file")
-        with open(descriptor, "rb", closefd=False) as file:
-            data = file.read(limit + 1)
-    finally:
-        os.close(descriptor)
+    """Return the bytes of a regular file; OSError for another kind of file, ValueError for more bytes than the limit."""
+    with opened_regular(path) as file:
+        data = file.read(limit + 1)
     if len(data) > limit:
         raise ValueError(f"larger than {limit} bytes")
     return data

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 import struct
 from itertools import chain, pairwise
 from math import prod
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from treering_verify.errors import ModelError
-from treering_verify.files import open_descriptor, printable
+from treering_verify.files import opened_regular, printable
 from treering_verify.models.checks.json_files import parsed_object, read_object
 
 _STEMS = ("diffusion_pytorch_model", "model")
@@ -97,24 +96,18 @@ def numbers_in(path: Path, where: str) -> int:
 def header_of(path: Path, where: str) -> dict[str, Any]:
     """Return the tensors of a safetensors file by name, from its header, checked; errors as for `numbers_in`."""
     try:
-        descriptor = open_descriptor(path)
-        try:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise ValueError("not a regular file")
-            with open(descriptor, "rb", closefd=False) as file:
-                start = file.read(8)
-                length = struct.unpack("<Q", start)[0] if len(start) == 8 else -1
-                if not 2 <= length <= status.st_size - 8:
-                    raise ValueError("not a safetensors file, or cut short")
-                if length > _MAX_HEADER:
-                    raise ValueError(f"a header of {length} bytes, more than {_MAX_HEADER}")
-                text = file.read(length)
-                if (count := text.count(b'"data_offsets"')) > MAX_TENSORS:  # before they are parsed, which takes long
-                    raise ValueError(f"{count} tensors, more than {MAX_TENSORS}")
-                header = parsed_object(text)
-        finally:
-            os.close(descriptor)
+        with opened_regular(path) as file:
+            status = os.fstat(file.fileno())
+            start = file.read(8)
+            length = struct.unpack("<Q", start)[0] if len(start) == 8 else -1
+            if not 2 <= length <= status.st_size - 8:
+                raise ValueError("not a safetensors file, or cut short")
+            if length > _MAX_HEADER:
+                raise ValueError(f"a header of {length} bytes, more than {_MAX_HEADER}")
+            text = file.read(length)
+            if (count := text.count(b'"data_offsets"')) > MAX_TENSORS:  # before they are parsed, which takes long
+                raise ValueError(f"{count} tensors, more than {MAX_TENSORS}")
+            header = parsed_object(text)
         header.pop("__metadata__", None)
         _check_tensors(header, status.st_size - 8 - length)
         blocks = getattr(status, "st_blocks", 0) * 512  # 0 where a file system does not say

@@ -130,7 +130,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = recipe_parser(__doc__, "examples and checkpoints", "PART")
     parser.add_argument("--part", choices=sorted(PARTS), default="estimator")
     parser.add_argument("--images", type=int, default=IMAGES)
-    parser.add_argument("--steps", type=int, help="default: 2500, of the screen 1600")
+    parser.add_argument("--steps", type=int, help="steps of training; default: 2500, or 1600 for the screen")
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
     model = load_model(options.model)

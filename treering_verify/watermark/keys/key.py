@@ -133,7 +133,7 @@ class Key:
         for name in ("not_before", "retired"):
             object.__setattr__(self, name, read_date(getattr(self, name), name))
         if not isinstance(self.note, str):
-            raise UsageError("a key's note is text")
+            raise UsageError(f"note is {type(self.note).__name__}: give text")
         check_dates(self.not_before, self.retired, self.note)
         origin_of(self.family, numbers, self.prk)
 
@@ -151,7 +151,7 @@ class Key:
 
     @property
     def degrees_of_freedom(self) -> int:
-        """How many numbers it has, d."""
+        """Number of independent numbers of the key, d."""
         return len(self.numbers)
 
     @property

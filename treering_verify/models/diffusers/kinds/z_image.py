@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def condition(pipe: Any, prompt: Condition, image_size: tuple[int, int]) -> Given:
-    """Return a prompt's states before the text encoder's last layer, (1, n, D), and that each of them counts, (1, n)."""
+    """Return a prompt's states before the text encoder's last layer, (1, n, D), and a mask, true for all, (1, n)."""
     states, mask = hidden_states(pipe, message(prompt or "", thinking=True))
     kept = states[-2][mask][None]
     return {"states": kept, "mask": mask.new_ones(kept.shape[:2])}
