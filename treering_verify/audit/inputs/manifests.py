@@ -77,6 +77,8 @@ def list_entries(name: str, end: bytes) -> Iterator[str]:
         with contextlib.nullcontext(sys.stdin.buffer) if name == STDIN else open(name, "rb") as file:
             first = file.read(_BLOCK)
             encoding = _encoding_of(first, guessed=end != b"\0")
+            if end == b"\n" not in first and b"\r" in first:
+                end = b"\r"  # as old programs of the Macintosh end lines
             if encoding is None:
                 if b"\0" in first and (kind := kind_of(first)).code in ("image", "container", "video_file"):
                     raise ValueError(f"it is {_named(kind)}, and no list: give it as PATH")
@@ -332,6 +334,9 @@ def _json_lines(file: IO[str], column: str) -> Iterator[str]:
         if not isinstance(record, dict):
             raise ValueError(f"line {number} is no JSON object")
         chosen = chosen or _choose(list(record), column)
+        if chosen not in record:  # one line may name it otherwise than another
+            with contextlib.suppress(LookupError):
+                chosen = _choose([*record, ""], column)  # "": an only name stands for no path here
         value = record.get(chosen)
         if value is not None and not isinstance(value, str):
             raise ValueError(f"line {number}: {chosen!r} is {type(value).__name__}, and not text")

@@ -27,6 +27,7 @@ from treering_verify.errors import ImageError
 from treering_verify.media.containers import JOIN, is_archive, list_members, stays_in
 from treering_verify.media.frame_folders import is_still_file
 
+_QUOTES = ("'", '"')
 _RUN = 32_768  # names sorted in memory at a time
 
 
@@ -65,6 +66,14 @@ class Inputs:
     manifests: tuple[str, ...] = ()
     column: str = ""
     root: str = ""
+
+    def __post_init__(self) -> None:
+        """Take one path for a tuple of one, and `Path` for str: a string's letters would be taken for paths."""
+        for name in ("paths", "files_from", "manifests"):
+            given = getattr(self, name)
+            paths = (given,) if isinstance(given, str | os.PathLike) else given
+            object.__setattr__(self, name, tuple(os.fspath(path) for path in paths))
+        object.__setattr__(self, "root", os.fspath(self.root))
 
     def facts(self) -> dict[str, Any]:
         """Return a JSON-ready form, with the folder where relative paths begin."""
@@ -129,18 +138,26 @@ def _all(inputs: Inputs, walk: _Walk) -> Iterator[Entry]:
     for name in inputs.files_from:
         root = os.path.realpath(inputs.root or ("." if name == STDIN else os.path.dirname(name) or "."))
         for text in list_entries(name, b"\0" if inputs.null else b"\n"):
-            yield _within(root, _named(_unquoted(text)), "")
+            yield _within(root, _named(text if inputs.null else _meant(text)), "")
     for name in inputs.manifests:
         root = os.path.realpath(inputs.root or os.path.dirname(name) or ".")
         for text in manifest_entries(name, inputs.column):
-            yield _within(root, _named(text), name)
+            yield _within(root, _named(_meant(text)), name)
 
 
-def _unquoted(text: str) -> str:
-    """Return an entry without the quotes around it, unless a file has that very name."""
-    if len(text) > 2 and text[0] == text[-1] == '"' and not os.path.lexists(text):
-        return text[1:-1].replace('""', '"')
-    return text
+def _meant(text: str) -> str:
+    """Return an entry without white space and quotes around it, unless a file has that very name.
+
+    Backslashes of Windows become slashes where a file has that name.
+    """
+    odd = text != text.strip() or text[:1] in _QUOTES or "\\" in text
+    if not odd or os.path.lexists(text):
+        return text
+    text = text.strip() or text
+    if len(text) > 2 and text[0] == text[-1] and (quote := text[0]) in _QUOTES:
+        text = text[1:-1].replace(2 * quote, quote)
+    slashed = text.replace("\\", "/")
+    return slashed if slashed != text and not os.path.lexists(text) and os.path.lexists(slashed) else text
 
 
 def _named(text: str) -> Entry:

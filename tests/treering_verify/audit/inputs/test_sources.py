@@ -222,6 +222,44 @@ def test_quotes_around_an_entry_go_unless_a_file_has_that_name(tmp_path: Path, m
     assert found(tmp_path, files_from=("list.txt",)) == ["a b.png", '"b.png"', 'say "x".png', '"']
 
 
+def test_entries_are_what_people_mean_by_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in (" spaced.png", "'own'.png", "own\\name.png", "sub/c d.png"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).touch()
+    given = [
+        "  a.png\t",
+        "'b c.png'",
+        " spaced.png",
+        "sub\\c d.png",
+        "own\\name.png",
+        "no\\file.png",
+        "'it''s.png'",
+        "  '",
+    ]
+    meant = ["a.png", "b c.png", " spaced.png", "sub/c d.png", "own\\name.png", "no\\file.png", "it's.png", "'"]
+    Path("list.txt").write_text("\n".join(given))
+    assert found(tmp_path, files_from=("list.txt",)) == meant
+    Path("m.csv").write_text("id; path\n" + "\n".join(f"1; {name}" for name in given if "spaced" not in name))
+    assert found(tmp_path, manifests=("m.csv",)) == [name for name in meant if "spaced" not in name]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_carriage_returns_end_lines_where_no_line_feed_does(encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_bytes("a b.png\rc.png\r".encode(encoding))
+    assert found(tmp_path, files_from=(str(tmp_path / "list.txt"),)) == ["a b.png", "c.png"]
+    (tmp_path / "m.csv").write_bytes("id;path\r1;a b.png\r2;c.png".encode(encoding))
+    assert found(tmp_path, manifests=(str(tmp_path / "m.csv"),)) == ["a b.png", "c.png"]
+
+
+def test_one_path_may_stand_for_a_tuple_of_one(tmp_path: Path) -> None:
+    listed = tmp_path / "list.txt"
+    listed.write_text("a.png\n")
+    for inputs in (Inputs(files_from=listed), Inputs(files_from=str(listed)), Inputs(manifests=[listed])):  # type: ignore[arg-type]
+        assert inputs.files_from + inputs.manifests == (str(listed),)
+    assert [entry.path for entry in list_inputs(Inputs(str(listed)), tmp_path)] == [str(listed)]  # type: ignore[arg-type]
+
+
 def test_a_list_that_is_given_as_a_table_loses_no_entry(tmp_path: Path) -> None:
     for text in ("a.png\nb.png\n", "https://example.org/a\nhttps://example.org/b\n", '"a.png"\n"b.png"\n'):
         (tmp_path / "m.csv").write_text(text)
@@ -269,6 +307,13 @@ def test_csv_files_of_any_office_are_read(delimiter: str, encoding: str, tmp_pat
     text = "\r\n".join(delimiter.join(f'"{cell.replace(chr(34), chr(34) * 2)}"' for cell in row) for row in rows)
     (tmp_path / "m.csv").write_bytes(text.encode(encoding))
     assert found(tmp_path, manifests=(str(tmp_path / "m.csv"),)) == [rows[1][1], '"q".png']
+
+
+def test_lines_of_json_that_name_the_path_in_different_ways_are_all_read(tmp_path: Path) -> None:
+    (tmp_path / "m.jsonl").write_text(
+        '{"path": "a.png"}\n{"file_name": "b.png"}\n{"text": "none"}\n{"path": "c.png"}\n'
+    )
+    assert found(tmp_path, manifests=(str(tmp_path / "m.jsonl"),)) == ["a.png", "b.png", "c.png"]
 
 
 def test_json_lines_are_a_manifest(tmp_path: Path) -> None:
