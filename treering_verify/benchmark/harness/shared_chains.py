@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from treering_verify.benchmark.harness.shared_images import (
     as_it_is,
     banner,
+    beside_squares,
     caption,
     collage,
     cornered,
@@ -119,6 +120,8 @@ CHAINS = (
     Chain("at 2 on a page of 4 x 3, JPEG 70", "screenshot", partial(screenshot, page=(4, 3), width=2, quality=70)),
     Chain("at .9 on a page of 3 x 2", "screenshot", partial(screenshot, page=(3, 2), width=0.9)),
     Chain("at .6 on a page of 3 x 2", "screenshot", partial(screenshot, page=(3, 2), width=0.6)),
+    Chain("beside a code of black and white squares", "screenshot", partial(beside_squares, colours=2)),
+    Chain("beside a chart of coloured squares", "screenshot", partial(beside_squares, colours=6)),
     Chain("at 1.5, JPEG 80 twice", "social", partial(resaved, scales=(1.5, 1.5), qualities=(80, 80))),
     Chain(
         "JPEG 60, 75 and 70 at changing sizes", "social", partial(resaved, scales=(1.2, 0.9, 1), qualities=(60, 75, 70))

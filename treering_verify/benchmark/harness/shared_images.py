@@ -72,6 +72,20 @@ def screenshot(
     return (_jpeg(made, quality) if quality else made), box
 
 
+def beside_squares(images: Sequence[Image.Image], i: int, *, colours: int) -> Shared:
+    """Put the image beside squares of strong colours, as in a chart or a code: 2 colours are black and white."""
+    import numpy as np
+    from PIL import Image
+
+    side = images[i].width
+    rng = np.random.default_rng(i)
+    palette = np.array([(0, 0, 0), (255, 255, 255), (178, 24, 43), (33, 102, 172), (253, 219, 199), (209, 229, 240)])
+    drawn = Image.fromarray(palette[rng.integers(colours, size=(24, 24))].astype(np.uint8))
+    sheet = Image.new("RGB", (3 * side, 2 * side), "white")
+    sheet.paste(drawn.resize((3 * side // 2, 3 * side // 2), Image.Resampling.NEAREST), (side // 8, side // 8))
+    return _pasted(sheet, images[i], 7 * side // 4 + 5, side // 2 + 3)
+
+
 def loose_crop(images: Sequence[Image.Image], i: int) -> Shared:
     """Cut the image out of a screenshot, with some of what lies around."""
     side = images[i].width

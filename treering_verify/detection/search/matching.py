@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     _Window = tuple[float, float, float]
 
 _FINER = 4  # a pattern is sampled between cells from one that is so many times finer
-_ENERGY = 0.12  # share of the strongest window's energy that a window has at least
+_LOUD, _QUIET = 0.12, 0.01  # shares of the strongest window's energy that a window has at least
+_SHARES = (0.9, 0.1)  # of a shape's weight: of its loud places, and of its quiet ones where there are any
 _ELEMENTS = 1 << 21  # numbers of the spectra that are held at a time
 _EDGE = 1.5  # rings beyond the key's that a map keeps
 
@@ -38,7 +40,10 @@ class Shape:
 
 @dataclass(frozen=True, eq=False)
 class Match:
-    """The best places of one shape on a map.
+    """The best place of one shape on a map: of the loud places, or of the quiet ones.
+
+    Hard edges and charts are louder than any image. A window beside them has little noise in comparison, and it is
+    compared with its like only, because places that hold next to nothing have high scores by chance more often.
 
     Attributes
     ----------
@@ -48,13 +53,16 @@ class Match:
         About the cosine.
     placement : Placement
     places : int
-        How many places of that shape could have won.
+        How many places could have won.
+    share : float
+        Share of the shape's weight that these places have; it depends on the map alone.
     """
 
     shape: int
     score: float
     placement: Placement
     places: int
+    share: float
 
 
 class Matcher:
@@ -99,7 +107,7 @@ class Matcher:
         self._moved = torch.exp(2j * torch.pi * (rows + columns))
 
     def best(self, keys: Sequence[npt.NDArray[np.float64]]) -> list[list[Match]]:
-        """Return the best place of each shape for keys of some numbers: a list for each key."""
+        """Return the best places of each shape for keys of some numbers, loud and quiet: a list for each key."""
         import torch
 
         zeros = torch.zeros(1, *self._family.latent_shape)
@@ -112,22 +120,27 @@ class Matcher:
             block = groups[start : start + together]
             shapes = [self._shapes[group[0]] for group in block]
             inside, u, v = self._positions(shapes)
-            enough, scale = self._energy([_window(shape) for shape in shapes], inside)
+            strata, scale = self._energy([_window(shape) for shape in shapes], inside)
             templates = (self._sample(fine, u, v) * inside[:, None]).unflatten(1, (len(keys), -1))
             scale = scale[:, None] / templates.flatten(2).norm(dim=2)[..., None, None].clamp_min(1e-9)
-            spectra, places = self._transform(templates), enough.flatten(1).sum(1).tolist()
+            spectra, places = self._transform(templates), [part.flatten(1).sum(1).tolist() for part in strata]
             for turned in (False, True):
-                rows = [row for row, group in enumerate(block) if len(group) > turned and places[row]]
+                rows = [row for row, group in enumerate(block) if len(group) > turned and places[0][row]]
                 if not rows:
                     continue
                 scores = self._back(self._agreement(spectra if len(rows) == len(block) else spectra[rows], turned))
                 scores *= scale[rows]
-                best, where = scores.masked_fill_(~enough[rows][:, None], -1.0).flatten(2).max(2)
-                for row, *of_keys in zip(rows, best.tolist(), where.tolist(), strict=True):
-                    index = block[row][turned]
-                    for some, score, place in zip(found, *of_keys, strict=True):
-                        placement = self._placement(self._shapes[index], *divmod(place, self._places[1]))
-                        some.append(Match(index, score, placement, places[row]))
+                for part, counts, share in zip(strata, places, _SHARES, strict=True):
+                    if not any(counts[row] for row in rows):
+                        continue
+                    best, where = scores.masked_fill(~part[rows][:, None], -1.0).flatten(2).max(2)
+                    for row, *of_keys in zip(rows, best.tolist(), where.tolist(), strict=True):
+                        if not counts[row]:
+                            continue
+                        index, own = block[row][turned], share if places[1][row] else 1.0
+                        for some, score, place in zip(found, *of_keys, strict=True):
+                            placement = self._placement(self._shapes[index], *divmod(place, self._places[1]))
+                            some.append(Match(index, score, placement, counts[row], own))
         return found
 
     def _agreement(self, templates: torch.Tensor, turned: bool) -> torch.Tensor:
@@ -141,17 +154,36 @@ class Matcher:
             torch.addcmul(total, templates[:, :, channel], of_map[channel], out=total)
         return total if turned else total.conj()
 
-    def _energy(self, windows: Sequence[_Window], inside: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return which places of windows hold enough noise, and one over the root of how much: (n, rows, columns)."""
+    def _energy(
+        self, windows: Sequence[_Window], inside: torch.Tensor
+    ) -> tuple[tuple[torch.Tensor, torch.Tensor], torch.Tensor]:
+        """Return which places of windows are loud and which are quiet, and one over the root of their energy.
+
+        Each is (n, rows, columns). A place that hangs over the page's edge has little energy for that reason, and counts as
+        neither.
+        """
         import torch
 
         unlike = list(dict.fromkeys(windows))
         masks = self._transform(inside[[windows.index(window) for window in unlike]])
         energy = self._back(self._power * masks.conj())
-        enough = energy > (_ENERGY * energy.amax((1, 2), keepdim=True)).clamp_min(1e-9)
+        most = energy.amax((1, 2), keepdim=True)
+        loud, enough = (energy > (share * most).clamp_min(1e-9) for share in (_LOUD, _QUIET))
+        quiet = enough & ~loud & self._on_page(unlike)
         scale = torch.where(enough, energy.clamp_min(1e-9).rsqrt(), 0.0)
         which = [unlike.index(window) for window in windows]
-        return enough[which], scale[which]
+        return (loud[which], quiet[which]), scale[which]
+
+    def _on_page(self, windows: Sequence[_Window]) -> torch.Tensor:
+        """Return at which places windows lie on the page as a whole, but for a cell: (n, rows, columns)."""
+        import torch
+
+        rows, columns = self._map.visible.shape
+        found = torch.zeros(len(windows), *self._places, dtype=torch.bool)
+        for one, (across, down, degrees) in zip(found, windows, strict=True):
+            high, wide = (math.ceil(side / 2) - 1 for side in _extent(Shape(across, down, degrees, False)))
+            one[high : rows - high + 1, wide : columns - wide + 1] = True
+        return found
 
     def _transform(self, templates: torch.Tensor) -> torch.Tensor:
         import torch

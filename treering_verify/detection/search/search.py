@@ -250,7 +250,7 @@ class Run:
             found = matcher.best([self.targets[index].numbers for index in indices])
             for index, matches in zip(indices, found, strict=True):
                 if index == 0:
-                    self.hypotheses += len(matches)
+                    self.hypotheses += len({match.shape for match in matches})
                     self.windows += sum(match.places for match in matches)
                 result[index] = _tested(matcher.noise, self.targets[index], matches, guesses)
         return result
@@ -282,7 +282,7 @@ def _tested(noise_map: NoiseMap, target: Target, matches: Sequence[Match], guess
     """Test the windows of a map that promise most."""
     if not matches:
         return []
-    weights = np.array([guesses[match.shape].weight / STAGES / match.places for match in matches])
+    weights = np.array([guesses[match.shape].weight * match.share / STAGES / match.places for match in matches])
     promise = target.log10_of([match.score for match in matches]) - np.log10(weights)
     chosen = promise.argsort()[:_TESTED]
     read_off = read(noise_map, target, [matches[i].placement for i in chosen])

@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 from treering_detectors import clopper_pearson
 
 import treering_verify as tv
+from treering_verify.benchmark.harness.shared_images import beside_squares
 from treering_verify.detection.search.frames import drawn_sizes
 from treering_verify.detection.search.grid import DIRECT, IDENTITY, SHARES, affordable, passes
 from treering_verify.detection.search.matching import Matcher, Shape
@@ -137,6 +138,31 @@ def test_a_key_in_some_channels_is_read_in_those() -> None:
     matcher, target = Matcher(noise_map, key.family, [Shape(32, 32, 0, False)]), target_of(key)
     ((best,),) = matcher.best([key.numbers])
     assert target.log10_pvalues(read(matcher.noise, target, [best.placement]))[0] < -200
+
+
+def test_quiet_noise_beside_loud_is_found_and_pays_a_part_of_the_weight() -> None:
+    key = tv.Key.generate(SHAPE, seed=9)
+    large = 6 * noise(3, (4, 60, 100))
+    large[:, 11:43, 60:92] = embed(noise(6)[None], key)[0]
+    shapes = [Shape(size, size, degrees, False) for size in (28, 32) for degrees in (0, 90, 180, 270)]
+    matcher = Matcher(NoiseMap(large, torch.ones(60, 100), (0.25, 0.25)), key.family, shapes)
+    matches = matcher.best([key.numbers])[0]
+    best = max(matches, key=lambda match: match.score)
+    assert (best.placement.x, best.placement.y) == (4 * 76, 4 * 27)
+    target = target_of(key)
+    assert target.log10_pvalues(read(matcher.noise, target, [best.placement]))[0] < -100
+    for index in range(len(shapes)):
+        assert sum(match.share for match in matches if match.shape == index) <= 1
+
+
+@pytest.mark.parametrize("colours", [2, 6])
+def test_an_image_beside_what_is_louder_than_images_is_found(
+    sample_key: tv.Key, marked: Image.Image, colours: int
+) -> None:
+    page, box = beside_squares([marked], 0, colours=colours)
+    verdict = tv.verify(page, sample_key, model=tv.load_model("landscape"))
+    assert verdict.record()["placement"]["box"] == list(box or ())
+    assert verdict.verdict == "detected"
 
 
 def test_several_keys_are_matched_as_each_alone() -> None:
