@@ -17,6 +17,9 @@ from treering_verify.errors import KeyFileError, UsageError
 if TYPE_CHECKING:
     import pyarrow
 
+_HEAD_BYTES = 1 << 20
+_NAMED = b"treering "  # in JSON files of secrets, which say their type; its place is any
+
 
 def printable(text: str) -> str:
     r"""Return a text with the characters escaped that a terminal or a log must not receive.
@@ -135,7 +138,9 @@ def opened_secret(path: str | Path, kind: str, maker: str, begins: tuple[bytes, 
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise KeyFileError(f"{shown} is not a regular file: name a {kind} made by {maker}")
-            if begins and not os.pread(descriptor, max(map(len, begins)), 0).startswith(begins):
+            head = os.pread(descriptor, _HEAD_BYTES, 0)
+            other_json = head.startswith(b"{") and _NAMED not in head and len(head) < _HEAD_BYTES
+            if begins and (other_json or not head.startswith(begins)):
                 raise KeyFileError(f"{shown} is not a {kind}: make one with {maker}")
             if os.name == "posix" and status.st_mode & 0o077:
                 raise KeyFileError(f"others can read the {kind} {shown}: run chmod 600 on it, and consider a new key")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from treering_verify.audit.inputs.sources import Inputs
 from treering_verify.audit.judge import AuditJudge
@@ -12,6 +13,10 @@ from treering_verify.audit.output.rows import SCHEMA_VERSION
 from treering_verify.models.provenance import versions, weights_of
 from treering_verify.version import __version__
 from treering_verify.watermark.keys.index import public_keys
+
+if TYPE_CHECKING:
+    from treering_verify.watermark.keys.index import KeyIndex
+    from treering_verify.watermark.keys.key import Key
 
 _MOST_KEYS = 1000  # beyond, a digest stands for their names and fingerprints
 
@@ -35,6 +40,14 @@ def settings_id_of(settings: dict[str, Any]) -> str:
 def facts_of(settings: dict[str, Any], inputs: Inputs, shard_rows: int) -> dict[str, Any]:
     """Return everything that must be the same when an audit is continued."""
     return {"schema_version": SCHEMA_VERSION, **settings, "inputs": inputs.facts(), "shard_rows": shard_rows}
+
+
+def early_facts(
+    name: str, keys: Sequence[Key | KeyIndex], alpha: float, inputs: Inputs, shard_rows: int
+) -> dict[str, Any]:
+    """Return those of `facts_of` that are known before a model is loaded; `name` is the model's."""
+    settings = {"version": __version__, "model": name, "keys": public_keys(keys, _MOST_KEYS), "alpha": alpha}
+    return facts_of(settings, inputs, shard_rows)
 
 
 def summary_of(

@@ -16,6 +16,8 @@ import pytest
 from PIL import Image
 
 from treering_verify.audit.inputs.manifests import check_manifest
+from treering_verify.audit.inputs.sources import Inputs
+from treering_verify.audit.settings import early_facts
 from treering_verify.cli.options.images import MOST_IN_FOLDER, images_of
 from treering_verify.detection.recheck import read_records
 from treering_verify.models import ModelSource
@@ -68,6 +70,14 @@ def arrow(path: Path) -> None:
     content = pa.table({"path": ["image.png"], "label": [1]})
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, content.schema) as writer:
         writer.write_table(content)
+
+
+def another_audit(folder: Path) -> None:
+    inputs = {"paths": ["other"], "files_from": [], "null": False, "manifests": [], "column": "", "root": ""}
+    facts = early_facts("landscape", [Key.load(folder / "my.key.json")], 1e-6, Inputs(), 1000)
+    facts |= {"weights": "x", "inputs": inputs | {"folder": str(folder)}}
+    (folder / "earlier" / "state").mkdir(parents=True)
+    (folder / "earlier" / "state" / "settings.json").write_text(json.dumps(facts))
 
 
 AUDIT = ("audit", "--key", "my.key.json", "--output", "out")
@@ -140,6 +150,16 @@ MISTAKES: dict[str, tuple[Damage, tuple[str, ...], tuple[str, ...]]] = {
         lambda folder: os.mkfifo(folder / "pipe"),
         ("identify", "pipe", "--key", "my.key.json"),
         ("pipe", "no regular file"),
+    ),
+    "JSON of another kind for a key": (
+        lambda folder: (folder / "x.json").write_text('{"a": 1}'),
+        ("verify", "image.png", "--key", "x.json"),
+        ("x.json is not a key file", "treering keygen"),
+    ),
+    "an output of another audit": (
+        another_audit,
+        ("audit", "image.png", "--key", "my.key.json", "--output", "earlier"),
+        ('inputs.paths was ["other"] and is ["image.png"]', "name another --output"),
     ),
     "a text for a profile": (table, (*VERIFY, "--profile", "text.txt"), ("text.txt is no profile",)),
     "a folder of no profiles": (
@@ -287,6 +307,16 @@ def test_records_of_files_that_are_no_images_need_no_model(command: str, folder:
     assert ("matches" in record, record.get("message")) == (command == "identify", "" if command == "decode" else None)
     (folder / "records.jsonl").write_text(line)
     assert read_records(folder / "records.jsonl") == [record]
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="no /proc, which nobody can write to")
+@pytest.mark.parametrize("option", [("audit", ".", "--output", "/proc/out"), ("keygen", "--output", "/proc/new.json")])
+def test_an_output_where_nothing_can_be_made_is_told_to_an_administrator_too(
+    option: tuple[str, ...], folder: Path
+) -> None:
+    done = run(folder, *option, *(("--key", "my.key.json") if "audit" in option else ()))
+    assert (done.returncode, done.stdout) == (2, "False\n"), done.stderr
+    assert "cannot be written to" in " ".join(done.stderr.split())
 
 
 def test_a_table_whose_first_mebibyte_names_no_file_is_not_refused(tmp_path: Path) -> None:

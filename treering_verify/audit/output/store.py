@@ -102,6 +102,16 @@ def refuse_busy(folder: Path) -> None:
         os.close(descriptor)
 
 
+def refuse_other(folder: Path, facts: dict[str, Any]) -> None:
+    """Raise UsageError if a folder of results holds an audit of which some of these facts are others; `Store` checks all."""
+    try:
+        known = json.loads((folder / STATE / _SETTINGS).read_text())
+    except (OSError, ValueError):  # no audit has been here, or its state is damaged, which the store says
+        return
+    if isinstance(known, dict):
+        _check_same(folder, {name: known.get(name) for name in facts}, facts)
+
+
 def _take_lock(descriptor: int, folder: Path) -> None:
     import fcntl
 
@@ -303,16 +313,7 @@ class Store:
             return
         except ValueError as error:
             raise UsageError(f"{self._name} has a damaged state: begin anew with --overwrite") from error
-        changed = [
-            f"{name} was {_short(known.get(name))} and is {_short(facts.get(name))}"
-            for name in sorted({*known, *facts})
-            if known.get(name) != json.loads(json.dumps(facts.get(name)))
-        ]
-        if changed:
-            raise UsageError(
-                f"{self._name} holds an audit with other settings ({'; '.join(changed)}): name another --output, "
-                "or begin anew with --overwrite"
-            )
+        _check_same(self.folder, known, facts)
 
     def _tidy(self) -> None:
         """Delete the unfinished files of a killed audit."""
@@ -333,6 +334,29 @@ class Store:
                 if number >= count:
                     path.unlink()
                     self._ledger.pop(number, None)
+
+
+def _check_same(folder: Path, known: dict[str, Any], facts: dict[str, Any]) -> None:
+    """Raise UsageError if facts of an audit differ from those that a folder of results holds; it names the differences."""
+    now = json.loads(json.dumps(facts))
+    changed = [
+        f"{name} was {_short(old)} and is {_short(new)}"
+        for key in sorted({*known, *now})
+        for name, old, new in _differences(key, known.get(key), now.get(key))
+    ]
+    if changed:
+        raise UsageError(
+            f"{printable(str(folder))} holds an audit with other settings ({'; '.join(changed)}): name another --output, "
+            "or begin anew with --overwrite"
+        )
+
+
+def _differences(name: str, old: Any, new: Any) -> list[tuple[str, Any, Any]]:
+    """Return what differs between two values, by its name: of dicts, each entry that differs."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        found = ((f"{name}.{key}", old.get(key), new.get(key)) for key in sorted({*old, *new}))
+        return [each for each in found if each[1] != each[2]]
+    return [(name, old, new)] if old != new else []
 
 
 def _short(value: Any) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import abc
+import errno
 import math
 import os
 import re
+import tempfile
 from collections.abc import Callable, Iterable
 from datetime import date
 from pathlib import Path
@@ -249,7 +251,7 @@ class OutputFile(_PathType):
             return "this is a folder; name a file in it"
         if not os.path.isdir(path.parent):
             return f"there is no folder {printable(str(path.parent))}; make it first"
-        return "" if os.access(path.parent, os.W_OK | os.X_OK) else "its folder cannot be written to; choose another"
+        return _unwritable(path.parent, "its folder")
 
 
 class OutputFolder(_PathType):
@@ -264,4 +266,16 @@ class OutputFolder(_PathType):
         there = next(place for place in (path, *path.absolute().parents) if os.path.exists(place))
         if not os.path.isdir(there):
             return f"{printable(str(there))} is a file; name a folder"
-        return "" if os.access(there, os.W_OK | os.X_OK) else "the folder cannot be written to; choose another"
+        return _unwritable(there, "the folder")
+
+
+def _unwritable(folder: Path, name: str) -> str:
+    """Say that nothing can be made in a folder, or "". It is tried, since an administrator may do so by all permissions."""
+    try:
+        if os.access(folder, os.W_OK | os.X_OK):
+            os.rmdir(tempfile.mkdtemp(prefix=".treering-", dir=folder))
+            return ""
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # what is written tells more of it
+            return ""
+    return f"{name} cannot be written to; choose another"
