@@ -50,7 +50,7 @@ _SHOWN = 20  # detected files listed at the end
     "files_from",
     multiple=True,
     topic=_INPUTS,
-    help="Text file of paths or URLs, one a line, or -; repeatable.",
+    help="Text file of paths or URLs, one a line; - for standard input; repeatable.",
 )
 @option("--null", is_flag=True, topic=_INPUTS, help="Read NUL-terminated --files-from, as find -print0 writes them.")
 @option(
@@ -85,15 +85,15 @@ _SHOWN = 20  # detected files listed at the end
     "--allow-private",
     is_flag=True,
     topic=_INPUTS,
-    help="Let URLs of http and https lead to this machine and to private networks.",
+    help="Allow URLs of http and https that lead to this machine or to private networks.",
 )
 @option(
     "--screening",
     type=Named("screening", ("auto", "on", "off")),
     default="auto",
     topic="Screening",
-    help="Cheap screening pass that decides the clear images; only the rest are inverted in full. auto: on where it was "
-    "measured to lose almost nothing (a model with a network for it, default inversion, up to 10 keys).",
+    help="Use of a cheap screening pass, which decides the clear images; only the others are inverted in full. auto: on "
+    "where measurements showed almost no loss (a model with a network for it, default inversion, up to 10 keys).",
 )
 @search_options
 @option(

@@ -74,7 +74,7 @@ def _list_benchmarks(context: click.Context, _: click.Parameter, wanted: bool) -
 @option(
     "--quick",
     is_flag=True,
-    help="Measure few images, in under two minutes (paper: longer, see --list); the intervals are then wide.",
+    help="Measure few images, in under two minutes (paper: longer, see --list). The intervals are then wide.",
 )
 @option(
     "--preset",
@@ -94,7 +94,7 @@ def _list_benchmarks(context: click.Context, _: click.Parameter, wanted: bool) -
     "--workers",
     type=click.IntRange(1),
     default=1,
-    help="Number of processes, each with a copy of the model; for robustness, forgery and annulus-pareto.",
+    help="Number of processes, each with a copy of the model; for robustness, survival, forgery and annulus-pareto.",
 )
 @option(
     "--method",
@@ -127,12 +127,12 @@ def benchmark(
 ) -> None:
     """Measure detection, inversion and speed.
 
-    NAME is a benchmark that --list shows, or all. The summary is printed. Written to --output: NAME.parquet (one row per
-    measurement), NAME.md (tables and figures in Markdown), NAME.json (the tables, and where they come from), figures as SVG
-    and PNG, and report.html (all that is in the folder). Long measurements are cached in its subfolder "cache", and nothing
-    is measured twice. Ctrl-C reports what was measured until then; the same command resumes.
+    NAME is a benchmark that --list shows, or all. The command prints a summary and writes to --output: NAME.parquet (one row
+    per measurement), NAME.md (tables and figures in Markdown), NAME.json (the tables and their origin), figures as SVG and
+    PNG, and report.html (a page of everything in the folder). Long measurements are cached in the subfolder "cache", so that
+    nothing is measured twice. Ctrl-C reports the measurements until then; the same command resumes.
 
-    treering benchmark diff OLD NEW compares two such folders, and says what got better or worse beyond noise.
+    treering benchmark diff OLD NEW compares two such folders, and lists what got better or worse beyond noise.
     """
     from treering_verify.benchmark import (
         BENCHMARKS,

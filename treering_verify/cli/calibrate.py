@@ -70,7 +70,7 @@ def calibrate(
 
     IMAGES are files and folders of unmarked images, like those that will be judged. The null distribution of each calibrated
     detector is measured on the images as they are and after each attack, with fresh keys of one family. treering verify
-    --calibration compares with it. The exact test needs no calibration.
+    --calibration compares other images with it. The exact test needs no calibration.
     """
     from treering_verify.detection.calibration.build import calibrate as build
     from treering_verify.files import printable

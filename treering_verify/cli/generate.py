@@ -68,9 +68,9 @@ def generate(
     """Generate images with a watermark.
 
     A key that many images share can be averaged out of them, and copied from one image to others. With --from-secret each
-    image has a key of its own, whose name tells the image. To identify such images, build an index with the same pattern,
-    channels, radii and model: treering keys index --from-secret FILE --generate N --prefix PREFIX. Give every image another
-    seed. Models that make videos generate videos.
+    image has a key of its own, and the key's name identifies the image. To identify such images, build an index with the
+    same pattern, channels, radii and model: treering keys index --from-secret FILE --generate N --prefix PREFIX. Give every
+    image a different seed. Models that make videos generate videos.
     """
     import json
 

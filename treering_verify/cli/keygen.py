@@ -26,7 +26,7 @@ _TOPIC = "Key from a secret"
 @option("--output", type=OutputFile(), required=True, help="Key file to create, readable by its owner only.")
 @option("--name", help="Name of the key in verdicts; default: the file's name up to its first dot.")
 @option("--not-before", type=Date(), help="First day (UTC) on which the key may mark images; default: any day.")
-@option("--note", default="", show_default=False, help="Note that is written into the key file.")
+@option("--note", default="", show_default=False, help="Note to write into the key file.")
 @pattern_options
 @option(
     "--message-from",

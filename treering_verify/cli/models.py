@@ -99,7 +99,8 @@ def check(
     "--output",
     required=True,
     type=click.Path(path_type=Path),
-    help="Folder for the filters, their configuration and their card. A local model uses its subfolder inverter by itself.",
+    help="Folder for the filters, their configuration and their card. A local model uses filters in its subfolder inverter "
+    "without being told.",
 )
 @option(
     "--images",
@@ -132,7 +133,7 @@ def check(
     type=Duration(),
     default="20m",
     show_default=True,
-    help="Time to train that network, such as 20m or 2h. The same command goes on where one was stopped.",
+    help="Time to train that network, such as 20m or 2h. The same command resumes a stopped training.",
 )
 @option("--prompts", type=InputPath(), help="File of prompts, one a line; default: a short list.")
 @option("--generation-steps", type=click.IntRange(1), default=20, help="Diffusion steps of each generated image.")
@@ -164,8 +165,8 @@ def fit(
     """Fit a model's inversion to its own images.
 
     The model generates the images, and linear filters are fitted to them in closed form. No key is read, so p-values stay
-    exact. What the filters gain is reported for other images. They are for these weights at this image size only. MODEL may
-    be the folder of an autoencoder alone: its decoder is fitted to photographs, for every model that has it.
+    exact. A report on other images shows the gain. The filters are valid only for these weights at this image size. MODEL
+    may be the folder of an autoencoder alone. Its filters are fitted to photographs, and serve every model that has it.
     """
     from dataclasses import replace
 
@@ -243,9 +244,9 @@ def fit(
 def convert(file: Path, base: Path, output: Path) -> None:
     """Convert a pickled model to safetensors.
 
-    LaVie's base model can be converted, as it was released. The result is a folder for --model. Pickles can run code, so
-    the file is read by a process of its own that builds tensors alone, with limits of memory and time. No other command
-    reads pickles.
+    The file is LaVie's base model as it was released. The result is a folder for --model. Pickles can run code, so a
+    separate process reads the file. It builds only tensors, and has limits of memory and time. No other command reads
+    pickles.
     """
     from treering_verify.training.conversion import convert as convert_file
 

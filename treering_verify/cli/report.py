@@ -42,7 +42,7 @@ _MOST_STEPS = 1000  # of a noise inversion: a summary may come from anybody
     type=click.IntRange(0, 500),
     default=24,
     topic=_TOPIC,
-    help="Number of detected images to show. They are read again from where the audit found them.",
+    help="Number of detected images to show. Images that the audit did not store are read again from their paths.",
 )
 @option("--spectra/--no-spectra", default=True, topic=_TOPIC, help="Show the spectrum of each image's estimated noise.")
 @key_option(

@@ -92,9 +92,9 @@ def recheck(
     """Repeat earlier verdicts and compare.
 
     RECORDS is what verify, identify or decode wrote with --format json or jsonl. Each file is judged with the settings of
-    its record. Without --model, the model is that of the records, if it is an embedded one. Where a version, the weights, a
-    key or anything else that the verdict depends on differs now, the difference is named. FILES take the place of the
-    records' paths, and are found by their SHA-256. The exit code is 1 if a verdict or message changed.
+    its record. Without --model, the model is that of the records, if it is an embedded one. The command names every version,
+    key, setting and digest of weights that has changed since. FILES replace the records' paths; they are matched with the
+    records by their SHA-256. The exit code is 1 if a verdict or message changed.
     """
     from treering_verify.detection.calibration.calibration_file import Calibration
     from treering_verify.detection.recheck import check_calibrations, read_records

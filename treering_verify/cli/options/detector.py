@@ -72,7 +72,7 @@ def detector_options(function: Callable[..., Any]) -> Callable[..., Any]:
             type=click.IntRange(0),
             default=0,
             topic=DETECTOR,
-            help="Decoy keys that cross-check the p-value, such as 100000. Nothing is searched then.",
+            help="Number of decoy keys that cross-check the p-value, such as 100000. Decoys switch the search off.",
         ),
     )
 
@@ -86,8 +86,8 @@ def search_options(function: Callable[..., Any]) -> Callable[..., Any]:
             type=SearchText(),
             default="auto",
             topic=_SEARCH,
-            help="Search images that show no key as they are, for one that was cropped, moved, scaled, turned or mirrored: "
-            "off, quick, fast, thorough, or a number of seconds. auto is fast, and quick in audits. p-values are corrected "
-            "for it.",
+            help="Level of the search: off, quick, fast, thorough, or a number of seconds. An image that shows no key is "
+            "searched for a marked image that was cropped, moved, scaled, turned or mirrored. auto means fast, and quick in "
+            "audits. p-values are corrected for the search.",
         ),
     )

@@ -82,7 +82,7 @@ def inversion_options(
 
 def audit_inversion_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the same options, but for a batch size that is found by trying when left out."""
-    return inversion_options(function, None, "Images per batch; default: found by trying.")
+    return inversion_options(function, None, "Images per batch; default: found by trials.")
 
 
 def precision_option(topic: str) -> Callable[..., Any]:
