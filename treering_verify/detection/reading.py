@@ -47,7 +47,11 @@ class Reading:
 
 def several(sources: Iterable[Source | VideoSource]) -> Iterator[Source | VideoSource]:
     """Return an iterator over sources; UsageError if they are a single one, whose parts would be taken for images."""
-    alone = isinstance(sources, str | bytes | Mapping) or hasattr(sources, "read") or not hasattr(sources, "__iter__")
+    alone = (
+        isinstance(sources, str | bytes | bytearray | memoryview | Mapping)
+        or hasattr(sources, "read")
+        or not hasattr(sources, "__iter__")
+    )
     if alone or (is_array(sources) and getattr(sources, "ndim", 0) < 4):
         raise UsageError(
             f"many images are judged one after another: give a list of them, and not a {type(sources).__name__}"
@@ -57,7 +61,7 @@ def several(sources: Iterable[Source | VideoSource]) -> Iterator[Source | VideoS
 
 def are_several(source: object, model: LatentModel | None) -> TypeGuard[Sequence[Source]]:
     """Return whether a source is a list, or another sequence, of images; for a model that makes videos it is one video."""
-    listed = isinstance(source, Sequence) and not isinstance(source, str | bytes)
+    listed = isinstance(source, Sequence) and not isinstance(source, str | bytes | bytearray | memoryview)
     return listed and (model is None or not makes_videos(model))
 
 
@@ -76,6 +80,8 @@ def read(source: Source | VideoSource, model: LatentModel) -> Reading:
     if makes_videos(model):
         video, note = read_video(source, model.frames, model.image_size, decode_video)
         return Reading(video, note, sha256=sha256_of(source))
+    if isinstance(source, bytearray | memoryview):
+        source = bytes(source)
     if isinstance(source, Sequence) and not isinstance(source, str | bytes):
         raise UsageError(f"a {type(source).__name__} in a list of images is several: give one list of all images")
     if isinstance(source, str | os.PathLike):

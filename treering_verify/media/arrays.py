@@ -72,7 +72,10 @@ def image_of_array(source: Any) -> Image.Image:
             raise UsageError(
                 f"{kind} of shape {shape} holds {len(pixels)} images: verify takes one of them, verify_many all"
             )
-        raise UsageError(f"{kind} of shape {shape} is no image: give {axes}, one image at a time")
+        turned = ""
+        if pixels.ndim == 3 and 3 in (shape[0], shape[-1]):
+            turned = ": use .movedim(-1, 0)" if is_tensor else ": use np.moveaxis(array, 0, -1)"
+        raise UsageError(f"{kind} of shape {shape} is no image: give {axes}, one image at a time{turned}")
     return Image.fromarray(_levels(pixels))
 
 
@@ -99,6 +102,8 @@ def _levels(pixels: NDArray[Any]) -> NDArray[np.uint8]:
 def read_open_file(file: Any, most: int) -> bytes:
     """Read an open binary file from where it stands, at most one byte more than `most`.
 
+    One that stands at its end, as a buffer does into which an image was saved, is read from its beginning.
+
     Raises
     ------
     UsageError
@@ -114,6 +119,8 @@ def read_open_file(file: Any, most: int) -> bytes:
             if not isinstance(data, bytes):
                 given = "text" if isinstance(data, str) else f"a {type(data).__name__}"
                 raise UsageError(f"the open file gives {given} and not bytes: open it with mode 'rb'")
+            if not data and not pieces and _rewound(file):
+                continue
             if not data:
                 break
             pieces.append(data)
@@ -125,3 +132,11 @@ def read_open_file(file: Any, most: int) -> bytes:
     except Exception as error:  # each file system has exceptions of its own
         raise ImageError("not_readable", f"the open file cannot be read ({type(error).__name__})") from error
     return b"".join(pieces)
+
+
+def _rewound(file: Any) -> bool:
+    """Set a file back to its beginning; False if it stands there, or does not say where it stands."""
+    if not getattr(file, "seekable", lambda: False)() or not file.tell():
+        return False
+    file.seek(0)
+    return True

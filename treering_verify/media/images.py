@@ -10,6 +10,7 @@ import contextlib
 import errno
 import io
 import os
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,6 +51,8 @@ MIN_SIDE = 8
 """Smallest side accepted, in pixels: one cell of the usual latent."""
 
 _HEAD_BYTES = 4096  # among which an image says that it moves
+
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/|data:", re.IGNORECASE)  # a Path has one slash of two
 
 CODES = {
     "not_found": "there is no such file; check the path",
@@ -121,6 +124,8 @@ def _opened(path: str | Path) -> Iterator[tuple[BinaryIO, int, str]]:
     try:
         descriptor = open_descriptor(path)
     except OSError as error:
+        if error.errno == errno.ENOENT and _ADDRESS.match(name):
+            raise ImageError("not_found", "this is a URL, and no path: download it first", name) from error
         codes = {errno.ENOENT: "not_found", errno.ENOTDIR: "not_found", errno.ENXIO: "not_a_file"}  # ENXIO: a socket
         raise _refusal(codes.get(error.errno or 0, "not_readable"), name) from error
     except ValueError as error:  # a NUL in the path: no file can have that name
@@ -187,6 +192,8 @@ def open_image(source: ImageSource) -> Image.Image:
         source = image_of_array(source)
     elif hasattr(source, "read"):
         source = read_open_file(source, MAX_BYTES)
+    elif isinstance(source, bytearray | memoryview):
+        source = bytes(source)
     elif is_closed(source):
         raise UsageError("the Pillow image is closed: open it again, or give its path")
     if isinstance(source, bytes):

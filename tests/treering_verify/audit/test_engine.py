@@ -160,7 +160,7 @@ def test_other_settings_are_refused_by_name_and_overwritten_on_request_only(tmp_
     first = audited(tmp_path / "in", output)
     with pytest.raises(UsageError, match="shard_rows was 1000 and is 5"):
         audited(tmp_path / "in", output, shard_rows=5)
-    with pytest.raises(UsageError, match=r"inputs was .* and is .*--overwrite"):
+    with pytest.raises(UsageError, match=r"inputs\.paths was .* and is .*--overwrite"):
         audited(tmp_path, output)
     with pytest.raises(UsageError, match=r"alpha was 1e-06 and is 0\.001"):
         list(tv.audit.audit_folder(tmp_path / "in", KEY, model=NullModel(), alpha=1e-3, output=output))

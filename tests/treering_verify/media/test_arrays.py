@@ -30,6 +30,8 @@ LEVELS = array(smooth()).astype(np.uint8)
         torch.from_numpy(LEVELS / 255.0).movedim(-1, 0)[None],
         torch.from_numpy(LEVELS / 255.0).movedim(-1, 0).float().requires_grad_(),
         io.BytesIO(encoded(smooth(), "PNG")),
+        bytearray(encoded(smooth(), "PNG")),
+        memoryview(encoded(smooth(), "PNG")),
     ],
 )
 def test_whatever_diffusers_and_numpy_give_is_the_same_image(source: object) -> None:
@@ -47,6 +49,12 @@ def test_an_open_file_is_read_from_where_it_stands(tmp_path: Path) -> None:
     with open(tmp_path / "x.png", "rb") as file:
         file.seek(4)
         assert (array(open_image(file)) == LEVELS).all()
+    buffer = io.BytesIO()
+    smooth().save(buffer, format="PNG")  # it stands at its end now
+    for _ in range(2):
+        assert (array(open_image(buffer)) == LEVELS).all()
+    with pytest.raises(ImageError, match="no bytes"):
+        open_image(io.BytesIO())
     with open(tmp_path / "x.png", encoding="latin-1") as text, pytest.raises(UsageError, match="mode 'rb'"):
         open_image(text)  # type: ignore[arg-type]
 
@@ -60,7 +68,8 @@ def test_an_open_file_is_read_from_where_it_stands(tmp_path: Path) -> None:
         (LEVELS.astype(np.int64), "int64"),
         (LEVELS[..., 0], r"no image: give \(height, width, 3\)"),
         (np.stack([LEVELS, LEVELS]), r"holds 2 images: verify takes one of them, verify_many all"),
-        (torch.zeros(16, 16, 3), r"give \(3, height, width\)"),
+        (torch.zeros(16, 16, 3), r"give \(3, height, width\), one image at a time: use \.movedim\(-1, 0\)"),
+        (np.moveaxis(LEVELS, -1, 0), r"use np\.moveaxis\(array, 0, -1\)"),
         (torch.zeros(3, 16, 16, device="meta"), "give a dense one"),
         (torch.zeros(3, 16, 16).to_sparse(), "give a dense one"),
         (3, "a int is none of these"),
@@ -119,3 +128,12 @@ def test_a_pillow_image_that_was_closed_is_not_called_damaged(tmp_path: Path) ->
     with Image.open(tmp_path / "x.png") as image:
         image.load()
     assert (array(open_image(image)) == LEVELS).all()  # its pixels are there
+
+
+@pytest.mark.parametrize(
+    "address", ["https://example.org/a.png", Path("https://example.org/a.png"), "data:image/png;base64,AA"]
+)
+def test_a_url_for_a_path_is_called_one(address: str | Path) -> None:
+    with pytest.raises(ImageError, match="this is a URL, and no path") as caught:
+        open_image(address)
+    assert caught.value.code == "not_found"

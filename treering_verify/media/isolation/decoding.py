@@ -113,8 +113,8 @@ def _shown(source: Any, kind: str) -> Animation:
 
 def _content(source: Any) -> tuple[bytes | None, str]:
     """Return the bytes of a file, with its printable name; None of a folder, and of what is decoded already."""
-    if isinstance(source, bytes):
-        return source, ""
+    if isinstance(source, bytes | bytearray | memoryview):
+        return bytes(source), ""
     if isinstance(source, (str, os.PathLike)):
         if os.path.isdir(source):
             return None, ""
