@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast, overload
 
 from treering_verify.audit.folder import audit_folder
-from treering_verify.detection.calibration.calibration_file import Calibration
-from treering_verify.detection.calibration.registry import EXACT, detector_names
+from treering_verify.detection.calibration.registry import EXACT, calibration_for
 from treering_verify.detection.calibration.verify import verify_calibrated
 from treering_verify.detection.decision import check_alpha
 from treering_verify.detection.identification import DEFAULT_TOP, gather, identify_many
@@ -22,7 +21,7 @@ from treering_verify.detection.screening import Screening, ScreeningChoice, scre
 from treering_verify.detection.search.settings import AUTO as AUTO_SEARCH
 from treering_verify.detection.search.settings import Search, search_of
 from treering_verify.detection.verification import verify_many
-from treering_verify.errors import UsageError, unknown
+from treering_verify.errors import UsageError
 from treering_verify.inversion.decoder.registry import AUTO
 from treering_verify.inversion.noise import DEFAULT_STEPS
 from treering_verify.inversion.recovery import InversionOptions
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from treering_verify.audit.inputs.sources import Inputs
     from treering_verify.audit.options import Options
     from treering_verify.audit.output.rows import Row
+    from treering_verify.detection.calibration.calibration_file import Calibration
     from treering_verify.detection.judge import Source
     from treering_verify.media.videos import VideoSource
     from treering_verify.results import Verdict
@@ -156,7 +156,9 @@ class Detector:
             raise UsageError(f"decoys is {decoys}: draw 0 or more")
         self._decoys = decoys
         self._detector = detector
-        self._calibration = self._calibration_of(calibration)
+        self._calibration = calibration_for(detector, calibration)
+        if self._calibration is not None and (decoys or len(self._whole) < len(self._keys)):
+            raise UsageError("decoys and key indexes are for the exact test: leave them out with a calibration")
         self._screening = screening_of(screening)
         self._check_model()
 
@@ -389,25 +391,10 @@ class Detector:
                 "a profile decides inversion, noise inversion, steps and precision: leave these out, or the profile"
             )
         if self._profile is None and self._allow_weak:
-            raise UsageError("allow_weak is about a weak profile: give one, or leave allow_weak out")
+            raise UsageError("allow_weak is about a weak profile: give profile too, or leave allow_weak out")
         return InversionOptions(
             method=inversion, noise_method=noise_inversion, steps=steps, batch_size=batch_size, precision=precision
         )
-
-    def _calibration_of(self, calibration: str | Path | Calibration | None) -> Calibration | None:
-        if self._detector not in detector_names():
-            raise UsageError(unknown("detector", self._detector, detector_names()))
-        if calibration is None:
-            if self._detector != EXACT:
-                raise UsageError(
-                    f"detector {self._detector!r} needs calibration=FILE: make one with treering calibrate"
-                )
-            return None
-        if self._detector == EXACT:
-            raise UsageError("the exact test needs no calibration: choose another detector, or leave calibration out")
-        if self._decoys or len(self._whole) < len(self._keys):
-            raise UsageError("decoys and key indexes are for the exact test: leave them out with a calibration")
-        return calibration if isinstance(calibration, Calibration) else Calibration.load(calibration)
 
 
 def _keys_of(keys: KeySource | Sequence[KeySource]) -> list[Key | KeyIndex]:

@@ -133,7 +133,7 @@ class InversionChoice:
         fields["noise_method"] = fields.pop("noise_inversion")
         chosen = cls(fields, options.pop("batch_size"), options.pop("profile"), options.pop("allow_weak"))
         if chosen.profile is None and chosen.allow_weak:
-            raise UsageError("--allow-weak is about a weak --profile: give one, or leave --allow-weak out")
+            raise UsageError("--allow-weak is about a weak profile: give --profile too, or leave --allow-weak out")
         if chosen.profile is not None and given:
             flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
             raise UsageError(
