@@ -175,17 +175,20 @@ def fit(
     from treering_verify.models import is_alone, load_model
     from treering_verify.models.inverter import Inverter
     from treering_verify.report.fits import card_of, format_fit
-    from treering_verify.training.attack_table import EXPERTS, read_table
+    from treering_verify.training.attack_table import read_table
     from treering_verify.training.closed_form import fit as fit_model
-    from treering_verify.training.examples import FitOptions, kept_apart
+    from treering_verify.training.closed_form import usual_attacks
+    from treering_verify.training.examples import FitOptions, kept_apart, too_few
     from treering_verify.training.fit_report import conclusion, held_out_report, summary_rows, ways_of
 
-    table = read_table(attacks) if attacks else EXPERTS
     said = _lines(prompts) if prompts else None
     loaded = load_model(model)
+    table = read_table(attacks) if attacks else usual_attacks(loaded)
     usual = 1 if is_alone(loaded) else FitOptions.stages
     options = FitOptions(images=images, stages=stages or usual, **sizes, seed=SEEDS["fit"] if seed is None else seed)
     files, others = kept_apart(images_of((photographs,), model), options.seed) if photographs else (None, None)
+    if files and is_alone(loaded) and (warning := too_few(files)):
+        click.echo(f"Warning: {warning}.", err=True)
     kept = Inverter.load(keep) if keep else None
     from treering_verify.training.correction import NetworkOptions, resumed, train_correction
 

@@ -66,6 +66,7 @@ def _range(interval: Sequence[float], digits: int = 1) -> str:
 def card_of(facts: Mapping[str, Any], conclusion: str, lines: Sequence[str]) -> str:
     """Return the card (README.md) of a fit's folder."""
     experts = "\n".join(f"- {name}: {', '.join(some)}" for name, some in facts["attacks"].items())
+    warned = f"\n**Warning**: {facts['warning']}.\n" if "warning" in facts else ""
     reported = "\n".join(["", "## Held-out report", "", conclusion + ".", "", *lines]) if lines else ""
     return f"""# Inverter of {facts["model"]}
 
@@ -73,7 +74,7 @@ Linear filters that invert this one model, fitted in closed form by `treering mo
 {facts["version"]}) to {facts["images"]} {facts.get("source", "images that the model generated")}, seeds from
 {facts["seed"]}. No key was read. Use them with `--inverter DIR`; beside a local model, in `DIR/inverter`,
 they are found. They belong to the weights, the image size and the tiles that config.json names, and are refused elsewhere.
-
+{warned}
 ## Experts
 
 {experts}

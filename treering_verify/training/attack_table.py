@@ -41,6 +41,13 @@ OTHERS: tuple[str, ...] = (
 )
 """Attacks that no filter is fitted for: a gate learns from them when to take none."""
 
+_TONAL = ("brighter", "flatter")
+ALONE = {name: some for name, some in EXPERTS.items() if name not in _TONAL}
+"""Experts of an autoencoder alone: a bright photograph looks like a brightened one, and filters for that do most harm."""
+
+UNLIKE: tuple[str, ...] = (*OTHERS, *(text for name in _TONAL for text in EXPERTS[name]))
+"""What a gate learns from beside the attacks of `ALONE`."""
+
 REPORTED: tuple[str, ...] = (
     CLEAN,
     "jpeg:quality=85",

@@ -22,9 +22,9 @@ from treering_verify.models.attack_statistics import statistics
 from treering_verify.models.filter_bank import Chooser, FilterBank
 from treering_verify.models.inverter import LEAST_BOUND, Inverter, decoder_inputs, noise_inputs, tie_of
 from treering_verify.models.precision import ieee
-from treering_verify.training.attack_table import EXPERTS, OTHERS, check_table
+from treering_verify.training.attack_table import ALONE, EXPERTS, UNLIKE, check_table
 from treering_verify.training.decoder_stages import Stages, chosen, facts_of, regressed
-from treering_verify.training.examples import Examples, FitOptions, Progress, attacked, generated, photographed
+from treering_verify.training.examples import Examples, FitOptions, Progress, attacked, generated, photographed, too_few
 from treering_verify.training.gate import fit_gate, middle, try_steps
 from treering_verify.training.memory import Memory, remembering
 from treering_verify.training.regression import Fit, bank_of, fit_filter
@@ -40,7 +40,7 @@ def fit(
     model: LatentModel,
     *,
     options: FitOptions | None = None,
-    attacks: Mapping[str, Sequence[str]] = EXPERTS,
+    attacks: Mapping[str, Sequence[str]] | None = None,
     prompts: Sequence[str | None] | None = None,
     photographs: Sequence[ImageSource] | None = None,
     keep: Inverter | None = None,
@@ -54,8 +54,9 @@ def fit(
         A model of images. It is not changed: `models.inverter.attach`, or `load_model(inverter=...)`, lets it carry
         the filters.
     options : FitOptions, optional
-    attacks : mapping of str to sequence of str
-        Experts by name, with the attacks of each, as `treering attack` takes them, or "clean".
+    attacks : mapping of str to sequence of str, optional
+        Experts by name, with the attacks of each, as `treering attack` takes them, or "clean". `usual_attacks` when left
+        out.
     prompts : sequence of str or None, optional
         Images take turns. Classes, or `PROMPTS` where the model has none, when left out.
     photographs : sequence of images, optional
@@ -74,12 +75,12 @@ def fit(
     Raises
     ------
     UsageError
-        If an option is out of range, an attack does not exist, the model makes videos, photographs are missing, or `keep`
-        was fitted to other images or attacks.
+        If an option is out of range, an attack does not exist, the model makes videos, photographs are missing or fewer than
+        four, or `keep` was fitted to other images or attacks.
     """
     images_only(model, "fitting filters")
     options = options or FitOptions()
-    table = {name: tuple(some) for name, some in attacks.items()}
+    table = {name: tuple(some) for name, some in (usual_attacks(model) if attacks is None else attacks).items()}
     check_table(table)
     if keep is not None:
         check_same(keep, model, options, table)
@@ -90,6 +91,11 @@ def fit(
         found = _merged(keep, found)
     times = {"seconds": time.perf_counter() - started, "processor_seconds": time.process_time() - spent}
     return replace(found, facts={**found.facts, **{name: round(value, 1) for name, value in times.items()}})
+
+
+def usual_attacks(model: LatentModel) -> dict[str, tuple[str, ...]]:
+    """Return the experts that a model is fitted to unless others are named."""
+    return ALONE if is_alone(model) else EXPERTS
 
 
 def check_same(keep: Inverter, model: LatentModel, options: FitOptions, table: Mapping[str, tuple[str, ...]]) -> None:
@@ -162,7 +168,9 @@ def examples_of(
         return generated(model, options, prompts, progress)
     if not photographs:
         raise UsageError(f"{model.name} is an autoencoder alone and generates nothing: name a folder of photographs")
-    return photographed(model, photographs, options.images, options.seed, progress)
+    warning = too_few(photographs)
+    made = photographed(model, photographs, options.images, options.seed, progress, toned=True)
+    return replace(made, warning=warning)
 
 
 def fit_filters(
@@ -199,6 +207,7 @@ def fit_filters(
             "version": __version__,
             "images": len(examples.images),
             "source": examples.source,
+            **({"warning": examples.warning} if examples.warning else {}),
             "seed": options.seed,
             "kernel": options.kernel,
             "attacks": {name: list(some) for name, some in table.items()},
@@ -279,7 +288,8 @@ def _encoded(
 
     found = []
     for first in range(0, len(examples.images), options.batch_size):
-        image = attacked(examples.images[first : first + options.batch_size], attacks, options.seed, first)
+        images = examples.images[first : first + options.batch_size]
+        image = attacked(images, attacks, options.seed, first, shifted=examples.noise is None)
         start = model.encode(image)
         output = model.decode(start)
         remainder = model.encode(output) - start
@@ -295,14 +305,14 @@ def _of_the_gate(
     return middle(decoder_inputs(start, [start], [remainder])), middle(latents - start)
 
 
-_TURNS = 4  # of the other attacks that each image goes through: a gate that saw few of them does harm more often
+_TURNS = 5  # of the other attacks that each image goes through: a gate that saw few of them does harm more often
 
 
 def _gate_of(model: LatentModel, examples: Examples, options: FitOptions, experts: Sequence[_Expert]) -> Chooser:
     """Fit the gate to the experts' attacks, and to others that no expert is for."""
     known = [one.known for one in experts]
-    for turn in range(0, len(OTHERS), len(OTHERS) // _TURNS):
-        start, remainder, described = _encoded(model, examples, options, OTHERS[turn:] + OTHERS[:turn])
+    for turn in range(0, len(UNLIKE), len(UNLIKE) // _TURNS):
+        start, remainder, described = _encoded(model, examples, options, UNLIKE[turn:] + UNLIKE[:turn])
         known.append(_Known(described, *_of_the_gate(start, remainder, examples.latents)))
     first = [one.stages.filters[0] for one in experts]
     return fit_gate([try_steps(first, one.inputs, one.missing, one.statistics) for one in known])

@@ -84,7 +84,7 @@ def regressed(
 
     def fitted(k: int, inputs: torch.Tensor, point: torch.Tensor) -> Fit:
         led = gated and not k
-        return fit_filter(inputs, latents - point, kernel, harmless=not led, apart=led)
+        return fit_filter(inputs, latents - point, kernel, harmless=not led, own=led, apart=led)
 
     return _followed(REGRESSION, fitted, start, first, count, residual)
 

@@ -45,7 +45,17 @@ PROMPTS = (
 """Prompts of models that take prompts, where no others are given; None is no prompt."""
 
 _QUARTERS = 4  # of photographs, as `regression.VALIDATION`
-_MOVED = (0.0, 0.15)
+_MOVED = 0.15
+_TONES = (
+    0.5,
+    0.5,
+    0.25,
+)  # deviations of the logarithms of gamma and contrast, and of what is added, black to white being 1
+
+LEAST_PHOTOGRAPHS, ENOUGH_PHOTOGRAPHS = (
+    4,
+    12,
+)  # that an autoencoder alone is fitted to: docs/fitting.md#an-autoencoder-alone
 
 Progress = Callable[[str, int, int], None]
 
@@ -63,12 +73,15 @@ class Examples:
         None where an autoencoder is fitted alone.
     source : str
         What the images are, for the card.
+    warning : str
+        Why a fit to them may do harm; empty if nothing speaks for that.
     """
 
     images: list[Image.Image]
     latents: torch.Tensor
     noise: torch.Tensor | None
     source: str = ""
+    warning: str = ""
 
 
 @dataclass(frozen=True)
@@ -152,13 +165,16 @@ def photographed(
     count: int,
     seed: int,
     progress: Progress | None = None,
+    *,
+    toned: bool = False,
 ) -> Examples:
     """Decode the latents of crops of photographs: images of an autoencoder, whose latents are known.
 
     Photographs take turns within quarters: where there are four or more, images i, i + 4, i + 8, .. are of other photographs
     than the rest, so what is chosen on every fourth image is chosen on photographs of its own. A crop has the aspect of
-    the model's images, .5 to 1 of the largest size that fits, and a random place. Every other latent is moved by noise of
-    0.15 of its deviation: a diffusion model's latents are not quite those that the encoder gives to a photograph.
+    the model's images, .5 to 1 of the largest size that fits, and a random place. Half of the latents, drawn at random, are
+    moved by noise of 0.15 of their deviation: a diffusion model's latents are not quite those that the encoder gives to a
+    photograph. If `toned`, half of the crops get other tones first, so that few photographs stand for more.
     """
     import numpy as np
     import torch
@@ -170,15 +186,45 @@ def photographed(
         turn, quarter = divmod(number, _QUARTERS)
         some = quarters[quarter]
         crop = _crop(open_image(some[turn % len(some)]), model.image_size, draw)
+        if toned and draw.random() < 0.5:
+            crop = _toned(crop, draw)
         with torch.inference_mode():
             latent = model.encode(to_tensor(crop))
             moved = torch.from_numpy(draw.standard_normal(latent.shape, dtype=np.float32))
-            latents.append(latent + _MOVED[turn % 2] * latent.std() * moved)
+            latents.append(latent + _MOVED * (draw.random() < 0.5) * latent.std() * moved)
             images.append(to_pil(model.decode(latents[-1])))
         if progress:
             progress("photographs decoded", number + 1, count)
     source = f"crops of {len(photographs)} photographs that the autoencoder coded"
     return Examples(images, torch.cat(latents), None, source)
+
+
+def too_few(photographs: Sequence[ImageSource]) -> str:
+    """Return a warning if an autoencoder is fitted to fewer than 12 different photographs, else an empty text.
+
+    Raises
+    ------
+    UsageError
+        If there are fewer than four: what is chosen on one quarter of them needs others in the rest.
+    """
+    import hashlib
+
+    different = set[bytes]()
+    for photograph in photographs:
+        image = open_image(photograph)
+        different.add(hashlib.sha256(repr(image.size).encode() + image.tobytes()).digest())
+        if len(different) == ENOUGH_PHOTOGRAPHS:
+            return ""
+    said = f"{len(different)} different photographs to fit to"
+    if len(different) < LEAST_PHOTOGRAPHS:
+        raise UsageError(
+            f"{said} are not enough: name {LEAST_PHOTOGRAPHS} at least, better {ENOUGH_PHOTOGRAPHS} or more, beside those "
+            "that are kept for a report"
+        )
+    return (
+        f"{said} are few: the filters may take latents of other images further off. Fit to {ENOUGH_PHOTOGRAPHS} or more, "
+        "beside those that are kept for a report, and do not use filters that the report does not favour"
+    )
 
 
 def kept_apart(photographs: Sequence[Any], seed: int) -> tuple[list[Any], list[Any]]:
@@ -207,12 +253,30 @@ def _crop(image: Image.Image, size: tuple[int, int], draw: Any) -> Image.Image:
     return fit(image.crop((left, top, left + sides[0], top + sides[1])), size)[0]
 
 
-def attacked(images: Sequence[Image.Image], attacks: Sequence[str], seed: int, first: int = 0) -> torch.Tensor:
-    """Return images (n, 3, H, W) after attacks that take turns, by the image's number from `first` on."""
+def _toned(image: Image.Image, draw: Any) -> Image.Image:
+    """Return an image with other gamma, contrast, brightness and saturation; what is too bright or too dark is clipped."""
+    import numpy as np
+    from PIL import Image
+
+    gamma, gain, offset = draw.standard_normal(3) * _TONES
+    levels = (np.asarray(image, dtype=np.float32) / 255) ** np.exp(gamma)
+    levels = np.clip((levels - 0.5) * np.exp(gain) + 0.5 + offset, 0, 1)
+    grey = levels.mean(axis=-1, keepdims=True)
+    levels = np.clip(grey + draw.uniform(0, 1.5) * (levels - grey), 0, 1)
+    return Image.fromarray((255 * levels).round().astype(np.uint8))
+
+
+def attacked(
+    images: Sequence[Image.Image], attacks: Sequence[str], seed: int, first: int = 0, *, shifted: bool = False
+) -> torch.Tensor:
+    """Return images (n, 3, H, W) after attacks that take turns, by the image's number from `first` on.
+
+    If `shifted`, turns move on by one every four images, so that all quarters of the images go through all attacks.
+    """
     import torch
 
     parts = []
     for number, image in enumerate(images, first):
-        text = attacks[number % len(attacks)]
+        text = attacks[(number + shifted * (number // _QUARTERS)) % len(attacks)]
         parts.append(to_tensor(image if text == CLEAN else parse(text).apply(image, seed=seed + number)))
     return torch.cat(parts)

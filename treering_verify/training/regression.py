@@ -15,6 +15,8 @@ RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e6)
 _MOST_CELLS = 2048  # of an image that take part; drawn at random where a latent has more
 _MOST_ROWS = 1700  # inputs of a regression: its time grows with their third power, and so many take seconds
 VALIDATION = 4  # every fourth image chooses the penalty
+# Of filters drawn to those of each channel alone: the penalty of these, and how much more neighbours pay than the cell.
+_OWN_RIDGE, _FAR = 1e-3, 30.0
 # Shares of a step that are tried, and by how many dB the error of an image may grow: a third of what three steps may add.
 SHARES, WORSE = (1.0, 0.5, 0.25, 0.0), 0.03
 
@@ -64,6 +66,7 @@ def fit_filter(
     *,
     base: torch.Tensor | None = None,
     harmless: bool = False,
+    own: bool = False,
     apart: bool = False,
     seed: int = 0,
 ) -> Fit:
@@ -83,8 +86,11 @@ def fit_filter(
     harmless : bool
         Whether the filter is a step that may not make an image worse: of its weights the largest share is taken, down to
         none, at which no validation image ends more than 0.03 dB above its start.
+    own : bool
+        Whether W is drawn to the filter that each output has from its own channel of every group of inputs, and weights
+        of neighbours to nothing else 30 times as much as those of the cell: for many channels and few images.
     apart : bool
-        Whether to return `Fit.apart` too.
+        Whether to return `Fit.apart` too. Penalty and neighbourhood are chosen on each quarter in turn then.
     seed : int
         Seed of the draw of the cells that take part, where a latent has more than 2048.
     """
@@ -108,38 +114,48 @@ def fit_filter(
         centres = torch.arange(channels) * kernel**2 + kernel**2 // 2
         start[centres] = (base * scale).T.double()
 
-    def solved(moments: _Moments, rows: torch.Tensor, ridge: float) -> torch.Tensor:
-        power = (start * (moments.gram @ start)).sum(dim=0).clamp_min(1e-12)
-        drawn = start * ((start * moments.cross).sum(dim=0) / power)
+    rows_of = {side: _within(channels, kernel, side) for side in range(1, kernel + 1, 2)}
+    prices = torch.full((len(train.gram),), _FAR if own else 1.0, dtype=torch.float64)
+    prices[rows_of[1]] = 1.0
+
+    def solved(moments: _Moments, side: int, ridge: float) -> torch.Tensor:
+        rows = rows_of[side]
+        if own:
+            drawn = _own_filters(moments, rows, kernel)
+        else:
+            power = (start * (moments.gram @ start)).sum(dim=0).clamp_min(1e-12)
+            drawn = start * ((start * moments.cross).sum(dim=0) / power)
         whole = drawn.clone()
         gram, left = moments.gram[rows][:, rows], (moments.cross - moments.gram @ drawn)[rows]
-        whole[rows] += _solve(gram, left, ridge, float(moments.cells))
+        whole[rows] += _solve(gram, left, ridge * prices[rows], float(moments.cells))
         return whole
 
-    choices = [(side, ridge) for side in range(1, kernel + 1, 2) for ridge in RIDGES]
-    rows_of = {side: _within(channels, kernel, side) for side in range(1, kernel + 1, 2)}
-    errors = {(side, ridge): _error(check, solved(train, rows_of[side], ridge)) for side, ridge in choices}
-    side, ridge = min(errors, key=lambda each: errors[each])
-    trial, share = solved(train, rows_of[side], ridge), 1.0
+    others = [_sum(quarters[:k] + quarters[k + 1 :]) for k in range(len(quarters))]
+    tried = list(zip(others, quarters, strict=True)) if apart else [(train, check)]
+
+    def error_of(side: int, ridge: float, share: float = 1.0) -> float:
+        return sum(_error(judge, share * solved(some, side, ridge)) for some, judge in tried)
+
+    side, ridge = min(((side, ridge) for side in rows_of for ridge in RIDGES), key=lambda each: error_of(*each))
+    share = 1.0
     if harmless:
-        share = _harmless_share(trial, inputs, target, held or fitting, scale, kernel)
+        share = _harmless_share(solved(train, side, ridge), inputs, target, held or fitting, scale, kernel)
     both = _sum([train, check]) if held else train
 
     def shaped(weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         taken = (share * weights).float()
         return taken[:-1].T.reshape(-1, channels, kernel, kernel), taken[-1]
 
-    weights, bias = shaped(solved(both, rows_of[side], ridge))
-    others = [_sum(quarters[:k] + quarters[k + 1 :]) for k in range(len(quarters))]
+    weights, bias = shaped(solved(both, side, ridge))
     return Fit(
         scale,
         weights,
         bias,
         side,
         ridge,
-        1 - _error(check, share * trial) / max(float(check.power), 1e-30),
+        1 - error_of(side, ridge, share) / max(sum(float(judge.power) for _, judge in tried), 1e-30),
         share,
-        tuple(shaped(solved(one, rows_of[side], ridge)) for one in others),
+        tuple(shaped(solved(one, side, ridge)) for one in others),
     )
 
 
@@ -239,11 +255,25 @@ def _within(channels: int, kernel: int, side: int) -> torch.Tensor:
     return torch.cat([taps, torch.ones(1, dtype=torch.bool)]).nonzero().flatten()
 
 
-def _solve(gram: torch.Tensor, cross: torch.Tensor, ridge: float, count: float) -> torch.Tensor:
-    """Return (X X^T + n ridge I)^-1 X Y^T, the bias unpenalised: (rows, C_out)."""
+def _own_filters(moments: _Moments, rows: torch.Tensor, kernel: int) -> torch.Tensor:
+    """Return the filters that each output has from its own channel of every group of inputs alone."""
     import torch
 
-    penalty = torch.full((len(gram),), ridge * count, dtype=torch.float64)
+    found = torch.zeros_like(moments.cross)
+    outputs, constant = found.shape[1], rows == len(found) - 1
+    for channel in range(outputs):
+        mine = rows[(rows // kernel**2 % outputs == channel) | constant]
+        prices = torch.full((len(mine),), _OWN_RIDGE, dtype=torch.float64)
+        cross = moments.cross[mine, channel : channel + 1]
+        found[mine, channel] = _solve(moments.gram[mine][:, mine], cross, prices, float(moments.cells))[:, 0]
+    return found
+
+
+def _solve(gram: torch.Tensor, cross: torch.Tensor, ridges: torch.Tensor, count: float) -> torch.Tensor:
+    """Return (X X^T + n diag(ridges))^-1 X Y^T, the bias unpenalised: (rows, C_out)."""
+    import torch
+
+    penalty = ridges * count
     penalty[-1] = 1e-12 * count
     return torch.linalg.solve(gram + torch.diag(penalty), cross)
 

@@ -1,1 +1,4 @@
-"""Scripts that measure what no benchmark does: `decoding_speed`, `other_changes` (search), `report_again` (fits)."""
+"""Scripts that measure what no benchmark does.
+
+`autoencoder_gain` and `report_again` (fits), `decoding_speed`, and `other_changes` (search).
+"""

@@ -52,7 +52,6 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from skimage import data
 
     folder = tmp_path_factory.mktemp("photographs")
-    # Filters of three photographs do harm to a fourth one, of seven they do not (docs/fitting.md#an-autoencoder-alone).
     for name in ("astronaut", "coffee", "chelsea", "rocket", "camera", "brick", "grass", "gravel", "coins"):
         Image.fromarray(getattr(data, name)()).convert("RGB").save(folder / f"{name}.png")
     return folder
@@ -69,6 +68,8 @@ def test_an_autoencoder_alone_is_fitted_to_photographs_and_reported(
     assert ran.exit_code == 0 and "log10 p" not in ran.stdout and "nearer than the encoder" in ran.stdout
     inverter = Inverter.load(tmp_path / "filters")
     assert inverter.noise is None and inverter.screen is None
+    assert "Warning: 7 different photographs to fit to are few" in ran.stderr
+    assert "**Warning**: 7 different photographs" in (tmp_path / "filters" / "README.md").read_text()
     assert inverter.facts["source"] == "crops of 7 photographs that the autoencoder coded"
     found = inverter.facts["report"]["attacks"]["clean"]  # of photographs that it was not fitted to
     assert np.mean(found[FILTERED]["latent_db"]) < np.mean(found[CLASSICAL]["latent_db"])
