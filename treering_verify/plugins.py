@@ -101,7 +101,7 @@ class Registry(MutableMapping[str, T], Generic[T]):
         if not _NAME.fullmatch(name) or name in self._reserved:
             others = "".join(f", and not {word}" for word in self._reserved)
             raise UsageError(
-                f"{name!r} is no name for an algorithm ({self.kind}): use 1 to 64 letters, digits, '.', '_' or '-', the "
+                f"{name!r} is not a name for an algorithm ({self.kind}): use 1 to 64 letters, digits, '.', '_' or '-', the "
                 f"first a letter or digit{others}"
             )
         if not self._fits(value):

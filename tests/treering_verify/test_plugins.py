@@ -56,7 +56,7 @@ def test_users_add_and_remove(registry: Registry[Callable[..., float]]) -> None:
 
 @pytest.mark.parametrize("name", ["auto", "", "a b", "a:b", "-x", "a,b", "a+b", "x" * 65])
 def test_names_that_no_command_line_takes_are_refused(registry: Registry[Callable[..., float]], name: str) -> None:
-    with pytest.raises(UsageError, match=r"is no name for an algorithm .root."):
+    with pytest.raises(UsageError, match=r"is not a name for an algorithm .root."):
         registry[name] = abs
 
 

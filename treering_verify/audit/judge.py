@@ -333,8 +333,8 @@ def _check_model(judge: AuditJudge, reason: str) -> None:
         judge_batch(judge, [Reading("", "ok", pixels=pixels)])
     except Exception as error:
         raise ModelError(
-            f"the model failed on {_MAX_FAILURES} images in a row and then on a test image ({reason}); what is "
-            "finished is on disk: check the model and its device, and run the same command again"
+            f"the model failed on {_MAX_FAILURES} images in a row and then on a test image ({reason}); finished "
+            "results are on disk: check the model and its device, and run the same command again"
         ) from error
 
 

@@ -277,13 +277,15 @@ def _check_use(
     from treering_verify.files import printable
 
     if null and not files_from:
-        raise UsageError("--null says how --files-from is read: give a list, or leave it out")
+        raise UsageError("--null applies to --files-from: give a list, or leave out --null")
     if column and not manifests:
-        raise UsageError("--column is a column of --manifest: give a table, or leave it out")
+        raise UsageError("--column applies to --manifest: give a table, or leave out --column")
     if root and not (files_from or manifests):
-        raise UsageError("--root is for the paths of --files-from and --manifest: give one, or leave it out")
+        raise UsageError("--root applies to --files-from and --manifest: give one of them, or leave out --root")
     if root and not root.is_dir():
-        raise UsageError(f"--root {printable(str(root))} is no folder: name the one that paths of lists must stay in")
+        raise UsageError(
+            f"--root {printable(str(root))} is not a folder: name the folder that paths of lists must stay in"
+        )
 
 
 def _check_inputs(
@@ -311,12 +313,12 @@ def _check_inputs(
     for name in (*files_from, *manifests):
         if is_url(name):
             raise UsageError(
-                f"{printable(name)!r}: lists and manifests are local files: download it, and look at it, first"
+                f"{printable(name)!r}: lists and manifests must be local files: download this one, and check it first"
             )
         if problem := InputPath(stdin=name in files_from).problem(Path(name)):
             raise UsageError(f"{printable(name)!r}: {problem}")
         if os.path.isdir(name):
-            raise UsageError(f"{printable(name)!r} is a folder, and no list or manifest: give it as PATH")
+            raise UsageError(f"{printable(name)!r} is a folder, not a list or manifest: give it as PATH")
     found = [check_list(name, b"\0" if null else b"\n") for name in files_from]
     found += [check_manifest(name, column) for name in manifests]
     for name in manifests:
@@ -347,7 +349,9 @@ def _check_output(output: Path) -> None:
     from treering_verify.files import printable
 
     if output.parts and output.parts[0].endswith(":") and not output.exists():
-        raise UsageError(f"{printable(str(output))!r}: the output is a local folder: name one, and copy it afterwards")
+        raise UsageError(
+            f"{printable(str(output))!r}: the output must be a local folder: name one, and copy it afterwards"
+        )
 
 
 @contextlib.contextmanager

@@ -148,17 +148,19 @@ def benchmark(
     from treering_verify.models import load_model
 
     if preset and (quick or count):
-        raise UsageError("--preset sets the number of images: leave --quick and --count")
+        raise UsageError("--preset sets the number of images: leave out --quick and --count")
     wanted = list(BENCHMARKS) if names == ("all",) else list(names)
     for name in wanted:
         if workers > 1 and name not in SHARED:
-            raise UsageError(f"{name} cannot be shared among processes ({', '.join(SHARED)} can): leave --workers")
+            raise UsageError(f"{name} cannot be shared among processes ({', '.join(SHARED)} can): leave out --workers")
         if preset and name not in DOCS and names != ("all",):
-            raise UsageError(f"the documentation shows nothing of {name}: leave --preset")
+            raise UsageError(f"the documentation has no result of {name}: leave out --preset")
         if methods and name not in BY_METHOD:
-            raise UsageError(f"{name} compares no decoder inversions ({', '.join(BY_METHOD)} do): leave --method")
+            raise UsageError(f"{name} compares no decoder inversions ({', '.join(BY_METHOD)} do): leave out --method")
         if (images or keys or labels) and name != "classification":
-            raise UsageError(f"{name} measures its own images: --images, --key and --labels are of classification")
+            raise UsageError(
+                f"{name} measures images of its own: --images, --key and --labels belong to classification"
+            )
     own = _own_images(images, keys, labels)
     loaded = None if workers > 1 else load_model(model)
     if preset and names == ("all",):

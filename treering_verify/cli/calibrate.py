@@ -79,7 +79,7 @@ def calibrate(
     from treering_verify.watermark.keys.key import Family
 
     if output.exists() and not overwrite:
-        raise UsageError(f"{printable(str(output))} exists: name another file, or --overwrite it")
+        raise UsageError(f"{printable(str(output))} exists: name another file, or give --overwrite")
     chosen = () if clean_only else attacks
     files, of_keys = list(_files(paths)), _family_of(keys)
     loaded = load_model(model)
@@ -115,7 +115,7 @@ def _family_of(paths: tuple[Path, ...]) -> Family | None:
     if len(families) > 1:
         raise UsageError("the keys are of several families: calibrate for each of them")
     if families and (options := given("pattern", "channels", "inner_radius", "outer_radius")):
-        raise UsageError(f"the key says what to calibrate for, and so does {options[0]}: leave one out")
+        raise UsageError(f"--key and {options[0]} both say what to calibrate for: leave one out")
     return next(iter(families), None)
 
 

@@ -43,7 +43,7 @@ def run_demo(output: Path | None, source: str | ModelSource, say: Callable[[str]
     try:
         folder.mkdir(parents=True)
     except OSError as error:
-        raise UsageError(f"cannot make {printable(str(folder))}: {error.strerror}; name a new folder") from error
+        raise UsageError(f"cannot create {printable(str(folder))}: {error.strerror}; name a new folder") from error
     clock = time.perf_counter()
 
     def lap(what: str) -> None:

@@ -86,7 +86,7 @@ def generate(
     if [bool(keys), from_secret is not None, unmarked].count(True) != 1:
         raise UsageError("give one of --key FILE, --from-secret FILE and --unmarked")
     if from_secret is None and (options := given("prefix", "pattern", "channels", "inner_radius", "outer_radius")):
-        raise UsageError(f"{options[0]} is for keys that are made here: give it with --from-secret FILE, or to keygen")
+        raise UsageError(f"{options[0]} applies to new keys: give it with --from-secret FILE, or to keygen")
     if label and prompt:
         raise UsageError("give --class or --prompt, not both")
     condition, classes = label or prompt, class_names(model)

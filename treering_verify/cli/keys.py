@@ -164,11 +164,11 @@ def _derived(
     for number, name in enumerate(listed, 1):
         if not is_name(name):
             raise UsageError(
-                f"line {number} of {shown} is no name: give 1 to 64 letters, digits, '.', '_' or '-', "
+                f"line {number} of {shown} is not a name: give 1 to 64 letters, digits, '.', '_' or '-', "
                 "the first a letter or digit"
             )
     if len(set(listed)) < len(listed):
-        raise UsageError(f"{shown} has a name twice: leave one out")
+        raise UsageError(f"{shown} contains a name twice: remove one")
     return len(listed), family, (Key.of_index(secret, family, name) for name in listed)
 
 

@@ -264,7 +264,7 @@ def _lines(path: Path) -> list[str | None]:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read the prompts {printable(str(path))}: {error}") from error
     if not found:
-        raise UsageError(f"{printable(str(path))} holds no prompt: write one a line")
+        raise UsageError(f"{printable(str(path))} contains no prompt: write one prompt a line")
     return list(found)
 
 

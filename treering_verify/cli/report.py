@@ -127,5 +127,7 @@ def _inversion(settings: Any) -> InversionOptions:
     chosen = {name: given[name] for name in kinds if given.get(name) is not None}
     for name, value in chosen.items():
         if type(value) is not kinds[name] or (isinstance(value, int) and not 0 <= value <= _MOST_STEPS):
-            raise UsageError(f"the audit's summary has odd settings, {name} first: give --no-spectra, or audit again")
+            raise UsageError(
+                f"the audit's summary has settings that cannot be used, {name} first: give --no-spectra, or audit again"
+            )
     return InversionOptions(**chosen)

@@ -47,7 +47,7 @@ def verify(judging: Judging, detector: DetectorChoice) -> None:
     check_names(single)
     whole = len(single) == len(found)
     if not whole and (given("decoys") or detector.calibration):
-        raise UsageError("an index is tested as treering identify does, without decoys and calibration: name key files")
+        raise UsageError("an index cannot be tested with decoys or a calibration: name key files instead")
 
     from treering_verify.detection.calibration.verify import verify_calibrated
     from treering_verify.detection.identification import identify_many

@@ -53,7 +53,9 @@ def _checked(
 
     for key in keys:
         if not PATTERNS[key.pattern].cosine:
-            raise UsageError(f"decoys check the cosine test, and {key.pattern} has another: leave decoys out")
+            raise UsageError(
+                f"decoys check only the cosine test, and pattern {key.pattern} has another test: leave decoys out"
+            )
     strongest = [min(range(len(keys)), key=lambda k: row[k].log10_pvalue) for row in tests]
     checked = list(ranked)
     for degrees in {keys[k].degrees_of_freedom for k in strongest}:

@@ -123,7 +123,7 @@ class KeptFolder:
             write_atomic(self._path(rank), content)
         except OSError as error:
             raise UsageError(
-                f"cannot write what reports need of an image: {error.strerror}; what is finished stays: free space, and "
+                f"cannot write an image for reports: {error.strerror}; finished results are kept: free space, and "
                 "run the same command again"
             ) from error
 

@@ -72,7 +72,7 @@ def read_records(path: str | Path) -> list[dict[str, Any]]:
     shown = printable(str(path))
     if Path(path).is_dir():
         raise UsageError(
-            f"{shown} {_OF_AUDIT if (Path(path) / 'summary.json').exists() else 'is a folder of no records'}"
+            f"{shown} {_OF_AUDIT if (Path(path) / 'summary.json').exists() else 'is a folder without records'}"
         )
     try:
         with opened_regular(path) as file:
@@ -90,7 +90,7 @@ def read_records(path: str | Path) -> list[dict[str, Any]]:
     except UsageError:
         raise
     except (ValueError, RecursionError):
-        raise UsageError(f"{shown} holds no records: write them with verify --format jsonl") from None
+        raise UsageError(f"{shown} contains no records: write them with verify --format jsonl") from None
     for number, record in enumerate(records, 1):
         if not _is_record(record):
             other = _other_kind(record) or "is none of verify, identify or decode: see docs/records.md"
@@ -98,7 +98,7 @@ def read_records(path: str | Path) -> list[dict[str, Any]]:
         if record["status"] != "ok":
             record["verdict"] = None  # schema version 1 had "inconclusive"
     if not records:
-        raise UsageError(f"{shown} holds no records: write them with verify --format jsonl")
+        raise UsageError(f"{shown} contains no records: write them with verify --format jsonl")
     return records
 
 
@@ -239,7 +239,7 @@ def _calibrated_judge(
 ) -> CalibratedJudge:
     single = [key for key in keys if isinstance(key, Key)]
     if len(single) < len(keys):
-        raise UsageError("calibrated detectors test keys, no index: name key files")
+        raise UsageError("calibrated detectors cannot test an index: name key files")
     inversion, alpha, _ = _used(record["provenance"]["settings"])
     detector = str(record["detector"])
     return CalibratedJudge.of(single, calibration, detector, model=model, alpha=alpha, inversion=inversion)

@@ -58,7 +58,9 @@ def image_of_array(source: Any) -> Image.Image:
             tensor = source.detach().cpu()
             pixels = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
         except (TypeError, RuntimeError) as error:  # sparse, or without data
-            raise UsageError(f"a tensor of {source.layout} on {source.device} is no image: give a dense one") from error
+            raise UsageError(
+                f"a tensor of {source.layout} on {source.device} is not an image: give a dense one"
+            ) from error
     else:
         pixels = np.asarray(source)
     if pixels.ndim == 4 and len(pixels) == 1:
@@ -75,7 +77,7 @@ def image_of_array(source: Any) -> Image.Image:
         turned = ""
         if pixels.ndim == 3 and 3 in (shape[0], shape[-1]):
             turned = ": use .movedim(-1, 0)" if is_tensor else ": use np.moveaxis(array, 0, -1)"
-        raise UsageError(f"{kind} of shape {shape} is no image: give {axes}, one image at a time{turned}")
+        raise UsageError(f"{kind} of shape {shape} is not an image: give {axes}, one image at a time{turned}")
     return Image.fromarray(_levels(pixels))
 
 
@@ -85,7 +87,7 @@ def _levels(pixels: NDArray[Any]) -> NDArray[np.uint8]:
     if pixels.dtype == np.uint8:
         return np.ascontiguousarray(pixels)
     if not np.issubdtype(pixels.dtype, np.floating):
-        raise UsageError(f"pixels of type {pixels.dtype} are not taken: give uint8, or float in [0, 1]")
+        raise UsageError(f"pixels of type {pixels.dtype} are not supported: give uint8, or float in [0, 1]")
     if not pixels.size:
         return np.zeros(pixels.shape, np.uint8)  # too small, and is told so
     low, high = float(pixels.min()), float(pixels.max())

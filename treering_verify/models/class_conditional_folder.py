@@ -147,7 +147,7 @@ def _class_names(index: dict[str, Any], shown: str) -> list[str] | None:
     if listed is None:
         return None
     if not isinstance(listed, list) or len(listed) > _MAX_CLASSES or not all(isinstance(name, str) for name in listed):
-        raise ModelError(f"{shown}: {INDEX}: classes is no list of at most {_MAX_CLASSES} names")
+        raise ModelError(f"{shown}: {INDEX}: classes is not a list of at most {_MAX_CLASSES} names")
     return [printable(name) for name in listed]
 
 

@@ -82,7 +82,7 @@ def read_table(path: str | Path) -> dict[str, tuple[str, ...]]:
     except OSError as error:
         raise UsageError(f"cannot read the attacks {shown}: {error.strerror}") from error
     except ValueError as error:
-        raise UsageError(f"the attacks {shown} are no JSON: {error}") from error
+        raise UsageError(f"the attacks {shown} are not JSON: {error}") from error
     if not isinstance(record, dict) or not all(isinstance(some, list) for some in record.values()):
         raise UsageError(f'{shown} must be a table such as {{"JPEG": ["jpeg:quality=50", "jpeg:quality=25"]}}')
     table = {str(name): tuple(map(str, some)) for name, some in record.items()}

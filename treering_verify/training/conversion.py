@@ -73,7 +73,7 @@ def convert(source: str | Path, base: str | Path, output: str | Path) -> int:
     shown, index = printable(str(base)), read_index(base)
     if pipeline_family(index, shown).name != "stable-diffusion":
         raise ModelError(
-            f"{shown} is no Stable Diffusion: name a folder of Stable Diffusion 1.4 in the diffusers layout"
+            f"{shown} is not a Stable Diffusion model: name a folder of Stable Diffusion 1.4 in the diffusers layout"
         )
     check_pipeline_folder(base, index, FAMILIES["stable-diffusion"], shown)
     config = read_object(base, "unet/config.json", shown)
@@ -95,7 +95,7 @@ def convert(source: str | Path, base: str | Path, output: str | Path) -> int:
 def _check_zip(source: Path) -> None:
     shown = printable(str(source))
     if not source.is_file() or not zipfile.is_zipfile(source):
-        raise ModelError(f"{shown} is no file that torch.save wrote, or is of its old format, which is not read")
+        raise ModelError(f"{shown} was not written by torch.save, or has its old format, which is not read")
 
 
 def _write(source: Path, base: Path, work: Path, config: dict[str, Any], shared: dict[str, Any]) -> int:

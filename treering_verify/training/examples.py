@@ -238,7 +238,7 @@ def kept_apart(photographs: Sequence[Any], seed: int) -> tuple[list[Any], list[A
     import numpy as np
 
     if len(photographs) < 2:
-        raise UsageError("one photograph is not enough: the report is of others than are fitted to")
+        raise UsageError("one photograph is not enough: the fit and its report need different ones")
     order = np.random.default_rng(seed).permutation(len(photographs)).tolist()
     held = max(1, len(order) // 4)
     return [photographs[i] for i in sorted(order[held:])], [photographs[i] for i in sorted(order[:held])]

@@ -273,7 +273,7 @@ MODELS: dict[str, HostileModel] = {
         "a list of no files": (listing("unet", "diffusion_pytorch_model", "y.safetensors"), "No such file"),
         "a list without a table": (
             listing("unet", "diffusion_pytorch_model", "x", weight_map=["x.safetensors"]),
-            "weight_map is no table",
+            "weight_map is not a table",
         ),
         # --- weights
         "a header longer than the file": (tensors(b"{}", length=2**63), "cut short"),

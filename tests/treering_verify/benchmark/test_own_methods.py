@@ -192,7 +192,7 @@ def test_the_command_takes_own_images_and_says_what_it_misses(
         assert refused.exit_code == 2 and any(part in refused.output for part in message.split("|")), refused.output
     base[1] = "detection"
     refused = CliRunner().invoke(main, [*base, f"--images={images}", *key_options])
-    assert refused.exit_code == 2 and "are of classification" in refused.output
+    assert refused.exit_code == 2 and "belong to classification" in refused.output
 
 
 def test_an_image_that_cannot_be_read_is_named(tiny_model: LatentModel, tmp_path: Path) -> None:

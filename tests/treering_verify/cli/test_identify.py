@@ -99,9 +99,9 @@ def test_keys_for_each_image_are_refused_where_they_could_not_be_what_was_meant(
     for wrong, words in (
         (["--key", key, "--from-secret", secret], "give one of"),
         (["--unmarked", "--from-secret", secret], "give one of"),
-        (["--key", key, "--pattern", "rings"], "--pattern is for keys that are made here"),
-        (["--unmarked", "--inner-radius", 2], "--inner-radius is for keys"),
-        (["--key", key, "--prefix", "x"], "--prefix is for keys"),
+        (["--key", key, "--pattern", "rings"], "--pattern applies to new keys"),
+        (["--unmarked", "--inner-radius", 2], "--inner-radius applies to new keys"),
+        (["--key", key, "--prefix", "x"], "--prefix applies to new keys"),
         ([*of_secret, "--prefix", "../x"], "--prefix and a seed"),
         ([*of_secret, "--prefix", "x" * 60, "--seed", 99998, "--count", 3], "--prefix and a seed"),
         ([*of_secret, "--pattern", "rings", "--channels", 3, "--outer-radius", 8], "too few for 1e-6"),

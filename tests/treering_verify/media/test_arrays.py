@@ -66,7 +66,7 @@ def test_an_open_file_is_read_from_where_it_stands(tmp_path: Path) -> None:
         (LEVELS.astype(float), "x / 255"),
         (np.full((16, 16, 3), np.nan), "hold NaN or infinity: run the model's decoder in float32"),
         (LEVELS.astype(np.int64), "int64"),
-        (LEVELS[..., 0], r"no image: give \(height, width, 3\)"),
+        (LEVELS[..., 0], r"not an image: give \(height, width, 3\)"),
         (np.stack([LEVELS, LEVELS]), r"holds 2 images: verify takes one of them, verify_many all"),
         (torch.zeros(16, 16, 3), r"give \(3, height, width\), one image at a time: use \.movedim\(-1, 0\)"),
         (np.moveaxis(LEVELS, -1, 0), r"use np\.moveaxis\(array, 0, -1\)"),

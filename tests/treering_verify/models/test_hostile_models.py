@@ -174,8 +174,8 @@ def conditional(tiny_folder: Path, tmp_path: Path) -> Path:
         ("estimator/config.json", {"width": 8192}, "estimator/config.json asks for .* do not belong"),
         ("refiner/config.json", {"blocks": 10**6}, "blocks is 1000000"),
         ("screen/config.json", {"auto_map": {"AutoModel": "my.My"}}, "screen/config.json: auto_map"),
-        ("model_index.json", {"classes": "dawn"}, "classes is no list"),
-        ("model_index.json", {"classes": [1, 2, 3]}, "classes is no list"),
+        ("model_index.json", {"classes": "dawn"}, "classes is not a list"),
+        ("model_index.json", {"classes": [1, 2, 3]}, "classes is not a list"),
         ("unet/config.json", {"num_class_embeds": 10**9}, "num_class_embeds is 1000000000"),
     ],
 )

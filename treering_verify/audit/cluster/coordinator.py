@@ -128,7 +128,7 @@ class Coordinator:
 
     def _go_on(self) -> None:
         if self._halted:
-            raise UsageError("the audit was stopped: run the same command again to go on")
+            raise UsageError("the audit was stopped: run the same command again to resume it")
 
     def release(self) -> None:
         """Drop all claims, when no worker is busy."""

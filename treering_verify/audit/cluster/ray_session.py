@@ -175,7 +175,7 @@ def reported() -> Iterator[None]:
     except ray.exceptions.RayError as error:
         last = printable(str(error).strip().rpartition("\n")[2])[:200]
         raise ModelError(
-            f"a worker of the cluster failed ({type(error).__name__}: {last}); what is finished is on disk: see Ray's "
+            f"a worker of the cluster failed ({type(error).__name__}: {last}); finished results are on disk: see Ray's "
             "logs, and run the same command again"
         ) from error
 

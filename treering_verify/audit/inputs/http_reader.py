@@ -80,9 +80,9 @@ def _read_once(url: str, allow_private: bool, deadline: float) -> tuple[bytes | 
     """Return the body of a URL's answer, or None and the URL that it redirects to."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UrlError("url_refused", "it redirects to something else than http and https, or names no host")
+        raise UrlError("url_refused", "it redirects to another protocol than http and https, or names no host")
     if parts.username or parts.password:
-        raise UrlError("url_refused", "it holds a name or password, which would stand in the rows")
+        raise UrlError("url_refused", "it contains a name or password, which would appear in the rows")
     connection = _Connection(parts, allow_private, deadline)
     try:
         target = quote(parts.path or "/", safe="/%:=@!$&'()*+,;~") + (

@@ -191,7 +191,7 @@ def check_list(name: str, end: bytes) -> bool:
         return True
     first = next(list_entries(name, end), None)
     if first and first.startswith("{") and first.endswith("}") and not os.path.lexists(first):
-        raise UsageError(f"{printable(name)} is no list of paths: give JSON Lines as --manifest")
+        raise UsageError(f"{printable(name)} is not a list of paths: give JSON Lines as --manifest")
     return first is not None
 
 

@@ -135,14 +135,14 @@ class Plan:
                 raise ValueError("another digest")
             return [Entry(*item) for item in json.loads(data)]
         except (zlib.error, ValueError, TypeError) as error:
-            raise UsageError("the audit's plan is damaged: begin anew with --overwrite") from error
+            raise UsageError("the audit's plan is damaged: start again with --overwrite") from error
 
     def _listen(self) -> None:
         while self._child and self._child.connection.poll():
             try:
                 message = self._child.receive()
             except (EOFError, OSError):
-                raise UsageError("the walk over the inputs ended unexpectedly: run the same command again") from None
+                raise UsageError("the listing of the inputs ended unexpectedly: run the same command again") from None
             if "error" in message:
                 raise UsageError(message["error"])
             if "chunk" in message:

@@ -56,7 +56,7 @@ class Access:
     def __post_init__(self) -> None:
         for name in self.allow_protocols:
             if _PROTOCOL.fullmatch(name) is None:
-                raise UsageError(f"{name!r} is no protocol: give what stands before :// in a URL, such as ftp")
+                raise UsageError(f"{name!r} is not a protocol: give the part of a URL before ://, such as ftp")
             if name in NEVER:
                 raise UsageError(f"the protocol {name} is never opened from a URL: name local files by their paths")
 
@@ -82,7 +82,7 @@ def read(url: str, access: Access, seconds: float) -> bytes:
         raise UrlError("url_refused", "it is a chain of file systems: name the file itself")
     if protocol in NEVER or protocol not in {*PROTOCOLS, *access.allow_protocols}:
         advice = "" if protocol in NEVER else f"; if you trust the list: --allow-protocol {protocol}"
-        raise UrlError("url_refused", f"protocols that are opened: {', '.join(PROTOCOLS)}{advice}")
+        raise UrlError("url_refused", f"only these protocols are opened: {', '.join(PROTOCOLS)}{advice}")
     if protocol in ("http", "https"):
         return http_reader.read(url, access.allow_private, seconds)
     return _read_by_fsspec(f"{protocol}://{rest}")

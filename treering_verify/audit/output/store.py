@@ -312,7 +312,7 @@ class Store:
             write_atomic(path, json.dumps(facts, indent=2).encode())
             return
         except ValueError as error:
-            raise UsageError(f"{self._name} has a damaged state: begin anew with --overwrite") from error
+            raise UsageError(f"{self._name} has a damaged state: start again with --overwrite") from error
         _check_same(self.folder, known, facts)
 
     def _tidy(self) -> None:
@@ -347,7 +347,7 @@ def _check_same(folder: Path, known: dict[str, Any], facts: dict[str, Any]) -> N
     if changed:
         raise UsageError(
             f"{printable(str(folder))} holds an audit with other settings ({'; '.join(changed)}): name another --output, "
-            "or begin anew with --overwrite"
+            "or start again with --overwrite"
         )
 
 

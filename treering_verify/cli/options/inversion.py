@@ -167,7 +167,7 @@ def _check_inverter(folder: Path) -> None:
     """Raise UsageError if a folder can be no inverter; loading it says all else."""
     if not (folder / "config.json").is_file():
         shown = printable(str(folder))
-        raise UsageError(f"{shown} is no inverter: name a folder that treering models fit MODEL --output DIR made")
+        raise UsageError(f"{shown} is not an inverter: name a folder that treering models fit MODEL --output DIR made")
 
 
 def _check_profile(path: Path) -> None:
@@ -188,7 +188,7 @@ def _check_profile(path: Path) -> None:
         except (ValueError, RecursionError):
             whole = None
         if not isinstance(whole, dict):
-            raise UsageError(f"{shown} is no profile: make one with treering models check MODEL --output FILE")
+            raise UsageError(f"{shown} is not a profile: make one with treering models check MODEL --output FILE")
 
 
 def offered_fit(model: LatentModel) -> str:

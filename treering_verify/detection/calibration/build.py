@@ -124,7 +124,7 @@ def calibrate(
         raise UsageError(f"seed is {seed}: give 0 or more")
     strata = [_Stratum(CLEAN), *(_Stratum(str(chosen), chosen) for chosen in map(parse, attacks))]
     if len({s.name for s in strata}) < len(strata):
-        raise UsageError("an attack is named twice: each is a stratum of its own")
+        raise UsageError("an attack is named twice: leave one out")
     for stratum in strata:
         if stratum.attack:
             stratum.attack.check(model)

@@ -134,8 +134,8 @@ def _check(
 ) -> None:
     if detector not in calibration.detectors:
         raise UsageError(
-            f"the calibration has no {detector!r} but {', '.join(calibration.detectors)}: choose one of those, or calibrate "
-            "again (the classifier with --classifier-images)"
+            f"the calibration has no detector {detector!r}; it has {', '.join(calibration.detectors)}: choose one of those, "
+            "or calibrate again (the classifier with --classifier-images)"
         )
     for key in keys:
         differences = calibration.setting.differences(setting_of(model, key.family, inversion))

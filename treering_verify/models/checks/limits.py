@@ -79,7 +79,7 @@ def check_config(config: dict[str, Any], where: str) -> None:
         _check_field(field, value, where)
     kind = config.get("_class_name")
     if kind is not None and not (isinstance(kind, str) and kind.isidentifier()):
-        raise ModelError(f"{where}: _class_name is {_short(kind)}, which is no class of a library: {_NO_CODE}")
+        raise ModelError(f"{where}: _class_name is {_short(kind)}, which is not a class of a library: {_NO_CODE}")
     _check_layers(config, where)
     _check_table(config, where)
 

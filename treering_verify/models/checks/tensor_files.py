@@ -71,7 +71,7 @@ def listed_files(folder: Path, index: str, shown: str) -> list[str]:
     weights = read_object(folder, index, shown, _MAX_INDEX).get("weight_map")
     where = f"{shown}: {printable(index)}"
     if not isinstance(weights, dict) or len(weights) > MAX_TENSORS:
-        raise ModelError(f"{where}: weight_map is no table of at most {MAX_TENSORS} tensors")
+        raise ModelError(f"{where}: weight_map is not a table of at most {MAX_TENSORS} tensors")
     for name in weights.values():
         plain = isinstance(name, str) and name.endswith(".safetensors") and not set(name) & set("/\\\0")
         if not plain:

@@ -145,7 +145,7 @@ def open_audit(folder: Path) -> AuditRows:
     shards = tuple(shard for shard in found if _PART not in shard.name or shard.name.replace(_PART, "") not in whole)
     name_text = printable(str(folder))
     if not shards and not (folder / SUMMARY).is_file():
-        raise UsageError(f"{name_text} holds no audit: give the folder that treering audit --output named")
+        raise UsageError(f"{name_text} contains no audit: give a folder that treering audit --output wrote")
     names = [*COLUMNS, *OPTIONAL]
     count = 0
     for shard in shards:
@@ -155,7 +155,8 @@ def open_audit(folder: Path) -> AuditRows:
             raise _unreadable(shard, error) from error
         if missing := [name for name in COLUMNS if name not in present]:
             raise UsageError(
-                f"{printable(str(shard))} lacks {', '.join(missing)}: it is no shard of an audit, or of a newer version"
+                f"{printable(str(shard))} lacks {', '.join(missing)}: it is not a shard of an audit, or is from a newer "
+                "version"
             )
         count += rows
         names = [name for name in names if name in present]

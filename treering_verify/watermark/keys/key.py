@@ -297,7 +297,7 @@ class Key:
             write_atomic(path, self._encoded(), mode=0o600, exclusive=True)
         except FileExistsError as error:
             raise KeyFileError(
-                f"{printable(str(path))} exists: a key is never overwritten; name another file"
+                f"{printable(str(path))} exists, and keys are never overwritten: name another file"
             ) from error
         except OSError as error:
             raise KeyFileError(f"cannot write {printable(str(path))}: {error.strerror}") from error
@@ -312,7 +312,7 @@ class Key:
         """
         if Key.load(path) != self:
             raise KeyFileError(
-                f"{printable(str(path))} holds another key, which is never overwritten: name another file"
+                f"{printable(str(path))} contains another key, and keys are never overwritten: name another file"
             )
         try:
             write_atomic(path, self._encoded(), mode=0o600)

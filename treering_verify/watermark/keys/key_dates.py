@@ -30,7 +30,7 @@ def read_date(value: object, name: str) -> date | None:
             return date.fromisoformat(value)
     except ValueError:
         pass
-    raise UsageError(f"{name} is no date: write it as 2026-11-29 (UTC)")
+    raise UsageError(f"{name} is not a date: write it as 2026-11-29 (UTC)")
 
 
 def check_dates(not_before: date | None, retired: date | None, note: str) -> None:

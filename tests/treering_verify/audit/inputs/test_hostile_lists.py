@@ -246,7 +246,7 @@ def test_protocols_are_added_by_name_but_never_those_that_read_other_files() -> 
         with pytest.raises(UsageError, match="never opened"):
             Access((name,))
     for name in ("", "c", "a::b", "a://"):
-        with pytest.raises(UsageError, match="is no protocol"):
+        with pytest.raises(UsageError, match="is not a protocol"):
             Access((name,))
     with pytest.raises(http_reader.UrlError) as caught:
         urls.read("ftp://example.org/x", Access(), 1.0)
@@ -308,7 +308,7 @@ def test_remote_lists_and_outputs_are_refused_by_name(tmp_path: Path) -> None:
     KEY.save(key)
     for arguments in (["--files-from", "https://example.org/list"], ["--manifest", "s3://b/list.parquet"]):
         result = CliRunner().invoke(main, ["audit", *arguments, "--key", str(key), "--output", str(tmp_path / "out")])
-        assert result.exit_code == 2 and "lists and manifests are local files" in result.stderr
+        assert result.exit_code == 2 and "lists and manifests must be local files" in result.stderr
     asked = ["audit", str(tmp_path), "--key", str(key), "--output", "s3://bucket/out"]
     result = CliRunner().invoke(main, asked)
     assert result.exit_code == 2 and "local folder" in result.stderr

@@ -126,14 +126,14 @@ def test_retiring_rewrites_the_file_which_stays_private(key: Key, tmp_path: Path
     assert second.exit_code == 2 and "retired since 2026-03-01 already" in second.stderr
     assert path.read_bytes() == before
     wrong = CliRunner().invoke(main, ["keys", "retire", str(path), "--date", "March"])
-    assert wrong.exit_code == 2 and "no date" in wrong.stderr
+    assert wrong.exit_code == 2 and "not a date" in wrong.stderr
 
 
 def test_a_key_is_never_rewritten_over_another(key: Key, tmp_path: Path) -> None:
     path = tmp_path / "k.json"
     Key.generate(SHAPE, seed=9).save(path)
     before = path.read_bytes()
-    with pytest.raises(KeyFileError, match="holds another key"):
+    with pytest.raises(KeyFileError, match="contains another key"):
         key.rewrite(path)
     assert path.read_bytes() == before
 
