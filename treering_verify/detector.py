@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -25,11 +24,20 @@ from treering_verify.errors import UsageError
 from treering_verify.inversion.decoder.registry import AUTO
 from treering_verify.inversion.noise import DEFAULT_STEPS
 from treering_verify.inversion.recovery import InversionOptions
-from treering_verify.models import EMBEDDED, LatentModel, ModelSource, check_source, latent_shape, load_model
+from treering_verify.models import (
+    EMBEDDED,
+    LatentModel,
+    ModelSource,
+    check_loaded,
+    check_source,
+    latent_shape,
+    load_model,
+)
 from treering_verify.models.precision import Precision
 from treering_verify.models.profile import Profile
 from treering_verify.watermark.keys.checks import check_fit, check_names
-from treering_verify.watermark.keys.index import KeyIndex, read_keys
+from treering_verify.watermark.keys.given import KeySource, keys_of
+from treering_verify.watermark.keys.index import KeyIndex
 from treering_verify.watermark.keys.key import Key
 
 if TYPE_CHECKING:
@@ -40,8 +48,6 @@ if TYPE_CHECKING:
     from treering_verify.detection.judge import Source
     from treering_verify.media.videos import VideoSource
     from treering_verify.results import Verdict
-
-    KeySource = Key | KeyIndex | str | Path
 
 
 class Detector:
@@ -135,7 +141,7 @@ class Detector:
         calibration: str | Path | Calibration | None = None,
         screening: ScreeningChoice | Screening = "auto",
     ) -> None:
-        self._keys = _keys_of(keys)
+        self._keys = keys_of(keys)
         self._whole = [key for key in self._keys if isinstance(key, Key)]
         if len(self._whole) < len(self._keys):
             gather(self._keys)  # checks names within and across indexes
@@ -144,10 +150,8 @@ class Detector:
         check_alpha(alpha)
         self._alpha = alpha
         self._source = ModelSource(str(model)) if isinstance(model, (str, Path)) else model
-        if not isinstance(self._source, ModelSource) and not hasattr(self._source, "latent_shape"):
-            raise UsageError(
-                f"model is of type {type(model).__name__}: give a name, or of a pipeline, from_pipeline(pipe)"
-            )
+        if not isinstance(self._source, ModelSource):
+            check_loaded(self._source)
         self._allow_weak, self._profile = allow_weak, profile
         self._inversion = self._options(inversion, noise_inversion, steps, batch_size, precision)
         search_of(search)
@@ -395,17 +399,3 @@ class Detector:
         return InversionOptions(
             method=inversion, noise_method=noise_inversion, steps=steps, batch_size=batch_size, precision=precision
         )
-
-
-def _keys_of(keys: KeySource | Sequence[KeySource]) -> list[Key | KeyIndex]:
-    """Load what is a path, and return all keys and indexes in order; UsageError if there is none."""
-    given = [keys] if isinstance(keys, (Key, KeyIndex, str, os.PathLike)) else list(keys)
-    found: list[Key | KeyIndex] = []
-    for one in given:
-        if isinstance(one, (Key, KeyIndex)):
-            found.append(one)
-        else:
-            found += read_keys([one])
-    if not found:
-        raise UsageError("no key to look for: give at least one")
-    return found

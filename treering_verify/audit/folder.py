@@ -20,7 +20,7 @@ from treering_verify.detection.judge import DEFAULT_ALPHA
 from treering_verify.detection.screening import Screening
 from treering_verify.detection.search.settings import AUTO, Search
 from treering_verify.inversion.recovery import InversionOptions
-from treering_verify.models import LatentModel, load_model
+from treering_verify.models import LatentModel, ModelSource, loaded_model
 
 if TYPE_CHECKING:
     from treering_verify.detection.identification import Keys
@@ -32,7 +32,7 @@ def audit_folder(
     paths: str | Path | Sequence[str | Path] | Inputs,
     keys: Keys,
     *,
-    model: LatentModel | None = None,
+    model: str | Path | ModelSource | LatentModel | None = None,
     alpha: float = DEFAULT_ALPHA,
     inversion: InversionOptions | None = None,
     screening: Screening | Literal["auto"] | None = "auto",
@@ -49,8 +49,8 @@ def audit_folder(
         lists and manifests too.
     keys : Key, KeyIndex, or sequence of both
         All are tried; p-values are Holm-corrected over them.
-    model : LatentModel, optional
-        The embedded model when left out.
+    model : str, Path, ModelSource or LatentModel, optional
+        A loaded model, or what `load_model` takes, which is then loaded in each call; the embedded model when left out.
     alpha : float
         False-positive rate per image, over all keys together, 0 < alpha < 1.
     inversion : InversionOptions, optional
@@ -75,7 +75,7 @@ def audit_folder(
         As `engine.run_audit`.
     """
     inputs = paths if isinstance(paths, Inputs) else Inputs(_texts(paths))
-    judge = AuditJudge.of(keys, model or load_model(), alpha, inversion or InversionOptions(), screening, search)
+    judge = AuditJudge.of(keys, loaded_model(model), alpha, inversion or InversionOptions(), screening, search)
     options = options or Options()
     if output is not None:
         yield from _in_order(Path(output), run_audit(inputs, judge, Path(output), options))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, cast, overload
 
 import numpy as np
@@ -21,10 +22,11 @@ from treering_verify.detection.search.target import Target
 from treering_verify.errors import KeyFileError, UsageError
 from treering_verify.inversion.recovery import InversionOptions
 from treering_verify.media.blank_areas import mask_occluded
-from treering_verify.models import LatentModel, load_model
+from treering_verify.models import LatentModel, ModelSource, loaded_model
 from treering_verify.results import KeyEvidence, Verdict
 from treering_verify.watermark.embedding import extract, features
 from treering_verify.watermark.keys.checks import check_fit
+from treering_verify.watermark.keys.given import KeySource, keys_of
 from treering_verify.watermark.keys.index import KeyIndex, group_keys
 from treering_verify.watermark.keys.key import Key
 from treering_verify.watermark.patterns import PATTERNS
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 
     from treering_verify.detection.judge import Source
 
-    Keys = Key | KeyIndex | Sequence[Key | KeyIndex]
+    Keys = KeySource | Sequence[KeySource]
 
 DEFAULT_TOP = 5
 # Keys beyond the `top` that are tested again in float64, so that rounding in the float32 pass cannot hide one of the best.
@@ -48,7 +50,7 @@ def identify(  # type: ignore[overload-overlap]
     source: Source,
     keys: Keys,
     *,
-    model: LatentModel | None = None,
+    model: str | Path | ModelSource | LatentModel | None = None,
     alpha: float = DEFAULT_ALPHA,
     top: int = DEFAULT_TOP,
     inversion: InversionOptions | None = None,
@@ -59,7 +61,7 @@ def identify(
     source: Sequence[Source],
     keys: Keys,
     *,
-    model: LatentModel | None = None,
+    model: str | Path | ModelSource | LatentModel | None = None,
     alpha: float = DEFAULT_ALPHA,
     top: int = DEFAULT_TOP,
     inversion: InversionOptions | None = None,
@@ -69,7 +71,7 @@ def identify(
     source: Source | Sequence[Source],
     keys: Keys,
     *,
-    model: LatentModel | None = None,
+    model: str | Path | ModelSource | LatentModel | None = None,
     alpha: float = DEFAULT_ALPHA,
     top: int = DEFAULT_TOP,
     inversion: InversionOptions | None = None,
@@ -79,16 +81,17 @@ def identify(
 
     `identify_many` has arguments and errors, and yields verdicts as they come.
     """
-    images: Sequence[Source] = source if are_several(source, model) else [cast("Source", source)]
-    judged = identify_many(images, keys, model=model, alpha=alpha, top=top, inversion=inversion, search=search)
-    return list(judged) if are_several(source, model) else next(iter(judged))
+    loaded = loaded_model(model)
+    images: Sequence[Source] = source if are_several(source, loaded) else [cast("Source", source)]
+    judged = identify_many(images, keys, model=loaded, alpha=alpha, top=top, inversion=inversion, search=search)
+    return list(judged) if are_several(source, loaded) else next(iter(judged))
 
 
 def identify_many(
     sources: Iterable[Source],
     keys: Keys,
     *,
-    model: LatentModel | None = None,
+    model: str | Path | ModelSource | LatentModel | None = None,
     alpha: float = DEFAULT_ALPHA,
     top: int = DEFAULT_TOP,
     inversion: InversionOptions | None = None,
@@ -100,10 +103,10 @@ def identify_many(
     ----------
     sources : iterable of paths, bytes or PIL images
         A source that cannot be read gives a verdict with status "error"; the others are still judged.
-    keys : Key, KeyIndex, or sequence of both
+    keys : Key, KeyIndex or path, or a sequence of those
         All are tried; p-values are Holm-corrected over them.
-    model : LatentModel, optional
-        The embedded model when left out.
+    model : str, Path, ModelSource or LatentModel, optional
+        A loaded model, or what `load_model` takes, which is then loaded in each call; the embedded model when left out.
     alpha : float
         False-positive rate per image, over all keys together, 0 < alpha < 1.
     top : int
@@ -124,7 +127,7 @@ def identify_many(
     KeyFileError
         If a match's key is damaged in its index.
     """
-    model = model or load_model()
+    model = loaded_model(model)
     test = index_test(keys, model, top)
     yield from Judge.of(model, test, alpha=alpha, inversion=inversion, search=search).verdicts(sources)
 
@@ -218,10 +221,8 @@ def index_test(keys: Keys, model: LatentModel, top: int = 1) -> IndexTest:
 
 def gather(keys: Keys) -> list[KeyIndex]:
     """Return keys and indexes as indexes; UsageError if there is no key, or two have one name."""
-    given = [keys] if isinstance(keys, (Key, KeyIndex)) else list(keys)
+    given = keys_of(keys)
     indexes = [k for k in given if isinstance(k, KeyIndex)] + group_keys([k for k in given if isinstance(k, Key)])
-    if not indexes:
-        raise UsageError("no key to look for: give at least one")
     if len(indexes) > 1:  # within one, names were found distinct when it was made
         names, counts = np.unique(np.concatenate([i.facts["name"] for i in indexes]), return_counts=True)
         if counts.max() > 1:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
 from treering_verify.detection.evidence import evidence_of
@@ -19,9 +20,10 @@ from treering_verify.detection.search.settings import AUTO, MOST_KEYS, Search
 from treering_verify.detection.search.target import Target
 from treering_verify.errors import UsageError
 from treering_verify.inversion.recovery import InversionOptions
-from treering_verify.models import LatentModel, load_model
+from treering_verify.models import LatentModel, ModelSource, loaded_model
 from treering_verify.results import KeyEvidence, Verdict
 from treering_verify.watermark.keys.checks import check_fit
+from treering_verify.watermark.keys.given import KeySource, keys_of
 from treering_verify.watermark.keys.index import group_keys
 from treering_verify.watermark.keys.key import Key
 from treering_verify.watermark.patterns import PATTERNS
@@ -90,7 +92,7 @@ class KeyTest:
         return self._index.target(number)
 
 
-def key_test(keys: Key | Sequence[Key], model: LatentModel, *, decoys: int = 0) -> KeyTest:
+def key_test(keys: KeySource | Sequence[KeySource], model: LatentModel, *, decoys: int = 0) -> KeyTest:
     """Return the test of keys on images of a model.
 
     Raises
@@ -107,7 +109,7 @@ def key_test(keys: Key | Sequence[Key], model: LatentModel, *, decoys: int = 0) 
 @overload
 def verify(  # type: ignore[overload-overlap]
     source: VideoSource,
-    keys: Key | Sequence[Key],
+    keys: KeySource | Sequence[KeySource],
     *,
     model: VideoModel,
     alpha: float = DEFAULT_ALPHA,
@@ -118,9 +120,9 @@ def verify(  # type: ignore[overload-overlap]
 @overload
 def verify(  # type: ignore[overload-overlap]
     source: Source,
-    keys: Key | Sequence[Key],
+    keys: KeySource | Sequence[KeySource],
     *,
-    model: LatentModel | None = None,
+    model: str | Path | ModelSource | LatentModel | None = None,
     alpha: float = DEFAULT_ALPHA,
     inversion: InversionOptions | None = None,
     search: Search | str | float | None = AUTO,
@@ -129,9 +131,9 @@ def verify(  # type: ignore[overload-overlap]
 @overload
 def verify(
     source: Sequence[Source],
-    keys: Key | Sequence[Key],
+    keys: KeySource | Sequence[KeySource],
     *,
-    model: LatentModel | None = None,
+    model: str | Path | ModelSource | LatentModel | None = None,
     alpha: float = DEFAULT_ALPHA,
     inversion: InversionOptions | None = None,
     search: Search | str | float | None = AUTO,
@@ -139,9 +141,9 @@ def verify(
 ) -> list[Verdict]: ...
 def verify(
     source: Source | VideoSource,
-    keys: Key | Sequence[Key],
+    keys: KeySource | Sequence[KeySource],
     *,
-    model: LatentModel | None = None,
+    model: str | Path | ModelSource | LatentModel | None = None,
     alpha: float = DEFAULT_ALPHA,
     inversion: InversionOptions | None = None,
     search: Search | str | float | None = AUTO,
@@ -152,16 +154,17 @@ def verify(
     `verify_many` has arguments and errors, and yields verdicts as they come. For a model that makes videos, a list holds the
     frames of one video.
     """
-    sources: Sequence[Source | VideoSource] = source if are_several(source, model) else [source]
-    judged = verify_many(sources, keys, model=model, alpha=alpha, inversion=inversion, search=search, decoys=decoys)
-    return list(judged) if are_several(source, model) else next(iter(judged))
+    loaded = loaded_model(model)
+    sources: Sequence[Source | VideoSource] = source if are_several(source, loaded) else [source]
+    judged = verify_many(sources, keys, model=loaded, alpha=alpha, inversion=inversion, search=search, decoys=decoys)
+    return list(judged) if are_several(source, loaded) else next(iter(judged))
 
 
 def verify_many(
     sources: Iterable[Source | VideoSource],
-    keys: Key | Sequence[Key],
+    keys: KeySource | Sequence[KeySource],
     *,
-    model: LatentModel | None = None,
+    model: str | Path | ModelSource | LatentModel | None = None,
     alpha: float = DEFAULT_ALPHA,
     inversion: InversionOptions | None = None,
     search: Search | str | float | None = AUTO,
@@ -174,10 +177,10 @@ def verify_many(
     sources : iterable of paths, bytes or PIL images
         For a model that makes videos, anything that `media.videos.read_video` takes. A source that cannot be read gives a
         verdict with status "error"; the others are still judged.
-    keys : Key or sequence of Key
-        All are tried; p-values are Holm-corrected over them.
-    model : LatentModel, optional
-        The embedded model when left out.
+    keys : Key or path, or a sequence of those
+        Keys, key files, or folders of them. All are tried; p-values are Holm-corrected over them.
+    model : str, Path, ModelSource or LatentModel, optional
+        A loaded model, or what `load_model` takes, which is then loaded in each call; the embedded model when left out.
     alpha : float
         False-positive rate per image, over all keys together, 0 < alpha < 1.
     inversion : InversionOptions, optional
@@ -199,15 +202,16 @@ def verify_many(
     UsageError
         If there is no key, a key or the profile does not fit the model, or alpha, decoys or search is out of range.
     """
-    model = model or load_model()
+    model = loaded_model(model)
     test = key_test(keys, model, decoys=decoys)
     yield from Judge.of(model, test, alpha=alpha, inversion=inversion, search=search).verdicts(sources)
 
 
-def fitting_keys(keys: Key | Sequence[Key], model: LatentModel) -> list[Key]:
-    """Return keys as a list; UsageError if there is none, or one is made for another shape of noise than the model's."""
-    chosen = [keys] if isinstance(keys, Key) else list(keys)
-    if not chosen:
-        raise UsageError("no key to look for: give at least one")
+def fitting_keys(keys: KeySource | Sequence[KeySource], model: LatentModel) -> list[Key]:
+    """Return keys as a list; UsageError if there is none, one is an index, or one does not fit the model's noise."""
+    given = keys_of(keys)
+    chosen = [key for key in given if isinstance(key, Key)]
+    if len(chosen) < len(given):
+        raise UsageError("verify takes keys, and this is an index of keys: use identify")
     check_fit(chosen, model.latent_shape, model.name)
     return chosen

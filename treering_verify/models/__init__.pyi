@@ -12,6 +12,7 @@ from .loading import check_source as check_source
 from .loading import class_names as class_names
 from .loading import latent_shape as latent_shape
 from .loading import load_model as load_model
+from .loading import loaded_model as loaded_model
 from .loading import videos_of as videos_of
 from .profile import Profile as Profile
 from .protocol import Condition as Condition
@@ -19,6 +20,7 @@ from .protocol import LatentModel as LatentModel
 from .protocol import MovableModel as MovableModel
 from .protocol import Timestep as Timestep
 from .protocol import VideoModel as VideoModel
+from .protocol import check_loaded as check_loaded
 from .protocol import device_of as device_of
 from .protocol import images_only as images_only
 from .protocol import makes_videos as makes_videos

@@ -21,7 +21,7 @@ from treering_verify.models.diffusers.loading import (
 )
 from treering_verify.models.inverter import CONFIG, Inverter, attach
 from treering_verify.models.networks.reading import reported
-from treering_verify.models.protocol import LatentModel
+from treering_verify.models.protocol import LatentModel, check_loaded
 from treering_verify.models.source import CLASS_CONDITIONAL, EMBEDDED, Device, DType, ModelSource
 
 BESIDE = "inverter"  # subfolder of a local model where its fitted filters are found
@@ -74,6 +74,22 @@ def load_model(
         source = replace(source, inverter=str(inverter))
     model = _with_inverter(_load(source), source)
     return compile_networks(model) if source.compiled else model
+
+
+def loaded_model(model: LatentModel | ModelSource | str | Path | None) -> LatentModel:
+    """Return a model as it is, or load it by its name, folder, file or hub id; None is the embedded one.
+
+    Raises
+    ------
+    UsageError
+        If it is something else.
+    ModelError
+        As `load_model`.
+    """
+    if model is None or isinstance(model, (ModelSource, str, Path)):
+        return load_model() if model is None else load_model(model)
+    check_loaded(model)
+    return model
 
 
 def _with_inverter(model: LatentModel, source: ModelSource) -> LatentModel:

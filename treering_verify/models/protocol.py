@@ -140,8 +140,17 @@ def makes_videos(model: LatentModel) -> TypeGuard[VideoModel]:
     return getattr(model, "frames", None) is not None
 
 
+def check_loaded(model: object) -> None:
+    """Raise UsageError if something is no loaded model."""
+    if not hasattr(model, "latent_shape"):
+        raise UsageError(
+            f"model is of type {type(model).__name__}: load it by load_model, or take a pipeline's, from_pipeline(pipe)"
+        )
+
+
 def images_only(model: LatentModel, doing: str) -> None:
-    """Raise UsageError if a model makes videos, for an operation that needs images."""
+    """Raise UsageError if a model makes videos, for an operation that needs images, or is not loaded."""
+    check_loaded(model)
     if makes_videos(model):
         raise UsageError(
             f"{doing} works on images, and {model.name} makes videos: those are for treering generate and verify"
