@@ -181,7 +181,7 @@ def _blocks(keys: list[tv.Key], like: tv.Key) -> Any:
         ({"calibration": "x.json"}, "the exact test needs no calibration"),
         ({"screening": "of"}, "did you mean off"),
         ({"model": 7}, "model is of type int"),
-        ({"allow_weak": True}, "about a weak profile: give one"),
+        ({"allow_weak": True}, "give profile too"),
         ({"profile": "x.json", "steps": 3}, "a profile decides"),
         ({"inversion": tv.InversionOptions(), "steps": 3}, "InversionOptions hold"),
     ],
