@@ -35,7 +35,7 @@ from treering_verify.inversion.recovery import problem_of
 from treering_verify.models import LatentModel, load_model
 from treering_verify.report.findings import Findings, Table
 
-SLOW = ("paper",)  # paper/test_page.py tries its parts
+SLOW = ("paper", "search-parts")  # paper/test_page.py tries the parts of the one, "shared" what the other judges by
 NAMES = [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in BENCHMARKS if n != "throughput"]
 
 
