@@ -1,4 +1,4 @@
 """Scripts that measure what no benchmark does.
 
-`autoencoder_gain` and `report_again` (fits), `decoding_speed`, `mistakes` (of commands), and `other_changes` (search).
+`autoencoder_gain` and `report_again` (fits), `decoding_speed`, `mistakes` (of commands), `other_changes`, `pages` (search).
 """

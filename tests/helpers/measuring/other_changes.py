@@ -26,7 +26,7 @@ FIRST = 7 << 33  # of seeds and keys: far from those of benchmarks and samples
 Change = Callable[[Image.Image], Image.Image]
 
 
-def _jpeg(image: Image.Image, quality: int) -> Image.Image:
+def jpeg(image: Image.Image, quality: int) -> Image.Image:
     buffer = io.BytesIO()
     image.convert("RGB").save(buffer, "JPEG", quality=quality)
     return Image.open(buffer).convert("RGB")
@@ -46,7 +46,7 @@ def _on_table(image: Image.Image, degrees: float) -> Image.Image:
     page = _wood(420, 340)
     turned, mask = (one.rotate(degrees, BICUBIC, True) for one in (print_, shape))
     page.paste(turned, ((420 - turned.width) // 2, (340 - turned.height) // 2), mask)
-    return _jpeg(page, 85)
+    return jpeg(page, 85)
 
 
 def _sticker(image: Image.Image, share: float) -> Image.Image:
@@ -103,14 +103,14 @@ def _of_a_screen(image: Image.Image) -> Image.Image:
     y, x = np.mgrid[:512, :512]
     pixels += 40 * np.exp(-((x - 120) ** 2 + (y - 90) ** 2) / 9000)[..., None]
     shown = Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).rotate(1.5, BICUBIC)
-    return _jpeg(shown.crop((24, 24, 488, 488)).resize((300, 300), BICUBIC), 80)
+    return jpeg(shown.crop((24, 24, 488, 488)).resize((300, 300), BICUBIC), 80)
 
 
 def _polaroid(image: Image.Image) -> Image.Image:
     page = Image.new("RGB", (300, 350), (248, 246, 240))
     page.paste(image.resize((260, 260), BICUBIC), (20, 20))
     ImageDraw.Draw(page).text((90, 300), "summer", (60, 60, 70), font=ImageFont.load_default(26))
-    return _jpeg(page, 85)
+    return jpeg(page, 85)
 
 
 def _slide(image: Image.Image) -> Image.Image:
@@ -120,7 +120,7 @@ def _slide(image: Image.Image) -> Image.Image:
     for i in range(5):
         draw.text((24, 90 + 44 * i), "- one more point to make", "white", font=ImageFont.load_default(18))
     page.paste(image.resize((220, 220), BICUBIC), (390, 90))
-    return _jpeg(page, 85)
+    return jpeg(page, 85)
 
 
 def _mosaic(image: Image.Image) -> Image.Image:
@@ -148,7 +148,7 @@ def _red_circle(image: Image.Image) -> Image.Image:
     draw = ImageDraw.Draw(made)
     draw.ellipse((90, 60, 190, 150), outline="red", width=7)
     draw.line((30, 220, 90, 150), "red", 7)
-    return _jpeg(made, 80)
+    return jpeg(made, 80)
 
 
 CHANGES: dict[str, Change] = {
@@ -183,23 +183,24 @@ CHANGES: dict[str, Change] = {
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(changes: dict[str, Change], description: str | None) -> None:
+    """Run the script: `changes` by their names, which its arguments choose from."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("changes", nargs="*", metavar="CHANGE", help="what to try; default: all")
     parser.add_argument("--images", type=int, default=2)
     chosen = parser.parse_args()
-    if unknown := set(chosen.changes) - set(CHANGES):
-        parser.error(f"no change {', '.join(unknown)}: choose {', '.join(CHANGES)}")
+    if unknown := set(chosen.changes) - set(changes):
+        parser.error(f"no change {', '.join(unknown)}: choose {', '.join(changes)}")
     model = tv.load_model("landscape")
     keys = [tv.Key.generate(model.latent_shape, seed=FIRST + i) for i in range(chosen.images)]
     images = [next(iter(tv.generate(model, key, seeds=[FIRST + i]))).image for i, key in enumerate(keys)]
     counts = {"fast": 0, "thorough": 0}
     tried = 0
-    for name in chosen.changes or CHANGES:
+    for name in chosen.changes or changes:
         said = []
         for key, image in zip(keys, images, strict=True):
             tried += 1
-            page = CHANGES[name](image)
+            page = changes[name](image)
             for level in counts:
                 verdict = tv.verify(page, key, model=model, search=level)
                 assert verdict.best is not None
@@ -215,4 +216,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(CHANGES, __doc__)

@@ -247,8 +247,8 @@ def _answer(
     lowest = min(chosen.values(), key=lambda r: r.nmse)
     family = "gradient" if lowest.variant.family == GRADIENT else "gradient-free"
     return (
-        f"Agrees: {listed(agrees) or 'nothing'}; does not: {listed(differs) or 'nothing'}; with the best step of a sweep "
-        "the "
+        f"Agrees: {listed(agrees) or 'nothing'}; {f'does not: {listed(differs)}; ' if differs else ''}"
+        "with the best step of a sweep the "
         f"best published method ({family}, step {lowest.variant.settings.step:g}, {lowest.iterations} iterations) has "
         f"{lowest.nmse:.1f} dB and log10 p {lowest.log10:.0f}, and the default {ours.nmse:.1f} dB and {ours.log10:.0f}."
     )
