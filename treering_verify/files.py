@@ -108,6 +108,16 @@ def opened_table(path: str | Path) -> Iterator[pyarrow.NativeFile]:
         yield opened
 
 
+def _begins(descriptor: int, begins: tuple[bytes, ...]) -> bool:
+    """Whether an open file begins in one of some ways, and is no JSON of another kind."""
+    head = os.pread(descriptor, max(map(len, begins)), 0)
+    if head.startswith(b"{"):
+        whole = os.pread(descriptor, _HEAD_BYTES, 0)
+        if len(whole) < _HEAD_BYTES and _NAMED not in whole:
+            return False
+    return head.startswith(begins)
+
+
 @contextlib.contextmanager
 def opened_secret(path: str | Path, kind: str, maker: str, begins: tuple[bytes, ...] = ()) -> Iterator[BinaryIO]:
     """Open a file of secrets for reading, if only its owner can access it.
@@ -138,9 +148,7 @@ def opened_secret(path: str | Path, kind: str, maker: str, begins: tuple[bytes, 
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise KeyFileError(f"{shown} is not a regular file: name a {kind} made by {maker}")
-            head = os.pread(descriptor, _HEAD_BYTES, 0)
-            other_json = head.startswith(b"{") and _NAMED not in head and len(head) < _HEAD_BYTES
-            if begins and (other_json or not head.startswith(begins)):
+            if begins and not _begins(descriptor, begins):
                 raise KeyFileError(f"{shown} is not a {kind}: make one with {maker}")
             if os.name == "posix" and status.st_mode & 0o077:
                 raise KeyFileError(f"others can read the {kind} {shown}: run chmod 600 on it, and consider a new key")

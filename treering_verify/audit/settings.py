@@ -42,11 +42,9 @@ def facts_of(settings: dict[str, Any], inputs: Inputs, shard_rows: int) -> dict[
     return {"schema_version": SCHEMA_VERSION, **settings, "inputs": inputs.facts(), "shard_rows": shard_rows}
 
 
-def early_facts(
-    name: str, keys: Sequence[Key | KeyIndex], alpha: float, inputs: Inputs, shard_rows: int
-) -> dict[str, Any]:
-    """Return those of `facts_of` that are known before a model is loaded; `name` is the model's."""
-    settings = {"version": __version__, "model": name, "keys": public_keys(keys, _MOST_KEYS), "alpha": alpha}
+def early_facts(keys: Sequence[Key | KeyIndex], alpha: float, inputs: Inputs, shard_rows: int) -> dict[str, Any]:
+    """Return those of `facts_of` that are known before a model is loaded, which may have another name then."""
+    settings = {"version": __version__, "keys": public_keys(keys, _MOST_KEYS), "alpha": alpha}
     return facts_of(settings, inputs, shard_rows)
 
 

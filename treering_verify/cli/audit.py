@@ -188,7 +188,7 @@ def audit(
     from treering_verify.audit.settings import early_facts
     from treering_verify.detection.screening import screening_of
     from treering_verify.files import is_older, printable
-    from treering_verify.models import EMBEDDED, load_model
+    from treering_verify.models import load_model
     from treering_verify.report.audit import PAGE, write_report
     from treering_verify.watermark.keys.index import load_keys
 
@@ -217,8 +217,8 @@ def audit(
                 page()
         else:
             refuse_busy(output)  # before the model is loaded, which takes a while
-            if not overwrite and model.name in EMBEDDED:  # others may have another name once they are loaded
-                refuse_other(output, early_facts(model.name, found, alpha, inputs, shard_rows))
+            if not overwrite:
+                refuse_other(output, early_facts(found, alpha, inputs, shard_rows))
             with audit_progress(quiet) as watch:
                 loaded = load_model(model)
                 chosen = inversion.inversion(loaded, quiet=quiet)

@@ -74,7 +74,7 @@ def arrow(path: Path) -> None:
 
 def another_audit(folder: Path) -> None:
     inputs = {"paths": ["other"], "files_from": [], "null": False, "manifests": [], "column": "", "root": ""}
-    facts = early_facts("landscape", [Key.load(folder / "my.key.json")], 1e-6, Inputs(), 1000)
+    facts = early_facts([Key.load(folder / "my.key.json")], 1e-6, Inputs(), 1000)
     facts |= {"weights": "x", "inputs": inputs | {"folder": str(folder)}}
     (folder / "earlier" / "state").mkdir(parents=True)
     (folder / "earlier" / "state" / "settings.json").write_text(json.dumps(facts))

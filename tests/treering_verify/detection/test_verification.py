@@ -186,11 +186,3 @@ def test_decoys_cross_check_the_strongest_key_of_each_image(
     assert "decoys" not in verify(unmarked[0], keys, model=landscape).record()
     with pytest.raises(UsageError, match="decoys"):
         verify(unmarked[0], keys, model=landscape, decoys=-1)
-
-
-@pytest.mark.parametrize("several", [["a.png", "b.png"], ("a.png",), []])
-def test_a_list_for_verify_is_refused_and_the_refusal_names_verify_many(
-    several: object, landscape: LatentModel, keys: list[Key]
-) -> None:
-    with pytest.raises(UsageError, match="give it to verify_many"):
-        verify(several, keys, model=landscape)  # type: ignore[arg-type]

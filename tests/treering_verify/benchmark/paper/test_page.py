@@ -110,7 +110,7 @@ def test_the_answer_of_table_1_says_what_agrees_what_does_not_and_why() -> None:
     assert (
         "+4.0 dB from the encoder" in differs and "0.30 of the encoder's" in differs and "is not the latent" in differs
     )
-    assert "-2.0 dB from the encoder" in better.split("; does not: ")[0] and "does not: nothing" in better
+    assert "-2.0 dB from the encoder" in better and "does not" not in better
     assert "the step is too long" in _answer(-18.0, residual=1.4)
     assert "-28.0 dB" in worse and "-31.0 dB" in worse  # the best step, and the default
 
