@@ -25,26 +25,14 @@ from treering_verify.inversion.recovery import InversionOptions, recover_latent
 from treering_verify.media.images import open_image
 from treering_verify.models import LatentModel
 from treering_verify.models.inverter import Inverter, carrying
+from treering_verify.training.attack_table import REPORTED
 from treering_verify.training.closed_form import fit
 from treering_verify.training.examples import FitOptions, attacked, photographed
 from treering_verify.training.fit_report import TOLERANCE
 from treering_verify.training.memory import Memory, remembering
 
 MAIN = ("clean", "jpeg:quality=50", "jpeg:quality=25")
-MORE = (
-    "jpeg:quality=85",
-    "jpeg:quality=13",
-    "webp:quality=25",
-    "avif:quality=35",
-    "blur:radius=1.0",
-    "resize:share=0.7",
-    "noise:sigma=0.05",
-    "brightness:factor=2.0",
-    "contrast:factor=0.6",
-    "colour_jitter",
-    "overlay",
-    "screenshot",
-)
+MORE = (*(one for one in REPORTED if one not in (*MAIN, "jpeg:quality=45")), "screenshot")
 NAMES = (
     "astronaut brick camera cell chelsea clock_motion coffee coins grass gravel hubble_deep_field ihc moon motorcycle_left "
     "page retina rocket text china flower grace_hopper"
