@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from treering_verify.media.headers.declared_sizes import declared_pixels
-from treering_verify.media.headers.jpeg_segments import ALONE, NEXT_MARKER
+from treering_verify.media.headers.jpeg_segments import ALONE, next_marker
 from treering_verify.media.headers.part_counts import count_parts
 
 if TYPE_CHECKING:
@@ -119,8 +119,8 @@ def count_scans(data: bytes, enough: int) -> int:
     if data.count(_START_OF_SCAN) < enough:  # an upper bound: such pairs also occur inside metadata
         return data.count(_START_OF_SCAN)
     scans, place = 0, 2
-    while scans < enough and (found := NEXT_MARKER.search(data, place)):
-        marker, place = found[1][0], found.end()
+    while scans < enough and (found := next_marker(data, place)):
+        marker, place = found.code, found.end
         if marker in ALONE:
             continue
         if marker == _END_OF_IMAGE:

@@ -128,7 +128,14 @@ def tricks() -> Iterator[Hostile]:
     yield Hostile("scans in metadata.jpg", jpeg[:2] + segment(0xE7, b"\xff\xda" * 30_000) + jpeg[2:], ok)
     yield Hostile("part bomb.png", png(16, 16, 8, 2, row * 16, chunk(b"tEXt", b"") * 200_000), parts)
     yield Hostile("part bomb.jpg", jpeg[:2] + segment(0xE1, b"") * 200_000 + jpeg[2:], parts)
-    yield Hostile("fill bomb.jpg", jpeg[:2] + b"\xff" * 200_000 + jpeg[2:], parts)
+    yield Hostile("fill bomb.jpg", jpeg[:2] + (b"\xff" * 1000 + segment(0xE1, b"")) * 200 + jpeg[2:], parts)
+    for name, junk in (
+        ("fill", b"\xff" * 4_000_000),
+        ("fill and zero", b"\xff" * 4_000_000 + b"\0"),
+        ("zeros", bytes(4_000_000)),
+    ):
+        yield Hostile(f"{name}.jpg", jpeg[:2] + junk + jpeg[2:], ok)
+        yield Hostile(f"erased with {name}.jpg", jpeg[:20] + junk, frozenset({"cut_short"}))
     yield Hostile("part bomb.gif", gif[:palette] + b"\x21\xfe\x01a\0" * 100_000 + gif[palette:], parts)
     yield Hostile("comment bomb.ppm", b"P6\n" + b"#\n" * 100_000 + b"16 16 255\n" + b"\0" * 768, parts)
     yield Hostile("text bomb.png", png(16, 16, 8, 2, row * 16, text_bomb(b"zTXt")), frozenset({"ok", "corrupt"}))

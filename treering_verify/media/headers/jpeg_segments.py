@@ -1,4 +1,4 @@
-"""Remove segments of a JPEG that are too short for what they say they are, and read its kind of coding.
+"""Remove segments of a JPEG that are too short for what they say they are, and junk; and read its kind of coding.
 
 Pillow raises an error where a JFIF, Adobe or ICC segment ends early; libjpeg, and so every viewer, ignores it.
 """
@@ -7,26 +7,41 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import NamedTuple
 
 START_OF_SCAN = 0xDA
-
-NEXT_MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")  # not a stuffed zero, not a restart
-"""A marker with the fill bytes before it; the first group is its last byte."""
 
 ALONE = frozenset([0x01, *range(0xD0, 0xD9)])
 """Markers without a segment."""
 
+MOST_JUNK = 1024
+"""Bytes between two segments, fill bytes included, that stay where they are."""
+
+_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # not a stuffed zero, not a restart, not a fill byte
 _LEAST = {0xE0: (b"JFIF", 14), 0xE2: (b"ICC_PROFILE\0", 14), 0xEE: (b"Adobe", 12)}  # bytes that libjpeg asks for
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # starts of a frame (ITU-T T.81, table B.1)
 _PROGRESSIVE = frozenset([0xC2, 0xC6, 0xCA, 0xCE])
 _JPEG_LS = 0xF7
 
 
+class Marker(NamedTuple):
+    """A marker: its last byte, and where it ends."""
+
+    code: int
+    end: int
+
+
+def next_marker(data: bytes, place: int) -> Marker | None:
+    """Return the first marker of a JPEG from a place on; stuffed zeros, restarts and fill bytes are none."""
+    found = _MARKER.search(data, place)
+    return Marker(found[1][0], found.end()) if found else None
+
+
 def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     """Yield marker, begin of the content and end of each segment of a JPEG, up to its first scan."""
     place = 2
-    while found := NEXT_MARKER.search(data, place):
-        marker, place = found[1][0], found.end()
+    while found := next_marker(data, place):
+        marker, place = found.code, found.end
         if marker == START_OF_SCAN:
             return
         if marker in ALONE:
@@ -37,15 +52,27 @@ def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def without_broken_segments(data: bytes) -> bytes:
-    """Return a JPEG file without JFIF, Adobe and ICC segments that end early; a file that has none is returned unchanged."""
+    """Return a JPEG file without JFIF, Adobe and ICC segments that end early, and without long junk between segments.
+
+    Pillow passes over fill bytes and junk one by one, so a card's erased blocks would cost it minutes. A file that has
+    neither is returned unchanged.
+    """
     pieces: list[bytes] = []
-    kept = 0
+    kept = last = 2
     for marker, begin, end in segments(data):
         name, least = _LEAST.get(marker, (b"", 0))
+        if begin - 4 - last > MOST_JUNK:
+            pieces.append(data[kept:last])
+            kept = begin - 4
         if name and end - begin < least and data.startswith(name, begin, end):
             pieces.append(data[kept : begin - 4])
             kept = end
-    return b"".join([*pieces, data[kept:]]) if pieces else data
+        last = end
+    scan = next_marker(data, last)
+    if (scan.end - 2 if scan else len(data)) - last > MOST_JUNK:
+        pieces.append(data[kept:last])
+        kept = scan.end - 2 if scan else len(data)
+    return b"".join([data[:2], *pieces, data[kept:]]) if pieces else data
 
 
 def unread_coding(data: bytes) -> str:

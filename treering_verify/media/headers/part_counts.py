@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from treering_verify.media.headers.declared_sizes import count_jpeg2000
-from treering_verify.media.headers.jpeg_segments import ALONE, NEXT_MARKER, START_OF_SCAN
+from treering_verify.media.headers.jpeg_segments import ALONE, MOST_JUNK, START_OF_SCAN, next_marker
 from treering_verify.media.headers.tiff_directory import count_pieces
 
 _PNM_HEADER = re.compile(rb"P[1-7Ff](?:(?:\s|#[^\r\n]*+[\r\n]?)++[-0-9.]*+){0,4}+")
@@ -48,10 +48,10 @@ def _count_chunks(data: bytes, enough: int) -> int:
 
 def _count_segments(data: bytes, enough: int) -> int:
     parts, place = 0, 2
-    while parts < enough and (found := NEXT_MARKER.search(data, place)) and found[1][0] != START_OF_SCAN:
-        parts += found.end() - found.start() - 1
-        place = found.end()
-        if found[1][0] not in ALONE:
+    while parts < enough and (found := next_marker(data, place)) and found.code != START_OF_SCAN:
+        passed = found.end - place - 1  # longer junk is removed
+        parts, place = parts + (passed if passed <= MOST_JUNK else 1), found.end
+        if found.code not in ALONE:
             place += max(2, int.from_bytes(data[place : place + 2], "big"))
     return parts
 

@@ -33,6 +33,20 @@ def test_a_sound_file_stays_as_it_is() -> None:
     assert without_ballast(data) is data
 
 
+@pytest.mark.parametrize("junk", [b"\xff" * 4_000_000, b"\xff" * 4_000_000 + b"\0", bytes(4_000_000), bytes(1500)])
+def test_long_junk_between_segments_costs_no_time_and_the_image_is_judged(junk: bytes) -> None:
+    """Fill bytes before a zero had cost the square of their number: 36 s for 80 kB."""
+    data = encoded(smooth(), "JPEG")
+    scan = data.index(b"\xff\xda")
+    for place in (2, 20, scan):
+        assert without_ballast(data[:place] + junk + data[place:]) in (data, data[:place] + b"\xff" + data[place:])
+        assert (array(open_image(data[:place] + junk + data[place:])) == array(open_image(data))).all()
+    assert without_ballast(data[:2] + b"\xff" * 9 + data[2:]) == data[:2] + b"\xff" * 9 + data[2:]
+    with pytest.raises(ImageError) as caught:
+        open_image(data[:20] + junk)
+    assert caught.value.code == "cut_short"
+
+
 @pytest.mark.parametrize(("marker", "bits", "word"), [(0xF7, 8, "JPEG-LS"), (0xC1, 12, "12 bits")])
 def test_codings_that_are_not_decoded_are_named(marker: int, bits: int, word: str) -> None:
     data = encoded(smooth(), "JPEG")
