@@ -20,7 +20,7 @@ from treering_verify.media.headers.tiff_directory import MOST_PAGES, count_pages
 from treering_verify.media.images import open_image
 from treering_verify.media.truncated.ends import ends_early
 from treering_verify.media.truncated.notes import CUT_SHORT, FileNote
-from treering_verify.media.truncated.padding import padded, without_cut_frame
+from treering_verify.media.truncated.padding import note_of_length, padded, without_cut_chunk
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,12 +54,16 @@ class Animation(NamedTuple):
 
 
 class _Decoded(NamedTuple):
-    """Frames as they are decoded, how many the file says that it has, the first one to choose, and whether all are whole."""
+    """Frames as they are decoded, how many the file says that it has, the first one to choose, and whether all are whole.
+
+    The note is what is said of a file whose frames are whole.
+    """
 
     frames: list[Frame]
     total: int
     begin: int
     whole: bool
+    note: str = ""
 
 
 def distinct_frames(data: bytes) -> Animation | None:
@@ -91,11 +95,14 @@ def distinct_frames(data: bytes) -> Animation | None:
         return None
     if not decoded.frames:
         return None
+    note = decoded.note
     if not decoded.whole:
         count = len(decoded.frames)
         frames = "its first frame is whole" if count == 1 else f"its first {count} frames are whole"
+        note = f"{CUT_SHORT} or damaged: {frames}, and no other can be read"
+    if note:
         for frame in decoded.frames:
-            frame.image.info["file_note"] = FileNote(f"{CUT_SHORT} or damaged: {frames}, and no other can be read")
+            frame.image.info["file_note"] = FileNote(note)
     return Animation(_most_different(decoded.frames, decoded.begin), decoded.total)
 
 
@@ -131,8 +138,10 @@ def _decoded(data: bytes, fewest: int = 2) -> _Decoded | None:
 def _decoded_of_damaged(data: bytes) -> _Decoded | None:
     """Decode the whole frames of a WebP, AVIF or HEIC that was cut short; None if it has one frame."""
     if moves(data):
-        decoded = _decoded(without_cut_frame(data), 1)
-        return decoded and decoded._replace(whole=False)
+        if (decoded := _decoded(without_cut_chunk(data), 1)) is None:
+            return None
+        note = note_of_length(data)
+        return decoded._replace(whole=decoded.whole and bool(note), note=note.replace("rows", "frames"))
     copies = []
     for whole in padded(data):
         with contextlib.suppress(OSError, ValueError, SyntaxError, RuntimeError):

@@ -31,6 +31,7 @@ from treering_verify.media.decoder_limits import (
 )
 from treering_verify.media.formats import decoded_formats, kind_of, register
 from treering_verify.media.headers.png_chunks import without_ballast
+from treering_verify.media.truncated.early_end import ends_too_early
 from treering_verify.media.truncated.ends import ends_early
 from treering_verify.media.truncated.notes import MOST_MISSING, Share
 from treering_verify.media.truncated.padding import image_of_icon, shown_alike
@@ -212,7 +213,7 @@ def open_image(source: ImageSource) -> Image.Image:
                 raise _refusal(code, name)
             if min(image.size) < MIN_SIDE:
                 raise _refusal("too_small", name)
-            return _decoded(image, data)
+            return _decoded(image, data, name)
         except ImageError:
             raise
         except Image.DecompressionBombError as error:  # Pillow's own limit was lower, or reached first
@@ -238,22 +239,29 @@ def _identified(data: bytes) -> Image.Image:
     return Image.open(io.BytesIO(without_ballast(data)), formats=decoded_formats())
 
 
-def _decoded(image: Image.Image, data: bytes) -> Image.Image:
+def _decoded(image: Image.Image, data: bytes, name: str = "") -> Image.Image:
     """Decode the pixels; of a file that was cut short, those that are there, and `info["cut_short"]` says so."""
     from treering_verify.media.array_decoders import decoded_quickly
 
+    is_jpeg = image.format in ("JPEG", "MPO")
     try:
-        return to_rgb(decoded_quickly(image, data) or image)
+        shown = to_rgb(decoded_quickly(image, data) or image)
     except (OSError, SyntaxError):
-        found = completed(data) if image.format in ("JPEG", "MPO", "PNG") else None
+        found = completed(data) if is_jpeg or image.format == "PNG" else None
         if found is None:
             raise
-        rest = to_rgb(_identified(found[0]))
+        rest = _identified(found[0])
+        shown = to_rgb(rest)
         missing = missing_share(rest) if found[1] is None else found[1]
         if missing > MOST_MISSING:
             raise
-        rest.info |= info_of_rest(data, missing)
-        return rest
+        shown.info |= info_of_rest(data, missing)
+        return shown
+    if is_jpeg and data and ends_too_early(image, data):
+        if (missing := missing_share(image)) > MOST_MISSING:
+            raise _refusal("cut_short", name)
+        shown.info |= info_of_rest(data, missing)
+    return shown
 
 
 def _rest(data: bytes, name: str, cause: Exception) -> Image.Image:

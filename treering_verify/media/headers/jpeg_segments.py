@@ -17,10 +17,14 @@ ALONE = frozenset([0x01, *range(0xD0, 0xD9)])
 MOST_JUNK = 1024
 """Bytes between two segments, fill bytes included, that stay where they are."""
 
+FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+"""Markers that start a frame (ITU-T T.81, table B.1)."""
+
+PROGRESSIVE = frozenset([0xC2, 0xC6, 0xCA, 0xCE])
+"""Markers of frames that are drawn in several passes."""
+
 _MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # not a stuffed zero, not a restart, not a fill byte
 _LEAST = {0xE0: (b"JFIF", 14), 0xE2: (b"ICC_PROFILE\0", 14), 0xEE: (b"Adobe", 12)}  # bytes that libjpeg asks for
-_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # starts of a frame (ITU-T T.81, table B.1)
-_PROGRESSIVE = frozenset([0xC2, 0xC6, 0xCA, 0xCE])
 _JPEG_LS = 0xF7
 
 
@@ -80,7 +84,7 @@ def unread_coding(data: bytes) -> str:
     for marker, begin, _ in segments(data):
         if marker == _JPEG_LS:
             return "JPEG-LS"
-        if marker in _FRAMES:
+        if marker in FRAMES:
             bits = data[begin] if begin < len(data) else 8
             return f"JPEG of {bits} bits" if bits != 8 and 2 <= bits <= 16 else ""
     return ""
@@ -88,4 +92,4 @@ def unread_coding(data: bytes) -> str:
 
 def is_progressive(data: bytes) -> bool:
     """Return whether a JPEG draws its image in several passes, each over all of it."""
-    return any(marker in _PROGRESSIVE for marker, _, _ in segments(data))
+    return any(marker in PROGRESSIVE for marker, _, _ in segments(data))

@@ -8,6 +8,7 @@ import struct
 from treering_verify.media.headers.isobmff import boxes
 from treering_verify.media.headers.jpeg_segments import segments
 from treering_verify.media.headers.png_chunks import SIGNATURE
+from treering_verify.media.headers.riff_chunks import declared_end, ends_within_a_chunk
 from treering_verify.media.headers.tiff_directory import first_entries
 
 _BOX_MAGIC = (b"ftyp", b"jP  ", b"JXL ")
@@ -66,7 +67,7 @@ def _gif(data: bytes) -> bool:
 
 
 def _riff(data: bytes) -> bool:
-    return len(data) < 8 + int.from_bytes(data[4:8], "little")
+    return len(data) < declared_end(data) or ends_within_a_chunk(data)
 
 
 def _boxed(data: bytes) -> bool:

@@ -19,6 +19,9 @@ WRONG_CHECKSUM = "a checksum in the file is wrong, and all rows are there"
 ONLY_ITS_END = "the end of the file is missing, and all rows are there"
 """Note of a file that was cut short behind its pixels."""
 
+WRONG_LENGTH = "the header says too small a length of the file, and all rows are there"
+"""Note of a WebP whose chunks are whole, though it says that it ends before or within one."""
+
 SCANS_MISSING = f"{CUT_SHORT}: the last scans are missing, so the image is less sharp"
 """Note of a progressive JPEG that was cut short after its first scan."""
 

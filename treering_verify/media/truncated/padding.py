@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from treering_verify.media.headers.declared_sizes import moves
 from treering_verify.media.headers.isobmff import boxes
 from treering_verify.media.headers.png_chunks import SIGNATURE
-from treering_verify.media.truncated.notes import MOST_MISSING, ONLY_ITS_END, FileNote, Share
+from treering_verify.media.headers.riff_chunks import chunks, declared_end
+from treering_verify.media.truncated.notes import MOST_MISSING, ONLY_ITS_END, WRONG_LENGTH, FileNote, Share
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,7 +38,7 @@ def padded(data: bytes) -> Iterator[bytes]:
     Of a WebP, AVIF or HEIC none if more bytes are missing than are there.
     """
     if moves(data):
-        yield from [without_cut_frame(data)] * 2
+        yield from [without_cut_chunk(data)] * 2
         return
     begin, missing = _lacking(data)
     if not missing and begin != data:  # all chunks are whole
@@ -75,7 +76,7 @@ def shown_alike(data: bytes, decode: Callable[[bytes], Image.Image]) -> Image.Im
     pixels = np.array(image)
     differs = np.any([(pixels != np.asarray(other)).any(axis=2) for other in others], axis=0)
     if not differs.any():
-        image.info["file_note"] = FileNote(ONLY_ITS_END)
+        image.info["file_note"] = FileNote(note_of_length(data) or ONLY_ITS_END)
         return image
     lines = [np.flatnonzero(differs.any(axis=axis)) for axis in (1, 0)]  # rows; columns of an image that was turned
     shares = [float((some[-1] - some[0] + 1) / length) for some, length in zip(lines, differs.shape, strict=True)]
@@ -107,16 +108,19 @@ def image_of_icon(data: bytes) -> bytes:
     return largest[1]
 
 
-def without_cut_frame(data: bytes) -> bytes:
-    """Return an animated WebP that ends with its last whole chunk."""
-    place = 12
-    while place + 8 <= len(data):
-        length = int.from_bytes(data[place + 4 : place + 8], "little")
-        end = place + 8 + length + length % 2
-        if end > len(data):
-            break
-        place = end
-    return _resized(data[:place], place)
+def without_cut_chunk(data: bytes) -> bytes:
+    """Return a WebP that ends with its last whole chunk, whatever length its header says."""
+    ends = [chunk.end for chunk in chunks(data) if chunk.end <= len(data)]
+    return _resized(data, ends[-1] if ends else len(data))
+
+
+def note_of_length(data: bytes) -> str:
+    """Return what is said of a WebP that ends elsewhere than it says, and has all of its images; "" if one may be cut."""
+    if data[:4] != b"RIFF" or not (found := [*chunks(data)]):
+        return ""
+    if found[-1].end > len(data) or declared_end(data) > len(data):
+        return ONLY_ITS_END if found[-1].is_behind_the_image else ""
+    return WRONG_LENGTH
 
 
 def _lacking(data: bytes) -> tuple[bytes, int]:
@@ -144,19 +148,16 @@ def _webp(data: bytes) -> tuple[bytes, int]:
 
     That chunk is made longer: bytes that mean nothing can take more of them for the same pixels.
     """
-    place = 12
-    while place + 8 <= len(data):
-        length = int.from_bytes(data[place + 4 : place + 8], "little")
-        end = place + 8 + length + length % 2
-        if end > len(data):
-            if end - len(data) > len(data):
-                return data, 0
-            more = _MORE + 4 * (end - len(data))
-            data = data[: place + 4] + struct.pack("<L", length + length % 2 + more) + data[place + 8 :]
-            return _resized(data, end + more), end + more - len(data)
-        place = end
-    return _resized(data[:place], place), 0
+    last = [*chunks(data)][-1:]
+    if not last or last[0].end <= len(data):
+        return without_cut_chunk(data), 0
+    (_, begin, end), missing = last[0], last[0].end - len(data)
+    if missing > len(data):
+        return data, 0
+    more = _MORE + 4 * missing
+    longer = data[: begin + 4] + struct.pack("<L", end - begin - 8 + more) + data[begin + 8 :]
+    return _resized(longer, end + more), missing + more
 
 
 def _resized(data: bytes, size: int) -> bytes:
-    return data[:4] + struct.pack("<L", min(size - 8, 0xFFFFFFFF)) + data[8:]
+    return data[:4] + struct.pack("<L", min(size - 8, 0xFFFFFFFF)) + data[8:size]

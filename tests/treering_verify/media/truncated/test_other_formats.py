@@ -20,7 +20,7 @@ from treering_verify.generation.generator import generate
 from treering_verify.media.conversion import fit
 from treering_verify.media.formats import register
 from treering_verify.media.images import open_image
-from treering_verify.media.isolation.decoding import decode_image
+from treering_verify.media.isolation.decoding import decode_frames, decode_image
 from treering_verify.media.truncated.ends import ends_early
 from treering_verify.models import load_model
 from treering_verify.watermark.keys.key import Key
@@ -161,6 +161,40 @@ def test_a_webp_that_names_another_length_has_all_of_its_pixels() -> None:
     data = webp(lossless=True)
     for wrong in (data[:4] + struct.pack("<L", len(data) + 92) + data[8:], webp(lossless=True, xmp=b"x" * 10)[:-15]):
         assert (array(open_image(wrong)) == array(WHOLE)).all()
+
+
+def of_length(data: bytes, length: int) -> bytes:
+    """Return a WebP whose header says that the file has this length."""
+    return data[:4] + struct.pack("<L", length - 8) + data[8:]
+
+
+def test_a_webp_that_ends_within_its_metadata_by_its_own_header_is_judged() -> None:
+    data = webp(exif=TURNED, xmp=b"x" * 5000)
+    whole, exif, xmp = array(open_image(data)), data.index(b"EXIF"), data.index(b"XMP ")
+    for end in (exif + 4, exif + 20, exif + 33, xmp + 3, xmp + 900, len(data) - 1, 600, 8):
+        image = open_image(of_length(data, end))
+        assert (array(image) == whole).all() and "cut_short" not in image.info
+        assert image.info["file_note"] == "the header says too small a length of the file, and all rows are there"
+    for end in (xmp + 900, len(data) - 2):  # and nothing follows
+        image = open_image(of_length(data, end)[:end])
+        assert (array(image) == whole).all()
+        assert image.info["file_note"] == "the end of the file is missing, and all rows are there"
+    image = open_image(of_length(data, 600) + b"what was appended: 12345")
+    assert (array(image) == whole).all()
+    assert 0.05 < open_image(of_length(data, exif - 900)[: exif - 900]).info["cut_short"] < 0.2
+
+
+def test_frames_of_a_webp_that_ends_within_its_metadata_are_whole() -> None:
+    data = webp(save_all=True, append_images=[WHOLE.rotate(180)], exif=TURNED)
+    exif = data.index(b"EXIF")
+    for broken, said in (
+        (of_length(data, exif + 12), "the header says too small a length of the file, and all frames are there"),
+        (of_length(data, exif + 12)[: exif + 12], "the end of the file is missing, and all frames are there"),
+        (data[: exif + 12], "the end of the file is missing, and all frames are there"),
+    ):
+        found = decode_frames(broken)
+        assert [frame.number for frame in found.frames] == [1, 2] and found.total == 2
+        assert {frame.image.info["file_note"] for frame in found.frames} == {said}
 
 
 def test_large_images_are_not_decoded_three_times(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 
@@ -14,6 +15,7 @@ from PIL import Image
 from treering_verify.errors import ImageError
 from treering_verify.media.conversion import fit
 from treering_verify.media.images import open_image
+from treering_verify.media.truncated.early_end import ends_too_early
 from treering_verify.media.truncated.notes import MOST_MISSING
 
 WHOLE = smooth(64, 48)
@@ -96,3 +98,71 @@ def test_a_progressive_jpeg_without_its_last_scans_is_less_sharp() -> None:
     data = encoded(WHOLE, "JPEG", progressive=True)
     image = open_image(data[: int(0.8 * len(data))])
     assert fit(image, (48, 64))[1] == "cut short: the last scans are missing, so the image is less sharp"
+
+
+@pytest.mark.parametrize("turned", [1, 3, 6, 8])
+def test_the_share_that_a_turned_jpeg_lacks_is_that_of_its_file(turned: int) -> None:
+    exif = Image.Exif()
+    exif[0x112] = turned
+    data = encoded(smooth(128, 96), "JPEG", exif=exif.tobytes(), quality=95)
+    assert open_image(data[: int(0.75 * len(data))]).info["cut_short"] == pytest.approx(0.25, abs=0.1)
+    with pytest.raises(ImageError) as caught:
+        open_image(data[: int(0.4 * len(data))])
+    assert caught.value.code == "cut_short"
+
+
+def textured(mode: str, size: tuple[int, int]) -> Image.Image:
+    pixels = np.random.default_rng(0).normal(128, 40, (size[1], size[0], 3)).clip(0, 255).astype(np.uint8)
+    return Image.fromarray(pixels).convert(mode)
+
+
+EARLY = {
+    "usual": ("RGB", {"subsampling": 2}),
+    "restarts": ("RGB", {"restart_marker_rows": 1}),
+    "each block restarts": ("RGB", {"restart_marker_blocks": 1, "subsampling": 0}),
+    "grey": ("L", {"quality": 95}),
+    "cmyk": ("CMYK", {"optimize": True}),
+    "progressive": ("RGB", {"progressive": True}),
+}
+
+
+@pytest.mark.parametrize("kind", EARLY)
+@pytest.mark.parametrize("size", [(160, 128), (153, 121)])
+def test_an_end_marker_within_the_scan_of_a_jpeg_is_told(kind: str, size: tuple[int, int]) -> None:
+    mode, options = EARLY[kind]
+    data = encoded(textured(mode, size), "JPEG", **options)
+    assert not open_image(data).info and not open_image(data + b"appended").info and not open_image(data + data).info
+    sharp = "cut short: the last scans are missing, so the image is less sharp"
+    for share in (0.65, 0.8):
+        place = data.rindex(b"\xff\xda") if kind == "progressive" else int(share * len(data))
+        for early in (data[:place] + b"\xff\xd9" + data[place + 2 :], data[:place] + b"\xff\xd9"):
+            image = open_image(early)
+            if kind == "progressive":
+                assert image.info["file_note"] == sharp
+                continue
+            assert image.info["cut_short"] == pytest.approx(1 - share, abs=0.15)
+            assert fit(image, size[::-1])[1].startswith("cut short: ")
+            assert array(image)[-1].std() < 1
+    if kind == "progressive":  # an end that damage made within the last scan
+        damaged = data[:-300] + b"\xff\xd9" + data[-298:]
+        assert open_image(damaged).info["file_note"] == sharp
+    with pytest.raises(ImageError) as caught:
+        place = data.index(b"\xff\xda") + 20
+        open_image(data[:place] + b"\xff\xd9" + data[place + 2 :])
+    assert caught.value.code == "cut_short" and "too little" in caught.value.reason
+
+
+def test_a_jpeg_that_is_grey_below_is_whole() -> None:
+    image = textured("RGB", (96, 96))
+    image.paste((128, 128, 128), (0, 40, 96, 96))
+    for options in ({}, {"progressive": True}, {"restart_marker_rows": 1}, {"optimize": True}):
+        assert not open_image(encoded(image, "JPEG", **options)).info
+
+
+def test_a_jpeg_whose_markers_say_nonsense_is_shown_as_decoders_show_it() -> None:
+    data = encoded(WHOLE, "JPEG", progressive=True)
+    image = Image.open(io.BytesIO(data))
+    image.load()
+    for place in range(2, len(data), 5):
+        for broken in (data[:place] + b"\xff\xd9", data[:place] + b"\xff\xda\0\x09\x03" + data[place:], data[:place]):
+            assert ends_too_early(image, broken) in (True, False)  # and no error
