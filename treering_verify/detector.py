@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, cast, overload
+from typing import TYPE_CHECKING, Generic, cast, overload
 
 from treering_verify.audit.folder import audit_folder
 from treering_verify.detection.calibration.registry import EXACT, calibration_for
@@ -26,7 +26,6 @@ from treering_verify.inversion.noise import DEFAULT_STEPS
 from treering_verify.inversion.recovery import InversionOptions
 from treering_verify.models import (
     EMBEDDED,
-    LatentModel,
     ModelSource,
     check_loaded,
     check_source,
@@ -35,6 +34,7 @@ from treering_verify.models import (
 )
 from treering_verify.models.precision import Precision
 from treering_verify.models.profile import Profile
+from treering_verify.models.protocol import ModelT
 from treering_verify.watermark.keys.checks import check_fit, check_names
 from treering_verify.watermark.keys.given import KeySource, keys_of
 from treering_verify.watermark.keys.index import KeyIndex
@@ -47,10 +47,11 @@ if TYPE_CHECKING:
     from treering_verify.detection.calibration.calibration_file import Calibration
     from treering_verify.detection.judge import Source
     from treering_verify.media.videos import VideoSource
+    from treering_verify.models.protocol import VideoModel
     from treering_verify.results import Verdict
 
 
-class Detector:
+class Detector(Generic[ModelT]):
     """Look for keys in images, with settings that are chosen once.
 
     The arguments are those of the commands, with the same names and defaults. Keys and settings are checked when the object
@@ -108,7 +109,8 @@ class Detector:
     One rule says what takes one and what takes many. `verify`, `identify` and `decode` return the `Verdict` of one image, or
     a list of verdicts of a list of images. `verify_many`, `identify_many` and `decode_many` take many and yield a verdict
     for each, in order, batch by batch. An image that cannot be read gives a verdict of status "error"; the others are
-    judged. Where the model makes videos, a list given to `verify` is the frames of one video.
+    judged. Where the model makes videos, a list given to `verify` is the frames of one video. Type checkers know it of a
+    model that is known as a `models.VideoModel`, such as by `models.makes_videos`.
 
     An image is a path, a file's bytes, an open binary file, a PIL image, an array (H, W, 3) of uint8 or of float in [0, 1],
     or a tensor (3, H, W) of float in [0, 1]. Many images are a list of those, another iterable, or a batch as pipelines
@@ -126,7 +128,7 @@ class Detector:
         self,
         keys: KeySource | Sequence[KeySource],
         *,
-        model: str | Path | ModelSource | LatentModel = "landscape",
+        model: str | Path | ModelSource | ModelT = "landscape",
         alpha: float = DEFAULT_ALPHA,
         inversion: str | InversionOptions = AUTO,
         noise_inversion: str = AUTO,
@@ -185,7 +187,7 @@ class Detector:
         return self._alpha
 
     @cached_property
-    def model(self) -> LatentModel:
+    def model(self) -> ModelT:
         """The model, loaded at first use.
 
         Raises
@@ -199,7 +201,7 @@ class Detector:
             return self._source
         loaded = load_model(self._source)
         check_fit(self._keys, loaded.latent_shape, loaded.name)
-        return loaded
+        return cast("ModelT", loaded)
 
     @cached_property
     def inversion(self) -> InversionOptions:
@@ -214,6 +216,8 @@ class Detector:
 
     # --- what it does ---------------------------------------------------------------------------------------------
 
+    @overload
+    def verify(self: Detector[VideoModel], image: VideoSource) -> Verdict: ...  # type: ignore[overload-overlap]
     @overload
     def verify(self, image: Source) -> Verdict: ...  # type: ignore[overload-overlap]
     @overload

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -219,3 +222,29 @@ def test_inversion_and_screening_may_be_objects(sample_key: tv.Key, model: Laten
     assert found.inversion is options and found.verify(MARKED).key == "sample"
     (row,) = found.audit(MARKED)
     assert row.verdict == "detected" and row.decided_by == "first"
+
+
+TYPED = """
+from typing import assert_type
+from PIL import Image
+import treering_verify as tv
+from treering_verify.models import LatentModel, VideoModel, makes_videos
+
+def judged(image: Image.Image, key: tv.Key, given: tv.Detector, loaded: LatentModel, video: VideoModel) -> None:
+    for detector in (tv.Detector(key), tv.Detector(key, model="landscape"), tv.Detector(key, model=loaded), given):
+        assert_type(detector.verify(image), tv.Verdict)
+        assert_type(detector.verify("image.png"), tv.Verdict)
+        assert_type(detector.verify([image, image]), list[tv.Verdict])
+    assert_type(tv.Detector(key, model=video).verify([image, image]), tv.Verdict)
+    assert_type(tv.Detector(key, model=video).verify("video.mp4"), tv.Verdict)
+    if makes_videos(loaded):
+        assert_type(tv.Detector(key, model=loaded).verify([image, image]), tv.Verdict)
+"""
+
+
+@pytest.mark.slow
+def test_type_checkers_know_what_verify_returns_also_of_frames_of_a_video(tmp_path: Path) -> None:
+    (tmp_path / "typed.py").write_text(TYPED)
+    command = [sys.executable, "-m", "mypy", "--config-file", "pyproject.toml", str(tmp_path / "typed.py")]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "MYPYPATH": "."})
+    assert run.returncode == 0, run.stdout

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeGuard
+from typing import TYPE_CHECKING, Protocol, TypeGuard, TypeVar
 
 from treering_verify.errors import UsageError
 
@@ -123,6 +123,15 @@ class VideoModel(LatentModel, Protocol):
     frames: int  # of videos that it encodes and decodes
     latent_frames: int  # of their latents: f in the shapes above
     fps: int  # frames per second
+
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as TypeVarWithDefault  # as Python 3.13 has it
+
+    ModelT = TypeVarWithDefault("ModelT", bound=LatentModel, default=LatentModel)
+else:
+    ModelT = TypeVar("ModelT")
+"""The kind of a model: a `VideoModel` where it is known as one, else a `LatentModel`."""
 
 
 def movable(model: LatentModel) -> TypeGuard[MovableModel]:
