@@ -35,6 +35,9 @@ _VERY_CLEAR = (
 )  # of at most 2, by how many sides are none of the page's edges (docs/search.md)
 _LEAST_SIDE = 48  # pixels of a very clear box: in smaller images, straight edges are the pattern of a few cells
 _NEAR_A_SIDE = 0.1  # of a box's length: lines this near to a side may belong to it
+_BLOCK = 8  # pixels of a codec's block, from whose sides an image of low quality takes straight edges
+_MOST_BLOCKS = 12  # along a side that such edges make by chance
+_GRID, _GRID_STANDS_OUT = 2, 1.6  # grey levels across blocks' sides, and how many times those elsewhere: medians
 _SMALLEST = 0.4  # shorter side of a box, in sides of the model's image
 _SHAPE = 0.04  # difference of its aspect ratio from the model's, as a logarithm
 _SAME = 2.5  # pixels within which the sides of two boxes are the same
@@ -68,7 +71,7 @@ def drawn_sizes(page: Page, image_size: tuple[int, int], smallest: float) -> lis
     """Return the sizes of all boxes that are drawn very clearly, in shorter sides of the model's image, ascending.
 
     Sides that are edges of the page do not count, and at least one is none. No drawn line crosses a box: squares of a
-    chessboard make none.
+    chessboard make none. Nor do blocks of a codec, where they show.
 
     Parameters
     ----------
@@ -84,8 +87,24 @@ def drawn_sizes(page: Page, image_size: tuple[int, int], smallest: float) -> lis
     mean, least = found[:, 5] / np.maximum(drawn, 1), found[:, 6]
     large = np.minimum(found[:, 2] - found[:, 0], found[:, 3] - found[:, 1]) >= _LEAST_SIDE
     clear = found[large & (mean + least >= np.array(_VERY_CLEAR)[drawn]) & (found[:, 7] == 0)]
+    if len(clear) and _shows_blocks(page):
+        within = (clear[:, :4] > 0) & (clear[:, :4] < (*page.size, *page.size))  # sides that are no edges of the page
+        small = np.minimum(clear[:, 2] - clear[:, 0], clear[:, 3] - clear[:, 1]) < _MOST_BLOCKS * _BLOCK
+        clear = clear[~small | ((clear[:, :4] % _BLOCK != 0) & within).any(axis=1)]
     sizes = np.minimum((clear[:, 2] - clear[:, 0]) / image_size[1], (clear[:, 3] - clear[:, 1]) / image_size[0])
     return [float(size) for size in np.unique(sizes)]
+
+
+def _shows_blocks(page: Page) -> bool:
+    """Whether a page's pixels differ more across the sides of a codec's blocks than elsewhere, along both axes."""
+    pixels = np.asarray(page.frames[0], dtype=np.int16)
+    for turned in (pixels, pixels.swapaxes(0, 1)):
+        steps = np.abs(np.diff(turned, axis=1)).max(axis=2).mean(axis=0)
+        on_grid = np.arange(1, len(steps) + 1) % _BLOCK == 0
+        across = np.median(steps[on_grid]) if on_grid.any() else 0.0
+        if across < max(_GRID, _GRID_STANDS_OUT * np.median(steps[~on_grid])):
+            return False
+    return True
 
 
 def _ordered(page: Page, image_size: tuple[int, int], smallest: float) -> tuple[Floats, int]:

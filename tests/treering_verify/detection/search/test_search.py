@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import mixed_folder
+from helpers.images import encoded
 from helpers.mixed_folder import screenshot
 from helpers.places import SAMPLES
 from PIL import Image, ImageOps
@@ -340,6 +342,20 @@ def test_a_sheet_of_boxes_that_are_too_small_for_a_level_is_inconclusive_and_fou
     assert found.verdict == "detected" and found.record()["placement"]["box"] == [92, 92, 172, 172]
     photograph = open_image(SAMPLES / "photograph.png").resize((350, 350))
     assert drawn_sizes(Page((photograph,)), SIZE, 0.35) == []
+
+
+@pytest.mark.parametrize("quality", [3, 10])
+def test_blocks_of_a_codec_are_no_boxes_and_an_image_between_them_is_one(quality: int) -> None:
+    from skimage import data
+
+    photograph = Image.fromarray(data.chelsea())
+    coded = Image.open(io.BytesIO(encoded(photograph, "JPEG", quality=quality)))
+    assert drawn_sizes(Page((coded.convert("RGB"),)), SIZE, 0.35) == []
+    for left in (96, 97):  # on the grid of blocks, and beside it
+        photograph.paste("white", (84, 60, 234, 210))
+        photograph.paste(open_image(SAMPLES / "unmarked-1.png"), (left, left - 24))
+        coded = Image.open(io.BytesIO(encoded(photograph, "JPEG", quality=20)))
+        assert any(abs(size - 1) < 0.05 for size in drawn_sizes(Page((coded.convert("RGB"),)), SIZE, 0.35))
 
 
 def test_a_pattern_that_is_not_in_the_spectrum_is_not_searched_and_pays_nothing(tiny_model: LatentModel) -> None:
