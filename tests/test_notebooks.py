@@ -42,7 +42,7 @@ def test_one_image_is_walked_from_its_key_to_its_pvalue() -> None:
 
 
 def test_the_confusion_matrices_are_reproduced() -> None:
-    names = run_notebook(MATRICES, EACH=1, ITERATIONS=1, KEYS=2)
+    names = run_notebook(MATRICES, EACH=1, ITERATIONS=1, KEYS=2, STEPS=10)
     assert str(names["published"]["SD 2.1", "encoder"].accuracy).startswith("186/300 = 62.0 %")
     assert {len(found) for found in names["predicted"].values()} == {3} and len(names["predicted"]) == 10
     perfect = {centred: names["predicted"][centred, "perfect inversion"] for centred in (False, True)}

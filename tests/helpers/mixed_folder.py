@@ -136,13 +136,14 @@ def _lower_half(size: tuple[int, int]) -> Image.Image:
     return mask
 
 
-def fill(folder: Path, count: int, images: Sequence[Image.Image]) -> list[Path]:
-    """Write files of all kinds in turn, each kind from another image in each round, and return them in order."""
+def fill(folder: Path, count: int, images: Sequence[Image.Image], kinds: Sequence[str] = tuple(KINDS)) -> list[Path]:
+    """Write files of these kinds in turn, each kind from another image in each round, and return them in order."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for number in range(count):
-        turn, kind = divmod(number, len(KINDS))
-        name, (suffix, made) = list(KINDS.items())[kind]
+        turn, kind = divmod(number, len(kinds))
+        name = kinds[kind]
+        suffix, made = KINDS[name]
         path = folder / f"{number:06d}-{name}.{suffix}"
         path.write_bytes(made(images[(kind + turn) % len(images)]))
         paths.append(path)

@@ -13,7 +13,7 @@ from treering_verify.files import write_atomic
 from treering_verify.report.benchmark_page import SECTION, write_report
 from treering_verify.report.findings import Cloud, Curve, Curves, Figure, Findings, Matrix, Part, Table
 from treering_verify.report.markdown import markdown_fragment, slug
-from treering_verify.report.panels import draw_panels, draw_png
+from treering_verify.report.panels import draw_panels, draw_png, with_ids
 from treering_verify.report.text import format_cell, format_table, leading_zeros, to_json
 
 
@@ -90,14 +90,15 @@ def store_findings(findings: Findings, provenance: Provenance, folder: Path) -> 
         texts += [f"## {part.title}\n{part.answer}", *(format_table(t) for t in part.tables)]
     summary = "\n\n".join([*texts, "\n".join(lines)])
     files = _figure_files(findings)
+    drawn = {file: draw_panels(figure) for figure, file in files}
     section = {
         "name": findings.name,
         "question": findings.question,
         "answer": findings.answer,
         "facts": shown,
-        **_content(findings, findings.name, files),
+        **_content(findings, findings.name, files, drawn),
         "parts": [
-            {"title": p.title, "answer": p.answer, **_content(p, f"{findings.name}-{i}", files)}
+            {"title": p.title, "answer": p.answer, **_content(p, f"{findings.name}-{i}", files, drawn)}
             for i, p in enumerate(findings.parts, 1)
         ],
     }
@@ -106,7 +107,7 @@ def store_findings(findings: Findings, provenance: Provenance, folder: Path) -> 
     write_atomic(folder / f"{findings.name}{SECTION}", json.dumps(section).encode())
     for figure, file in files:
         write_atomic(folder / f"{file}.png", draw_png(figure))
-        for i, svg in enumerate(draw_panels(figure), 1):
+        for i, svg in enumerate(drawn[file], 1):
             write_atomic(folder / f"{file}{f'.{i}' if len(figure.panels) > 1 else ''}.svg", svg.encode())
     _write_matrices(findings, folder)
     record = _without_drawings(section | {"facts": facts})
@@ -145,8 +146,14 @@ def _without_drawings(value: Any) -> Any:
     return [_without_drawings(v) for v in value] if isinstance(value, list | tuple) else value
 
 
-def _content(source: Findings | Part, prefix: str, files: list[tuple[Figure, str]]) -> dict[str, Any]:
-    """Return the tables and the drawn figures of findings, or of a part of them; ids of figures begin with `prefix`."""
+def _content(
+    source: Findings | Part, prefix: str, files: list[tuple[Figure, str]], drawn: dict[str, list[str]]
+) -> dict[str, Any]:
+    """Return the tables and the drawn figures of findings, or of a part of them; ids of figures begin with `prefix`.
+
+    `drawn` holds the panels of each figure by the name of its files.
+    """
+    named = [next(name for figure, name in files if figure is f) for f in source.figures]
     return {
         "tables": [
             {
@@ -161,10 +168,10 @@ def _content(source: Findings | Part, prefix: str, files: list[tuple[Figure, str
             {
                 "title": f.title,
                 "note": f.note,
-                "file": next(name for figure, name in files if figure is f),
-                "panels": draw_panels(f, f"{prefix}-figure{i}-"),
+                "file": file,
+                "panels": [with_ids(svg, f"{prefix}-figure{i}-") for svg in drawn[file]],
             }
-            for i, f in enumerate(source.figures)
+            for i, (f, file) in enumerate(zip(source.figures, named, strict=True))
         ],
     }
 

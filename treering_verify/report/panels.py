@@ -33,7 +33,13 @@ def draw_panels(figure: Figure, prefix: str = "") -> list[str]:
     page can hold many.
     """
     groups = _groups(figure)
-    return [_svg(panel, figure.title, f"{prefix}{i}-", groups) for i, panel in enumerate(figure.panels)]
+    drawn = [_svg(panel, figure.title, groups) for panel in figure.panels]
+    return [with_ids(svg, f"{prefix}{i}-") for i, svg in enumerate(drawn)]
+
+
+def with_ids(svg: str, prefix: str) -> str:
+    """Return an SVG whose ids, and what refers to them, begin with `prefix`."""
+    return re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}", svg)
 
 
 def draw_png(figure: Figure) -> bytes:
@@ -80,7 +86,7 @@ def _groups(figure: Figure) -> list[str]:
     return list(dict.fromkeys(curve.group or curve.label for curve in curves))
 
 
-def _svg(panel: Panel, figure: str, prefix: str, groups: list[str]) -> str:
+def _svg(panel: Panel, figure: str, groups: list[str]) -> str:
     pyplot, buffer = pyplot_of_files(), StringIO()
     inks = ("text.color", "axes.labelcolor", "axes.edgecolor", "axes.titlecolor", "xtick.color", "ytick.color")
     with pyplot.rc_context({**dict.fromkeys(inks, _INK), "legend.framealpha": 0.0, "grid.color": "#808890"}):
@@ -91,7 +97,7 @@ def _svg(panel: Panel, figure: str, prefix: str, groups: list[str]) -> str:
         )
         pyplot.close(sheet)
     text = buffer.getvalue().replace(_INK, "currentColor")
-    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}", text[text.index("<svg") :])
+    text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
     scale = _SCALE if isinstance(panel, Matrix | Differences) else 1.0
     text = re.sub(r' height="[\d.]+pt"', "", text, count=1)

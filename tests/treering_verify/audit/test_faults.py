@@ -44,7 +44,7 @@ def killed_and_resumed(tmp_path: Path, count: int, kills: int, seed: int) -> Non
     (tmp_path / "in" / "torn.png").write_bytes(Path(paths[0]).read_bytes()[:200])
     (tmp_path / "in" / "zz").write_text("no image")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "audits", "treering_verify.audit.folder"])
+    context.set_forkserver_preload(["torch", "helpers.audits", "treering_verify.audit.folder"])
     for target, arguments in ((int, ()), (run_to_the_end, (str(tmp_path / "in"), str(tmp_path / "undisturbed")))):
         started = time.monotonic()  # of the second: the first waits for the server's imports
         undisturbed = context.Process(target=target, args=arguments)

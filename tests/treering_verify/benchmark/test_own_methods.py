@@ -50,8 +50,8 @@ def method() -> Iterator[str]:
     del METHODS["halved"]
 
 
-QUICK = ("detection", "editing", "precision", "sizes")
-"""Benchmarks whose tests take a few seconds; the short forms of three others follow them."""
+LONG = ("classification", "robustness")
+"""Benchmarks that take an own method on the way of the others, and long; a test below looks at the plan of the second."""
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("no_processes")
 @pytest.mark.parametrize(
-    "name", [pytest.param("classification", marks=pytest.mark.slow), *sorted({*BY_METHOD} - {"classification"})]
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LONG)) for name in sorted(BY_METHOD)]
 )
 def test_a_method_of_ones_own_is_measured_on_the_same_images_as_the_others(
     name: str, method: str, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

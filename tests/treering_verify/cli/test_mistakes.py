@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -33,6 +35,18 @@ except SystemExit as end:
     code = end.code
 print("torch" in sys.modules)
 sys.exit(code)
+"""
+ONE_BY_ONE = """
+import json, os, sys
+from click.testing import CliRunner
+from treering_verify.cli.main import main
+for folder, arguments in json.loads(sys.argv[1]):
+    before = "torch" in sys.modules
+    os.chdir(folder)
+    done = CliRunner().invoke(main, arguments)
+    ended = done.exception is None or isinstance(done.exception, SystemExit)
+    code = done.exit_code if ended else repr(done.exception)
+    print(json.dumps([code, done.stdout, done.stderr, "torch" in sys.modules and not before]), flush=True)
 """
 ABSENT = "cuda" if sys.platform == "darwin" else "mps"  # no machine has both
 VERIFY = ("verify", "image.png", "--key", "my.key.json")
@@ -252,13 +266,13 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, *arguments: str, program: str = PROGRAM) -> subprocess.CompletedProcess[str]:
     """Run a command, which then prints whether torch was imported."""
     proxies = ("http_proxy", "https_proxy", "all_proxy", "hf_hub_offline")
     environment = {k: v for k, v in os.environ.items() if k.lower() not in proxies}
     environment |= {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(folder / "cache")}
     return subprocess.run(
-        [sys.executable, "-c", PROGRAM, *arguments],
+        [sys.executable, "-c", program, *arguments],
         cwd=folder,
         env={**environment, "PYTHONPATH": os.pathsep.join(filter(None, map(os.path.abspath, sys.path)))},
         stdin=subprocess.DEVNULL,
@@ -267,15 +281,29 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, list[Any]]]:
+    """Make every mistake in a folder of its own, all in one process, and return the folders and what was said."""
+    base = tmp_path_factory.mktemp("mistakes")
+    Image.new("RGB", (16, 16)).save(base / "image.png")
+    Key.generate((4, 32, 32), seed=1).save(base / "my.key.json")
+    folders = [Path(shutil.copytree(base, tmp_path_factory.mktemp("mistake") / "in")) for _ in MISTAKES]
+    for folder, (damage, _, _) in zip(folders, MISTAKES.values(), strict=True):
+        damage(folder)
+    calls = [(str(folder), asked) for folder, (_, asked, _) in zip(folders, MISTAKES.values(), strict=True)]
+    done = run(base, json.dumps(calls), program=ONE_BY_ONE)
+    said = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(said) == len(MISTAKES), done.stderr
+    return dict(zip(MISTAKES, zip(folders, said, strict=True), strict=True))
+
+
 @pytest.mark.parametrize("name", MISTAKES)
-def test_a_mistake_is_told_before_torch_is_imported(name: str, folder: Path) -> None:
-    damage, arguments, told = MISTAKES[name]
-    damage(folder)
-    done = run(folder, *arguments)
-    assert (done.returncode, done.stdout) == (2, "False\n"), done.stderr
-    flat = " ".join(done.stderr.split())
-    assert all(words in flat for words in told), done.stderr
-    assert "Traceback" not in done.stderr and not (folder / "out").exists()
+def test_a_mistake_is_told_before_torch_is_imported(name: str, answers: dict[str, tuple[Path, list[Any]]]) -> None:
+    folder, (code, stdout, stderr, imported) = answers[name]
+    assert (code, stdout, imported) == (2, "", False), stderr
+    flat = " ".join(stderr.split())
+    assert all(words in flat for words in MISTAKES[name][2]), stderr
+    assert "Traceback" not in stderr and not (folder / "out").exists()
 
 
 @pytest.mark.parametrize("command", ["verify", "identify"])

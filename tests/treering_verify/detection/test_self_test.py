@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from treering_verify.cli.main import main
-from treering_verify.detection.self_test import BANDS, SETTINGS, check_model
+from treering_verify.detection.self_test import BANDS, SETTINGS, SelfTest, check_model
 from treering_verify.errors import UsageError
 from treering_verify.models import FAMILIES, LatentModel, load_model
 
@@ -29,15 +29,19 @@ def test_the_embedded_model_is_usable_and_each_setting_is_measured() -> None:
     assert 0 < found.ode_error < math.inf and 0 < found.autoencoder_error < 1
 
 
-def test_a_model_that_loses_the_noise_is_not_usable(tiny_model: LatentModel) -> None:
-    found = check_model(tiny_model, count=2, steps=2)  # random weights: its autoencoder keeps nothing
+@pytest.fixture(scope="module")
+def found(tiny_model: LatentModel) -> SelfTest:
+    return check_model(tiny_model, count=2, steps=2)
+
+
+def test_a_model_that_loses_the_noise_is_not_usable(found: SelfTest, tiny_model: LatentModel) -> None:
+    # Random weights: the autoencoder keeps nothing.
     assert not found.usable and not found.record()["usable"]
     with pytest.raises(UsageError, match="2 images or more"):
         check_model(tiny_model, count=1)
 
 
-def test_a_setting_that_fails_under_attack_is_not_recommended(tiny_model: LatentModel) -> None:
-    found = check_model(tiny_model, count=2, steps=2)
+def test_a_setting_that_fails_under_attack_is_not_recommended(found: SelfTest) -> None:
     first = found.trials[0]
     clean = replace(first, noise_method="exact", log10_marked=-318.0, log10_attacked=-15.0)
     sturdy = replace(first, noise_method="auto", log10_marked=-305.0, log10_attacked=-32.0)

@@ -195,30 +195,41 @@ def same(a: Measurements, b: Measurements) -> bool:
     return a.costs == b.costs and a.kinds == b.kinds
 
 
+@pytest.fixture(scope="module")
+def whole() -> tuple[Measurements, int]:
+    """All tasks in one run that keeps nothing, and how many inversions it took."""
+    calls = 0
+
+    def counted(*values: Any, **options: Any) -> Recovered:
+        nonlocal calls
+        calls += 1
+        return trials.recover(*values, **options)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(measurements, "recover", counted)
+        return measure_tasks(WhiteModel(), Scope(silent), tasks(), 4, 4), calls
+
+
 def test_an_interrupted_run_loses_nothing_and_a_second_run_measures_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: tuple[Measurements, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls, limit = 0, 10**9
-    recover = measurements.recover
+    calls, limit = 0, 3
 
     def counted(*values: Any, **options: Any) -> Recovered:
         nonlocal calls
         if calls == limit:
             raise KeyboardInterrupt
         calls += 1
-        return recover(*values, **options)
+        return trials.recover(*values, **options)
 
     monkeypatch.setattr(measurements, "recover", counted)
-    model = WhiteModel()
-    whole = measure_tasks(model, Scope(silent), tasks(), 4, 4)
-    needed, calls, limit = calls, 0, 3
-    scope = Scope(silent, folder=tmp_path)
+    model, scope = WhiteModel(), Scope(silent, folder=tmp_path)
     with pytest.raises(KeyboardInterrupt):
         measure_tasks(model, scope, tasks(), 4, 4)
     assert calls == 3
     limit = 10**9
     resumed = measure_tasks(model, scope, tasks(), 4, 4)
-    assert calls == needed and same(whole, resumed)
+    assert calls == whole[1] and same(whole[0], resumed)
     limit = calls
     assert same(resumed, measure_tasks(model, scope, tasks(), 4, 4))
 
@@ -235,9 +246,8 @@ def test_images_that_an_attack_made_blank_are_counted(tiny_model: LatentModel) -
     assert blank_share(both, ["random", "rings"], "a") == Rate(1, 2)
 
 
-def test_measurements_are_what_judging_each_image_under_its_own_key_gives() -> None:
-    model = WhiteModel()
-    found = measure_tasks(model, Scope(silent), tasks(), 4, 4)
+def test_measurements_are_what_judging_each_image_under_its_own_key_gives(whole: tuple[Measurements, int]) -> None:
+    model, found = WhiteModel(), whole[0]
     first = SEEDS["robustness"]
     keys = [Key.generate(model.latent_shape, pattern="random", seed=first + i) for i in range(18)]
     images = generate_each(model, keys, [first + i for i in range(18)], lambda: None)

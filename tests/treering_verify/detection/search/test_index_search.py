@@ -89,8 +89,11 @@ CASES: dict[str, Callable[[list[Image.Image]], Image.Image]] = {
     "cropped to .8": lambda images: cropped(images[0]),
 }
 
+MORE = ("mirrored", "turned by 90 degrees", "border", "screenshot at 1:1", "collage")
+"""Cases that go the way of others: of what else is turned, framed or a screenshot, and of the collage below."""
 
-@pytest.mark.parametrize("case", CASES)
+
+@pytest.mark.parametrize("case", [pytest.param(name, marks=[pytest.mark.slow] * (name in MORE)) for name in CASES])
 def test_the_right_key_of_a_thousand_is_found(case: str, index: KeyIndex, images: list[Image.Image]) -> None:
     verdict = identify(CASES[case](images), index, model=tv.load_model("landscape"), top=3)
     assert verdict.verdict == "detected" and verdict.best is not None

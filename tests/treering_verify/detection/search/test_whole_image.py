@@ -41,13 +41,18 @@ def test_the_weights_of_all_looks_sum_to_their_share(tiny_model: LatentModel) ->
         assert len(upright) >= 3 and len(set(words)) == len(words) == 8 * len(upright), "each in all eight ways"
 
 
+SLOW = pytest.mark.slow  # one is tested beside its neighbours, and the next two by the case that has all three
+
+
 @pytest.mark.parametrize(
     ("words", "change"),
     [
         ("its dots smoothed", lambda image: image.convert("1").convert("RGB")),
-        ("colours inverted", ImageOps.invert),
-        ("colours inverted, mirrored", lambda image: ImageOps.mirror(ImageOps.invert(image))),
-        ("colours inverted, turned by 90 degrees", lambda image: ImageOps.invert(image).rotate(90)),
+        pytest.param("colours inverted", ImageOps.invert, marks=SLOW),
+        pytest.param("colours inverted, mirrored", lambda image: ImageOps.mirror(ImageOps.invert(image)), marks=SLOW),
+        pytest.param(
+            "colours inverted, turned by 90 degrees", lambda image: ImageOps.invert(image).rotate(90), marks=SLOW
+        ),
         (
             "colours inverted, mirrored, turned by 90 degrees",
             lambda image: ImageOps.mirror(ImageOps.invert(image)).rotate(90),
