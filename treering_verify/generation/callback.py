@@ -7,7 +7,7 @@ there. `generator.watermarked_noise` marks the initial noise itself: prefer it w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,8 +66,15 @@ class WatermarkCallback:
     """
 
     def __init__(self, pipe: Any, key: Key | Sequence[Key]) -> None:
-        self.keys = (key,) if isinstance(key, Key) else tuple(key)
-        self._one_for_all = isinstance(key, Key)
+        given = (key,) if isinstance(key, Key) or not isinstance(key, Iterable) else tuple(key)
+        if isinstance(key, str) or any(not isinstance(one, Key) for one in given):
+            kind = type(
+                key if isinstance(key, str) else next(one for one in given if not isinstance(one, Key))
+            ).__name__
+            raise UsageError(
+                f"a key to write is of type {kind}: load it by Key.load, and give one for all images or a list"
+            )
+        self.keys, self._one_for_all = given, isinstance(key, Key)
         if not self.keys:
             raise UsageError("no keys: give one key for all images, or one per image")
         pipeline_shape(pipe)  # refuses pipelines of no family, and networks with other inputs

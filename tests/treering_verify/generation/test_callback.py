@@ -216,3 +216,9 @@ def test_a_key_of_another_size_and_a_single_step_are_refused(plain: Any) -> None
     )
     with pytest.raises(ModelError, match="takes 5 channels"):
         tv.WatermarkCallback(deep, key_for(plain))
+
+
+@pytest.mark.parametrize("wrong", [None, "my.key.json", ["my.key.json"], [None], 5])
+def test_what_is_no_key_is_told_by_its_type(wrong: Any, plain: Any) -> None:
+    with pytest.raises(UsageError, match=r"a key to write is of type (NoneType|str|int): load it by Key\.load"):
+        tv.WatermarkCallback(plain, wrong)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from helpers.places import SAMPLES
 from PIL import Image
 
 import treering_verify as tv
-from treering_verify.models import EMBEDDED, LatentModel, latent_shape
+from treering_verify.models import EMBEDDED, LatentModel, latent_shape, load_pipeline
 from treering_verify.models.inverter import fitted
 from treering_verify.training.landscape_sd.measure import held_out_prompts
 
@@ -68,10 +69,24 @@ def test_prompts_are_read(model: LatentModel) -> None:
 
 
 def test_its_own_pipeline_takes_marked_noise(model: LatentModel, key: tv.Key) -> None:
-    from treering_verify.models import load_pipeline
-
     pipe = load_pipeline("landscape-sd")
     pipe.set_progress_bar_config(disable=True)
     latents = tv.watermarked_noise(pipe, key, seeds=[3])
     made = pipe(["hills with a lake"], latents=latents, num_inference_steps=10, guidance_scale=3.0).images[0]
     assert tv.verify(made, key, model=tv.from_pipeline(pipe)).verdict == "detected"
+
+
+def test_image_to_image_at_half_strength_is_marked_by_the_callback(key: tv.Key) -> None:
+    from diffusers import StableDiffusionImg2ImgPipeline
+
+    pipe = StableDiffusionImg2ImgPipeline(**load_pipeline("landscape-sd").components, requires_safety_checker=False)
+    pipe.set_progress_bar_config(disable=True)
+    photograph = Image.open(SAMPLES / "photograph.png").convert("RGB").resize((256, 256))
+    given = {"image": photograph, "strength": 0.5, "num_inference_steps": 12, "guidance_scale": 2.0}
+    made, twin = (
+        pipe("a lake", **given, **more, generator=torch.Generator().manual_seed(1)).images[0]
+        for more in ({"callback_on_step_end": tv.WatermarkCallback(pipe, key)}, {})
+    )
+    model = tv.from_pipeline(pipe)
+    assert tv.verify(made, key, model=model, search="off").verdict == "detected"
+    assert tv.verify(twin, key, model=model, search="off").verdict == "no evidence"

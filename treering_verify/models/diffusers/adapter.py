@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -307,6 +308,11 @@ def _family(pipe: Any) -> PipelineFamily:
 
 def _found(pipe: Any) -> tuple[PipelineFamily, Any]:
     """Return a pipeline's family, and the class of the base model's pipeline; None if it is of such a class itself."""
+    if isinstance(pipe, str | os.PathLike):
+        raise UsageError(
+            f"{os.fspath(pipe)} is a name or path, and no pipeline: models.load_pipeline loads a pipeline by it, and "
+            "load_model a model"
+        )
     scheduler = getattr(pipe, "scheduler", None)
     kinds = tuple(kind.__name__ for kind in type(pipe).__mro__)
     found = family_of(kinds, type(scheduler).__name__, getattr(scheduler, "config", None), lambda: components_of(pipe))

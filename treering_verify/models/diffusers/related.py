@@ -64,9 +64,14 @@ def check_takes_noise(pipe: Any, strength: float | None) -> None:
         The call's `strength=`, for inpainting pipelines. Default: the pipeline's own default.
     """
     kind, parameters = type(pipe).__name__, inspect.signature(type(pipe).__call__).parameters
-    instead = (
-        "pass callback_on_step_end=WatermarkCallback(pipe, key) instead, which writes into the noise that is added"
-    )
+    if "callback_on_step_end" in parameters:
+        instead = (
+            "pass callback_on_step_end=WatermarkCallback(pipe, key) instead, which writes into the noise that is added"
+        )
+    else:
+        instead = (
+            "it takes no callback_on_step_end either, so use a class that does, such as StableDiffusionImg2ImgPipeline"
+        )
     if "strength" not in parameters:
         if strength not in (None, 1.0):
             raise UsageError(f"a {kind} has no strength: leave it out")

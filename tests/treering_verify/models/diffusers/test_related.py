@@ -240,6 +240,14 @@ def test_image_to_image_is_refused_by_name_and_told_another_way(name: str) -> No
             tv.watermarked_noise(pipe, key_for(pipe), seeds=1, strength=strength)
 
 
+def test_a_class_without_callbacks_is_not_told_to_take_one_and_a_name_is_no_pipeline() -> None:
+    pipe = sd("CycleDiffusionPipeline")
+    with pytest.raises(UsageError, match="takes no callback_on_step_end either"):
+        tv.watermarked_noise(pipe, key_for(pipe), seeds=1)
+    with pytest.raises(UsageError, match=r"stabilityai/x is a name or path.*load_pipeline"):
+        from_pipeline("stabilityai/x")
+
+
 def test_inpainting_below_strength_1_is_refused_and_told_another_way() -> None:
     pipe = sd("StableDiffusionInpaintPipeline")
     key = key_for(pipe)
