@@ -86,8 +86,8 @@ class Placement:
         left, top, right, bottom = box = self.box(size)
         if box != (0, 0, *size):
             parts.append(f"in the box {left}, {top} to {right}, {bottom}")
-        elif not _close(self, size):
-            parts.append(f"cropped to {size[0] / self.width:.2f} x {size[1] / self.height:.2f} of its sides")
+        elif min(shown := _shown(self, size)) < 0.98:
+            parts.append(f"cropped to {shown[0]:.2f} x {shown[1]:.2f} of its sides")
         return ", ".join(parts)
 
     def record(self, size: tuple[int, int], image_size: tuple[int, int]) -> dict[str, Any]:
@@ -101,9 +101,9 @@ class Placement:
         }
 
 
-def _close(placement: Placement, size: tuple[int, int]) -> bool:
-    """Whether an image fills a page, to 2 %."""
-    return abs(placement.width / size[0] - 1) < 0.02 and abs(placement.height / size[1] - 1) < 0.02
+def _shown(placement: Placement, size: tuple[int, int]) -> tuple[float, float]:
+    """Return which shares of an image's width and height fit on a page; one that is turned may leave corners of it."""
+    return min(1.0, size[0] / placement.width), min(1.0, size[1] / placement.height)
 
 
 def whole(size: tuple[int, int]) -> Placement:

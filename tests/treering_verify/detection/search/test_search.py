@@ -64,6 +64,8 @@ def test_a_placement_says_where_it_is_in_words_and_numbers() -> None:
     turned = Placement(64, 64, 160, 160, 10.0, True)
     words = turned.words((128, 128), SIZE)
     assert words == "mirrored, turned by 10 degrees, scaled to 1.25 of its size, cropped to 0.80 x 0.80 of its sides"
+    grown = Placement(71.5, 71.5, 128, 128, 7.0)  # on a page that grew with the turn: nothing was cropped
+    assert grown.words((143, 143), SIZE) == "turned by 7 degrees"
     record = turned.record((128, 128), SIZE)
     assert record["scale"] == [1.25, 1.25] and record["mirrored"] and record["degrees"] == 10
     assert inside.enlarged(2).box((520, 440)) == (62, 86, 318, 342)
