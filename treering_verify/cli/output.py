@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import click
@@ -18,28 +18,66 @@ if TYPE_CHECKING:
 _PATIENCE = 3.0  # seconds before progress is shown: what is done by then needs none
 
 
+class Counter:
+    """Counts what is done, and shows it on stderr from the third second on, where that is a terminal."""
+
+    def __init__(self, description: str, total: int) -> None:
+        from rich.console import Console
+        from rich.progress import Progress
+
+        self._lock = threading.Lock()
+        self._bar = Progress(console=Console(stderr=True), transient=True, redirect_stdout=False)
+        self._task = self._bar.add_task(description, total=total)
+        self._timer = threading.Timer(_PATIENCE, self._start)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def __call__(self) -> None:
+        """Count one."""
+        self._bar.advance(self._task)
+
+    @contextmanager
+    def hidden(self) -> Iterator[None]:
+        """Take the bar away while something is printed on the same terminal."""
+        with self._lock:
+            started = self._bar.live.is_started
+            if started:
+                self._bar.stop()
+            try:
+                yield
+            finally:
+                if started:
+                    self._bar.start()
+
+    def _start(self) -> None:
+        with self._lock:
+            self._bar.start()
+
+    def close(self) -> None:
+        """End the bar, if it was shown."""
+        self._timer.cancel()
+        self._timer.join()
+        if self._bar.live.is_started:
+            self._bar.stop()
+
+
 @contextmanager
 def progress(description: str, total: int) -> Iterator[Callable[[], None]]:
     """Show a progress bar on stderr from the third second on; none without a terminal. Yields what counts one."""
     if not sys.stderr.isatty():
         yield lambda: None
         return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    # What is printed meanwhile goes above the bar, where stdout is the same terminal; elsewhere it stays on stdout.
-    bar = Progress(console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty())
-    task = bar.add_task(description, total=total)
-    timer = threading.Timer(_PATIENCE, bar.start)
-    timer.daemon = True
-    timer.start()
+    counter = Counter(description, total)
     try:
-        yield lambda: bar.advance(task)
+        yield counter
     finally:
-        timer.cancel()
-        timer.join()
-        if bar.live.is_started:
-            bar.stop()
+        counter.close()
+
+
+def echo(line: str, counter: Callable[[], None]) -> None:
+    """Print a line of data; where stdout is the terminal of a progress bar, above it."""
+    with counter.hidden() if isinstance(counter, Counter) and sys.stdout.isatty() else nullcontext():
+        click.echo(line)
 
 
 def print_verdicts(
@@ -66,7 +104,7 @@ def print_verdicts(
                 yield verdict
 
         for line in format_verdicts(watched(), style, matches):
-            click.echo(line)
+            echo(line, advance)
     if seen.intersection(fail_on):
         sys.exit(FOUND)
     if "error" in seen:

@@ -18,7 +18,7 @@ from treering_verify.cli.options.keys import check_fit, given, key_option
 from treering_verify.cli.options.model import model_option
 from treering_verify.cli.options.types import InputPath
 from treering_verify.cli.options.verdicts import format_option
-from treering_verify.cli.output import progress
+from treering_verify.cli.output import echo, progress
 from treering_verify.errors import UsageError
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def recheck(
     with progress("Judging again", len(listed)) as advance:
         for one in judge_again(listed, files, found, load_model(model), calibrated):
             changed |= one.changed
-            click.echo(json.dumps(recheck_record(one)) if style == "jsonl" else format_recheck(one))
+            echo(json.dumps(recheck_record(one)) if style == "jsonl" else format_recheck(one), advance)
             advance()
     if changed:
         sys.exit(FOUND)

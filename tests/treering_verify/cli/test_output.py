@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +58,50 @@ def test_progress_is_shown_on_the_terminal_after_a_while_and_data_stay_on_stdout
         "3",
     ]
     assert ("Verifying" in terminal) is shown and "verdict" not in terminal
+
+
+ON_ONE_TERMINAL = """
+import time
+import treering_verify.cli.output as output
+output._PATIENCE = 0.1
+with output.progress("Verifying", 3) as advance:
+    for i in range(3):
+        time.sleep(0.3)
+        advance()
+        output.echo(f"verdict {i}", advance)
+"""
+
+
+def lines_of(written: str) -> list[str]:
+    """Return the lines that a terminal shows, of one that knows the codes which a progress bar needs."""
+    lines, row = [""], 0
+    for part in re.findall(r"\x1b\[[0-9;?]*[A-Za-z]|\r|\n|[^\x1b\r\n]+", written):
+        if part == "\n":
+            row += 1
+            lines += [""] * (row + 1 - len(lines))
+        elif part == "\x1b[1A":
+            row -= 1
+        elif part == "\x1b[2K":
+            lines[row] = ""
+        elif part[0] not in "\r\x1b":
+            lines[row] += part
+    return [line for line in lines if line]
+
+
+def test_verdicts_are_lines_of_their_own_on_the_terminal_of_the_bar() -> None:
+    ours, theirs = pty.openpty()
+    subprocess.run(
+        [sys.executable, "-c", ON_ONE_TERMINAL],
+        stdout=theirs,
+        stderr=theirs,
+        check=True,
+        env={**os.environ, "TERM": "xterm", "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))},
+    )
+    written = os.read(ours, 100_000).decode()
+    os.close(theirs)
+    os.close(ours)
+    assert "Verifying" in written
+    assert lines_of(written) == ["verdict 0", "verdict 1", "verdict 2"]
 
 
 @pytest.fixture
