@@ -6,7 +6,7 @@ A network may add to what the filters of the noise estimate.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import torch
@@ -14,6 +14,49 @@ if TYPE_CHECKING:
     from treering_verify.models.networks.correction import Correction
 
 _FARTHEST = 6.0  # deviations: what no image of the fit came near to pulls no harder than this
+_MOST_ACTIVE = 2.5  # deviations of the activity, either way
+
+
+class Activity(NamedTuple):
+    """How much goes on around each cell of a latent, by which filters differ from place to place.
+
+    The activity of a cell is the logarithm of the mean square, over channels and 3 x 3 cells, of what the latent has beside
+    its mean over 3 x 3 cells. A codec loses more where there is more of it.
+
+    Attributes
+    ----------
+    mean, deviation : float
+        Over the cells of the latents of a fit.
+    """
+
+    mean: float
+    deviation: float
+
+    @classmethod
+    def of(cls, latents: torch.Tensor) -> Activity:
+        """Return the mean and the deviation over latents (n, C, h, w)."""
+        found = _activity(latents)
+        return cls(float(found.mean()), max(float(found.std()), 1e-3))
+
+    def weighted(self, inputs: torch.Tensor, channels: int) -> torch.Tensor:
+        """Return inputs, and the same times the activity of their first channels: (B, K, h, w) -> (B, 2 K, h, w).
+
+        A filter of both is a filter that changes linearly with the activity.
+        """
+        import torch
+
+        standard = (_activity(inputs[:, :channels]) - self.mean) / self.deviation
+        return torch.cat([inputs, standard.clamp(-_MOST_ACTIVE, _MOST_ACTIVE) * inputs], dim=1)
+
+
+def _activity(latent: torch.Tensor) -> torch.Tensor:
+    import torch
+    from torch.nn import functional
+
+    def smooth(part: torch.Tensor) -> torch.Tensor:
+        return functional.avg_pool2d(functional.pad(part, (1,) * 4, mode="replicate"), 3, 1)
+
+    return torch.log(smooth((latent - smooth(latent)).square().mean(dim=1, keepdim=True)) + 1e-8)
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,7 +22,7 @@ from weakref import WeakKeyDictionary
 from treering_verify.errors import ModelError, UsageError
 from treering_verify.files import printable, write_atomic
 from treering_verify.models.checks.json_files import parsed_object, read_regular
-from treering_verify.models.filter_bank import Chooser, CorrectedBank, FilterBank
+from treering_verify.models.filter_bank import Activity, Chooser, CorrectedBank, FilterBank
 from treering_verify.models.protocol import LatentModel
 from treering_verify.models.weights import fingerprint
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import torch
 
 KIND = "treering inverter"
-VERSION, GATED, CORRECTED = 1, 2, 3  # the second has a gate, the third a network
+VERSION, CORRECTED, GATED = 1, 3, 4  # the second has a network, the third a gate and an activity
 CONFIG, WEIGHTS, CARD = "config.json", "filters.safetensors", "README.md"
 _LEARNED = ("screen", "refine", "estimate")  # networks beside the model, which the filters do not use
 _AUTOENCODER = "autoencoder"  # field of the tie of filters that were fitted to an autoencoder alone
@@ -75,6 +75,8 @@ class Inverter:
     gate : Chooser or None
         Shares of the experts' steps in the decoder inversion, and last of no step at all. Without one the chooser's shares
         are taken.
+    activity : Activity or None
+        By which the stages' filters differ from place to place. It comes with a gate.
     """
 
     experts: tuple[str, ...]
@@ -89,6 +91,7 @@ class Inverter:
     facts: dict[str, Any] = field(default_factory=dict)
     digest: str = ""
     gate: Chooser | None = None
+    activity: Activity | None = None
 
     def shares(self, statistics: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return how much of each expert is taken, (B, J) each: of its noise filters, and of its decoder inversion.
@@ -164,7 +167,10 @@ class Inverter:
 
 
 def decoder_inputs(
-    start: torch.Tensor, points: Sequence[torch.Tensor], residuals: Sequence[torch.Tensor]
+    start: torch.Tensor,
+    points: Sequence[torch.Tensor],
+    residuals: Sequence[torch.Tensor],
+    activity: Activity | None = None,
 ) -> torch.Tensor:
     """Return the inputs of a stage: E(x), its residual, and the steps and residuals of the points after it.
 
@@ -174,11 +180,14 @@ def decoder_inputs(
         E(x), which is the first point too.
     points, residuals : sequences of (B, C, h, w)
         z_0 .. z_k and r(z) = E(D(z)) - E(x) at each.
+    activity : Activity, optional
+        That of filters which differ from place to place: these read all of it once more, times the activity of E(x).
     """
     import torch
 
     steps = [point - start for point in points[1:]]
-    return torch.cat([start, *residuals, *steps], dim=1)
+    inputs = torch.cat([start, *residuals, *steps], dim=1)
+    return activity.weighted(inputs, start.shape[1]) if activity else inputs
 
 
 def noise_inputs(trajectory: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -294,6 +303,7 @@ def _config(inverter: Inverter) -> dict[str, Any]:
         "steps": inverter.steps,
         "points": list(inverter.points),
         "tie": inverter.tie,
+        **({"activity": list(inverter.activity)} if inverter.activity else {}),
         **network,
     }
 
@@ -325,6 +335,7 @@ def _from_parts(record: dict[str, Any], parts: dict[str, torch.Tensor]) -> Inver
         tie=dict(record["tie"]),
         facts=dict(record["facts"]),
         gate=rule("gate") if record["version"] == GATED else None,
+        activity=Activity(*map(float, record["activity"])) if record["version"] == GATED else None,
     )
     _check_shapes(found)
     return found
@@ -353,8 +364,11 @@ def _with_network(bank: FilterBank, record: dict[str, Any], parts: dict[str, tor
 
 def _check_shapes(inverter: Inverter) -> None:
     """ValueError unless every part has the shape that the configuration says, and finite numbers."""
+    import torch
+
     channels, count = int(inverter.tie["latent_shape"][0]), len(inverter.experts)
-    inputs = {f"stage{k}": 2 * channels * (k + 1) for k in range(len(inverter.stages))}
+    times = 2 if inverter.activity else 1
+    inputs = {f"stage{k}": times * 2 * channels * (k + 1) for k in range(len(inverter.stages))}
     inputs |= {"screen": 2 * channels, "noise": channels * (1 + len(inverter.points))}
     parts = _tensors(inverter)
     for name, wide in inputs.items():
@@ -372,7 +386,12 @@ def _check_shapes(inverter: Inverter) -> None:
     fit = all(rule.weights.shape == (rows, len(rule.mean)) and rule.bias.shape == (rows,) for rule, rows in rules)
     if not fit or inverter.bounds.shape != (count,):
         raise ValueError("the chooser, the gate or the bounds do not fit the experts")
-    if not all(bool(part.isfinite().all()) for part in parts.values()) or not inverter.stages:
+    numbers = torch.tensor(inverter.activity or (0.0, 1.0))
+    if (
+        not all(bool(part.isfinite().all()) for part in (*parts.values(), numbers))
+        or not inverter.stages
+        or numbers[1] <= 0
+    ):
         raise ValueError("numbers are missing or not finite")
 
 

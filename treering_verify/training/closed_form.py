@@ -19,7 +19,7 @@ from treering_verify.files import printable
 from treering_verify.inversion.noise import trajectory
 from treering_verify.models import LatentModel, images_only, is_alone
 from treering_verify.models.attack_statistics import statistics
-from treering_verify.models.filter_bank import Chooser, FilterBank
+from treering_verify.models.filter_bank import Activity, Chooser, FilterBank
 from treering_verify.models.inverter import LEAST_BOUND, Inverter, decoder_inputs, noise_inputs, tie_of
 from treering_verify.models.precision import ieee
 from treering_verify.training.attack_table import ALONE, EXPERTS, UNLIKE, check_table
@@ -184,13 +184,14 @@ def fit_filters(
     import torch
 
     experts: list[_Expert] = []
+    activity = None if examples.noise is not None else Activity.of(examples.latents)
     with torch.inference_mode(), ieee():
         for number, (name, some) in enumerate(table.items()):
-            experts.append(_fit_expert(model, examples, options, some))
+            experts.append(_fit_expert(model, examples, options, some, activity))
             if progress:
                 progress(f"experts fitted (last: {name})", number + 1, len(table))
-        noisy = examples.noise is not None
-        gate = None if noisy else _gate_of(model, examples, options, experts)
+        noisy = activity is None
+        gate = None if activity is None else _gate_of(model, examples, options, experts, activity)
     banks: list[FilterBank] = [bank_of([one.stages.filters[k] for one in experts]) for k in range(options.stages)]
     return Inverter(
         experts=tuple(table),
@@ -214,6 +215,7 @@ def fit_filters(
             "experts": {name: one.facts() for name, one in zip(table, experts, strict=True)},
         },
         gate=gate,
+        activity=activity,
     )
 
 
@@ -250,7 +252,9 @@ class _Expert:
         return {"stages": self.stages.kind, "log10 p": evidence, **facts_of(self.stages.filters), **named}
 
 
-def _fit_expert(model: LatentModel, examples: Examples, options: FitOptions, attacks: Sequence[str]) -> _Expert:
+def _fit_expert(
+    model: LatentModel, examples: Examples, options: FitOptions, attacks: Sequence[str], activity: Activity | None
+) -> _Expert:
     """Attack the images in one way, and fit the filters that they need."""
     import torch
 
@@ -263,7 +267,7 @@ def _fit_expert(model: LatentModel, examples: Examples, options: FitOptions, att
     start, remainder, described = _encoded(model, examples, options, attacks)
     known = _Known(described, *_of_the_gate(start, remainder, examples.latents))
     latents, count, kernel = examples.latents, options.stages, options.kernel
-    stages = regressed(start, remainder, latents, count, kernel, residual, gated=noise is None)
+    stages = regressed(start, remainder, latents, count, kernel, residual, activity=activity)
     if noise is None:
         return _Expert(stages, {}, None, None, known)
     kept = remembering(model, Memory())  # the images that the kinds are judged on are inverted once
@@ -308,14 +312,16 @@ def _of_the_gate(
 _TURNS = 5  # of the other attacks that each image goes through: a gate that saw few of them does harm more often
 
 
-def _gate_of(model: LatentModel, examples: Examples, options: FitOptions, experts: Sequence[_Expert]) -> Chooser:
+def _gate_of(
+    model: LatentModel, examples: Examples, options: FitOptions, experts: Sequence[_Expert], activity: Activity
+) -> Chooser:
     """Fit the gate to the experts' attacks, and to others that no expert is for."""
     known = [one.known for one in experts]
     for turn in range(0, len(UNLIKE), len(UNLIKE) // _TURNS):
         start, remainder, described = _encoded(model, examples, options, UNLIKE[turn:] + UNLIKE[:turn])
         known.append(_Known(described, *_of_the_gate(start, remainder, examples.latents)))
     first = [one.stages.filters[0] for one in experts]
-    return fit_gate([try_steps(first, one.inputs, one.missing, one.statistics) for one in known])
+    return fit_gate([try_steps(first, one.inputs, one.missing, one.statistics, activity) for one in known])
 
 
 def _repeated(model: LatentModel, ones: int, zeros: int) -> torch.Tensor:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from treering_verify.inversion.noise import naive
 from treering_verify.models import LatentModel
+from treering_verify.models.filter_bank import Activity
 from treering_verify.models.inverter import decoder_inputs
 from treering_verify.training.regression import SHARES, VALIDATION, WORSE, Fit, bank_of, fit_filter, reach
 from treering_verify.watermark.embedding import extract, features
@@ -63,7 +64,7 @@ def regressed(
     kernel: int,
     residual: Residual,
     *,
-    gated: bool = False,
+    activity: Activity | None = None,
 ) -> Stages:
     """Fit stages to what is missing in the latent, in turn, each at the points that the stages before it reach.
 
@@ -77,16 +78,16 @@ def regressed(
         Stages, and the largest side of their filters.
     residual : callable
         (points, E(x)) -> E(D(points)) - E(x).
-    gated : bool
-        Whether a gate says how much of the steps an image takes. It is fitted to the first of them, which may then be as
-        long as it likes; other steps never make an image worse.
+    activity : Activity, optional
+        Filters differ with it from place to place, and a gate says how much of the steps an image takes. The gate is fitted
+        to the first of them, which may then be as long as it likes; other steps never make an image worse.
     """
 
     def fitted(k: int, inputs: torch.Tensor, point: torch.Tensor) -> Fit:
-        led = gated and not k
+        led = activity is not None and not k
         return fit_filter(inputs, latents - point, kernel, harmless=not led, own=led, apart=led)
 
-    return _followed(REGRESSION, fitted, start, first, count, residual)
+    return _followed(REGRESSION, fitted, start, first, count, residual, activity)
 
 
 def _followed(
@@ -96,11 +97,12 @@ def _followed(
     first: torch.Tensor,
     count: int,
     residual: Residual,
+    activity: Activity | None = None,
 ) -> Stages:
     """Take steps: `stage` returns the filter of step k from its inputs and the point there."""
     filters, points, residuals, ended = list[Fit](), [start], [first], False
     for k in range(count):
-        inputs = decoder_inputs(start, points, residuals)
+        inputs = decoder_inputs(start, points, residuals, activity)
         filters.append(_nothing(filters[-1], inputs) if ended else stage(k, inputs, points[-1]))
         spent = k and filters[-1].explained < _WORTH
         if kind == REGRESSION and not ended and (spent or not filters[-1].share):

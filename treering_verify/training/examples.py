@@ -46,6 +46,7 @@ PROMPTS = (
 
 _QUARTERS = 4  # of photographs, as `regression.VALIDATION`
 _MOVED = 0.15
+_LEAST_CROP = 0.25
 _TONES = (
     0.5,
     0.5,
@@ -172,9 +173,10 @@ def photographed(
 
     Photographs take turns within quarters: where there are four or more, images i, i + 4, i + 8, .. are of other photographs
     than the rest, so what is chosen on every fourth image is chosen on photographs of its own. A crop has the aspect of
-    the model's images, .5 to 1 of the largest size that fits, and a random place. Half of the latents, drawn at random, are
-    moved by noise of 0.15 of their deviation: a diffusion model's latents are not quite those that the encoder gives to a
-    photograph. If `toned`, half of the crops get other tones first, so that few photographs stand for more.
+    the model's images, .25 to 1 of the largest size that fits, drawn on a logarithmic scale, and a random place. Half of
+    the latents, drawn at random, are moved by noise of 0.15 of their deviation: a diffusion model's latents are not quite
+    those that the encoder gives to a photograph. If `toned`, half of the crops get other tones first, so that few
+    photographs stand for more.
     """
     import numpy as np
     import torch
@@ -247,7 +249,7 @@ def kept_apart(photographs: Sequence[Any], seed: int) -> tuple[list[Any], list[A
 def _crop(image: Image.Image, size: tuple[int, int], draw: Any) -> Image.Image:
     height, width = size
     most = min(image.width / width, image.height / height)
-    share = most * float(draw.uniform(0.5, 1))
+    share = most * _LEAST_CROP ** float(draw.uniform(0, 1))
     sides = max(1, round(width * share)), max(1, round(height * share))
     left, top = (int(draw.integers(whole - side + 1)) for whole, side in zip(image.size, sides, strict=True))
     return fit(image.crop((left, top, left + sides[0], top + sides[1])), size)[0]

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from treering_verify.models.filter_bank import Chooser
+from treering_verify.models.filter_bank import Activity, Chooser
 from treering_verify.training.regression import Fit, bank_of
 
 if TYPE_CHECKING:
@@ -40,7 +40,9 @@ class Tried(NamedTuple):
     gram: torch.Tensor
 
 
-def try_steps(filters: Sequence[Fit], inputs: torch.Tensor, missing: torch.Tensor, statistics: torch.Tensor) -> Tried:
+def try_steps(
+    filters: Sequence[Fit], inputs: torch.Tensor, missing: torch.Tensor, statistics: torch.Tensor, activity: Activity
+) -> Tried:
     """Return what the experts' steps do to images, each by the filters that were fitted to the other three quarters.
 
     Parameters
@@ -48,10 +50,12 @@ def try_steps(filters: Sequence[Fit], inputs: torch.Tensor, missing: torch.Tenso
     filters : sequence of J fits
         Each with `Fit.apart`.
     inputs : (n, C_in, h, w)
-        Inputs of the filters.
+        Inputs of the filters, without the activity.
     missing : (n, C, h, w)
         z - E(x).
     statistics : (n, S)
+    activity : Activity
+        That of the filters.
     """
     import torch
 
@@ -59,7 +63,8 @@ def try_steps(filters: Sequence[Fit], inputs: torch.Tensor, missing: torch.Tenso
     cross, gram = [], []
     for i in range(len(inputs)):
         own = [fit._replace(weights=fit.apart[i % quarters][0], bias=fit.apart[i % quarters][1]) for fit in filters]
-        steps = torch.cat([bank_of([fit])(inputs[i : i + 1], torch.ones(1, 1)) for fit in own]).flatten(1).double()
+        read = activity.weighted(inputs[i : i + 1], missing.shape[1])
+        steps = torch.cat([bank_of([fit])(read, torch.ones(1, 1)) for fit in own]).flatten(1).double()
         error = missing[i].flatten().double()
         power = error.square().sum().clamp_min(1e-30)
         cross.append(steps @ error / power)

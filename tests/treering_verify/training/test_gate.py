@@ -11,7 +11,8 @@ from helpers.models import pipelines
 
 import treering_verify as tv
 from treering_verify.errors import ModelError, UsageError
-from treering_verify.models.inverter import GATED, Inverter
+from treering_verify.models.filter_bank import Activity
+from treering_verify.models.inverter import GATED, Inverter, decoder_inputs
 from treering_verify.training.attack_table import ALONE, EXPERTS, UNLIKE
 from treering_verify.training.closed_form import fit, usual_attacks
 from treering_verify.training.examples import FitOptions, attacked, photographed, too_few
@@ -65,14 +66,31 @@ def test_steps_are_tried_on_images_that_their_filters_were_not_fitted_to() -> No
     inputs = gaussian(8, 1, 6, 6, seed=6)
     missing = inputs.clone()
     missing[5] *= -0.5
-    found = fit_filter(inputs, missing, 1, apart=True)
+    activity = Activity.of(inputs)
+    found = fit_filter(torch.cat([inputs, 0 * inputs], dim=1), missing, 1, apart=True)
     assert len(found.apart) == 4
-    tried = try_steps([found], inputs, missing, torch.zeros(8, 2))
+    tried = try_steps([found], inputs, missing, torch.zeros(8, 2), activity)
     assert float(tried.cross[5, 0]) < 0
-    weight = found.apart[1][0].flatten() / found.scale  # without images 1 and 5
+    weight = (found.apart[1][0].flatten() / found.scale)[:1]  # without images 1 and 5
     torch.testing.assert_close(weight, torch.ones(1), rtol=0.1, atol=0)
     torch.testing.assert_close(tried.cross[5], -2 * weight, rtol=0.05, atol=0.01)
     assert fit_filter(inputs, missing, 1).apart == ()
+
+
+def test_filters_differ_from_place_to_place_with_what_goes_on_there() -> None:
+    """Where little goes on half of E(x) is missing, and elsewhere nothing: one filter for all places cannot do both."""
+    busy = (torch.arange(24) < 12).float() * torch.ones(24, 1)
+    start = gaussian(8, 2, 24, 24, seed=12) * (0.3 + busy)
+    missing = 0.5 * start * (1 - busy)
+    activity = Activity.of(start)
+    inputs = decoder_inputs(start, [start], [gaussian(8, 2, 24, 24, seed=13)], activity)
+    plain = decoder_inputs(start, [start], [gaussian(8, 2, 24, 24, seed=13)])
+    assert inputs.shape[1] == 2 * plain.shape[1] and torch.equal(inputs[:, : plain.shape[1]], plain)
+    weights = inputs[:, plain.shape[1] :] / plain
+    assert float(weights[..., :10].mean()) > 0.5 and float(weights[..., 14:].mean()) < -0.5
+    assert float(weights.abs().max()) < 2.51
+    explained = [fit_filter(some, missing, 1).explained for some in (plain, inputs)]
+    assert explained[0] < 0.1 and explained[1] > 0.5
 
 
 def test_the_middle_is_cut_out_of_large_latents_only() -> None:
@@ -107,6 +125,8 @@ def test_an_autoencoders_filters_have_a_gate_which_a_folder_keeps(photographs: l
     found = fit(alone, options=options, attacks=table, photographs=photographs)
     saved = found.save(tmp_path / "filters")
     assert saved.gate is not None and saved.gate.bias.shape == (3,)
+    assert saved.activity is not None and saved.activity == found.activity
+    assert saved.stages[0].weights.shape[2] == 4 * model.latent_shape[0]
     assert f'"version": {GATED}' in (tmp_path / "filters" / "config.json").read_text()
     described = found.chooser.mean[None]
     kinds, taken = saved.shares(described)
@@ -116,6 +136,9 @@ def test_an_autoencoders_filters_have_a_gate_which_a_folder_keeps(photographs: l
         fit(alone, options=options, attacks={"clean": ("clean",)}, photographs=photographs, keep=saved)
     with pytest.raises(ModelError, match="damaged"):  # a gate of too few outcomes
         replace(found, gate=replace(saved.gate, bias=torch.zeros(2))).save(tmp_path / "other")
+    for wrong in (Activity(0.0, 0.0), Activity(float("nan"), 1.0)):
+        with pytest.raises(ModelError, match="damaged"):
+            replace(found, activity=wrong).save(tmp_path / "other")
 
     # What the gate takes depends on the image alone, so p-values over keys stay uniform.
     images = torch.cat(

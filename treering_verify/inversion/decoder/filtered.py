@@ -51,7 +51,8 @@ def filtered_steps(problem: Problem, settings: Settings) -> Solution:
             if shares is None:
                 shares, taken = filters.shares(statistics(problem.image, start, residuals[0], output))
             if k < len(stages) and taken is not None:
-                points.append(points[-1] + stages[k](decoder_inputs(start, points, residuals), taken))
+                inputs = decoder_inputs(start, points, residuals, filters.activity)
+                points.append(points[-1] + stages[k](inputs, taken))
         assert shares is not None and taken is not None  # the loop runs once at least
         trace = torch.stack([norm(residual) / scale for residual in residuals])
         bound = shares @ filters.bounds.to(shares.device)
