@@ -13,6 +13,7 @@ import pyarrow.parquet
 import pytest
 from click.testing import CliRunner
 from helpers.progress import silent
+from helpers.stored import check_stored
 from torch import Tensor
 
 from treering_verify.benchmark import BENCHMARKS, BY_METHOD, OwnImages, Scope, run
@@ -50,8 +51,8 @@ def method() -> Iterator[str]:
     del METHODS["halved"]
 
 
-LONG = ("classification", "robustness")
-"""Benchmarks that take an own method on the way of the others, and long; a test below looks at the plan of the second."""
+LONG = ("classification", "inversion", "robustness")
+"""Benchmarks that take long; tests below look at an own method's images in the second, and at its plan in the third."""
 
 
 @pytest.fixture
@@ -75,6 +76,7 @@ def test_a_method_of_ones_own_is_measured_on_the_same_images_as_the_others(
     count = 4 if name == "classification" else 2
     summary = run(name, model, tmp_path, Scope(silent, quick=True, count=count, methods=(method,)))
     assert method in summary and f" --method {method} " in summary
+    check_stored(name, tmp_path)
     rows = pyarrow.parquet.read_table(tmp_path / f"{name}.parquet").to_pylist()
     images: dict[str, list[object]] = {}
     for row in rows:
@@ -137,12 +139,12 @@ def folder(tiny_model: LatentModel, tmp_path: Path) -> tuple[Path, list[Key]]:
     keys = [Key.generate(tiny_model.latent_shape, name=name, seed=i) for i, name in enumerate(("ann", "bob"))]
     images = tmp_path / "images"
     for i in range(4):
-        (made,) = generate(tiny_model, keys[i % 2], seeds=[i])
+        (made,) = generate(tiny_model, keys[i % 2], seeds=[i], steps=2)
         (images / "any").mkdir(parents=True, exist_ok=True)
         write_atomic(images / "any" / f"{i}.png", encode_png(made.image))
         write_atomic(images / "any" / f"{i}.json", json.dumps(made.sidecar).encode())
     (images / "none").mkdir()
-    for i, made in enumerate(generate(tiny_model, None, seeds=[8, 9])):
+    for i, made in enumerate(generate(tiny_model, None, seeds=[8, 9], steps=2)):
         write_atomic(images / "none" / f"{i}.png", encode_png(made.image))
     return images, keys
 
@@ -198,7 +200,7 @@ def test_the_command_takes_own_images_and_says_what_it_misses(
 def test_an_image_that_cannot_be_read_is_named(tiny_model: LatentModel, tmp_path: Path) -> None:
     key = Key.generate(tiny_model.latent_shape, name="ann", seed=0)
     (tmp_path / "ann").mkdir()
-    data = encode_png(next(iter(generate(tiny_model, key, seeds=[0]))).image)
+    data = encode_png(next(iter(generate(tiny_model, key, seeds=[0], steps=2))).image)
     (tmp_path / "ann" / "cut.png").write_bytes(data[: len(data) // 3])
     with pytest.raises(UsageError, match="take the file out of the folder"):
         BENCHMARKS["classification"].measure(tiny_model, Scope(silent, quick=True, own=OwnImages(tmp_path, [key])))

@@ -137,7 +137,7 @@ def test_rotated_images_are_rotated_back_without_their_corners(
 
 
 def test_what_the_measure_says_of_frames(model: LatentModel) -> None:
-    first, black, *_, nearest, whole, read = visible(model, ["centre_crop:share=0.75"], 2)
+    first, black, *_, nearest, whole, read = visible(model, ["centre_crop:share=0.75"], 1)
     value = {line: float(re.findall(r"median log10 p (-[0-9.]+)", line)[-1]) for line in (black, nearest, whole, read)}
     assert "0.56 visible" in first and "black" in black and "nearest" in nearest
     assert value[nearest] == value[read] < -40 < value[black] and value[whole] < value[nearest]

@@ -52,6 +52,7 @@ def environment() -> Iterator[None]:
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_ADDRESS", "local")
+        patch.setenv("RAY_worker_niceness", "0")  # at 15, the default, they wait for the other tests
         yield
 
 

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from helpers.progress import silent
+from helpers.stored import check_stored
 
 from treering_verify.benchmark import Scope, run, run_shared
 from treering_verify.benchmark.harness.cache import cached
@@ -135,6 +136,7 @@ def test_a_shared_benchmark_finds_what_one_process_finds(
     alone = run("annulus-pareto", tiny_model, tmp_path, scope)
     assert "--workers" not in alone and (tmp_path / "cache").stat().st_mtime_ns == shown  # nothing was left to measure
     assert pq.read_table(tmp_path / "annulus-pareto.parquet").equals(found)
+    check_stored("annulus-pareto", tmp_path)
 
 
 def test_what_cannot_be_shared_is_refused_before_anything_is_measured(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.progress import silent
+from helpers.stored import check_storing
 from treering_detectors import Rate
 
 from treering_verify.benchmark import Scope
@@ -21,6 +22,7 @@ def test_each_scheme_decides_on_its_own_marks_the_twins_and_photographs(
     monkeypatch.setattr(mark_diffusion, "installed_version", lambda: "")
     scope = Scope(silent, count=2, folder=tmp_path)
     found = peers.measure(tiny_model, scope)
+    check_storing(found, tmp_path / "stored")
     with monkeypatch.context() as patched:
         for name in ("recover_noise", "render_noise"):
             patched.setattr(peers, name, None)  # what is cached is neither generated nor inverted again

@@ -9,6 +9,7 @@ import pytest
 import torch
 from helpers.models.white_model import WhiteModel
 from helpers.progress import silent
+from helpers.stored import check_storing
 from treering_detectors import Rate
 
 from treering_verify.attacks.averaging import estimate_trace
@@ -99,3 +100,4 @@ def test_on_the_white_model_one_image_forges_and_none_does_not(tmp_path: Path) -
     written = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     assert forgery.measure(WhiteModel(), Scope(silent, quick=True, folder=tmp_path)) == findings
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == written
+    check_storing(findings, tmp_path / "stored")

@@ -10,6 +10,7 @@ import pytest
 import torch
 from helpers.models.white_model import WhiteModel
 from helpers.progress import silent
+from helpers.stored import check_storing
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 from treering_detectors import Rate
@@ -281,8 +282,9 @@ def test_no_key_that_judges_unmarked_images_is_used_twice(monkeypatch: pytest.Mo
     assert len(used) == 2 + 4 + 4 + 4 and len(set(used)) == len(used)
 
 
-def test_all_marks_of_the_white_model_are_detected_and_named_without_false_positives() -> None:
+def test_all_marks_of_the_white_model_are_detected_and_named_without_false_positives(tmp_path: Path) -> None:
     findings = robustness.measure(WhiteModel(), Scope(silent, quick=True))
+    check_storing(findings, tmp_path)
     (exact,) = [line for line in findings.tables[1].rows if line[:3] == ("random", "clean", EXACT)]
     assert exact[3:7] == (Rate(4, 4), Rate(4, 4), Rate(4, 4), 1.0)
     assert exact[8:11] == (Rate(4, 4), Rate(0, 8), Rate(0, 8))
@@ -350,8 +352,9 @@ def test_what_is_searched_is_what_verification_answers(tiny_model: LatentModel) 
     assert as_verified("random") == SEARCHED and as_verified("gaussian-shading") == EXACT
 
 
-def test_survival_counts_what_verification_finds_under_every_condition() -> None:
+def test_survival_counts_what_verification_finds_under_every_condition(tmp_path: Path) -> None:
     findings = survival.measure(WhiteModel(), Scope(silent, quick=True))
+    check_storing(findings, tmp_path)
     mean, by_condition = findings.tables
     line = dict(zip(mean.header, mean.rows[0], strict=True))
     assert line["found at p <= 1e-06"] == Rate(12, 12) and line["unmarked, p <= 0.001"] == Rate(0, 12)

@@ -373,9 +373,9 @@ def test_a_pattern_that_is_not_in_the_spectrum_is_not_searched_and_pays_nothing(
 def test_verify_identify_and_audit_find_the_same_in_one_folder(
     sample_key: tv.Key, marked: Image.Image, tmp_path: Path
 ) -> None:
-    kinds = [name for name in list(mixed_folder.KINDS)[:19] if name not in ("turned", "cropped", "enlarged")]
+    kinds = [name for name in list(mixed_folder.KINDS)[:19] if name not in ("turned", "enlarged", "photograph")]
     files = mixed_folder.fill(tmp_path, len(kinds), [marked], kinds)
-    judged = mixed_folder.judge(files, [sample_key], tv.load_model("landscape"), "fast", screening=None)
+    judged = mixed_folder.judge(files, [sample_key], tv.load_model("landscape"), screening=None)
     assert not judged.disagreements()
     assert [v.verdict for v in judged.verified].count("detected") == 3
     assert [v.verdict for v in judged.verified].count(None) == 11
