@@ -144,6 +144,16 @@ def test_another_image_size_is_generated_and_encoded(pipe: Any) -> None:
         from_pipeline(pipe, image_size=(49, 80))
 
 
+COMMANDS = ("stable-diffusion, epsilon", "stable-diffusion-3", "flux, guided")
+"""Families whose commands are tried; those of the others are slow, as all are loaded from their folders by another test."""
+
+
+@pytest.mark.parametrize(
+    "pipe",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name not in COMMANDS)) for name in FAMILIES],
+    indirect=True,
+    scope="module",
+)
 def test_the_same_commands_serve_it(pipe: Any, tmp_path: Path) -> None:
     pipe.save_pretrained(tmp_path / "model")
 
