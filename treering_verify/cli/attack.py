@@ -13,7 +13,7 @@ from treering_verify.cli.command import UNJUDGED, command, option
 from treering_verify.cli.options.model import model_option
 from treering_verify.cli.options.types import AttackText, InputPath, OutputFolder
 from treering_verify.cli.options.verdicts import format_option
-from treering_verify.cli.output import progress
+from treering_verify.cli.output import echo, progress
 from treering_verify.errors import UsageError
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def attack(
                     yield copy
 
             for line in format_copies(watched(), style):
-                click.echo(line)
+                echo(line, advance)
     except OSError as error:
         raise UsageError(f"cannot write to {printable(str(output))}: {error.strerror}") from error
     if failed:

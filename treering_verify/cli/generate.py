@@ -15,7 +15,7 @@ from treering_verify.cli.options.generation import generation_options
 from treering_verify.cli.options.keys import check_fit, given, key_option, only_key, pattern_options, secret_option
 from treering_verify.cli.options.model import model_option
 from treering_verify.cli.options.types import Named, OutputFolder
-from treering_verify.cli.output import progress
+from treering_verify.cli.output import echo, progress
 from treering_verify.errors import UsageError, unknown
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def generate(
                 stored = path if path.parent == output else path.parent
                 text = json.dumps({**result.sidecar, "sha256": sha256_of(stored)}, indent=2) + "\n"
                 write_atomic(output / f"{stem}.json", text.encode())
-                click.echo(printable(str(stored)))
+                echo(printable(str(stored)), advance)
                 advance()
     except OSError as error:
         raise UsageError(f"cannot write to {printable(str(output))}: {error.strerror}") from error
