@@ -22,7 +22,7 @@ from treering_verify.benchmark import BENCHMARKS, GROUPS, SHARED, Scope, run, ru
 from treering_verify.benchmark.harness import laboratory
 from treering_verify.benchmark.harness.memory import peak_memory
 from treering_verify.benchmark.harness.scope import SEEDS, truth
-from treering_verify.benchmark.paper import heldout
+from treering_verify.benchmark.paper import classification, heldout
 from treering_verify.benchmark.paper.baseline import released_gradient
 from treering_verify.benchmark.paper.pareto import area_between
 from treering_verify.benchmark.speed import audit, screening
@@ -51,6 +51,8 @@ def test_every_benchmark_stores_rows_summary_and_report(
     # A cluster takes its time to begin: engines are compared on the one that test_audit_cluster.py has.
     monkeypatch.setattr(audit, "has_ray", lambda: False)
     monkeypatch.setattr(laboratory, "QUICK_STEPS", 3)
+    groups = classification.paper_groups
+    monkeypatch.setattr(classification, "paper_groups", lambda model, each, first: groups(model, 1, first))
     model = load_model(tiny_folder)
     # Enough images for fitting a line and telling keys apart; one where each image is judged many times.
     least = {"cocoercivity": 4, "classification": 4, "shared": 1, "search-parts": 1}

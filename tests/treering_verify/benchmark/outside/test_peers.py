@@ -20,6 +20,7 @@ def test_each_scheme_decides_on_its_own_marks_the_twins_and_photographs(
     tiny_model: LatentModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(mark_diffusion, "installed_version", lambda: "")
+    monkeypatch.setattr(peers, "_WHITE_SAMPLES", 20)
     scope = Scope(silent, count=2, folder=tmp_path)
     found = peers.measure(tiny_model, scope)
     check_storing(found, tmp_path / "stored")
@@ -36,7 +37,7 @@ def test_each_scheme_decides_on_its_own_marks_the_twins_and_photographs(
     for line in table.rows[:-1]:
         rates = [cell for cell in line if isinstance(cell, Rate)]
         flagged = [row["flagged"] for row in found.rows if row["method"] == line[0]]
-        assert [rate.trials for rate in rates] == [2, 2, 2, 200] and sum(flagged) == sum(
+        assert [rate.trials for rate in rates] == [2, 2, 2, 20] and sum(flagged) == sum(
             rate.successes for rate in rates
         )
     assert found.answer.startswith("Ours detects ") and found.answer.endswith(".")
