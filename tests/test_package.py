@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from helpers.places import ROOT
+from PIL import Image
 
 import treering_verify
 
@@ -184,8 +185,12 @@ def test_the_installed_wheel_runs_its_main_job_beside_another_project_named_dete
     assert where.startswith("not ours") and where.count(str(environment)) == 2
     said = run(environment / "bin" / "treering", "demo", "--output", tmp_path / "demo", where=tmp_path)
     rows = [line.split() for line in said.splitlines() if re.match(r"(un)?marked-", line)]
-    assert {row[1] for row in rows if row[0].startswith("marked")} == {"detected"}
-    assert {row[1] for row in rows if row[0].startswith("unmarked")} == {"no"}
+    found = {what: [row[1:3] for row in rows if row[0].startswith(what)] for what in ("marked", "unmarked")}
+    assert [verdict for verdict, _ in found["marked"]] == ["detected"] * 6, said  # four images, and two attacked copies
+    assert found["unmarked"] == [["no", "evidence"]] * 6, said
+    assert len(re.findall(r"^marked\S+ +detected +demo", said, re.M)) == 6
+    with Image.open(tmp_path / "demo" / "spectrum.png") as plot:
+        assert plot.width > 800
 
 
 def test_uninstalling_the_other_project_leaves_ours_whole_and_the_other_way_round(

@@ -126,6 +126,7 @@ def detector_violations(source: str) -> list[str]:
 # --- the packages as they are -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow  # `make lint` asks the same
 def test_imports_only_go_down_and_never_in_a_circle() -> None:
     linter = Path(sys.executable).with_name("lint-imports")
     done = subprocess.run([linter, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)

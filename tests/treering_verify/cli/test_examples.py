@@ -62,6 +62,7 @@ def verdicts() -> None:
 
 
 SHORT = {
+    "TREERING_CALIBRATE_CLEAN_ONLY": "1",
     "TREERING_GENERATE_STEPS": "5",
     "TREERING_IDENTIFY_SEARCH": "off",
     "TREERING_MODELS_CHECK_STEPS": "5",

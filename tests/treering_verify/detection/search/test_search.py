@@ -159,7 +159,7 @@ def test_quiet_noise_beside_loud_is_found_and_pays_a_part_of_the_weight() -> Non
         assert sum(match.share for match in matches if match.shape == index) <= 1
 
 
-@pytest.mark.parametrize("colours", [2, 6])
+@pytest.mark.parametrize("colours", [2, pytest.param(6, marks=pytest.mark.slow)])
 def test_an_image_beside_what_is_louder_than_images_is_found(
     sample_key: tv.Key, marked: Image.Image, colours: int
 ) -> None:

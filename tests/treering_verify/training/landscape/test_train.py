@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ def scenes() -> torch.Tensor:
     return render(16, stream="test", index=3)[0] * 2 - 1
 
 
+@cache
 def begun(seed: int = 0) -> AutoencoderKL:
     torch.manual_seed(seed)
     model = train.build_autoencoder()
