@@ -1,4 +1,5 @@
 """Scripts that measure what no benchmark does.
 
-`autoencoder_gain` and `report_again` (fits), `decoding_speed`, `mistakes` (of commands), `other_changes`, `pages` (search).
+`audit_cost` (beside another checkout), `autoencoder_gain` and `report_again` (fits), `decoding_speed`, `mistakes` (of
+commands), `other_changes`, `pages` (search).
 """

@@ -17,7 +17,7 @@ class Guidance(NamedTuple):
 
 GROUPS = {
     DETECTED: Guidance(
-        "The key is in the image's noise. Without a mark that happens by chance in one of 1/alpha images.",
+        "The key is in the image's noise. That happens by chance, too, with the probability alpha.",
         "look at the image and at its evidence. Whoever has one marked image can copy its mark, so a mark alone does not "
         "say who published the image. Where p is close to alpha, judge the file again: treering verify --search thorough.",
     ),
