@@ -7,7 +7,7 @@ there. `generator.watermarked_noise` marks the initial noise itself: prefer it w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from treering_verify.errors import UsageError
 from treering_verify.generation.sidecar import sidecar
 from treering_verify.models import LatentModel, canonical_noise, from_pipeline, native_noise, pipeline_shape
 from treering_verify.watermark.embedding import embed
+from treering_verify.watermark.keys.given import keys_to_write
 from treering_verify.watermark.keys.key import Key
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class WatermarkCallback:
     pipe : DiffusionPipeline
         A pipeline of a class that `treering models` lists, or one with the components of such a class and more inputs, with
         the sampler that the call will use. It is not changed.
-    key : Key or sequence of Key
+    key : Key, path of a key file, or sequence of these
         One key for all images of a call, or one for each, for noise of the images' size. A call makes
         ``num_images_per_prompt`` images of each prompt, those of one prompt after another.
 
@@ -65,16 +66,10 @@ class WatermarkCallback:
         written after.
     """
 
-    def __init__(self, pipe: Any, key: Key | Sequence[Key]) -> None:
-        given = (key,) if isinstance(key, Key) or not isinstance(key, Iterable) else tuple(key)
-        if isinstance(key, str) or any(not isinstance(one, Key) for one in given):
-            kind = type(
-                key if isinstance(key, str) else next(one for one in given if not isinstance(one, Key))
-            ).__name__
-            raise UsageError(
-                f"a key to write is of type {kind}: load it by Key.load, and give one for all images or a list"
-            )
-        self.keys, self._one_for_all = given, isinstance(key, Key)
+    def __init__(self, pipe: Any, key: Key | str | Path | Sequence[Key | str | Path]) -> None:
+        given = keys_to_write(key)
+        self._one_for_all = isinstance(given, Key)
+        self.keys = (given,) if isinstance(given, Key) else tuple(given)
         if not self.keys:
             raise UsageError("no keys: give one key for all images, or one per image")
         pipeline_shape(pipe)  # refuses pipelines of no family, and networks with other inputs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from treering_verify.errors import LimitedModelWarning, UsageError
@@ -13,6 +14,7 @@ from treering_verify.models.diffusers.related import check_takes_noise
 from treering_verify.models.sampling import denoise
 from treering_verify.results import Generated, GeneratedVideo
 from treering_verify.watermark.embedding import embed
+from treering_verify.watermark.keys.given import keys_to_write
 from treering_verify.watermark.keys.key import Key
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ def initial_noise(latent_shape: tuple[int, int, int], seeds: Sequence[int]) -> t
 
 def watermarked_noise(
     pipe: Any,
-    key: Key | Sequence[Key],
+    key: Key | str | Path | Sequence[Key | str | Path],
     seeds: int | Sequence[int] | None = None,
     *,
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
@@ -49,7 +51,7 @@ def watermarked_noise(
     pipe : DiffusionPipeline
         A pipeline of a class that `treering models` lists, or one with the components of such a class and more inputs
         (ControlNet, PAG, T2I-Adapter, IP-Adapter, inpainting at strength 1). It is not changed.
-    key : Key or sequence of Key
+    key : Key, path of a key file, or sequence of these
         One key for all images, or one for each, made for the noise of the images' size (`pipeline_shape`).
     seeds : int or sequence of int, optional
         One per image of the call. Image i depends on its own seed only. Give either seeds or generators.
@@ -85,6 +87,7 @@ def watermarked_noise(
     """
     import torch
 
+    key = keys_to_write(key)
     own = pipeline_shape(pipe, image_size)  # refuses pipelines of no family
     check_takes_noise(pipe, strength)
     if (seeds is None) == (generator is None):
@@ -143,7 +146,7 @@ def _check_size(shape: tuple[int, int, int], own: tuple[int, int, int], image_si
 
 def generate(
     model: LatentModel,
-    key: Key | Sequence[Key] | None,
+    key: Key | str | Path | Sequence[Key | str | Path] | None,
     *,
     seeds: Sequence[int],
     prompts: Sequence[Condition] | None = None,
@@ -156,7 +159,7 @@ def generate(
     Parameters
     ----------
     model : LatentModel
-    key : Key, sequence of Key, or None
+    key : Key, path of a key file, sequence of these, or None
         One key for all images, or one for each. A key that many images share can be estimated by averaging them; a key that
         no other image has also identifies its image (`Key.of_index` derives any number from one secret). None generates
         unmarked controls: noise of the same seed differs in the key's bins only.
@@ -189,7 +192,7 @@ def generate(
 
 def generate_videos(
     model: LatentModel,
-    key: Key | Sequence[Key] | None,
+    key: Key | str | Path | Sequence[Key | str | Path] | None,
     *,
     seeds: Sequence[int],
     prompts: Sequence[Condition] | None = None,
@@ -212,7 +215,7 @@ def generate_videos(
 
 def _rendered(
     model: LatentModel,
-    key: Key | Sequence[Key] | None,
+    key: Key | str | Path | Sequence[Key | str | Path] | None,
     seeds: Sequence[int],
     prompts: Sequence[Condition] | None,
     steps: int,
@@ -225,7 +228,7 @@ def _rendered(
     import torch
 
     check_seeds(seeds)
-    keys = _keys_of(key, len(seeds))
+    keys = _keys_of(None if key is None else keys_to_write(key), len(seeds))
     if not math.isfinite(guidance) or guidance < 0:
         raise UsageError(f"guidance is {guidance}: choose a number from 0 upwards (1: none)")
     if prompts is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -218,7 +219,23 @@ def test_a_key_of_another_size_and_a_single_step_are_refused(plain: Any) -> None
         tv.WatermarkCallback(deep, key_for(plain))
 
 
-@pytest.mark.parametrize("wrong", [None, "my.key.json", ["my.key.json"], [None], 5])
+@pytest.mark.parametrize("wrong", [None, [None], 5, [5]])
 def test_what_is_no_key_is_told_by_its_type(wrong: Any, plain: Any) -> None:
-    with pytest.raises(UsageError, match=r"a key to write is of type (NoneType|str|int): load it by Key\.load"):
+    with pytest.raises(UsageError, match=r"a key to write is of type (NoneType|int): give a Key or the path"):
         tv.WatermarkCallback(plain, wrong)
+    with pytest.raises(UsageError, match=r"a key to write is of type (NoneType|int): give a Key or the path"):
+        tv.watermarked_noise(plain, wrong, seeds=[1])
+
+
+def test_keys_to_write_may_be_paths(plain: Any, tmp_path: Path) -> None:
+    keys = [key_for(plain), key_for(plain)]
+    paths = [tmp_path / f"{i}.key.json" for i in range(2)]
+    for key, path in zip(keys, paths, strict=True):
+        key.save(path)
+    for given, same in ((paths[0], keys[0]), (str(paths[0]), keys[0]), (paths, keys), ([paths[0], keys[1]], keys)):
+        noise = tv.watermarked_noise(plain, given, seeds=[1, 2])
+        assert torch.equal(noise, tv.watermarked_noise(plain, same, seeds=[1, 2]))
+        written = tv.WatermarkCallback(plain, given).keys
+        assert written == tv.WatermarkCallback(plain, same).keys
+    with pytest.raises(UsageError, match="more than one key: name the file of the key to write"):
+        tv.WatermarkCallback(plain, tmp_path)
