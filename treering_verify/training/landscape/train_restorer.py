@@ -30,15 +30,15 @@ from treering_verify.training.band import band_error, band_weights
 from treering_verify.training.landscape.recipe import Trainer, autocast, load_or_compute, recipe_parser
 from treering_verify.training.landscape.scenes import render
 
-IMAGES, SCENES, BATCH = 320, 640, 16
-_FEWER = 224  # of the images, that the second network learns from: they cost the most
+IMAGES, SCENES, BATCH = 960, 640, 16
+_FEWER = 320  # of the images, that the first network learns from: the scenes are more of the same
 _COPIES = {"images": 3, "scenes": 2}  # how often each is brightened for the first network
 _SEEDS = 9_000_064
 _CHUNK = 32
 _STEPS, _GUIDANCE = 12, 2.0  # of the generation
 _FACTORS, _MILDER = (1.1, 7.0), (1.1, 2.5)
 _MOST_WHITE = 0.97  # share of white pixels from which on a milder factor is drawn
-_SIZES = {"latent": (48, 5, 1700), "noise": (32, 4, 600)}  # width, blocks, training steps
+_SIZES = {"latent": (48, 5, 1700), "noise": (32, 4, 1500)}  # width, blocks, training steps
 _FIRST_SCENES = 1_000_000  # index of the batch
 
 Tensors = dict[str, torch.Tensor]
@@ -151,9 +151,9 @@ def make(model: LatentModel, work: Path, images: int = IMAGES, scenes: int = SCE
         return found
 
     made = cached("images", images, partial(generated, model))
-    parts = []
+    parts, fewer = [], min(images, _FEWER)
     for kind, count, some in (
-        ("images", images, made),
+        ("images", fewer, made),
         ("scenes", scenes, cached("scenes", scenes, partial(coded, model))),
     ):
 
@@ -163,10 +163,9 @@ def make(model: LatentModel, work: Path, images: int = IMAGES, scenes: int = SCE
         parts += cached(f"latent-examples-{kind}", count, compute)
     latent = train("latent", work, *(torch.cat([part[name] for part in parts]) for name in ("read", "start", "latent")))
     half = Restorer.of(latent, latent)
-    fewer = min(images, _FEWER)
-    parts = cached("noise-examples", fewer, lambda chunk: noise_examples(model, half, made[chunk], chunk))
+    parts = cached("noise-examples", images, lambda chunk: noise_examples(model, half, made[chunk], chunk))
     read, estimate = (torch.cat([part[name] for part in parts]) for name in ("read", "estimate"))
-    noise = train("noise", work, read, estimate, torch.cat([one["noise"] for one in made])[:fewer])
+    noise = train("noise", work, read, estimate, torch.cat([one["noise"] for one in made]))
     return Restorer.of(latent, noise)
 
 
