@@ -14,20 +14,18 @@ from:
     <!-- published: SOURCE -->          the numbers are those of another paper
     <!-- tested: FILE::TEST -->         nothing was measured: the test compares the numbers with the code
 
-Tables that define something, such as options and codes, are known by their headers. All others with numbers are listed in
-docs/results/older_tables.txt with the reason. That list should shrink. `python tests/helpers/fragments.py ...`
+`<!-- from NAME -->` above a paragraph or a list says the same of the numbers in its sentences, up to the next blank line.
+Tables that define something, such as options and codes, are known by their headers. `python tests/helpers/fragments.py ...`
 
     renew DIR... [--ending E]   copies results from the folders of runs, and renews the pages; with an ending, NAME.json is
                                 stored as NAME.E.json: a second result of a benchmark, of another model or other parts
     accept NAME --reason TEXT   says that a change of code leaves the numbers of NAME as they are
-    list                        writes older_tables.txt anew; known reasons stay
-    check                       prints what is wrong, and the list
+    check                       prints what is wrong, and which changes of code were accepted
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import re
 import shutil
@@ -43,8 +41,7 @@ from treering_verify.report import leading_zeros
 from treering_verify.report.markdown import markdown_table, origin_line, slug
 
 ROOT = Path(__file__).resolve().parents[2]
-RESULTS, LIST = "docs/results", "older_tables.txt"
-REASON = "no result is stored: measure it again by its benchmark, and include that"
+RESULTS = "docs/results"
 DEFINING = {
     "is",
     "means",
@@ -87,19 +84,11 @@ class Table:
     source: str
 
     @property
-    def header(self) -> str:
-        return " | ".join(cells(self.lines[0]))
-
-    @property
     def numbers(self) -> set[float]:
         """The numbers that were measured."""
         if DEFINING & set(cells(self.lines[0])):
             return set()
         return {number for line in self.lines[2:] for cell in cells(line) for number in numbers_of(cell)}
-
-    @property
-    def digest(self) -> str:
-        return hashlib.sha256("\n".join(self.lines).encode()).hexdigest()[:8]
 
 
 def cells(line: str) -> list[str]:
@@ -192,7 +181,7 @@ def included(root: Path) -> dict[str, set[str]]:
     for page in pages(root):
         text = page.read_text()
         mentioned = [match[1] for match in _FRAGMENT.finditer(text)]
-        mentioned += [name for match in re.findall(r"<!-- from ([^>]*?) -->", text) for name in match.split()]
+        mentioned += [name for match in re.findall(r"(?m)^<!-- from ([^>]*?) -->$", text) for name in match.split()]
         for name in mentioned:
             names.setdefault(name, set()).add(page.relative_to(root).as_posix())
     return names
@@ -244,9 +233,33 @@ def tables(root: Path) -> Iterator[Table]:
                 yield Table(page.relative_to(root).as_posix(), number, tuple(lines[number - 1 : end]), source)
 
 
+_PASSAGE = re.compile(r"^<!-- from ([^>]*?) -->\n\n?((?![|\n]).+?)(?:\n\n|\Z)", re.DOTALL | re.MULTILINE)
+_DATE = re.compile(r"\b20\d\d-\d\d-\d\d\b")
+
+
+def passages(root: Path) -> Iterator[str]:
+    """Yield a sentence for each paragraph or list that names results as its source, and has numbers of none of them."""
+    found = records(root)
+    for page in pages(root):
+        text = page.read_text()
+        for match in _PASSAGE.finditer(text):
+            names = match[1].split()
+            said = {number for name in names if name in found for number in all_numbers(found[name])}
+            if rest := numbers_of(_DATE.sub("", match[2])) - said:
+                where = f"{page.relative_to(root)}:{text.count(chr(10), 0, match.start()) + 1}"
+                yield f"{where}: {', '.join(names)} does not say {', '.join(f'{n:g}' for n in sorted(rest))}"
+
+
+def all_numbers(record: Mapping[str, Any]) -> set[float]:
+    """Return every number that a result says: in its tables, in its answers, and of its images."""
+    texts = [record["facts"]["images"], *(part.get("answer", "") for part in (record, *record.get("parts", [])))]
+    texts += [cell for t in all_tables(record) for row in (*t["rows"], t["header"]) for cell in row]
+    return {number for text in texts for number in numbers_of(text or "")}
+
+
 def without_source(root: Path) -> Iterator[str]:
-    """Yield a sentence for each table with numbers that no result has, and that is neither published nor listed."""
-    found, known = records(root), {(page, header, digest) for page, header, digest, _ in listed(root)}
+    """Yield a sentence for each table with numbers that no result has, and that is neither published nor tested."""
+    found = records(root)
     for page in pages(root):
         for number, line in enumerate(page.read_text().split("\n"), 1):
             if line.startswith("Repeat: treering benchmark"):
@@ -267,27 +280,13 @@ def without_source(root: Path) -> Iterator[str]:
             rest = table.numbers - {number for text in texts for number in numbers_of(text)}
             if rest:
                 yield f"{where}: no table of {', '.join(names)} has {', '.join(f'{n:g}' for n in sorted(rest))}"
-        elif (table.page, table.header, table.digest) not in known:
-            yield f"{where}: no result has the numbers under {table.header!r}: include a fragment (CONTRIBUTING.md)"
+        else:
+            header = " | ".join(cells(table.lines[0]))
+            yield f"{where}: no result has the numbers under {header!r}: include a fragment (CONTRIBUTING.md)"
 
 
 def all_tables(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [table for part in (record, *record.get("parts", [])) for table in part["tables"]]
-
-
-def listed(root: Path) -> list[list[str]]:
-    """Return page, header, digest and reason of each table in the list."""
-    path = root / RESULTS / LIST
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [line.split("\t") for line in lines if line and not line.startswith("#")]
-
-
-def not_there(root: Path) -> Iterator[str]:
-    """Yield a sentence for each line of the list whose table is gone or has changed."""
-    there = {(table.page, table.header, table.digest) for table in tables(root) if not table.source}
-    for page, header, digest, _ in listed(root):
-        if (page, header, digest) not in there:
-            yield f"{RESULTS}/{LIST} has a table of {page} that is not there: {header}"
 
 
 # --- commands ---------------------------------------------------------------------------------------------------------
@@ -332,21 +331,9 @@ def accept(root: Path, name: str, reason: str) -> None:
     path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
 
-def write_list(root: Path) -> None:
-    """Write the list of tables without a source anew; the reasons of those that are in it stay."""
-    reasons = {(page, header): reason for page, header, _, reason in listed(root)}
-    lines = [
-        f"{t.page}\t{t.header}\t{t.digest}\t{reasons.get((t.page, t.header), REASON)}"
-        for t in tables(root)
-        if t.numbers and not t.source.startswith(("from ", "published: ", "tested: "))
-    ]
-    head = "# Tables with numbers that no stored result has: page, header, digest, reason. Only shorten this list.\n"
-    (root / RESULTS / LIST).write_text(head + "\n".join(lines) + "\n")
-
-
 def problems(root: Path) -> list[str]:
-    """Return all that is wrong with the tables of the pages."""
-    return [*different(root), *outdated(root), *without_source(root), *not_there(root)]
+    """Return all that is wrong with the results on the pages."""
+    return [*different(root), *outdated(root), *without_source(root), *passages(root)]
 
 
 def main() -> None:
@@ -358,18 +345,13 @@ def main() -> None:
     accepting = commands.add_parser("accept")
     accepting.add_argument("name", choices=list(records(ROOT)))
     accepting.add_argument("--reason", required=True)
-    commands.add_parser("list")
     commands.add_parser("check")
     chosen = parser.parse_args()
     if chosen.command == "renew":
         renew(ROOT, chosen.folders, chosen.ending)
     elif chosen.command == "accept":
         accept(ROOT, chosen.name, chosen.reason)
-    elif chosen.command == "list":
-        write_list(ROOT)
     else:
-        for page, header, _, reason in listed(ROOT):
-            print(f"{page}: {header}: {reason}")
         for name, record in records(ROOT).items():
             for one in record.get("accepted", []):
                 print(f"{name}: {one['module']} has changed since: {one['reason']}")

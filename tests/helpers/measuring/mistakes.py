@@ -1,6 +1,6 @@
 """Processor seconds of twelve commands that cannot work, beside `treering --help`.
 
-`python tests/helpers/measuring/mistakes.py` prints a row for each, as docs/commands.md shows them: user and system seconds.
+`python tests/helpers/measuring/mistakes.py` prints a row for each: user and system seconds.
 The hub of models is an address where nothing answers.
 """
 
