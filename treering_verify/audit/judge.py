@@ -156,8 +156,10 @@ def judge_batch(judge: AuditJudge, readings: Sequence[Reading]) -> list[Row]:
     for reading in readings:
         of_frames = [next(findings) for _ in reading.frames or (0,)]
         finding = best_frame(of_frames, reading.frames, reading.frames_total)
-        decision = judge.judge.decide(finding, reading.note, _size(reading, judge.model))
+        decision = judge.judge.decide(finding, reading.note, _size(reading, judge.model), reading.compression)
         strongest = {name: getattr(finding.evidence[0], name) for name in _EVIDENCE}
+        if finding.evidence[0].log10_adjusted == 0:  # whichever key comes first then, it has no evidence
+            strongest |= {"key": None, "fingerprint": None}
         row = row_of(
             judge,
             reading,

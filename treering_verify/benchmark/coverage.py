@@ -11,7 +11,7 @@ from treering_detectors import Rate
 
 from treering_verify.benchmark.catalogue import BENCHMARKS
 from treering_verify.benchmark.harness.keyed_images import generate_each
-from treering_verify.benchmark.harness.resized_pages import PAGES, TEXT
+from treering_verify.benchmark.harness.resized_pages import FILE, PAGES, TEXT
 from treering_verify.benchmark.harness.scope import SEEDS, Scope
 from treering_verify.benchmark.harness.shared_chains import Chain
 from treering_verify.detection.judge import DEFAULT_ALPHA, Judge
@@ -91,7 +91,7 @@ def _judged(
             continue
         if not found:
             started = time.process_time()
-            (verdict,) = judge.verdicts([page])
+            (verdict,) = judge.verdicts([page.info.get(FILE, page)])
             assert verdict.best is not None
             found = verdict.verdict == DETECTED
             facts = {

@@ -56,6 +56,12 @@ covers an image is not looked for, and has no bound.
 """
 
 
+FEWEST_BITS = {"JPEG": 1.1, "WEBP": 2.0, "AVIF": 1.9, "HEIF": 1.2, "JXL": 2.1, "JPEG2000": 2.0}
+"""Bits for each cell of the latent that a file must have, by its format: with fewer, too many marks are missed.
+
+`media.compression` counts them; docs/search.md says how they were found.
+"""
+
 _FEWER = f"look for {MOST_KEYS} keys or fewer, for which all of it is searched"
 
 
@@ -78,6 +84,7 @@ def decide(
     sides: tuple[float, float] | None = None,
     search: Mapping[str, Any] | None = None,
     fitted: float | None = None,
+    compressed: tuple[str, float] | None = None,
 ) -> Decision:
     """Return the decision on one image. A p-value at or under alpha is a detection, unless the key was fitted.
 
@@ -101,6 +108,8 @@ def decide(
     fitted : float, optional
         Statistic from which on the strongest key counts as fitted to the image; None if its numbers are derived, or its
         pattern has no such bound.
+    compressed : (str, float), optional
+        Lossy format of the file, and the bits that it has for each cell of the model's latent; None of other files.
     """
     if evidence[0].log10_adjusted <= np.log10(alpha):
         if fitted is not None and evidence[0].statistic >= fitted:
@@ -121,10 +130,15 @@ def decide(
             what = "a video of another size or length was cut or scaled since"
             return Decision(INCONCLUSIVE, "size", f"{note}: {what}, which hides a mark; find the original")
         return Decision(NO_EVIDENCE)
-    return _outside(sides, visible, search) or Decision(NO_EVIDENCE)
+    return _outside(sides, visible, search, compressed) or Decision(NO_EVIDENCE)
 
 
-def _outside(sides: tuple[float, float], visible: float, search: Mapping[str, Any] | None) -> Decision | None:
+def _outside(
+    sides: tuple[float, float],
+    visible: float,
+    search: Mapping[str, Any] | None,
+    compressed: tuple[str, float] | None,
+) -> Decision | None:
     """Return why a file lies outside of what was measured, and what would help; None if it does not."""
     some_places = search is not None and search.get("candidates") is not None  # a search for the keys of an index
     level = OFF if search is None or some_places else str(search["level"])
@@ -134,6 +148,12 @@ def _outside(sides: tuple[float, float], visible: float, search: Mapping[str, An
     if min(sides) < domain.smallest:
         reason = f"its shorter side is {min(sides):.2f} of the model's: too small to tell; find a larger copy"
         return Decision(INCONCLUSIVE, "size", reason)
+    if compressed and (bits := compressed[1] * shape) < FEWEST_BITS.get(compressed[0], 0.0):
+        reason = (
+            f"{compressed[0]} left {bits:.1f} bits for each cell of the latent, and a mark needs "
+            f"{FEWEST_BITS[compressed[0]]:g} or more: it was compressed too strongly; find a better copy"
+        )
+        return Decision(INCONCLUSIVE, "quality", reason)
     if shape < domain.shape:
         reason = f"it has another shape than the model's images, so it was cut or stretched, or contains more; {advice}"
         return Decision(INCONCLUSIVE, "size", reason)

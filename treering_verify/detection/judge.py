@@ -11,6 +11,7 @@ inversions depend on the image alone, so they can cost power but never validity.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -269,14 +270,17 @@ class Judge:
             shown_noise=best.noise_hat if best is not None and of_search else finding.noise_hat,
         )
 
-    def decide(self, finding: Finding, note: str, size: tuple[int, int] | None) -> Decision:
+    def decide(
+        self, finding: Finding, note: str, size: tuple[int, int] | None, compression: tuple[str, int] | None = None
+    ) -> Decision:
         """Return the decision on one image.
 
         `note` says how it was fitted to the model's size (`Verdict.note`), and `size` is its own, (width, height): None of a
-        video.
+        video. `compression` holds format and bits of a still image in a lossy format (`media.compression`).
         """
         height, width = self.model.image_size
         sides = None if size is None else (size[0] / width, size[1] / height)
+        cells = math.prod(self.model.latent_shape[-2:])
         return decide(
             finding.evidence,
             self.alpha,
@@ -287,6 +291,7 @@ class Judge:
             sides,
             finding.search,
             self._fitted(finding.evidence[0]),
+            compression and (compression[0], compression[1] / cells),
         )
 
     def _fitted(self, strongest: KeyEvidence) -> float | None:
@@ -340,7 +345,8 @@ class Judge:
     def _verdict(self, path: str, reading: Reading, of_frames: list[Finding], reading_seconds: float) -> Verdict:
         finding = best_frame(of_frames, reading.frames, reading.frames_total)
         page = reading.pages[0]
-        decision = self.decide(finding, reading.note, page.size if page and not makes_videos(self.model) else None)
+        size = page.size if page and not makes_videos(self.model) else None
+        decision = self.decide(finding, reading.note, size, reading.compression)
         judged = f"{len(of_frames)} of {reading.frames_total} frames judged" if reading.frames else ""
         return Verdict(
             path=path,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeGuard
 from treering_verify.detection.search.page import Page
 from treering_verify.errors import UsageError
 from treering_verify.media.arrays import is_array, read_open_file
+from treering_verify.media.compression import Compression, compression_of
 from treering_verify.media.conversion import fit, to_tensor
 from treering_verify.media.digests import sha256_of
 from treering_verify.media.images import MAX_BYTES, read_bytes
@@ -35,6 +36,7 @@ class Reading:
 
     `pages` holds the image at its own size. Of an animated image there are several that differ: `image` is then
     (n, 3, H, W), `frames` are their numbers, and `frames_total` says how many frames the animation has.
+    `compression` is that of a still image in a lossy format.
     """
 
     image: torch.Tensor
@@ -43,6 +45,7 @@ class Reading:
     frames: tuple[int, ...] = ()
     frames_total: int = 0
     sha256: str | None = None
+    compression: Compression | None = None
 
 
 def several(sources: Iterable[Source | VideoSource]) -> Iterator[Source | VideoSource]:
@@ -99,4 +102,5 @@ def read(source: Source | VideoSource, model: LatentModel) -> Reading:
         numbers,
         animation.total,
         sha256_of(source) if isinstance(source, bytes) else None,
+        compression_of(source) if isinstance(source, bytes) and not numbers else None,
     )

@@ -23,6 +23,7 @@ from treering_verify.audit.inputs.urls import Access
 from treering_verify.errors import ImageError
 from treering_verify.files import printable
 from treering_verify.media.animations import distinct_frames
+from treering_verify.media.compression import compression_of
 from treering_verify.media.containers import read_member, split_member
 from treering_verify.media.conversion import fit
 from treering_verify.media.decoder_limits import excess_of_file
@@ -97,6 +98,8 @@ class Reading:
         Numbers of the frames in `pixels`, (n, H, W, 3) then, where an image is animated and several differ.
     frames_total : int
         Frames of the animation.
+    compression : (str, int), optional
+        Of a still image in a lossy format (`media.compression.Compression`).
     """
 
     path: str
@@ -115,6 +118,7 @@ class Reading:
     reduced: float = 1.0
     frames: tuple[int, ...] = ()
     frames_total: int = 0
+    compression: tuple[str, int] | None = None
 
 
 def refused(path: str, code: str, detail: str = "", **facts: Any) -> Reading:
@@ -217,6 +221,7 @@ def _decoded(path: str, data: bytes | list[bytes], shape: tuple[int, ...], facts
             pixels = np.array(image)
             if note:
                 page, reduced = _page_of(opened)
+            facts = {**facts, "compression": compression_of(data)}
     except ImageError as error:
         if isinstance(error.__cause__, MemoryError):
             raise error.__cause__ from None

@@ -40,13 +40,15 @@ def cut(images: Sequence[Image.Image], i: int, *, width: float, height: float, e
     return page, (0, 0, *page.size)
 
 
-def compressed(images: Sequence[Image.Image], i: int, *, codec: str, quality: int) -> Shared:
-    """Compress the image."""
+def compressed(images: Sequence[Image.Image], i: int, *, codec: str, quality: int, scale: float = 1) -> Shared:
+    """Resize and compress the image; `info[FILE]` holds the file."""
     from PIL import Image
 
-    buffer = io.BytesIO()
-    images[i].save(buffer, codec, quality=quality)
-    return Image.open(buffer).convert("RGB"), (0, 0, *images[i].size)
+    buffer, (page, box) = io.BytesIO(), scaled(images, i, scale=scale)
+    page.save(buffer, codec, quality=quality)
+    page = Image.open(buffer).convert("RGB")
+    page.info[FILE] = buffer.getvalue()
+    return page, box
 
 
 def written(images: Sequence[Image.Image], i: int, *, lines: int, quality: int = 85) -> Shared:
@@ -65,6 +67,8 @@ def written(images: Sequence[Image.Image], i: int, *, lines: int, quality: int =
     return Image.open(buffer).convert("RGB"), (0, 0, *image.size)
 
 
+FILE = "file"
+"""Entry of `info` of a page that is a file in a lossy format: its bytes."""
 TEXT = "text"
 """Group of the pages with text on top."""
 _TEXT = "THE QUICK BROWN FOX JUMPS OVER THE LAZY DOG AND RUNS ON"
@@ -78,7 +82,10 @@ PAGES = (
     Chain("cut to 2:5", "aspect", partial(cut, width=0.4, height=1)),
     Chain("stretched to 4:3", "aspect", partial(stretched, width=4 / 3, height=1)),
     *(Chain(f"{codec} {q}", "quality", partial(compressed, codec=codec, quality=q)) for codec, q in (
-        ("JPEG", 75), ("JPEG", 50), ("JPEG", 25), ("JPEG", 10), ("WEBP", 50), ("AVIF", 50))),
+        ("JPEG", 75), ("JPEG", 50), ("JPEG", 25), ("JPEG", 15), ("JPEG", 10), ("JPEG", 8), ("JPEG", 5), ("WEBP", 50),
+        ("WEBP", 10), ("WEBP", 5), ("WEBP", 0), ("AVIF", 50), ("AVIF", 20), ("AVIF", 10), ("AVIF", 5))),
+    *(Chain(f"sides of {s:g}, JPEG {q}", "quality", partial(compressed, codec="JPEG", quality=q, scale=s)) for s, q in (
+        (0.35, 75), (0.35, 50), (0.35, 25), (0.5, 50), (0.5, 25), (0.5, 10), (2, 10), (2, 5), (2, 1), (4, 5), (4, 1))),
     Chain("border of 1/16", "frame", partial(framed, border=1 / 16, quality=0)),
     *(Chain(f"shrunk to {s:g} on black", "frame", partial(in_place, scale=s, left=(1 - s) / 2, top=(1 - s) / 2))
       for s in (0.9, 0.8, 0.6)),

@@ -26,6 +26,8 @@ PROGRESSIVE = frozenset([0xC2, 0xC6, 0xCA, 0xCE])
 _MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # not a stuffed zero, not a restart, not a fill byte
 _LEAST = {0xE0: (b"JFIF", 14), 0xE2: (b"ICC_PROFILE\0", 14), 0xEE: (b"Adobe", 12)}  # bytes that libjpeg asks for
 _JPEG_LS = 0xF7
+_END_OF_IMAGE = 0xD9
+_MOST_MARKERS = 10_000
 
 
 class Marker(NamedTuple):
@@ -53,6 +55,37 @@ def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         end = place + max(2, int.from_bytes(data[place : place + 2], "big"))
         yield marker, place + 2, end
         place = end
+
+
+class Outline(NamedTuple):
+    """Places of a JPEG's start of frame, of its scans, and of its end-of-image marker; 0 for what is not found.
+
+    The place of a marker is that of its last byte, and of the end that of its first one.
+    """
+
+    frame: int
+    scans: list[int]
+    end: int
+
+
+def outline(data: bytes) -> Outline:
+    """Return where frame, scans and end of a JPEG are."""
+    frame, place = 0, 2
+    scans: list[int] = []
+    for _ in range(_MOST_MARKERS):
+        if (found := next_marker(data, place)) is None:
+            break
+        place = found.end
+        if found.code == _END_OF_IMAGE:
+            return Outline(frame, scans, place - 2)
+        if found.code in ALONE:
+            continue
+        if found.code in FRAMES:
+            frame = place - 1
+        elif found.code == START_OF_SCAN:
+            scans.append(place - 1)
+        place += max(2, int.from_bytes(data[place : place + 2], "big"))
+    return Outline(frame, scans, 0)
 
 
 def without_broken_segments(data: bytes) -> bytes:

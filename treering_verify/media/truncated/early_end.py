@@ -8,24 +8,15 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
-from treering_verify.media.headers.jpeg_segments import (
-    ALONE,
-    FRAMES,
-    PROGRESSIVE,
-    START_OF_SCAN,
-    next_marker,
-    without_broken_segments,
-)
+from treering_verify.media.headers.jpeg_segments import PROGRESSIVE, outline, without_broken_segments
 
 if TYPE_CHECKING:
     from PIL import Image
 
-_END_OF_IMAGE = 0xD9
 _HUFFMAN = frozenset([0xC0, 0xC1, *PROGRESSIVE]) - {0xCA, 0xCE}  # arithmetic decoders cannot wait for bytes
 _GREYS = range(126, 130)  # what a decoder makes of no data, beside a block that has some; CMYK is inverted
 _MORE = b"\xfe" * 16  # a decoder looks ahead up to 8 bytes, and these are long codes, of few blocks
 _COEFFICIENTS = 64
-_MOST_MARKERS = 10_000
 _LOOKED_AT = 1 << 16  # bytes behind the end
 _IMAGE = b"\xff\xd8"
 
@@ -46,7 +37,7 @@ def ends_too_early(image: Image.Image, data: bytes) -> bool:
 
 
 def _ends_too_early(image: Image.Image, data: bytes) -> bool:
-    frame, scans, end = _followed(data)
+    frame, scans, end = outline(data)
     if not frame or not end or not scans or data[frame] not in _HUFFMAN:
         return False
     if len(scans) == 1 and data[frame] not in PROGRESSIVE:
@@ -57,29 +48,6 @@ def _ends_too_early(image: Image.Image, data: bytes) -> bool:
         return True
     follows = data[end + 2 : end + 2 + _LOOKED_AT].lstrip(b"\0\xff")
     return bool(follows) and not data.startswith(_IMAGE, end + 2) and _shows_more(image, data[:end], data[end:])
-
-
-def _followed(data: bytes) -> tuple[int, list[int], int]:
-    """Return the places of a JPEG's start of frame, of its scans, and of its end-of-image marker; 0 for what is not found.
-
-    The place of a marker is that of its last byte, and of the end that of its first one.
-    """
-    frame, place = 0, 2
-    scans: list[int] = []
-    for _ in range(_MOST_MARKERS):
-        if (found := next_marker(data, place)) is None:
-            break
-        place = found.end
-        if found.code == _END_OF_IMAGE:
-            return frame, scans, place - 2
-        if found.code in ALONE:
-            continue
-        if found.code in FRAMES:
-            frame = place - 1
-        elif found.code == START_OF_SCAN:
-            scans.append(place - 1)
-        place += max(2, int.from_bytes(data[place : place + 2], "big"))
-    return frame, scans, 0
 
 
 def _is_complete(data: bytes, frame: int, scans: list[int]) -> bool:
