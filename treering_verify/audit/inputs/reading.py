@@ -99,7 +99,7 @@ class Reading:
     frames_total : int
         Frames of the animation.
     compression : (str, int), optional
-        Of a still image in a lossy format (`media.compression.Compression`).
+        Format and bits of a still image in a lossy format (`media.compression`).
     """
 
     path: str
