@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from treering_verify.benchmark.harness.scope import Scope
 from treering_verify.inversion.decoder import DEFAULTS, METHODS, Settings, default_method, unstopped
 from treering_verify.inversion.recovery import InversionOptions
-from treering_verify.models import LatentModel
+from treering_verify.models import LatentModel, device_of
 from treering_verify.models.inverter import fitted
 
 BASELINE, GRADIENT, GRADIENT_FREE, OURS, ADDED = "baseline", "gradient", "gradient-free", "ours", "added"
@@ -60,6 +60,23 @@ SWEEP = {
 def sixteen_bits(device: str) -> tuple[str, ...]:
     """Return the 16-bit precisions to measure on a device; processors have no units for float16."""
     return ("bfloat16",) if device == "cpu" else ("bfloat16", "float16")
+
+
+def compared_precision(model: LatentModel, scope: Scope) -> str:
+    """Return the 16-bit precision that is compared with 32 bits.
+
+    A quick run compares none where the processor emulates 16 bits, which takes ten times as long.
+    """
+    device = device_of(model)
+    return "" if scope.quick and device == "cpu" and emulates_sixteen_bits() else sixteen_bits(device)[-1]
+
+
+def emulates_sixteen_bits() -> bool:
+    """Return whether this processor has no units that multiply in 16 bits, as far as torch knows."""
+    import torch
+
+    known = (getattr(torch.cpu, f"_is_{unit}_supported", None) for unit in ("avx512_bf16", "amx_tile"))
+    return not any(supported() for supported in known if supported is not None)
 
 
 def published(longest: int, sixteen: str = "") -> list[Variant]:

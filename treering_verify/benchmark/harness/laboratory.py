@@ -19,10 +19,10 @@ from treering_verify.benchmark.harness.cache import cached
 from treering_verify.benchmark.harness.inversion_methods import (
     PUBLISHED,
     Variant,
+    compared_precision,
     named,
     own,
     published,
-    sixteen_bits,
     stages_of,
 )
 from treering_verify.benchmark.harness.inversion_paths import Path, follow, joined
@@ -86,7 +86,7 @@ class Laboratory:
         """Return every method that is compared on clean images."""
         longest, ours = (QUICK_STEPS, 3) if self.scope.quick else (100, 20)
         return [
-            *published(longest, sixteen_bits(device_of(self.model))[-1]),
+            *published(longest, compared_precision(self.model, self.scope)),
             *own(ours, refined=self.model.refine is not None, stages=stages_of(self.model)),
             *(variant for variant in named(self.scope.methods) if variant.method not in METHODS.added),
         ]

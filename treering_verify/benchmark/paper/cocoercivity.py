@@ -11,13 +11,13 @@ from treering_detectors import Line, Rate, fit_line
 
 from treering_verify.benchmark.catalogue import BENCHMARKS
 from treering_verify.benchmark.harness.cache import cached
-from treering_verify.benchmark.harness.inversion_methods import sixteen_bits
+from treering_verify.benchmark.harness.inversion_methods import compared_precision
 from treering_verify.benchmark.harness.inversion_paths import decibels
 from treering_verify.benchmark.harness.laboratory import Laboratory, chunks, seeds
 from treering_verify.benchmark.harness.scope import Scope
 from treering_verify.inversion.decoder import DEFAULTS, Settings, in_precision, invert, unstopped
 from treering_verify.inversion.recovery import problem_of
-from treering_verify.models import LatentModel, device_of
+from treering_verify.models import LatentModel
 from treering_verify.report.findings import Cell, Cloud, Figure, Findings, Table
 from treering_verify.version import __version__
 
@@ -115,7 +115,7 @@ def measure(model: LatentModel, scope: Scope) -> Findings:
 
 def panels(lab: Laboratory, scope: Scope) -> list[Paths]:
     """Return every panel's paths on the laboratory's images, each part of which is cached."""
-    plan = _plan(scope.quick, sixteen_bits(device_of(lab.model))[-1])
+    plan = _plan(scope.quick, compared_precision(lab.model, scope))
     parts = chunks(len(lab.known.images), lab.model)
     found = []
     with scope.progress("Paths", len(plan) * len(parts)) as advance:
@@ -219,7 +219,14 @@ def _plan(quick: bool, sixteen: str) -> tuple[Panel, ...]:
     theirs = (
         forward(0.001 * scale, True),
         inertial(0.001 * scale, 0.9, True),
-        Panel("adam .01 scheduled, 16-bit", "adam", replace(free["adam"], iterations=adam[1]), *adam, sixteen),
+        Panel(
+            f"adam .01 scheduled{', 16-bit' if sixteen else ''}",
+            "adam",
+            replace(free["adam"], iterations=adam[1]),
+            *adam,
+            sixteen or "float32",
+            published=bool(sixteen),
+        ),
     )
     return theirs if quick else (*theirs, forward(0.01, False), inertial(0.01, 0.3, False))
 

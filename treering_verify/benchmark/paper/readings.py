@@ -10,10 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from treering_detectors import Mean, mean
 
-from treering_verify.benchmark.harness.inversion_methods import Variant, default, published, sixteen_bits, stages_of
+from treering_verify.benchmark.harness.inversion_methods import (
+    Variant,
+    compared_precision,
+    default,
+    published,
+    stages_of,
+)
 from treering_verify.benchmark.harness.laboratory import Judgement, Laboratory
 from treering_verify.benchmark.harness.scope import CLEAN
-from treering_verify.models import device_of
 
 if TYPE_CHECKING:
     import torch
@@ -143,5 +148,5 @@ def encoder_and_default(lab: Laboratory) -> tuple[Reading, Reading]:
 
 
 def published_variants(lab: Laboratory, longest: int) -> list[Variant]:
-    """Return the published methods, table 1's 16-bit rows included."""
-    return published(longest, sixteen_bits(device_of(lab.model))[-1])
+    """Return the published methods, with table 1's 16-bit rows where these are compared."""
+    return published(longest, compared_precision(lab.model, lab.scope))

@@ -18,7 +18,7 @@ from PIL import Image
 from treering_detectors import Rate
 
 from treering_verify.benchmark import BENCHMARKS, Scope, run
-from treering_verify.benchmark.harness import laboratory
+from treering_verify.benchmark.harness import inversion_methods, laboratory
 from treering_verify.benchmark.harness.interruption import BenchmarkInterrupted
 from treering_verify.benchmark.harness.inversion_methods import published, swept
 from treering_verify.benchmark.harness.inversion_paths import Path as Followed
@@ -26,7 +26,15 @@ from treering_verify.benchmark.harness.laboratory import Judgement, Laboratory
 from treering_verify.benchmark.harness.memory import Peak
 from treering_verify.benchmark.paper import cocoercivity, page, readings
 from treering_verify.benchmark.paper.editing import Edited, masks, sheet
-from treering_verify.benchmark.paper.parts import attacks, classes, convergence, errors, missing, optimisers
+from treering_verify.benchmark.paper.parts import (
+    attacks,
+    classes,
+    convergence,
+    errors,
+    missing,
+    optimisers,
+    sixteen_bits,
+)
 from treering_verify.benchmark.paper.parts.measured import Measured, listed, reference
 from treering_verify.benchmark.paper.readings import BEST, DEFAULT, PUBLISHED, Reading
 from treering_verify.benchmark.published_figures import INSTAFLOW, SD, TABLE_1
@@ -321,6 +329,7 @@ def test_the_page_is_made_of_pipelines_with_random_weights(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(laboratory, "QUICK_STEPS", 2)
+    monkeypatch.setattr(inversion_methods, "emulates_sixteen_bits", lambda: False)
     pipe = pipelines.stable_diffusion() if kind == "stable-diffusion" else pipelines.rectified_flow()
     pipe.save_pretrained(tmp_path / "model")
     model = load_model(tmp_path / "model")
@@ -346,6 +355,21 @@ def test_the_page_is_made_of_pipelines_with_random_weights(
         "classification",
         "editing",
     }
+
+
+@pytest.mark.parametrize(("quick", "emulated", "some"), [(True, True, False), (True, False, True), (False, True, True)])
+def test_a_quick_run_leaves_16_bits_out_where_the_processor_emulates_them(
+    quick: bool, emulated: bool, some: bool, tiny_model: LatentModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inversion_methods, "emulates_sixteen_bits", lambda: emulated)
+    lab: Any = SimpleNamespace(model=tiny_model, scope=Scope(silent, quick=quick))
+    for variants in (readings.published_variants(lab, 20), Laboratory.variants(lab)):
+        assert {v.precision for v in variants} == {"float32", *(["bfloat16"] if some else [])}
+    plan = cocoercivity._plan(quick, inversion_methods.compared_precision(tiny_model, lab.scope))
+    assert (plan[2].precision, plan[2].published) == (("bfloat16", True) if some else ("float32", False))
+    if not some:
+        with pytest.raises(UsageError, match="emulates 16 bits"):
+            sixteen_bits.measure(tiny_model, lab.scope, lab)
 
 
 def test_an_interrupted_page_shows_the_parts_that_are_there_and_says_that_it_is_partial(

@@ -13,6 +13,7 @@ from treering_verify.benchmark.harness.scope import Scope
 from treering_verify.benchmark.paper.parts.measured import Measured
 from treering_verify.benchmark.paper.readings import published_variants, read, row
 from treering_verify.benchmark.published_figures import PAPER, PEAK_GB, SD, TABLE_1
+from treering_verify.errors import UsageError
 from treering_verify.models import LatentModel
 from treering_verify.report.findings import Cell, Part, Table
 
@@ -31,6 +32,8 @@ def measure(model: LatentModel, scope: Scope, lab: Laboratory) -> Measured:
         for whole in variants
         if whole.label == _WHOLE and whole.budgets == half.budgets
     ]
+    if not pairs:
+        raise UsageError("this processor emulates 16 bits, which takes too long for --quick")
     timed = lab.variants()
     clocks = lab.clock(timed, rounds, 1, warm_up=not scope.quick)
     rows: list[dict[str, Any]] = []
