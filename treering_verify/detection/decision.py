@@ -62,6 +62,9 @@ FEWEST_BITS = {"JPEG": 1.1, "WEBP": 2.0, "AVIF": 1.9, "HEIF": 1.2, "JXL": 2.1, "
 `media.compression` counts them; docs/search.md says how they were found.
 """
 
+_COARSEST, _GROWTH, _MOST = 61.0, 1.2, 76.0
+"""Largest step of a JPEG at the model's size, in levels; how it grows with the file's side; and where that ends."""
+
 _FEWER = f"look for {MOST_KEYS} keys or fewer, for which all of it is searched"
 
 
@@ -84,7 +87,7 @@ def decide(
     sides: tuple[float, float] | None = None,
     search: Mapping[str, Any] | None = None,
     fitted: float | None = None,
-    compressed: tuple[str, float] | None = None,
+    compressed: tuple[str, float, float] | None = None,
 ) -> Decision:
     """Return the decision on one image. A p-value at or under alpha is a detection, unless the key was fitted.
 
@@ -108,8 +111,9 @@ def decide(
     fitted : float, optional
         Statistic from which on the strongest key counts as fitted to the image; None if its numbers are derived, or its
         pattern has no such bound.
-    compressed : (str, float), optional
-        Lossy format of the file, and the bits that it has for each cell of the model's latent; None of other files.
+    compressed : (str, float, float), optional
+        Lossy format of the file, the bits that it has for each cell of the model's latent, and the step of a JPEG; None of
+        other files.
     """
     if evidence[0].log10_adjusted <= np.log10(alpha):
         if fitted is not None and evidence[0].statistic >= fitted:
@@ -137,7 +141,7 @@ def _outside(
     sides: tuple[float, float],
     visible: float,
     search: Mapping[str, Any] | None,
-    compressed: tuple[str, float] | None,
+    compressed: tuple[str, float, float] | None,
 ) -> Decision | None:
     """Return why a file lies outside of what was measured, and what would help; None if it does not."""
     some_places = search is not None and search.get("candidates") is not None  # a search for the keys of an index
@@ -148,12 +152,8 @@ def _outside(
     if min(sides) < domain.smallest:
         reason = f"its shorter side is {min(sides):.2f} of the model's: too small to tell; find a larger copy"
         return Decision(INCONCLUSIVE, "size", reason)
-    if compressed and (bits := compressed[1] * shape) < FEWEST_BITS.get(compressed[0], 0.0):
-        reason = (
-            f"{compressed[0]} left {bits:.1f} bits for each cell of the latent, and a mark needs "
-            f"{FEWEST_BITS[compressed[0]]:g} or more: it was compressed too strongly; find a better copy"
-        )
-        return Decision(INCONCLUSIVE, "quality", reason)
+    if compressed and (reason := _too_strong(*compressed, min(sides), shape)):
+        return Decision(INCONCLUSIVE, "quality", f"{reason}: it was compressed too strongly; find a better copy")
     if shape < domain.shape:
         reason = f"it has another shape than the model's images, so it was cut or stretched, or contains more; {advice}"
         return Decision(INCONCLUSIVE, "size", reason)
@@ -174,6 +174,20 @@ def _outside(
         reason = f"{covered:.0%} of it seems to be covered, by text or the like; find the original"
         return Decision(INCONCLUSIVE, "covered", reason)
     return None
+
+
+def _too_strong(codec: str, bits: float, step: float, side: float, shape: float) -> str:
+    """Say why a mark may be lost by compression; "" if it is not.
+
+    A JPEG of calm content has few bits, and one of busy content has many however coarse its steps are: both have a bound.
+    """
+    bits *= shape  # as many lie within the model's shape
+    if bits < FEWEST_BITS.get(codec, 0.0):
+        return (
+            f"{codec} left {bits:.1f} bits for each cell of the latent, and a mark needs {FEWEST_BITS[codec]:g} or more"
+        )
+    coarsest = min(_MOST, _COARSEST * side**_GROWTH)
+    return f"{codec} has steps of {step:.0f} levels, and a mark needs {coarsest:.0f} or less" if step > coarsest else ""
 
 
 def _advice(level: str, side: float, shape: float, visible: float) -> str:

@@ -271,12 +271,16 @@ class Judge:
         )
 
     def decide(
-        self, finding: Finding, note: str, size: tuple[int, int] | None, compression: tuple[str, int] | None = None
+        self,
+        finding: Finding,
+        note: str,
+        size: tuple[int, int] | None,
+        compression: tuple[str, int, float] | None = None,
     ) -> Decision:
         """Return the decision on one image.
 
         `note` says how it was fitted to the model's size (`Verdict.note`), and `size` is its own, (width, height): None of a
-        video. `compression` holds format and bits of a still image in a lossy format (`media.compression`).
+        video. `compression` says how a still image in a lossy format was compressed (`media.compression`).
         """
         height, width = self.model.image_size
         sides = None if size is None else (size[0] / width, size[1] / height)
@@ -291,7 +295,7 @@ class Judge:
             sides,
             finding.search,
             self._fitted(finding.evidence[0]),
-            compression and (compression[0], compression[1] / cells),
+            compression and (compression[0], compression[1] / cells, compression[2]),
         )
 
     def _fitted(self, strongest: KeyEvidence) -> float | None:

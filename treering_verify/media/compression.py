@@ -10,7 +10,7 @@ import struct
 from typing import NamedTuple
 
 from treering_verify.media.headers.isobmff import boxes, coded_bytes
-from treering_verify.media.headers.jpeg_scans import telling_bits
+from treering_verify.media.headers.jpeg_scans import quantisation_step, telling_bits
 from treering_verify.media.headers.riff_chunks import chunks
 
 _CODESTREAMS = {b"JXL ": ("JXL", (b"jxlc", b"jxlp")), b"jP  ": ("JPEG2000", (b"jp2c",))}
@@ -19,13 +19,21 @@ _AV1 = (b"avif", b"avis")
 
 
 class Compression(NamedTuple):
-    """A lossy format, by its name in Pillow, and the bits that code the pixels of one image.
+    """How strongly an image was compressed.
 
-    A JPEG has some bits for each block, whatever is in it, which tell nothing and are not counted (`jpeg_scans`).
+    Attributes
+    ----------
+    format : str
+        The lossy format, by its name in Pillow.
+    bits : int
+        Bits that code the pixels. A JPEG has some for each block, whatever is in it, which tell nothing and are not counted.
+    step : float
+        Of a JPEG, the step of its luminance at low frequencies, in levels (`jpeg_scans.quantisation_step`); 0 of others.
     """
 
     format: str
     bits: int
+    step: float = 0.0
 
 
 def compression_of(data: bytes) -> Compression | None:
@@ -35,9 +43,10 @@ def compression_of(data: bytes) -> Compression | None:
     """
     try:
         name, bits = _coded(data)
+        step = quantisation_step(data) if name == "JPEG" else 0.0
     except (struct.error, IndexError, ValueError):  # its headers say nonsense
         return None
-    return Compression(name, max(bits, 1)) if name and bits else None
+    return Compression(name, bits, step) if bits else None
 
 
 def _coded(data: bytes) -> tuple[str, int]:

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from skimage import data
 
 import treering_verify as tv
 from tests.helpers import mixed_folder
 from tests.helpers.images import encoded
+from treering_verify.detection.decision import FEWEST_BITS
+from treering_verify.media.compression import compression_of
 from treering_verify.media.formats import register
 from treering_verify.models import LatentModel
 from treering_verify.watermark.keys.key import Key
@@ -41,6 +44,22 @@ def test_a_mark_that_is_found_is_detected_whatever_the_quality(tiny_model: Laten
     key = Key.generate(tiny_model.latent_shape, seed=5)
     poor = encoded(Image.open(SAMPLES / "unmarked-1.png").convert("RGB"), "JPEG", quality=1)
     assert tv.verify(poor, key, model=tiny_model, alpha=0.999_999, search="off").verdict == "detected"
+
+
+def test_a_jpeg_of_busy_content_has_many_bits_and_a_bound_for_its_steps(tiny_model: LatentModel) -> None:
+    key = Key.generate(tiny_model.latent_shape, seed=5)
+    busy = Image.fromarray(data.gravel()).convert("RGB")
+    for size, quality, code in ((128, 6, "quality"), (128, 12, ""), (64, 12, "quality"), (64, 40, ""), (512, 9, "")):
+        file = encoded(busy.resize((size, size)), "JPEG", quality=quality)
+        assert bits_of(file) > FEWEST_BITS["JPEG"]
+        verdict = tv.verify(file, key, model=tiny_model, search="off")
+        assert verdict.code == code and ("steps of" in verdict.reason) == bool(code)
+
+
+def bits_of(file: bytes) -> float:
+    found = compression_of(file)
+    assert found is not None
+    return found.bits / 1024
 
 
 @pytest.mark.parametrize("turned", [False, True])

@@ -79,3 +79,16 @@ def test_files_without_loss_animations_and_damaged_files_have_none() -> None:
     files += [moving.getvalue(), encoded(PHOTOGRAPH, "WEBP", lossless=True)]
     files += [encoded(PHOTOGRAPH, "AVIF")[:40], b"\xff\xd8\xff", b"", b"RIFF", b"\0\0\0\x0cjP  "]
     assert [compression_of(file) for file in files] == [None] * len(files)
+
+
+def test_the_step_is_that_of_the_luminance_table() -> None:
+    steps = []
+    for quality in (10, 50, 90):
+        found = compression_of(encoded(PHOTOGRAPH, "JPEG", quality=quality))
+        assert found is not None
+        steps.append(found.step)
+    assert steps == [59, 11.8, pytest.approx(2.4, abs=0.21)]
+    tables = [[7] * 64, [99] * 64]
+    swapped = compression_of(encoded(PHOTOGRAPH, "JPEG", qtables=tables))
+    other = compression_of(encoded(PHOTOGRAPH, "WEBP", quality=5))
+    assert swapped is not None and swapped.step == 7 and other is not None and other.step == 0

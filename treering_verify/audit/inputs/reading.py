@@ -98,8 +98,8 @@ class Reading:
         Numbers of the frames in `pixels`, (n, H, W, 3) then, where an image is animated and several differ.
     frames_total : int
         Frames of the animation.
-    compression : (str, int), optional
-        Format and bits of a still image in a lossy format (`media.compression`).
+    compression : (str, int, float), optional
+        How a still image in a lossy format was compressed (`media.compression.Compression`).
     """
 
     path: str
@@ -118,7 +118,7 @@ class Reading:
     reduced: float = 1.0
     frames: tuple[int, ...] = ()
     frames_total: int = 0
-    compression: tuple[str, int] | None = None
+    compression: tuple[str, int, float] | None = None
 
 
 def refused(path: str, code: str, detail: str = "", **facts: Any) -> Reading:
