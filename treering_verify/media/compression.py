@@ -28,7 +28,7 @@ class Compression(NamedTuple):
     bits : int
         Bits that code the pixels. A JPEG has some for each block, whatever is in it, which tell nothing and are not counted.
     step : float
-        Of a JPEG, the step of its luminance at low frequencies, in levels (`jpeg_scans.quantisation_step`); 0 of others.
+        Step of a JPEG's luminance at low frequencies, in levels (`jpeg_scans.quantisation_step`); 0 of other formats.
     """
 
     format: str
