@@ -21,15 +21,16 @@ MINUTES: dict[str, tuple[float | None, float | None]] = {
     "chance": (0.2, 1.6),
     "identification": (0.4, None),
     "agreement": (1.2, 28),
-    "shared": (0.4, None),
+    "shared": (0.4, 76),
     "search-parts": (None, None),
-    "coverage": (0.1, None),
-    "peers": (3.3, None),
+    "coverage": (0.1, 59),
+    "peers": (3.3, 48),
     "robustness": (None, 360),
     "quality": (1.2, 21),
     "throughput": (1.1, None),
-    "survival": (1.0, None),
+    "survival": (1.0, 93),
     "search-uniformity": (0.1, None),
+    "over-exposure": (0.7, 14),
     "classifier": (1.4, None),
     "patterns": (1.5, None),
     "annulus-pareto": (0.6, None),
@@ -43,7 +44,8 @@ MINUTES: dict[str, tuple[float | None, float | None]] = {
 Of `--quick` they are the `processor_seconds` of a run with an empty cache, with all processes that it starts, on 2026-11-30
 (one thread, AVX-512). `paper` has nine parts, so its quick form takes longer than two minutes on two cores. `quality` was
 scaled from four of its seven variants of 20 images, `peers` from 12 images with two more schemes. Of the full
-runs `agreement` was scaled from 112 of its 128 images a pattern, and `uniformity` from 100 of its 1,000.
+runs these were scaled from stored results of fewer images: `agreement`, `uniformity`, `shared`, `coverage`, `peers`,
+`survival` and `over-exposure`, the quick form of which was scaled too.
 """
 
 

@@ -57,6 +57,7 @@ def _list_benchmarks(context: click.Context, _: click.Parameter, wanted: bool) -
     from treering_verify.benchmark import GROUPS, format_group
 
     click.echo("\n\n".join(format_group(group) for group in GROUPS))
+    click.echo("\nMinutes are those of one processor, on landscape. Two cores take half of them.")
     context.exit()
 
 

@@ -116,6 +116,7 @@ def test_the_list_shows_each_benchmark_once_with_its_question_and_needs_no_other
         (line,) = (line for line in result.output.splitlines() if line.startswith(f"  {name} "))
         facts = result.output.splitlines()[result.output.splitlines().index(line) + 1]
         assert benchmark.question in line and benchmark.published in facts and facts.strip().startswith("--quick: ")
+    assert "Minutes are those of one processor" in result.output.splitlines()[-1]
 
 
 def test_no_two_benchmarks_fits_or_calibrations_share_an_image() -> None:
