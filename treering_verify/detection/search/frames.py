@@ -43,7 +43,7 @@ _SHAPE = 0.04  # difference of its aspect ratio from the model's, as a logarithm
 _SAME = 2.5  # pixels within which the sides of two boxes are the same
 
 
-def boxes(page: Page, image_size: tuple[int, int], most: int) -> list[Placement]:
+def boxes(page: Page, image_size: tuple[int, int], most: int, clear: float = 0.0) -> list[Placement]:
     """Return boxes of about a model's shape, the most clearly drawn first.
 
     Parameters
@@ -53,11 +53,13 @@ def boxes(page: Page, image_size: tuple[int, int], most: int) -> list[Placement]
         Size of the model's images.
     most : int
         Number of boxes, at most.
+    clear : float
+        How clearly they are drawn, at least, from 0 to 2.
     """
     chosen: list[Floats] = []
     found, finest = _ordered(page, image_size, _SMALLEST)
     for box in found:
-        if len(chosen) == most:
+        if len(chosen) == most or box[4] < clear:
             break
         if all(np.abs(box[:4] - other[:4]).max() > _SAME * finest for other in chosen):
             chosen.append(box)

@@ -18,6 +18,8 @@ DIRECT = 0.125
 """Share of alpha of what is tried on the whole image: other estimates of its noise, other colours, offsets in time."""
 SHARES = {"upright": 0.1875, "quarter": 0.0625, "turned": 0.0625, "stretched": 0.0625}
 """Share of alpha of each group of placements."""
+STAGES = 3
+"""A placement may be tested on a map, on its window by the screen, and on its window inverted in full."""
 
 # Distances between neighbours, times the key's outer radius: relative size; radians.
 _SIZE_STEP, _ANGLE_STEP = 0.7, 0.95  # for a key of radius 9: 8 %, 6 degrees

@@ -18,14 +18,15 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from treering_verify.detection.search.covered_windows import covered_boxes
 from treering_verify.detection.search.estimates import Estimates
 from treering_verify.detection.search.frames import boxes
-from treering_verify.detection.search.grid import SHARES, Guess
+from treering_verify.detection.search.grid import SHARES, STAGES, Guess
 from treering_verify.detection.search.noise_map import NoiseMap, page_map
 from treering_verify.detection.search.outcome import Coverage, Found, Searched
 from treering_verify.detection.search.page import Page
 from treering_verify.detection.search.placement import Placement, whole
-from treering_verify.detection.search.search import STAGES, Run
+from treering_verify.detection.search.search import Run
 from treering_verify.detection.search.settings import LEVELS, Level, Search
 from treering_verify.detection.search.target import Target
 from treering_verify.detection.search.whole_image import WholeImage, covered_share, looks, looks_for_covers
@@ -134,9 +135,16 @@ def search_index(
                     hits.setdefault(key, []).append(_Hit(log10 - float(np.log10(weight)), cosine, window, weight))
     tests = [] if late() else looks(estimates, image, level)
     whole_page = _looked(index, tests, late)
-    best = sorted(
-        {*hits, *whole_page}, key=lambda key: min(_strongest(hits.get(key)), _strongest_of(whole_page.get(key)))
-    )
+
+    def strongest(key: int) -> float:
+        return min(_strongest(hits.get(key)), _strongest_of(whole_page.get(key)))
+
+    covered: list[WholeImage] = []
+    if not late() and min(map(strongest, {*hits, *whole_page}), default=0.0) > np.log10(alpha / index.keys_tried):
+        covered += covered_boxes(estimates, page, level)
+        for key, some_found in _looked(index, covered, late).items():
+            whole_page.setdefault(key, []).extend(some_found)
+    best = sorted({*hits, *whole_page}, key=strongest)
     chosen = best[:_BEST]
     targets = [index.target(key) for key in chosen]
     run = Run(model, page, targets, search, estimates, alpha, keys=index.keys_tried, started=started)
@@ -147,15 +155,15 @@ def search_index(
         for candidate in candidates[number]:
             if candidate.log10 < 0:
                 words = described(page, model.image_size, candidate.placement, near=True)
-                record = candidate.placement.enlarged(page.reduced).record(_own_size(page), model.image_size)
+                record = page.record(candidate.placement, model.image_size)
                 run.take(number, Found(candidate.log10, candidate.cosine, words, record))
     run.refine_best(candidates)
     planned = sum(counts.values())
     return targets, Searched(
         tuple(run.found),
         Coverage(round(min(1.0, windows / max(1, planned)), 4), None, None, 4, ()),
-        len(tests) + len(found_boxes) + len(places),
-        len(tests) + windows,
+        len(tests) + len(covered) + len(found_boxes) + len(places),
+        len(tests) + len(covered) + windows,
         () if targets and run.finished else _left_out(index.keys_tried),
         time.perf_counter() - started,
         False,
@@ -274,7 +282,8 @@ def _looked(index: Index, tests: Sequence[WholeImage], late: Callable[[], bool])
         for key, log10, cosine in best:
             corrected = log10 - float(np.log10(test.weight))
             if corrected < 0:
-                found.setdefault(key, []).append(Found(corrected, cosine, test.words, noise_hat=(noise * visible)[0]))
+                one = Found(corrected, cosine, test.words, test.record, (noise * visible)[0])
+                found.setdefault(key, []).append(one)
         return bool(best) and best[0][1] - np.log10(test.weight) + np.log10(index.keys_tried) <= PROMISING
 
     noise, visible = (torch.cat(some) for some in zip(*((one.cheap(), one.visible) for one in tests), strict=True))
@@ -300,10 +309,6 @@ def _strongest(hits: Sequence[_Hit] | None) -> float:
 
 def _strongest_of(found: Sequence[Found] | None) -> float:
     return min((one.log10_pvalue for one in found or ()), default=np.inf)
-
-
-def _own_size(page: Page) -> tuple[int, int]:
-    return round(page.size[0] * page.reduced), round(page.size[1] * page.reduced)
 
 
 def _left_out(keys: int) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -45,6 +45,19 @@ class Page:
     def pixels(self) -> int:
         """Count of pixels of a frame."""
         return self.size[0] * self.size[1]
+
+    @property
+    def file_size(self) -> tuple[int, int]:
+        """Width and height of the file's image."""
+        return round(self.size[0] * self.reduced), round(self.size[1] * self.reduced)
+
+    def words(self, placement: Placement, image_size: tuple[int, int]) -> str:
+        """Say in words how the file's image shows an image of (height, width) that lies on the page."""
+        return placement.enlarged(self.reduced).words(self.file_size, image_size)
+
+    def record(self, placement: Placement, image_size: tuple[int, int]) -> dict[str, Any]:
+        """Return where the file's image shows an image of (height, width) that lies on the page, JSON-ready."""
+        return placement.enlarged(self.reduced).record(self.file_size, image_size)
 
     def scaled(self, scale: float) -> torch.Tensor:
         """Return the whole page, (1, 3 F, H, W), its sides rounded to pixels; antialiased where it shrinks."""

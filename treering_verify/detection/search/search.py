@@ -3,7 +3,8 @@
 A few maps hold the noise of the whole page (`noise_map`). On each, the key's pattern is correlated with the noise at all
 places, for every size, angle and reflection that the map serves (`matching`). The best window of each is tested. The best
 of all are refined (`window`): they are cut out of the page, brought to the model's size, and their noise is estimated
-again, by the screen and then by the full inversion. What was done to the whole image is tested first (`whole_image`).
+again, by the screen and then by the full inversion. What was done to the whole image is tested first (`whole_image`), and
+boxes that text or stickers cover last (`covered_windows`).
 
 Every p-value is divided by a weight that no key has a part in: the guess's share of alpha (`grid`), over the places that
 could have won and, of refined ones, over the lattice. docs/search.md has the proof.
@@ -12,15 +13,16 @@ could have won and, of refined ones, over the lattice. docs/search.md has the pr
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from treering_verify.detection.search.covered_windows import covered_boxes
 from treering_verify.detection.search.estimates import Estimates, evidence
 from treering_verify.detection.search.frames import drawn_sizes
-from treering_verify.detection.search.grid import Guess, Pass, affordable, fills, passes, size_step
+from treering_verify.detection.search.grid import STAGES, Guess, Pass, affordable, fills, passes, size_step
 from treering_verify.detection.search.matching import Match, Matcher, Shape
 from treering_verify.detection.search.neighbours import AS_IT_IS, NEAR, Neighbourhood, beats
 from treering_verify.detection.search.noise_map import NoiseMap, page_map
@@ -42,8 +44,6 @@ if TYPE_CHECKING:
 _TESTED = 24  # windows of a map, at most: what a window promises by its score is close to its p-value
 SMALLEST = 0.35
 """Size of images, in shorter sides of the model's, below which most marks are gone (docs/search.md)."""
-STAGES = 3
-"""A placement may be tested on a map, on its window by the screen, and on its window inverted in full."""
 
 
 def search_page(
@@ -107,6 +107,8 @@ def search_page(
     candidates = run.match(affordable(planned, model.image_size, run.level))
     run.refine_best(candidates)
     run.test_whole([one for one in tests if not one.upright], noise_hat)
+    if timeline is None:
+        run.test_covered_boxes(noise_hat)
     missed = [one for one in planned if one not in run.done]
     return Searched(
         tuple(run.found),
@@ -130,10 +132,13 @@ class Known:
     maps : dict of float to NoiseMap
         By scale.
     tests : list of WholeImage
+    boxes : list of WholeImage
+        Tests of boxes that are partly covered; None until they were looked for.
     """
 
     maps: dict[float, NoiseMap] = field(default_factory=dict)
     tests: list[WholeImage] = field(default_factory=list)
+    boxes: list[WholeImage] | None = None
 
 
 @dataclass(eq=False)
@@ -189,7 +194,16 @@ class Run:
         if found.log10_pvalue < 0 and (before is None or found.log10_pvalue < before.log10_pvalue):
             self.found[index] = found
 
-    def test_whole(self, tests: Sequence[WholeImage], noise_hat: torch.Tensor) -> None:
+    def test_covered_boxes(self, noise_hat: torch.Tensor) -> None:
+        """Test boxes on the page without what covers them."""
+        if self.late or self.finished:
+            return
+        tests: Iterable[WholeImage] = covered_boxes(self.estimates, self.page, self.level)
+        if self.known is not None:
+            self.known.boxes = tests = list(tests) if self.known.boxes is None else self.known.boxes
+        self.test_whole(tests, noise_hat)
+
+    def test_whole(self, tests: Iterable[WholeImage], noise_hat: torch.Tensor) -> None:
         """Test what may have been done to the whole image, whose noise as it is was estimated before."""
         plain = noise_hat[None]
         for test in tests:
@@ -202,25 +216,20 @@ class Run:
             for index, target in enumerate(self.targets):
                 log10, cosine = evidence(noise, test.visible, target)
                 seen = (noise * test.visible)[0]
-                words = self.singled_out(test.words, log10 - weight, noise, plain, test.visible, target)
-                self.take(index, Found(log10 - weight, cosine, words, noise_hat=seen))
+                words = self.singled_out(test, log10 - weight, noise, plain, target)
+                self.take(index, Found(log10 - weight, cosine, words, test.record, seen))
                 if test.full is not None and log10 - weight < PROMISING:
                     in_full = test.full()
                     log10, cosine = evidence(in_full, test.visible_in_full, target)
                     seen = (in_full * test.visible_in_full)[0]
-                    self.take(index, Found(log10 - weight, cosine, words, noise_hat=seen))
+                    self.take(index, Found(log10 - weight, cosine, words, test.record, seen))
 
     def singled_out(
-        self,
-        words: str,
-        log10: float,
-        noise: torch.Tensor,
-        plain: torch.Tensor,
-        visible: torch.Tensor,
-        target: Target,
+        self, test: WholeImage, log10: float, noise: torch.Tensor, plain: torch.Tensor, target: Target
     ) -> str:
         """Say what was done to the whole image, or near what it was found, if a neighbour shows the key as well."""
-        if not words or log10 > 0:
+        words, visible = test.words, test.visible
+        if not words or test.record or log10 > 0:
             return words
         changed, as_it_is = (read_noise(one, visible, target)[0] for one in (noise, plain))
         if not makes_videos(self.model):  # the time that a video began at is no neighbour of places and sizes
@@ -274,7 +283,7 @@ class Run:
                 continue
             taken[index].append(one)
             left -= 1
-            found = refine(self.estimates, self.page, self.targets[index], one, self.alpha / self.keys)
+            found = refine(self.estimates, self.page, self.targets[index], one, self.alpha / self.keys, self.level)
             self.take(index, found)
 
 

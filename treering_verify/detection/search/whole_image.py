@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from treering_verify.detection.search.estimates import Estimates
 from treering_verify.detection.search.grid import DIRECT
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 LITTLE = 0.08
 """Share of an image that must be left to be read."""
 _LOOKS = 5  # tests of an image; each has as much of their share of alpha, whether an image needs it or not
+OTHER_WAYS = DIRECT / _LOOKS / 4
+"""Share of alpha of changed images that were mirrored or turned, too."""
 _FEW = 16  # colours of an image that was drawn in dots, at most; or nearly all of it is this near to black or white:
 _NEAR, _NEARLY_ALL = 0.25, 0.8
 _WAYS = [(quarters, mirrored) for quarters in range(4) for mirrored in (False, True) if quarters or mirrored]
@@ -48,6 +50,8 @@ class WholeImage:
     upright : bool
         Whether the image was neither turned nor mirrored besides. Others are tested last: what was only turned is found on
         the page's maps, and named truly.
+    record : dict, optional
+        Where the page shows the image (`Page.record`); None if the page is the image.
     """
 
     words: str
@@ -57,14 +61,21 @@ class WholeImage:
     full: Callable[[], torch.Tensor] | None
     visible_in_full: torch.Tensor
     upright: bool = True
+    record: dict[str, Any] | None = None
 
     @classmethod
     def of(
-        cls, estimates: Estimates, words: str, weight: float, image: torch.Tensor, cells: torch.Tensor
+        cls,
+        estimates: Estimates,
+        words: str,
+        weight: float,
+        image: torch.Tensor,
+        cells: torch.Tensor,
+        record: dict[str, Any] | None = None,
     ) -> WholeImage:
         """Return the test of a changed image, whose noise is estimated by the screen and in full, once each."""
         cheap, full = cache(partial(estimates.by_screen, image)), cache(partial(estimates.in_full, image))
-        return cls(words, weight, cheap, cells, full, cells)
+        return cls(words, weight, cheap, cells, full, cells, record=record)
 
 
 def looks(estimates: Estimates, image: torch.Tensor, level: Level, own: NoiseMap | None = None) -> list[WholeImage]:
@@ -96,15 +107,15 @@ def looks(estimates: Estimates, image: torch.Tensor, level: Level, own: NoiseMap
         changes += [("its dots smoothed", _smoothed(image))] if _dotted(image) else []
         changes += [("colours inverted", -image), ("red and blue swapped", image.flip(1))]
     tests += [WholeImage.of(estimates, words, weight, some, everywhere) for words, some in changes]
-    if looks_for_covers(image, level, estimates.model):
-        shown = drawn(estimates.model, image)
-        if LITTLE < float(shown.mean()) < 1:
-            words = f"{1 - float(shown.mean()):.0%} of it covered"
-            changes.append((words, fill_occluded(image, shown)))
-            tests.append(WholeImage.of(estimates, words, weight, changes[-1][1], estimates.cells(shown)))
-    # The image as it is has no second estimate here. The changed images, mirrored or turned, have that share of alpha.
+    if (without := uncovered(estimates.model, image, level)) is not None:
+        filled, shown = without
+        words = covered_words(shown)
+        changes.append((words, filled))
+        tests.append(WholeImage.of(estimates, words, weight, filled, estimates.cells(shown)))
+    # The image as it is has no second estimate here. The changed images, mirrored or turned, have half of that share of
+    # alpha, and what covers windows of the page has the other half (`covered_windows`).
     ways = _WAYS if image.shape[-1] == image.shape[-2] else [way for way in _WAYS if way[0] % 2 == 0]
-    each = weight / (_LOOKS - 1) / 2 / len(ways)
+    each = OTHER_WAYS / (_LOOKS - 1) / 2 / len(ways)
     upright = zip(tests[len(tests) - len(changes) :], changes, strict=True)
     return tests + [_another_way(one, estimates, each, some, *way) for one, (_, some) in upright for way in ways]
 
@@ -119,6 +130,19 @@ def looks_for_covers(image: torch.Tensor, level: Level, model: LatentModel) -> b
     reach = (1, *[max(3, model.image_size[0] // model.latent_shape[1] // 2 | 1)] * 2)
     across = (maximum_filter(pixels, reach) - minimum_filter(pixels, reach)).max(axis=0)
     return bool((across > _HARD).mean() > _MANY)
+
+
+def uncovered(model: LatentModel, image: torch.Tensor, level: Level) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Return an image, (1, 3, H, W), with what covers it filled, and what it shows, (1, 1, H, W); None if nothing does."""
+    if not looks_for_covers(image, level, model):
+        return None
+    shown = drawn(model, image)
+    return (fill_occluded(image, shown), shown) if LITTLE < float(shown.mean()) < 1 else None
+
+
+def covered_words(shown: torch.Tensor) -> str:
+    """Say which share of an image is covered."""
+    return f"{1 - float(shown.mean()):.0%} of it covered"
 
 
 def covered_share(tests: Sequence[WholeImage]) -> float:

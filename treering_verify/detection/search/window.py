@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from treering_verify.detection.search.covered_windows import OF_A_WINDOW, window_uncovered
 from treering_verify.detection.search.estimates import Estimates, evidence
 from treering_verify.detection.search.grid import Guess
 from treering_verify.detection.search.neighbours import AS_IT_IS, NEAR, Neighbourhood
@@ -14,7 +16,13 @@ from treering_verify.detection.search.outcome import Found
 from treering_verify.detection.search.page import Page
 from treering_verify.detection.search.placement import Placement, whole
 from treering_verify.detection.search.refinement import Lattice, composed, read_noise, refined
+from treering_verify.detection.search.settings import Level
 from treering_verify.detection.search.target import Target
+from treering_verify.detection.search.whole_image import covered_words
+from treering_verify.models import makes_videos
+
+if TYPE_CHECKING:
+    import torch
 
 PROMISING = 0.0
 """Log10 p, corrected, below which a guess is inverted in full."""
@@ -41,15 +49,24 @@ class Candidate:
         near = np.hypot(a.x - b.x, a.y - b.y) < 0.1 * a.width
         return bool(a.mirrored == b.mirrored and turn < 15 and near and abs(np.log(a.width / b.width)) < 0.2)
 
+    def lattice(self, shape: tuple[int, ...]) -> Lattice:
+        """Return the placements around it, for a latent of (h, w)."""
+        group = self.guess.group
+        return Lattice(self.placement, (shape[0], shape[1]), group == "turned", group == "stretched")
 
-def refine(estimates: Estimates, page: Page, target: Target, candidate: Candidate, alpha: float) -> Found:
+
+def refine(estimates: Estimates, page: Page, target: Target, candidate: Candidate, alpha: float, level: Level) -> Found:
     """Return the best evidence there is for a candidate: on its map, by the screen, and inverted in full.
 
-    Evidence that reaches alpha names its hypothesis only if that beats its neighbours (`neighbours`).
+    Evidence that reaches alpha names its hypothesis only if that beats its neighbours (`neighbours`). Where it does not, the
+    window is tested without what covers it, too.
     """
-    best, placement = _refined(estimates, page, target, candidate)
+    best, placement, refined_to = _refined(estimates, page, target, candidate)
     if best.log10_pvalue > np.log10(alpha):
-        return best
+        if makes_videos(estimates.model):
+            return best
+        without = _uncovered(estimates, page, target, candidate, refined_to, level)
+        return min(best, without, key=lambda one: one.log10_pvalue) if without else best
     confused = Neighbourhood(estimates, page, target).confused(placement)
     if confused is None:
         return best
@@ -57,15 +74,15 @@ def refine(estimates: Estimates, page: Page, target: Target, candidate: Candidat
     return replace(said, noise_hat=best.noise_hat)
 
 
-def _refined(estimates: Estimates, page: Page, target: Target, candidate: Candidate) -> tuple[Found, Placement]:
-    """Return the best evidence, and where it was read."""
+def _refined(
+    estimates: Estimates, page: Page, target: Target, candidate: Candidate
+) -> tuple[Found, Placement, Placement]:
+    """Return the best evidence, where it was read, and where the refined window lies."""
     import torch
 
     size, shape = estimates.model.image_size, estimates.model.latent_shape[1:]
     best = _say(page, size, candidate.log10, candidate.cosine, candidate.placement, near=True)
-    where = candidate.placement
-    group = candidate.guess.group
-    lattice = Lattice(candidate.placement, (shape[0], shape[1]), group == "turned", group == "stretched")
+    where, lattice = candidate.placement, candidate.lattice(shape)
     weight = np.log10(candidate.weight / lattice.count)
     placement = candidate.placement
     if candidate.noise_map is not None:
@@ -80,10 +97,7 @@ def _refined(estimates: Estimates, page: Page, target: Target, candidate: Candid
         image, visible = page.window(placement, size)
         noise, cells = estimate(image), estimates.cells(visible)
         tried[placement] = evidence(noise, cells, target)[1]
-        local = NoiseMap(noise[0] * cells[0], cells[0, 0], (shape[1] / size[1], shape[0] / size[0]))
-        middle = whole((size[1], size[0]))
-        inside = refined(local, target, replace(lattice, guess=middle), middle)
-        placement = lattice.at(lattice.nearest(composed(placement, inside, size)))
+        placement = _moved(placement, lattice, noise, cells, target, size)
     placement = max(tried, key=lambda one: tried[one])
     promising = best.log10_pvalue < 0 or target.log10_of(tried[placement]) - weight < 0
     if promising and (aligned := lattice.aligned(placement, page.size, size)):
@@ -94,7 +108,7 @@ def _refined(estimates: Estimates, page: Page, target: Target, candidate: Candid
         tried |= dict(zip(aligned, target.cosines(read_noise(noise, cells, target)) + _ALIGNED, strict=True))
         placement = max(tried, key=lambda one: tried[one])
     if not promising:
-        return best, where
+        return best, where, placement
     image, visible = page.window(placement, size)
     cells = estimates.cells(visible)
     for one in (estimate, estimates.in_full) if cheap else (estimate,):
@@ -105,21 +119,72 @@ def _refined(estimates: Estimates, page: Page, target: Target, candidate: Candid
             where = placement
         if best.log10_pvalue >= PROMISING:
             break
-    return best, where
+    return best, where, placement
+
+
+def _uncovered(
+    estimates: Estimates, page: Page, target: Target, candidate: Candidate, placement: Placement, level: Level
+) -> Found | None:
+    """Return the evidence of a window without what covers it, which is moved as others are; None if nothing covers it."""
+    size, shape = estimates.model.image_size, estimates.model.latent_shape[1:]
+    lattice, best = candidate.lattice(shape), None
+    weight = np.log10(candidate.weight * OF_A_WINDOW / lattice.count)
+    for _ in range(_ROUNDS):
+        if (without := window_uncovered(estimates, page, placement, level)) is None:
+            break
+        (image, shown), cells = without, estimates.cells(without[1])
+        noise = estimates.by_screen(image)
+        log10, cosine = evidence(noise, cells, target)
+        if best is not None and log10 - weight >= best.log10_pvalue:
+            break
+        best = _covered(page, size, log10 - weight, cosine, placement, shown, noise * cells)
+        if best.log10_pvalue < PROMISING:
+            in_full = estimates.in_full(image)
+            log10, cosine = evidence(in_full, cells, target)
+            if log10 - weight < best.log10_pvalue:
+                best = _covered(page, size, log10 - weight, cosine, placement, shown, in_full * cells)
+        elif best.log10_pvalue > _HOPELESS:
+            break
+        placement = _moved(placement, lattice, noise, cells, target, size)
+    return best
+
+
+def _moved(
+    placement: Placement,
+    lattice: Lattice,
+    noise: torch.Tensor,
+    cells: torch.Tensor,
+    target: Target,
+    image_size: tuple[int, int],
+) -> Placement:
+    """Return where on the lattice a window moves to, by its noise (1, C, h, w) and the share of each cell that it shows."""
+    (height, width), (h, w) = image_size, noise.shape[-2:]
+    local = NoiseMap(noise[0] * cells[0], cells[0, 0], (w / width, h / height))
+    middle = whole((width, height))
+    inside = refined(local, target, replace(lattice, guess=middle), middle)
+    return lattice.at(lattice.nearest(composed(placement, inside, image_size)))
+
+
+def _covered(
+    page: Page,
+    image_size: tuple[int, int],
+    log10: float,
+    cosine: float,
+    placement: Placement,
+    shown: torch.Tensor,
+    noise: torch.Tensor,
+) -> Found:
+    found = _say(page, image_size, log10, cosine, placement, near=True)
+    return replace(found, hypothesis=f"{found.hypothesis}, {covered_words(shown)}", noise_hat=noise[0])
 
 
 def _say(
     page: Page, image_size: tuple[int, int], log10: float, cosine: float, placement: Placement, near: bool = False
 ) -> Found:
-    shown, size = placement.enlarged(page.reduced), _size(page)
-    return Found(log10, cosine, described(page, image_size, placement, near), shown.record(size, image_size))
+    return Found(log10, cosine, described(page, image_size, placement, near), page.record(placement, image_size))
 
 
 def described(page: Page, image_size: tuple[int, int], placement: Placement, near: bool) -> str:
     """Say in words how a page shows an image; with `near`, that it was found near such a placement."""
-    words = placement.enlarged(page.reduced).words(_size(page), image_size)
+    words = page.words(placement, image_size)
     return f"{NEAR}{words or AS_IT_IS}" if near else words
-
-
-def _size(page: Page) -> tuple[int, int]:
-    return round(page.size[0] * page.reduced), round(page.size[1] * page.reduced)

@@ -19,7 +19,15 @@ from PIL import Image, ImageOps
 from treering_detectors import clopper_pearson
 
 import treering_verify as tv
-from treering_verify.benchmark.harness.shared_images import caption, collage, framed, overlap, screenshot, text_page
+from treering_verify.benchmark.harness.shared_images import (
+    caption,
+    collage,
+    framed,
+    meme,
+    overlap,
+    screenshot,
+    text_page,
+)
 from treering_verify.detection.identification import IndexTest, identify
 from treering_verify.detection.search import index_search
 from treering_verify.detection.search.frames import boxes, drawn_sizes
@@ -87,6 +95,9 @@ CASES: dict[str, Callable[[list[Image.Image]], Image.Image]] = {
         [images[0].resize(SIZE), *(one.resize(SIZE) for one in images[1:])], 0, columns=2, rows=2
     )[0],
     "cropped to .8": lambda images: cropped(images[0]),
+    "meme on a page": lambda images: screenshot(
+        [meme([images[0].resize((256, 256))], 0, lines=2)[0]], 0, page=(1.5, 1.7), width=1
+    )[0],
 }
 
 MORE = ("mirrored", "turned by 90 degrees", "border", "screenshot at 1:1", "collage")
