@@ -115,7 +115,7 @@ class Figure:
 
     title: str
     panels: tuple[Panel, ...]
-    note: str = ""
+    note: str
 
 
 @dataclass(frozen=True)

@@ -112,10 +112,10 @@ def test_csv_has_a_line_for_each_cell() -> None:
 
 def test_more_than_three_panels_wrap_and_matrices_lie_beside_the_report_as_png_and_csv(tmp_path: Path) -> None:
     panels = tuple(Matrix(name, OPEN.labels, OPEN.counts, "none") for name in "vwxyz")
-    figure = Figure("8 keys, open set (JPEG)", panels)
+    figure = Figure("8 keys, open set (JPEG)", panels, "note")
     sizes = []
     for shown in (3, 5):
-        with Image.open(BytesIO(draw_png(Figure("f", panels[:shown])))) as image:
+        with Image.open(BytesIO(draw_png(Figure("f", panels[:shown], "note")))) as image:
             sizes.append(image.size)
     assert sizes[1][0] == pytest.approx(sizes[0][0], rel=0.1) and sizes[1][1] == pytest.approx(2 * sizes[0][1], rel=0.1)
     findings = Findings("example", "?", ({"a": 1},), (Table("t", ("a",), (("1",),)),), (figure,))

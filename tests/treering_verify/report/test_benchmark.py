@@ -39,6 +39,7 @@ def example(**changes: Any) -> Findings:
                     Cloud("d", "x", "y", (0.0, 1.0), (1.0, 0.0), (0.2, 0.4), "colour", (-1.0, 1.0)),
                     Matrix("m", ("a", "b"), ((3, 1), (0, 4))),
                 ),
+                "What to see.",
             ),
         ),
     }
@@ -76,7 +77,7 @@ def test_rows_keep_their_types_and_have_no_nan(tmp_path: Path) -> None:
 
 def test_parts_come_under_their_headings_with_their_answers_in_page_and_summary(tmp_path: Path) -> None:
     table = Table("Of the part", ("a",), (("1",),))
-    matrices = Figure("Told apart", (Matrix("m", ("a", "b"), ((3, 1), (0, 4))),))
+    matrices = Figure("Told apart", (Matrix("m", ("a", "b"), ((3, 1), (0, 4))),), "The diagonal is full.")
     summary = store_findings(
         example(parts=(Part("Table <1>", "It agrees.", (table,), (matrices,)),)), PROVENANCE, tmp_path
     )
@@ -132,7 +133,7 @@ def lines_of(*curves: Curve) -> list[Any]:
     from matplotlib.figure import Figure as Sheet
 
     axis, panel = Sheet().add_subplot(), Curves("c", "x", "y", curves)
-    _draw_curves(axis, panel, _groups(Figure("f", (panel,))))
+    _draw_curves(axis, panel, _groups(Figure("f", (panel,), "note")))
     return list(axis.get_lines())
 
 
@@ -148,7 +149,7 @@ def test_curves_of_one_group_share_a_colour_in_all_panels() -> None:
     )
     assert one.get_color() == other.get_color() != third.get_color() and one.get_linestyle() != other.get_linestyle()
     first, second = (Curves(name, "x", "y", (Curve(name, *points),)) for name in ("a", "b"))
-    assert _groups(Figure("f", (first, second))) == ["a", "b"]
+    assert _groups(Figure("f", (first, second), "note")) == ["a", "b"]
 
 
 def test_a_single_point_shows_its_interval() -> None:
@@ -159,7 +160,7 @@ def test_a_single_point_shows_its_interval() -> None:
 def test_a_sheet_is_drawn_at_its_own_size() -> None:
     buffer = BytesIO()
     Image.new("RGB", (440, 220)).save(buffer, "PNG")
-    svg, *_ = draw_panels(Figure("f", (Thumbnails("t", buffer.getvalue()),)))
+    svg, *_ = draw_panels(Figure("f", (Thumbnails("t", buffer.getvalue()),), "note"))
     width = float(re.findall(r' width="(\d+)"', svg)[0])
     assert width == pytest.approx(440 / 110 * 96, rel=0.1)
 
