@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 
 import pytest
 from PIL import Image
@@ -79,6 +80,20 @@ def test_files_without_loss_animations_and_damaged_files_have_none() -> None:
     files += [moving.getvalue(), encoded(PHOTOGRAPH, "WEBP", lossless=True)]
     files += [encoded(PHOTOGRAPH, "AVIF")[:40], b"\xff\xd8\xff", b"", b"RIFF", b"\0\0\0\x0cjP  "]
     assert [compression_of(file) for file in files] == [None] * len(files)
+
+
+def box(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", 8 + len(content)) + kind + content
+
+
+@pytest.mark.parametrize("sizes", [b"\x00\x00", b"\x04\x00", b"\x40\x00"])
+def test_a_list_of_billions_of_empty_extents_is_not_walked(sizes: bytes) -> None:
+    items = b"".join(struct.pack(">HHH", number, 0, 0xFFFF) for number in range(40_000))
+    iloc = box(b"iloc", b"\0\0\0\0" + sizes + struct.pack(">H", 40_000) + items)
+    infe = box(b"infe", b"\2\0\0\0\0\1\0\0av01\0")
+    iinf = box(b"iinf", b"\0\0\0\0\0\1" + infe)
+    file = box(b"ftyp", b"avif\0\0\0\0") + box(b"meta", b"\0\0\0\0" + iinf + iloc)
+    assert compression_of(file) is None
 
 
 def test_the_step_is_that_of_the_luminance_table() -> None:

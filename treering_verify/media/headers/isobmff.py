@@ -9,6 +9,7 @@ import struct
 from collections.abc import Iterator
 
 _MOST_BOXES = 1000
+_LONGEST = 1 << 20  # bytes of a list of places: some thousand tiles have less
 _IMAGES = (b"av01", b"hvc1", b"grid", b"iovl", b"iden")
 _CODED = (b"av01", b"hvc1")
 _FULL = 4  # bytes of version and flags
@@ -76,7 +77,7 @@ def coded_bytes(data: bytes) -> int:
                 coded = _items(content, _CODED, hidden=True)
             elif kind == b"iref":
                 others = _parts(content, made=False)
-            elif kind == b"iloc":
+            elif kind == b"iloc" and len(content) <= _LONGEST:
                 lengths = _lengths(content)
         return sum(lengths.get(item, 0) for item in coded - others)
     except (struct.error, IndexError):
@@ -102,6 +103,9 @@ def _lengths(content: bytes) -> dict[int, int]:
         item = number(wide)
         place += (2 if version else 0) + 2 + base  # construction method, data reference, base offset
         extents = number(2)
+        if not length:  # as long as the file
+            place += extents * (index + offset)
+            continue
         for _ in range(extents):
             place += index + offset
             found[item] = found.get(item, 0) + number(length)
