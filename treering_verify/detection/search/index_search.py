@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from treering_verify.detection.search.covered_windows import covered_boxes
+from treering_verify.detection.search.changed_windows import changed_boxes
 from treering_verify.detection.search.estimates import Estimates
 from treering_verify.detection.search.frames import boxes
 from treering_verify.detection.search.grid import SHARES, STAGES, Guess
@@ -139,10 +139,10 @@ def search_index(
     def strongest(key: int) -> float:
         return min(_strongest(hits.get(key)), _strongest_of(whole_page.get(key)))
 
-    covered: list[WholeImage] = []
+    changed: list[WholeImage] = []
     if not late() and min(map(strongest, {*hits, *whole_page}), default=0.0) > np.log10(alpha / index.keys_tried):
-        covered += covered_boxes(estimates, page, level)
-        for key, some_found in _looked(index, covered, late).items():
+        changed += changed_boxes(estimates, page, level)
+        for key, some_found in _looked(index, changed, late).items():
             whole_page.setdefault(key, []).extend(some_found)
     best = sorted({*hits, *whole_page}, key=strongest)
     chosen = best[:_BEST]
@@ -162,8 +162,8 @@ def search_index(
     return targets, Searched(
         tuple(run.found),
         Coverage(round(min(1.0, windows / max(1, planned)), 4), None, None, 4, ()),
-        len(tests) + len(covered) + len(found_boxes) + len(places),
-        len(tests) + len(covered) + windows,
+        len(tests) + len(changed) + len(found_boxes) + len(places),
+        len(tests) + len(changed) + windows,
         () if targets and run.finished else _left_out(index.keys_tried),
         time.perf_counter() - started,
         False,

@@ -4,7 +4,7 @@ A few maps hold the noise of the whole page (`noise_map`). On each, the key's pa
 places, for every size, angle and reflection that the map serves (`matching`). The best window of each is tested. The best
 of all are refined (`window`): they are cut out of the page, brought to the model's size, and their noise is estimated
 again, by the screen and then by the full inversion. What was done to the whole image is tested first (`whole_image`), and
-boxes that text or stickers cover last (`covered_windows`).
+boxes on the page in which it was done besides last (`changed_windows`).
 
 Every p-value is divided by a weight that no key has a part in: the guess's share of alpha (`grid`), over the places that
 could have won and, of refined ones, over the lattice. docs/search.md has the proof.
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from treering_verify.detection.search.covered_windows import covered_boxes
+from treering_verify.detection.search.changed_windows import changed_boxes
 from treering_verify.detection.search.estimates import Estimates, evidence
 from treering_verify.detection.search.frames import drawn_sizes
 from treering_verify.detection.search.grid import STAGES, Guess, Pass, affordable, fills, passes, size_step
@@ -108,7 +108,7 @@ def search_page(
     run.refine_best(candidates)
     run.test_whole([one for one in tests if not one.upright], noise_hat)
     if timeline is None:
-        run.test_covered_boxes(noise_hat)
+        run.test_changed_boxes(noise_hat)
     missed = [one for one in planned if one not in run.done]
     return Searched(
         tuple(run.found),
@@ -133,7 +133,7 @@ class Known:
         By scale.
     tests : list of WholeImage
     boxes : list of WholeImage
-        Tests of boxes that are partly covered; None until they were looked for.
+        Tests of boxes that were changed besides; None until they were looked for.
     """
 
     maps: dict[float, NoiseMap] = field(default_factory=dict)
@@ -194,11 +194,11 @@ class Run:
         if found.log10_pvalue < 0 and (before is None or found.log10_pvalue < before.log10_pvalue):
             self.found[index] = found
 
-    def test_covered_boxes(self, noise_hat: torch.Tensor) -> None:
-        """Test boxes on the page without what covers them."""
+    def test_changed_boxes(self, noise_hat: torch.Tensor) -> None:
+        """Test boxes on the page that were changed besides."""
         if self.late or self.finished:
             return
-        tests: Iterable[WholeImage] = covered_boxes(self.estimates, self.page, self.level)
+        tests: Iterable[WholeImage] = changed_boxes(self.estimates, self.page, self.level)
         if self.known is not None:
             self.known.boxes = tests = list(tests) if self.known.boxes is None else self.known.boxes
         self.test_whole(tests, noise_hat)

@@ -113,7 +113,7 @@ def looks(estimates: Estimates, image: torch.Tensor, level: Level, own: NoiseMap
         changes.append((words, filled))
         tests.append(WholeImage.of(estimates, words, weight, filled, estimates.cells(shown)))
     # The image as it is has no second estimate here. The changed images, mirrored or turned, have half of that share of
-    # alpha, and what covers windows of the page has the other half (`covered_windows`).
+    # alpha, and what covers windows of the page has the other half (`changed_windows`).
     ways = _WAYS if image.shape[-1] == image.shape[-2] else [way for way in _WAYS if way[0] % 2 == 0]
     each = OTHER_WAYS / (_LOOKS - 1) / 2 / len(ways)
     upright = zip(tests[len(tests) - len(changes) :], changes, strict=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from treering_verify.detection.search.covered_windows import OF_A_WINDOW, window_uncovered
+from treering_verify.detection.search.changed_windows import OF_A_WINDOW, window_uncovered
 from treering_verify.detection.search.estimates import Estimates, evidence
 from treering_verify.detection.search.grid import Guess
 from treering_verify.detection.search.neighbours import AS_IT_IS, NEAR, Neighbourhood

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 
 import treering_verify as tv
 from treering_verify.benchmark.harness.shared_images import meme
-from treering_verify.detection.search.covered_windows import BOXES, OF_A_WINDOW
+from treering_verify.detection.search.changed_windows import BOXES, OF_A_WINDOW
 from treering_verify.detection.search.estimates import Estimates
 from treering_verify.detection.search.grid import DIRECT, SHARES, STAGES
 from treering_verify.detection.search.noise_map import NoiseMap

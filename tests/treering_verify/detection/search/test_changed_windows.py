@@ -1,15 +1,15 @@
-"""An image that lies on a page, and on which text or stickers lie, is found without them."""
+"""An image that lies on a page, and that text or stickers cover or whose colours are inverted, is found there."""
 
 from __future__ import annotations
 
 import pytest
 from helpers.places import SAMPLES
-from PIL import Image
+from PIL import Image, ImageOps
 
 import treering_verify as tv
 from treering_verify.benchmark.harness.shared_images import meme, overlap, screenshot
-from treering_verify.detection.search import covered_windows
-from treering_verify.detection.search.covered_windows import BOXES, covered_boxes
+from treering_verify.detection.search import changed_windows
+from treering_verify.detection.search.changed_windows import BOXES, changed_boxes
 from treering_verify.detection.search.estimates import Estimates
 from treering_verify.detection.search.grid import Guess
 from treering_verify.detection.search.page import Page
@@ -48,6 +48,15 @@ def test_a_meme_on_a_page_is_found_in_its_box(
     assert other.verdict != "detected"
 
 
+def test_an_image_on_a_page_of_inverted_colours_is_found_in_its_box(sample_key: tv.Key, marked: Image.Image) -> None:
+    page, box = screenshot([marked.resize((200, 200), BICUBIC)], 0, page=(1.6, 1.4), width=1.0)
+    assert box is not None
+    verdict = tv.verify(ImageOps.invert(page), sample_key, model=tv.load_model("landscape"), search="fast")
+    assert verdict.verdict == "detected" and verdict.best is not None and verdict.best.placement is not None
+    assert overlap(tuple(verdict.best.placement["box"]), box) > 0.97
+    assert verdict.best.hypothesis.endswith("colours inverted")
+
+
 def test_a_guess_under_text_is_moved_and_tested_without_it(
     sample_key: tv.Key, on_a_page: tuple[Image.Image, tuple[int, int, int, int]]
 ) -> None:
@@ -67,18 +76,17 @@ def test_a_guess_under_text_is_moved_and_tested_without_it(
     assert other.log10_pvalue > -2
 
 
-def test_boxes_share_their_part_of_alpha_and_need_clear_edges(
-    on_a_page: tuple[Image.Image, tuple[int, int, int, int]], marked: Image.Image
+def test_boxes_share_their_part_of_alpha(
+    on_a_page: tuple[Image.Image, tuple[int, int, int, int]],
 ) -> None:
     estimates = Estimates(tv.load_model("landscape"), lambda images: images)
     for level in LEVELS.values():
-        tests = list(covered_boxes(estimates, Page((on_a_page[0],)), level))
-        assert tests and sum(2 * one.weight for one in tests) <= BOXES * (1 + 1e-12)
-    for page in (marked, open_image(SAMPLES / "photograph.png")):
-        assert not list(covered_boxes(estimates, Page((page,)), LEVELS["thorough"])), "no frame, or nothing covers it"
+        tests = list(changed_boxes(estimates, Page((on_a_page[0],)), level))
+        assert tests and sum(one.weight * (2 if one.full else 1) for one in tests) <= BOXES * (1 + 1e-12)
 
 
 def test_no_box_is_cut_out_where_none_is_drawn(marked: Image.Image, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(covered_windows, "window_uncovered", pytest.fail)
+    monkeypatch.setattr(changed_windows, "looks", pytest.fail)
     estimates = Estimates(tv.load_model("landscape"), lambda images: images)
-    assert not list(covered_boxes(estimates, Page((open_image(SAMPLES / "photograph.png"),)), LEVELS["fast"]))
+    for page in (marked, open_image(SAMPLES / "photograph.png")):
+        assert not list(changed_boxes(estimates, Page((page,)), LEVELS["thorough"]))
