@@ -273,7 +273,7 @@ def _random_groups(model: LatentModel, scope: Scope, first: int) -> list[Group]:
         actual = [keys[i % many] for i in range(count)]
         noise = initial_noise(model.latent_shape, range(first + (1 << 20), first + (1 << 20) + count))
         marked = torch.cat([embed(n[None], k) for n, k in zip(noise, actual, strict=True)])
-        unmarked = initial_noise(model.latent_shape, range(first + (2 << 20), first + (2 << 20) + count // 4))
+        unmarked = initial_noise(model.latent_shape, range(first + (2 << 20), first + (2 << 20) + max(1, count // 4)))
 
         @cache
         def images(marked: torch.Tensor = marked, unmarked: torch.Tensor = unmarked) -> list[Image.Image]:

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from helpers.progress import silent
 
-from treering_verify.benchmark.paper.classification import _triangle, paper_groups, published_matrices
+from treering_verify.benchmark import Scope
+from treering_verify.benchmark.paper.classification import (
+    NONE,
+    _random_groups,
+    _triangle,
+    paper_groups,
+    published_matrices,
+)
 from treering_verify.benchmark.published_figures import CLASSIFICATION
 from treering_verify.models import LatentModel
 
@@ -40,3 +48,9 @@ def test_each_pair_of_methods_is_tested_once_in_a_triangle() -> None:
         ("b", "0 : 6, p 0.031 *", ""),
         ("c", "2 : 0, p 0.5", "8 : 0, p 0.0078 *"),
     ]
+
+
+def test_few_marked_images_have_an_unmarked_one_beside_them(tiny_model: LatentModel) -> None:
+    for group in _random_groups(tiny_model, Scope(silent, quick=True, count=2), 1 << 31):
+        closed, opened = group.rules
+        assert (len(closed.actual), opened.actual.count(NONE), group.count) == (2, 1, 3)
