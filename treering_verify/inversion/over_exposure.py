@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from treering_verify.inversion.brightness import clipped_values, divided
 from treering_verify.inversion.noise import trajectory
-from treering_verify.models.restorer import STEPS, Restorer, latent_inputs, noise_inputs
+from treering_verify.models.restorer import STEPS, Restorer, latent_inputs, mirrored, noise_inputs
 
 if TYPE_CHECKING:
     import torch
@@ -53,7 +53,7 @@ def complete(
 def read_noise(
     model: LatentModel, restorer: Restorer, found: Solution, known: torch.Tensor, plain: torch.Tensor
 ) -> torch.Tensor:
-    """Return the noise estimate of completed images, (B, C, h, w).
+    """Return the noise estimate of completed images, (B, C, h, w), the mean of two: as they are, and mirrored.
 
     Parameters
     ----------
@@ -69,7 +69,9 @@ def read_noise(
     points = trajectory(model, found.latent, steps=STEPS)
     estimate = points[-1] if model.estimate is None else model.estimate(points)
     device = restorer.noise.device
-    read = noise_inputs(points, known)
-    corrected = estimate + restorer.noise(read.to(device), estimate.to(device)).to(estimate.device)
+    read, start = noise_inputs(points, known).to(device), estimate.to(device)
+    cell = model.image_size[0] // model.latent_shape[1]
+    turned = restorer.noise(mirrored(read, cell), start.flip(-1)).flip(-1)
+    corrected = estimate + ((restorer.noise(read, start) + turned) / 2).to(estimate.device)
     clipped = known[:, (known.shape[1] - 2) // 2 : -2].mean(dim=1, keepdim=True)
     return corrected + _PLAIN * (1 - clipped) * plain

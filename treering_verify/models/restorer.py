@@ -111,6 +111,18 @@ def noise_inputs(points: Sequence[torch.Tensor], known: torch.Tensor) -> torch.T
     return torch.cat([inverter.noise_inputs([points[0], *(points[k] for k in POINTS)]), known], dim=1)
 
 
+def mirrored(read: torch.Tensor, cell: int = 4) -> torch.Tensor:
+    """Return what a network reads of the mirrored image, (B, K, h, w): the pixels of a cell change places too.
+
+    Last come two numbers of the image, and before them the pixels of six colours, as `latent_inputs` has them.
+    """
+    import torch
+
+    others, pixels, told = read.split([read.shape[1] - 6 * cell**2 - 2, 6 * cell**2, 2], dim=1)
+    inside = pixels.unflatten(1, (6, cell, cell)).flip(3).flatten(1, 3)
+    return torch.cat([others, inside, told], dim=1).flip(-1)
+
+
 def _told(factors: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     import torch
 

@@ -24,7 +24,7 @@ from treering_verify.inversion.recovery import InversionOptions, recover_latent
 from treering_verify.media.conversion import to_pil, to_tensor
 from treering_verify.models import LatentModel, load_model
 from treering_verify.models.networks.correction import Correction
-from treering_verify.models.restorer import STEPS, Restorer, latent_inputs, noise_inputs
+from treering_verify.models.restorer import STEPS, Restorer, latent_inputs, mirrored, noise_inputs
 from treering_verify.models.sampling import denoise
 from treering_verify.training.band import band_error, band_weights
 from treering_verify.training.landscape.recipe import Trainer, autocast, load_or_compute, recipe_parser
@@ -33,12 +33,14 @@ from treering_verify.training.landscape.scenes import render
 IMAGES, SCENES, BATCH = 960, 640, 16
 _FEWER = 320  # of the images, that the first network learns from: the scenes are more of the same
 _COPIES = {"images": 3, "scenes": 2}  # how often each is brightened for the first network
+_DRAWS = 2  # how often each image is brightened for the second network
+_FAR = 100_000  # between the seeds of these draws
 _SEEDS = 9_000_064
 _CHUNK = 32
 _STEPS, _GUIDANCE = 12, 2.0  # of the generation
 _FACTORS, _MILDER = (1.1, 7.0), (1.1, 2.5)
 _MOST_WHITE = 0.97  # share of white pixels from which on a milder factor is drawn
-_SIZES = {"latent": (48, 5, 1700), "noise": (32, 4, 1500)}  # width, blocks, training steps
+_SIZES = {"latent": (48, 5, 1700), "noise": (32, 4, 3200)}  # width, blocks, training steps
 _FIRST_SCENES = 1_000_000  # index of the batch
 
 Tensors = dict[str, torch.Tensor]
@@ -90,10 +92,10 @@ def latent_examples(model: LatentModel, made: Tensors, copies: int, chunk: int) 
     return {name: torch.cat(some) for name, some in parts.items()}
 
 
-def noise_examples(model: LatentModel, restorer: Restorer, made: Tensors, chunk: int) -> Tensors:
-    """Return what the noise network reads, and the model's own estimate, float16; one example of each image."""
+def noise_examples(model: LatentModel, restorer: Restorer, made: Tensors, chunk: int, turn: int = 0) -> Tensors:
+    """Return what the noise network reads, and the model's own estimate, float16; one example of each image, a turn."""
     parts: dict[str, list[torch.Tensor]] = {"read": [], "estimate": []}
-    draw, batch = random.Random(-1 - chunk), 8
+    draw, batch = random.Random(-1 - chunk - _FAR * turn), 8
     for first in range(0, len(made["image"]), batch):
         some = [brightened(image, draw) for image in made["image"][first : first + batch]]
         attacked, factors = torch.cat([one for one, _ in some]), [factor for _, factor in some]
@@ -130,16 +132,6 @@ def train(name: str, work: Path, read: torch.Tensor, estimate: torch.Tensor, tar
     return network.eval()
 
 
-def mirrored(read: torch.Tensor, cell: int = 4) -> torch.Tensor:
-    """Return what a network reads of the mirrored image, (B, K, h, w): the pixels of a cell change places too.
-
-    Last come two numbers of the image, and before them the pixels of six colours, as `latent_inputs` has them.
-    """
-    others, pixels, told = read.split([read.shape[1] - 6 * cell**2 - 2, 6 * cell**2, 2], dim=1)
-    inside = pixels.unflatten(1, (6, cell, cell)).flip(3).flatten(1, 3)
-    return torch.cat([others, inside, told], dim=1).flip(-1)
-
-
 def make(model: LatentModel, work: Path, images: int = IMAGES, scenes: int = SCENES) -> Restorer:
     """Train both networks, from what is cached under the work folder where it is."""
 
@@ -163,9 +155,15 @@ def make(model: LatentModel, work: Path, images: int = IMAGES, scenes: int = SCE
         parts += cached(f"latent-examples-{kind}", count, compute)
     latent = train("latent", work, *(torch.cat([part[name] for part in parts]) for name in ("read", "start", "latent")))
     half = Restorer.of(latent, latent)
-    parts = cached("noise-examples", images, lambda chunk: noise_examples(model, half, made[chunk], chunk))
+    parts = []
+    for turn in range(_DRAWS):
+
+        def compute_noise(chunk: int, turn: int = turn) -> Tensors:
+            return noise_examples(model, half, made[chunk], chunk, turn)
+
+        parts += cached(f"noise-examples-{turn}", images, compute_noise)
     read, estimate = (torch.cat([part[name] for part in parts]) for name in ("read", "estimate"))
-    noise = train("noise", work, read, estimate, torch.cat([one["noise"] for one in made]))
+    noise = train("noise", work, read, estimate, torch.cat([one["noise"] for one in made] * _DRAWS))
     return Restorer.of(latent, noise)
 
 

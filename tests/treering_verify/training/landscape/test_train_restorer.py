@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from treering_verify.models import LatentModel, load_model
-from treering_verify.models.restorer import POINTS, Restorer, latent_inputs
+from treering_verify.models.restorer import POINTS, Restorer, latent_inputs, mirrored
 from treering_verify.training.landscape import train_restorer
 
 
@@ -32,7 +32,7 @@ def test_what_a_network_reads_of_a_mirrored_image(tiny_model: LatentModel) -> No
     factors, others = torch.tensor([1.5, 3.0]), torch.rand(2, 5, 32, 32)
     read = torch.cat([others, latent_inputs(image, clipped, factors, 4)], dim=1)
     anew = torch.cat([others.flip(-1), latent_inputs(image.flip(-1), clipped.flip(-1), factors, 4)], dim=1)
-    assert torch.equal(train_restorer.mirrored(read), anew)
+    assert torch.equal(mirrored(read), anew)
 
 
 def test_a_folder_with_both_networks_is_loaded_with_its_restorer(tiny_folder: Path, tmp_path: Path) -> None:
