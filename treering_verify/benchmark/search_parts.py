@@ -11,7 +11,7 @@ from treering_detectors import Rate
 
 from treering_verify.benchmark.catalogue import BENCHMARKS
 from treering_verify.benchmark.harness.scope import Scope
-from treering_verify.benchmark.harness.shared_chains import CHAINS
+from treering_verify.benchmark.shared import chosen_chains
 from treering_verify.benchmark.shared_trials import FIRST, MARKED, Trials
 from treering_verify.detection.judge import DEFAULT_ALPHA
 from treering_verify.detection.search.settings import LEVELS
@@ -39,7 +39,7 @@ _QUICK_CHAINS = ("as it is", "colours inverted", "turned by 10 degrees on white"
 def measure(model: LatentModel, scope: Scope) -> Findings:
     """Judge each chain's pages by `quick`, and those that it does not find by `thorough`, whole and without each part."""
     count = scope.images(1, 3)
-    chains = [one for one in CHAINS if not scope.quick or one.name in _QUICK_CHAINS]
+    chains = chosen_chains(scope, _QUICK_CHAINS)
     trials = Trials(model, scope, max(count, _TOGETHER), (ALL,))
     rows = scope.rows
     with _added(PARTS), scope.progress("Pages", count * len(chains)) as advance:

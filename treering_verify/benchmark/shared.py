@@ -25,6 +25,8 @@ from treering_verify.results import DETECTED
 if TYPE_CHECKING:
     from PIL import Image
 
+    from treering_verify.benchmark.harness.shared_chains import Chain
+
 _LEVELS = tuple(LEVELS)
 _ALPHAS = (0.1, 0.01, 0.001)
 _QUICK = ("as it is", "caption above", "mirrored")
@@ -39,15 +41,7 @@ def measure(model: LatentModel, scope: Scope) -> Findings:
 
     Where chains were chosen, rows of the others are taken from the results in the folder, if there are any.
     """
-    known = {*_LEVELS, INDEX, COMMON, *(one.name for one in CHAINS), *(one.group for one in CHAINS)}
-    if unknown := [part for part in scope.only if part not in known]:
-        kinds = f"a chain, a group, a level, {COMMON} or {INDEX}"
-        raise UsageError(f"no part {unknown[0]!r} of the benchmark shared: name {kinds}")
-    asked = {part for part in scope.only if part not in (*_LEVELS, INDEX)}
-    asked |= _COMMON if COMMON in asked else set()
-    chains = [one for one in CHAINS if one.name in asked or one.group in asked or not asked]
-    if scope.quick and not asked:
-        chains = [one for one in CHAINS if one.name in _QUICK]
+    chains = chosen_chains(scope, _QUICK, (*_LEVELS, INDEX))
     levels = scope.chosen((*_LEVELS, INDEX), _LEVELS[:2] if scope.quick else _LEVELS)
     trials = Trials(model, scope, scope.images(2, 24), levels)
     rows = scope.rows
@@ -80,6 +74,22 @@ def measure(model: LatentModel, scope: Scope) -> Findings:
         count=f"{_counts(rows)} per chain, and their unmarked twins, judged by {trials.twins}",
         answer=_answer(rows, levels),
     )
+
+
+def chosen_chains(scope: Scope, quick: Sequence[str], others: Sequence[str] = ()) -> list[Chain]:
+    """Return the chains that a run asks for: all, or those of a quick run, if it names no chain or group of chains.
+
+    `others` are parts of the benchmark that are no chains.
+    """
+    known = {*others, COMMON, *(one.name for one in CHAINS), *(one.group for one in CHAINS)}
+    if unknown := [part for part in scope.only if part not in known]:
+        kinds = f"a chain, a group, {COMMON}" + "".join(f", {one}" for one in others)
+        raise UsageError(f"no part {unknown[0]!r} of the benchmark: name {kinds}")
+    asked = {part for part in scope.only if part not in others}
+    asked |= _COMMON if COMMON in asked else set()
+    if scope.quick and not asked:
+        return [one for one in CHAINS if one.name in quick]
+    return [one for one in CHAINS if one.name in asked or one.group in asked or not asked]
 
 
 def _answer(rows: list[dict[str, Any]], levels: Sequence[str]) -> str:

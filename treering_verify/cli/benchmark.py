@@ -89,7 +89,7 @@ def _list_benchmarks(context: click.Context, _: click.Parameter, wanted: bool) -
     multiple=True,
     metavar="PART",
     help="Measure only this part; repeatable. For shared: a chain, a group of chains, common, a level of the search, or "
-    "index. For search-uniformity: a level of the search.",
+    "index. For search-parts: a chain, a group of chains, or common. For search-uniformity: a level of the search.",
 )
 @option(
     "--workers",

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pyarrow
 import pyarrow.parquet
 import pytest
 from helpers.progress import silent
 
-from treering_verify.benchmark import Scope, search_parts, shared_trials
+from treering_verify.benchmark import Scope, search_parts, shared, shared_trials
 from treering_verify.benchmark.harness.shared_chains import CHAINS
 from treering_verify.benchmark.shared_trials import INDEX, MARKED, TWIN, Trials
+from treering_verify.errors import UsageError
 from treering_verify.models import LatentModel
 from treering_verify.results import DETECTED
 
@@ -65,6 +67,22 @@ def test_a_part_of_the_search_is_left_out_of_pages_that_quick_does_not_find() ->
     assert everything == ("all", quick, whole, without, *others)
     assert [rate.successes for rate in (quick, whole, without, *others)] == [1, 2, 1, 2, 2, 2, 2] and whole.trials == 2
     assert search_parts._by_chain(rows).rows == (("colours inverted", "2/2", 1, 2, 2, 2, 2),)
+
+
+def test_chains_are_chosen_by_name_group_or_how_common_they_are() -> None:
+    def names(*only: str, few: bool = False) -> list[str]:
+        return [
+            one.name for one in shared.chosen_chains(Scope(Mock(), quick=few, only=only), ("mirrored",), ("quick",))
+        ]
+
+    assert names("mirrored", "mirrored", few=True) == names(few=True) == ["mirrored"]
+    assert names() == names("quick") == [one.name for one in CHAINS] and len(names("common")) == 26
+    assert set(names("text", "caption above")) == {"caption above"} | {
+        one.name for one in CHAINS if one.group == "text"
+    }
+    for part, kinds in (("fast", "quick"), ("texts", "a group")):
+        with pytest.raises(UsageError, match=kinds):
+            names(part)
 
 
 def test_an_index_names_the_images_key_among_others(trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:
