@@ -76,7 +76,7 @@ DOCS: dict[str, Shown] = {
     "search-uniformity": Shown(None, 21),
     "peers": Shown(12, 6),
     "survival": Shown(6, 16),
-    "coverage": Shown(20, 13),
+    "coverage": Shown(20, 26),
     "chance": Shown(None, 1.7),
     "inversion": Shown(None, 3.0, quick=True),
     "uniformity": Shown(100, 1.2),
