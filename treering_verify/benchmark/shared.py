@@ -18,7 +18,7 @@ from treering_verify.detection.judge import DEFAULT_ALPHA
 from treering_verify.detection.search.settings import LEVELS
 from treering_verify.errors import UsageError
 from treering_verify.models import LatentModel
-from treering_verify.report import format_pvalue
+from treering_verify.report import format_pvalue, leading_zeros
 from treering_verify.report.findings import Figure, Findings, Table, Thumbnails
 from treering_verify.results import DETECTED
 
@@ -81,11 +81,14 @@ def chosen_chains(scope: Scope, quick: Sequence[str], others: Sequence[str] = ()
 
     `others` are parts of the benchmark that are no chains.
     """
-    known = {*others, COMMON, *(one.name for one in CHAINS), *(one.group for one in CHAINS)}
-    if unknown := [part for part in scope.only if part not in known]:
+    # Results write numbers with their zero, so that a line of a report can be run again.
+    only = [leading_zeros(part) for part in scope.only]
+    names = {leading_zeros(one.name): one.name for one in CHAINS}
+    known = {*others, COMMON, *names, *(one.group for one in CHAINS)}
+    if unknown := [part for part in only if part not in known]:
         kinds = f"a chain, a group, {COMMON}" + "".join(f", {one}" for one in others)
         raise UsageError(f"no part {unknown[0]!r} of the benchmark: name {kinds}")
-    asked = {part for part in scope.only if part not in others}
+    asked = {names.get(part, part) for part in only if part not in others}
     asked |= _COMMON if COMMON in asked else set()
     if scope.quick and not asked:
         return [one for one in CHAINS if one.name in quick]

@@ -80,6 +80,7 @@ def test_chains_are_chosen_by_name_group_or_how_common_they_are() -> None:
     assert set(names("text", "caption above")) == {"caption above"} | {
         one.name for one in CHAINS if one.group == "text"
     }
+    assert names("at .6 on a page of 3 x 2") == names("at 0.6 on a page of 3 x 2") == ["at .6 on a page of 3 x 2"]
     for part, kinds in (("fast", "quick"), ("texts", "a group")):
         with pytest.raises(UsageError, match=kinds):
             names(part)
