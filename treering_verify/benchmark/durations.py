@@ -23,7 +23,7 @@ MINUTES: dict[str, tuple[float | None, float | None]] = {
     "agreement": (1.2, 28),
     "shared": (0.4, 76),
     "search-parts": (None, None),
-    "coverage": (0.1, 59),
+    "coverage": (0.1, 125),
     "peers": (3.3, 48),
     "robustness": (None, 360),
     "quality": (1.2, 21),
