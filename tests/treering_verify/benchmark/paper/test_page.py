@@ -14,6 +14,7 @@ import pytest
 import torch
 from helpers.models import pipelines
 from helpers.progress import silent
+from helpers.readings import LOG10, reading
 from PIL import Image
 from treering_detectors import Rate
 
@@ -22,48 +23,30 @@ from treering_verify.benchmark.harness import inversion_methods, laboratory
 from treering_verify.benchmark.harness.interruption import BenchmarkInterrupted
 from treering_verify.benchmark.harness.inversion_methods import published, swept
 from treering_verify.benchmark.harness.inversion_paths import Path as Followed
-from treering_verify.benchmark.harness.laboratory import Judgement, Laboratory
+from treering_verify.benchmark.harness.laboratory import Laboratory
 from treering_verify.benchmark.harness.memory import Peak
 from treering_verify.benchmark.paper import cocoercivity, page, readings
 from treering_verify.benchmark.paper.editing import Edited, masks, sheet
 from treering_verify.benchmark.paper.parts import (
     attacks,
     classes,
-    convergence,
     errors,
     missing,
     optimisers,
     sixteen_bits,
 )
 from treering_verify.benchmark.paper.parts.measured import Measured, listed, reference
-from treering_verify.benchmark.paper.readings import BEST, DEFAULT, PUBLISHED, Reading
+from treering_verify.benchmark.paper.readings import BEST, DEFAULT, PUBLISHED
 from treering_verify.benchmark.published_figures import INSTAFLOW, SD, TABLE_1
 from treering_verify.benchmark.robustness.robustness import plan
 from treering_verify.errors import UsageError
-from treering_verify.inversion.decoder import DEFAULTS, unstopped
 from treering_verify.models import LatentModel, load_model
 from treering_verify.report.findings import Part
-
-_LOG10 = -40.0
-
-
-def reading(label: str, error: float, iterations: int = 20, setting: str = PUBLISHED, residual: float = 0.5) -> Reading:
-    """Return a reading of four images around an error in dB, without a model."""
-    variant = next(v for v in published(200, "bfloat16") if v.label == label and iterations in v.budgets)
-    errors = torch.tensor([error - 1, error, error, error + 1], dtype=torch.float64)
-    path = Followed(
-        errors.repeat(iterations + 1, 1), torch.zeros(1), {iterations: torch.zeros(4, 1, 1, 1)}, torch.ones(4)
-    )
-    lab: Any = SimpleNamespace(
-        evidence=lambda latent: Judgement([_LOG10] * 4, [0.5] * 4, [_LOG10 + 5] * 4, [0.4] * 4),
-        residual=lambda latent, attack: [residual] * 4,
-    )
-    return Reading(lab, variant, iterations, setting, path)
 
 
 def test_a_reading_knows_its_error_evidence_and_difference_to_another() -> None:
     one, other = reading("forward-step", -20.0), reading("encoder", -23.0, 0)
-    assert (one.nmse, one.log10, one.naive, one.residual) == (-20.0, _LOG10, _LOG10 + 5, 0.5)
+    assert (one.nmse, one.log10, one.naive, one.residual) == (-20.0, LOG10, LOG10 + 5, 0.5)
     above = one.above(other)
     assert (above.value, above.half_width) == pytest.approx((3.0, 0.0))  # paired by image
     rows = one.rows("a part")
@@ -146,71 +129,6 @@ def test_the_answer_of_table_s2_names_what_ends_above_the_encoder() -> None:
     assert "forward steps reach -27.0 dB" in text
     below = optimisers._answer([optimiser("forward-step", -24.0)], start, ours)
     assert "1 of 1 end below the encoder's -22.0 dB" in below
-
-
-# --- figure 3 ---------------------------------------------------------------------------------------------------------
-
-
-def test_a_quick_run_goes_as_far_along_the_path_as_the_published_setting() -> None:
-    whole, quick = cocoercivity._plan(False, "bfloat16"), cocoercivity._plan(True, "bfloat16")
-    assert [one.published for one in whole] == [True, True, True, False, False]
-    for one, other in zip(whole[:2], quick[:2], strict=True):
-        assert one.settings.step * one.last == pytest.approx(other.settings.step * other.last)
-        assert one.settings.step * one.middle == pytest.approx(other.settings.step * other.middle)
-    assert (whole[0].settings.step, whole[1].settings.momentum, whole[2].precision) == (0.001, 0.9, "bfloat16")
-
-
-def test_a_panel_of_paths_has_a_line_with_an_interval_and_a_theorem_where_there_is_one() -> None:
-    panel = cocoercivity._plan(False, "bfloat16")[0]
-    beta = [1.0, 1.1, 1.2, 1.3]
-    paths = cocoercivity.Paths(panel, beta, [4.0 - 2 * b for b in beta], [-25.0] * 4, [True] * 4)
-    assert paths.line is not None and paths.line.slope == pytest.approx(-2.0)
-    assert str(paths.holds).startswith("4/4")
-    assert replace(paths, beta=[0.0001] * 4).line is None  # all at one place
-    assert str(replace(paths, beta=[0.0001] * 4).holds).startswith("0/4")
-    assert replace(paths, panel=cocoercivity._plan(False, "bfloat16")[2]).holds is None
-    start, ours = reading("encoder", -22.0, 0), reading("encoder", -31.0, 0, DEFAULT)
-    assert convergence._answer([paths], start, ours).startswith("Agrees: the slope is below 0 in 1 of 1 panels")
-    rising = replace(paths, left=[2 * b for b in beta])
-    text = convergence._answer([paths, rising], start, ours)
-    assert text.startswith("Agrees in part") and "above 0 for forward-step, rho 0.001" in text
-
-
-def test_beta_of_a_linear_map_is_that_of_its_eigenvalues(
-    tiny_model: LatentModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lab = Laboratory.open(tiny_model, Scope(silent, quick=True), 2)
-    # E(D(z)) = z / 2: with T z = z / 2 - E(x), <T a - T b, a - b> / |T a - T b|^2 = 2 for all a and b.
-    monkeypatch.setattr(tiny_model, "decode", lambda z: z, raising=False)
-    monkeypatch.setattr(
-        tiny_model, "encode", lambda x: x[:, :1].repeat(1, 4, 1, 1)[..., ::4, ::4] if x.shape[1] == 3 else x / 2
-    )
-    settings = replace(unstopped(DEFAULTS["forward-step"]), step=0.1, iterations=6)
-    found = cocoercivity._measure(lab, range(2), cocoercivity.Panel("x", "forward-step", settings, 3, 6))
-    np.testing.assert_allclose(found["beta"], 2.0, rtol=1e-4)
-    assert found["falls"].all() and (found["left"] > 0).all()
-
-
-def test_an_interrupted_figure_3_keeps_what_was_measured(
-    tiny_model: LatentModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = replace(unstopped(DEFAULTS["forward-step"]), step=0.1, iterations=3)
-    monkeypatch.setattr(cocoercivity, "_plan", lambda *_: (cocoercivity.Panel("x", "forward-step", settings, 2, 3),))
-    scope = Scope(silent, quick=True, folder=tmp_path)
-    lab = Laboratory.open(tiny_model, scope, 6)
-    whole, asked = cocoercivity._measure, []
-
-    def once(lab: Laboratory, part: range, panel: cocoercivity.Panel) -> Any:
-        asked.append(part)
-        if len(asked) == 2:
-            raise KeyboardInterrupt
-        return whole(lab, part, panel)
-
-    monkeypatch.setattr(cocoercivity, "_measure", once)
-    with pytest.raises(KeyboardInterrupt):
-        cocoercivity.panels(lab, scope)
-    (paths,) = cocoercivity.panels(lab, scope)
-    assert asked == [range(0, 4), range(4, 6), range(4, 6)] and len(paths.beta) == 6
 
 
 # --- the laboratory's cache -------------------------------------------------------------------------------------------
