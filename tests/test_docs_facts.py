@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 from helpers import fragments
 from scipy import stats
@@ -53,6 +55,24 @@ def test_more_keys_need_a_larger_cosine() -> None:
     head, needed = table("test_more_keys_need_a_larger_cosine")
     for keys, cosine in zip(head[1:], needed[1:], strict=True):
         assert float(cosine) == round(cosine_needed(DIMENSION, 1e-6 / float(keys.replace("10^", "1e"))), 3)
+
+
+def test_cosines_have_the_p_values_that_the_page_says() -> None:
+    """The text also says "about 1e-320" of .87, the agreement of clean marks."""
+    page = (fragments.ROOT / "docs/exact-test.md").read_text()
+    said = {
+        float(c): p
+        for c, p in re.findall(r"(?:cosine of|one of|the) (\.\d+)[^.]*? (?:p =|p of about)\n? ?(\S+?)[,.]?\s", page)
+    }
+    assert set(said) == {0.148, 0.3, 0.87}
+    for cosine, p in said.items():
+        assert abs(float(cosine_log10_pvalue(cosine, DIMENSION)) - log10(p)) < (0.1 if cosine < 0.5 else 5)
+
+
+def log10(p: str) -> float:
+    """Return the logarithm of a number as a page has it, however small it is."""
+    digits, _, exponent = p.partition("e")
+    return float(np.log10(float(digits))) + int(exponent)
 
 
 def test_levels_of_the_search_have_the_limits_for_indexes_that_the_page_says() -> None:

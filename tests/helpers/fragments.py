@@ -238,7 +238,7 @@ def passages(root: Path) -> Iterator[str]:
                     yield f"{where}: no comment says where these are from: {'; '.join(passage.measured)}"
                 continue
             said = {number for name in from_ if name in found for number in all_numbers(found[name])}
-            said |= constants((root / file).read_text() for file in defined if (root / file).is_file())
+            said |= constants([(root / file).read_text() for file in defined if (root / file).is_file()])
             figures = [passage.text] if from_ else passage.measured
             rest = {number for figure in figures for number in numbers_of(DATE.sub("", figure))} - said
             if rest and not (tested or published):

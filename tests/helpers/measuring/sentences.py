@@ -7,7 +7,7 @@ it name its sources; `fragments.py` lists their forms.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 FRAGMENT = re.compile(r"^<!-- fragment (\S+) (\S+)(.*?) -->\n(.*?)<!-- end -->", re.DOTALL | re.MULTILINE)
@@ -88,13 +88,16 @@ def passages(text: str) -> Iterator[Passage]:
             above.append(comment[1])
 
 
-def constants(sources: Iterable[str]) -> set[float]:
+def constants(sources: Sequence[str]) -> set[float]:
     """Return the numbers of source code, and what they are in per cent, minutes, hours, kB, MB, GB, KiB, MiB and GiB."""
     found = {
         float(number.replace("_", ""))
         for source in sources
         for number in re.findall(r"(?<![\w.])(?:\d[\d_]*\.?\d*|\.\d+)(?:e[-+]?\d+)?", source)
     }
+    for source in sources:
+        found |= {float(int(n) << int(by)) for n, by in re.findall(r"\b(\d+) << (\d\d?)\b", source)}
+        found |= {float(int(n) ** int(by)) for n, by in re.findall(r"\b(\d+) ?\*\* ?(\d\d?)\b", source)}
     scaled = {n / unit for n in found for unit in (60, 3600, 1e3, 1e6, 1e9, 2.0**10, 2.0**20, 2.0**30)}
     shifted = {n * 100 for n in found} | {(1 - n) * 100 for n in found if n < 1} | scaled
     return found | {float(f"{number:.6g}") for number in shifted}
