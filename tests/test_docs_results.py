@@ -31,7 +31,7 @@ def test_every_number_in_a_table_is_of_a_result_or_published_or_tested() -> None
     assert not list(fragments.without_source(fragments.ROOT))
 
 
-PENDING = re.compile("README|/(audit|findings|fitting|models|robustness|search)")
+PENDING = re.compile("README|/(models|robustness|search)")
 
 
 def test_figures_in_sentences_are_of_a_result_or_published_or_tested_or_constants() -> None:

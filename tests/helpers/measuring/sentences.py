@@ -100,4 +100,5 @@ def constants(sources: Sequence[str]) -> set[float]:
         found |= {float(int(n) ** int(by)) for n, by in re.findall(r"\b(\d+) ?\*\* ?(\d\d?)\b", source)}
     scaled = {n / unit for n in found for unit in (60, 3600, 1e3, 1e6, 1e9, 2.0**10, 2.0**20, 2.0**30)}
     shifted = {n * 100 for n in found} | {(1 - n) * 100 for n in found if n < 1} | scaled
-    return found | {float(f"{number:.6g}") for number in shifted}
+    positive = found | {float(f"{number:.6g}") for number in shifted}
+    return positive | {-number for number in positive}
