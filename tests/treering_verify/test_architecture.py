@@ -28,7 +28,6 @@ HEAVY = {
 }
 HEAVY_AT_THE_TOP = {  # run to train and measure the embedded model; no command imports them at its start
     "treering_verify.training.landscape.pyramid_start",
-    "treering_verify.training.landscape.attacked_images",
     "treering_verify.training.landscape.recipe",
     "treering_verify.training.landscape.train",
     "treering_verify.training.landscape.scenes",
@@ -50,6 +49,7 @@ HEAVY_AT_THE_TOP = {  # run to train and measure the embedded model; no command 
     "treering_verify.training.band",  # these are imported by a fit, after the model
     "treering_verify.training.correction",
     "treering_verify.training.network_examples",
+    "treering_verify.training.trainer",
     "treering_verify.models.networks.blocks",  # these are imported by loading, when a model is loaded
     "treering_verify.models.networks.refiner",
     "treering_verify.models.networks.estimator",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -40,6 +41,25 @@ OTHERS: tuple[str, ...] = (
     "rotate:degrees=3",
 )
 """Attacks that no filter is fitted for: a gate learns from them when to take none."""
+
+
+def drawn_attack(draw: random.Random) -> str:
+    """Draw an attack as the recipe of `landscape` does: none for a third of the images, a codec for another third."""
+    roll = draw.random()
+    if roll < 0.35:
+        return CLEAN
+    if roll < 0.65:
+        return f"jpeg:quality={10 + int(85 * draw.random() ** 1.5)}"  # half of them below 40
+    if roll < 0.72:
+        return f"webp:quality={draw.randint(10, 90)}"
+    if roll < 0.82:
+        return f"noise:sigma={draw.uniform(0.01, 0.1)!r}"
+    if roll < 0.90:
+        return f"blur:radius={draw.uniform(0.5, 3.0)!r}"
+    if roll < 0.96:
+        return f"resize:share={draw.uniform(0.4, 0.9)!r}"
+    return f"brightness:factor={draw.uniform(0.6, 1.5)!r}"
+
 
 _TONAL = ("brighter", "flatter")
 ALONE = {name: some for name, some in EXPERTS.items() if name not in _TONAL}

@@ -8,11 +8,9 @@ not learn from, and under none of their attacks less.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +18,6 @@ from typing import TYPE_CHECKING
 import torch
 
 from treering_verify.errors import UsageError
-from treering_verify.files import write_atomic
 from treering_verify.models.filter_bank import CorrectedBank
 from treering_verify.models.inverter import Inverter, without_network
 from treering_verify.models.networks.correction import Correction
@@ -28,23 +25,20 @@ from treering_verify.training.attack_table import EXPERTS, OTHERS
 from treering_verify.training.band import band_error, band_weights
 from treering_verify.training.closed_form import check_same
 from treering_verify.training.decoder_stages import evidence
+from treering_verify.training.example_store import ExampleStore
 from treering_verify.training.examples import FitOptions, Progress
-from treering_verify.training.network_examples import (
-    ExampleStore,
-    NoiseExamples,
-    facts_of,
-    make_examples,
-    validation_examples,
-)
+from treering_verify.training.network_examples import EXAMPLES, make_examples, validation_examples
+from treering_verify.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from treering_verify.models import LatentModel
+    from treering_verify.training.example_store import Tensors
 
-FOLDER, CHECKPOINT, LOG = "training", "checkpoint.safetensors", "log.jsonl"
+FOLDER, NAME = "training", "correction"  # of the subfolder, and of the checkpoint
+_PARTS = ("inputs", "estimate", "noise")  # of examples
 SHARES = (1.0, 0.75, 0.5, 0.25)  # of the network's output, that are tried
 _FOR_EXAMPLES = 0.6  # of the budget
-_LEAST_FILES, _LEAST_STEPS = 2, 20
-_CHECKS = 20  # validations and checkpoints of a training
+_LEAST_FILES = 2
 _CPU = "cpu"
 
 
@@ -130,7 +124,7 @@ def train_correction(
     validation = validation_examples(model, inverter, store, fit_options, attacks, prompts)
     allowed, spent = round(_FOR_EXAMPLES * options.budget), store.seconds()
     making = make_examples(model, inverter, store, fit_options, texts, prompts)
-    while spent < allowed or len(store.files) < _LEAST_FILES:
+    while spent < allowed or len(store.files(EXAMPLES)) < _LEAST_FILES:
         next(making)
         spent = store.seconds()
         tell("seconds making examples", min(round(spent), allowed), allowed)
@@ -143,7 +137,7 @@ def train_correction(
             "filters": filters,
             **{name: value for name, value in asdict(options).items() if name != "budget"},
             "budget": options.budget,
-            "files": len(store.files),
+            "files": len(store.files(EXAMPLES)),
             "steps": steps,
             "share": share,
             "log10 p": judged,
@@ -196,132 +190,63 @@ def _identity(
 def _trained(
     model: LatentModel,
     store: ExampleStore,
-    validation: Mapping[str, NoiseExamples],
+    validation: Mapping[str, Tensors],
     options: NetworkOptions,
     seconds: float,
-    tell: Callable[[str, int, int], None],
+    tell: Progress,
 ) -> tuple[Correction, int]:
-    """Train a network for so many seconds of all runs, and return the average of its weights, and the steps taken."""
+    """Train a network for so many seconds of all runs, and return it with the average of its weights, and the steps taken.
+
+    A checkpoint of another budget is left aside: the learning rate falls over the whole training.
+    """
     device = getattr(model, "device", _CPU)
     weights = band_weights(*model.latent_shape[1:]).to(device)
-    some = store.read(store.files[0])
+    files = store.files(EXAMPLES)
+    some = store.read(files[0])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
-        network = Correction(some.inputs.shape[1], some.noise.shape[1], options.width, options.blocks).to(device)
-    run = _Run(network, options, store)
+        network = Correction(some["inputs"].shape[1], some["noise"].shape[1], options.width, options.blocks).to(device)
 
-    def loss_of(step: int) -> torch.Tensor:
+    def loss_of(step: int) -> Tensors:
         generator = torch.Generator().manual_seed(options.seed + step)
-        files = store.files
         batch = store.read(files[int(torch.randint(len(files), (1,), generator=generator))])
-        pick = torch.randperm(len(batch.noise), generator=generator)[: options.batch_size]
-        parts = [part[pick].float().to(device) for part in (batch.inputs, batch.estimate, batch.noise)]
+        pick = torch.randperm(len(batch["noise"]), generator=generator)[: options.batch_size]
+        parts = [batch[name][pick].float().to(device) for name in _PARTS]
         if step % 2:  # mirrored images have, nearly, mirrored noise
             parts = [part.flip(-1) for part in parts]
         inputs, estimate, noise = parts
-        return band_error(estimate + network(inputs, estimate), noise, weights).mean()
+        return {"loss": band_error(estimate + network(inputs, estimate), noise, weights).mean()}
 
-    steps = run.steps or max(_LEAST_STEPS, int(seconds / _seconds_of(lambda: loss_of(0).backward())))
-    while run.step < steps:
-        loss = run.take(loss_of, steps)
-        if run.step % max(1, steps // _CHECKS) == 0 or run.step == steps:
-            change = _change_of(run.average, validation, weights, device)
-            run.save(steps, loss, change)
-            tell(f"steps trained (loss {loss:.4f}, validation {change:+.2f} dB)", run.step, steps)
-    return run.average, steps
-
-
-def _seconds_of(work: Callable[[], object], times: int = 3) -> float:
-    work()
-    started = time.monotonic()
-    for _ in range(times):
-        work()
-    return (time.monotonic() - started) / times
-
-
-class _Run:
-    """Weights, their average, optimiser and step of a training; it goes on at the last checkpoint of the same budget."""
-
-    def __init__(self, network: Correction, options: NetworkOptions, store: ExampleStore) -> None:
-        self.network, self.options = network, options
-        self.average = copy.deepcopy(network).requires_grad_(False)
-        self.optimiser = torch.optim.AdamW(
-            network.parameters(), lr=options.peak, betas=(0.9, 0.99), weight_decay=options.decay
-        )
-        self.folder, self.identity = store.folder, store.identity
-        self.step, self.steps, self.budget = 0, 0, str(options.budget)
-        path = self.folder / CHECKPOINT
-        if path.exists() and facts_of(path, self.identity)["budget"] == self.budget:
-            self._load(path)
-
-    def take(self, loss_of: Callable[[int], torch.Tensor], steps: int) -> float:
-        """Take a step, and return its loss."""
-        from treering_verify.training.landscape.recipe import learning_rate
-
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(self.step, steps, self.options.peak)
-        loss = loss_of(self.step)
-        self.optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-        self.optimiser.step()
-        self.step += 1
-        decay = min(0.999, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            for mean, parameter in zip(self.average.parameters(), self.network.parameters(), strict=True):
-                mean.lerp_(parameter, 1 - decay)
-        return float(loss.detach())
-
-    def save(self, steps: int, loss: float, change: float) -> None:
-        """Write the checkpoint, and a line of the log."""
-        from safetensors.torch import save
-
-        facts = {"identity": self.identity, "step": str(self.step), "steps": str(steps), "budget": self.budget}
-        write_atomic(self.folder / CHECKPOINT, save(self._state(), facts))
-        line = {"step": self.step, "of": steps, "loss": loss, "validation dB": change}
-        with open(self.folder / LOG, "a", encoding="utf-8") as log:
-            log.write(json.dumps(line) + "\n")
-
-    def _state(self) -> dict[str, torch.Tensor]:
-        networks = {"network": self.network, "average": self.average}
-        state = {
-            f"{name}.{part}": one for name, network in networks.items() for part, one in network.state_dict().items()
-        }
-        for number, moments in self.optimiser.state_dict()["state"].items():
-            state |= {f"optimiser.{number}.{name}": torch.as_tensor(one) for name, one in moments.items()}
-        return {name: one.detach().contiguous().clone() for name, one in state.items()}
-
-    def _load(self, path: Path) -> None:
-        from safetensors.torch import load_file
-
-        facts, state = facts_of(path, self.identity), load_file(path)
-        for name, network in (("network", self.network), ("average", self.average)):
-            network.load_state_dict({part: state[f"{name}.{part}"] for part in network.state_dict()})
-        moments: dict[int, dict[str, torch.Tensor]] = {}
-        for label, one in state.items():
-            kind, _, rest = label.partition(".")
-            if kind == "optimiser":
-                number, _, name = rest.partition(".")
-                moments.setdefault(int(number), {})[name] = one
-        self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": moments})
-        self.step, self.steps = int(facts["step"]), int(facts["steps"])
+    trainer = Trainer(
+        NAME,
+        network,
+        store.folder,
+        peak=options.peak,
+        decay=options.decay,
+        label=f"{store.identity} {options.budget}",
+        progress=tell,
+    )
+    trainer.run(
+        loss_of, seconds=seconds, held_out=lambda average: {"dB": _change_of(average, validation, weights, device)}
+    )
+    return network, trainer.steps
 
 
 def _change_of(
-    network: Correction, validation: Mapping[str, NoiseExamples], weights: torch.Tensor, device: str
-) -> float:
+    network: torch.nn.Module, validation: Mapping[str, Tensors], weights: torch.Tensor, device: str
+) -> torch.Tensor:
     """Return by how many dB a network changes the error on validation images."""
-    before, after = 0.0, 0.0
+    before, after = torch.zeros(()), torch.zeros(())
     for some in validation.values():
-        inputs, estimate, noise = (part.float().to(device) for part in (some.inputs, some.estimate, some.noise))
+        inputs, estimate, noise = (some[name].float().to(device) for name in _PARTS)
         with torch.inference_mode():
-            before += float(band_error(estimate, noise, weights).mean())
-            after += float(band_error(estimate + network(inputs, estimate), noise, weights).mean())
-    return float(10 * torch.log10(torch.tensor(after / before)))
+            before = before + band_error(estimate, noise, weights).mean().cpu()
+            after = after + band_error(estimate + network(inputs, estimate), noise, weights).mean().cpu()
+    return 10 * torch.log10(after / before)
 
 
 def _chosen_share(
-    model: LatentModel, network: Correction, validation: Mapping[str, NoiseExamples]
+    model: LatentModel, network: Correction, validation: Mapping[str, Tensors]
 ) -> tuple[float, dict[str, list[float]]]:
     """Choose the share of a network that shows most of the noise on average, and under no attack less than the filters do.
 
@@ -335,7 +260,7 @@ def _chosen_share(
     device = getattr(model, "device", _CPU)
     found: dict[float, dict[str, float]] = {share: {} for share in (0.0, *SHARES)}
     for text, some in validation.items():
-        inputs, estimate, noise = (part.float().to(device) for part in (some.inputs, some.estimate, some.noise))
+        inputs, estimate, noise = (some[name].float().to(device) for name in _PARTS)
         with torch.inference_mode():
             addition = network(inputs, estimate)
         for share, log10 in found.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from treering_verify.media.images import ImageSource
+    from treering_verify.results import Generated
 
 GUIDANCE = (1.0, 2.0, 3.0)  # images take turns
 PROMPTS = (
@@ -84,6 +85,15 @@ class Examples:
     source: str = ""
     warning: str = ""
 
+    @classmethod
+    def of(cls, made: Iterable[Generated], source: str = "") -> Examples:
+        """Put generated images together."""
+        import torch
+
+        some = list(made)
+        latents, noise = (torch.stack([getattr(one, name) for one in some]) for name in ("latent", "noise"))
+        return cls([one.image for one in some], latents, noise, source)
+
 
 @dataclass(frozen=True)
 class FitOptions:
@@ -135,8 +145,6 @@ def generated(
     progress: Progress | None = None,
 ) -> Examples:
     """Generate the images of a fit: one seed each, prompts and guidance in turn."""
-    import torch
-
     chosen = list(prompts or model.classes or PROMPTS)
     made: list[Any] = [None] * options.images
     done = 0
@@ -155,9 +163,7 @@ def generated(
             made[row], done = one, done + 1
             if progress:
                 progress("images generated", done, options.images)
-    latents, noise = (torch.stack([getattr(one, name) for one in made]) for name in ("latent", "noise"))
-    source = f"images that the model generated in {options.generation_steps} steps"
-    return Examples([one.image for one in made], latents, noise, source)
+    return Examples.of(made, f"images that the model generated in {options.generation_steps} steps")
 
 
 def photographed(

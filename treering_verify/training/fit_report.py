@@ -122,20 +122,15 @@ def held_out_report(
 
 
 def _marked(model: LatentModel, keys: Sequence[Key], options: FitOptions, prompts: Sequence[str | None]) -> Examples:
-    import torch
-
-    made = list(
-        generate(
-            model,
-            keys,
-            seeds=[_SEEDS + i for i in range(len(keys))],
-            prompts=[prompts[i % len(prompts)] for i in range(len(keys))],
-            steps=options.generation_steps,
-            batch_size=options.batch_size,
-        )
+    made = generate(
+        model,
+        keys,
+        seeds=[_SEEDS + i for i in range(len(keys))],
+        prompts=[prompts[i % len(prompts)] for i in range(len(keys))],
+        steps=options.generation_steps,
+        batch_size=options.batch_size,
     )
-    latent, noise = (torch.stack([getattr(one, name) for one in made]) for name in ("latent", "noise"))
-    return Examples([one.image for one in made], latent, noise)
+    return Examples.of(made)
 
 
 def _recovered(carrier: LatentModel, inversion: InversionOptions, pixels: torch.Tensor, *, alone: bool) -> _Recovered:

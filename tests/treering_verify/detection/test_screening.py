@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from scipy import stats
 from treering_detectors import cosine_tests
 
@@ -108,7 +109,7 @@ def test_the_recipe_trains_a_screen_from_the_estimators_examples(tiny_model: Lat
     screen = train_estimator.train(tiny_model, tmp_path, "screen", steps=3, **options)  # type: ignore[arg-type]
     assert screen.points == (0,)
     (kept,) = (tmp_path / "estimator-examples").iterdir()
-    data = torch.load(kept, weights_only=True)
+    data = load_file(kept)
     inputs, noise = data["encoded"].float(), data["noise"].float()
     weights = band_weights(32, 32)
     with torch.no_grad():

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import AutoencoderTiny
+from safetensors.torch import load_file
 
 from treering_verify.detection.verification import verify
 from treering_verify.generation.generator import generate
@@ -127,7 +128,7 @@ def test_both_halves_learn_what_holds_for_other_scenes(
 
 
 def test_training_one_half_leaves_the_other_as_it_was(trained: tuple[Path, AutoencoderTiny], tmp_path: Path) -> None:
-    pairs = torch.load(trained[0] / "pairs-16.pt", weights_only=True)
+    pairs = load_file(trained[0] / "pairs-16.safetensors")
     tiny, untouched = build(), build()
     train_tiny.train_encoder(tiny, pairs, tmp_path, steps=2, batch=2)
     assert same(tiny.decoder, untouched.decoder) and not same(tiny.encoder, untouched.encoder)
@@ -149,7 +150,7 @@ def test_the_recipe_resumes_each_half_from_its_own_checkpoint(
     tiny_model: LatentModel, trained: tuple[Path, AutoencoderTiny], capsys: pytest.CaptureFixture[str]
 ) -> None:
     work, first = trained
-    (work / "tiny-decoder.pt").unlink()
+    (work / "tiny-decoder.safetensors").unlink()
     again = train(tiny_model, work)
     assert same(first, again)
     assert "tiny-encoder: resuming at step 30" in capsys.readouterr().out

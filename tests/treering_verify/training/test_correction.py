@@ -22,10 +22,10 @@ from treering_verify.models.inverter import CONFIG, Inverter, carrying, without_
 from treering_verify.models.networks.correction import Correction
 from treering_verify.training import correction, network_examples
 from treering_verify.training.closed_form import fit
-from treering_verify.training.correction import CHECKPOINT, FOLDER, LOG, NetworkOptions, resumed, train_correction
+from treering_verify.training.correction import FOLDER, NAME, NetworkOptions, resumed, train_correction
 from treering_verify.training.examples import FitOptions, generated
 from treering_verify.training.fit_report import FILTERED, NETWORK, conclusion, held_out_report, ways_of
-from treering_verify.training.network_examples import NoiseExamples
+from treering_verify.training.trainer import LOG
 
 SMALL = FitOptions(images=8, generation_steps=4, kernel=3, stages=1, points=(1,))
 TABLE = {"clean": ("clean",)}
@@ -100,10 +100,10 @@ def test_a_record_that_does_not_fit_its_network_is_refused(
 def test_training_writes_examples_a_checkpoint_and_a_log(fitted_folder: Path, trained: Inverter) -> None:
     folder = fitted_folder / FOLDER
     assert len(list(folder.glob("examples-*.safetensors"))) >= 2
-    assert (folder / CHECKPOINT).exists() and not list(folder.glob("*.tmp"))
+    assert (folder / f"{NAME}.safetensors").exists() and not list(folder.glob("*.tmp"))
     lines = [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
     facts = trained.facts["network"]
-    assert lines[-1]["step"] == lines[-1]["of"] == facts["steps"] and facts["share"] in (0, *correction.SHARES)
+    assert lines[-1]["step"] == lines[-1]["steps"] == facts["steps"] and facts["share"] in (0, *correction.SHARES)
 
 
 def test_the_same_training_again_is_read_and_not_repeated(
@@ -129,7 +129,7 @@ def test_the_share_is_the_one_that_shows_most_of_the_noise(
     """The network adds `gain` times what is missing, and every share is tried."""
     noise = torch.randn((4, *model.latent_shape), generator=torch.Generator().manual_seed(0))
     hidden = torch.randn(noise.shape, generator=torch.Generator().manual_seed(1))
-    some = NoiseExamples(hidden, 0.3 * noise + hidden, noise)
+    some = {"inputs": hidden, "estimate": 0.3 * noise + hidden, "noise": noise}
 
     class Adds(torch.nn.Module):
         def forward(self, inputs: torch.Tensor, estimate: torch.Tensor) -> torch.Tensor:
@@ -143,7 +143,8 @@ def test_the_share_is_the_one_that_shows_most_of_the_noise(
 def test_a_share_that_harms_under_one_attack_is_not_taken(model: LatentModel) -> None:
     noise = torch.randn((4, *model.latent_shape), generator=torch.Generator().manual_seed(0))
     hidden = torch.randn(noise.shape, generator=torch.Generator().manual_seed(1))
-    good, bad = NoiseExamples(hidden, 0.3 * noise + hidden, noise), NoiseExamples(hidden, 0.3 * noise, noise)
+    good = {"inputs": hidden, "estimate": 0.3 * noise + hidden, "noise": noise}
+    bad = {**good, "estimate": 0.3 * noise}
 
     class Adds(torch.nn.Module):
         def forward(self, inputs: torch.Tensor, estimate: torch.Tensor) -> torch.Tensor:

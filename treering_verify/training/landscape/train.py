@@ -23,17 +23,11 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DModel
 
+from treering_verify.training.example_store import ExampleStore
 from treering_verify.training.landscape.pyramid_start import begin_as_pyramid
-from treering_verify.training.landscape.recipe import (
-    Trainer,
-    autocast,
-    export_pipeline,
-    load_or_compute,
-    pixel_loss,
-    psnr,
-    recipe_parser,
-)
+from treering_verify.training.landscape.recipe import autocast, export_pipeline, pixel_loss, psnr, recipe_parser
 from treering_verify.training.landscape.scenes import CLASSES, render
+from treering_verify.training.trainer import Trainer
 
 NULL_CLASS = len(CLASSES)  # the class index of "no condition"
 AUTOENCODER_STEPS, AUTOENCODER_BATCH = 2000, 8
@@ -130,7 +124,7 @@ def train_autoencoder(work: Path, *, steps: int, batch: int) -> AutoencoderKL:
         return autoencoder_loss(trainer.model, autoencoder_batch(step, steps, batch, generator), generator)
 
     trainer.run(loss_of)
-    return trainer.ema.eval()
+    return trainer.model
 
 
 def train_decoder(
@@ -162,7 +156,7 @@ def train_decoder(
             output = autoencoder.decode(latent + level * torch.randn(latent.shape, generator=generator)).sample.float()
         return {"loss": loss(output, image), "psnr": psnr(output - image)}
 
-    trainer.run_to_average(loss_of)
+    trainer.run(loss_of)
     return autoencoder.eval()
 
 
@@ -182,7 +176,7 @@ def cache_posteriors(autoencoder: AutoencoderKL, work: Path, scenes: int) -> dic
                 print(f"posteriors {i * _ENCODE_BATCH}/{scenes}", flush=True)
         return {"moments": torch.cat(moments), "labels": torch.cat(labels)}
 
-    return load_or_compute(work / "posteriors.pt", compute)
+    return ExampleStore(work).get("posteriors", compute)
 
 
 def detail_times(u: torch.Tensor) -> torch.Tensor:
@@ -240,7 +234,7 @@ def train_diffusion(autoencoder: AutoencoderKL, work: Path, *, steps: int, batch
     torch.manual_seed(1)
     trainer = Trainer("diffusion", build_unet(), work, steps=steps, peak=5e-4, decay=0.01)
     trainer.run(lambda step: diffusion_loss(trainer.model, cache, scale, alphas, step, batch))
-    return trainer.ema.eval()
+    return trainer.model
 
 
 def train_detail(
@@ -253,7 +247,7 @@ def train_detail(
     trainer.run(
         lambda step: diffusion_loss(trainer.model, cache, scale, alphas, _DETAIL_FROM + step, batch, detail_times)
     )
-    return trainer.ema.eval()
+    return trainer.model
 
 
 def latent_scale(cache: dict[str, torch.Tensor]) -> float:

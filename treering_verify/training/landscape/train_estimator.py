@@ -12,22 +12,23 @@ latent alone, as in use.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
 
+from treering_verify.generation.generator import generate
 from treering_verify.inversion import noise as noise_inversion
 from treering_verify.inversion.decoder import invert
 from treering_verify.inversion.noise import trajectory
 from treering_verify.inversion.recovery import problem_of
-from treering_verify.media.conversion import to_pil
 from treering_verify.models import LatentModel, load_model
 from treering_verify.models.networks.estimator import Estimator
+from treering_verify.training.attack_table import drawn_attack
 from treering_verify.training.band import band_error, band_weights
-from treering_verify.training.landscape.attacked_images import attack_images, generate_latents
-from treering_verify.training.landscape.recipe import Trainer, load_or_compute, recipe_parser
+from treering_verify.training.example_store import ExampleStore
+from treering_verify.training.examples import Examples, attacked
+from treering_verify.training.landscape.recipe import STEPS, recipe_parser
+from treering_verify.training.trainer import Trainer
 
 IMAGES, COPIES, BATCH = 512, 3, 16
 POINTS = (0, 1, 2, 4, 7, 10)  # of each example
@@ -35,15 +36,8 @@ _SEEDS = 13 << 32
 _CHUNK = 16
 
 
-@dataclass(frozen=True)
-class Part:
-    """A network that is trained here: its input among those of the examples, and the training steps."""
-
-    inputs: str
-    steps: int
-
-
-PARTS = {"estimator": Part("points", 2500), "screen": Part("encoded", 1600)}
+# The inputs, among those of the examples, and the training steps.
+PARTS = {"estimator": ("points", 2500), "screen": ("encoded", 1600)}
 
 
 def examples(
@@ -61,33 +55,21 @@ def examples(
         Initial noise of the images.
     """
     seeds = range(_SEEDS + chunk * _CHUNK, _SEEDS + (chunk + 1) * _CHUNK)
+    made = Examples.of(
+        generate(model, None, seeds=seeds, steps=STEPS, guidance=float(1 + chunk % 3), batch_size=_CHUNK)
+    )
+    noise = made.noise
+    assert noise is not None
     passed: list[torch.Tensor] = []
     encoded: list[torch.Tensor] = []
     with torch.inference_mode():
-        noise, latent = generate_latents(model, seeds, guidance=float(1 + chunk % 3))
-        decoded = [to_pil(image) for image in model.decode(latent)]
         for copy in range(copies):
-            attacked = attack_images(decoded, random.Random(chunk * copies + copy), seeds)
-            path = trajectory(model, invert(problem_of(model, attacked)).latent, steps=steps, most=points[-1])
+            draw = random.Random(chunk * copies + copy)
+            suspect = attacked(made.images, [drawn_attack(draw) for _ in seeds], seeds[0])
+            path = trajectory(model, invert(problem_of(model, suspect)).latent, steps=steps, most=points[-1])
             passed.append(torch.cat([path[point] for point in points], dim=1).half())
-            encoded.append(model.encode(attacked).half())
-    return {
-        "points": torch.cat(passed).clone(),
-        "encoded": torch.cat(encoded).clone(),
-        "noise": noise.half().repeat(copies, 1, 1, 1),
-    }
-
-
-def gather(
-    model: LatentModel, work: Path, *, count: int, copies: int, points: tuple[int, ...], steps: int
-) -> dict[str, torch.Tensor]:
-    """Return all examples; those cached under the work folder are read."""
-    parts = []
-    for chunk in range(count // _CHUNK):
-        path = work / "estimator-examples" / f"{chunk}.pt"
-        parts.append(load_or_compute(path, partial(examples, model, chunk, copies, points, steps)))
-        print(f"examples {(chunk + 1) * _CHUNK}/{count}", flush=True)
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+            encoded.append(model.encode(suspect).half())
+    return {"points": torch.cat(passed), "encoded": torch.cat(encoded), "noise": noise.half().repeat(copies, 1, 1, 1)}
 
 
 def train(
@@ -104,25 +86,27 @@ def train(
     blocks: int = 4,
 ) -> Estimator:
     """Train one of `PARTS`, or resume its training, and return the EMA."""
-    part, grid, channels = PARTS[name], noise_inversion.DEFAULT_STEPS, model.latent_shape[0]
-    seen = points if part.inputs == "points" else points[:1]
-    data = gather(model, work, count=count, copies=copies, points=points, steps=grid)
+    (read, usual), grid = PARTS[name], noise_inversion.DEFAULT_STEPS
+    parts = ExampleStore(work / "estimator-examples").parts(
+        count // _CHUNK, lambda chunk: examples(model, chunk, copies, points, grid)
+    )
+    data = {name: torch.cat([part[name] for part in parts]) for name in (read, "noise")}
     torch.manual_seed(4)
-    estimator = Estimator(channels, grid, seen, width, blocks)
+    estimator = Estimator(model.latent_shape[0], grid, points if name == "estimator" else points[:1], width, blocks)
     estimator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # which torch's types do not know
-    trainer = Trainer(name, estimator, work, steps=steps or part.steps, peak=1e-3, decay=0.01)
+    trainer = Trainer(name, estimator, work, steps=steps or usual, peak=1e-3, decay=0.01)
     weights = band_weights(*model.latent_shape[1:])
 
     def loss_of(step: int) -> dict[str, torch.Tensor]:
         generator = torch.Generator().manual_seed(step)
         pick = torch.randint(0, len(data["noise"]), (batch,), generator=generator)
-        inputs, noise = data[part.inputs][pick].float(), data["noise"][pick].float()
+        inputs, noise = data[read][pick].float(), data["noise"][pick].float()
         if step % 2:  # mirrored images have, nearly, mirrored noise
             inputs, noise = inputs.flip(-1), noise.flip(-1)
         return {"loss": band_error(estimator.estimate(inputs), noise, weights).mean()}
 
-    trainer.run_to_average(loss_of)
-    return estimator.eval()
+    trainer.run(loss_of)
+    return estimator
 
 
 def main(argv: list[str] | None = None) -> None:

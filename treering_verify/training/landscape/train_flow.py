@@ -23,9 +23,11 @@ from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, UNet2DMode
 from treering_verify.models import landscape
 from treering_verify.models.class_conditional import ClassConditionalModel
 from treering_verify.models.sampling import denoise
-from treering_verify.training.landscape.recipe import Trainer, autocast, export_pipeline, load_or_compute, recipe_parser
+from treering_verify.training.example_store import ExampleStore
+from treering_verify.training.landscape.recipe import autocast, export_pipeline, recipe_parser
 from treering_verify.training.landscape.scenes import CLASSES
 from treering_verify.training.landscape.train import cache_posteriors, draw_latents, draw_times, drop_labels
+from treering_verify.training.trainer import Trainer
 
 SCENES, STEPS, BATCH = 3200, 800, 16
 PAIRS, REFLOW_STEPS, PAIR_STEPS = 640, 400, 20
@@ -63,7 +65,7 @@ def train_velocity(
 
     trainer = _trainer("flow", unet, work, steps)
     trainer.run(loss_of)
-    return trainer.ema.eval()
+    return trainer.model
 
 
 def cache_pairs(model: ClassConditionalModel, work: Path, pairs: int) -> dict[str, torch.Tensor]:
@@ -82,7 +84,7 @@ def cache_pairs(model: ClassConditionalModel, work: Path, pairs: int) -> dict[st
             print(f"pairs {first * _PAIR_BATCH + len(part)}/{pairs}", flush=True)
         return {"noise": torch.cat(noises), "latent": torch.cat(latents), "labels": labels}
 
-    return load_or_compute(work / "pairs.pt", compute)
+    return ExampleStore(work).get("pairs", compute)
 
 
 def train_reflow(
@@ -99,7 +101,7 @@ def train_reflow(
 
     trainer = _trainer("reflow", unet, work, steps)
     trainer.run(loss_of)
-    return trainer.ema.eval()
+    return trainer.model
 
 
 def _trainer(name: str, unet: UNet2DModel, work: Path, steps: int) -> Trainer:

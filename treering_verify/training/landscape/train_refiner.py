@@ -13,23 +13,33 @@ import copy
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
+from treering_verify.generation.generator import generate
 from treering_verify.media.conversion import to_pil
 from treering_verify.models import LatentModel, load_model
 from treering_verify.models.class_conditional import ClassConditionalModel
 from treering_verify.models.networks.refiner import Refiner, features
-from treering_verify.training.landscape.attacked_images import attack_images, generate_latents
-from treering_verify.training.landscape.recipe import Trainer, recipe_parser
+from treering_verify.training.attack_table import drawn_attack
+from treering_verify.training.examples import Examples, attacked
+from treering_verify.training.landscape.recipe import STEPS, recipe_parser
 from treering_verify.training.landscape.scenes import render
+from treering_verify.training.trainer import Trainer
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 BATCH = 32
 LEVELS = (21, 81)  # of 1000: noise of .14 and .30 of the signal
 _FIRST = 20_000_000  # scenes of the refiner start at this index of the training stream
 _SEEDS = 11 << 32  # and of the generated latents, whose noise is N(0, I), as marked noise is over keys
 _CHUNK = 16
+
+Data = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # inputs, targets, sizes
 
 
 @dataclass(frozen=True)
@@ -52,33 +62,30 @@ ROUNDS = (
 )
 
 
-def _scenes(model: LatentModel, index: int) -> torch.Tensor:
-    """Return latents of training scenes."""
-    return model.encode(render(_CHUNK, stream="train", index=index)[0] * 2 - 1)
-
-
-def _generated(model: LatentModel, index: int) -> torch.Tensor:
-    """Return latents that the model generates, all classes in turn, guidance 1 to 3."""
-    seeds = range(_SEEDS + index * _CHUNK, _SEEDS + (index + 1) * _CHUNK)
-    return generate_latents(model, seeds, guidance=float(1 + index % 3))[1]
+def _latents(model: LatentModel, index: int, *, generated: bool) -> tuple[torch.Tensor, list[Image.Image]]:
+    """Return latents and their images: of training scenes, or generated, all classes in turn, guidance 1 to 3."""
+    if generated:
+        seeds = range(_SEEDS + index * _CHUNK, _SEEDS + (index + 1) * _CHUNK)
+        made = Examples.of(
+            generate(model, None, seeds=seeds, steps=STEPS, guidance=float(1 + index % 3), batch_size=_CHUNK)
+        )
+        return made.latents, made.images
+    with torch.inference_mode():
+        latent = model.encode(render(_CHUNK, stream="train", index=index)[0] * 2 - 1)
+        return latent, [to_pil(image) for image in model.decode(latent)]
 
 
 def images(model: LatentModel, plan: Round, first: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield chunks of (latents, attacked images), of training scenes; after the first round three in four are generated."""
     for chunk in range(plan.latents // _CHUNK):
         index = _FIRST + first + chunk
-        with torch.inference_mode():
-            latent = _generated(model, index) if plan.path and chunk % 4 else _scenes(model, index)
-            decoded = [to_pil(image) for image in model.decode(latent)]
+        latent, decoded = _latents(model, index, generated=bool(plan.path and chunk % 4))
         for again in range(plan.copies):
-            generator = random.Random(index + (again << 32))
-            seeds = range(index * _CHUNK, index * _CHUNK + len(decoded))
-            yield latent, attack_images(decoded, generator, seeds)
+            draw = random.Random(index + (again << 32))
+            yield latent, attacked(decoded, [drawn_attack(draw) for _ in decoded], index * _CHUNK)
 
 
-def examples(
-    model: LatentModel, refiner: Refiner, plan: Round, first: int = 0
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def examples(model: LatentModel, refiner: Refiner, plan: Round, first: int = 0) -> Data:
     """Return inputs (n, F, h, w), targets (n, C, h, w) and image weights (n,) at the first points of the refiner's path.
 
     The target is the error that a forward step leaves, z_0 - (z - r(z)).
@@ -123,29 +130,18 @@ def train(
     for number, plan in enumerate(rounds):
         guide = copy.deepcopy(refiner)  # the network of the round before, also when this one is resumed
         trainer = Trainer(f"refiner-{number}", refiner, work, steps=plan.steps, peak=1e-3, decay=0.01)
-        if trainer.step < trainer.steps:
-            before = sum(earlier.latents for earlier in rounds[:number])
-            data = examples(model, guide, plan, before)
-            inputs, targets, sizes = data
-            print(f"refiner-{number}: {len(inputs)} examples", flush=True)
+        made = cache(partial(examples, model, guide, plan, sum(earlier.latents for earlier in rounds[:number])))
 
-            def loss_of(
-                step: int,
-                inputs: torch.Tensor = inputs,
-                targets: torch.Tensor = targets,
-                sizes: torch.Tensor = sizes,
-                refiner: Refiner = refiner,
-            ) -> dict[str, torch.Tensor]:
-                pick = torch.randint(0, len(inputs), (batch,), generator=torch.Generator().manual_seed(step))
-                error = refiner.correct(inputs[pick].float()) - targets[pick].float()
-                nmse = error.flatten(1).pow(2).mean(1) / sizes[pick]
-                # The logarithm, so that clean images, whose errors are small, count as much as attacked ones.
-                loss = torch.log(nmse + 1e-5).mean()
-                return {"loss": loss, "db": 10 * torch.log10(nmse.detach()).mean()}
+        def loss_of(step: int, made: Callable[[], Data] = made) -> dict[str, torch.Tensor]:
+            inputs, targets, sizes = made()
+            pick = torch.randint(0, len(inputs), (batch,), generator=torch.Generator().manual_seed(step))
+            error = refiner.correct(inputs[pick].float()) - targets[pick].float()
+            nmse = error.flatten(1).pow(2).mean(1) / sizes[pick]
+            # The logarithm, so that clean images, whose errors are small, count as much as attacked ones.
+            return {"loss": torch.log(nmse + 1e-5).mean(), "db": 10 * torch.log10(nmse.detach()).mean()}
 
-            trainer.run(loss_of)
-        refiner.load_state_dict(trainer.ema.state_dict())
-    return refiner.eval()
+        trainer.run(loss_of)
+    return refiner
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from treering_verify.attacks import ATTACKS
-from treering_verify.generation.generator import initial_noise
+from treering_verify.generation.generator import generate
 from treering_verify.inversion.brightness import clipped_values, divided
 from treering_verify.inversion.noise import trajectory
 from treering_verify.inversion.over_exposure import complete
@@ -25,10 +25,12 @@ from treering_verify.media.conversion import to_pil, to_tensor
 from treering_verify.models import LatentModel, load_model
 from treering_verify.models.networks.correction import Correction
 from treering_verify.models.restorer import STEPS, Restorer, latent_inputs, mirrored, noise_inputs
-from treering_verify.models.sampling import denoise
 from treering_verify.training.band import band_error, band_weights
-from treering_verify.training.landscape.recipe import Trainer, autocast, load_or_compute, recipe_parser
+from treering_verify.training.example_store import ExampleStore
+from treering_verify.training.examples import Examples
+from treering_verify.training.landscape.recipe import autocast, recipe_parser
 from treering_verify.training.landscape.scenes import render
+from treering_verify.training.trainer import Trainer
 
 IMAGES, SCENES, BATCH = 960, 640, 16
 _FEWER = 320  # of the images, that the first network learns from: the scenes are more of the same
@@ -49,12 +51,14 @@ Tensors = dict[str, torch.Tensor]
 def generated(model: LatentModel, chunk: int) -> Tensors:
     """Return noise, latents and images (uint8) of a chunk."""
     seeds = range(_SEEDS + chunk * _CHUNK, _SEEDS + (chunk + 1) * _CHUNK)
-    classes = [model.classes[seed % len(model.classes)] for seed in seeds]
-    with torch.inference_mode():
-        noise = initial_noise(model.latent_shape, seeds)
-        latent = denoise(model, noise, steps=_STEPS, conditions=classes, guidance=_GUIDANCE)
-        levels = ((model.decode(latent).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    return {"noise": noise.half().clone(), "latent": latent.half().clone(), "image": levels.clone()}
+    made = Examples.of(generate(model, None, seeds=seeds, steps=_STEPS, guidance=_GUIDANCE, batch_size=_CHUNK))
+    assert made.noise is not None
+    image = _levels(torch.cat([to_tensor(one) for one in made.images]))
+    return {"noise": made.noise.half(), "latent": made.latents.half(), "image": image}
+
+
+def _levels(image: torch.Tensor) -> torch.Tensor:
+    return ((image.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
 def coded(model: LatentModel, chunk: int) -> Tensors:
@@ -62,8 +66,7 @@ def coded(model: LatentModel, chunk: int) -> Tensors:
     pixels, _ = render(_CHUNK, index=_FIRST_SCENES + chunk, size=model.image_size[0])
     with torch.inference_mode():
         latent = model.encode(2 * pixels - 1)
-        levels = ((model.decode(latent).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    return {"latent": latent.half().clone(), "image": levels.clone()}
+        return {"latent": latent.half(), "image": _levels(model.decode(latent))}
 
 
 def brightened(image: torch.Tensor, draw: random.Random) -> tuple[torch.Tensor, float]:
@@ -128,19 +131,15 @@ def train(name: str, work: Path, read: torch.Tensor, estimate: torch.Tensor, tar
             return {"loss": (base + found.float() - wanted).square().mean()}
         return {"loss": band_error(base + found.float(), wanted, weights).mean()}
 
-    trainer.run_to_average(loss_of)
-    return network.eval()
+    trainer.run(loss_of)
+    return network
 
 
 def make(model: LatentModel, work: Path, images: int = IMAGES, scenes: int = SCENES) -> Restorer:
     """Train both networks, from what is cached under the work folder where it is."""
 
     def cached(kind: str, count: int, compute: Callable[[int], Tensors]) -> list[Tensors]:
-        found = []
-        for chunk in range(count // _CHUNK):
-            found.append(load_or_compute(work / kind / f"{chunk}.pt", partial(compute, chunk)))
-            print(f"{kind} {(chunk + 1) * _CHUNK}/{count}", flush=True)
-        return found
+        return ExampleStore(work / kind).parts(count // _CHUNK, compute)
 
     made = cached("images", images, partial(generated, model))
     parts, fewer = [], min(images, _FEWER)

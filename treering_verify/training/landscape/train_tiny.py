@@ -16,8 +16,10 @@ import torch
 from diffusers import AutoencoderTiny
 
 from treering_verify.models import LatentModel, load_model
-from treering_verify.training.landscape.recipe import Trainer, load_or_compute, pixel_loss, psnr, recipe_parser
+from treering_verify.training.example_store import ExampleStore
+from treering_verify.training.landscape.recipe import pixel_loss, psnr, recipe_parser
 from treering_verify.training.landscape.scenes import render
+from treering_verify.training.trainer import Trainer
 
 SCENES, BATCH = 3200, 4
 ENCODER_STEPS, DECODER_STEPS = 2400, 2000
@@ -56,7 +58,7 @@ def cache_pairs(model: LatentModel, work: Path, scenes: int) -> dict[str, torch.
                 print(f"pairs {i * _CHUNK}/{scenes}", flush=True)
         return {"images": torch.cat(images), "latents": torch.cat(latents)}
 
-    return load_or_compute(work / f"pairs-{scenes}.pt", compute)
+    return ExampleStore(work).get(f"pairs-{scenes}", compute)
 
 
 def _pixels(image: torch.Tensor) -> torch.Tensor:
@@ -99,7 +101,7 @@ def _train(
     name: str, half: torch.nn.Module, work: Path, steps: int, loss_of: Callable[[int], dict[str, torch.Tensor]]
 ) -> None:
     # The trainer holds this half only: its optimiser, EMA and checkpoint cannot reach the other.
-    Trainer(name, half, work, steps=steps, peak=1e-3, decay=0.0).run_to_average(loss_of)
+    Trainer(name, half, work, steps=steps, peak=1e-3, decay=0.0).run(loss_of)
 
 
 def train(

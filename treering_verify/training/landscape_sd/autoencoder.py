@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 
 from treering_verify.training.landscape.pyramid_start import begin_as_pyramid
-from treering_verify.training.landscape.recipe import Trainer, autocast, psnr
+from treering_verify.training.landscape.recipe import autocast, psnr
 from treering_verify.training.landscape_sd.scenes import SIZE, render
+from treering_verify.training.trainer import Trainer
 
 _CROP, _CROP_SHARE = 128, 0.85  # this share of the steps has crops of the scenes, which cost a fourth
 _KL = 5e-4
@@ -105,4 +106,4 @@ def train_autoencoder(work: Path, *, steps: int, batch: int) -> AutoencoderKL:
         return coding_loss(trainer.model, draw_images(step, steps, batch, generator), generator)
 
     trainer.run(loss_of, held_out=held_out_psnr)
-    return trainer.ema.eval()
+    return trainer.model

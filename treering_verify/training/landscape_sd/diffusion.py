@@ -11,11 +11,13 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel
 
-from treering_verify.training.landscape.recipe import Trainer, autocast, load_or_compute
+from treering_verify.training.example_store import ExampleStore
+from treering_verify.training.landscape.recipe import autocast
 from treering_verify.training.landscape.train import build_scheduler, detail_times, draw_times, latent_scale
 from treering_verify.training.landscape_sd.captions import captions
 from treering_verify.training.landscape_sd.scenes import SIZE, render
 from treering_verify.training.landscape_sd.text import WIDTH, build_tokenizer, tokens
+from treering_verify.training.trainer import Trainer
 
 DROPPED = 0.12  # share of captions that are replaced by the empty prompt, from which guidance extrapolates
 _SHARD = 250  # scenes in one file of the cache
@@ -61,11 +63,10 @@ def cache_latents(autoencoder: AutoencoderKL, work: Path, stream: str, scenes: i
         print(f"latents of {stream} {first + count}/{scenes}", flush=True)
         return {"moments": torch.cat(moments), "attributes": torch.cat(attributes)}
 
-    parts = []
+    parts, store = [], ExampleStore(work / "latents")
     for first in range(0, scenes, _SHARD):
         count = min(_SHARD, scenes - first)
-        path = work / "latents" / f"{stream}-{first:06d}-{count}.pt"
-        parts.append(load_or_compute(path, partial(compute, first, count)))
+        parts.append(store.get(f"{stream}-{first:06d}-{count}", partial(compute, first, count)))
     return Latents(*(torch.cat([part[name] for part in parts]) for name in Latents._fields))
 
 
@@ -132,4 +133,4 @@ def train_diffusion(
         return velocity_loss(trainer.model, train.batch(batch, g, detail=step >= _DETAIL_FROM * steps))
 
     trainer.run(loss_of, held_out=lambda unet: velocity_loss(unet, judged))
-    return trainer.ema.eval()
+    return trainer.model

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,11 @@ import torch
 import torch.nn.functional as F
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from treering_verify.training.landscape.recipe import Trainer, autocast, write_whole
+from treering_verify.files import write_atomic
+from treering_verify.training.landscape.recipe import autocast
 from treering_verify.training.landscape_sd.attributes import ATTRIBUTES, draw_attributes, scene_generator
 from treering_verify.training.landscape_sd.captions import caption, words
+from treering_verify.training.trainer import Trainer
 
 LENGTH = 40  # tokens of a prompt, both ends included
 WIDTH = 96
@@ -78,7 +79,7 @@ def save_tokenizer(tokenizer: CLIPTokenizer, folder: Path) -> None:
     vocabulary = json.dumps(_vocabulary(), ensure_ascii=False) + "\n"
     merges = "#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in learn_merges(words()))
     for name, text in (("vocab.json", vocabulary), ("merges.txt", merges)):
-        write_whole(folder / name, partial(Path.write_text, data=text, encoding="utf-8"))
+        write_atomic(folder / name, text.encode())
 
 
 def build_text_encoder() -> CLIPTextModel:
@@ -162,6 +163,6 @@ def train_text_encoder(work: Path, *, steps: int, batch: int) -> CLIPTextModel:
         lambda step: telling_loss(trainer.model, *told_batch(tokenizer, "train", step, batch)),
         held_out=lambda model: telling_loss(model, *judged),
     )
-    teller: Any = trainer.ema
-    encoder: CLIPTextModel = teller.encoder.eval().requires_grad_(False)
+    teller: Any = trainer.model
+    encoder: CLIPTextModel = teller.encoder.requires_grad_(False)
     return encoder

@@ -25,7 +25,8 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextModel
 
-from treering_verify.training.landscape.recipe import recipe_parser, write_whole
+from treering_verify.files import write_atomic
+from treering_verify.training.landscape.recipe import recipe_parser
 from treering_verify.training.landscape.train import build_scheduler, train_decoder
 from treering_verify.training.landscape_sd.autoencoder import draw_images, perceptual_loss, train_autoencoder
 from treering_verify.training.landscape_sd.card import card
@@ -68,7 +69,7 @@ def export(
     whole = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     pipe.save_pretrained(whole, safe_serialization=True)
     save_tokenizer(tokenizer, whole / "tokenizer")
-    write_whole(whole / "README.md", lambda path: path.write_text(card(work, whole), encoding="utf-8"))
+    write_atomic(whole / "README.md", card(work, whole).encode())
     if output.exists():
         shutil.rmtree(output)
     whole.replace(output)

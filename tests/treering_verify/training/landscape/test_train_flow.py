@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
+from safetensors.torch import load_file
 
 from treering_verify.detection.verification import verify, verify_many
 from treering_verify.errors import ModelError
@@ -64,14 +65,14 @@ def test_the_recipe_writes_models_that_commands_take_and_resumes(tmp_path: Path)
         key = Key.generate(model.latent_shape, seed=1)
         (made,) = generate(model, key, seeds=[1], steps=1)
         assert verify(made.image, key, model=model, inversion=InversionOptions(steps=1)).status == "ok"
-    kept = {path.name: path.read_bytes() for path in (tmp_path / "a").glob("*.pt")}
-    assert set(kept) == {"posteriors.pt", "flow.pt", "pairs.pt", "reflow.pt"}
+    kept = {path.name: path.read_bytes() for path in (tmp_path / "a").glob("*.safetensors")}
+    assert set(kept) == {f"{name}.safetensors" for name in ("posteriors", "flow", "pairs", "reflow")}
     shutil.copytree(tmp_path / "a", tmp_path / "b")
-    (tmp_path / "b" / "reflow.pt").unlink()  # stopped before the last part
+    (tmp_path / "b" / "reflow.safetensors").unlink()  # stopped before the last part
     train(tmp_path / "b")
-    a, b = (torch.load(tmp_path / name / "reflow.pt", weights_only=True)["ema"] for name in ("a", "b"))
+    a, b = (load_file(tmp_path / name / "reflow.safetensors") for name in ("a", "b"))
     assert all(torch.equal(a[name], b[name]) for name in a)
-    assert kept["flow.pt"] == (tmp_path / "b" / "flow.pt").read_bytes()
+    assert kept["flow.safetensors"] == (tmp_path / "b" / "flow.safetensors").read_bytes()
 
 
 @pytest.mark.slow

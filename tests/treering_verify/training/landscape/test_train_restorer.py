@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from treering_verify.models import LatentModel, load_model
 from treering_verify.models.restorer import POINTS, Restorer, latent_inputs, mirrored
@@ -17,8 +18,8 @@ def test_the_recipe_trains_both_networks_and_resumes(
     monkeypatch.setattr(train_restorer, "_SIZES", {"latent": (8, 1, 3), "noise": (8, 1, 3)})
     made = train_restorer.make(tiny_model, tmp_path, images=4, scenes=4)
     assert made.latent.config["inputs"] == 98 and made.noise.config["inputs"] == 98 + 4 * (1 + len(POINTS))
-    examples = [tmp_path / f"latent-examples-{kind}" / "0.pt" for kind in ("images", "scenes")]
-    shapes = [torch.load(path, weights_only=True)["read"].shape for path in examples]
+    examples = [tmp_path / f"latent-examples-{kind}" / "0.safetensors" for kind in ("images", "scenes")]
+    shapes = [load_file(path)["read"].shape for path in examples]
     assert shapes == [(12, 98, 32, 32), (8, 98, 32, 32)]
     assert float(made.latent.last.weight.abs().max()) > 0 and float(made.noise.last.weight.abs().max()) > 0
     again = train_restorer.make(tiny_model, tmp_path, images=4, scenes=4)  # from the checkpoints

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import treering_verify as tv
+from treering_verify.training.example_store import read_tensors
 from treering_verify.training.landscape_sd import autoencoder, diffusion
 from treering_verify.training.landscape_sd.scenes import render
 
@@ -74,7 +75,7 @@ def test_the_recipe_writes_a_pipeline_that_is_marked_and_verified(work: Path) ->
 @pytest.mark.slow
 def test_a_killed_recipe_ends_where_an_unbroken_one_does(work: Path, tmp_path: Path) -> None:
     killed = 0
-    for awaited in ("text.pt", "autoencoder.pt", "latents", "diffusion.pt"):
+    for awaited in ("text.safetensors", "autoencoder.safetensors", "latents", "diffusion.safetensors"):
         run = subprocess.Popen([*RECIPE, str(tmp_path)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while run.poll() is None and not (tmp_path / awaited).exists():
             time.sleep(0.05)
@@ -83,9 +84,8 @@ def test_a_killed_recipe_ends_where_an_unbroken_one_does(work: Path, tmp_path: P
     assert killed >= 3
     subprocess.run([*RECIPE, str(tmp_path)], check=True, capture_output=True)
     for name in ("text", "autoencoder", "diffusion", "decoder"):
-        a, b = (torch.load(folder / f"{name}.pt", weights_only=True) for folder in (work, tmp_path))
-        assert a["step"] == b["step"]
-        assert all(torch.equal(a["ema"][part], b["ema"][part]) for part in a["ema"]), name
+        (a, facts), (b, others) = (read_tensors(folder / f"{name}.safetensors") for folder in (work, tmp_path))
+        assert facts["step"] == others["step"] and all(torch.equal(a[part], b[part]) for part in a), name
 
 
 def test_the_network_reads_the_prompt_and_learns_the_velocity() -> None:
