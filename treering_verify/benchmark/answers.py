@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 from treering_detectors import Rate
@@ -192,6 +193,18 @@ def _paired(other: str, name: str) -> Callable[[Rows], str]:
     return answer
 
 
+def _gain(rows: Rows) -> str:
+    ways = [name for name in rows[0] if name not in ("condition", "seed", "blank")]
+    found = {way: [row[way] <= -6 for row in rows if not row["blank"]] for way in ways}
+    rates = ", ".join(f"by {way} {_rate(some)}" for way, some in reversed(found.items()))
+
+    def only(one: str, other: str) -> str:
+        return f"{sum(a > b for a, b in zip(found[one], found[other], strict=True))} only by {one}"
+
+    pairs = [f"{only(new, old)} and {only(old, new)}" for old, new in combinations(ways, 2)]
+    return f"Of images that are not blank are found at 1e-6: {rates}. In pairs: {', '.join(pairs)}."
+
+
 def _patterns(rows: Rows) -> str:
     low, least, high, most = _least(_where(rows, truth="marked"), "pattern", "log10_pvalue")
     return f"Most evidence has {low} (median log10 p {least:.1f} over the attacks), least {high} ({most:.1f})."
@@ -325,7 +338,7 @@ _ANSWERS: dict[str, Callable[[Rows], str]] = {
     "detection": _detection,
     "editing": _errors("background_nmse_db", "method"),
     "forgery": _forgery,
-    "gain": _paired("classical", "by encoder and DDIM"),
+    "gain": _gain,
     "heldout": _errors("nmse_db", "method"),
     "identification": _identification,
     "inversion": _errors("nmse_db", "method"),

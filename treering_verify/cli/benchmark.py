@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from treering_verify.cli.command import CommandWithActions, command, option
+from treering_verify.cli.options.inversion import inverter_option, with_inverter
 from treering_verify.cli.options.keys import key_option
 from treering_verify.cli.options.model import model_option
 from treering_verify.cli.options.types import InputPath, Named, OutputFolder
@@ -111,6 +112,7 @@ def _list_benchmarks(context: click.Context, _: click.Parameter, wanted: bool) -
     type=InputPath(),
     help="CSV with the columns path and key of --images; default: their sidecars, else the names of subfolders.",
 )
+@inverter_option
 @model_option
 def benchmark(
     names: tuple[str, ...],
@@ -124,6 +126,7 @@ def benchmark(
     images: Path | None,
     keys: tuple[Path, ...],
     labels: Path | None,
+    inverter: Path | None,
     model: ModelSource,
 ) -> None:
     """Measure detection, inversion and speed.
@@ -163,6 +166,7 @@ def benchmark(
                 f"{name} measures images of its own: --images, --key and --labels belong to classification"
             )
     own = _own_images(images, keys, labels)
+    model = with_inverter(model, inverter)
     loaded = None if workers > 1 else load_model(model)
     if preset and names == ("all",):
         done = [
@@ -173,7 +177,15 @@ def benchmark(
     with _ended_by_terminate():
         for name in wanted:
             few, many = (DOCS[name].quick, DOCS[name].count) if preset else (quick, count)
-            scope = Scope(_progress, few, many, methods=tuple(dict.fromkeys(methods)), own=own, only=only)
+            scope = Scope(
+                _progress,
+                few,
+                many,
+                methods=tuple(dict.fromkeys(methods)),
+                own=own,
+                only=only,
+                inverter=inverter is not None,
+            )
             click.echo(run(name, loaded, output, scope) if loaded else run_shared(name, model, output, scope, workers))
 
 

@@ -64,9 +64,21 @@ def test_the_last_set_of_the_classification_is_compared_with_the_encoder() -> No
 
 def test_two_ways_are_compared_on_images_that_are_not_blank() -> None:
     values = ((False, -9, -2), (False, -9, -9), (False, -1, -9), (True, 0, 0))
-    found = [row(blank=blank, log10_pvalue=new, unrestored=old, classical=old) for blank, new, old in values]
+    found = [row(blank=blank, log10_pvalue=new, unrestored=old) for blank, new, old in values]
     assert answer_of("over-exposure", found) == (
         "Of images that are not blank 2/3 = 66.7 % [9.4, 99.2] are found at 1e-6, without restoration 2/3 = 66.7 % "
         "[9.4, 99.2]: 1 only by the default, 1 only without restoration."
     )
-    assert "1 only by encoder and DDIM." in answer_of("gain", found)
+
+
+def test_ways_of_inversion_are_compared_in_pairs_on_images_that_are_not_blank() -> None:
+    values = ((False, -9, -7, -2), (False, -9, -2, -9), (False, -1, -9, -9), (True, -9, 0, 0))
+    found = [
+        row(condition="clean", seed=0, blank=blank, **{"encoder and DDIM": a, "closed form": b, "networks": c})
+        for blank, a, b, c in values
+    ]
+    answer = answer_of("gain", found)
+    assert answer.startswith("Of images that are not blank are found at 1e-6: by networks 2/3 = 66.7 % [9.4, 99.2], by")
+    assert answer.endswith(
+        "1 only by networks and 1 only by encoder and DDIM, 1 only by networks and 1 only by closed form."
+    )

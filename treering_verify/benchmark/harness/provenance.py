@@ -44,6 +44,7 @@ def provenance_of(
     options += ["" if processes == 1 else f" --workers {processes}"]
     options += [f" --method {name}" for name in scope.methods]
     options += [" --images DIR --key KEYS" + (" --labels TABLE" if scope.own.table else "")] if scope.own else []
+    options += [" --inverter DIR"] if scope.inverter else []
     where = "" if model.name == "landscape" else f" --model {model.name}"
     commit, changed = commit_of_code()
     return Provenance(

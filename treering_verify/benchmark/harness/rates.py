@@ -126,8 +126,12 @@ def paired_cells(log10_pvalues: Sequence[float], others: Sequence[float]) -> tup
     return (
         Rate(int(found.sum()), len(one)),
         Rate(int(before.sum()), len(one)),
-        f"{int((found & ~before).sum())}, {int((before & ~found).sum())}",
-        f"{mcnemar(found, before).pvalue:.2g}",
+        *only_cells(found, before),
         format_pvalue(float(np.median(one))),
         format_pvalue(float(np.median(other))),
     )
+
+
+def only_cells(found: NDArray[np.bool_], before: NDArray[np.bool_]) -> tuple[str, str]:
+    """Return how many images only the one way finds, and only the other, and McNemar's exact p."""
+    return f"{int((found & ~before).sum())}, {int((before & ~found).sum())}", f"{mcnemar(found, before).pvalue:.2g}"

@@ -61,6 +61,8 @@ class Scope:
         Rows that were measured so far. Where no tables can be made of an interrupted measurement, they are reported.
     only : tuple of str
         Names of the parts to measure; all where it is empty.
+    inverter : bool
+        Whether the model carries filters that a user named, for the record.
     """
 
     progress: Callable[[str, int], Any]
@@ -72,6 +74,7 @@ class Scope:
     own: OwnImages | None = None
     rows: list[dict[str, Any]] = field(default_factory=list)
     only: tuple[str, ...] = ()
+    inverter: bool = False
 
     def keep(self, rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         """Add rows to those that are reported after an interruption, and return all of them."""

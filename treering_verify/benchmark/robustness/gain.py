@@ -1,21 +1,29 @@
-"""What a model's default inversion finds that its encoder and DDIM miss: marked images after each of twelve attacks."""
+"""What fitted filters and networks find that the encoder and DDIM miss: marked images after each of twelve attacks."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from treering_detectors import Rate
 
 from treering_verify.benchmark.catalogue import BENCHMARKS
 from treering_verify.benchmark.harness.conditions import QUICK, STAND_INS, TWELVE, Condition, available
 from treering_verify.benchmark.harness.keyed_images import evidence_of_images, generate_cached
-from treering_verify.benchmark.harness.rates import STRICT, paired_cells
+from treering_verify.benchmark.harness.rates import STRICT, only_cells
 from treering_verify.benchmark.harness.scope import SEEDS, Scope
 from treering_verify.benchmark.harness.trials import BLANK
 from treering_verify.benchmark.robustness.over_exposure import blank
 from treering_verify.inversion.recovery import InversionOptions, filters_used, restorer_used
 from treering_verify.models import LatentModel
+from treering_verify.models.filter_bank import CorrectedBank
+from treering_verify.models.inverter import carrying, fitted, without_network
 from treering_verify.models.weights import fingerprint
+from treering_verify.report import format_pvalue
 from treering_verify.report.findings import Cell, Findings, Table
 from treering_verify.training.memory import Memory, remembering
 from treering_verify.watermark.keys.key import Key
@@ -23,13 +31,33 @@ from treering_verify.watermark.keys.key import Key
 if TYPE_CHECKING:
     from PIL import Image
 
+ENCODER, CLOSED_FORM, NETWORKS, DEFAULT = "encoder and DDIM", "closed form", "networks", "the default"
+WAYS = (ENCODER, CLOSED_FORM, NETWORKS, DEFAULT)
 _BATCH = 8
-_CLASSICAL = InversionOptions(method="encoder", noise_method="naive")
 _DEFAULT = InversionOptions()
 
 
+def ways_of(model: LatentModel) -> dict[str, tuple[LatentModel, InversionOptions]]:
+    """Return the ways of inversion that are compared, by name: a model and how it inverts.
+
+    The filters are those that the model carries, without a network on top. The networks are those that it brings for both
+    inversions, or the one on top of its filters. A model with neither is judged by its default.
+    """
+    filters, without = fitted(model), carrying(model, None)
+    learned = model.refine is not None and model.estimate is not None
+    ways = {ENCODER: (without, InversionOptions(method="encoder", noise_method="naive"))}
+    if filters is not None and filters.noise is not None:
+        only = carrying(model, without_network(filters))
+        ways[CLOSED_FORM] = (only, InversionOptions(method="filtered", noise_method="filtered"))
+        if not learned and isinstance(filters.noise, CorrectedBank):
+            ways[NETWORKS] = (model, _DEFAULT)
+    if learned or len(ways) == 1:
+        ways[NETWORKS if learned else DEFAULT] = (without, _DEFAULT)
+    return ways
+
+
 def measure(model: LatentModel, scope: Scope) -> Findings:
-    """Judge marked images, each under its own key, by the encoder and DDIM, and by the model's default; without search."""
+    """Judge marked images, each under its own key, by each of `ways_of` the model; without search."""
     count, first = scope.images(2, 48), SEEDS["gain"]
     conditions, left_out = available(QUICK if scope.quick else TWELVE, model)
     keys = [Key.generate(model.latent_shape, seed=first + i) for i in range(count)]
@@ -41,7 +69,7 @@ def measure(model: LatentModel, scope: Scope) -> Findings:
             for start in range(0, count, _BATCH):
                 chosen = range(start, min(start + _BATCH, count))
                 take = partial(_judged, model, condition, images, keys, chosen)
-                scope.keep(scope.cached("gain", (*facts, condition.attack, chosen), take))
+                scope.keep(scope.cached("gain-ways", (*facts, condition.attack, chosen), take))
                 for _ in chosen:
                     advance()
     return Findings(
@@ -60,44 +88,47 @@ def _judged(
     seeds = [SEEDS["gain"] + i for i in chosen]
     some, own = [images[i] for i in chosen], [keys[i] for i in chosen]
     attacked = condition.apply(some, seeds, model)
-    kept = remembering(model, Memory())  # what both ways have in common is computed once
-    ways = [
-        [log10 for log10, _ in evidence_of_images(kept, attacked, own, inversion)]
-        for inversion in (_CLASSICAL, _DEFAULT)
-    ]
-    for seed, image, classical, default in zip(seeds, attacked, *ways, strict=True):
-        yield {
-            "condition": condition.name,
-            "seed": seed,
-            BLANK: blank(image),
-            "classical": classical,
-            "log10_pvalue": default,
-        }
+    memory = Memory()  # what the ways have in common is computed once
+    found = {
+        way: [log10 for log10, _ in evidence_of_images(remembering(carrier, memory), attacked, own, inversion)]
+        for way, (carrier, inversion) in ways_of(model).items()
+    }
+    for i, (seed, image) in enumerate(zip(seeds, attacked, strict=True)):
+        judged = {way: log10[i] for way, log10 in found.items()}
+        yield {"condition": condition.name, "seed": seed, BLANK: blank(image), **judged}
 
 
 def _table(rows: Sequence[dict[str, Any]], conditions: Sequence[Condition], left_out: Sequence[str]) -> Table:
-    seen = [row for row in rows if not row[BLANK]]
+    seen, ways = [row for row in rows if not row[BLANK]], [way for way in WAYS if way in rows[0]]
     groups = [("all", rows), ("all that are not blank", seen)]
     groups += [(one.name, [row for row in rows if row["condition"] == one.name]) for one in conditions]
     return Table(
-        "The default against encoder and DDIM",
+        f"Found by {_listed(ways)}",
         (
             "condition",
-            f"found at p <= {STRICT:g} by the default",
-            "by encoder and DDIM",
-            "found by one of both only",
-            "McNemar's p",
-            "median p by the default",
-            "by encoder and DDIM",
+            *(f"{'found at p <= 1e-06 ' if way == ways[0] else ''}by {way}" for way in ways),
+            *(f"only {new}, only {old}; McNemar's p" for old, new in combinations(ways, 2)),
+            *(f"{'median p ' if way == ways[0] else ''}by {way}" for way in ways),
         ),
-        tuple(_line(name, some) for name, some in groups if some),
-        f"Marked images, each under its own key, without search. {STAND_INS} 'Only': found by the default alone, and by "
-        "encoder and DDIM alone; McNemar's test is exact. Intervals: Clopper-Pearson, 95 %; those of all conditions, and p, "
-        "are narrower than they should be, since the images are the same under each. Blank: of one colour on 95 % or more "
-        f"of the area after the attack, {len(rows) - len(seen)} of {len(rows)}."
-        + "".join(f" Left out: {reason}." for reason in left_out),
+        tuple(_line(name, some, ways) for name, some in groups if some),
+        f"Marked images, each under its own key, without search. {STAND_INS} 'Only': found by one of the two alone; "
+        "McNemar's test is exact. Closed form: fitted filters. Networks: those that the model brings, or one on top of the "
+        "filters. Intervals: Clopper-Pearson, 95 %; those of all conditions, and p, are narrower than they should be, since "
+        "the images are the same under each. Blank: of one colour on 95 % or more of the area after the attack, "
+        f"{len(rows) - len(seen)} of {len(rows)}." + "".join(f" Left out: {reason}." for reason in left_out),
     )
 
 
-def _line(name: str, rows: Sequence[dict[str, Any]]) -> tuple[Cell, ...]:
-    return (name, *paired_cells([row["log10_pvalue"] for row in rows], [row["classical"] for row in rows]))
+def _listed(ways: Sequence[str]) -> str:
+    return f"{', '.join(ways[:-1])} and {ways[-1]}" if len(ways) > 2 else " and by ".join(ways)
+
+
+def _line(name: str, rows: Sequence[dict[str, Any]], ways: Sequence[str]) -> tuple[Cell, ...]:
+    log10 = {way: np.array([row[way] for row in rows]) for way in ways}
+    found = {way: some <= math.log10(STRICT) for way, some in log10.items()}
+    return (
+        name,
+        *(Rate(int(some.sum()), len(some)) for some in found.values()),
+        *("; ".join(only_cells(new, old)) for old, new in combinations(found.values(), 2)),
+        *(format_pvalue(float(np.median(some))) for some in log10.values()),
+    )

@@ -19,10 +19,17 @@ from treering_verify.files import printable
 
 if TYPE_CHECKING:
     from treering_verify.inversion.recovery import InversionOptions
-    from treering_verify.models import LatentModel
+    from treering_verify.models import LatentModel, ModelSource
 
 _TOPIC = "Inversion"
 _PROFILED = ("inversion", "noise_inversion", "steps", "precision")  # options that a profile decides
+
+inverter_option = option(
+    "--inverter",
+    type=InputPath(),
+    topic=_TOPIC,
+    help="Folder of filters that treering models fit made for the model; default: MODEL/inverter of a local model.",
+)
 
 
 def inversion_options(
@@ -32,10 +39,7 @@ def inversion_options(
 
     @wraps(function)
     def gathered(*args: Any, **kwargs: Any) -> Any:
-        inverter: Path | None = kwargs.pop("inverter")
-        if inverter is not None:
-            _check_inverter(inverter)
-            kwargs["model"] = replace(kwargs["model"], inverter=str(inverter))
+        kwargs["model"] = with_inverter(kwargs["model"], kwargs.pop("inverter"))
         return function(*args, inversion=InversionChoice.gather(kwargs), **kwargs)
 
     return with_options(
@@ -70,12 +74,7 @@ def inversion_options(
             topic=_TOPIC,
             help="Allow the verdict 'no evidence' for a model whose profile is too weak for it.",
         ),
-        option(
-            "--inverter",
-            type=InputPath(),
-            topic=_TOPIC,
-            help="Folder of filters that treering models fit made for the model; default: MODEL/inverter of a local model.",
-        ),
+        inverter_option,
         model_option,
     )
 
@@ -163,11 +162,14 @@ class InversionChoice:
         return InversionOptions.of(profile, batch_size=batch_size)
 
 
-def _check_inverter(folder: Path) -> None:
-    """Raise UsageError if a folder can be no inverter; loading it says all else."""
+def with_inverter(model: ModelSource, folder: Path | None) -> ModelSource:
+    """Return a model with the filters of a folder; UsageError if it can hold none, and loading says all else."""
+    if folder is None:
+        return model
     if not (folder / "config.json").is_file():
         shown = printable(str(folder))
         raise UsageError(f"{shown} is not an inverter: name a folder that treering models fit MODEL --output DIR made")
+    return replace(model, inverter=str(folder))
 
 
 def _check_profile(path: Path) -> None:
