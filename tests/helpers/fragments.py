@@ -17,7 +17,7 @@ from:
 Tables that define something, such as options and codes, are known by their headers. Above a paragraph or a list the same
 comments say where the figures of its sentences are from, and one more:
 
-    <!-- defined: FILE FILE -->         they are constants in the code of these files
+    <!-- defined: FILE FILE -->         these files have them: constants of code, or the report in the card of a model
 
 Of `from`, every number of the paragraph is compared; of `defined`, those that look measured: counts, rates, decibels,
 decades, times, sizes, p-values and dates. A paragraph with such figures needs a comment, or several, one a line.
@@ -109,6 +109,8 @@ def rendered(record: Mapping[str, Any], what: str, options: str, to_results: str
     if what.startswith("answer"):
         part = what.removeprefix("answer").removeprefix("-")
         body, note = [_chosen(record["parts"], part)["answer"] if part else record["answer"]], ""
+        if record["facts"].get("measured"):
+            body = [f"```text\n$ {record['facts']['repeat']}\n{record['answer']}\n```"]
     elif what.startswith("figure-"):
         figure = _chosen([f for part in everything for f in part["figures"]], what.removeprefix("figure-"))
         body = [f"![{figure['title']}]({to_results}/{figure['file']}.png)"]

@@ -27,7 +27,8 @@ def origin_line(facts: dict[str, Any]) -> str:
     """Return date, commit, model, machine, command and counts as one line in italics."""
     commit = f"commit {facts['commit']}{' with changes' if facts['changed'] else ''}" if facts["commit"] else ""
     weights = f" (weights {facts['weights']})" if facts["weights"] else ""
-    parts = [facts["date"], commit, f"`{facts['model']}`{weights}", facts["hardware"], f"`{facts['repeat']}`"]
+    model = f"`{facts['model']}`{weights}" if facts["model"] else ""
+    parts = [facts["date"], commit, model, facts["hardware"], f"`{facts['repeat']}`"]
     parts += [
         f"images: {facts['images']}" if facts["images"] else "",
         f"seeds: {facts['seeds']}" if facts["seeds"] else "",

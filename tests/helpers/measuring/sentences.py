@@ -24,6 +24,7 @@ _LOOKS_MEASURED = re.compile(
             r"(?<![\w.:/])(?!1/)\d[\d,]*/\d[\d,]+(?![\w/:])",  # 12/20, and not 1/16
             rf"{_N} times (?:as|faster|slower|longer|more|less)\b",
             r"(?<![\w.])(?!1e-)(?:\d+\.?\d*|\.\d+)e-\d+",  # a p-value, and not 1e-6
+            rf"log10 p(?: \w+){{0,5}} {_N}",
             r"\b20\d\d-\d\d-\d\d\b",
             r"\bby hand\b",
         )
