@@ -125,7 +125,7 @@ def check(
 @option(
     "--keep",
     type=InputPath(),
-    help="Folder of an earlier fit. Its filters for attacks that --attacks does not name are kept.",
+    help="Folder of an earlier fit. Its filters for attacks that --attacks does not name are kept; without --attacks, all are.",
 )
 @option("--networks", is_flag=True, help="Train a network on top of the filters. It is kept only if it improves them.")
 @option(
@@ -173,7 +173,7 @@ def fit(
     from treering_verify.cli.options.images import images_of
     from treering_verify.generation.seeds import SEEDS
     from treering_verify.models import is_alone, load_model
-    from treering_verify.models.inverter import Inverter
+    from treering_verify.models.inverter import Inverter, without_network
     from treering_verify.report.fits import card_of, format_fit
     from treering_verify.training.attack_table import read_table
     from treering_verify.training.closed_form import fit as fit_model
@@ -183,17 +183,21 @@ def fit(
 
     said = _lines(prompts) if prompts else None
     loaded = load_model(model)
-    table = read_table(attacks) if attacks else usual_attacks(loaded)
+    kept = Inverter.load(keep) if keep else None
+    table = read_table(attacks) if attacks else kept.facts["attacks"] if kept else usual_attacks(loaded)
     usual = 1 if is_alone(loaded) else FitOptions.stages
     options = FitOptions(images=images, stages=stages or usual, **sizes, seed=SEEDS["fit"] if seed is None else seed)
     files, others = kept_apart(images_of((photographs,), model), options.seed) if photographs else (None, None)
     if files and is_alone(loaded) and (warning := too_few(files)):
         click.echo(f"Warning: {warning}.", err=True)
-    kept = Inverter.load(keep) if keep else None
     from treering_verify.training.correction import NetworkOptions, resumed, train_correction
 
     with _progress() as progress:
-        found = resumed(output, loaded, options, table) if networks else None
+        if kept and not attacks:
+            kept.check(loaded)
+            found: Inverter | None = without_network(kept)
+        else:
+            found = resumed(output, loaded, options, table) if networks else None
         if found is None:
             found = fit_model(
                 loaded, options=options, attacks=table, prompts=said, photographs=files, keep=kept, progress=progress
@@ -229,7 +233,7 @@ def fit(
     if summary:
         click.echo(f"{summary}.")
     click.echo(
-        f"{len(saved.experts)} experts fitted to {images} images in {found.facts['seconds']:.0f} s: "
+        f"{len(saved.experts)} experts fitted to {saved.facts['images']} images in {found.facts['seconds']:.0f} s: "
         f"{printable(str(output))}, inverter {saved.digest}",
         err=True,
     )

@@ -18,7 +18,7 @@ from treering_verify.inversion.recovery import recover_noise
 from treering_verify.media.conversion import to_tensor
 from treering_verify.models import LatentModel
 from treering_verify.models.filter_bank import CorrectedBank
-from treering_verify.models.inverter import CONFIG, Inverter, carrying, without_network
+from treering_verify.models.inverter import CONFIG, Inverter, carrying, fitted, without_network
 from treering_verify.models.networks.correction import Correction
 from treering_verify.training import correction, network_examples
 from treering_verify.training.closed_form import fit
@@ -159,6 +159,17 @@ def test_the_report_compares_with_and_without_the_network(model: LatentModel, fi
     report = held_out_report(model, inverter, images=2, attacks=["clean"], options=SMALL)
     assert ways_of(report)[-2:] == (FILTERED, NETWORK)
     assert "against filtered, filters and network find" in conclusion(report)
+
+
+def test_filters_that_are_all_kept_are_not_fitted_again(tmp_path: Path) -> None:
+    shipped = fitted(tv.load_model("landscape-tiny"))
+    assert shipped is not None
+    with_network(shipped, 0.5).save(tmp_path / "earlier")
+    options = ["--keep", str(tmp_path / "earlier"), "--held-out", "0", "--output", str(tmp_path / "new")]
+    found = CliRunner().invoke(main, ["models", "fit", "landscape-tiny", *options], catch_exceptions=False)
+    assert found.exit_code == 0 and "10 experts fitted to 96 images" in found.output
+    kept = Inverter.load(tmp_path / "new")
+    assert kept.digest == shipped.digest and not isinstance(kept.noise, CorrectedBank)
 
 
 def test_the_command_says_what_a_budget_is() -> None:
