@@ -76,7 +76,7 @@ def _list_benchmarks(context: click.Context, _: click.Parameter, wanted: bool) -
 @option(
     "--quick",
     is_flag=True,
-    help="Measure few images, in under two minutes (paper: longer, see --list). The intervals are then wide.",
+    help="Measure few images, in under two minutes on two cores. The intervals are then wide.",
 )
 @option(
     "--preset",
@@ -84,7 +84,11 @@ def _list_benchmarks(context: click.Context, _: click.Parameter, wanted: bool) -
     help="Measure as many images as in the results of the documentation. With NAME all, every benchmark with such a result "
     "runs, except finished ones.",
 )
-@option("--count", type=click.IntRange(2), help="Number of images; default: the benchmark's own.")
+@option(
+    "--count",
+    type=click.IntRange(2),
+    help="Number of images; default: the benchmark's own. paper then ends at 20 iterations, where it has 200 otherwise.",
+)
 @option(
     "--only",
     multiple=True,

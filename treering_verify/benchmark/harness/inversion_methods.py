@@ -68,7 +68,8 @@ def compared_precision(model: LatentModel, scope: Scope) -> str:
     A quick run compares none where the processor emulates 16 bits, which takes ten times as long.
     """
     device = device_of(model)
-    return "" if scope.quick and device == "cpu" and emulates_sixteen_bits() else sixteen_bits(device)[-1]
+    emulate = not scope.quick if scope.emulate is None else scope.emulate
+    return sixteen_bits(device)[-1] if emulate or device != "cpu" or not emulates_sixteen_bits() else ""
 
 
 def emulates_sixteen_bits() -> bool:
@@ -103,15 +104,20 @@ def fixed_adam(longest: int) -> list[Variant]:
     return [_long("adam", budgets, f"adam {step:g} fixed", GRADIENT_FREE, step=step) for step in (0.01, 0.002)]
 
 
-def swept(longest: int) -> dict[str, list[Variant]]:
+def swept(longest: int, *, few: bool = False) -> dict[str, list[Variant]]:
     """Return, by the label of each published method of `published`, the same method with other steps.
 
-    Scheduled methods have the budgets of the paper up to `longest`; fixed steps are read along one path.
+    Scheduled methods have the budgets of the paper up to `longest`; fixed steps are read along one path. With `few`, methods
+    without a schedule have one other step and few iterations, and the others the fixed steps that tables 1 and S2 have.
     """
     found: dict[str, list[Variant]] = {}
     for method in ("forward-step", "inertial-km"):
-        budgets = _upto(longest, *_FEW, 30, 50, 100)
-        found[method] = [_long(method, budgets, f"{method} {s:g}", GRADIENT_FREE, step=s) for s in SWEEP[method]]
+        steps, most = (SWEEP[method][:1], min(longest, 5)) if few else (SWEEP[method], longest)
+        budgets = _upto(most, *_FEW, 30, 50, 100)
+        found[method] = [_long(method, budgets, f"{method} {s:g}", GRADIENT_FREE, step=s) for s in steps]
+    if few:
+        gradient = [v for v in published(longest) if v.label == "gradient .01 fixed"]
+        return {**found, "adam .01 scheduled": fixed_adam(longest), "gradient .1 scheduled": gradient}
     for method, family in (("adam", GRADIENT_FREE), ("gradient", GRADIENT)):
         label = f"{method} {f'{PUBLISHED_STEPS[method]:g}'.lstrip('0')} scheduled"
         found[label] = [

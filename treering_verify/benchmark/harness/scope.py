@@ -63,6 +63,8 @@ class Scope:
         Names of the parts to measure; all where it is empty.
     inverter : bool
         Whether the model carries filters that a user named, for the record.
+    emulate : bool, optional
+        Whether inversions in 16 bits are measured where the processor emulates them; None: unless the run is quick.
     """
 
     progress: Callable[[str, int], Any]
@@ -75,6 +77,7 @@ class Scope:
     rows: list[dict[str, Any]] = field(default_factory=list)
     only: tuple[str, ...] = ()
     inverter: bool = False
+    emulate: bool | None = None
 
     def keep(self, rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         """Add rows to those that are reported after an interruption, and return all of them."""

@@ -67,14 +67,14 @@ def measure(model: LatentModel, scope: Scope) -> Findings:
     )
 
 
-def optimisers(lab: Laboratory, scope: Scope) -> list[Optimiser]:
-    """Measure the optimisers of table S2 with the published step and with those of the sweep."""
+def optimisers(lab: Laboratory, scope: Scope, sweep: dict[str, list[Variant]] | None = None) -> list[Optimiser]:
+    """Measure the optimisers of table S2 with the published step and with those of a sweep, by default the whole one."""
     longest = laboratory.QUICK_STEPS if scope.quick else BUDGETS[-1]
     variants: dict[str, list[Variant]] = {}
     for variant in [*published(longest), *fixed_adam(longest)]:
         if variant.label in ABLATION:
             variants.setdefault(variant.label, []).append(variant)
-    other = swept(longest)
+    other = swept(longest) if sweep is None else sweep
     found = []
     with scope.progress("Optimisers", len(variants)) as advance:
         for label, some in variants.items():

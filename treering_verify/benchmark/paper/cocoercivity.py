@@ -113,9 +113,10 @@ def measure(model: LatentModel, scope: Scope) -> Findings:
     )
 
 
-def panels(lab: Laboratory, scope: Scope) -> list[Paths]:
-    """Return every panel's paths on the laboratory's images, each part of which is cached."""
+def panels(lab: Laboratory, scope: Scope, *, published: bool = False) -> list[Paths]:
+    """Return every panel's paths on the laboratory's images, each part of which is cached; or those of the paper only."""
     plan = _plan(scope.quick, compared_precision(lab.model, scope))
+    plan = tuple(panel for panel in plan if panel.published) if published else plan
     parts = chunks(len(lab.known.images), lab.model)
     found = []
     with scope.progress("Paths", len(plan) * len(parts)) as advance:

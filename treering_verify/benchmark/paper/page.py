@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 
 from treering_verify.benchmark.catalogue import BENCHMARKS
-from treering_verify.benchmark.harness import laboratory
-from treering_verify.benchmark.harness.inversion_methods import swept
 from treering_verify.benchmark.harness.laboratory import Laboratory, seeds
 from treering_verify.benchmark.harness.scope import Scope
 from treering_verify.benchmark.paper.parts import (
@@ -23,7 +20,9 @@ from treering_verify.benchmark.paper.parts import (
     optimisers,
     sixteen_bits,
 )
+from treering_verify.benchmark.paper.parts.extent import Extent
 from treering_verify.benchmark.paper.parts.measured import Measured
+from treering_verify.benchmark.paper.parts.whole import WholeRun
 from treering_verify.benchmark.paper.readings import best, encoder_and_default, published_variants, read
 from treering_verify.benchmark.published_figures import PAPER as HONG
 from treering_verify.benchmark.published_figures import SFWMARK, TREE_RING
@@ -35,52 +34,84 @@ from treering_verify.report.findings import Findings, Part, Table
 def measure(model: LatentModel, scope: Scope) -> Findings:
     """Measure every part. What a part or another benchmark has cached in the same folder is not measured again."""
     images_only(model, "the page of the paper")
-    count = scope.images(6, 24)
-    lab = Laboratory.open(model, scope, count)
+    extent = Extent.of(scope)
+    whole = WholeRun({_IMAGES: 3, **_SHARES})
+    here = replace(extent.scope(scope), progress=whole.part)
+    lab: Laboratory | None = None
     found: list[Measured] = []
-    try:
-        for one in _measured(model, scope, lab):
+    finished = False
+    with whole.shown(scope.progress):
+        with whole.begun(_IMAGES):
+            lab = Laboratory.open(model, here, extent.images)
+        for one in _measured(model, here, lab, extent, whole):
             found.append(one)
-            scope.keep(one.rows)
-    except KeyboardInterrupt:
-        if not found:
-            raise
-        with contextlib.suppress(KeyboardInterrupt), scope.progress("Parts", len(found)) as advance:
-            for _ in found:
-                advance()
-            raise  # so that the page of the parts that are there is marked as partial
+            scope.rows[:] = [row for each in found for row in each.rows]  # in place of what the part kept on its way
+        finished = True
+    if not found:
+        raise KeyboardInterrupt
     return Findings(
         "paper",
         BENCHMARKS["paper"].question,
         tuple(row for one in found for row in one.rows),
         (_sources(),),
-        seeds=f"{seeds(count).start} onwards, one key; each benchmark's own for classification and attacks",
+        seeds=f"{seeds(extent.images).start} onwards, one key; each benchmark's own for classification and attacks",
         count="; ".join(one.count for one in found if one.count),
         parts=tuple(one.part for one in found),
-        answer=_answer(lab),
+        answer=_answer(lab, extent)
+        if lab and finished
+        else f"Interrupted: {len(found)} of {len(_SHARES)} parts are here.",
     )
 
 
-def _measured(model: LatentModel, scope: Scope, lab: Laboratory) -> Iterator[Measured]:
+_IMAGES = "Images"
+_SHARES = {
+    "Tables 1 and S1": 30,
+    "16-bit": 4,
+    "Table 1, gradient rows": 3,
+    "Table S2": 18,
+    "Figure 3": 14,
+    "Watermark classification": 24,
+    "The editing figure": 5,
+    "Tree-Ring's table 1 and SFWMark's means": 24,
+    "Not measurable here": 1,
+}
+"""The parts of the page, and about how much of the time each takes where none is left out."""
+_LEFT_OUT = ("Table 1, gradient rows", "Tree-Ring's table 1 and SFWMark's means")
+"""Parts that take too long for a quick run, or that another quick run has."""
+
+
+def _measured(model: LatentModel, scope: Scope, lab: Laboratory, extent: Extent, whole: WholeRun) -> Iterator[Measured]:
     beside = replace(scope, folder=BENCHMARKS["robustness"].cache_beside(scope.folder))
-    parts: tuple[tuple[str, Callable[[], Measured | list[Measured]]], ...] = (
-        ("Tables 1 and S1", partial(errors.measure, model, scope, lab)),
-        ("16-bit", partial(sixteen_bits.measure, model, scope, lab)),
-        ("Table 1, gradient rows", partial(implementation.measure, model, scope)),
-        ("Table S2", partial(optimisers.measure, model, scope, lab)),
-        ("Figure 3", partial(convergence.measure, model, scope, lab)),
-        ("Watermark classification", partial(classes.measure, model, scope, lab)),
-        ("The editing figure", partial(edits.measure, model, scope, lab)),
-        ("Tree-Ring's table 1 and SFWMark's means", partial(attacks.measure, model, beside)),
-        ("Not measurable here", partial(missing.measure, model)),
+    work: tuple[Callable[[], Measured | list[Measured]], ...] = (
+        partial(errors.measure, model, scope, lab, extent),
+        partial(sixteen_bits.measure, model, scope, lab, extent),
+        partial(implementation.measure, model, scope),
+        partial(optimisers.measure, model, scope, lab, extent),
+        partial(convergence.measure, model, scope, lab, extent),
+        partial(classes.measure, model, scope, lab, extent),
+        partial(edits.measure, model, scope, lab, extent),
+        partial(attacks.measure, model, beside, extent),
+        partial(missing.measure, model),
     )
-    for title, measure_part in parts:
-        try:
-            found = measure_part()
-        except UsageError as error:
-            yield Measured(Part(title, f"Not measured on {model.name}: {error}."), [], "")
-        else:
-            yield from found if isinstance(found, list) else [found]
+    for title, measure_part in zip(_SHARES, work, strict=True):
+        if extent.quick and title in _LEFT_OUT:
+            yield Measured(Part(title, _without(title)), [], "")
+            continue
+        with whole.begun(title):
+            try:
+                found = measure_part()
+            except UsageError as error:
+                found = Measured(Part(title, f"Not measured on {model.name}: {error}."), [], "")
+        yield from found if isinstance(found, list) else [found]
+
+
+def _without(title: str) -> str:
+    """Say which commands measure what a quick run leaves out."""
+    alone = "robustness" if "SFWMark" in title else "baseline"
+    return (
+        f"Left out of --quick: `treering benchmark paper --count 6 --output DIR` measures it beside all else, and `treering "
+        f"benchmark {alone} --output DIR` by itself."
+    )
 
 
 def _sources() -> Table:
@@ -96,16 +127,15 @@ def _sources() -> Table:
     )
 
 
-def _answer(lab: Laboratory) -> str:
+def _answer(lab: Laboratory, extent: Extent) -> str:
     """Say in two sentences where the published methods and the default stand."""
     start, ours = encoder_and_default(lab)
-    longest = laboratory.QUICK_STEPS if lab.scope.quick else 100
-    variants = [v for v in published_variants(lab, longest) if v.precision == "float32"]
+    variants = [v for v in published_variants(lab, extent.upto(100)) if v.precision == "float32"]
     steep, free = (
         read(lab, [v for v in variants if v.label == label][-1])
         for label in ("gradient .1 scheduled", "adam .01 scheduled")
     )
-    others = [v for some in swept(longest).values() for v in some]
+    others = [v for some in extent.sweep(100).values() for v in some]
     lowest = best(lab, [*(v for v in variants if v.method != "encoder"), *others])
     return (
         f"At the published settings gradient descent ends at {steep.nmse:.1f} dB and the gradient-free method at "

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from treering_detectors import Mean, mean
 
 from treering_verify.benchmark.harness.inversion_methods import (
+    ADDED,
     Variant,
     compared_precision,
     default,
@@ -150,3 +151,11 @@ def encoder_and_default(lab: Laboratory) -> tuple[Reading, Reading]:
 def published_variants(lab: Laboratory, longest: int) -> list[Variant]:
     """Return the published methods, with table 1's 16-bit rows where these are compared."""
     return published(longest, compared_precision(lab.model, lab.scope))
+
+
+_TIMED = ("encoder", "gradient .1 scheduled", "gradient .01 fixed", "adam .01 scheduled", "adam .01 scheduled, 16-bit")
+
+
+def timed_variants(lab: Laboratory) -> list[Variant]:
+    """Return the methods whose seconds the page shows: those of table 1, the default, and a user's own."""
+    return [v for v in lab.variants() if v.label in _TIMED or v.is_default or v.family == ADDED]

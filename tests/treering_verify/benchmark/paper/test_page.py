@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,7 +36,9 @@ from treering_verify.benchmark.paper.parts import (
     optimisers,
     sixteen_bits,
 )
+from treering_verify.benchmark.paper.parts.extent import Extent
 from treering_verify.benchmark.paper.parts.measured import Measured, listed, reference
+from treering_verify.benchmark.paper.parts.whole import WholeRun
 from treering_verify.benchmark.paper.readings import BEST, DEFAULT, PUBLISHED
 from treering_verify.benchmark.published_figures import INSTAFLOW, SD, TABLE_1
 from treering_verify.benchmark.robustness.robustness import plan
@@ -251,7 +254,7 @@ def test_the_page_is_made_of_pipelines_with_random_weights(
     pipe = pipelines.stable_diffusion() if kind == "stable-diffusion" else pipelines.rectified_flow()
     pipe.save_pretrained(tmp_path / "model")
     model = load_model(tmp_path / "model")
-    summary = run("paper", model, tmp_path / "bench", Scope(silent, quick=True, count=3))
+    summary = run("paper", model, tmp_path / "bench", Scope(silent, count=3))
     for title in (
         "Tables 1 and S1",
         "16-bit",
@@ -287,7 +290,7 @@ def test_a_quick_run_leaves_16_bits_out_where_the_processor_emulates_them(
     assert (plan[2].precision, plan[2].published) == (("bfloat16", True) if some else ("float32", False))
     if not some:
         with pytest.raises(UsageError, match="emulates 16 bits"):
-            sixteen_bits.measure(tiny_model, lab.scope, lab)
+            sixteen_bits.measure(tiny_model, lab.scope, lab, Extent.of(lab.scope))
 
 
 def test_an_interrupted_page_shows_the_parts_that_are_there_and_says_that_it_is_partial(
@@ -302,9 +305,11 @@ def test_an_interrupted_page_shows_the_parts_that_are_there_and_says_that_it_is_
         raise KeyboardInterrupt
 
     monkeypatch.setattr(page, "_measured", measured)
-    monkeypatch.setattr(page, "_answer", lambda lab: "")
     with pytest.raises(BenchmarkInterrupted) as stopped:
-        run("paper", load_model(tiny_folder), tmp_path, Scope(silent, quick=True, count=2))
+        run(
+            "paper", load_model(tiny_folder), tmp_path, Scope(lambda *_: nullcontext(lambda: None), quick=True, count=2)
+        )
+    assert "Interrupted: 1 of 9 parts" in stopped.value.summary
     assert "## The first part\nIt agrees." in stopped.value.summary and "partial" in stopped.value.summary
     assert pyarrow.parquet.read_table(tmp_path / "paper.parquet").num_rows == 1
 
@@ -327,6 +332,38 @@ def test_a_part_that_a_model_cannot_have_is_named_with_the_reason(
     for name in parts:
         monkeypatch.setattr(getattr(page, name), "measure", lambda *_: done)
     monkeypatch.setattr(page.attacks, "measure", fail)
-    found = list(page._measured(tiny_model, Scope(silent, quick=True), None))  # type: ignore[arg-type]
+    scope = Scope(silent, count=2)
+    whole = WholeRun({"Images": 1, **page._SHARES})
+    found = list(page._measured(tiny_model, scope, None, Extent.of(scope), whole))  # type: ignore[arg-type]
     assert [one.part.title for one in found[:7]] == ["Done"] * 7 and found[-1].part.title == "Not measurable here"
     assert found[7].part.answer == f"Not measured on {tiny_model.name}: the latent is too small."
+
+
+def test_what_a_quick_run_leaves_out_is_named_with_the_command_that_measures_it(
+    tiny_model: LatentModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = Measured(Part("Done", "It agrees."), [], "")
+    for name in (
+        "errors",
+        "sixteen_bits",
+        "implementation",
+        "optimisers",
+        "convergence",
+        "classes",
+        "edits",
+        "attacks",
+    ):
+        monkeypatch.setattr(getattr(page, name), "measure", lambda *_: done)
+
+    def answers(scope: Scope) -> dict[str, str]:
+        whole = WholeRun({"Images": 1, **page._SHARES})
+        found = page._measured(tiny_model, scope, None, Extent.of(scope), whole)  # type: ignore[arg-type]
+        return {one.part.title: one.part.answer for one in found if one.part.answer.startswith("Left out")}
+
+    assert answers(Scope(silent, count=6)) == {} == answers(Scope(silent))
+    left_out = answers(Scope(silent, quick=True))
+    assert set(left_out) == {"Table 1, gradient rows", "Tree-Ring's table 1 and SFWMark's means"}
+    for text, alone in zip(left_out.values(), ("baseline", "robustness"), strict=True):
+        assert (
+            "`treering benchmark paper --count 6 --output DIR`" in text and f"benchmark {alone} --output DIR`" in text
+        )

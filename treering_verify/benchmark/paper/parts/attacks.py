@@ -7,6 +7,7 @@ from typing import Any
 from treering_detectors import Rate
 
 from treering_verify.benchmark.harness.scope import Scope
+from treering_verify.benchmark.paper.parts.extent import Extent
 from treering_verify.benchmark.paper.parts.measured import Measured, listed
 from treering_verify.benchmark.paper.readings import row
 from treering_verify.benchmark.published_figures import SFWMARK_MEANS, TREE_RING_AUC
@@ -21,11 +22,11 @@ _OURS_OF = {"rings": "Tree-Ring rings", "random": "Tree-Ring rand"}
 _NAMED = {"rings": "Tree-Ring", "mixed-rings": "RingID", "centre-signs": "HSQR", "random": "Tree-Ring"}
 
 
-def measure(model: LatentModel, scope: Scope) -> list[Measured]:
+def measure(model: LatentModel, scope: Scope, extent: Extent) -> list[Measured]:
     """Take the measurements of the benchmark `robustness`, under the conditions of both papers."""
     from dataclasses import replace
 
-    count = scope.images(4, 100)
+    count = extent.fewer
     planned = plan(model, count, quick=scope.quick, everything=True)
     tasks = list(planned.without_curves())
     if scope.quick:  # the search takes most of the time

@@ -6,8 +6,6 @@ from dataclasses import replace
 
 from treering_detectors import Rate
 
-from treering_verify.benchmark.harness import laboratory
-from treering_verify.benchmark.harness.inversion_methods import swept
 from treering_verify.benchmark.harness.laboratory import Laboratory
 from treering_verify.benchmark.harness.scope import SEEDS, Scope
 from treering_verify.benchmark.paper.classification import (
@@ -17,6 +15,7 @@ from treering_verify.benchmark.paper.classification import (
     pipeline,
     published_matrices,
 )
+from treering_verify.benchmark.paper.parts.extent import Extent
 from treering_verify.benchmark.paper.parts.measured import Measured, reference
 from treering_verify.benchmark.paper.readings import Reading, best, encoder_and_default, published_variants, row
 from treering_verify.benchmark.published_figures import CLASSIFICATION, CLASSIFICATION_COSTS, INSTAFLOW, PAPER, SD
@@ -30,10 +29,10 @@ _ITERATIONS = 100  # of the paper
 _SET = "3 keys of the paper, {} disc"
 
 
-def measure(model: LatentModel, scope: Scope, lab: Laboratory) -> Measured:
+def measure(model: LatentModel, scope: Scope, lab: Laboratory, extent: Extent) -> Measured:
     """Classify as published after every method at its published step, after the best of a sweep, and after the default."""
-    iterations = laboratory.QUICK_STEPS if scope.quick else _ITERATIONS
-    lowest = _best(lab, iterations)
+    iterations = extent.class_iterations
+    lowest = _best(lab, extent)
     methods: dict[str, InversionOptions] = {"encoder": pipeline("encoder")}
     for name, method in (("gradient", "gradient"), ("gradient-free", "adam")):
         methods[name] = pipeline(method, replace(unstopped(DEFAULTS[method]), iterations=iterations))
@@ -42,8 +41,7 @@ def measure(model: LatentModel, scope: Scope, lab: Laboratory) -> Measured:
         methods["best step"] = pipeline(lowest.variant.method, settings)
     _, ours = encoder_and_default(lab)
     methods["ours"] = pipeline(ours.variant.method, ours.variant.settings)
-    each = max(1, (scope.count or 12) // 3) if scope.quick else scope.images(4, 30)
-    first = SEEDS["classification"]
+    each, first = extent.class_images, SEEDS["classification"]
     found = classify(model, scope, paper_groups(model, each, first), methods)
     rows = [
         row(
@@ -102,9 +100,9 @@ def measure(model: LatentModel, scope: Scope, lab: Laboratory) -> Measured:
     )
 
 
-def _best(lab: Laboratory, longest: int) -> Reading:
-    variants = published_variants(lab, longest)
-    others = [v for some in swept(longest).values() for v in some]
+def _best(lab: Laboratory, extent: Extent) -> Reading:
+    variants = published_variants(lab, extent.upto(_ITERATIONS))
+    others = [v for some in extent.sweep(_ITERATIONS).values() for v in some]
     return best(lab, [v for v in (*variants, *others) if v.precision == "float32" and v.method != "encoder"])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from treering_verify.benchmark.harness.laboratory import Laboratory
 from treering_verify.benchmark.harness.scope import Scope
 from treering_verify.benchmark.paper.cocoercivity import Paths, cocoercivity_figure, cocoercivity_table, panels
+from treering_verify.benchmark.paper.parts.extent import Extent
 from treering_verify.benchmark.paper.parts.measured import Measured, listed
 from treering_verify.benchmark.paper.readings import Reading, encoder_and_default, row
 from treering_verify.models import LatentModel
@@ -13,10 +14,10 @@ from treering_verify.report.findings import Part
 _NAME = "figure 3"
 
 
-def measure(model: LatentModel, scope: Scope, lab: Laboratory) -> Measured:
+def measure(model: LatentModel, scope: Scope, lab: Laboratory, extent: Extent) -> Measured:
     """Follow the paths of the paper's panels on the laboratory's images."""
     start, ours = encoder_and_default(lab)
-    found = panels(lab, scope)
+    found = panels(lab, scope, published=extent.quick)
     rows = [
         row(_NAME, one.panel.label, "published" if one.panel.published else "ours", measure, float(values[i]), image=i)
         for one in found

@@ -6,11 +6,10 @@ import statistics
 
 from treering_detectors import Mean, mean
 
-from treering_verify.benchmark.harness import laboratory
-from treering_verify.benchmark.harness.inversion_methods import swept
 from treering_verify.benchmark.harness.laboratory import Laboratory
 from treering_verify.benchmark.harness.scope import Scope
 from treering_verify.benchmark.paper.editing import Edited, edit_figure, edited, setting
+from treering_verify.benchmark.paper.parts.extent import Extent
 from treering_verify.benchmark.paper.parts.measured import Measured
 from treering_verify.benchmark.paper.readings import Reading, best, encoder_and_default, published_variants, read, row
 from treering_verify.generation.editing import DEFAULT_STEPS
@@ -18,17 +17,19 @@ from treering_verify.models import LatentModel
 from treering_verify.report.findings import Cell, Part, Table
 
 _NAME = "editing"
+_LONGEST = 50
 
 
-def measure(model: LatentModel, scope: Scope, lab: Laboratory) -> Measured:
+def measure(model: LatentModel, scope: Scope, lab: Laboratory, extent: Extent) -> Measured:
     """Edit the laboratory's first images from the latents that table 1 found."""
-    count = min(len(lab.known.images), 6 if scope.quick else 16)
-    steps = 10 if scope.quick else DEFAULT_STEPS
+    most, few = extent.edits
+    count, steps = min(len(lab.known.images), most), few or DEFAULT_STEPS
     start, ours = encoder_and_default(lab)
-    longest = laboratory.QUICK_STEPS if scope.quick else 50
-    variants = [v for v in published_variants(lab, longest) if v.precision == "float32" and v.method != "encoder"]
+    variants = [
+        v for v in published_variants(lab, extent.upto(_LONGEST)) if v.precision == "float32" and v.method != "encoder"
+    ]
     last = {v.label: v for v in variants if v.label in ("gradient .1 scheduled", "adam .01 scheduled")}
-    lowest = best(lab, [*variants, *(v for some in swept(longest).values() for v in some)])
+    lowest = best(lab, [*variants, *(v for some in extent.sweep(_LONGEST).values() for v in some)])
     readings: list[Reading] = [start, *(read(lab, v) for v in last.values()), lowest, ours]
     found: dict[str, Edited] = {}
     lines: list[tuple[Cell, ...]] = []

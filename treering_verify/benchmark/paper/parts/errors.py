@@ -7,11 +7,11 @@ from typing import Any
 
 from treering_detectors import mean
 
-from treering_verify.benchmark.harness import laboratory
-from treering_verify.benchmark.harness.inversion_methods import GRADIENT, Variant, swept
+from treering_verify.benchmark.harness.inversion_methods import GRADIENT, Variant
 from treering_verify.benchmark.harness.laboratory import Clock, Laboratory
 from treering_verify.benchmark.harness.memory import Peak
 from treering_verify.benchmark.harness.scope import Scope
+from treering_verify.benchmark.paper.parts.extent import Extent
 from treering_verify.benchmark.paper.parts.measured import Measured, listed, reference
 from treering_verify.benchmark.paper.readings import (
     PUBLISHED,
@@ -20,6 +20,7 @@ from treering_verify.benchmark.paper.readings import (
     encoder_and_default,
     published_variants,
     read,
+    timed_variants,
 )
 from treering_verify.benchmark.published_figures import CARDS, PAPER, PEAK_GB, TABLE_1, Published
 from treering_verify.models import LatentModel
@@ -31,26 +32,24 @@ _SWEPT = ("gradient .1 scheduled", "adam .01 scheduled")
 _LONGEST = 200
 
 
-def measure(model: LatentModel, scope: Scope, lab: Laboratory) -> Measured:
+def measure(model: LatentModel, scope: Scope, lab: Laboratory, extent: Extent) -> Measured:
     """Read every published method at the paper's iterations, its best step, and the default of verification."""
-    rounds = 1 if scope.quick else 5
-    longest = laboratory.QUICK_STEPS if scope.quick else _LONGEST
-    table_1 = [v for v in published_variants(lab, longest) if v.label in _ROWS]
-    sweep = {label: some for label, some in swept(longest).items() if label in _SWEPT}
+    table_1 = [v for v in published_variants(lab, extent.upto(_LONGEST)) if v.label in _ROWS]
+    sweep = {label: some for label, some in extent.sweep(_LONGEST).items() if label in _SWEPT}
     start, ours = encoder_and_default(lab)
     with scope.progress("Table 1", len(table_1) + len(sweep) + 2) as advance:
         readings: list[Reading] = [start]
         for variant in table_1:
             readings += [read(lab, variant, n) for n in variant.budgets]
-            lab.path(variant)
+            scope.keep(row for one in readings[-len(variant.budgets) :] for row in one.rows(_NAME))
             advance()
         chosen = {}
         for label, some in sweep.items():
             chosen[label] = best(lab, [*(v for v in table_1 if v.label == label), *some])
             advance()
         readings += [*chosen.values(), ours]
-        timed = lab.variants()
-        clocks = lab.clock(timed, rounds, 1, warm_up=not scope.quick)
+        timed = timed_variants(lab)
+        clocks = lab.clock(timed, extent.rounds, 1, warm_up=extent.full)
         advance()
         peaks = {reading: lab.peak(reading.variant) for reading in readings}
         advance()
@@ -78,7 +77,8 @@ def measure(model: LatentModel, scope: Scope, lab: Laboratory) -> Measured:
         f"Published: {PAPER}, {other} ({CARDS[other]}); another model and another machine. Ours: mean and 95 % interval "
         f"over {len(start.error)} clean images; differences are paired. 'best step': the lowest mean error that the method "
         "reaches with any step of the sweep at any of its iterations, chosen on these images, which favours it. log10 p: "
-        "median of one key, by the default noise inversion and by naive. No early stopping but in the default.",
+        "median of one key, by the default noise inversion and by naive. No early stopping but in the default."
+        + extent.sweep_note,
     )
     return Measured(
         Part(

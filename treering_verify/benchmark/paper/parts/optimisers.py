@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from treering_verify.benchmark.harness.laboratory import Laboratory
 from treering_verify.benchmark.harness.scope import Scope
-from treering_verify.benchmark.paper.ablation import Optimiser, optimiser_figure, optimiser_table, optimisers
+from treering_verify.benchmark.paper.ablation import BUDGETS, Optimiser, optimiser_figure, optimiser_table, optimisers
+from treering_verify.benchmark.paper.parts.extent import Extent
 from treering_verify.benchmark.paper.parts.measured import Measured
 from treering_verify.benchmark.paper.readings import Reading, encoder_and_default, row
 from treering_verify.benchmark.published_figures import ABLATION
@@ -14,10 +15,10 @@ from treering_verify.report.findings import Part
 _NAME = "table S2"
 
 
-def measure(model: LatentModel, scope: Scope, lab: Laboratory) -> Measured:
+def measure(model: LatentModel, scope: Scope, lab: Laboratory, extent: Extent) -> Measured:
     """Run the optimisers on the laboratory's images; those of table 1 are not run again."""
     start, ours = encoder_and_default(lab)
-    found = optimisers(lab, scope)
+    found = optimisers(lab, scope, extent.sweep(BUDGETS[-1]))
     rows = [
         row(_NAME, one.label, "published", "nmse_db", error, iterations=n, image=i)
         for one in found

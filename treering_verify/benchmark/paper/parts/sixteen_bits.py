@@ -7,11 +7,11 @@ from typing import Any
 
 from treering_detectors import mean
 
-from treering_verify.benchmark.harness import laboratory
 from treering_verify.benchmark.harness.laboratory import Laboratory
 from treering_verify.benchmark.harness.scope import Scope
+from treering_verify.benchmark.paper.parts.extent import Extent
 from treering_verify.benchmark.paper.parts.measured import Measured
-from treering_verify.benchmark.paper.readings import published_variants, read, row
+from treering_verify.benchmark.paper.readings import published_variants, read, row, timed_variants
 from treering_verify.benchmark.published_figures import PAPER, PEAK_GB, SD, TABLE_1
 from treering_verify.errors import UsageError
 from treering_verify.models import LatentModel
@@ -21,10 +21,9 @@ _NAME = "16-bit"
 _WHOLE, _HALF = "adam .01 scheduled", "adam .01 scheduled, 16-bit"
 
 
-def measure(model: LatentModel, scope: Scope, lab: Laboratory) -> Measured:
+def measure(model: LatentModel, scope: Scope, lab: Laboratory, extent: Extent) -> Measured:
     """Compare each budget of the gradient-free method in 16 bits with the same in 32, image by image."""
-    rounds = 1 if scope.quick else 5
-    variants = published_variants(lab, laboratory.QUICK_STEPS if scope.quick else 100)
+    variants = published_variants(lab, extent.upto(100))
     pairs = [
         (whole, half)
         for half in variants
@@ -34,8 +33,8 @@ def measure(model: LatentModel, scope: Scope, lab: Laboratory) -> Measured:
     ]
     if not pairs:
         raise UsageError("this processor emulates 16 bits, which takes too long for --quick")
-    timed = lab.variants()
-    clocks = lab.clock(timed, rounds, 1, warm_up=not scope.quick)
+    timed = timed_variants(lab)
+    clocks = lab.clock(timed, extent.rounds, 1, warm_up=extent.full)
     rows: list[dict[str, Any]] = []
     lines: list[tuple[Cell, ...]] = []
     with scope.progress("16-bit", len(pairs)) as advance:
