@@ -125,7 +125,7 @@ def check(
 @option(
     "--keep",
     type=InputPath(),
-    help="Folder of an earlier fit. Its filters for attacks that --attacks does not name are kept; without --attacks, all are.",
+    help="Folder of an earlier fit. Its filters for attacks that --attacks does not name are kept; without it, all are.",
 )
 @option("--networks", is_flag=True, help="Train a network on top of the filters. It is kept only if it improves them.")
 @option(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,19 +21,34 @@ if TYPE_CHECKING:
 _MOST_BYTES = 512 << 20  # of files that are kept in memory
 
 
+_LAYOUT = "channels last"  # names of tensors in that layout of memory: what is computed from them rounds by it
+
+
 def write_tensors(path: Path, tensors: Tensors, facts: dict[str, str]) -> None:
     """Write tensors and what is to be known of them."""
     from safetensors.torch import save
 
-    write_atomic(path, save({name: one.detach().contiguous() for name, one in tensors.items()}, facts))
+    others = [name for name, one in tensors.items() if not one.is_contiguous() and _is_last(one)]
+    parts = {name: one.detach().contiguous() for name, one in tensors.items()}
+    write_atomic(path, save(parts, {**facts, _LAYOUT: json.dumps(others)}))
 
 
 def read_tensors(path: Path) -> tuple[Tensors, Mapping[str, str]]:
-    """Return the tensors of a file, and what is known of them; UsageError if it is damaged."""
-    facts = facts_of(path)
+    """Return the tensors of a file, laid out as when written, and what is known of them; UsageError if it is damaged."""
+    import torch
     from safetensors.torch import load_file
 
-    return load_file(path), facts
+    facts = facts_of(path)
+    found = load_file(path)
+    for name in json.loads(facts[_LAYOUT]):
+        found[name] = found[name].contiguous(memory_format=torch.channels_last)
+    return found, facts
+
+
+def _is_last(tensor: torch.Tensor) -> bool:
+    import torch
+
+    return tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
 
 
 def facts_of(path: Path) -> Mapping[str, str]:

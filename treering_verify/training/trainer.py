@@ -163,13 +163,9 @@ class Trainer:
         for kind, network in (("model", self.model), ("ema", self.ema)):
             network.load_state_dict({name: state.pop(f"{kind}.{name}") for name in network.state_dict()})
         moments: dict[int, dict[str, torch.Tensor]] = {}
-        parameters = list(self.model.parameters())
         for label, one in state.items():
             _, number, name = label.split(".")
-            parameter = parameters[int(number)]
-            # The layout of the parameter, as in a run that was not stopped.
-            like = torch.empty_like(parameter, dtype=one.dtype).copy_(one) if one.shape == parameter.shape else one
-            moments.setdefault(int(number), {})[name] = like
+            moments.setdefault(int(number), {})[name] = one
         self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": moments})
         self.step, self.processor_seconds = int(facts["step"]), float(facts["seconds"])
         self.steps = self.steps or int(facts["steps"])

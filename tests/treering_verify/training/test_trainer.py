@@ -133,6 +133,15 @@ def test_examples_are_made_once_whole_and_of_one_identity(tmp_path: Path, monkey
         store.seconds()
 
 
+def test_tensors_are_read_in_the_layout_in_which_they_were_written(tmp_path: Path) -> None:
+    """Convolutions of one layout round otherwise than those of the other, and a resumed recipe would end elsewhere."""
+    plain = torch.randn(2, 3, 4, 5)
+    written = {"plain": plain, "last": plain.to(memory_format=torch.channels_last), "part": plain[:, ::2]}
+    read = ExampleStore(tmp_path).get("x", lambda: written)
+    assert all(torch.equal(read[name], written[name]) for name in written)
+    assert [read[name].stride() == one.stride() for name, one in written.items()] == [True, True, False]
+
+
 def test_as_many_examples_stay_in_memory_as_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from treering_verify.training import example_store
 
