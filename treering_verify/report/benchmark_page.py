@@ -17,6 +17,7 @@ SECTION = ".section.json"
 """Ending of the files that hold what the report says of one benchmark."""
 
 _LONG = 20  # rows; a longer table is folded, so that readers reach the next one
+_MANY, _MOST = 7, 12  # columns: a wider table is printed in smaller type, and one that is wider still may cut headings
 _SENTENCE = 44  # characters; a longer cell may have several lines
 
 
@@ -34,6 +35,8 @@ def write_report(folder: Path) -> Path:
     html = environment.get_template("benchmark.html.jinja").render(
         sections=sections,
         long=_LONG,
+        many=_MANY,
+        most=_MOST,
         sentence=_SENTENCE,
         script=script,
         style=style,

@@ -33,7 +33,14 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
         "The diagonal is correct.",
     )
     curve = Curves("c", "x", "y", (Curve("one", (1.0, 10.0), (0.0, 1.0)), Curve("p", (2.0,), (1.0,), published=True)))
-    part = Part("Table 1", "It agrees.", (Table("Few", ("a",), (("1",),)),), (Figure("Curve", (curve,), "It rises."),))
+    cells = (
+        "adam 0.01 scheduled, 16-bit",
+        "published",
+        *("-15.92 +- 0.44", "186/300 = 62.0 % [56.2, 67.5]", "-222.8") * 4,
+    )
+    wide = Table("Wide", tuple(f"published, SD 2.1: column {i}" for i in range(len(cells))), (cells,))
+    few = Table("Few", ("a",), (("1",),))
+    part = Part("Table 1", "It agrees.", (few, wide), (Figure("Curve", (curve,), "It rises."),))
     found = Findings("example", "How well?", ({"a": 1},), (table,), (matrices,), parts=(part,), answer="Well: 9 of 10.")
     store_findings(found, Provenance("treering benchmark example " * 9, "m", "h", "v", "2026-01-01"), folder)
     return (folder / "report.html").as_uri()
@@ -75,6 +82,19 @@ def test_the_page_fits_its_width_and_its_text_has_contrast(
         assert beside == (5 if width == 360 else 3 if width == 1280 else beside)
     assert browser.complaints == []
     assert all(each.startswith(("file:", "data:")) for each in browser.requested)
+
+
+def test_in_print_every_table_fits_the_paper(browser: Page, address: str) -> None:
+    paper = 718  # pixels of A4's width between the margins of a browser
+    with browser.emulated(paper, "light", "print"):
+        browser.open(address)
+        browser.run("document.querySelectorAll('details').forEach(each => { each.open = true; })")
+        widths = browser.run("Array.from(document.querySelectorAll('table'), e => e.getBoundingClientRect().right)")
+        assert len(widths) == 3 and max(widths) <= paper
+        assert browser.run("document.documentElement.scrollWidth") <= paper
+    with browser.emulated(1200, "light"):
+        browser.open(address)
+        assert browser.run("getComputedStyle(document.querySelector('.many table')).fontSize") == "14.08px"
 
 
 def test_in_print_every_table_is_open(browser: Page, address: str) -> None:
