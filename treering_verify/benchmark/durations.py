@@ -71,6 +71,7 @@ class Shown:
 DOCS: dict[str, Shown] = {
     "paper": Shown(None, 12, quick=True),
     "classification": Shown(12, 8, quick=True),
+    "forgery": Shown(12, 4.0, quick=True),
     "baseline": Shown(None, 1.6),
     "agreement": Shown(112, 24),
     "shared": Shown(16, 45),
