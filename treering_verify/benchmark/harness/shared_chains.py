@@ -18,6 +18,7 @@ from treering_verify.benchmark.harness.shared_images import (
     cut,
     dithered,
     framed,
+    in_article,
     in_place,
     inset,
     inverted,
@@ -28,6 +29,7 @@ from treering_verify.benchmark.harness.shared_images import (
     outpainted,
     resaved,
     screenshot,
+    squares,
     stamped,
     stretched,
     turned,
@@ -122,6 +124,13 @@ CHAINS = (
     Chain("at .6 on a page of 3 x 2", "screenshot", partial(screenshot, page=(3, 2), width=0.6)),
     Chain("beside a code of black and white squares", "screenshot", partial(beside_squares, colours=2)),
     Chain("beside a chart of coloured squares", "screenshot", partial(beside_squares, colours=6)),
+    Chain("stretched to 16:9 in an article, JPEG 85", "screenshot", partial(in_article, width=4, height=2.25)),
+    Chain(
+        "cut to 16:9 in an article, JPEG 85",
+        "screenshot",
+        partial(in_article, width=4, height=2.25, part=(0, 0.2, 1, 0.7625)),
+    ),
+    Chain("nine squares of .8, JPEG 85", "composite", partial(squares, keep=0.8, side=1.6)),
     Chain("at 1.5, JPEG 80 twice", "social", partial(resaved, scales=(1.5, 1.5), qualities=(80, 80))),
     Chain(
         "JPEG 60, 75 and 70 at changing sizes", "social", partial(resaved, scales=(1.2, 0.9, 1), qualities=(60, 75, 70))

@@ -119,6 +119,38 @@ def outpainted(images: Sequence[Image.Image], i: int) -> Shared:
     return _pasted(around, images[i], width // 4, height // 4)
 
 
+def in_article(
+    images: Sequence[Image.Image],
+    i: int,
+    *,
+    width: float,
+    height: float,
+    part: tuple[float, float, float, float] = (0, 0, 1, 1),
+    quality: int = 85,
+) -> Shared:
+    """Cut a part of the image out, stretch it to a size, and put it between paragraphs; all in sides of the image."""
+    image = cut(images, i, box=part)[0]
+    side = images[i].width
+    shown = resized(image, round(width * side), round(height * side))
+    page = text_page(shown.width + side // 2, shown.height + 2 * side, (255, 255, 255))
+    page.paste("white", (0, side - side // 16, page.width, page.height - side + side // 16))
+    made, box = _pasted(page, shown, side // 4, side)
+    return (_jpeg(made, quality) if quality else made), box
+
+
+def squares(images: Sequence[Image.Image], i: int, *, keep: float, side: float, quality: int = 85) -> Shared:
+    """Cut the middles out of nine images, resize them, and put them side by side on white; sizes in sides of the image."""
+    from PIL import Image
+
+    length, gap, edge = round(side * images[i].width), images[i].width // 25, (1 - keep) / 2
+    page, box = Image.new("RGB", (3 * length + 4 * gap,) * 2, "white"), None
+    for k in range(9):
+        shown = resized(cut(images, (i + k - 4) % len(images), box=(edge, edge, 1 - edge, 1 - edge))[0], length, length)
+        page, placed = _pasted(page, shown, gap + k % 3 * (length + gap), gap + k // 3 * (length + gap))
+        box = placed if k == 4 else box
+    return (_jpeg(page, quality) if quality else page), box
+
+
 def caption(images: Sequence[Image.Image], i: int) -> Shared:
     """Put a white bar with two lines of text above the image."""
     from PIL import Image, ImageDraw, ImageFont

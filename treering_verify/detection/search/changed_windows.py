@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from treering_verify.detection.search.estimates import Estimates
-from treering_verify.detection.search.frames import boxes
+from treering_verify.detection.search.frames import CLEAR, boxes
 from treering_verify.detection.search.grid import DIRECT, SHARES, STAGES
 from treering_verify.detection.search.neighbours import NEAR
 from treering_verify.detection.search.page import Page
@@ -23,12 +23,13 @@ from treering_verify.detection.search.whole_image import LITTLE, OTHER_WAYS, Who
 if TYPE_CHECKING:
     import torch
 
-BOXES = OTHER_WAYS / 2
-"""Share of alpha of boxes that were changed besides."""
-OF_A_WINDOW = STAGES * OTHER_WAYS / 2 / sum(SHARES.values()) / 2
+BOXES = OTHER_WAYS / 4
+"""Share of alpha of boxes that were changed besides; `page_parts` has as much."""
+WINDOWS = OTHER_WAYS / 2
+"""Share of alpha of refined windows without what covers them."""
+OF_A_WINDOW = STAGES * WINDOWS / sum(SHARES.values()) / 2
 """Weight that each estimate of a window without what covers it has besides, over that of one of the window's stages."""
 _EACH = 2  # boxes for each guess that a level refines
-_CLEAR = 1.3  # how clearly a box is drawn at least, of 2: those of photographs have 1.2 at most
 
 
 def changed_boxes(estimates: Estimates, page: Page, level: Level) -> Iterator[WholeImage]:
@@ -37,7 +38,7 @@ def changed_boxes(estimates: Estimates, page: Page, level: Level) -> Iterator[Wh
     Boxes as they are are none of them, since the page's maps show those.
     """
     size = estimates.model.image_size
-    found = boxes(page, size, _EACH * level.refined, _CLEAR)
+    found = boxes(page, size, _EACH * level.refined, CLEAR)
     for box in found:
         where, record = page.words(box, size), page.record(box, size)
         for test in looks(estimates, page.window(box, size)[0], level):

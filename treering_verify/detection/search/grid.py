@@ -76,8 +76,15 @@ class Pass:
     shorter_side: float = math.inf
 
 
-def passes(page: tuple[int, int], image_size: tuple[int, int], layout: Layout, level: Level) -> list[Pass]:
-    """Plan a search, the most likely for its cost first. The weights of all guesses sum to at most the sum of `SHARES`.
+def passes(
+    page: tuple[int, int],
+    image_size: tuple[int, int],
+    layout: Layout,
+    level: Level,
+    share: float = 1.0,
+    filled: bool = False,
+) -> list[Pass]:
+    """Plan a search, the most likely for its cost first. The weights of all guesses sum to at most a share of `SHARES`.
 
     Parameters
     ----------
@@ -86,14 +93,16 @@ def passes(page: tuple[int, int], image_size: tuple[int, int], layout: Layout, l
         Size of the model's images.
     layout : Key or Family
     level : Level
+    share : float
+    filled : bool
+        Whether only images are looked for that fill the page, or reach from edge to edge of it one way.
     """
-    found = _guesses(page, image_size, layout, level)
+    found = _guesses(page, image_size, layout, level, filled)
     counts = {group: sum(one.group == group for one in found) for group in SHARES}
     by_scale: dict[int, list[Guess]] = {}
     for one in found:
-        by_scale.setdefault(_step_of(one, image_size), []).append(
-            replace(one, weight=SHARES[one.group] / counts[one.group])
-        )
+        weight = share * SHARES[one.group] / counts[one.group]
+        by_scale.setdefault(_step_of(one, image_size), []).append(replace(one, weight=weight))
     finest = max(by_scale)
     if finest - 1 in by_scale and all(_coarser_will_do(one, finest, image_size) for one in by_scale[finest]):
         by_scale[finest - 1] += by_scale.pop(finest)
@@ -149,13 +158,17 @@ def _relative(guess: Guess, image_size: tuple[int, int]) -> float:
     return math.sqrt(guess.width * guess.height / (image_size[0] * image_size[1]))
 
 
-def _guesses(page: tuple[int, int], image_size: tuple[int, int], layout: Layout, level: Level) -> list[Guess]:
+def _guesses(
+    page: tuple[int, int], image_size: tuple[int, int], layout: Layout, level: Level, filled: bool
+) -> list[Guess]:
     height, width = image_size
     ratio = size_step(layout)
     longest = max(page[0] / width, page[1] / height)
     shortest = min(page[0] / width, page[1] / height)
     low = min(level.smallest, level.smallest * shortest)
-    if page[0] * page[1] > 4 * width * height:
+    if filled:
+        low = shortest / ratio
+    elif page[0] * page[1] > 4 * width * height:
         low = level.smallest
     first, last = math.ceil(math.log(low) / math.log(ratio)), math.floor(math.log(_LARGEST * longest) / math.log(ratio))
     sizes = [ratio**i for i in range(first, last + 1)]

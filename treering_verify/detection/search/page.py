@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from treering_verify.detection.search.placement import Placement, Points
+from treering_verify.detection.search.placement import Box, Placement, Points
 from treering_verify.media.conversion import to_pil, to_tensor
 
 if TYPE_CHECKING:
@@ -26,10 +26,16 @@ class Page:
         RGB, of one size: one for an image.
     reduced : float
         Sides of the file's image over those of `frames`: at least 1.
+    part : tuple of int, optional
+        Left, top, right and bottom of `frames` on a larger page that they are a part of.
+    whole : tuple of int, optional
+        Width and height of that page.
     """
 
     frames: tuple[Image.Image, ...] = field(repr=False)
     reduced: float = 1.0
+    part: Box | None = None
+    whole: tuple[int, int] | None = None
 
     @classmethod
     def of(cls, image: torch.Tensor) -> Page:
@@ -49,15 +55,30 @@ class Page:
     @property
     def file_size(self) -> tuple[int, int]:
         """Width and height of the file's image."""
-        return round(self.size[0] * self.reduced), round(self.size[1] * self.reduced)
+        width, height = self.whole or self.size
+        return round(width * self.reduced), round(height * self.reduced)
+
+    def cut(self, part: Box) -> Page:
+        """Return a part of the page (left, top, right, bottom) as a page of its own, which knows where it lies."""
+        return Page(tuple(frame.crop(part) for frame in self.frames), self.reduced, part, self.size)
 
     def words(self, placement: Placement, image_size: tuple[int, int]) -> str:
         """Say in words how the file's image shows an image of (height, width) that lies on the page."""
-        return placement.enlarged(self.reduced).words(self.file_size, image_size)
+        return self._in_file(placement).words(self.file_size, image_size, self._part_of_file)
 
     def record(self, placement: Placement, image_size: tuple[int, int]) -> dict[str, Any]:
         """Return where the file's image shows an image of (height, width) that lies on the page, JSON-ready."""
-        return placement.enlarged(self.reduced).record(self.file_size, image_size)
+        return self._in_file(placement).record(self.file_size, image_size, self._part_of_file)
+
+    def _in_file(self, placement: Placement) -> Placement:
+        return placement.moved(*(self.part or (0, 0))[:2]).enlarged(self.reduced)
+
+    @property
+    def _part_of_file(self) -> Box | None:
+        if self.part is None:
+            return None
+        left, top, right, bottom = (round(edge * self.reduced) for edge in self.part)
+        return left, top, right, bottom
 
     def scaled(self, scale: float) -> torch.Tensor:
         """Return the whole page, (1, 3 F, H, W), its sides rounded to pixels; antialiased where it shrinks."""

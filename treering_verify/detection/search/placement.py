@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 Points = npt.NDArray[np.float64]
+Box = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -58,23 +59,26 @@ class Placement:
 
     def enlarged(self, factor: float) -> Placement:
         """Return the same on a page whose sides are so many times as long."""
-        return Placement(
-            self.x * factor,
-            self.y * factor,
-            self.width * factor,
-            self.height * factor,
-            self.degrees,
-            self.mirrored,
-        )
+        sides = {name: getattr(self, name) * factor for name in ("x", "y", "width", "height")}
+        return replace(self, **sides)
 
-    def box(self, size: tuple[int, int]) -> tuple[int, int, int, int]:
-        """Return left, top, right and bottom of what a page of (width, height) shows of the image, in whole pixels."""
+    def moved(self, right: float, down: float) -> Placement:
+        """Return the same so many pixels further right and down."""
+        return replace(self, x=self.x + right, y=self.y + down)
+
+    def box(self, within: Box) -> Box:
+        """Return left, top, right and bottom of what a box of the page shows of the image, in whole pixels."""
         low, high = self.corners.min(axis=0), self.corners.max(axis=0)
-        left, top = (max(0, round(value)) for value in low)
-        return left, top, min(size[0], round(high[0])), min(size[1], round(high[1]))
+        left, top = (max(edge, round(value)) for edge, value in zip(within[:2], low, strict=True))
+        right, bottom = (min(edge, round(value)) for edge, value in zip(within[2:], high, strict=True))
+        return left, top, right, bottom
 
-    def words(self, size: tuple[int, int], image_size: tuple[int, int]) -> str:
-        """Say how a page of (width, height) shows an image of (height, width), such as "mirrored, turned by 10 degrees"."""
+    def words(self, size: tuple[int, int], image_size: tuple[int, int], part: Box | None = None) -> str:
+        """Say how a page of (width, height) shows an image of (height, width), such as "mirrored, turned by 10 degrees".
+
+        Where only a part of the page shows it, that is a box (left, top, right, bottom).
+        """
+        within = part or (0, 0, *size)
         parts = ["mirrored"] if self.mirrored else []
         if self.degrees:
             parts.append(f"turned by {self.degrees:.3g} degrees")
@@ -83,17 +87,17 @@ class Placement:
             parts.append(f"scaled to {across:.0%} across and {down:.0%} down")
         elif abs(across - 1) > 0.005:
             parts.append(f"scaled to {across:.3g} of its size")
-        left, top, right, bottom = box = self.box(size)
+        left, top, right, bottom = box = self.box(within)
+        if box == within and min(shown := _shown(self, within)) < 0.98:
+            parts.append(f"cropped to {shown[0]:.2f} x {shown[1]:.2f} of its sides")
         if box != (0, 0, *size):
             parts.append(f"in the box {left}, {top} to {right}, {bottom}")
-        elif min(shown := _shown(self, size)) < 0.98:
-            parts.append(f"cropped to {shown[0]:.2f} x {shown[1]:.2f} of its sides")
         return ", ".join(parts)
 
-    def record(self, size: tuple[int, int], image_size: tuple[int, int]) -> dict[str, Any]:
-        """Return a JSON-ready form: box, corners, scale, angle, reflection."""
+    def record(self, size: tuple[int, int], image_size: tuple[int, int], part: Box | None = None) -> dict[str, Any]:
+        """Return a JSON-ready form: box, corners, scale, angle, reflection. Parameters are those of `words`."""
         return {
-            "box": list(self.box(size)),
+            "box": list(self.box(part or (0, 0, *size))),
             "corners": [[round(float(x), 1), round(float(y), 1)] for x, y in self.corners],
             "scale": [round(self.width / image_size[1], 4), round(self.height / image_size[0], 4)],
             "degrees": round(self.degrees, 2),
@@ -101,9 +105,10 @@ class Placement:
         }
 
 
-def _shown(placement: Placement, size: tuple[int, int]) -> tuple[float, float]:
-    """Return which shares of an image's width and height fit on a page; one that is turned may leave corners of it."""
-    return min(1.0, size[0] / placement.width), min(1.0, size[1] / placement.height)
+def _shown(placement: Placement, within: Box) -> tuple[float, float]:
+    """Return which shares of an image's width and height fit into a box; one that is turned may leave corners of it."""
+    across, down = within[2] - within[0], within[3] - within[1]
+    return min(1.0, across / placement.width), min(1.0, down / placement.height)
 
 
 def whole(size: tuple[int, int]) -> Placement:

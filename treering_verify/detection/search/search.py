@@ -3,8 +3,9 @@
 A few maps hold the noise of the whole page (`noise_map`). On each, the key's pattern is correlated with the noise at all
 places, for every size, angle and reflection that the map serves (`matching`). The best window of each is tested. The best
 of all are refined (`window`): they are cut out of the page, brought to the model's size, and their noise is estimated
-again, by the screen and then by the full inversion. What was done to the whole image is tested first (`whole_image`), and
-boxes on the page in which it was done besides last (`changed_windows`).
+again, by the screen and then by the full inversion. What was done to the whole image is tested first (`whole_image`). Last
+are boxes on the page: with what was done to them (`changed_windows`), and those of any shape, as pages of their own
+(`page_parts`).
 
 Every p-value is divided by a weight that no key has a part in: the guess's share of alpha (`grid`), over the places that
 could have won and, of refined ones, over the lattice. docs/search.md has the proof.
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,6 +29,7 @@ from treering_verify.detection.search.neighbours import AS_IT_IS, NEAR, Neighbou
 from treering_verify.detection.search.noise_map import NoiseMap, page_map
 from treering_verify.detection.search.outcome import Coverage, Found, Searched
 from treering_verify.detection.search.page import Page
+from treering_verify.detection.search.page_parts import parts_of, passes_of_part
 from treering_verify.detection.search.refinement import read, read_noise
 from treering_verify.detection.search.settings import LEVELS, Search
 from treering_verify.detection.search.target import Target
@@ -109,6 +111,7 @@ def search_page(
     run.test_whole([one for one in tests if not one.upright], noise_hat)
     if timeline is None:
         run.test_changed_boxes(noise_hat)
+        run.search_parts()
     missed = [one for one in planned if one not in run.done]
     return Searched(
         tuple(run.found),
@@ -134,11 +137,14 @@ class Known:
     tests : list of WholeImage
     boxes : list of WholeImage
         Tests of boxes that were changed besides; None until they were looked for.
+    parts : list of (Page, Known)
+        Parts of the page that are searched as pages of their own; None until they were looked for.
     """
 
     maps: dict[float, NoiseMap] = field(default_factory=dict)
     tests: list[WholeImage] = field(default_factory=list)
     boxes: list[WholeImage] | None = None
+    parts: list[tuple[Page, Known]] | None = None
 
 
 @dataclass(eq=False)
@@ -193,6 +199,26 @@ class Run:
         before = self.found[index]
         if found.log10_pvalue < 0 and (before is None or found.log10_pvalue < before.log10_pvalue):
             self.found[index] = found
+
+    def search_parts(self) -> None:
+        """Search boxes of any shape that are drawn on the page as pages of their own."""
+        if self.late or self.finished:
+            return
+        size, family = self.model.image_size, self.targets[0].family
+        parts = None if self.known is None else self.known.parts
+        parts = parts or [(part, Known()) for part in parts_of(self.page, size, self.level)]
+        if self.known is not None:
+            self.known.parts = parts
+        for part, known in parts:
+            inner = replace(self, page=part, known=known, maps={}, done=[], hypotheses=0, windows=0)
+            planned = passes_of_part(part, size, family, self.level, len(parts))
+            inner.refine_best(inner.match(affordable(planned, size, self.level)))
+            self.hypotheses, self.windows = self.hypotheses + inner.hypotheses, self.windows + inner.windows
+            for index, found in enumerate(inner.found):
+                if found is not None:
+                    self.take(index, found)
+            if self.late or self.finished:
+                return
 
     def test_changed_boxes(self, noise_hat: torch.Tensor) -> None:
         """Test boxes on the page that were changed besides."""

@@ -27,7 +27,7 @@ def marked() -> Image.Image:
 def test_a_placement_says_where_it_is_in_words_and_numbers() -> None:
     assert whole((128, 96)).words((128, 96), (96, 128)) == ""
     inside = Placement(95, 107, 128, 128)
-    assert inside.box((260, 220)) == (31, 43, 159, 171)
+    assert inside.box((0, 0, 260, 220)) == (31, 43, 159, 171)
     assert inside.words((260, 220), SIZE) == "in the box 31, 43 to 159, 171"
     turned = Placement(64, 64, 160, 160, 10.0, True)
     words = turned.words((128, 128), SIZE)
@@ -36,7 +36,7 @@ def test_a_placement_says_where_it_is_in_words_and_numbers() -> None:
     assert grown.words((143, 143), SIZE) == "turned by 7 degrees"
     record = turned.record((128, 128), SIZE)
     assert record["scale"] == [1.25, 1.25] and record["mirrored"] and record["degrees"] == 10
-    assert inside.enlarged(2).box((520, 440)) == (62, 86, 318, 342)
+    assert inside.enlarged(2).box((0, 0, 520, 440)) == (62, 86, 318, 342)
 
 
 def test_a_window_at_one_to_one_is_cut_out_exactly_and_says_what_lies_outside(marked: Image.Image) -> None:

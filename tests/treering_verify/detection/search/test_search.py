@@ -281,16 +281,16 @@ def test_a_sheet_of_boxes_that_are_too_small_for_a_level_is_inconclusive_and_fou
 ) -> None:
     model = tv.load_model("landscape")
     unmarked = open_image(SAMPLES / "unmarked-1.png")
-    sheet = Image.new("RGB", (350, 350), "white")
+    sheet = Image.new("RGB", (286, 286), "white")
     for i in range(16):
-        small = (marked if i == 5 else unmarked).resize((80, 80), Image.Resampling.LANCZOS)
-        sheet.paste(small, (6 + i % 4 * 86, 6 + i // 4 * 86))
+        small = (marked if i == 5 else unmarked).resize((64, 64), Image.Resampling.LANCZOS)
+        sheet.paste(small, (6 + i % 4 * 70, 6 + i // 4 * 70))
     verdict = tv.verify(sheet, sample_key, model=model)
     assert (verdict.verdict, verdict.code) == ("inconclusive", "boxes") and "--search thorough" in verdict.reason
     boxes = verdict.record()["search"]["unsearched_boxes"]
-    assert boxes[0] == 0.625 and "0.62" in verdict.reason
+    assert boxes[0] == 0.5 and "0.50" in verdict.reason
     found = tv.verify(sheet, sample_key, model=model, search="thorough")
-    assert found.verdict == "detected" and found.record()["placement"]["box"] == [92, 92, 172, 172]
+    assert found.verdict == "detected" and found.record()["placement"]["box"] == [76, 76, 140, 140]
     photograph = open_image(SAMPLES / "photograph.png").resize((350, 350))
     assert drawn_sizes(Page((photograph,)), SIZE, 0.35) == []
 
