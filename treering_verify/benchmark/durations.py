@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 MINUTES: dict[str, tuple[float | None, float | None]] = {
-    "paper": (None, None),
+    "paper": (4.5, None),
     "inversion": (3, None),
     "ablation": (1.6, None),
     "baseline": (None, 1.6),
@@ -42,7 +42,7 @@ MINUTES: dict[str, tuple[float | None, float | None]] = {
 """Minutes of one processor that `--quick` and a full run take on `landscape`; None where that was not measured.
 
 Of `--quick` they are the `processor_seconds` of a run with an empty cache, with all processes that it starts, on 2026-11-30
-(one thread, AVX-512). `quality` was
+(one thread, AVX-512); of `paper`, on 2026-12-01, with AVX2 and eight processes beside it on two cores. `quality` was
 scaled from four of its seven variants of 20 images, `peers` from 12 images with two more schemes. Of the full
 runs these were scaled from stored results of fewer images: `agreement`, `uniformity`, `shared`, `coverage`, `peers`,
 `survival` and `over-exposure`, the quick form of which was scaled too.

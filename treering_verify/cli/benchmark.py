@@ -76,7 +76,7 @@ def _list_benchmarks(context: click.Context, _: click.Parameter, wanted: bool) -
 @option(
     "--quick",
     is_flag=True,
-    help="Measure few images, in under two minutes on two cores. The intervals are then wide.",
+    help="Measure few images, in under two minutes on two cores (paper: see --list). The intervals are then wide.",
 )
 @option(
     "--preset",

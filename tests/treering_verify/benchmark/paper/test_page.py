@@ -208,6 +208,10 @@ def test_the_answer_of_the_classification_compares_orders_and_names_the_disc() -
     lines[0] = line("encoder", 186, 5, 26)
     lines[1], lines[2] = line("gradient", 207, 24, 24), line("gradient-free", 202, 23, 24)
     assert "; agrees: encoder" in classes._answer(lines, SD)
+    lines[3] = line("ours", None, 29, 30)
+    assert classes._answer(lines, SD).startswith("Does not agree: with the published off-centre disc the best method")
+    few = [(*one[:3], Rate(5, 6) if one[0] == "ours" else Rate(4, 6), Rate(5, 6), *one[5:]) for one in lines]
+    assert classes._answer(few, SD).startswith("Agrees: "), "five of six are no more than the paper's 69 %"
 
 
 def test_all_conditions_of_both_papers_are_planned_with_the_numbers_that_robustness_gives_them(

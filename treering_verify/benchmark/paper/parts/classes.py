@@ -32,13 +32,19 @@ _SET = "3 keys of the paper, {} disc"
 def measure(model: LatentModel, scope: Scope, lab: Laboratory, extent: Extent) -> Measured:
     """Classify as published after every method at its published step, after the best of a sweep, and after the default."""
     iterations = extent.class_iterations
-    lowest = _best(lab, extent)
     methods: dict[str, InversionOptions] = {"encoder": pipeline("encoder")}
     for name, method in (("gradient", "gradient"), ("gradient-free", "adam")):
         methods[name] = pipeline(method, replace(unstopped(DEFAULTS[method]), iterations=iterations))
-    if (lowest.variant.method, lowest.variant.settings) not in {(m.method, m.settings) for m in methods.values()}:
-        settings = replace(lowest.variant.settings, iterations=lowest.iterations)
-        methods["best step"] = pipeline(lowest.variant.method, settings)
+    best_step = ""
+    if not extent.quick:  # which tries few steps
+        lowest = _best(lab, extent)
+        chosen = lowest.variant
+        best_step = (
+            f"'best step': {chosen.method}, step {chosen.settings.step:g}, {lowest.iterations} iterations, the lowest error "
+            "of a sweep. "
+        )
+        if (chosen.method, chosen.settings) not in {(m.method, m.settings) for m in methods.values()}:
+            methods["best step"] = pipeline(chosen.method, replace(chosen.settings, iterations=lowest.iterations))
     _, ours = encoder_and_default(lab)
     methods["ours"] = pipeline(ours.variant.method, ours.variant.settings)
     each, first = extent.class_images, SEEDS["classification"]
@@ -81,8 +87,7 @@ def measure(model: LatentModel, scope: Scope, lab: Laboratory, extent: Extent) -
         tuple(lines),
         f"Published: {PAPER}, {other}, 100 images of each key, {_ITERATIONS} iterations. Ours: {each} of each key, "
         f"{iterations} "
-        f"iterations. 'best step': {lowest.variant.method}, step {lowest.variant.settings.step:g}, {lowest.iterations} "
-        f"iterations, the lowest error of a sweep. '{PERFECT}': the true initial noise. By angle: the cosine with the keys, "
+        f"iterations. {best_step}'{PERFECT}': the true initial noise. By angle: the cosine with the keys, "
         "which does not depend on how much inversion shrinks the disc. Noise inversion is naive. Intervals: "
         "Clopper-Pearson, "
         "95 %.",
@@ -126,8 +131,9 @@ def _answer(lines: list[tuple[Cell, ...]], other: str) -> str:
         if ceiling < whole
         else "the disc itself loses nothing here"
     )
+    agrees = max(mine) < 80 or _lowest(by, "encoder", "gradient", "gradient-free", "ours") <= max(theirs)
     return (
-        f"{'Agrees' if max(mine) < 80 else 'Does not agree'}: with the published off-centre disc the best method has "
+        f"{'Agrees' if agrees else 'Does not agree'}: with the published off-centre disc the best method has "
         f"{max(mine):.0f} % (published: {max(theirs):.0f}) and a perfect inversion {ceiling:.0f} %, {whole:.0f} with a "
         "centred "
         f"disc, because {why}; {verdict}: encoder, gradient and gradient-free have "
@@ -139,6 +145,11 @@ def _answer(lines: list[tuple[Cell, ...]], other: str) -> str:
         f"distance and depends on how much an inversion shrinks the disc, while by angle ours has {angle:.0f} % of the "
         "centred one."
     )
+
+
+def _lowest(by: dict[str, tuple[Cell, ...]], *names: str) -> float:
+    """Return the lower end of the interval of the best of some methods, in per cent."""
+    return 100 * max(cell.interval()[0] for name in names if isinstance(cell := by[name][3], Rate))
 
 
 def _apart(by: dict[str, tuple[Cell, ...]]) -> bool:
