@@ -9,7 +9,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from treering_detectors import Rate
+from treering_detectors import Rate, mean
 
 from treering_verify.benchmark.catalogue import BENCHMARKS
 from treering_verify.benchmark.harness.conditions import QUICK, STAND_INS, TWELVE, Condition, available
@@ -76,7 +76,7 @@ def measure(model: LatentModel, scope: Scope) -> Findings:
         "gain",
         BENCHMARKS["gain"].question,
         tuple(scope.rows),
-        (_table(scope.rows, conditions, left_out),),
+        (_table(scope.rows, conditions, left_out), _changes(scope.rows, conditions)),
         seeds=f"{first} onwards, keys likewise; each image under its own key",
         count=f"{count} marked, under each condition",
     )
@@ -99,9 +99,8 @@ def _judged(
 
 
 def _table(rows: Sequence[dict[str, Any]], conditions: Sequence[Condition], left_out: Sequence[str]) -> Table:
-    seen, ways = [row for row in rows if not row[BLANK]], [way for way in WAYS if way in rows[0]]
-    groups = [("all", rows), ("all that are not blank", seen)]
-    groups += [(one.name, [row for row in rows if row["condition"] == one.name]) for one in conditions]
+    ways, groups = _ways_in(rows), _groups(rows, conditions)
+    blank_ones = sum(row[BLANK] for row in rows)
     return Table(
         f"Found by {_listed(ways)}",
         (
@@ -110,13 +109,38 @@ def _table(rows: Sequence[dict[str, Any]], conditions: Sequence[Condition], left
             *(f"only {new}, only {old}; McNemar's p" for old, new in combinations(ways, 2)),
             *(f"{'median p ' if way == ways[0] else ''}by {way}" for way in ways),
         ),
-        tuple(_line(name, some, ways) for name, some in groups if some),
+        tuple(_line(name, some, ways) for name, some in groups),
         f"Marked images, each under its own key, without search. {STAND_INS} 'Only': found by one of the two alone; "
         "McNemar's test is exact. Closed form: fitted filters. Networks: those that the model brings, or one on top of the "
         "filters. Intervals: Clopper-Pearson, 95 %; those of all conditions, and p, are narrower than they should be, since "
         "the images are the same under each. Blank: of one colour on 95 % or more of the area after the attack, "
-        f"{len(rows) - len(seen)} of {len(rows)}." + "".join(f" Left out: {reason}." for reason in left_out),
+        f"{blank_ones} of {len(rows)}." + "".join(f" Left out: {reason}." for reason in left_out),
     )
+
+
+def _changes(rows: Sequence[dict[str, Any]], conditions: Sequence[Condition]) -> Table:
+    pairs = list(combinations(_ways_in(rows), 2))
+    return Table(
+        "Change of log10 p in pairs",
+        ("condition", *(f"{new} less {old}" for old, new in pairs)),
+        tuple(
+            (name, *(mean([row[new] - row[old] for row in some]) for old, new in pairs))
+            for name, some in _groups(rows, conditions)
+        ),
+        "Mean over the same images, with its 95 % interval; negative: more evidence by the first. Intervals of all "
+        "conditions are narrower than they should be, since the images are the same under each.",
+    )
+
+
+def _ways_in(rows: Sequence[dict[str, Any]]) -> list[str]:
+    return [way for way in WAYS if way in rows[0]]
+
+
+def _groups(rows: Sequence[dict[str, Any]], conditions: Sequence[Condition]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Return the rows of each line of a table; lines without rows are left out."""
+    groups = [("all", list(rows)), ("all that are not blank", [row for row in rows if not row[BLANK]])]
+    groups += [(one.name, [row for row in rows if row["condition"] == one.name]) for one in conditions]
+    return [(name, some) for name, some in groups if some]
 
 
 def _listed(ways: Sequence[str]) -> str:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import combinations
 
+import pytest
 import torch
+from treering_detectors import Mean
 
 from treering_verify.benchmark.harness.conditions import CLEAN, Condition
 from treering_verify.benchmark.robustness import gain
@@ -72,4 +75,10 @@ def test_each_image_is_judged_in_every_way_and_the_table_has_every_pair() -> Non
     assert [len(line) for line in (table.header, *table.rows)] == [10] * 4
     cells = dict(zip(table.header, table.rows[0], strict=True))
     assert cells["only closed form, only encoder and DDIM; McNemar's p"] == "1, 1; 1"
+    changes = gain._changes(rows, [clean])
+    assert changes.header == ("condition", *(f"{new} less {old}" for old, new in combinations(gain.WAYS[:3], 2)))
+    value = changes.rows[0][1]
+    assert isinstance(value, Mean) and value.value == pytest.approx(
+        sum(row["closed form"] - row["encoder and DDIM"] for row in rows) / 3
+    )
     assert cells["only networks, only encoder and DDIM; McNemar's p"] == "1, 0; 1"
