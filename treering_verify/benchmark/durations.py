@@ -89,6 +89,5 @@ DOCS: dict[str, Shown] = {
     "identification": Shown(4, 1.7),
     "quality": Shown(None, 1.3, quick=True),
     "over-exposure": Shown(160, 7),
-    "gain": Shown(18, 4.5),
 }
 """The benchmarks whose tables README.md and docs/ include (`--preset docs`)."""
