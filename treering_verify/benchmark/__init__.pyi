@@ -1,8 +1,10 @@
 from .catalogue import BENCHMARKS as BENCHMARKS
+from .catalogue import BY_DEFAULT as BY_DEFAULT
 from .catalogue import BY_METHOD as BY_METHOD
 from .catalogue import GROUPS as GROUPS
 from .catalogue import SHARED as SHARED
 from .catalogue import Benchmark as Benchmark
+from .catalogue import check_methods as check_methods
 from .catalogue import format_group as format_group
 from .catalogue import plan_of_docs as plan_of_docs
 from .diff import compare as compare

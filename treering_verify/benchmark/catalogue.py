@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from treering_verify.benchmark.durations import DOCS, MINUTES
 from treering_verify.benchmark.measured_code import MEASURES, TEST
+from treering_verify.errors import UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,7 +85,12 @@ class Benchmark:
         """
         from treering_verify.benchmark.answers import answer_of
 
-        found: Findings = import_module(f"treering_verify.benchmark.{self.module}").measure(model, scope)
+        measure = import_module(f"treering_verify.benchmark.{self.module}").measure
+        if scope.methods and self.name in BY_DEFAULT:
+            from treering_verify.benchmark.by_method import measure_by_each
+
+            return measure_by_each(measure, model, scope)
+        found: Findings = measure(model, scope)
         return found if found.answer else replace(found, answer=answer_of(self.name, found.rows))
 
 
@@ -333,6 +339,34 @@ BY_METHOD = (
     "sizes",
 )
 """Benchmarks that compare decoder inversions, so that others can stand beside."""
+
+BY_DEFAULT = (
+    "uniformity",
+    "identification",
+    "agreement",
+    "coverage",
+    "patterns",
+    "annulus-pareto",
+    "classifier",
+)
+"""Benchmarks of the default inversion, which are measured again with another one in its place (`by_method`)."""
+
+
+def check_methods(name: str, methods: Collection[str]) -> None:
+    """Raise UsageError if a benchmark cannot measure these inversions beside its own."""
+    from treering_verify.inversion.decoder import METHODS
+
+    if methods and name not in (*BY_METHOD, *BY_DEFAULT):
+        raise UsageError(
+            f"{name} takes no --method: leave it out. These take it: {', '.join((*BY_METHOD, *BY_DEFAULT))}"
+        )
+    others = [method for method in methods if method not in METHODS]
+    if others and name not in BY_DEFAULT:
+        raise UsageError(
+            f"{name} compares decoder inversions, and {others[0]} is a noise inversion. These take it: "
+            f"{', '.join(BY_DEFAULT)}"
+        )
+
 
 SHARED = ("robustness", "survival", "forgery", "annulus-pareto")
 """Benchmarks that several processes may share."""

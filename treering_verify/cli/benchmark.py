@@ -32,9 +32,9 @@ def _names() -> Iterable[str]:
 
 
 def _methods() -> Iterable[str]:
-    from treering_verify.inversion.decoder import METHODS
+    from treering_verify.inversion import decoder, noise
 
-    return METHODS
+    return dict.fromkeys((*decoder.METHODS, *noise.METHODS))
 
 
 def _own_images(images: Path | None, keys: tuple[Path, ...], table: Path | None) -> OwnImages | None:
@@ -107,7 +107,8 @@ def _list_benchmarks(context: click.Context, _: click.Parameter, wanted: bool) -
     "methods",
     multiple=True,
     type=Named("inversion", _methods),
-    help="Decoder inversion to measure beside the benchmark's own, such as one that you added; repeatable.",
+    help="Decoder or noise inversion to measure beside the benchmark's own, such as one that you added; repeatable. "
+    "docs/benchmarks.md lists the benchmarks that take it.",
 )
 @option("--images", type=InputPath(), help="Folder of your own images with known keys, for classification.")
 @key_option(required=False, help="Keys of --images: key file, folder of key files, or index; repeatable.")
@@ -144,10 +145,10 @@ def benchmark(
     """
     from treering_verify.benchmark import (
         BENCHMARKS,
-        BY_METHOD,
         DOCS,
         SHARED,
         Scope,
+        check_methods,
         finished,
         plan_of_docs,
         run,
@@ -163,8 +164,7 @@ def benchmark(
             raise UsageError(f"{name} cannot be shared among processes ({', '.join(SHARED)} can): leave out --workers")
         if preset and name not in DOCS and names != ("all",):
             raise UsageError(f"the documentation has no result of {name}: leave out --preset")
-        if methods and name not in BY_METHOD:
-            raise UsageError(f"{name} compares no decoder inversions ({', '.join(BY_METHOD)} do): leave out --method")
+        check_methods(name, methods)
         if (images or keys or labels) and name != "classification":
             raise UsageError(
                 f"{name} measures images of its own: --images, --key and --labels belong to classification"

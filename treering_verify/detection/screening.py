@@ -225,7 +225,7 @@ def default_screening(model: LatentModel, inversion: InversionOptions, keys: int
     Screening or None
         Two passes for a model with a screen, under the default inversion and at most `MOST_KEYS` keys.
     """
-    usual = inversion == replace(InversionOptions(), batch_size=inversion.batch_size)
+    usual = inversion == InversionOptions(method="auto", noise_method="auto", batch_size=inversion.batch_size)
     return Screening() if usual and model.screen is not None and keys <= MOST_KEYS else None
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -22,6 +24,21 @@ if TYPE_CHECKING:
     import torch
 
     from treering_verify.inversion.decoder.solution import Solution
+
+
+_METHOD: ContextVar[str] = ContextVar("_METHOD", default=decoder_inversion.AUTO)
+_NOISE_METHOD: ContextVar[str] = ContextVar("_NOISE_METHOD", default=noise_inversion.AUTO)
+
+
+@contextmanager
+def inverting_by(method: str = decoder_inversion.AUTO, noise_method: str = noise_inversion.AUTO) -> Iterator[None]:
+    """Let options that name no method have these, inside the block: as if a user had named them."""
+    before = _METHOD.set(method), _NOISE_METHOD.set(noise_method)
+    try:
+        yield
+    finally:
+        _METHOD.reset(before[0])
+        _NOISE_METHOD.reset(before[1])
 
 
 @dataclass(frozen=True)
@@ -47,9 +64,9 @@ class InversionOptions:
         profile's floor is inconclusive, never 'no evidence'.
     """
 
-    method: str = decoder_inversion.AUTO
+    method: str = field(default_factory=lambda: _METHOD.get())
     settings: decoder_inversion.Settings | None = None
-    noise_method: str = noise_inversion.AUTO
+    noise_method: str = field(default_factory=lambda: _NOISE_METHOD.get())
     steps: int = noise_inversion.DEFAULT_STEPS
     batch_size: int = 16
     precision: Precision = "float32"

@@ -16,7 +16,7 @@ from helpers.progress import silent
 from helpers.stored import check_stored
 from torch import Tensor
 
-from treering_verify.benchmark import BENCHMARKS, BY_METHOD, OwnImages, Scope, run
+from treering_verify.benchmark import BENCHMARKS, BY_DEFAULT, BY_METHOD, OwnImages, Scope, run
 from treering_verify.benchmark.harness import laboratory
 from treering_verify.benchmark.harness.inversion_methods import pipelines
 from treering_verify.benchmark.harness.inversion_paths import Path as Path_
@@ -34,6 +34,7 @@ from treering_verify.inversion.decoder import DEFAULTS, METHODS
 from treering_verify.inversion.decoder.loop import solve
 from treering_verify.inversion.decoder.problem import Problem, Settings
 from treering_verify.inversion.decoder.solution import Solution
+from treering_verify.inversion.recovery import InversionOptions, inverting_by
 from treering_verify.media.conversion import encode_png
 from treering_verify.models import LatentModel, load_model
 from treering_verify.watermark.keys.key import Key
@@ -53,6 +54,9 @@ def method() -> Iterator[str]:
 
 LONG = ("classification", "inversion", "robustness")
 """Benchmarks that take long; tests below look at an own method's images in the second, and at its plan in the third."""
+
+SHORT = ("uniformity",)
+"""Benchmarks of the default inversion that take seconds."""
 
 
 @pytest.fixture
@@ -84,6 +88,47 @@ def test_a_method_of_ones_own_is_measured_on_the_same_images_as_the_others(
     assert method in images and len(images) > 1
     others = [found for other, found in images.items() if other != method]
     assert images[method] in others  # the very same images, in the same order: statistics are paired
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in SHORT)) for name in BY_DEFAULT]
+)
+def test_a_benchmark_of_the_default_is_measured_again_with_a_method_in_its_place(
+    name: str, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[int] = []
+
+    def counted(problem: Problem, settings: Settings = Settings(iterations=2, step=0.5)) -> Solution:  # noqa: B008
+        called.append(len(problem.image))
+        return halved(problem, settings)
+
+    monkeypatch.setitem(METHODS, "counted", counted)  # type: ignore[misc]
+    count = 1 if name == "shared" else 2
+    summary = run(name, load_model(tiny_folder), tmp_path, Scope(silent, quick=True, count=count, methods=("counted",)))
+    assert called, "the method was never used"
+    assert " --method counted " in summary and "inversion" in summary
+    check_stored(name, tmp_path)
+    rows = pyarrow.parquet.read_table(tmp_path / f"{name}.parquet").to_pylist()
+    texts = [
+        [
+            {key: value for key, value in row.items() if key != "inversion" and not isinstance(value, float)}
+            for row in rows
+            if row["inversion"] == by
+        ]
+        for by in ("default", "counted")
+    ]
+    seen = ("image", "seed", "chain", "condition", "pattern", "attack", "truth", "key")
+    default, own = ([{key: row[key] for key in seen if key in row} for row in some] for some in texts)
+    assert default and default == own  # the very same images, in the same order: statistics are paired
+
+
+def test_a_noise_inversion_takes_the_place_of_the_default_and_leaves_no_trace(tiny_model: LatentModel) -> None:
+    before = InversionOptions()
+    with inverting_by(noise_method="naive"):
+        assert InversionOptions() == replace(before, noise_method="naive")
+    assert InversionOptions() == before
+    rows = BENCHMARKS["uniformity"].measure(tiny_model, Scope(silent, quick=True, count=2, methods=("naive",))).rows
+    assert {row["inversion"] for row in rows} == {"default", "naive"}
 
 
 @pytest.mark.usefixtures("no_processes")
@@ -123,9 +168,12 @@ def test_robustness_plans_an_own_method_under_the_conditions_of_the_others(
 
 
 def test_benchmarks_that_compare_no_inversions_refuse_a_method(tmp_path: Path) -> None:
-    assert set(BY_METHOD) < set(BENCHMARKS)
+    assert {*BY_METHOD, *BY_DEFAULT} < set(BENCHMARKS) and not {*BY_METHOD} & {*BY_DEFAULT}
     result = CliRunner().invoke(main, ["benchmark", "quality", "--method", "adam", "--output", str(tmp_path)])
-    assert result.exit_code == 2 and "quality compares no decoder inversions" in result.output
+    assert result.exit_code == 2 and "quality takes no --method" in result.output
+    assert all(name in result.output for name in (*BY_METHOD, *BY_DEFAULT))
+    result = CliRunner().invoke(main, ["benchmark", "detection", "--method", "naive", "--output", str(tmp_path)])
+    assert result.exit_code == 2 and "naive is a noise inversion" in result.output
     result = CliRunner().invoke(main, ["benchmark", "detection", "--method", "adamm", "--output", str(tmp_path)])
     assert result.exit_code == 2 and "did you mean adam?" in result.output
 
