@@ -39,6 +39,7 @@ THUMBNAIL = 256
 
 _NAME = re.compile(r"[0-9a-f]{64}\.safetensors")
 _MOST_BYTES = 64 * 1024**2
+_BY_ROUNDING = 2  # pixels by which a box on a page may differ from its record
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,10 +209,17 @@ def read_exhibit(state: Path, sha256: str, settings_id: str) -> Exhibit | None:
 
 
 def part_of(page: Page, placement: dict[str, Any], image_size: tuple[int, int]) -> Image.Image:
-    """Return the part of a page that shows an image, turned back; `placement` is its record."""
+    """Return the part of a page that shows an image, turned back; `placement` is its record.
+
+    What lies around the record's box is left out: a page may show an image cut to another shape.
+    """
     from treering_verify.media.conversion import to_pil
 
     placed = Placement.of(placement, image_size).enlarged(1 / page.reduced)
+    left, top, right, bottom = box = (*(round(edge / page.reduced) for edge in placement["box"]),)
+    differs = max(abs(a - b) for a, b in zip(box, placed.box((0, 0, *page.size)), strict=True)) > _BY_ROUNDING
+    if differs and 0 <= left < right <= page.size[0] and 0 <= top < bottom <= page.size[1]:
+        page, placed = page.cut((left, top, right, bottom)), placed.moved(-left, -top)
     return to_pil(page.window(placed, image_size)[0][0, :3])
 
 

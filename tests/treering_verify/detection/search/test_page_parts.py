@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from helpers.places import SAMPLES
 from PIL import Image
 
 import treering_verify as tv
 from treering_verify.benchmark.harness.shared_images import in_article, overlap
+from treering_verify.detection.exhibits import part_of
 from treering_verify.detection.search.changed_windows import BOXES, WINDOWS
 from treering_verify.detection.search.frames import drawn_parts
 from treering_verify.detection.search.grid import DIRECT, IDENTITY, SHARES
@@ -95,3 +97,14 @@ def test_a_part_says_where_an_image_lies_on_the_whole_page(marked: Image.Image) 
     )
     record = part.record(cut, SIZE)
     assert record["box"] == [200, 100, 600, 400] and record["corners"][0] == [200.0, 50.0]
+
+
+def test_what_is_shown_of_an_image_that_was_cut_is_nothing_else(marked: Image.Image) -> None:
+    page, box = in_article([marked], 0, width=320 / 128, height=180 / 128, part=(0, 0.2, 1, 0.7625))
+    assert box is not None
+    whole = Placement(box[0] + 160, box[1] + 90 + (0.5 - 0.48125) * 320, 320, 320)
+    record = Page((page,)).cut(box).record(whole.moved(-box[0], -box[1]), SIZE)
+    shown = np.asarray(part_of(Page((page,)), record, SIZE), dtype=np.int16)
+    original = np.asarray(marked, dtype=np.int16)
+    assert np.abs(shown - original)[28:96].mean() < 8
+    assert np.abs(np.diff(shown[:22], axis=0)).max() <= 1  # the edge goes on, and no text shows
