@@ -125,6 +125,20 @@ def test_a_page_includes_what_a_result_and_its_parts_say(site: Path) -> None:
     assert "[no origin] -->\nAgrees: all.\n<!-- end -->" in text and "answer -->\nThe answer.\n\n*2026-01-01;" in text
 
 
+def test_figures_of_a_second_result_do_not_replace_those_of_the_first(site: Path, tmp_path: Path) -> None:
+    stored, page, run = site / "docs" / "results", site / "README.md", tmp_path / "run"
+    run.mkdir()
+    (run / "noise.json").write_bytes((stored / "noise.json").read_bytes())
+    for folder, content in ((stored, b"first"), (run, b"second")):
+        (folder / "noise.path.png").write_bytes(content)
+    page.write_text(page.read_text() + "\n<!-- fragment noise.other error-of -->\n<!-- end -->\n")
+    page.write_text(page.read_text() + "\n![Path](docs/results/noise.path.png)\n")
+    fragments.renew(site, [run], ending="other")
+    assert (stored / "noise.path.png").read_bytes() == b"first" and (stored / "noise.other.json").exists()
+    fragments.renew(site, [run])
+    assert (stored / "noise.path.png").read_bytes() == b"second"
+
+
 def test_columns_of_one_name_are_all_shown(site: Path) -> None:
     change(site / "docs" / "results" / "noise.json", '"steps", "error"', '"dB", "dB"')
     change(site / "README.md", "[columns: method; error] [as: method; dB] ", "")

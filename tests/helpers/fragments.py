@@ -299,7 +299,10 @@ _COMMAND = "python tests/helpers/fragments.py"
 
 
 def renew(root: Path, folders: list[Path], ending: str = "") -> None:
-    """Copy the results that pages include from folders of runs, with their figures, and renew all pages."""
+    """Copy the results that pages include from folders of runs, and renew all pages.
+
+    Figures are copied of results without an ending: those with one would overwrite them, having the same names.
+    """
     wanted, stored = included(root), root / RESULTS
     stored.mkdir(parents=True, exist_ok=True)
     for folder in folders:
@@ -319,7 +322,7 @@ def renew(root: Path, folders: list[Path], ending: str = "") -> None:
             page.write_text(text)
             print(f"{page.relative_to(root)} renewed")
         for name in re.findall(rf"\]\({_way(page, root)}/([^)]+\.png)\)", text):
-            for folder in folders:
+            for folder in () if ending else folders:
                 if (folder / name).exists():
                     shutil.copy(folder / name, stored / name)
 
