@@ -69,13 +69,13 @@ class Shown:
 
 
 DOCS: dict[str, Shown] = {
-    "paper": Shown(None, 12, quick=True),
+    "paper": Shown(6, 22),
     "classification": Shown(12, 8, quick=True),
     "forgery": Shown(12, 4.0, quick=True),
     "baseline": Shown(None, 1.6),
     "agreement": Shown(112, 24),
     "shared": Shown(16, 45),
-    "search-uniformity": Shown(None, 21),
+    "search-uniformity": Shown(None, 58),
     "peers": Shown(12, 6),
     "survival": Shown(6, 16),
     "coverage": Shown(20, 26),
