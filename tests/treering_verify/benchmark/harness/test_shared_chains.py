@@ -23,16 +23,18 @@ def test_every_chain_gives_a_page_and_a_box_on_it() -> None:
             assert 0 <= box[0] < box[2] <= page.width and 0 <= box[1] < box[3] <= page.height
 
 
+SHOWN = {"nine squares of .8, JPEG 85": (10, 10, 86, 86), "cut to 16:9 in an article, JPEG 85": (0, 19, 96, 73)}
+"""What of an image some chains show, of 96 pixels each way."""
+
+
 def test_boxes_hold_the_image() -> None:
     for chain in CHAINS:
         if chain.group not in ("screenshot", "composite") or "over a corner" in chain.name:
             continue
         page, box = chain.apply(IMAGES, 1)
         assert box is not None
-        shown = page.crop(box).resize((96, 96))
-        difference = [
-            abs(a - b) for a, b in zip(ImageStat.Stat(shown).mean, ImageStat.Stat(IMAGES[1]).mean, strict=True)
-        ]
+        shown, image = page.crop(box), IMAGES[1].crop(SHOWN.get(chain.name, (0, 0, 96, 96)))
+        difference = [abs(a - b) for a, b in zip(ImageStat.Stat(shown).mean, ImageStat.Stat(image).mean, strict=True)]
         assert max(difference) < 3, chain.name
 
 
