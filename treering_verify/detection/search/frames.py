@@ -46,7 +46,7 @@ _SMALLEST = 0.4  # shorter side of a box, in sides of the model's image
 _SHAPE = 0.04  # difference of its aspect ratio from the model's, as a logarithm
 _SAME = 2.5  # pixels within which the sides of two boxes are the same
 CLEAR = 1.3
-"""How clearly a box is drawn, of 2, that is looked at on its own: those of photographs have 1.2 at most."""
+"""How clearly a box is drawn, of 2, that is looked at: photographs have boxes of a model's shape of 1.2 at most."""
 _SMALLEST_PART = 0.6  # shorter side of a box of any shape, in sides of the model's image
 _THINNEST = 3.2  # longer side of such a box, in shorter ones, at most
 _MOST_OF_PAGE = 0.9  # share of the page that such a box takes, at most

@@ -206,7 +206,8 @@ class Run:
             return
         size, family = self.model.image_size, self.targets[0].family
         parts = None if self.known is None else self.known.parts
-        parts = parts or [(part, Known()) for part in parts_of(self.page, size, self.level)]
+        if parts is None:
+            parts = [(part, Known()) for part in parts_of(self.page, size, self.level)]
         if self.known is not None:
             self.known.parts = parts
         for part, known in parts:
